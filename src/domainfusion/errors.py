@@ -1,0 +1,85 @@
+"""Every error that domainfusion raises on purpose.
+
+    DomainFusionError
+    ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be right
+    ├── CapabilityError (TypeError)         a model is asked for something that it can't do
+    ├── MissingDependencyError (ImportError) an optional package is not installed
+    ├── DataError (ValueError)              a file, a record or an example that can't be read
+    ├── TemplateError (ValueError)          a prompt template that can't be filled
+    ├── ModelError (RuntimeError)           a model that can't be loaded, or that failed to answer
+    ├── StoreError (RuntimeError)           the store of answers is damaged or of another version
+    ├── RunError (RuntimeError)             a run directory that is in use, or belongs to other inputs
+    ├── TrainingError (RuntimeError)        training that can't go on
+    └── Interrupted (RuntimeError)          the run was asked to stop; what was finished is kept
+"""
+
+from __future__ import annotations
+
+
+class DomainFusionError(Exception):
+    """The root of the tree above.
+
+    Args:
+        what: What went wrong, in one sentence without a final stop.
+        received: The value received, shown by `repr`; left out where it is None.
+        allowed: What is allowed instead.
+        fix: What to do about it.
+
+    Example:
+        >>> print(ConfigurationError("num_examples is not positive", received=0, allowed="a whole number from 1", fix="ask for more"))
+        num_examples is not positive; received 0; allowed: a whole number from 1. To fix it: ask for more.
+    """
+
+    def __init__(self, what: str, *, received: object = None, allowed: str = "", fix: str = "") -> None:
+        message = what
+        if received is not None:
+            message += f"; received {_shorten(repr(received))}"
+        if allowed:
+            message += f"; allowed: {allowed}"
+        if fix:
+            message += f". To fix it: {fix}"
+        super().__init__(message + ".")
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
+class ConfigurationError(DomainFusionError, ValueError):
+    """An argument, a recipe or a combination that can't be right."""
+
+
+class CapabilityError(DomainFusionError, TypeError):
+    """A model is asked for something that it can't do."""
+
+
+class MissingDependencyError(DomainFusionError, ImportError):
+    """An optional package is not installed."""
+
+
+class DataError(DomainFusionError, ValueError):
+    """A file, a record or an example that can't be read."""
+
+
+class TemplateError(DomainFusionError, ValueError):
+    """A prompt template that can't be filled."""
+
+
+class ModelError(DomainFusionError, RuntimeError):
+    """A model that can't be loaded, or that failed to answer."""
+
+
+class StoreError(DomainFusionError, RuntimeError):
+    """The store of answers is damaged or of another version."""
+
+
+class RunError(DomainFusionError, RuntimeError):
+    """A run directory that is in use, or belongs to other inputs."""
+
+
+class TrainingError(DomainFusionError, RuntimeError):
+    """Training that can't go on."""
+
+
+class Interrupted(DomainFusionError, RuntimeError):  # noqa: N818 - it reports a request, not a failure
+    """The run was asked to stop; what was finished is kept."""

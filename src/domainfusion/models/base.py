@@ -1,0 +1,111 @@
+"""What a model can do, as capabilities: it generates text, it scores tokens, it can be trained.
+
+Whoever uses a model asks for a capability with `isinstance` and never for a class, so a model of a user's own needs no base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from domainfusion.types import Conversation, Generation, Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OnResult = Callable[[int, Generation], None]
+"""Called with the index of a conversation and its answer, the moment it is there."""
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Generates text: all that a teacher, a generation model or a judge has to do.
+
+    Attributes:
+        name: What people call it.
+        fingerprint: Changes whenever its answers might: weights, adapter, template, system prompt. Answers are stored under it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        """Answers each conversation.
+
+        Args:
+            conversations: What is asked; the last turn is the user's.
+            sampling: How to write the answers.
+            on_result: Called for each answer as soon as it is there, in any order.
+
+        Returns:
+            The answers, in the order of `conversations`.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """The LoRA adapter that a student learns in (Hu et al., 2021, arXiv 2106.09685).
+
+    Attributes:
+        rank: Rank of the adapter, where it starts from nothing.
+        alpha: Its scale: the update is multiplied by alpha / rank.
+        dropout: Share of its inputs that are dropped in training.
+        start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et al., 2022, arXiv 2212.04089);
+            its rank is then the sum of theirs.
+        merge_weight: The weight λ of each expert in that sum.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    start_from: tuple[LanguageModel, ...] = ()
+    merge_weight: float = 1.0
+
+
+@runtime_checkable
+class TrainableModel(LanguageModel, Protocol):
+    """Can be trained: what a student has to do."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def turn_end(self) -> int:
+        """The token that ends an answer."""
+        ...
+
+    def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
+        """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
+        ...
+
+    def trainable_copy(self, adaptation: Adaptation | None) -> TrainableModel:
+        """Returns a model that starts as this one and can be trained, while this one stays as it is; None trains all weights."""
+        ...
+
+    def trainable_module(self) -> PreTrainedModel:
+        """Returns the module whose parameters with `requires_grad` the trainer updates in place."""
+        ...
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Returns the trained weights by name."""
+        ...
+
+    def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts back what `trained_state` returned."""
+        ...
+
+    def save(self, path: str | Path, *, merge: bool = True) -> None:
+        """Writes a folder that `transformers` loads; with `merge=False` an adapter stays an adapter."""
+        ...

@@ -1,0 +1,186 @@
+"""One set of base weights in memory, and the adapters that live on it: N experts cost one base plus N adapters."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from domainfusion.errors import ModelError
+
+
+@dataclass(frozen=True)
+class BaseKey:
+    """What makes two models share their base weights.
+
+    Attributes:
+        path: Folder, hub id or GGUF file.
+        revision: Revision of a hub id.
+        dtype: Data type of the weights.
+        device: Where they are.
+        owner: Empty for shared weights; unique for a copy that is trained in full.
+    """
+
+    path: str
+    revision: str | None
+    dtype: torch.dtype
+    device: str
+    owner: str = ""
+
+
+_loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
+
+
+class SharedBase:
+    """Base weights and their adapters.
+
+    For the time of a call an adapter can be merged into the weights, which makes it as fast as the bare base. The base's own
+    values are kept aside then and put back to the bit, so that no sequence of calls changes any model.
+    """
+
+    def __init__(self, key: BaseKey) -> None:
+        self.key = key
+        self.module: PreTrainedModel = _load_weights(key)
+        self.module.requires_grad_(False)
+        self.module.eval()
+        self.peft: PeftModel | None = None
+        self._originals: dict[str, torch.Tensor] = {}
+        self._merged: str | None = None
+
+    @classmethod
+    def get(cls, key: BaseKey) -> SharedBase:
+        """Returns the base of `key`, loaded once however many models use it."""
+        base = _loaded.get(key)
+        if base is None:
+            base = _loaded[key] = cls(key)
+        return base
+
+    def load_adapter(self, folder: Path, name: str) -> None:
+        """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again."""
+        self._restore()
+        if self.peft is None:
+            self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
+        elif name not in self.peft.peft_config:
+            self.peft.load_adapter(str(folder), adapter_name=name)
+        self.module.requires_grad_(False)
+
+    def create_adapter(self, name: str, config: LoraConfig) -> None:
+        """Adds a new adapter that changes nothing yet."""
+        self._restore()
+        if self.peft is None:
+            self.peft = get_peft_model(self.module, config, adapter_name=name)
+        else:
+            self.peft.add_adapter(name, config)
+
+    def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float]) -> None:
+        """Adds the weighted sum of `adapters` as one new adapter whose rank is the sum of theirs (exact, not approximated)."""
+        self._restore()
+        assert self.peft is not None
+        self.peft.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
+
+    def remove_adapter(self, name: str) -> None:
+        """Forgets the adapter `name`."""
+        self._restore()
+        if self.peft is not None and name in self.peft.peft_config:
+            self.peft.delete_adapter(name)
+
+    def adapter_config(self, name: str) -> Any:
+        """Returns the PEFT configuration of the adapter `name`."""
+        assert self.peft is not None
+        return self.peft.peft_config[name]
+
+    @contextmanager
+    def using(self, adapter: str | None, *, merge: bool = True) -> Iterator[PreTrainedModel]:
+        """Gives the module that computes as the base with `adapter` on it, or as the bare base.
+
+        Args:
+            adapter: Name of the adapter; None for the bare base.
+            merge: Merge it into the weights for speed; with False its layers stay apart, as training needs them.
+        """
+        if self.peft is None:
+            yield self.module
+            return
+        if adapter is None:
+            self._restore()
+            with self.peft.disable_adapter():
+                yield self.module
+            return
+        self.activate(adapter, merge=merge)
+        yield self.module
+
+    def activate(self, adapter: str, *, merge: bool) -> None:
+        """Makes `adapter` the one that the module computes with."""
+        assert self.peft is not None
+        if self._merged == adapter and merge:
+            return
+        self._restore()
+        self.peft.set_adapter(adapter)
+        if not merge:
+            return
+        if not self._originals:
+            self._originals = {name: layer.weight.detach().clone() for name, layer in self._touched_layers()}
+        self.peft.merge_adapter([adapter])
+        self._merged = adapter
+
+    def _restore(self) -> None:
+        """Puts the base's own values back, to the bit."""
+        if self._merged is None:
+            return
+        with torch.no_grad():
+            for name, layer in self._touched_layers():
+                layer.weight.copy_(self._originals[name])
+        for _, module in self._tuner_layers():
+            module.merged_adapters = []
+        self._merged = None
+
+    def _tuner_layers(self) -> Iterator[tuple[str, BaseTunerLayer]]:
+        for name, module in self.module.named_modules():
+            if isinstance(module, BaseTunerLayer):
+                yield name, module
+
+    def _touched_layers(self) -> Iterator[tuple[str, torch.nn.Linear]]:
+        for name, module in self._tuner_layers():
+            yield name, module.get_base_layer()  # type: ignore[misc]
+
+
+def _load_weights(key: BaseKey) -> PreTrainedModel:
+    path = Path(key.path)
+    options: dict[str, Any] = {"dtype": key.dtype, "trust_remote_code": False}
+    if path.suffix == ".gguf":
+        options["gguf_file"] = path.name
+        source = str(path.parent)
+    else:
+        options |= {"use_safetensors": True, "revision": key.revision or "main"}
+        source = key.path
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The model could not be loaded: {error}",
+            received=key.path,
+            allowed="a folder with config.json and safetensors weights, a .gguf file, or a hub id",
+            fix="check the path, or convert other weights to safetensors",
+        ) from error
+    if path.suffix == ".gguf":
+        model = _as_plain_model(model)
+    return model.to(key.device)
+
+
+def _as_plain_model(model: PreTrainedModel) -> PreTrainedModel:
+    """Rebuilds a model that came from a GGUF file, so that it can be trained and saved as any other."""
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(model)(config).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    return plain

@@ -1,0 +1,307 @@
+"""The data that flows through a run: frozen, free of behaviour, and the same in memory and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+"""Version of the records on disk. A reader refuses a higher one and upgrades a lower one."""
+
+Source = Literal["synthetic", "adversarial", "curated", "custom"]
+FinishReason = Literal["stop", "length", "refused", "filtered"]
+
+
+def _no_metadata() -> dict[str, Any]:
+    return {}
+
+
+def fingerprint(value: object, *, length: int = 16) -> str:
+    """Returns a short SHA-256 of `value`'s canonical JSON: equal values, equal fingerprints, on every machine.
+
+    Example:
+        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+        True
+    """
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=asdict)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        content: The text.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Conversation = tuple[Message, ...]
+
+
+def user(text: str) -> Conversation:
+    """Returns the conversation that consists of one question."""
+    return (Message("user", text),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a model writes its answer.
+
+    Attributes:
+        max_new_tokens: Tokens after which the answer is cut; its finish reason is then `length`.
+        temperature: 0 is greedy; above 0, tokens are drawn from the distribution sharpened by 1/temperature.
+        top_p: Draw only from the smallest set of tokens whose probabilities reach this sum.
+        seed: Seed of the draws. Each conversation draws from its own stream, so that batching changes nothing.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What a model wrote in answer to one conversation.
+
+    Attributes:
+        text: The answer, without special tokens and surrounding white space.
+        finish_reason: `stop` where the model ended by itself, `length` where it was cut, `refused` or `filtered` where a server says so.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written, the end token counted.
+    """
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One thing that a right answer has to state.
+
+    Attributes:
+        domain: The domain that knows it.
+        answers: Accepted ways to write it, the preferred one first.
+    """
+
+    domain: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One query with all that is known about it.
+
+    Attributes:
+        id: Unique in a run; left empty, it is the fingerprint of the query and its domains.
+        query: What the student is asked.
+        domains: The domains whose expertise it needs; several make it cross-domain.
+        primary_domain: The leading one of `domains`; left empty, the first.
+        source: The kind of generator that made it.
+        sub_questions: For some domains, the part of the query that its expert is asked instead of the whole.
+        parts: What a right answer states. Empty where that is not known.
+        reference: A right answer in words. None where there is none.
+        group: A key that train, validation and test must not share (a fact, a template, a passage); left empty, the query itself.
+        metadata: Whatever else its maker wants kept; values are JSON.
+    """
+
+    query: str
+    domains: tuple[str, ...]
+    primary_domain: str = ""
+    source: Source = "custom"
+    sub_questions: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    reference: str | None = None
+    group: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=_no_metadata)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "primary_domain", self.primary_domain or (self.domains[0] if self.domains else ""))
+        object.__setattr__(self, "id", self.id or fingerprint([self.query, self.domains]))
+
+    @property
+    def is_cross_domain(self) -> bool:
+        """Whether the query needs more than one domain."""
+        return len(self.domains) > 1
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether an answer to it can be graded."""
+        return bool(self.parts) or self.reference is not None
+
+    def question_for(self, domain: str) -> str:
+        """Returns what the expert of `domain` is asked: its sub-question if there is one, else the whole query."""
+        return self.sub_questions.get(domain, self.query)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What one expert said to one Example.
+
+    Attributes:
+        domain: The domain whose expert answered.
+        text: The answer.
+        example_id: The Example it answers; empty for a response given by hand.
+        question: What the expert was asked.
+        finish_reason: See `Generation`.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        teacher: Fingerprint of the model that answered; empty for a response given by hand.
+        sampling: How it was written; None for a response given by hand.
+    """
+
+    domain: str
+    text: str
+    example_id: str = ""
+    question: str = ""
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    teacher: str = ""
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """A sentence of an expert that entered the integrated answer.
+
+    Attributes:
+        domain: Whose sentence it was.
+        text: The sentence.
+        start: Where it begins in the integrated text, in characters.
+        end: Where it ends, exclusive.
+    """
+
+    domain: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Two experts stated different values for the same thing.
+
+    Attributes:
+        claims: Each side's sentence, by domain.
+        kept: The domain whose claim stands; None where the experts are reported to disagree.
+        rule: The rule that settled it.
+    """
+
+    claims: Mapping[str, str]
+    kept: str | None
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A sentence, or a whole response, that did not enter the integrated answer.
+
+    Attributes:
+        domain: Whose it was.
+        text: The words.
+        reason: Why it was left out.
+    """
+
+    domain: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Who contributed what to an integrated answer, and how each conflict was settled."""
+
+    contributions: tuple[Contribution, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integration:
+    """Several responses made one: `str()` of it is the text.
+
+    Attributes:
+        text: The integrated answer; empty where the integrator abstained.
+        method: What made it: `single`, `merge`, `model`, or the name of a custom strategy.
+        ledger: The record of contributions, conflicts and what was dropped.
+        messages: What the integration model was asked; empty without one.
+        model: Fingerprint of the integration model; empty without one.
+        finish_reason: `length` where the text was cut.
+    """
+
+    text: str
+    method: str
+    ledger: Ledger = field(default_factory=Ledger)
+    messages: Conversation = ()
+    model: str = ""
+    finish_reason: FinishReason = "stop"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Verification = Literal["verified", "unverified", "rejected"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What the trainer eats: an Example, what the experts said, and the one answer made of it.
+
+    Attributes:
+        example: The Example.
+        responses: What the experts said, primary domain first.
+        integration: The target and how it came about.
+        verification: `verified` where a reference confirms the target, `rejected` where one contradicts it or nothing usable was said,
+            `unverified` where there is no reference. Rejected records are kept for the report and never trained on.
+        reason: Why it was rejected.
+    """
+
+    example: Example
+    responses: tuple[Response, ...]
+    integration: Integration
+    verification: Verification = "unverified"
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """The text that the student is trained to answer."""
+        return self.integration.text
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A grade between 0 and 1, or the reason why there is none: unscored is not zero.
+
+    Attributes:
+        value: The grade; None where the answer could not be graded.
+        reason: Why there is no grade.
+        parts: The grade of each part, where the metric grades parts.
+    """
+
+    value: float | None
+    reason: str = ""
+    parts: tuple[float, ...] = ()
+
+    @classmethod
+    def unscored(cls, reason: str) -> Score:
+        """Returns the score that says why there is none."""
+        return cls(None, reason)
+
+
+def domains_of(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Returns every domain of `examples` once, in order of first appearance."""
+    return tuple(dict.fromkeys(domain for example in examples for domain in example.domains))
