@@ -1,0 +1,5 @@
+"""Distil several domain experts into one model, and measure what was retained."""
+
+from importlib.metadata import version
+
+__version__ = version("domainfusion")

@@ -1,0 +1,38 @@
+"""Describes an object by what decides its behaviour, so that a run can tell whether its inputs are the same as last time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from domainfusion.models.base import LanguageModel
+
+
+def describe(value: object) -> Any:
+    """Returns plain JSON data: numbers and texts as they are, models by fingerprint, functions by name, other objects by their fields.
+
+    Fields whose names begin with an underscore are left out.
+
+    Example:
+        >>> describe({"path": Path("a"), "call": len})
+        {'path': 'a', 'call': 'builtins.len'}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, LanguageModel):
+        return {"model": value.name, "fingerprint": value.fingerprint}
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return describe(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [describe(item) for item in value]
+        return sorted(items, key=str) if isinstance(value, set | frozenset) else items
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    fields = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    return {"class": type(value).__qualname__, **fields}

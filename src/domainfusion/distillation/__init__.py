@@ -1,0 +1,65 @@
+"""Distillation of several domain experts into one student."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.distillation.data_generation import (
+        AdversarialDataGenerator,
+        CuratedDataGenerator,
+        DataGenerator,
+        Generated,
+        SyntheticDataGenerator,
+    )
+    from domainfusion.distillation.distiller import Distiller
+    from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator
+    from domainfusion.distillation.integration import ResponseIntegrator
+    from domainfusion.distillation.results import EvaluationReport
+    from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+
+__all__ = [
+    "AdversarialDataGenerator",
+    "BenchmarkEvaluator",
+    "CuratedDataGenerator",
+    "DataGenerator",
+    "Distiller",
+    "DomainRetentionEvaluator",
+    "EvaluationReport",
+    "Evaluator",
+    "Generated",
+    "IntegrationTrainer",
+    "MultiTaskTrainer",
+    "Phase",
+    "ResponseIntegrator",
+    "SequentialTrainer",
+    "SyntheticDataGenerator",
+    "Trainer",
+]
+
+_HOMES = {
+    "AdversarialDataGenerator": "data_generation",
+    "BenchmarkEvaluator": "evaluator",
+    "CuratedDataGenerator": "data_generation",
+    "DataGenerator": "data_generation",
+    "Distiller": "distiller",
+    "DomainRetentionEvaluator": "evaluator",
+    "EvaluationReport": "results",
+    "Evaluator": "evaluator",
+    "Generated": "data_generation",
+    "IntegrationTrainer": "trainer",
+    "MultiTaskTrainer": "trainer",
+    "Phase": "trainer",
+    "ResponseIntegrator": "integration",
+    "SequentialTrainer": "trainer",
+    "SyntheticDataGenerator": "data_generation",
+    "Trainer": "trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a name's module when it is first asked for, so that `import domainfusion` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,366 @@
+"""The distiller: several experts in, one student out."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from domainfusion.description import describe
+from domainfusion.distillation.data_generation import DataGenerator, Generated
+from domainfusion.distillation.evaluator import Evaluator, slice_of
+from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.distillation.integration import ResponseIntegrator, Task
+from domainfusion.distillation.metrics import AccuracyMetric, normalize, stated_parts
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.trainer import Trainer
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
+from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.store import Ask, ResponseStore
+from domainfusion.progress import Progress, silent
+from domainfusion.records import read_records, write_json, write_records
+from domainfusion.types import Example, Integration, Response, Sampling, TrainingRecord, Verification, domains_of, fingerprint, user
+
+__all__ = ["Distiller", "ResponseIntegrator"]
+
+logger = logging.getLogger("domainfusion")
+
+Collected = Sequence[tuple[Example, Mapping[str, Response]]]
+
+
+class Distiller:
+    """Distils several domain experts into one student.
+
+    `distill()` runs the stages one after the other; each is a method too. What a stage made is a file in the output directory: a run
+    that was interrupted goes on where it was, and a finished stage is not run again.
+
+    Args:
+        student_model: Where the student starts: a local model. It stays as it is; a trained copy is returned.
+        teacher_models: The expert of each domain.
+        data_generators: Make the training examples.
+        trainer: Trains the student.
+        evaluator: Measures the student; None leaves the evaluation out.
+        integrator: Combines the experts' responses; by default a merge without a model.
+        seed: Seed of all that is random.
+        output_dir: Where the run is kept; by default `runs/` with a name that follows from the inputs, so that the same inputs resume.
+        test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of the generated ones is held out.
+        validation_examples: Examples to choose checkpoints by, likewise; by default none are held out.
+        holdout: Share of the generated examples that is held out where no test examples are given.
+        response_sampling: How the experts answer; by default greedily, up to 256 tokens.
+        verifier: Checks a target against the example's reference; one that it contradicts is never trained on.
+        title: What reports call the run.
+        progress: Shows how far each stage is; by default nothing is shown.
+
+    Raises:
+        ConfigurationError: No teachers, no generators, or a number out of range.
+        CapabilityError: The student can't be trained.
+
+    Attributes:
+        student: The trained student, once there is one.
+        report: What the evaluation found, once there is an evaluation.
+        output_dir: Where the run is kept.
+    """
+
+    def __init__(
+        self,
+        student_model: TrainableModel,
+        teacher_models: Mapping[str, LanguageModel],
+        data_generators: Sequence[DataGenerator],
+        trainer: Trainer,
+        evaluator: Evaluator | None = None,
+        integrator: ResponseIntegrator | None = None,
+        *,
+        seed: int = 0,
+        output_dir: str | Path | None = None,
+        test_examples: str | Path | Sequence[ExampleLike] | None = None,
+        validation_examples: str | Path | Sequence[ExampleLike] | None = None,
+        holdout: float = 0.1,
+        response_sampling: Sampling = Sampling(),
+        verifier: AccuracyMetric = stated_parts,
+        title: str = "Distillation",
+        progress: Progress = silent,
+    ) -> None:
+        _check(student_model, teacher_models, data_generators, holdout)
+        self.student_model = student_model
+        self.teacher_models = dict(teacher_models)
+        self.data_generators = list(data_generators)
+        self.trainer = trainer
+        self.evaluator = evaluator
+        self.integrator = integrator or ResponseIntegrator()
+        self.seed = seed
+        self.holdout = holdout if evaluator is not None else 0.0
+        self.response_sampling = response_sampling
+        self.verifier = verifier
+        self.progress = progress
+        self.student: TrainableModel | None = None
+        self.report: EvaluationReport | None = None
+        self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
+        self._validation = () if validation_examples is None else tuple(read_examples(validation_examples))
+        inputs = self._inputs()
+        self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
+        self._run = RunDirectory(self.output_dir, inputs, title)
+        self._store: ResponseStore | None = None
+
+    def distill(self) -> TrainableModel:
+        """Runs every stage and returns the trained student, which answers at once."""
+        with self._run.open():
+            logger.info("The run is kept in %s; the same inputs resume it there.", self.output_dir)
+            examples = self.generate()
+            responses = self.collect(examples)
+            records = self.integrate(responses)
+            student = self.train(records)
+            if self.evaluator is not None:
+                self.evaluate(student)
+        return student
+
+    def generate(self) -> list[Example]:
+        """Lets every generator make its examples, freezes the test set, and returns the examples to train on."""
+        with self._run.open():
+            if not self._run.examples.is_file():
+                with self._run.stage("generate"):
+                    self._generate()
+            return read_records(self._run.examples, Example)
+
+    def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query."""
+        self._check_teachers(examples)
+        with self._run.open(), self._run.stage("collect"):
+            collected: dict[str, dict[str, Response]] = {example.id: {} for example in examples}
+            for domain, teacher in self.teacher_models.items():
+                asked = [example for example in examples if domain in example.domains]
+                for example, response in zip(asked, self._ask_expert(domain, teacher, asked), strict=True):
+                    collected[example.id][domain] = response
+            return [(example, collected[example.id]) for example in examples]
+
+    def integrate(self, collected: Collected) -> list[TrainingRecord]:
+        """Makes one target of each example's responses and checks it against the reference, where there is one."""
+        with self._run.open():
+            if not self._run.records.is_file():
+                with self._run.stage("integrate"):
+                    tasks = [Task(example, responses) for example, responses in collected]
+                    integrations = self.integrator.integrate_all(tasks, ask=self._ask)
+                    records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
+                    write_records(self._run.records, records)
+            return read_records(self._run.records, TrainingRecord)
+
+    def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
+        """Trains the student on the records and returns it."""
+        with self._run.open(), self._run.stage("train"):
+            self.student = self.trainer.train(
+                self.student_model,
+                records,
+                teachers=self.teacher_models,
+                validate=self._validate if self._validation else None,
+                directory=self._run.training,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            parameters = getattr(self.student, "parameter_count", None)
+            self._run.add_to_description("student", {"name": self.student.name, "parameters": parameters})
+            return self.student
+
+    def evaluate(self, student: TrainableModel | None = None) -> EvaluationReport:
+        """Measures the student beside its base, every expert, and their weight merge where there is one.
+
+        Raises:
+            RunError: There is no student, no evaluator, or no test set yet.
+        """
+        student = student or self.student
+        if student is None or self.evaluator is None:
+            missing = "student" if student is None else "evaluator"
+            raise RunError(f"There is no {missing} to evaluate with", fix="train first" if student is None else "give evaluator=...")
+        if not self._run.test_examples.is_file():
+            raise RunError("There is no test set yet", fix="call generate() first")
+        with self._run.open(), self._run.stage("evaluate"):
+            examples = read_records(self._run.test_examples, Example)
+            self._refuse_trained(examples)
+            self.report = self.evaluator.evaluate(student, self.teacher_models, examples, baselines=self._baselines(), ask=self._ask)
+            write_json(self._run.evaluation, self.report)
+            return self.report
+
+    def save(self, path: str | Path, *, merge: bool = True) -> None:
+        """Writes the student to a folder that plain Transformers loads; with `merge=False` an adapter stays an adapter.
+
+        Raises:
+            RunError: There is no student yet.
+        """
+        if self.student is None:
+            raise RunError("There is no student to save", fix="call distill() or train() first")
+        self.student.save(path, merge=merge)
+
+    # The stages' details
+
+    def _generate(self) -> None:
+        test = list(self._given_test or ())
+        forbidden = {normalize(example.query) for example in (*test, *self._validation)}
+        accepted: list[Example] = []
+        counts = []
+        for generator in self.data_generators:
+            outcome = generator.generate(self._ask)
+            generated = outcome if isinstance(outcome, Generated) else Generated(tuple(outcome))
+            if not generated.examples and not generated.rejected:
+                raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
+            self._check_teachers(generated.examples)
+            rejected = Counter(generated.rejected)
+            fresh = []
+            for example in generated:
+                key = normalize(example.query)
+                if key in forbidden:
+                    rejected["is in the test or validation set, or came before"] += 1
+                else:
+                    forbidden.add(key)
+                    fresh.append(example)
+            counts.append(_count(generator, generated, len(fresh), rejected))
+            accepted += fresh
+        if not accepted:
+            raise DataError("No example is left to train on", received=counts, fix="see what was rejected, and why")
+        if self._given_test is None and self.holdout > 0:
+            accepted, test = split(accepted, self.holdout, self.seed)
+        write_json(self._run.generation, counts)
+        write_records(self._run.test_examples, test)
+        write_records(self._run.examples, accepted)
+
+    def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
+        questions = [example.question_for(domain) for example in examples]
+        answers = self._ask(teacher, [user(question) for question in questions], self.response_sampling, label=f"asking {domain}")
+        return [
+            Response(
+                domain=domain,
+                example_id=example.id,
+                question=question,
+                teacher=teacher.fingerprint,
+                sampling=self.response_sampling,
+                **asdict(answer),
+            )
+            for example, question, answer in zip(examples, questions, answers, strict=True)
+        ]
+
+    def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
+        verification, reason = self._verify(task, integration)
+        return TrainingRecord(
+            example=task.example,
+            responses=tuple(task.responses[domain] for domain in task.example.domains),
+            integration=integration,
+            verification=verification,
+            reason=reason,
+        )
+
+    def _verify(self, task: Task, integration: Integration) -> tuple[Verification, str]:
+        unusable = [response.domain for response in task.responses.values() if response.finish_reason in ("refused", "filtered")]
+        if unusable:
+            return "rejected", f"the expert of {unusable[0]} refused"
+        if not integration.text.strip():
+            return "rejected", "there is no answer"
+        if not task.example.parts:
+            return "unverified", ""
+        score = self.verifier(task.example, integration.text)
+        if score.value is None:
+            return "unverified", score.reason
+        wrong = [part.domain for part, grade in zip(task.example.parts, score.parts, strict=False) if grade < 1]
+        return ("verified", "") if score.value >= 1 else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
+
+    def _validate(self, student: TrainableModel) -> dict[str, float]:
+        """Scores the student on the validation examples by slice: the share of parts stated."""
+        sampling = getattr(self.evaluator, "sampling", self.response_sampling)
+        answers = student.generate([user(example.query) for example in self._validation], sampling)
+        grades: dict[str, list[float]] = {}
+        for example, answer in zip(self._validation, answers, strict=True):
+            value = self.verifier(example, answer.text).value
+            if value is not None:
+                grades.setdefault(slice_of(example), []).append(value)
+        return {name: sum(values) / len(values) for name, values in grades.items()}
+
+    def _baselines(self) -> dict[str, LanguageModel]:
+        baselines: dict[str, LanguageModel] = {"base": self.student_model}
+        try:
+            start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=self.trainer.merge_weight)
+            baselines["merge"] = self.student_model.trainable_copy(start)
+        except CapabilityError:
+            logger.info("The experts are not adapters on the student's base, so there is no weight merge to compare with.")
+        return baselines
+
+    def _refuse_trained(self, test: Sequence[Example]) -> None:
+        if not self._run.records.is_file():
+            return
+        trained = {normalize(record.example.query) for record in read_records(self._run.records, TrainingRecord)}
+        overlap = [example.query for example in test if normalize(example.query) in trained]
+        if overlap:
+            raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
+
+    def _check_teachers(self, examples: Sequence[Example]) -> None:
+        strange = [domain for domain in domains_of(examples) if domain not in self.teacher_models]
+        if strange:
+            raise ConfigurationError(
+                f"Examples need the domain {strange[0]!r}, which has no teacher", allowed=", ".join(self.teacher_models), fix="add its expert"
+            )
+
+    @property
+    def _ask(self) -> Ask:
+        if self._store is None:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self._store = ResponseStore(self._run.responses, progress=self.progress)
+        return self._store.ask
+
+    def _inputs(self) -> dict[str, Any]:
+        """Returns what decides the outcome of the run."""
+        return {
+            "student": describe(self.student_model),
+            "teachers": describe(self.teacher_models),
+            "generators": describe(self.data_generators),
+            "trainer": describe(self.trainer),
+            "integrator": describe(self.integrator),
+            "response_sampling": describe(self.response_sampling),
+            "verifier": describe(self.verifier),
+            "test_examples": None if self._given_test is None else fingerprint(self._given_test),
+            "validation_examples": fingerprint(self._validation),
+            "holdout": self.holdout,
+            "seed": self.seed,
+        }
+
+
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Splits examples into a kept and a held-out part; no group is in both, and each combination of domains gives its share."""
+    strata: dict[tuple[str, ...], dict[str, list[Example]]] = {}
+    for example in examples:
+        stratum = strata.setdefault(tuple(sorted(example.domains)), {})
+        stratum.setdefault(example.group or example.query, []).append(example)
+    held: set[str] = set()
+    for domains, groups in strata.items():
+        names = sorted(groups)
+        random.Random(f"{seed}/{domains}").shuffle(names)
+        held |= set(names[: round(len(names) * share)])
+    kept = [example for example in examples if (example.group or example.query) not in held]
+    return kept, [example for example in examples if (example.group or example.query) in held]
+
+
+def _count(generator: DataGenerator, generated: Generated, accepted: int, rejected: Mapping[str, int]) -> dict[str, Any]:
+    kinds = {example.source for example in generated.examples}
+    return {
+        "generator": type(generator).__name__,
+        "kind": ", ".join(sorted(kinds)) or getattr(generator, "source", "custom"),
+        "asked": generated.asked or len(generated),
+        "accepted": accepted,
+        "rejected": dict(rejected),
+    }
+
+
+def _check(student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], holdout: float) -> None:
+    if not isinstance(student, TrainableModel):
+        raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+    if not teachers:
+        raise ConfigurationError("There are no teachers", received=teachers, fix='give {"domain": model}')
+    for domain, teacher in teachers.items():
+        if not domain.strip():
+            raise ConfigurationError("A domain has no name", received=domain)
+        if not isinstance(teacher, LanguageModel):
+            raise CapabilityError(f"The teacher of {domain!r} does not generate text", received=teacher, allowed="a model with generate(...)")
+    if not generators:
+        raise ConfigurationError("There are no data generators", received=generators, fix="give at least one")
+    if not 0 <= holdout < 1:
+        raise ConfigurationError("holdout is no share", received=holdout, allowed="a number from 0 to below 1")

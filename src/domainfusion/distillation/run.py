@@ -1,0 +1,201 @@
+"""The directory of a run: one writer at a time, a file for each stage's outcome, and a record of what it took."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from domainfusion.errors import RunError
+from domainfusion.records import read_json, write_json
+from domainfusion.types import fingerprint
+
+logger = logging.getLogger("domainfusion")
+
+PACKAGES = ("domainfusion", "torch", "transformers", "peft", "accelerate")
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: The directory; it is made if it is not there.
+        inputs: What decides the outcome of the run; a directory that was made with other inputs is refused.
+        title: What reports call the run.
+
+    Raises:
+        RunError: The directory belongs to other inputs, or another process is writing to it.
+    """
+
+    def __init__(self, path: Path, inputs: Mapping[str, Any], title: str) -> None:
+        self.path = path
+        self._inputs = dict(inputs)
+        self._title = title
+        self._lock: int | None = None
+        self._depth = 0
+
+    @property
+    def examples(self) -> Path:
+        """The accepted training and validation examples."""
+        return self.path / "examples.jsonl"
+
+    @property
+    def test_examples(self) -> Path:
+        """The examples to evaluate on, frozen before training."""
+        return self.path / "test_examples.jsonl"
+
+    @property
+    def generation(self) -> Path:
+        """What each generator was asked for and what was rejected."""
+        return self.path / "generation.json"
+
+    @property
+    def responses(self) -> Path:
+        """Every answer of every model."""
+        return self.path / "responses.sqlite"
+
+    @property
+    def records(self) -> Path:
+        """The training records, rejected ones too."""
+        return self.path / "records.jsonl"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, phases and the log of the training."""
+        return self.path / "training"
+
+    @property
+    def evaluation(self) -> Path:
+        """What the evaluation found."""
+        return self.path / "evaluation.json"
+
+    @property
+    def stages(self) -> Path:
+        """Seconds and memory of each finished stage."""
+        return self.path / "stages.json"
+
+    @property
+    def description(self) -> Path:
+        """What the run is: inputs, versions, machine."""
+        return self.path / "run.json"
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Holds the directory for this process while a stage writes to it."""
+        if self._depth == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            try:
+                self._check_inputs()
+            except BaseException:
+                self._drop_lock()
+                raise
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._drop_lock()
+
+    def _take_lock(self) -> None:
+        """Locks the directory; the system lets go of the lock when its process ends, however it ends."""
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._lock, 32).decode().strip() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(
+                f"Another process ({holder}) is writing to this run", received=str(self.path), fix="wait for it, or use another output_dir"
+            ) from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_inputs(self) -> None:
+        if not self.description.is_file():
+            self._write_description()
+            return
+        stored = read_json(self.description).get("inputs", {})
+        if fingerprint(stored) == fingerprint(self._inputs):
+            return
+        changed = [key for key in self._inputs | stored if fingerprint(stored.get(key)) != fingerprint(self._inputs.get(key))]
+        differences = "; ".join(f"{key}: {_brief(stored.get(key), self._inputs.get(key))}" for key in changed)
+        raise RunError(
+            f"This directory holds a run with other inputs ({differences})",
+            received=str(self.path),
+            fix="use another output_dir, or delete this one to start afresh",
+        )
+
+    def _write_description(self) -> None:
+        settings = {
+            "seed": self._inputs.get("seed"),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            **{package: _version_of(package) for package in PACKAGES},
+        }
+        teachers = {domain: teacher["model"] for domain, teacher in self._inputs.get("teachers", {}).items()}
+        student = {"base model": self._inputs.get("student", {}).get("model")}
+        write_json(
+            self.description,
+            {"title": self._title, "student": student, "teachers": teachers, "settings": settings, "inputs": self._inputs},
+        )
+
+    def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Adds to one of the objects in `run.json`."""
+        content = read_json(self.description)
+        content[key] = {**content.get(key, {}), **fields}
+        write_json(self.description, content)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage; the seconds of an interrupted stage add up over its runs."""
+        started = time.perf_counter()
+        logger.info("%s: started", name)
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
+            before = entries.get(name, {}).get("seconds", 0.0)
+            entries[name] = {"stage": name, "seconds": round(before + seconds, 2), "peak_memory_bytes": peak_memory_bytes()}
+            write_json(self.stages, list(entries.values()))
+            logger.info("%s: %.1f s", name, seconds)
+
+
+def peak_memory_bytes() -> int:
+    """Returns the most memory that this process has had resident so far."""
+    kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes_or_bytes if sys.platform == "darwin" else kibibytes_or_bytes * 1024
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _brief(stored: object, given: object) -> str:
+    if isinstance(stored, Mapping) and isinstance(given, Mapping):
+        changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
+        return ", ".join(f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed)[:300]
+    return f"was {stored!r:.150}, is {given!r:.150}"

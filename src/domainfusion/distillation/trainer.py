@@ -1,0 +1,348 @@
+"""Trainers: what the student sees, and when. A trainer is a list of phases over one loop."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from safetensors.torch import load_file, save_file
+from transformers import set_seed
+
+from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
+from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.progress import Progress, silent
+from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
+from domainfusion.training.loop import LoopSettings, Validate, train_phase
+from domainfusion.training.mixtures import interleaved_order, natural_shares
+from domainfusion.types import TrainingRecord
+
+LORA_FROM_PARAMETERS = 100_000_000
+"""From this size on, `adaptation="auto"` trains a LoRA adapter instead of all weights."""
+
+FINISHED = "finished.safetensors"
+"""The outcome of a phase; its presence says that the phase is done."""
+
+USUAL_LORA_RATE = 1e-4
+"""LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training.
+
+    Attributes:
+        name: What log and report call it.
+        records: What is seen in it.
+        shares: The share of each group of records in every batch; None shows every record once an epoch, in random order.
+        group_of: Which group a record belongs to, for `shares`; by default its primary domain.
+    """
+
+    name: str
+    records: tuple[TrainingRecord, ...]
+    shares: Mapping[str, float] | None = None
+    group_of: Callable[[TrainingRecord], str] = lambda record: record.example.primary_domain
+
+
+class Trainer(ABC):
+    """Trains a student on records. A trainer of your own implements `phases`.
+
+    Args:
+        learning_rate: Peak of the schedule (linear warm-up over 5 % of a phase, then a cosine down to 0). It is used as given;
+            2e-5 is usual for full fine-tuning, 1e-4 to 1e-3 for LoRA.
+        epochs: Passes over the records of each phase.
+        batch_size: Rows per optimiser step, over all devices.
+        evaluation_steps: Optimiser steps between two validations; the best state by validation is the one that is kept.
+        adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on.
+        lora_rank: Rank of the adapter where it starts from nothing.
+        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base),
+            `base` from the student as it is; `auto` merges where that is possible.
+        merge_weight: Weight λ of each expert in that sum.
+        device_batch_size: Rows that go through the model at once; by default `batch_size`.
+        checkpoint_steps: Optimiser steps between two checkpoints.
+
+    Raises:
+        ConfigurationError: A number is not positive or a word is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 2e-5,
+        epochs: int = 3,
+        batch_size: int = 16,
+        evaluation_steps: int = 500,
+        adaptation: Literal["auto", "lora", "full"] = "auto",
+        lora_rank: int = 16,
+        initialization: Literal["auto", "base", "merge"] = "auto",
+        merge_weight: float = 1.0,
+        device_batch_size: int | None = None,
+        checkpoint_steps: int = 50,
+    ) -> None:
+        counts = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "evaluation_steps": evaluation_steps,
+            "lora_rank": lora_rank,
+            "device_batch_size": device_batch_size or batch_size,
+            "checkpoint_steps": checkpoint_steps,
+        }
+        for name, count in counts.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
+        if not 0 < learning_rate < 1:
+            raise ConfigurationError("learning_rate is out of range", received=learning_rate, allowed="a number between 0 and 1")
+        _check_word("adaptation", adaptation, ("auto", "lora", "full"))
+        _check_word("initialization", initialization, ("auto", "base", "merge"))
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.evaluation_steps = evaluation_steps
+        self.adaptation = adaptation
+        self.lora_rank = lora_rank
+        self.initialization = initialization
+        self.merge_weight = merge_weight
+        self.device_batch_size = device_batch_size or batch_size
+        self.checkpoint_steps = checkpoint_steps
+
+    @abstractmethod
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns the phases in which the student sees `records`."""
+
+    def adapt(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> tuple[TrainableModel, Adaptation | None]:
+        """Returns the copy of the student that is trained, and the adapter it is trained in (None where all weights are).
+
+        Raises:
+            CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
+        """
+        if not isinstance(student, TrainableModel):
+            raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+        if self.adaptation == "full" or (self.adaptation == "auto" and _parameter_count(student) < LORA_FROM_PARAMETERS):
+            if self.initialization == "merge":
+                raise ConfigurationError(
+                    "A merge of adapters starts a LoRA student", received="initialization='merge'", fix="set adaptation='lora'"
+                )
+            return student.trainable_copy(None), None
+        if self.learning_rate < USUAL_LORA_RATE:
+            warnings.warn(
+                f"learning_rate={self.learning_rate:g} is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as given. "
+                "To train all weights instead, set adaptation='full'.",
+                stacklevel=3,
+            )
+        plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank)
+        merged = Adaptation(start_from=tuple(teachers.values()), merge_weight=self.merge_weight)
+        if self.initialization == "base" or not teachers:
+            return student.trainable_copy(plain), plain
+        try:
+            return student.trainable_copy(merged), merged
+        except CapabilityError:
+            if self.initialization == "merge":
+                raise
+            return student.trainable_copy(plain), plain
+
+    def train(
+        self,
+        student: TrainableModel,
+        records: Sequence[TrainingRecord],
+        *,
+        teachers: Mapping[str, LanguageModel] | None = None,
+        validate: Validate | None = None,
+        directory: str | Path | None = None,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> TrainableModel:
+        """Trains a copy of the student and returns it; the student itself stays as it is.
+
+        Args:
+            student: Where training starts.
+            records: What is learnt; rejected records and empty targets are left out.
+            teachers: The experts, for a start from their merge.
+            validate: Scores the student on held-out examples, for `evaluation_steps`.
+            directory: Keeps checkpoints; the same call with the same directory goes on where it was. None keeps nothing.
+            seed: Seed of the order and of everything random.
+            progress: Shows the steps.
+
+        Raises:
+            TrainingError: There is nothing to train on, or the loss stops being a number.
+        """
+        with TemporaryDirectory() as temporary:
+            return self._train(student, records, teachers or {}, validate, Path(directory or temporary), seed, progress)
+
+    def _train(
+        self,
+        student: TrainableModel,
+        records: Sequence[TrainingRecord],
+        teachers: Mapping[str, LanguageModel],
+        validate: Validate | None,
+        directory: Path,
+        seed: int,
+        progress: Progress,
+    ) -> TrainableModel:
+        usable = [record for record in records if record.verification != "rejected" and record.target.strip()]
+        if not usable:
+            raise TrainingError("There is nothing to train on", received=f"{len(records)} records, none of them usable")
+        phases = self.phases(usable)
+        empty = [phase.name for phase in phases if not phase.records]
+        if empty or not phases:
+            raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(self).__name__, fix="give it records")
+        directory.mkdir(parents=True, exist_ok=True)
+        set_seed(seed)
+        trained, _ = self.adapt(student, teachers)
+        for number, phase in enumerate(phases, start=1):
+            folder = directory / f"phase-{number}-{phase.name}"
+            if not (folder / FINISHED).is_file():
+                last = number == len(phases)
+                self._train_phase(trained, phase, folder, f"{seed}/{number}", validate, last, _JsonLog(directory / "log.jsonl"), progress)
+            trained.load_trained_state(load_file(folder / FINISHED))
+        return trained
+
+    def _train_phase(
+        self,
+        student: TrainableModel,
+        phase: Phase,
+        folder: Path,
+        seed: str,
+        validate: Validate | None,
+        is_last: bool,
+        log: _JsonLog,
+        progress: Progress,
+    ) -> None:
+        """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
+        rows = [encode_record(record, student) for record in phase.records]
+        refuse_overlong(rows, _context_length(student))
+        order = self._order(phase, [len(row.tokens) for row in rows], random.Random(seed))
+        settings = LoopSettings(
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            device_batch_size=self.device_batch_size,
+            evaluation_steps=self.evaluation_steps,
+            checkpoint_steps=self.checkpoint_steps,
+        )
+        train_phase(
+            student, rows, order, name=phase.name, settings=settings, directory=folder, validate=validate, log=log, progress=progress
+        )
+        if is_last and (folder / "best.safetensors").is_file():
+            student.load_trained_state(load_file(folder / "best.safetensors"))
+        save_file(student.trained_state(), folder / f".{FINISHED}")
+        (folder / f".{FINISHED}").replace(folder / FINISHED)
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+    def _order(self, phase: Phase, lengths: Sequence[int], rng: random.Random) -> list[int]:
+        if phase.shares is None:
+            return [index for _ in range(self.epochs) for index in bucketed_order(lengths, self.batch_size, rng)]
+        groups = [phase.group_of(record) for record in phase.records]
+        return [index for _ in range(self.epochs) for index in interleaved_order(groups, phase.shares, rng)]
+
+
+class IntegrationTrainer(Trainer):
+    """Two phases: first each domain by itself, then cross-domain integration with a replay of the first.
+
+    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain ones and a random share of the
+    first, so that expertise is not forgotten. A phase without records is left out.
+
+    Args:
+        replay: Share of the single-domain records that the second phase sees again.
+        **settings: See `Trainer`.
+    """
+
+    def __init__(self, *, replay: float = 0.25, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not 0 <= replay <= 1:
+            raise ConfigurationError("replay is no share", received=replay, allowed="a number from 0 to 1")
+        self.replay = replay
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns the phases `domains` and `integration`."""
+        single, cross = _split(records)
+        replayed = random.Random(0).sample(single, round(self.replay * len(single)))
+        phases = [Phase(name="domains", records=tuple(single)), Phase(name="integration", records=(*cross, *replayed))]
+        return [phase for phase in phases if phase.records] if cross else phases[:1]
+
+
+class MultiTaskTrainer(Trainer):
+    """One phase in which every batch mixes the domains.
+
+    Args:
+        shares: The share of each domain, by the primary domain of the records; by default as many as there are.
+        **settings: See `Trainer`.
+    """
+
+    def __init__(self, *, shares: Mapping[str, float] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.shares = dict(shares) if shares else None
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns the one phase, `mixture`."""
+        shares = self.shares or natural_shares([record.example.primary_domain for record in records])
+        return [Phase(name="mixture", records=tuple(records), shares=shares)]
+
+
+class SequentialTrainer(Trainer):
+    """One phase a domain, from general to special, each with a replay of the domains before it.
+
+    A cross-domain record is seen in the phase of the last of its domains.
+
+    Args:
+        order: The domains from general to special; by default in the order in which the records name them.
+        replay: Share of the records of earlier phases that each phase sees again.
+        **settings: See `Trainer`.
+    """
+
+    def __init__(self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not 0 <= replay <= 1:
+            raise ConfigurationError("replay is no share", received=replay, allowed="a number from 0 to 1")
+        self.order = tuple(order) if order else None
+        self.replay = replay
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns a phase for each domain, named after it."""
+        found = tuple(dict.fromkeys(domain for record in records for domain in record.example.domains))
+        order = self.order or found
+        missing = set(found) - set(order)
+        if missing:
+            raise ConfigurationError(f"The order leaves out {', '.join(sorted(missing))}", received=order, allowed=", ".join(found))
+        phases: list[Phase] = []
+        seen: list[TrainingRecord] = []
+        for domain in order:
+            own = [r for r in records if max(r.example.domains, key=order.index) == domain]
+            if not own:
+                continue
+            replayed = random.Random(domain).sample(seen, round(self.replay * len(seen)))
+            phases.append(Phase(name=domain, records=(*own, *replayed)))
+            seen += own
+        return phases
+
+
+def _split(records: Sequence[TrainingRecord]) -> tuple[list[TrainingRecord], list[TrainingRecord]]:
+    single = [record for record in records if not record.example.is_cross_domain]
+    return single, [record for record in records if record.example.is_cross_domain]
+
+
+def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
+    if word not in allowed:
+        raise ConfigurationError(f"{name} is not known", received=word, allowed=", ".join(allowed))
+
+
+def _parameter_count(student: TrainableModel) -> int:
+    return int(getattr(student, "parameter_count", 0))
+
+
+def _context_length(student: TrainableModel) -> int:
+    return int(getattr(student.trainable_module().config, "max_position_embeddings", 1 << 30))
+
+
+class _JsonLog:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, fields: Mapping[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(fields) + "\n")

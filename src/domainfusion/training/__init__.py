@@ -1,0 +1,1 @@
+"""What every trainer shares: batches, mixtures of domains, losses, and the loop over phases."""

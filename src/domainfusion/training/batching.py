@@ -1,0 +1,93 @@
+"""From records to token batches: encoding, the order of rows, and padding."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+
+from domainfusion.errors import TrainingError
+from domainfusion.models.base import TrainableModel
+from domainfusion.types import Message, TrainingRecord
+
+IGNORED = -100
+"""Label of a token that is not trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as tokens.
+
+    Attributes:
+        record_id: The example's id, for messages.
+        tokens: Prompt, answer and end token.
+        prompt_length: How many of them are the prompt; the loss is on the rest.
+    """
+
+    record_id: str
+    tokens: tuple[int, ...]
+    prompt_length: int
+
+
+class Batch(TypedDict):
+    """A padded batch: `input_ids` and `labels`, both int64 of shape (rows, time); prompt and padding carry the label `IGNORED`."""
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
+    """Returns the record as the student sees it: the whole query as prompt, the target as answer.
+
+    The end of the turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one.
+    """
+    prompt = student.encode((Message("user", record.example.query),))
+    answer = list(student.tokenizer(record.target, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    if record.integration.finish_reason == "stop":
+        answer.append(student.turn_end)
+    return Row(record.example.id, (*prompt, *answer), len(prompt))
+
+
+def refuse_overlong(rows: Sequence[Row], limit: int) -> None:
+    """Raises a `TrainingError` where a row does not fit the student's context: nothing is cut silently."""
+    overlong = [row.record_id for row in rows if len(row.tokens) > limit]
+    if overlong:
+        raise TrainingError(
+            f"{len(overlong)} records are longer than the student's context, first {overlong[0]}",
+            received=max(len(row.tokens) for row in rows),
+            allowed=f"{limit:,} tokens",
+            fix="shorten the targets with a lower max_new_tokens, or leave these records out",
+        )
+
+
+def collate(rows: Sequence[Row], pad_token: int) -> Batch:
+    """Pads rows on the right; causal attention never looks there, so no mask is needed."""
+    length = max(len(row.tokens) for row in rows)
+    input_ids = torch.full((len(rows), length), pad_token)
+    labels = torch.full((len(rows), length), IGNORED)
+    for position, row in enumerate(rows):
+        tokens = torch.tensor(row.tokens)
+        input_ids[position, : len(tokens)] = tokens
+        labels[position, row.prompt_length : len(tokens)] = tokens[row.prompt_length :]
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def bucketed_order(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[int]:
+    """Returns a random order in which rows of similar length stand together, so that little is padded.
+
+    Rows are shuffled, sorted by length within windows of eight batches, and the batches shuffled.
+    """
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    window = batch_size * 8
+    batches = []
+    for start in range(0, len(order), window):
+        block = sorted(order[start : start + window], key=lambda index: lengths[index])
+        batches += [block[at : at + batch_size] for at in range(0, len(block), batch_size)]
+    short = [batch for batch in batches if len(batch) < batch_size]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    rng.shuffle(full)
+    return [index for batch in full + short for index in batch]

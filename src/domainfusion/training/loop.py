@@ -1,0 +1,226 @@
+"""The loop that trains one phase, on `transformers.Trainer`: checkpoints, resume, and a log line every few steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer as TransformersTrainer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from domainfusion.errors import TrainingError
+from domainfusion.models.base import TrainableModel
+from domainfusion.progress import Advance, Progress, silent
+from domainfusion.training.batching import IGNORED, Row, collate
+from domainfusion.training.losses import sequence_loss
+
+Validate = Callable[[TrainableModel], Mapping[str, float]]
+"""Scores the student on held-out examples: a figure per domain or slice."""
+
+STUDENT_FILE = "student.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How a phase is trained.
+
+    Attributes:
+        learning_rate: Peak of the schedule: linear warm-up, then a cosine down to 0.
+        warmup_share: Share of the steps spent warming up.
+        batch_size: Rows per optimiser step.
+        device_batch_size: Rows that go through the model at once; gradients are summed up to `batch_size`.
+        weight_decay: AdamW's decoupled weight decay.
+        max_gradient_norm: Gradients are scaled down to this norm.
+        evaluation_steps: Steps between two validations.
+        checkpoint_steps: Steps between two checkpoints.
+        seed: Seed of the dropout.
+    """
+
+    learning_rate: float
+    warmup_share: float = 0.05
+    batch_size: int = 16
+    device_batch_size: int = 16
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    evaluation_steps: int = 500
+    checkpoint_steps: int = 50
+    seed: int = 0
+
+
+def train_phase(
+    student: TrainableModel,
+    rows: Sequence[Row],
+    order: Sequence[int],
+    *,
+    name: str,
+    settings: LoopSettings,
+    directory: Path,
+    validate: Validate | None = None,
+    log: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    progress: Progress = silent,
+) -> None:
+    """Trains the student in place on `rows` in the given order, going on from the last checkpoint in `directory` if there is one.
+
+    Args:
+        student: What is trained.
+        rows: The phase's rows.
+        order: Indices of rows, all epochs one after the other.
+        name: The phase's name, for log and progress.
+        settings: How.
+        directory: Where checkpoints go.
+        validate: Scores the student every `evaluation_steps`; the best state is kept as `best.safetensors`.
+        log: Receives a dict every few steps.
+        progress: Shows the steps.
+
+    Raises:
+        TrainingError: The loss is not a number; the message names the records of the batch.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    steps = math.ceil(len(order) / settings.batch_size)
+    module = student.trainable_module()
+    device = next(module.parameters()).device
+    pad_token = int(student.tokenizer.pad_token_id or 0)
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(steps * settings.warmup_share),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        per_device_train_batch_size=settings.device_batch_size,
+        gradient_accumulation_steps=math.ceil(settings.batch_size / settings.device_batch_size),
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        bf16=_has_bfloat16(device),
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+    last = get_last_checkpoint(str(directory))
+    with progress(f"training: {name}", steps, _steps_done(last)) as advance:
+        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance)
+        trainer = _PhaseTrainer(student, rows, order, pad_token, model=module, args=arguments, callbacks=[reporter])
+        trainer.train(resume_from_checkpoint=last)
+
+
+class _Rows(Dataset[Row]):
+    def __init__(self, rows: Sequence[Row], order: Sequence[int]) -> None:
+        self._rows, self._order = rows, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[self._order[index]]
+
+
+class _PhaseTrainer(TransformersTrainer):  # type: ignore[misc]
+    """The library's trainer with three things of ours: a fixed order of rows, our loss, and checkpoints of the trained weights alone."""
+
+    def __init__(self, student: TrainableModel, rows: Sequence[Row], order: Sequence[int], pad_token: int, **options: Any) -> None:
+        super().__init__(train_dataset=_Rows(rows, order), **options)
+        self._student = student
+        self._pad_token = pad_token
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    def get_train_dataloader(self) -> DataLoader[Row]:
+        return self.accelerator.prepare(  # type: ignore[no-any-return]
+            DataLoader(self.train_dataset, batch_size=self._train_batch_size, shuffle=False, collate_fn=self._collate)
+        )
+
+    def _collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        self._last_ids = [row.record_id for row in rows]
+        return dict(collate(rows, self._pad_token))
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
+        answer_tokens = int(num_items_in_batch) if num_items_in_batch is not None else int((inputs["labels"] != IGNORED).sum())
+        with self.compute_loss_context_manager():
+            loss = sequence_loss(self.accelerator.unwrap_model(model), inputs, answer_tokens)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {self.state.global_step}, in a batch with the records {', '.join(self._last_ids)}",
+                fix="lower the learning rate, or look at these records; the last checkpoint is kept",
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self._student.trained_state(), folder / STUDENT_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._student.load_trained_state(load_file(Path(resume_from_checkpoint) / STUDENT_FILE))
+
+
+class _Reporter(TrainerCallback):  # type: ignore[misc]
+    """Logs each step, moves the progress on, validates, and keeps the best state."""
+
+    def __init__(
+        self,
+        student: TrainableModel,
+        name: str,
+        evaluation_steps: int,
+        directory: Path,
+        validate: Validate | None,
+        log: Callable[[Mapping[str, Any]], None],
+        advance: Advance,
+    ) -> None:
+        self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
+        self._directory, self._validate, self._log, self._advance = directory, validate, log, advance
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._advance(1)
+        if self._validate is not None and (state.global_step % self._evaluation_steps == 0 or state.global_step == state.max_steps):
+            self._validate_now(state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            seconds = round(time.perf_counter() - self._started, 2)
+            self._log(
+                {"phase": self._name, "step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"], "seconds": seconds}
+            )
+
+    def _validate_now(self, step: int) -> None:
+        assert self._validate is not None
+        scores = dict(self._validate(self._student))
+        self._student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
+        self._log({"phase": self._name, "step": step, "validation": scores})
+        mean = sum(scores.values()) / max(len(scores), 1)
+        best = self._directory / "best.json"
+        if not best.exists() or mean >= json.loads(best.read_text(encoding="utf-8"))["mean"]:
+            save_file(self._student.trained_state(), self._directory / "best.safetensors")
+            best.write_text(json.dumps({"step": step, "mean": mean, "scores": scores}), encoding="utf-8")
+
+
+def _steps_done(checkpoint: str | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def epochs_of(order_of_epoch: Callable[[int], list[int]], epochs: int) -> Iterator[int]:
+    """Yields the rows of each epoch in turn, every epoch in an order of its own."""
+    for epoch in range(epochs):
+        yield from order_of_epoch(epoch)

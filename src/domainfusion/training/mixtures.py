@@ -1,0 +1,68 @@
+"""Mixtures of domains: how many rows of each group a phase shows, and in which order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from domainfusion.errors import ConfigurationError
+
+
+def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: random.Random) -> list[int]:
+    """Returns an order in which every stretch holds each group in its share.
+
+    Each group is shuffled and its rows are spread evenly over the order; a group with a share above its natural one is repeated,
+    one below is shown in part. The length of the order is the number of rows.
+
+    Args:
+        groups: The group of each row.
+        shares: The share of each group, in any unit; groups that are not named share nothing.
+        rng: Source of the shuffles.
+
+    Raises:
+        ConfigurationError: A share is negative, none is positive, or a group with a share has no rows.
+
+    Example:
+        >>> order = interleaved_order(["a"] * 6 + ["b"] * 2, {"a": 1, "b": 1}, random.Random(0))
+        >>> sum(index < 6 for index in order[:4]), len(order)
+        (2, 8)
+    """
+    rows = {group: [index for index, own in enumerate(groups) if own == group] for group in shares}
+    total = sum(shares.values())
+    if total <= 0 or min(shares.values()) < 0:
+        raise ConfigurationError("The shares of a mixture do not add up", received=dict(shares), allowed="numbers from 0, one above 0")
+    empty = [group for group, share in shares.items() if share > 0 and not rows[group]]
+    if empty:
+        raise ConfigurationError(
+            f"No training record belongs to {empty[0]!r}, which has a share", received=dict(shares), fix="leave it out, or make examples of it"
+        )
+    counts = _apportion(len(groups), {group: share / total for group, share in shares.items()})
+    places = []
+    for group, count in counts.items():
+        cycle = _shuffled_cycle(rows[group], count, rng)
+        offset = rng.random()
+        places += [((position + offset) / count, index) for position, index in enumerate(cycle)]
+    return [index for _, index in sorted(places)]
+
+
+def natural_shares(groups: Sequence[str]) -> dict[str, float]:
+    """Returns each group's share of the rows, in order of first appearance."""
+    return {group: groups.count(group) / len(groups) for group in dict.fromkeys(groups)}
+
+
+def _apportion(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Splits `total` by `shares` into whole numbers that sum to it (largest remainders first)."""
+    counts = {group: int(total * share) for group, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda group: total * shares[group] - counts[group], reverse=True)
+    for group in by_remainder[: total - sum(counts.values())]:
+        counts[group] += 1
+    return counts
+
+
+def _shuffled_cycle(rows: Sequence[int], count: int, rng: random.Random) -> list[int]:
+    cycle: list[int] = []
+    while len(cycle) < count:
+        turn = list(rows)
+        rng.shuffle(turn)
+        cycle += turn
+    return cycle[:count]
