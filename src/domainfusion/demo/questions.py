@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -238,3 +240,171 @@ def load_facts() -> list[Fact]:
         for name, relation in RELATIONS.items()
         for row in tables[relation.table]
     ]
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """The demo's questions. Facts are shared between the splits; phrasings, pairings and two-hop bridges are not.
+
+    Attributes:
+        train: Curated examples to train on: single facts, pairs, two-hop joins.
+        validation: Examples to choose settings and checkpoints by.
+        test: Examples to evaluate on.
+        modes: For each test query the most frequent answer to questions of its kind in the training set.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    modes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many questions of each kind a split holds.
+
+    Attributes:
+        singles: Single facts for each domain.
+        pairs: Pairs for each two domains.
+        two_hop: Two-hop joins for each kind of join.
+    """
+
+    singles: int
+    pairs: int
+    two_hop: int
+
+
+TRAIN = Sizes(singles=180, pairs=130, two_hop=30)
+VALIDATION = Sizes(singles=20, pairs=8, two_hop=4)
+TEST = Sizes(singles=100, pairs=34, two_hop=15)
+
+
+def build_questions(*, train: Sizes = TRAIN, validation: Sizes = VALIDATION, test: Sizes = TEST, seed: int = 0) -> QuestionSet:
+    """Builds every split from the facts, the same for the same seed."""
+    facts = load_facts()
+    used_pairs: set[frozenset[str]] = set()
+    splits: dict[Split, Sizes] = {"test": test, "validation": validation, "train": train}
+    examples: dict[Split, list[Example]] = {}
+    for split, sizes in splits.items():
+        rng = random.Random(f"{seed}/{split}")
+        examples[split] = [
+            *_singles(facts, split, sizes.singles, rng),
+            *_pairs(facts, split, sizes.pairs, used_pairs, rng),
+            *_two_hops(facts, split, sizes.two_hop, seed),
+        ]
+    train_examples, test_examples = tuple(examples["train"]), tuple(examples["test"])
+    return QuestionSet(train_examples, tuple(examples["validation"]), test_examples, _modes(train_examples, test_examples))
+
+
+def _singles(facts: Sequence[Fact], split: Split, count: int, rng: random.Random) -> list[Example]:
+    """Asks up to `count` facts of each domain, each in one of the split's phrasings."""
+    examples = []
+    for domain in DOMAINS:
+        own = [fact for fact in facts if fact.domain == domain]
+        for fact in rng.sample(own, min(count, len(own))):
+            part = Part(domain=domain, answers=fact.answers)
+            query = rng.choice(fact.questions(split))
+            examples.append(_example(query, (domain,), (part,), (fact.relation,), group=fact.id))
+    return examples
+
+
+def _pairs(facts: Sequence[Fact], split: Split, count: int, used: set[frozenset[str]], rng: random.Random) -> list[Example]:
+    """Asks two facts of two domains at once; no two splits share a pairing."""
+    examples = []
+    for first_domain, second_domain in itertools.combinations(DOMAINS, 2):
+        sides = [[fact for fact in facts if fact.domain == domain] for domain in (first_domain, second_domain)]
+        made = 0
+        while made < count:
+            pair = [rng.choice(side) for side in sides]
+            key = frozenset(fact.id for fact in pair)
+            if key in used:
+                continue
+            used.add(key)
+            made += 1
+            rng.shuffle(pair)
+            questions = [rng.choice(fact.questions(split)) for fact in pair]
+            query = rng.choice(PAIR_PHRASINGS[split]).format(first=questions[0], second=questions[1])
+            examples.append(
+                _example(
+                    query,
+                    tuple(fact.domain for fact in pair),
+                    tuple(Part(domain=fact.domain, answers=fact.answers) for fact in pair),
+                    tuple(fact.relation for fact in pair),
+                    group="+".join(sorted(key)),
+                    sub_questions={fact.domain: question for fact, question in zip(pair, questions, strict=True)},
+                )
+            )
+    return examples
+
+
+def _two_hops(facts: Sequence[Fact], split: Split, count: int, seed: int) -> list[Example]:
+    """Asks what needs two experts in turn: the first knows the country, the second what is asked about it.
+
+    The bridge (an airport or an element) is in one split alone: half of them train, a tenth validate, the rest test.
+    """
+    by_id = {fact.id: fact for fact in facts}
+    examples = []
+    kinds = list(TWO_HOP_PHRASINGS)
+    for place, (bridge_relation, final_relation) in enumerate(kinds):
+        bridges = [fact for fact in facts if fact.relation == bridge_relation]
+        random.Random(f"{seed}/{bridge_relation}").shuffle(bridges)
+        half, tenth = len(bridges) // 2, len(bridges) // 10
+        own = {"train": bridges[:half], "validation": bridges[half : half + tenth], "test": bridges[half + tenth :]}[split]
+        phrasings = TWO_HOP_PHRASINGS[bridge_relation, final_relation][split]
+        rng = random.Random(f"{seed}/{split}/{place}")
+        for bridge in rng.sample(own, min(count, len(own))):
+            final = by_id[f"{final_relation}/{bridge.answers[0]}"]
+            example = _example(
+                rng.choice(phrasings).format(key=bridge.key),
+                (bridge.domain, final.domain),
+                (Part(domain=final.domain, answers=final.answers),),
+                (bridge_relation, final_relation),
+                group=f"two-hop/{bridge.id}",
+                sub_questions={
+                    bridge.domain: RELATIONS[bridge_relation].phrasings["train"][0].format(key=bridge.key),
+                    final.domain: RELATIONS[final_relation].phrasings["train"][0].format(key=final.key),
+                },
+                slice_name="two-hop",
+            )
+            examples.append(example)
+    return examples
+
+
+def _example(
+    query: str,
+    domains: tuple[str, ...],
+    parts: tuple[Part, ...],
+    relations: tuple[str, ...],
+    *,
+    group: str,
+    sub_questions: dict[str, str] | None = None,
+    slice_name: str = "",
+) -> Example:
+    metadata: dict[str, Any] = {"relations": list(relations)}
+    if slice_name:
+        metadata["slice"] = slice_name
+    return Example(
+        query=query, domains=domains, parts=parts, group=group, source="curated", sub_questions=sub_questions or {}, metadata=metadata
+    )
+
+
+def _modes(train: Sequence[Example], test: Sequence[Example]) -> dict[str, str]:
+    """Returns, for each test query, the most frequent training answer to questions of the same kind."""
+    answers: dict[tuple[str, ...], Counter[str]] = {}
+    for example in train:
+        if len(example.parts) == 1:
+            answers.setdefault(_kind(example), Counter())[example.parts[0].answers[0]] += 1
+    modes = {}
+    for example in test:
+        kinds = [_kind(example)] if len(example.parts) == 1 else [(relation,) for relation in example.metadata["relations"]]
+        modes[example.query] = ". ".join(answers[kind].most_common(1)[0][0] for kind in kinds)
+    return modes
+
+
+def _kind(example: Example) -> tuple[str, ...]:
+    return tuple(example.metadata["relations"])
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Returns the names that a question has to mention to be answerable from the facts: airport codes, elements and countries."""
+    return tuple(dict.fromkeys(fact.key for fact in load_facts()))

