@@ -1,4 +1,6 @@
-"""Every error that domainfusion raises on purpose.
+"""Every error that domainfusion raises on purpose, with the standard class that each also inherits.
+
+The tree:
 
     DomainFusionError
     ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be right
@@ -38,7 +40,8 @@ class DomainFusionError(Exception):
             message += f"; allowed: {allowed}"
         if fix:
             message += f". To fix it: {fix}"
-        super().__init__(message + ".")
+        # Unpickling passes the whole message as `what`: it must come out as it went in.
+        super().__init__(message.removesuffix(".") + ".")
 
 
 def _shorten(text: str, limit: int = 200) -> str:
@@ -81,5 +84,5 @@ class TrainingError(DomainFusionError, RuntimeError):
     """Training that can't go on."""
 
 
-class Interrupted(DomainFusionError, RuntimeError):  # noqa: N818 - it reports a request, not a failure
+class Interrupted(DomainFusionError, RuntimeError):
     """The run was asked to stop; what was finished is kept."""

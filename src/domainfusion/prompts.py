@@ -8,7 +8,7 @@ from textwrap import dedent
 
 from domainfusion.errors import TemplateError
 
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_ \-]*)\}")
+_FIELD = re.compile(r"\{([^\W\d][\w \-]*)\}")  # a name in any alphabet: domains are named by people
 
 
 def fields_of(template: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, is_dataclass
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,11 @@ T = TypeVar("T")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    """Writes `text` to `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    Raises:
+        DataError: The file can't be written, or the text can't be: half a character (a lone surrogate) has no UTF-8.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,10 +33,16 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(
             f"The file could not be written: {error.strerror or error}", received=str(path), fix="free disk space or check the permissions"
         ) from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The text for {path} holds half a character", received=text[error.start : error.end], fix="remove the lone surrogate"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -41,11 +52,15 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads one JSON document."""
+    """Reads one JSON document.
+
+    Raises:
+        DataError: The file is not there, can't be read or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError("There is no such file", received=str(path)) from error
+    except OSError as error:
+        raise DataError(f"The file can't be read: {error.strerror or error}", received=str(path), fix="check the path") from error
     except ValueError as error:
         raise DataError(f"The file is not JSON: {error}", received=str(path)) from error
 
@@ -62,30 +77,39 @@ def read_records(path: Path, kind: type[T]) -> list[T]:
     Raises:
         DataError: A line is not a record of `kind`, or was written by a later version; it names file and line.
     """
-    return [_to_record(fields, kind, place) for place, fields in read_lines(path)]
+    adapter = TypeAdapter(kind)
+    known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
+    return [_to_record(line, adapter, known, place) for place, line in read_lines(path)]
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the objects of a JSON Lines file, each with its place as `file:line`."""
+    """Yields the objects of a JSON Lines file, each with its place as `file:line`.
+
+    Raises:
+        DataError: The file can't be read, or a line is not a JSON object.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The file can't be read: {error}", received=str(path)) from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): it also splits at characters such as U+2028 and U+0085, which may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
-            fields = json.loads(line)
+            record = json.loads(line)
         except ValueError as error:
             raise DataError(f"{place} is not JSON: {error}", received=line, fix="mend or remove the line") from error
-        if not isinstance(fields, dict):
-            raise DataError(f"{place} is not a JSON object", received=fields, fix="write one object a line")
-        yield place, fields
+        if not isinstance(record, dict):
+            raise DataError(f"{place} is not a JSON object", received=record, fix="write one object a line")
+        yield place, record
 
 
-def _to_record(fields: dict[str, Any], kind: type[T], place: str) -> T:
-    version = fields.pop("schema", SCHEMA_VERSION)
+def _to_record(line: dict[str, Any], adapter: TypeAdapter[T], known: set[str] | None, place: str) -> T:
+    version = line.pop("schema", SCHEMA_VERSION)
+    if not isinstance(version, int):
+        raise DataError(f"{place}: schema is not a number", received=version, allowed=f"a whole number up to {SCHEMA_VERSION}")
     if version > SCHEMA_VERSION:
         raise DataError(
             f"{place} was written by a later version of domainfusion",
@@ -93,8 +117,10 @@ def _to_record(fields: dict[str, Any], kind: type[T], place: str) -> T:
             allowed=f"schema {SCHEMA_VERSION} or lower",
             fix="upgrade domainfusion",
         )
+    if known is not None and (unknown := sorted(line.keys() - known)):
+        raise DataError(f"{place}: there is no field of this name", received=unknown[0], allowed=", ".join(sorted(known)))
     try:
-        return TypeAdapter(kind).validate_python(fields)
+        return adapter.validate_python(line)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(step) for step in problem["loc"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
+
+from domainfusion.errors import ConfigurationError, DataError
 
 SCHEMA_VERSION = 1
 """Version of the records on disk. A reader refuses a higher one and upgrades a lower one."""
@@ -22,12 +24,24 @@ def _no_metadata() -> dict[str, Any]:
 def fingerprint(value: object, *, length: int = 16) -> str:
     """Returns a short SHA-256 of `value`'s canonical JSON: equal values, equal fingerprints, on every machine.
 
+    Lists and tuples are the same to it, as are 1 and 1.0; a dataclass is the mapping of its fields.
+
     Example:
         >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
         True
     """
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=asdict)
+    canonical = json.dumps(_canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def _canonical(value: object) -> object:
+    if is_dataclass(value):
+        return {part.name: _canonical(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +74,23 @@ class Sampling:
         temperature: 0 is greedy; above 0, tokens are drawn from the distribution sharpened by 1/temperature.
         top_p: Draw only from the smallest set of tokens whose probabilities reach this sum.
         seed: Seed of the draws. Each conversation draws from its own stream, so that batching changes nothing.
+
+    Raises:
+        ConfigurationError: A setting is outside of what is allowed.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigurationError("max_new_tokens is not positive", received=self.max_new_tokens, allowed="a whole number from 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigurationError("temperature is out of range", received=self.temperature, allowed="0 (greedy) or a number above it")
+        if not 0 < self.top_p <= 1:
+            raise ConfigurationError("top_p is out of range", received=self.top_p, allowed="a number above 0, up to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +138,9 @@ class Example:
         reference: A right answer in words. None where there is none.
         group: A key that train, validation and test must not share (a fact, a template, a passage); left empty, the query itself.
         metadata: Whatever else its maker wants kept; values are JSON.
+
+    Raises:
+        DataError: `domains` is one string instead of several.
     """
 
     query: str
@@ -127,9 +155,12 @@ class Example:
     id: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.domains, str):
+            raise DataError("domains is one string", received=self.domains, allowed="names in a list or tuple", fix="write (domain,)")
         object.__setattr__(self, "domains", tuple(self.domains))
         object.__setattr__(self, "primary_domain", self.primary_domain or (self.domains[0] if self.domains else ""))
         object.__setattr__(self, "id", self.id or fingerprint([self.query, self.domains]))
+        object.__setattr__(self, "group", self.group or self.query)
 
     @property
     def is_cross_domain(self) -> bool:

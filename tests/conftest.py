@@ -1,0 +1,170 @@
+"""What every test shares: no network, a tiny real Llama made in seconds, and LoRA experts on it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CORPUS = [
+    "What is the capital of France? The capital of France is Paris.",
+    "Which element has the symbol Fe? The symbol Fe stands for iron.",
+    "How do muscles recover after a race? Muscles recover with rest, sleep and protein.",
+    "Aircraft land at an airport near the river, and the runway is long.",
+    "The quick brown fox jumps over the lazy dog while seven wizards box.",
+]
+"""What the tiny tokenizer learns its merges from."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class NetworkForbidden(RuntimeError):
+    """A test tried to leave this machine; no OSError, so that no library takes it for a bad connection."""
+
+
+def _refuse_remote(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name is not None and name not in LOOPBACK:
+        raise NetworkForbidden(f"a test wanted to reach {name!r}; tests talk to loopback alone")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbids look-ups of, and connections to, anything but this machine."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                _refuse_remote(address[0])
+            return method(self, address)
+
+        return call
+
+    def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        _refuse_remote(host)
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real Llama of some 130,000 weights with its tokenizer and ChatML template."""
+    return make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes the folder of a LoRA adapter on the tiny Llama, with random weights that change its answers.
+
+    `make_adapter(name, seed)` gives the same folder for the same arguments; keyword arguments go to PEFT's LoraConfig.
+    """
+    root = tmp_path_factory.mktemp("adapters")
+    made: dict[str, Path] = {}
+
+    def make(name: str, seed: int = 0, **options: Any) -> Path:
+        key = repr((name, seed, sorted(options.items())))
+        if key not in made:
+            made[key] = make_lora_adapter(tiny_llama, root / str(len(made)) / name, seed, options)
+        return made[key]
+
+    return make
+
+
+def make_tiny_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+    """Writes a tiny Llama to `folder`; `settings` change its LlamaConfig."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _train_tokenizer()
+    config = LlamaConfig(
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 128,
+            "max_position_embeddings": 512,
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": None,
+            "pad_token_id": tokenizer.pad_token_id,
+            # Weights of this size give distributions as sharp as a trained model's: the default would make every choice a near tie.
+            "initializer_range": 0.2,
+            **settings,
+        }
+    )
+    with _seeded(seed):
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_lora_adapter(base: Path, folder: Path, seed: int, options: dict[str, Any]) -> Path:
+    """Writes a LoRA adapter on `base` whose weights are random and none of them zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options})
+    with _seeded(seed):
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(folder)
+    return folder
+
+
+def _train_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+class _seeded:
+    """Seeds torch for the time of a block and leaves its state as it was."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        import torch
+
+        self.state = torch.random.get_rng_state()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.random.set_rng_state(self.state)

@@ -1,0 +1,240 @@
+"""Laws of the records on disk: what is written is read, a write is whole or not at all, and errors name file and line."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domainfusion.errors import DataError
+from domainfusion.records import read_json, read_lines, read_records, write_json, write_records, write_text
+from domainfusion.types import (
+    SCHEMA_VERSION,
+    Conflict,
+    Contribution,
+    Dropped,
+    Example,
+    Integration,
+    Ledger,
+    Message,
+    Part,
+    Response,
+    Sampling,
+    TrainingRecord,
+)
+
+# Line separators that are no line feed are drawn often: they have broken readers of JSON Lines before.
+text = st.text() | st.text(st.sampled_from("ab \n\r\t\v\f\x1c\x85\u2028\u2029\ufeff\"\\{}é漢😀"))
+counts = st.integers(min_value=0, max_value=2**40)
+finishes = st.sampled_from(["stop", "length", "refused", "filtered"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def tuples(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(items, max_size=2).map(tuple)
+
+
+samplings = st.builds(
+    Sampling,
+    max_new_tokens=st.integers(1, 4096),
+    temperature=st.floats(0, 5),
+    top_p=st.floats(0, 1, exclude_min=True),
+    seed=st.integers(0, 2**62),
+)
+examples = st.builds(
+    Example,
+    query=text,
+    domains=st.lists(text, min_size=1, max_size=3).map(tuple),
+    primary_domain=text,
+    source=st.sampled_from(["synthetic", "adversarial", "curated", "custom"]),
+    sub_questions=st.dictionaries(text, text, max_size=2),
+    parts=tuples(st.builds(Part, domain=text, answers=tuples(text))),
+    reference=st.none() | text,
+    group=text,
+    metadata=st.dictionaries(text, json_values, max_size=2),
+    id=text,
+)
+responses = st.builds(
+    Response,
+    domain=text,
+    text=text,
+    example_id=text,
+    question=text,
+    finish_reason=finishes,
+    prompt_tokens=counts,
+    completion_tokens=counts,
+    teacher=text,
+    sampling=st.none() | samplings,
+)
+ledgers = st.builds(
+    Ledger,
+    contributions=tuples(st.builds(Contribution, domain=text, text=text, start=counts, end=counts)),
+    conflicts=tuples(st.builds(Conflict, claims=st.dictionaries(text, text, max_size=2), kept=st.none() | text, rule=text)),
+    dropped=tuples(st.builds(Dropped, domain=text, text=text, reason=text)),
+    notes=tuples(text),
+)
+messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=text)
+integrations = st.builds(
+    Integration, text=text, method=text, ledger=ledgers, messages=tuples(messages), model=text, finish_reason=finishes
+)
+training_records = st.builds(
+    TrainingRecord,
+    example=examples,
+    responses=tuples(responses),
+    integration=integrations,
+    verification=st.sampled_from(["verified", "unverified", "rejected"]),
+    reason=text,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(training_records, max_size=3))
+def test_any_training_record_comes_back_as_it_was(tmp_path: Path, records: list[TrainingRecord]) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, records)
+    assert read_records(path, TrainingRecord) == records
+    assert len(path.read_bytes().splitlines()) == path.read_bytes().count(b"\n") == len(records)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(json_values)
+def test_any_json_value_comes_back_as_it_was(tmp_path: Path, value: Any) -> None:
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+
+
+def test_a_dataclass_is_written_as_an_object(tmp_path: Path) -> None:
+    write_json(tmp_path / "value.json", {"sampling": Sampling(seed=3)})
+    assert read_json(tmp_path / "value.json")["sampling"]["seed"] == 3
+    write_json(tmp_path / "value.json", Sampling(seed=4))
+    assert read_json(tmp_path / "value.json")["seed"] == 4
+
+
+def test_every_line_says_its_schema(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.jsonl", [Message("user", "a"), Message("user", "b")])
+    assert [fields["schema"] for _, fields in read_lines(tmp_path / "r.jsonl")] == [SCHEMA_VERSION, SCHEMA_VERSION]
+
+
+def test_a_line_without_a_schema_is_of_this_version(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"role": "user", "content": "a"}')
+    assert read_records(tmp_path / "r.jsonl", Message) == [Message("user", "a")]
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('\n{"a": 1}\n\n  \r\n{"a": 2}\n')
+    assert [place.rsplit(":", 1)[1] for place, _ in read_lines(tmp_path / "r.jsonl")] == ["2", "5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"role": "user", "content": ', "not JSON"),
+        ('["user", "a"]', "not a JSON object"),
+        ('{"role": "user"}', "content"),
+        ('{"role": "judge", "content": "a"}', "role"),
+        ('{"role": "user", "content": 3}', "content"),
+        ('{"role": "user", "content": "a", "contents": "b"}', "contents"),
+        ('{"role": "user", "content": "a", "schema": "new"}', "schema"),
+        (f'{{"role": "user", "content": "a", "schema": {SCHEMA_VERSION + 1}}}', "later version"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_file_its_number_and_the_field(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"role": "user", "content": "a"}\n\n' + line + "\n")
+    with pytest.raises(DataError, match=complaint) as raised:
+        read_records(path, Message)
+    assert f"{path}:3" in str(raised.value)
+
+
+def test_a_later_schema_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps({"schema": SCHEMA_VERSION + 5, "role": "user", "content": "a"}))
+    with pytest.raises(DataError, match=f"received {SCHEMA_VERSION + 5}.*upgrade domainfusion"):
+        read_records(tmp_path / "r.jsonl", Message)
+
+
+def test_settings_that_can_not_be_right_are_refused_on_reading_too(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"domain": "a", "text": "b", "sampling": {"temperature": -1}}')
+    with pytest.raises(DataError, match=r"r\.jsonl:1: sampling.*temperature"):
+        read_records(tmp_path / "r.jsonl", Response)
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_lines(path)), lambda path: read_records(path, Message)])
+@pytest.mark.parametrize("kind", ["missing", "folder", "latin-1"])
+def test_a_file_that_can_not_be_read_is_a_data_error_that_names_it(tmp_path: Path, read: Any, kind: str) -> None:
+    path = tmp_path / "file.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "latin-1":
+        path.write_bytes('{"role": "user", "content": "é"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"file\.jsonl"):
+        read(path)
+
+
+def _full_disk(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace"), (Path, "open")])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str
+) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [Message("user", "old")])
+    before = path.read_bytes()
+    monkeypatch.setattr(owner, call, _full_disk)
+    with pytest.raises(DataError, match="No space left on device") as raised:
+        write_records(path, [Message("user", "new")])
+    monkeypatch.undo()
+    assert str(path) in str(raised.value)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [Message("user", "old")])
+    before = path.read_bytes()
+
+    def broken() -> Any:
+        yield Message("user", "new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_records(path, broken())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_half_a_character_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="half a character"):
+        write_records(tmp_path / "r.jsonl", [Message("user", "broken \ud83d emoji")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "a.txt", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "text")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "text"
+
+
+def test_a_file_in_the_way_of_a_folder_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(DataError, match=r"c\.txt"):
+        write_text(tmp_path / "a" / "c.txt", "text")

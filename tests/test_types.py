@@ -1,0 +1,157 @@
+"""Laws of the data types: equal values have equal fingerprints, records are frozen, and what can't be right is refused."""
+
+import dataclasses
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.types import Example, Integration, Message, Part, Sampling, Score, domains_of, fingerprint, user
+
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _same_in_other_clothes(value: Any) -> Any:
+    """Returns an equal value: tuples for lists, dicts in reverse order, whole floats for the integers that they can hold."""
+    if isinstance(value, list):
+        return tuple(_same_in_other_clothes(item) for item in value)
+    if isinstance(value, dict):
+        return MappingProxyType({key: _same_in_other_clothes(item) for key, item in reversed(value.items())})
+    if isinstance(value, int) and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+@given(json_values)
+def test_equal_values_have_equal_fingerprints(value: Any) -> None:
+    assert fingerprint(_same_in_other_clothes(value)) == fingerprint(value)
+
+
+@given(json_values, json_values)
+def test_different_values_have_different_fingerprints(one: Any, other: Any) -> None:
+    assert (fingerprint(one) == fingerprint(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(["ab", "c"], ["a", "bc"]), ([["a"], "b"], ["a", ["b"]]), ("1", 1), (None, "null"), ([], {}), (0, None), ("", None)]
+)
+def test_values_that_read_alike_are_told_apart(one: Any, other: Any) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_dataclass_has_the_fingerprint_of_its_fields() -> None:
+    assert fingerprint(Message("user", "hi")) == fingerprint({"content": "hi", "role": "user"})
+    assert fingerprint([Part(domain="a", answers=("b",))]) == fingerprint([{"domain": "a", "answers": ["b"]}])
+
+
+def test_equal_settings_written_differently_have_one_fingerprint() -> None:
+    assert fingerprint(Sampling(temperature=0, top_p=1)) == fingerprint(Sampling(temperature=0.0, top_p=1.0))
+
+
+@given(st.integers(min_value=1, max_value=64))
+def test_a_fingerprint_has_the_length_that_was_asked_for(length: int) -> None:
+    assert len(fingerprint("x", length=length)) == length
+    assert fingerprint("x").startswith(fingerprint("x", length=min(length, 16)))
+
+
+def test_a_fingerprint_is_the_hash_of_canonical_json() -> None:
+    import hashlib
+
+    assert fingerprint({"b": [1, "é"], "a": None}) == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("setting", ["max_new_tokens", "temperature", "top_p", "seed"])
+def test_every_setting_of_the_sampling_counts(setting: str) -> None:
+    other = {"max_new_tokens": 7, "temperature": 0.7, "top_p": 0.7, "seed": 7}
+    assert fingerprint(Sampling(**{setting: other[setting]})) != fingerprint(Sampling())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("max_new_tokens", -1),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("top_p", 0.0),
+        ("top_p", 1.01),
+        ("top_p", float("nan")),
+    ],
+)
+def test_settings_that_can_not_be_right_are_refused_by_name(setting: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=setting) as raised:
+        Sampling(**{setting: value})  # type: ignore[arg-type]
+    assert repr(value) in str(raised.value)
+
+
+def test_an_example_leads_with_its_first_domain_and_keeps_to_itself() -> None:
+    example = Example(query="Why?", domains=("b", "a"))
+    assert example.primary_domain == "b"
+    assert example.group == "Why?"
+    assert Example(query="Why?", domains=("b", "a"), primary_domain="a", group="g").primary_domain == "a"
+    assert Example(query="Why?", domains=("b", "a"), group="g").group == "g"
+
+
+@given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
+def test_the_id_is_made_of_the_query_and_the_domains_alone(query: str, domains: list[str]) -> None:
+    plain = Example(query=query, domains=tuple(domains))
+    dressed = Example(query=query, domains=domains, reference="r", source="curated", metadata={"k": 1})  # type: ignore[arg-type]
+    assert plain.id == dressed.id
+    assert plain.id != Example(query=query + "?", domains=tuple(domains)).id
+    assert plain.id != Example(query=query, domains=(*domains, "another" * 9)).id
+
+
+def test_one_string_is_not_taken_for_a_list_of_letters() -> None:
+    with pytest.raises(DataError, match="biology"):
+        Example(query="Why?", domains="biology")  # type: ignore[arg-type]
+
+
+def test_an_example_is_cross_domain_from_two_domains() -> None:
+    assert not Example(query="Why?", domains=("a",)).is_cross_domain
+    assert Example(query="Why?", domains=("a", "b")).is_cross_domain
+
+
+def test_an_example_can_be_graded_with_parts_or_a_reference_even_an_empty_one() -> None:
+    assert not Example(query="Why?", domains=("a",)).has_reference
+    assert Example(query="Why?", domains=("a",), reference="").has_reference
+    assert Example(query="Why?", domains=("a",), parts=(Part(domain="a", answers=("x",)),)).has_reference
+
+
+def test_an_expert_is_asked_its_sub_question_or_else_the_whole() -> None:
+    example = Example(query="Both?", domains=("a", "b"), sub_questions={"a": "First?"})
+    assert (example.question_for("a"), example.question_for("b")) == ("First?", "Both?")
+
+
+def test_data_is_frozen() -> None:
+    for value, field in [(Message("user", "x"), "role"), (Sampling(), "seed"), (Example(query="q", domains=("a",)), "query")]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field, "other")
+
+
+def test_unscored_is_not_zero() -> None:
+    score = Score.unscored("no reference")
+    assert score.value is None and score.reason == "no reference"
+    assert score != Score(0.0)
+
+
+def test_an_integration_reads_as_its_text() -> None:
+    assert str(Integration(text="So it is.", method="merge")) == "So it is."
+
+
+def test_domains_come_once_in_order_of_appearance() -> None:
+    examples = [Example(query="1", domains=("b", "a")), Example(query="2", domains=("a", "c")), Example(query="3", domains=("b",))]
+    assert domains_of(examples) == ("b", "a", "c")
+    assert domains_of([]) == ()
+
+
+def test_user_is_a_conversation_of_one_question() -> None:
+    assert user("Why?") == (Message("user", "Why?"),)
