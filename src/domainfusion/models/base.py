@@ -5,6 +5,7 @@ Whoever uses a model asks for a capability with `isinstance` and never for a cla
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
 OnResult = Callable[[int, Generation], None]
 """Called with the index of a conversation and its answer, the moment it is there."""
+
+SAMPLE_STRIDE = 1_000_003
+"""How far apart the seeds of two samples of one conversation are: wide, so that the seeds 0, 1, 2 … of a user never meet them."""
+
+
+def sample_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
+    """Returns the seed that each conversation draws with, so that one that is asked several times gets several samples.
+
+    The k-th repeat draws as the first one would under `seed + k * SAMPLE_STRIDE`. A store that holds the first samples of a
+    conversation relies on it to ask for the later ones alone.
+    """
+    repeats: Counter[Conversation] = Counter()
+    seeds = []
+    for conversation in conversations:
+        seeds.append(seed + repeats[conversation] * SAMPLE_STRIDE)
+        repeats[conversation] += 1
+    return seeds
 
 
 @runtime_checkable

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jinja2 import TemplateError as JinjaError
 from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import (
@@ -25,9 +26,9 @@ from transformers import (
 )
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models.base import Adaptation, OnResult
+from domainfusion.models.base import Adaptation, OnResult, sample_seeds
 from domainfusion.models.sampling import RowSampler
-from domainfusion.models.shared_base import BaseKey, SharedBase
+from domainfusion.models.shared_base import BaseKey, SharedBase, silent_transformers
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
 CHATML_TEMPLATE = (
@@ -89,7 +90,7 @@ class HuggingFaceModel:
         self._base_path = self.model_path
         if (Path(self.model_path) / "adapter_config.json").is_file():
             self._adapter_folder = Path(self.model_path)
-            self._base_path = str(base_model or _base_of(self._adapter_folder))
+            self._base_path = _check_adapter(self._adapter_folder, base_model)
         elif base_model is not None:
             raise ConfigurationError(
                 "base_model goes with an adapter, and there is none here",
@@ -150,8 +151,15 @@ class HuggingFaceModel:
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
         """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to where an answer begins."""
         messages = [{"role": m.role, "content": m.content} for m in self._with_system_prompt(conversation)]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+        except JinjaError as error:
+            raise ModelError(
+                f"The chat template of {self.name} can't render this conversation: {error}",
+                received=[m["role"] for m in messages],
+                fix="give chat_template=..., or leave out the system prompt where the template knows none",
+            ) from error
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _with_system_prompt(self, conversation: Conversation) -> Conversation:
         if self.system_prompt is None or (conversation and conversation[0].role == "system"):
@@ -195,12 +203,12 @@ class HuggingFaceModel:
     def _generate_batch(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
         ends = self.end_tokens
         padded = self.tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt").to(self._key.device)
-        config = GenerationConfig(
+        config = cast(Any, GenerationConfig)(
             max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=self.tokenizer.pad_token_id
         )
         processors = LogitsProcessorList([RowSampler(sampling, seeds)] if sampling.temperature > 0 else [])
-        with torch.inference_mode(), self._load().using(self._adapter or None) as module:
-            output = module.generate(**padded, generation_config=config, logits_processor=processors)
+        with torch.inference_mode(), self._load().using(self._adapter or None) as module, _in_evaluation(module):
+            output = cast(Any, module).generate(**padded, generation_config=config, logits_processor=processors)
         written = output[:, padded["input_ids"].shape[1] :].tolist()
         return [self._read_answer(row, len(prompt), ends) for row, prompt in zip(written, prompts, strict=True)]
 
@@ -208,7 +216,7 @@ class HuggingFaceModel:
         length = next((position for position, token in enumerate(tokens) if token in ends), None)
         kept = tokens if length is None else tokens[:length]
         return Generation(
-            text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(),
+            text=str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip(),
             finish_reason="length" if length is None else "stop",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(kept) + (length is not None),
@@ -229,7 +237,7 @@ class HuggingFaceModel:
         opened, closed = self.encode(asked), self.encode((*asked, Message("assistant", "b")), reply=False)
         special = set(self.tokenizer.all_special_ids)
         after = [token for token in closed[len(opened) :] if token in special]
-        return after[0] if after else int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        return after[0] if after else int(self.tokenizer.eos_token_id)
 
     # Training
 
@@ -240,8 +248,11 @@ class HuggingFaceModel:
             adaptation: The LoRA adapter to train, on the shared base; None trains a copy of all weights.
 
         Raises:
-            CapabilityError: This model is an adapter itself, or its experts to start from are not adapters on the same base.
+            CapabilityError: This model is an adapter or a trained copy itself, or its experts to start from are not adapters on the
+                same base.
         """
+        if self._trainable:
+            raise CapabilityError("A student in training can't be copied", received=self.name, fix="save it, and load what was saved")
         if self._adapter:
             raise CapabilityError(
                 "A student can't be an adapter", received=self.model_path, fix="merge it into its base, or give the base as the student"
@@ -263,11 +274,16 @@ class HuggingFaceModel:
         base = self._load()
         if not adaptation.start_from:
             config = LoraConfig(
-                r=adaptation.rank, lora_alpha=adaptation.alpha, lora_dropout=adaptation.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+                r=adaptation.rank,
+                lora_alpha=adaptation.alpha,
+                lora_dropout=adaptation.dropout,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
             )
             base.create_adapter(self._adapter, config)
             return
-        strangers = [expert for expert in adaptation.start_from if not (isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(self))]
+        experts = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(self)]
+        strangers = [expert for expert in adaptation.start_from if expert not in experts]
         if strangers:
             raise CapabilityError(
                 "Only adapters on the student's own base can be merged into its start",
@@ -275,10 +291,10 @@ class HuggingFaceModel:
                 allowed=f"LoRA adapters on {self._base_path} in the same dtype and on the same device",
                 fix="use initialization='base'",
             )
-        experts = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel)]
         for expert in experts:
             expert._load()
-        base.combine_adapters(self._adapter, [expert._adapter for expert in experts], [adaptation.merge_weight] * len(experts))
+        names, weights = [expert._adapter for expert in experts], [adaptation.merge_weight] * len(experts)
+        base.combine_adapters(self._adapter, names, weights, dropout=adaptation.dropout)
 
     def is_adapter_on(self, other: HuggingFaceModel) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
@@ -303,14 +319,16 @@ class HuggingFaceModel:
         return {name.replace(own, "."): tensor for name, tensor in module.state_dict().items() if own in name}
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Returns the trained weights by name, on the CPU: all of them, or those of the adapter."""
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._trained_state().items()}
+        """Returns the trained weights by name, on the CPU: a copy of all of them, or of those of the adapter."""
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self._trained_state().items()}
 
     def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
         """Puts back what `trained_state` returned."""
         current = self._trained_state()
         if current.keys() != state.keys():
             raise ModelError("The saved weights are of another model", fix="train it again in a new output_dir")
+        if self._adapter:
+            self._load().activate(self._adapter, merge=False)  # or the base would go on with the old weights merged in
         with torch.no_grad():
             for name, tensor in state.items():
                 current[name].copy_(tensor)
@@ -330,9 +348,9 @@ class HuggingFaceModel:
         if self._adapter and not merge:
             self._save_adapter(folder)
         else:
-            with base.using(self._adapter or None) as module:
+            settings = cast(Any, GenerationConfig)(eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id)
+            with base.using(self._adapter or None) as module, silent_transformers():
                 state = {name.replace(".base_layer", ""): tensor for name, tensor in module.state_dict().items() if "lora_" not in name}
-                settings = GenerationConfig(eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id)
                 skeleton = _skeleton_of(module)
                 skeleton.generation_config = settings
                 skeleton.save_pretrained(folder, state_dict=state)
@@ -361,17 +379,33 @@ class HuggingFaceModel:
 def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
     """Returns a model of the same class and settings without weights of its own: what `save_pretrained` needs beside the weights."""
     with torch.device("meta"):
-        return type(module)(module.config)
+        return cast(PreTrainedModel, cast(Any, type(module)(module.config)).to(module.dtype))
+
+
+@contextmanager
+def _in_evaluation(module: PreTrainedModel) -> Iterator[None]:
+    """Switches dropout off for the time of a block: a student that is asked in the midst of its training answers as after it."""
+    training = module.training
+    module.train(False)
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _locate(path: str, revision: str | None) -> Path:
-    """Returns the local folder or file of a model; a hub id is downloaded, weights in safetensors only."""
+    """Returns the local folder or file of a model; a hub id is downloaded, weights in safetensors only.
+
+    However a local path is written, the result is the same, so that models with one base find each other.
+    """
     local = Path(path)
+    if local.exists() and revision is not None:
+        raise ConfigurationError("revision goes with a hub id, and this is on the disk", received=path, fix="leave revision out")
     if local.suffix == ".gguf" and local.is_file():
-        return local
+        return local.parent.resolve() / local.name
     if local.is_dir():
         _check_folder(local)
-        return local
+        return local.resolve()
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise ModelError("There is no model here", received=path, allowed="a folder, a .gguf file or a hub id", fix="check the path")
     try:
@@ -406,16 +440,31 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _base_of(adapter: Path) -> str:
+def _check_adapter(adapter: Path, base_model: str | Path | None) -> str:
+    """Returns where the base of an adapter is, after a look at whether the adapter is one that can share it."""
     try:
-        base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"adapter_config.json can't be read: {error}", received=str(adapter)) from error
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError("The adapter holds no adapter_model.safetensors", received=str(adapter), fix="save it as safetensors")
+    if config.get("peft_type") != "LORA":
+        raise ModelError("The adapter is of a kind that is not loaded", received=config.get("peft_type"), allowed="LORA")
+    beyond = [name for name in _BEYOND_LORA if config.get(name) not in (None, False, [], {}, "none")]
+    if beyond:
+        raise ModelError(
+            f"The adapter changes more than LoRA matrices can say, so it can't share a base: {beyond[0]}",
+            received=config[beyond[0]],
+            fix="merge it into its base with PEFT's merge_and_unload, save the result and give that folder",
+        )
+    base = base_model or config.get("base_model_name_or_path")
     if not base:
         raise ModelError("The adapter does not say what its base is", received=str(adapter), fix="give base_model=...")
     return str(base)
+
+
+_BEYOND_LORA = ("modules_to_save", "bias", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Settings of PEFT's LoraConfig under which merging or saving would leave a part of the adapter behind."""
 
 
 def _load_tokenizer(files: Path, chat_template: str | None) -> PreTrainedTokenizerBase:
@@ -432,9 +481,18 @@ def _load_tokenizer(files: Path, chat_template: str | None) -> PreTrainedTokeniz
 
 
 def _resolve_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise ConfigurationError("The device is not known", received=device, allowed="auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            "There is no such device here",
+            received=device,
+            allowed=", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]),
+        )
+    return device
 
 
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:
@@ -457,12 +515,8 @@ def _cpu_computes_in_bfloat16() -> bool:
 
 def _row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
     """Returns a seed for each row that depends on its words and on how often they came before, but not on its batch."""
-    repeats: Counter[Conversation] = Counter()
-    seeds = []
-    for conversation in conversations:
-        seeds.append(int(fingerprint([seed, repeats[conversation], conversation], length=15), 16))
-        repeats[conversation] += 1
-    return seeds
+    seeds = sample_seeds(seed, conversations)
+    return [int(fingerprint([own, conversation], length=15), 16) for own, conversation in zip(seeds, conversations, strict=True)]
 
 
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -470,7 +524,7 @@ _hashes: dict[tuple[str, int, int], str] = {}
 
 def _hash_folder(path: Path) -> str:
     """Returns a hash of the weights and settings at `path`; a file that did not change is not read twice."""
-    wanted = (".safetensors", ".json", ".gguf")
+    wanted = (".safetensors", ".json", ".gguf", ".jinja", ".model", ".txt")
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in wanted)
     return fingerprint([[file.name, _hash_file(file)] for file in files])
 

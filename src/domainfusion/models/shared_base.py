@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.utils import logging
 
-from domainfusion.errors import ModelError
+from domainfusion.errors import CapabilityError, ModelError
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class SharedBase:
         self.key = key
         self.module: PreTrainedModel = _load_weights(key)
         self.module.requires_grad_(False)
-        self.module.eval()
+        self.module.train(False)
         self.peft: PeftModel | None = None
         self._originals: dict[str, torch.Tensor] = {}
         self._merged: str | None = None
@@ -65,26 +67,43 @@ class SharedBase:
 
     def load_adapter(self, folder: Path, name: str) -> None:
         """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again."""
+        if self.peft is not None and name in self.peft.peft_config:
+            return
         self._restore()
-        if self.peft is None:
-            self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
-        elif name not in self.peft.peft_config:
-            self.peft.load_adapter(str(folder), adapter_name=name)
-        self.module.requires_grad_(False)
+        with self._keeping_gradients():
+            if self.peft is None:
+                self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
+            else:
+                self.peft.load_adapter(str(folder), adapter_name=name)
 
     def create_adapter(self, name: str, config: LoraConfig) -> None:
         """Adds a new adapter that changes nothing yet."""
         self._restore()
-        if self.peft is None:
-            self.peft = get_peft_model(self.module, config, adapter_name=name)
-        else:
-            self.peft.add_adapter(name, config)
+        with self._keeping_gradients():
+            if self.peft is None:
+                self.peft = get_peft_model(self.module, config, adapter_name=name)
+            else:
+                self.peft.add_adapter(name, config)
 
-    def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float]) -> None:
-        """Adds the weighted sum of `adapters` as one new adapter whose rank is the sum of theirs (exact, not approximated)."""
+    def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0) -> None:
+        """Adds the weighted sum of `adapters` as one new adapter whose rank is the sum of theirs (exact, not approximated).
+
+        Raises:
+            CapabilityError: One of them is a DoRA adapter, whose change is no product of two matrices.
+        """
         self._restore()
         assert self.peft is not None
-        self.peft.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
+        if scaled := [adapter for adapter in adapters if self.adapter_config(adapter).use_dora]:
+            raise CapabilityError("A DoRA adapter can't be summed with others", received=scaled[0], allowed="LoRA adapters")
+        with self._keeping_gradients():
+            self.peft.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
+        # PEFT takes these from the first adapter, but the sum holds every adapter's own scale already.
+        config = self.adapter_config(name)
+        config.use_rslora, config.lora_dropout = False, dropout
+        for _, layer in self._tuner_layers():
+            if name in layer.scaling:
+                layer.scaling[name] = 1.0
+                layer.lora_dropout[name] = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
 
     def remove_adapter(self, name: str) -> None:
         """Forgets the adapter `name`."""
@@ -110,7 +129,7 @@ class SharedBase:
             return
         if adapter is None:
             self._restore()
-            with self.peft.disable_adapter():
+            with self._keeping_gradients(), self.peft.disable_adapter():
                 yield self.module
             return
         self.activate(adapter, merge=merge)
@@ -122,11 +141,13 @@ class SharedBase:
         if self._merged == adapter and merge:
             return
         self._restore()
-        self.peft.set_adapter(adapter)
+        with self._keeping_gradients():
+            self.peft.set_adapter(adapter)
         if not merge:
             return
-        if not self._originals:
-            self._originals = {name: layer.weight.detach().clone() for name, layer in self._touched_layers()}
+        for name, layer in self._touched_layers():
+            if name not in self._originals:
+                self._originals[name] = layer.weight.detach().clone()
         self.peft.merge_adapter([adapter])
         self._merged = adapter
 
@@ -141,18 +162,28 @@ class SharedBase:
             module.merged_adapters = []
         self._merged = None
 
-    def _tuner_layers(self) -> Iterator[tuple[str, BaseTunerLayer]]:
+    @contextmanager
+    def _keeping_gradients(self) -> Iterator[None]:
+        """Undoes PEFT's habit of switching gradients on and off: what is trained is the trainer's choice, and new weights are frozen."""
+        wanted = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        try:
+            yield
+        finally:
+            for name, parameter in self.module.named_parameters():
+                parameter.requires_grad_(name in wanted)
+
+    def _tuner_layers(self) -> Iterator[tuple[str, Any]]:
         for name, module in self.module.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield name, module
 
     def _touched_layers(self) -> Iterator[tuple[str, torch.nn.Linear]]:
         for name, module in self._tuner_layers():
-            yield name, module.get_base_layer()  # type: ignore[misc]
+            yield name, module.get_base_layer()
 
 
 def _load_weights(key: BaseKey) -> PreTrainedModel:
-    path = Path(key.path)
+    path, loader = Path(key.path), cast(Any, AutoModelForCausalLM)
     options: dict[str, Any] = {"dtype": key.dtype, "trust_remote_code": False}
     if path.suffix == ".gguf":
         options["gguf_file"] = path.name
@@ -161,20 +192,27 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         options |= {"use_safetensors": True, "revision": key.revision or "main"}
         source = key.path
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+        with silent_transformers():
+            model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"The model could not be loaded: {error}",
             received=key.path,
             allowed="a folder with config.json and safetensors weights, a .gguf file, or a hub id",
             fix="check the path, or convert other weights to safetensors",
         ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"Weights are missing: {missing[0]} and {len(missing) - 1} more", received=key.path, fix="copy the whole model again"
+        )
     if path.suffix == ".gguf":
         model = _as_plain_model(model)
-    return model.to(key.device)
+    # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
+    model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
+    return cast(PreTrainedModel, model.to(key.device))
 
 
-def _as_plain_model(model: PreTrainedModel) -> PreTrainedModel:
+def _as_plain_model(model: Any) -> Any:
     """Rebuilds a model that came from a GGUF file, so that it can be trained and saved as any other."""
     config = model.config
     if hasattr(config, "quantization_config"):
@@ -184,3 +222,15 @@ def _as_plain_model(model: PreTrainedModel) -> PreTrainedModel:
     plain.tie_weights()
     plain.generation_config = model.generation_config
     return plain
+
+
+@contextmanager
+def silent_transformers() -> Iterator[None]:
+    """Keeps the progress bars of Transformers off stderr: the library is silent."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

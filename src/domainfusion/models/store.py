@@ -7,13 +7,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
 from domainfusion.errors import StoreError
-from domainfusion.models.base import LanguageModel
-from domainfusion.progress import Progress, silent
+from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
+from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 STORE_VERSION = 1
@@ -56,20 +56,27 @@ class ResponseStore:
         self.asked = 0
         self.reused = 0
         self._progress = progress
-        try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"The store of answers can't be read: {error}",
-                received=str(self.path),
-                fix="move the file away; the run then asks its models again",
-            ) from error
+        with _read_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    def _prepare(self) -> None:
+        self._refuse_strangers()
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL)"
+        )
+        self._connection.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+    def _refuse_strangers(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if version not in (0, STORE_VERSION):
             raise StoreError(
                 "The store of answers was written by another version of domainfusion",
@@ -77,11 +84,8 @@ class ResponseStore:
                 allowed=str(STORE_VERSION),
                 fix=f"move {self.path} away, or use that version",
             )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL)"
-        )
-        connection.execute(f"PRAGMA user_version={STORE_VERSION}")
-        return connection
+        if not tables <= {"answers"}:
+            raise StoreError("The file is a database, but no store of answers", received=str(self.path), fix="give another path")
 
     def __enter__(self) -> Self:
         return self
@@ -100,53 +104,103 @@ class ResponseStore:
         self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
     ) -> list[Generation]:
         """Returns the model's answers: those that are stored from the store, the others from the model; see `Ask`."""
-        keys = list(_keys(model, conversations, sampling))
-        answers = {key: found for key in keys if (found := self._read(key)) is not None}
-        missing = [index for index, key in enumerate(keys) if key not in answers]
-        self.reused += len(keys) - len(missing)
+        requests = list(_requests(model, conversations, sampling))
+        answers = {request.key: found for request in requests if (found := self._read(request.key)) is not None}
+        missing = list({request.key: request for request in requests if request.key not in answers}.values())
+        self.reused += len(requests) - len(missing)
         if missing:
-            with self._progress(label or f"asking {model.name}", len(keys), len(keys) - len(missing)) as advance:
+            with self._progress(label or f"asking {model.name}", len(requests), len(requests) - len(missing)) as advance:
+                for first_sample, batch in _runs(missing).items():
+                    self._ask_model(model, first_sample, batch, sampling, answers, advance)
+        return [answers[request.key] for request in requests]
 
-                def keep(position: int, generation: Generation) -> None:
-                    index = missing[position]
-                    if keys[index] not in answers:
-                        answers[keys[index]] = generation
-                        self._write(keys[index], model, conversations[index], sampling, generation)
-                        self.asked += 1
-                        advance(1)
+    def _ask_model(
+        self,
+        model: LanguageModel,
+        first_sample: int,
+        batch: Sequence[_Request],
+        sampling: Sampling,
+        answers: dict[str, Generation],
+        advance: Advance,
+    ) -> None:
+        def keep(position: int, generation: Generation) -> None:
+            request = batch[position]
+            if request.key not in answers:
+                self._write(request, model, sampling, generation)
+                answers[request.key] = generation
+                self.asked += 1
+                advance(1)
 
-                written = model.generate([conversations[index] for index in missing], sampling, keep)
-                for position, generation in enumerate(written):
-                    keep(position, generation)
-        return [answers[key] for key in keys]
+        shifted = replace(sampling, seed=sampling.seed + first_sample * SAMPLE_STRIDE)
+        for position, generation in enumerate(model.generate([request.conversation for request in batch], shifted, keep)):
+            keep(position, generation)
 
     def _read(self, key: str) -> Generation | None:
-        row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Generation(**json.loads(row[0]))
+        with _read_errors(self.path):
+            row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Generation(**json.loads(row[0]))
 
-    def _write(self, key: str, model: LanguageModel, conversation: Conversation, sampling: Sampling, generation: Generation) -> None:
-        request = {"messages": [asdict(message) for message in conversation], "sampling": asdict(sampling)}
-        with _disk_errors(self.path):
+    def _write(self, request: _Request, model: LanguageModel, sampling: Sampling, generation: Generation) -> None:
+        asked = {"messages": [asdict(message) for message in request.conversation], "sampling": asdict(sampling)}
+        with _write_errors(self.path):
             self._connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
-                (key, model.name, json.dumps(request, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
+                (request.key, model.name, json.dumps(asked, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
             )
 
 
-def _keys(model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[str]:
-    """Yields the key of each conversation; one that is asked twice in a call gets a second sample."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    key: str
+    conversation: Conversation
+    sample: int
+
+
+def _requests(model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[_Request]:
+    """Yields what is asked; a conversation that comes twice gets a second sample, unless decoding is greedy."""
     model_fingerprint, samples = model.fingerprint, Counter[Conversation]()
     for conversation in conversations:
         sample = samples[conversation] if sampling.temperature > 0 else 0
         samples[conversation] += 1
-        yield fingerprint([model_fingerprint, conversation, sampling, sample], length=32)
+        yield _Request(fingerprint([model_fingerprint, conversation, sampling, sample], length=32), conversation, sample)
+
+
+def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:
+    """Groups requests by the sample with which their run of consecutive samples begins.
+
+    A model takes the repeats in one call as consecutive samples, so each group is one call, and the missing samples of a
+    conversation come out as they would have if all had been asked at once. Without stored answers there is one group.
+    """
+    runs: dict[int, list[_Request]] = {}
+    latest: dict[Conversation, tuple[int, int]] = {}
+    for request in missing:
+        sample, first = latest.get(request.conversation, (-1, 0))
+        if request.sample != sample + 1:
+            first = request.sample
+        latest[request.conversation] = (request.sample, first)
+        runs.setdefault(first, []).append(request)
+    return runs
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except sqlite3.ProgrammingError:
+        raise  # a store that was closed is not a damaged one
+    except (sqlite3.DatabaseError, ValueError, TypeError, OSError) as error:
+        raise StoreError(
+            f"The store of answers can't be read: {error}",
+            received=str(path),
+            fix="check the path and its permissions, or move a damaged file away; the run then asks its models again",
+        ) from error
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
         raise StoreError(
             f"An answer could not be kept: {error}", received=str(path), fix="free disk space and start again; the answers so far are kept"
         ) from error

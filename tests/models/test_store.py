@@ -1,0 +1,401 @@
+"""Laws of the store of answers: what was answered is never asked again, and what is there is what the model said."""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domainfusion.errors import ModelError, StoreError
+from domainfusion.models import ResponseStore, ScriptedModel, ask_directly
+from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.models.store import STORE_VERSION
+from domainfusion.progress import Advance
+from domainfusion.types import Conversation, FinishReason, Generation, Message, Sampling, user
+
+WARM = Sampling(temperature=1.0)
+
+
+class SeededModel:
+    """Answers with the seed it draws by, as every model has to: the k-th repeat in a call is another sample."""
+
+    name = "seeded"
+    fingerprint = "seeded"
+
+    def __init__(self, *, fail_after: int | None = None, backwards: bool = False) -> None:
+        self.calls: list[Conversation] = []
+        self.batches = 0
+        self._fail_after = fail_after
+        self._backwards = backwards
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+    ) -> list[Generation]:
+        self.batches += 1
+        seeds = sample_seeds(sampling.seed, conversations)
+        answers = [Generation(text=f"{c[-1].content}/{seed}") for c, seed in zip(conversations, seeds, strict=True)]
+        order = list(enumerate(conversations))
+        for done, (index, conversation) in enumerate(reversed(order) if self._backwards else order):
+            if done == self._fail_after:
+                raise ModelError("The connection broke")
+            self.calls.append(conversation)
+            if on_result is not None:
+                on_result(index, answers[index])
+        return answers
+
+
+def questions(count: int) -> list[Conversation]:
+    return [user(f"question {number}") for number in range(count)]
+
+
+# Asking once
+
+
+def test_a_second_ask_asks_nothing(tmp_path: Path) -> None:
+    model = ScriptedModel(str.upper)
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        first = store.ask(model, questions(5))
+        assert (store.asked, store.reused, len(store), len(model.calls)) == (5, 0, 5, 5)
+        assert store.ask(model, questions(5)) == first
+        assert (store.asked, store.reused, len(store), len(model.calls)) == (5, 5, 5, 5)
+
+
+def test_what_was_answered_outlives_the_process(tmp_path: Path) -> None:
+    model = ScriptedModel(str.upper)
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        first = store.ask(model, questions(3))
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        assert store.ask(model, list(reversed(questions(3)))) == list(reversed(first))
+        assert (store.asked, store.reused) == (0, 3)
+    assert len(model.calls) == 3
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(),
+    finish=st.sampled_from(["stop", "length", "refused", "filtered"]),
+    tokens=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
+)
+def test_an_answer_comes_back_as_the_model_gave_it(
+    tmp_path_factory: pytest.TempPathFactory, text: str, finish: FinishReason, tokens: tuple[int, int]
+) -> None:
+    answer = Generation(text=text, finish_reason=finish, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+
+    class Model(SeededModel):
+        def generate(self, conversations: Sequence[Conversation], *_: object) -> list[Generation]:
+            return [answer for _ in conversations]
+
+    path = tmp_path_factory.mktemp("store") / "s.sqlite"
+    with ResponseStore(path) as store:
+        assert store.ask(Model(), [user(text)]) == [answer]
+    with ResponseStore(path) as store:
+        assert store.ask(SeededModel(fail_after=0), [user(text)]) == [answer]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": ScriptedModel(str.upper, version="2")},
+        {"conversation": user("question 1")},
+        {"conversation": (Message("system", "Be brief."), Message("user", "question 0"))},
+        {"sampling": Sampling(max_new_tokens=9)},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(temperature=0.5, seed=1)},
+        {"sampling": Sampling(temperature=0.5, top_p=0.5)},
+    ],
+)
+def test_another_model_question_or_sampling_is_another_answer(tmp_path: Path, other: dict[str, object]) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(ScriptedModel(str.upper), [user("question 0")])
+        changed = {"model": ScriptedModel(str.upper), "conversation": user("question 0"), "sampling": Sampling()} | other
+        store.ask(changed["model"], [changed["conversation"]], changed["sampling"])  # type: ignore[arg-type, list-item]
+        assert (store.asked, len(store)) == (2, 2)
+
+
+def test_asking_nothing_calls_no_model(tmp_path: Path) -> None:
+    model = SeededModel()
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        assert store.ask(model, []) == []
+    assert model.batches == 0
+
+
+# Samples
+
+
+def test_greedy_duplicates_in_a_call_are_asked_once(tmp_path: Path) -> None:
+    model = ScriptedModel(str.upper)
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        answers = store.ask(model, [user("a"), user("b"), user("a"), user("a")])
+    assert [answer.text for answer in answers] == ["A", "B", "A", "A"]
+    assert model.calls == [user("a"), user("b")]
+
+
+def test_warm_duplicates_are_samples_of_their_own(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        answers = store.ask(SeededModel(), [user("a")] * 4, WARM)
+        assert len({answer.text for answer in answers}) == len(store) == 4
+        assert store.ask(SeededModel(fail_after=0), [user("a")] * 4, WARM) == answers
+
+
+def test_fresh_samples_are_asked_in_one_call(tmp_path: Path) -> None:
+    model = SeededModel()
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(model, [user("a"), user("b"), user("a")] * 5, WARM)
+    assert model.batches == 1
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=st.lists(st.sampled_from("abc"), min_size=1, max_size=10),
+    stored=st.sets(st.integers(0, 9)),
+    temperature=st.sampled_from([0.0, 1.0]),
+)
+def test_whatever_is_stored_already_the_answers_are_those_of_a_model_asked_at_once(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[str], stored: set[int], temperature: float
+) -> None:
+    conversations, sampling = [user(letter) for letter in asked], Sampling(temperature=temperature)
+    path = tmp_path_factory.mktemp("store") / "s.sqlite"
+    expected = SeededModel().generate(conversations, sampling)
+    if temperature == 0:
+        first = dict(zip(reversed(conversations), reversed(expected), strict=True))
+        expected = [first[c] for c in conversations]
+    with ResponseStore(path) as store:
+        store.ask(SeededModel(), conversations, sampling)
+        rows = [row for (row,) in store._connection.execute("SELECT key FROM answers ORDER BY rowid")]
+        store._connection.executemany("DELETE FROM answers WHERE key = ?", [(row,) for n, row in enumerate(rows) if n not in stored])
+        kept, model = len(store), SeededModel()
+        assert store.ask(model, conversations, sampling) == expected
+        assert len(model.calls) == len(rows) - kept
+
+
+# Failures
+
+
+def test_kept_answers_survive_an_error_in_the_midst(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(ModelError, match="connection broke"):
+            store.ask(SeededModel(fail_after=3), questions(10))
+        assert len(store) == store.asked == 3
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        second = SeededModel()
+        assert store.ask(second, questions(10)) == SeededModel().generate(questions(10))
+        assert second.calls == questions(10)[3:]
+
+
+def test_answers_that_arrive_in_any_order_are_kept_under_their_questions(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(ModelError):
+            store.ask(SeededModel(fail_after=3, backwards=True), questions(10))
+        model = SeededModel()
+        assert store.ask(model, questions(10)) == SeededModel().generate(questions(10))
+        assert model.calls == questions(10)[:7]
+
+
+def test_an_error_is_never_an_answer(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        for _ in range(2):
+            with pytest.raises(ModelError):
+                store.ask(SeededModel(fail_after=0), questions(1))
+        assert len(store) == store.asked == 0
+        assert store.ask(SeededModel(), questions(1)) == SeededModel().generate(questions(1))
+
+
+KILLED = """
+import os, sys
+from domainfusion.models import ResponseStore, ScriptedModel
+from domainfusion.types import user
+
+def answer(question):
+    if question == "question 3":
+        os._exit(9)
+    return question.upper()
+
+ResponseStore(sys.argv[1]).ask(ScriptedModel(answer), [user(f"question {number}") for number in range(10)])
+"""
+
+
+def test_answers_survive_a_process_that_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60).returncode == 9
+    model = ScriptedModel(str.upper)
+    with ResponseStore(path) as store:
+        store.ask(model, questions(10))
+        assert (store.reused, store.asked) == (3, 7)
+
+
+@pytest.mark.parametrize("code", [sqlite3.OperationalError("database or disk is full"), sqlite3.DatabaseError("disk image is malformed")])
+def test_an_answer_that_can_not_be_kept_stops_the_run(tmp_path: Path, code: Exception) -> None:
+    class FullDisk:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def execute(self, statement: str, *arguments: object) -> object:
+            if statement.startswith("INSERT"):
+                raise code
+            return self._connection.execute(statement, *arguments)  # type: ignore[arg-type]
+
+        def close(self) -> None:
+            self._connection.close()
+
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(SeededModel(), questions(2))
+        store._connection = FullDisk(store._connection)  # type: ignore[assignment]
+        with pytest.raises(StoreError, match=str(code)):
+            store.ask(SeededModel(), questions(4))
+        assert (len(store), store.asked) == (2, 2)
+
+
+# The file
+
+
+def test_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with ResponseStore(path) as store:
+        store.ask(ScriptedModel("a"), questions(1))
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version={STORE_VERSION + 1}")
+    connection.close()
+    with pytest.raises(StoreError, match=f"received {STORE_VERSION + 1}"):
+        ResponseStore(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM answers").fetchone() == (1,)
+    connection.close()
+
+
+@pytest.mark.parametrize("content", [b"a text that is long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4096])
+def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "s.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"s\.sqlite"):
+        ResponseStore(path)
+    assert path.read_bytes() == content
+
+
+def test_damage_inside_the_file_is_told_when_it_is_met(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with ResponseStore(path) as store:
+        store.ask(ScriptedModel(lambda question: question * 50), questions(400))
+    content = bytearray(path.read_bytes())
+    for start in range(8192, len(content) - 4096, 4096):
+        content[start : start + 2048] = random.Random(start).randbytes(2048)
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"can't be read|could not be kept"):  # noqa: SIM117 - opening and reading may both tell
+        with ResponseStore(path) as store:
+            store.ask(ScriptedModel(lambda question: question * 50), questions(400))
+
+
+@pytest.mark.parametrize("answer", ["not json", '{"text": "a", "colour": "b"}', "[]", "3"])
+def test_an_answer_that_makes_no_sense_is_told(tmp_path: Path, answer: str) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(ScriptedModel("a"), questions(1))
+        store._connection.execute("UPDATE answers SET answer = ?", (answer,))
+        with pytest.raises(StoreError, match="can't be read"):
+            store.ask(ScriptedModel("a"), questions(1))
+
+
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "photos.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="no store of answers"):
+        ResponseStore(path)
+    assert path.read_bytes() == before
+
+
+def test_the_folder_of_a_store_is_made(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "run" / "deep" / "s.sqlite") as store:
+        assert len(store) == 0
+
+
+def test_a_folder_in_place_of_the_file_is_a_store_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        ResponseStore(tmp_path)
+
+
+def test_what_was_asked_can_be_read_in_the_file(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(ScriptedModel("a", name="expert"), [user("Why?")], Sampling(seed=7))
+        [(name, request, answer)] = store._connection.execute("SELECT model, request, answer FROM answers")
+    assert name == "expert"
+    assert json.loads(request)["messages"] == [{"role": "user", "content": "Why?"}]
+    assert json.loads(request)["sampling"]["seed"] == 7
+    assert json.loads(answer)["text"] == "a"
+
+
+BUSY = """
+import sys, time
+from domainfusion.models import ResponseStore, ScriptedModel
+from domainfusion.types import user
+
+def answer(question):
+    time.sleep(0.002)
+    return question.upper()
+
+with ResponseStore(sys.argv[1]) as store:
+    answers = store.ask(ScriptedModel(answer), [user(f"question {number}") for number in range(100)])
+    assert [given.text for given in answers] == [f"QUESTION {number}" for number in range(100)]
+"""
+
+
+def test_two_processes_can_share_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY, str(path)], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+    with ResponseStore(path) as store:
+        assert len(store) == 100
+        answers = store.ask(ScriptedModel(lambda question: "asked again"), questions(100))
+    assert [answer.text for answer in answers] == [f"QUESTION {number}" for number in range(100)]
+
+
+def test_many_can_open_a_new_store_at_once(tmp_path: Path) -> None:
+    opening = "import sys; from domainfusion.models import ResponseStore; [ResponseStore(f'{sys.argv[1]}/{n}') for n in range(20)]"
+    processes = [subprocess.Popen([sys.executable, "-c", opening, str(tmp_path)], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+
+
+# Progress
+
+
+def test_progress_ends_at_the_total_and_starts_where_the_store_is(tmp_path: Path) -> None:
+    shown: list[tuple[str, int, int, list[int]]] = []
+
+    @contextmanager
+    def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        steps: list[int] = []
+        shown.append((label, total, done, steps))
+        yield steps.append
+
+    with ResponseStore(tmp_path / "s.sqlite", progress=progress) as store:
+        store.ask(SeededModel(), questions(3))
+        store.ask(SeededModel(), [*questions(5), *questions(5)], label="teachers")
+        store.ask(SeededModel(), questions(5))
+    assert [label for label, *_ in shown] == ["asking seeded", "teachers"]
+    for _, total, done, steps in shown:
+        assert done + sum(steps) == total
+
+
+# Without a store
+
+
+def test_asking_directly_is_the_models_own_answer() -> None:
+    model = SeededModel()
+    assert ask_directly(model, [user("a"), user("a")], WARM, label="x") == SeededModel().generate([user("a"), user("a")], WARM)
+
+
+def test_seeds_of_samples_do_not_meet() -> None:
+    seeds = [seed for own in range(100) for seed in sample_seeds(own, [user("a")] * 100)]
+    assert len(set(seeds)) == len(seeds)
+    assert sample_seeds(5, [user("a"), user("b")]) == [5, 5]
