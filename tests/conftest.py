@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported; on tiny matrices threads wait for each other
 
 import socket
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def make_lora_adapter(base: Path, folder: Path, seed: int, options: dict[str, An
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
 

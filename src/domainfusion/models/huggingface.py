@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -15,6 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jinja2 import TemplateError as JinjaError
 from peft import LoraConfig
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
@@ -135,9 +137,7 @@ class HuggingFaceModel:
     def parameter_count(self) -> int:
         """The number of weights, those of the adapter included."""
         base = self._load()
-        own = f".{self._adapter}."
-        others = [n for n, _ in base.module.named_parameters() if "lora_" in n and (not self._adapter or own not in n)]
-        return sum(p.numel() for n, p in base.module.named_parameters() if n not in set(others))
+        return sum(p.numel() for n, p in base.module.named_parameters() if "lora_" not in n or self._owns(n))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_path!r})"
@@ -257,18 +257,17 @@ class HuggingFaceModel:
             raise CapabilityError(
                 "A student can't be an adapter", received=self.model_path, fix="merge it into its base, or give the base as the student"
             )
-        copy = type(self).__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy._trainable, copy.name, copy._fingerprint = True, "student", ""
+        student = copy(self)
+        student._trainable, student.name, student._fingerprint = True, "student", ""
         owner = uuid.uuid4().hex
         if adaptation is None:
-            copy._key = BaseKey(self._key.path, self._key.revision, torch.float32, self._key.device, owner)
-            copy._base = SharedBase.get(copy._key)
-            copy._base.module.requires_grad_(True)
-            return copy
-        copy._adapter = "student_" + owner
-        copy._create_adapter(adaptation)
-        return copy
+            student._key = BaseKey(self._key.path, self._key.revision, torch.float32, self._key.device, owner)
+            student._base = SharedBase.get(student._key)
+            student._base.module.requires_grad_(True)
+            return student
+        student._adapter = "student_" + owner
+        student._create_adapter(adaptation)
+        return student
 
     def _create_adapter(self, adaptation: Adaptation) -> None:
         base = self._load()
@@ -308,15 +307,18 @@ class HuggingFaceModel:
         if self._adapter:
             base.activate(self._adapter, merge=False)
             for name, parameter in base.module.named_parameters():
-                parameter.requires_grad_(f".{self._adapter}." in name)
+                parameter.requires_grad_(self._owns(name))
         return base.module
 
     def _trained_state(self) -> dict[str, torch.Tensor]:
         module = self._load().module
         if not self._adapter:
             return module.state_dict()
-        own = f".{self._adapter}."
-        return {name.replace(own, "."): tensor for name, tensor in module.state_dict().items() if own in name}
+        return {name.replace(f".{self._adapter}", "", 1): tensor for name, tensor in module.state_dict().items() if self._owns(name)}
+
+    def _owns(self, name: str) -> bool:
+        """Whether the weight of this name belongs to the model's own adapter."""
+        return bool(self._adapter) and f".{self._adapter}." in f"{name}."
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Returns the trained weights by name, on the CPU: a copy of all of them, or of those of the adapter."""
@@ -325,7 +327,7 @@ class HuggingFaceModel:
     def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
         """Puts back what `trained_state` returned."""
         current = self._trained_state()
-        if current.keys() != state.keys():
+        if {name: tensor.shape for name, tensor in current.items()} != {name: tensor.shape for name, tensor in state.items()}:
             raise ModelError("The saved weights are of another model", fix="train it again in a new output_dir")
         if self._adapter:
             self._load().activate(self._adapter, merge=False)  # or the base would go on with the old weights merged in
@@ -357,8 +359,10 @@ class HuggingFaceModel:
         self.tokenizer.save_pretrained(folder)
 
     def _save_adapter(self, folder: Path) -> None:
-        config = self._load().adapter_config(self._adapter)
+        config = copy(self._load().adapter_config(self._adapter))
         config.base_model_name_or_path = self._base_path
+        if not isinstance(config.target_modules, str):
+            config.target_modules = sorted(config.target_modules)  # a set's order would make two equal adapters differ
         config.save_pretrained(folder)
         state = {f"base_model.model.{name}": tensor for name, tensor in self.trained_state().items()}
         save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -450,11 +454,10 @@ def _check_adapter(adapter: Path, base_model: str | Path | None) -> str:
         raise ModelError("The adapter holds no adapter_model.safetensors", received=str(adapter), fix="save it as safetensors")
     if config.get("peft_type") != "LORA":
         raise ModelError("The adapter is of a kind that is not loaded", received=config.get("peft_type"), allowed="LORA")
-    beyond = [name for name in _BEYOND_LORA if config.get(name) not in (None, False, [], {}, "none")]
-    if beyond:
+    if beyond := [setting for setting in _BEYOND_LORA if config.get(setting)] + _other_weights(adapter / "adapter_model.safetensors"):
         raise ModelError(
-            f"The adapter changes more than LoRA matrices can say, so it can't share a base: {beyond[0]}",
-            received=config[beyond[0]],
+            "The adapter changes more of its base than LoRA matrices, so it can't share one",
+            received=beyond[0],
             fix="merge it into its base with PEFT's merge_and_unload, save the result and give that folder",
         )
     base = base_model or config.get("base_model_name_or_path")
@@ -463,8 +466,17 @@ def _check_adapter(adapter: Path, base_model: str | Path | None) -> str:
     return str(base)
 
 
-_BEYOND_LORA = ("modules_to_save", "bias", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
-"""Settings of PEFT's LoraConfig under which merging or saving would leave a part of the adapter behind."""
+_BEYOND_LORA = ("modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Settings of PEFT's LoraConfig under which an adapter replaces parts of its base, or merging would leave a part of it behind."""
+
+
+def _other_weights(weights: Path) -> list[str]:
+    """Returns the names of what a file of an adapter holds beside LoRA matrices: biases, embeddings, whole layers."""
+    try:
+        with cast(Any, safe_open)(weights, framework="pt") as file:
+            return [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118 - the file is no mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter's weights can't be read: {error}", received=str(weights), fix="save it again") from error
 
 
 def _load_tokenizer(files: Path, chat_template: str | None) -> PreTrainedTokenizerBase:

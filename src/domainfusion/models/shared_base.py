@@ -38,6 +38,9 @@ class BaseKey:
     owner: str = ""
 
 
+_OUTSIDE_INFERENCE = torch.inference_mode(False)
+"""Weights that are made inside of `torch.inference_mode` could never be trained, and who calls may well be inside of it."""
+
 _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
 
 
@@ -48,6 +51,7 @@ class SharedBase:
     values are kept aside then and put back to the bit, so that no sequence of calls changes any model.
     """
 
+    @_OUTSIDE_INFERENCE
     def __init__(self, key: BaseKey) -> None:
         self.key = key
         self.module: PreTrainedModel = _load_weights(key)
@@ -65,6 +69,7 @@ class SharedBase:
             base = _loaded[key] = cls(key)
         return base
 
+    @_OUTSIDE_INFERENCE
     def load_adapter(self, folder: Path, name: str) -> None:
         """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again."""
         if self.peft is not None and name in self.peft.peft_config:
@@ -76,6 +81,7 @@ class SharedBase:
             else:
                 self.peft.load_adapter(str(folder), adapter_name=name)
 
+    @_OUTSIDE_INFERENCE
     def create_adapter(self, name: str, config: LoraConfig) -> None:
         """Adds a new adapter that changes nothing yet."""
         self._restore()
@@ -85,6 +91,7 @@ class SharedBase:
             else:
                 self.peft.add_adapter(name, config)
 
+    @_OUTSIDE_INFERENCE
     def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0) -> None:
         """Adds the weighted sum of `adapters` as one new adapter whose rank is the sum of theirs (exact, not approximated).
 
@@ -108,7 +115,15 @@ class SharedBase:
     def remove_adapter(self, name: str) -> None:
         """Forgets the adapter `name`."""
         self._restore()
-        if self.peft is not None and name in self.peft.peft_config:
+        if self.peft is None or name not in self.peft.peft_config:
+            return
+        others = [other for other in self.peft.peft_config if other != name]
+        if not others:
+            self.peft.unload()
+            self.peft, self._originals = None, {}
+            return
+        with self._keeping_gradients():
+            self.peft.set_adapter(others[0])
             self.peft.delete_adapter(name)
 
     def adapter_config(self, name: str) -> Any:
@@ -135,6 +150,7 @@ class SharedBase:
         self.activate(adapter, merge=merge)
         yield self.module
 
+    @_OUTSIDE_INFERENCE
     def activate(self, adapter: str, *, merge: bool) -> None:
         """Makes `adapter` the one that the module computes with."""
         assert self.peft is not None
@@ -186,7 +202,7 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
     path, loader = Path(key.path), cast(Any, AutoModelForCausalLM)
     options: dict[str, Any] = {"dtype": key.dtype, "trust_remote_code": False}
     if path.suffix == ".gguf":
-        options["gguf_file"] = path.name
+        options |= {"gguf_file": path.name, "dtype": torch.float32}
         source = str(path.parent)
     else:
         options |= {"use_safetensors": True, "revision": key.revision or "main"}
@@ -206,7 +222,7 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
             f"Weights are missing: {missing[0]} and {len(missing) - 1} more", received=key.path, fix="copy the whole model again"
         )
     if path.suffix == ".gguf":
-        model = _as_plain_model(model)
+        model = _as_plain_model(model).to(key.dtype)
     # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
     model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
     return cast(PreTrainedModel, model.to(key.device))
@@ -217,7 +233,7 @@ def _as_plain_model(model: Any) -> Any:
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(model)(config).to(model.dtype)
+    plain = type(model)(config)
     plain.load_state_dict(model.state_dict())
     plain.tie_weights()
     plain.generation_config = model.generation_config

@@ -1,0 +1,758 @@
+"""Laws of local models: construction validates, batching changes nothing, experts share a base, and what is saved is what was there."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel
+from domainfusion.models.huggingface import CHATML_TEMPLATE
+from domainfusion.types import Generation, Message, Sampling, user
+
+MakeAdapter = Callable[..., Path]
+
+QUESTIONS = [
+    "What is the capital of France?",
+    "Why?",
+    "Which element has the symbol Fe, and what is it used for in the muscles of a runner who recovers after a long race?",
+    "How do aircraft land near a river?",
+    "Is the fox quick?",
+    "Name seven wizards.",
+    "?",
+]
+CONVERSATIONS = [user(question) for question in QUESTIONS]
+SHORT = Sampling(max_new_tokens=12)
+WARM = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+MERGING_TOLERANCE = 1e-3
+"""How far a logit (of size 10) may move when (x·W + x·A·B) is computed as x·(W + A·B) in float32."""
+
+
+def load(path: Path, **options: Any) -> HuggingFaceModel:
+    return HuggingFaceModel(path, **{"dtype": "float32", "device": "cpu", **options})
+
+
+def logits_of(model: HuggingFaceModel, *, merge: bool = True) -> torch.Tensor:
+    """Returns the model's logits along a fixed conversation."""
+    tokens = torch.tensor([model.encode((*CONVERSATIONS[0], Message("assistant", "It is Paris.")), reply=False)])
+    with torch.inference_mode(), model._load().using(model._adapter or None, merge=merge) as module:
+        return module(tokens).logits.clone()
+
+
+def plain_logits(module: Any, tokenizer: Any) -> torch.Tensor:
+    """Returns what plain Transformers computes along the same conversation."""
+    messages = [{"role": "user", "content": QUESTIONS[0]}, {"role": "assistant", "content": "It is Paris."}]
+    tokens = torch.tensor([tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]])
+    with torch.inference_mode():
+        return module.eval()(tokens).logits
+
+
+def plain_tokens(folder: Path, question: str, count: int, chat_template: str | None = None) -> list[int]:
+    """Returns what plain Transformers writes greedily, without ever stopping."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    messages = [{"role": "user", "content": question}]
+    text = tokenizer.apply_chat_template(messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True)
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt = len(tokens)
+    with torch.inference_mode():
+        for _ in range(count):
+            tokens.append(int(module(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens[prompt:]
+
+
+def copy_of(folder: Path, target: Path, **replaced: Any) -> Path:
+    """Copies a model; keyword arguments change entries of `config`, `generation_config` or `adapter_config`."""
+    shutil.copytree(folder, target)
+    for name, entries in replaced.items():
+        file = target / f"{name}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+    return target
+
+
+def perturb(model: HuggingFaceModel) -> None:
+    """Moves every weight that is trained."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.trainable_module().parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+# Importing
+
+
+@pytest.mark.parametrize("module", ["domainfusion", "domainfusion.models"])
+def test_importing_loads_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'peft', 'numpy'}} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "[]"
+
+
+def test_what_the_package_does_not_have_is_an_attribute_error() -> None:
+    import domainfusion.models
+
+    assert set(domainfusion.models.__all__) <= {*dir(domainfusion.models), "HuggingFaceModel", "LlamaModel"}
+    with pytest.raises(AttributeError, match="GPT9"):
+        domainfusion.models.GPT9  # noqa: B018
+
+
+def test_it_has_the_capabilities_of_a_student(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    for model in (load(tiny_llama), load(make_adapter("one", 1))):
+        assert isinstance(model, LanguageModel)
+        assert isinstance(model, TrainableModel)
+
+
+# Construction
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder", "a/b/c", "../x.gguf", "someone/no-such-model"])
+def test_a_model_that_is_not_there_is_refused_at_once(path: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        HuggingFaceModel(path)
+    assert path in str(raised.value)
+
+
+def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        HuggingFaceModel(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", '{"model_type": "no-such-kind"}', "{}"])
+def test_a_config_that_can_not_be_used_is_refused(tiny_llama: Path, tmp_path: Path, content: str) -> None:
+    folder = copy_of(tiny_llama, tmp_path / "broken")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ModelError, match="broken"):
+        HuggingFaceModel(folder)
+
+
+def test_weights_that_can_run_code_are_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_llama, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle"):
+        HuggingFaceModel(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": -3}, "batch_size"),
+        ({"dtype": "float64"}, "dtype.*float64.*bfloat16"),
+        ({"device": "gpu"}, "device.*gpu.*cuda"),
+        ({"device": "cpu:1"}, "device.*cpu:1"),
+        ({"device": "cuda:99"}, "device.*cuda:99"),
+        ({"base_model": "elsewhere"}, "adapter_config.json"),
+        ({"revision": "main"}, "revision"),
+    ],
+)
+def test_arguments_that_can_not_be_right_are_refused_at_once(tiny_llama: Path, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        HuggingFaceModel(tiny_llama, **options)
+
+
+def test_construction_loads_no_weights(tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    for model in (load(tiny_llama), load(make_adapter("one", 1))):
+        assert model.fingerprint and model.encode(CONVERSATIONS[0]) and repr(model)
+
+
+@pytest.mark.parametrize("base_given", [True, False])
+def test_an_adapter_with_pickled_weights_is_refused(make_adapter: MakeAdapter, tiny_llama: Path, tmp_path: Path, base_given: bool) -> None:
+    folder = copy_of(make_adapter("one", 1), tmp_path / "pickled")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors"):
+        load(folder, base_model=tiny_llama if base_given else None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"base_model_name_or_path": None}, "base_model"),
+    ],
+)
+def test_an_adapter_that_can_not_share_a_base_is_refused(
+    make_adapter: MakeAdapter, tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        load(copy_of(make_adapter("one", 1), tmp_path / "odd", adapter_config=settings))
+
+
+def test_an_adapter_that_brings_weights_of_its_base_is_refused(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    folder = copy_of(make_adapter("one", 1), tmp_path / "heavy")
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights["base_model.model.model.embed_tokens.weight"] = torch.zeros(3, 4)
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"embed_tokens.*merge_and_unload"):
+        load(folder)
+
+
+def test_a_damaged_adapter_is_refused(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    folder = copy_of(make_adapter("one", 1), tmp_path / "cut")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cut"):
+        load(folder)
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"adapter_config\.json can't be read"):
+        load(folder)
+
+
+def test_an_adapter_whose_base_is_not_there_is_refused(make_adapter: MakeAdapter, tmp_path: Path, tiny_llama: Path) -> None:
+    folder = copy_of(make_adapter("one", 1), tmp_path / "lost", adapter_config={"base_model_name_or_path": "/no/such/base"})
+    with pytest.raises(ModelError, match="/no/such/base"):
+        load(folder)
+    assert torch.equal(logits_of(load(folder, base_model=tiny_llama)), logits_of(load(make_adapter("one", 1))))
+
+
+# Encoding
+
+
+def test_a_conversation_is_encoded_as_its_template_renders_it(tiny_llama: Path) -> None:
+    model = load(tiny_llama)
+    conversation = (Message("system", "Be brief."), Message("user", "Why?"))
+    rendered = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
+    assert model.tokenizer.decode(model.encode(conversation, reply=False)) == rendered
+    assert model.tokenizer.decode(model.encode(conversation)) == rendered + "<|im_start|>assistant\n"
+
+
+def test_a_system_prompt_stands_before_conversations_that_have_none(tiny_llama: Path) -> None:
+    plain, prompted = load(tiny_llama), load(tiny_llama, system_prompt="Be brief.")
+    assert prompted.encode(user("Why?")) == plain.encode((Message("system", "Be brief."), *user("Why?")))
+    own = (Message("system", "Be verbose."), *user("Why?"))
+    assert prompted.encode(own) == plain.encode(own)
+
+
+def test_a_model_without_a_template_speaks_chatml(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_llama, tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    model = load(folder)
+    assert model.tokenizer.chat_template == CHATML_TEMPLATE
+    assert model.encode(CONVERSATIONS[0]) == load(tiny_llama).encode(CONVERSATIONS[0])
+
+
+def test_a_template_that_refuses_a_conversation_is_a_model_error(tiny_llama: Path) -> None:
+    template = "{{ raise_exception('no system role here') if messages[0]['role'] == 'system' else messages[0]['content'] }}"
+    model = load(tiny_llama, chat_template=template, system_prompt="Be brief.", name="gemma")
+    with pytest.raises(ModelError, match=r"gemma.*no system role here.*system"):
+        model.encode(user("Why?"))
+    with pytest.raises(ModelError, match="chat template"):
+        load(tiny_llama, chat_template="{% if %}").encode(user("Why?"))
+
+
+# Generating
+
+
+def test_greedy_text_is_what_plain_transformers_writes(tiny_llama: Path) -> None:
+    model = load(tiny_llama, batch_size=3)
+    for question, answer in zip(QUESTIONS[:3], model.generate(CONVERSATIONS[:3], SHORT), strict=True):
+        expected = plain_tokens(tiny_llama, question, SHORT.max_new_tokens)
+        assert not set(expected) & model.end_tokens  # the case is what it claims to be
+        assert answer.text == model.tokenizer.decode(expected, skip_special_tokens=True).strip()
+        assert (answer.finish_reason, answer.completion_tokens) == ("length", 12)
+
+
+@pytest.mark.parametrize("sampling", [SHORT, WARM], ids=["greedy", "warm"])
+def test_answers_are_the_same_whatever_the_batch_size(tiny_llama: Path, sampling: Sampling) -> None:
+    alone = [load(tiny_llama).generate([conversation], sampling)[0] for conversation in CONVERSATIONS]
+    assert len({answer.text for answer in alone}) == len(CONVERSATIONS)
+    for batch_size in (1, 2, 5, 32):
+        assert load(tiny_llama, batch_size=batch_size).generate(CONVERSATIONS, sampling) == alone
+
+
+def test_answers_come_in_the_order_asked(tiny_llama: Path) -> None:
+    model = load(tiny_llama, batch_size=2)
+    forwards = model.generate(CONVERSATIONS, SHORT)
+    assert model.generate(CONVERSATIONS[::-1], SHORT) == forwards[::-1]
+    assert [answer.prompt_tokens for answer in forwards] == [len(model.encode(conversation)) for conversation in CONVERSATIONS]
+
+
+def test_each_answer_is_reported_once_when_its_batch_is_done(tiny_llama: Path) -> None:
+    seen: dict[int, Generation] = {}
+
+    def keep(index: int, generation: Generation) -> None:
+        assert index not in seen
+        seen[index] = generation
+
+    answers = load(tiny_llama, batch_size=3).generate(CONVERSATIONS, SHORT, keep)
+    assert [seen[index] for index in range(len(CONVERSATIONS))] == answers
+
+
+def test_answers_that_were_there_before_an_error_were_reported(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = load(tiny_llama, batch_size=3), []
+    generate_batch, calls = model._generate_batch, []
+
+    def fails_later(*arguments: Any) -> list[Generation]:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return generate_batch(*arguments)
+
+    monkeypatch.setattr(model, "_generate_batch", fails_later)
+    with pytest.raises(RuntimeError):
+        model.generate(CONVERSATIONS, SHORT, lambda index, _: seen.append(index))
+    assert len(seen) == 3
+
+
+def test_nothing_asked_is_nothing_answered(tiny_llama: Path) -> None:
+    assert load(tiny_llama).generate([]) == []
+
+
+def test_ask_is_generate_for_one_question(tiny_llama: Path) -> None:
+    model = load(tiny_llama)
+    assert model.ask("Why?", sampling=SHORT) == model.generate([user("Why?")], SHORT)[0].text
+
+
+def test_seeds_repeats_and_temperatures_give_samples_of_their_own(tiny_llama: Path) -> None:
+    model = load(tiny_llama)
+    again = [Sampling(max_new_tokens=12, temperature=1.0, seed=seed) for seed in (3, 4, 5)]
+    texts = [model.generate([CONVERSATIONS[0]], sampling)[0].text for sampling in again]
+    assert len(set(texts)) == 3
+    repeats = model.generate([CONVERSATIONS[0]] * 4, again[0])
+    assert repeats[0].text == texts[0]
+    assert len({answer.text for answer in repeats}) == 4
+    assert len({answer.text for answer in model.generate([CONVERSATIONS[0]] * 4, SHORT)}) == 1
+
+
+def test_a_sample_does_not_depend_on_the_global_seed_nor_change_it(tiny_llama: Path) -> None:
+    model = load(tiny_llama)
+    torch.manual_seed(1)
+    first, after = model.generate(CONVERSATIONS[:2], WARM), torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), after)
+    torch.manual_seed(2)
+    assert model.generate(CONVERSATIONS[:2], WARM) == first
+
+
+def test_settings_that_a_model_ships_with_do_not_bend_its_answers(tiny_llama: Path, tmp_path: Path) -> None:
+    shipped = {"repetition_penalty": 9.0, "do_sample": True, "temperature": 3.0, "top_k": 1, "max_length": 5, "suppress_tokens": [70]}
+    opinionated = load(copy_of(tiny_llama, tmp_path / "opinionated", generation_config=shipped))
+    for sampling in (SHORT, WARM):
+        assert opinionated.generate(CONVERSATIONS, sampling) == load(tiny_llama).generate(CONVERSATIONS, sampling)
+
+
+def test_a_student_that_is_asked_in_the_midst_of_training_answers_without_dropout(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_llama, tmp_path / "dropping", config={"attention_dropout": 0.5})
+    student = load(folder).trainable_copy(None)
+    student.trainable_module().train()
+    assert student.generate(CONVERSATIONS, SHORT) == load(folder).generate(CONVERSATIONS, SHORT)
+    assert student.trainable_module().training
+
+
+def test_a_conversation_that_does_not_fit_is_refused_and_never_cut(tiny_llama: Path) -> None:
+    model = load(tiny_llama)
+    length = len(model.encode(CONVERSATIONS[0]))
+    model.generate([CONVERSATIONS[0]], Sampling(max_new_tokens=1))
+    with pytest.raises(ModelError, match=rf"{length} tokens .* 512 tokens"):
+        model.generate([user("?"), CONVERSATIONS[0]], Sampling(max_new_tokens=512 - length + 1))
+
+
+# Where an answer ends
+
+
+def _emitting(folder: Path, target: Path, instead_of: int, token: int, **replaced: Any) -> Path:
+    """Copies a model so that it writes `token` where it wrote `instead_of`, and the other way round."""
+    copy_of(folder, target, **replaced)
+    weights = load_file(target / "model.safetensors")
+    head = weights["lm_head.weight"].clone()
+    head[[instead_of, token]] = head[[token, instead_of]]
+    save_file({**weights, "lm_head.weight": head}, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+CLOSED_BY_END_OF_TEXT = CHATML_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")
+WITHOUT_SPECIAL_TOKENS = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("declared_by", "settings", "template"),
+    [
+        ("generation settings", "token", None),
+        ("generation settings", "list", None),
+        ("tokenizer", None, WITHOUT_SPECIAL_TOKENS),
+        ("chat template", None, CLOSED_BY_END_OF_TEXT),
+    ],
+)
+def test_an_answer_stops_at_every_end_token(
+    tiny_llama: Path, tmp_path: Path, declared_by: str, settings: str | None, template: str | None
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    written = [(question, plain_tokens(tiny_llama, question, 3, template)) for question in QUESTIONS]
+    question, tokens = next((question, tokens) for question, tokens in written if tokens[2] not in tokens[:2])
+    end = {"tokenizer": tokenizer.eos_token_id, "chat template": tokenizer.pad_token_id}.get(declared_by, tokens[2])
+    assert end not in tokens[:2]
+    declared = {"token": end, "list": [tokenizer.eos_token_id, end], None: None}[settings]
+    folder = _emitting(tiny_llama, tmp_path / "model", tokens[2], end, generation_config={"eos_token_id": declared})
+    model = load(folder, chat_template=template)
+    [answer] = model.generate([user(question)], SHORT)
+    assert (answer.finish_reason, answer.completion_tokens) == ("stop", 3)
+    assert answer.text == tokenizer.decode(tokens[:2], skip_special_tokens=True).strip()
+    [cut] = model.generate([user(question)], Sampling(max_new_tokens=2))
+    assert (cut.finish_reason, cut.completion_tokens, cut.text) == ("length", 2, answer.text)
+
+
+def test_the_turn_ends_with_the_token_that_the_template_writes(tiny_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    assert load(tiny_llama).turn_end == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).turn_end == tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert load(tiny_llama, chat_template=WITHOUT_SPECIAL_TOKENS).turn_end == tokenizer.eos_token_id
+
+
+def test_rows_of_a_batch_stop_each_at_its_own_time(tiny_llama: Path, tmp_path: Path) -> None:
+    tokens = [plain_tokens(tiny_llama, question, 12) for question in QUESTIONS]
+    end = tokens[0][3]
+    folder = copy_of(tiny_llama, tmp_path / "model", generation_config={"eos_token_id": end})
+    lengths = [row.index(end) + 1 if end in row else 12 for row in tokens]
+    assert len(set(lengths)) > 1
+    answers = load(folder).generate(CONVERSATIONS, SHORT)
+    assert [answer.completion_tokens for answer in answers] == lengths
+    assert [answer.finish_reason for answer in answers] == ["stop" if end in row else "length" for row in tokens]
+
+
+# Experts on a shared base
+
+
+def test_models_with_one_base_hold_the_same_module(tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_llama.parent)
+    models = [
+        load(tiny_llama),
+        load(Path(tiny_llama.name)),
+        load(Path("..") / tiny_llama.parent.name / tiny_llama.name),
+        load(make_adapter("one", 1)),
+        load(make_adapter("two", 2), base_model=tiny_llama.name),
+        load(tiny_llama).trainable_copy(Adaptation(rank=2)),
+    ]
+    assert len({id(model._load().module) for model in models}) == 1
+    assert load(tiny_llama, dtype="bfloat16")._load().module is not models[0]._load().module
+    assert models[0].trainable_copy(None)._load().module is not models[0]._load().module
+
+
+def test_experts_take_turns_and_none_changes_another(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    models = [load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2))]
+    before = [logits_of(model) for model in models]
+    for index in (1, 2, 0, 2, 1, 1, 0):
+        models[index].generate(CONVERSATIONS[:2], WARM)
+        assert torch.equal(logits_of(models[index]), before[index])
+    assert all(torch.equal(logits_of(model), found) for model, found in zip(models, before, strict=True))
+    assert len({model.generate(CONVERSATIONS[:1], SHORT)[0].text for model in models}) == 3
+
+
+def test_merged_and_unmerged_adapters_agree(make_adapter: MakeAdapter) -> None:
+    model = load(make_adapter("one", 1))
+    torch.testing.assert_close(logits_of(model, merge=True), logits_of(model, merge=False), rtol=0, atol=MERGING_TOLERANCE)
+
+
+def test_an_adapter_counts_its_own_weights_and_its_bases(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    bare, one, two = load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2, r=8))
+    weights = sum(tensor.numel() for tensor in load_file(tiny_llama / "model.safetensors").values())
+    of_adapter = sum(tensor.numel() for tensor in load_file(make_adapter("one", 1) / "adapter_model.safetensors").values())
+    assert (bare.parameter_count, one.parameter_count, two.parameter_count) == (weights, weights + of_adapter, weights + 2 * of_adapter)
+    assert bare.parameter_count == weights
+
+
+def test_a_model_that_let_go_of_its_weights_loads_them_again(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    model = load(make_adapter("one", 1))
+    before = logits_of(model)
+    model.release()
+    assert torch.equal(logits_of(model), before)
+    student = load(tiny_llama).trainable_copy(None)
+    perturb(student)
+    trained = logits_of(student)
+    student.release()
+    assert torch.equal(logits_of(student), trained)
+
+
+# Fingerprints
+
+
+def test_the_fingerprint_changes_with_whatever_may_change_the_answers(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    other = _emitting(tiny_llama, tmp_path / "other", 100, 101)
+    student, whole = load(tiny_llama).trainable_copy(Adaptation(rank=2)), load(tiny_llama).trainable_copy(None)
+    models = [
+        load(tiny_llama),
+        load(other),
+        load(make_adapter("one", 1)),
+        load(make_adapter("one", 2)),
+        load(make_adapter("one", 1), base_model=other),
+        load(make_adapter("one", 1, lora_alpha=16)),
+        load(tiny_llama, system_prompt="Be brief."),
+        load(tiny_llama, system_prompt=""),
+        load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT),
+        load(tiny_llama, dtype="bfloat16"),
+    ]
+    found = [model.fingerprint for model in models]
+    for trained in (student, whole):
+        found.append(trained.fingerprint)
+        assert trained.fingerprint == found[-1]
+        perturb(trained)
+        found.append(trained.fingerprint)
+    assert len(set(found)) == len(found)
+
+
+def test_the_fingerprint_is_the_same_wherever_the_files_lie_and_whatever_they_are_called(tiny_llama: Path, tmp_path: Path) -> None:
+    copy = load(copy_of(tiny_llama, tmp_path / "elsewhere"), name="another", batch_size=1)
+    assert copy.fingerprint == load(tiny_llama).fingerprint
+
+
+def test_a_changed_tokenizer_changes_the_fingerprint(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_llama, tmp_path / "retokenized")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["ignore_merges"] = not tokenizer["model"]["ignore_merges"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert load(folder).fingerprint != load(tiny_llama).fingerprint
+
+
+# Training
+
+
+@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"])
+def test_a_trainable_copy_starts_as_the_model_and_leaves_it_alone(tiny_llama: Path, adaptation: Adaptation | None) -> None:
+    original = load(tiny_llama)
+    before, fingerprint = logits_of(original), original.fingerprint
+    student = original.trainable_copy(adaptation)
+    torch.testing.assert_close(logits_of(student), before, rtol=0, atol=0)
+    perturb(student)
+    assert (logits_of(student) - before).abs().max() > 100 * MERGING_TOLERANCE
+    assert torch.equal(logits_of(original), before)
+    assert original.fingerprint == fingerprint
+    assert student.name == "student" and original.name != "student"
+
+
+def test_two_students_of_one_base_do_not_meet(tiny_llama: Path) -> None:
+    original = load(tiny_llama)
+    students = [original.trainable_copy(Adaptation(rank=2)), original.trainable_copy(Adaptation(rank=4))]
+    untrained = logits_of(students[1])
+    perturb(students[0])
+    assert torch.equal(logits_of(students[1]), untrained)
+    assert [parameter.shape[0] for parameter in _trained(students[1]) if parameter.shape[0] < 10] == [4] * 14
+
+
+def _trained(student: HuggingFaceModel) -> list[torch.Tensor]:
+    return [parameter for parameter in student.trainable_module().parameters() if parameter.requires_grad]
+
+
+def test_only_what_is_trained_requires_gradients(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    original, expert = load(tiny_llama), load(make_adapter("one", 1))
+    student, whole = original.trainable_copy(Adaptation(rank=2)), original.trainable_copy(None)
+    assert sum(p.numel() for p in _trained(student)) == sum(t.numel() for t in student.trained_state().values())
+    assert sum(p.numel() for p in _trained(whole)) == original.parameter_count
+    expert.generate(CONVERSATIONS[:1], SHORT)
+    assert sum(p.numel() for p in _trained(student)) == sum(t.numel() for t in student.trained_state().values())
+    with pytest.raises(CapabilityError, match="trainable_copy"):
+        original.trainable_module()
+
+
+def test_a_gradient_step_moves_the_student_alone(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    original, expert = load(tiny_llama), load(make_adapter("one", 1))
+    before = [logits_of(original), logits_of(expert)]
+    student = original.trainable_copy(Adaptation(rank=2))
+    untrained = logits_of(student)
+    for _ in range(2):
+        tokens = torch.tensor([student.encode(CONVERSATIONS[0])])
+        module = student.trainable_module()
+        optimizer = torch.optim.SGD(_trained(student), lr=1.0)
+        module(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        expert.generate(CONVERSATIONS[:1], SHORT)  # a teacher that is asked between two steps
+        student.generate(CONVERSATIONS[:1], SHORT)
+    assert not torch.equal(logits_of(student), untrained)
+    assert torch.equal(logits_of(original), before[0]) and torch.equal(logits_of(expert), before[1])
+
+
+def test_a_student_that_starts_as_a_merge_is_the_sum_of_its_experts(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    original, experts = load(tiny_llama), (load(make_adapter("one", 1)), load(make_adapter("two", 2, r=8)))
+    student = original.trainable_copy(Adaptation(start_from=experts, merge_weight=0.4))
+
+    def head(model: HuggingFaceModel) -> torch.Tensor:
+        with model._load().using(model._adapter or None) as module:
+            return module.model.layers[0].self_attn.q_proj.weight.detach().double().clone()
+
+    bare = head(original)
+    expected = bare + 0.4 * sum(head(expert) - bare for expert in experts)
+    torch.testing.assert_close(head(student), expected, rtol=0, atol=1e-5)
+    assert {parameter.shape[0] for parameter in _trained(student)} >= {4 + 8}
+    assert (logits_of(student) - logits_of(original)).abs().max() > 100 * MERGING_TOLERANCE
+
+
+def test_strangers_can_not_be_merged_into_a_start(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    elsewhere = load(make_adapter("one", 1), base_model=copy_of(tiny_llama, tmp_path / "elsewhere"))
+    for stranger in (elsewhere, load(tiny_llama), ScriptedModel("no", name="no-adapter"), load(make_adapter("one", 1), dtype="bfloat16")):
+        with pytest.raises(CapabilityError, match="initialization='base'") as raised:
+            load(tiny_llama).trainable_copy(Adaptation(start_from=(load(make_adapter("two", 2)), stranger)))
+        assert repr(stranger)[:20] in str(raised.value)
+
+
+def test_neither_an_adapter_nor_a_student_can_be_copied(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    with pytest.raises(CapabilityError, match="adapter"):
+        load(make_adapter("one", 1)).trainable_copy(None)
+    for adaptation in (None, Adaptation(rank=2)):
+        student = load(tiny_llama).trainable_copy(adaptation)
+        for again in (None, Adaptation(rank=2)):
+            with pytest.raises(CapabilityError, match="in training"):
+                student.trainable_copy(again)
+
+
+@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"])
+def test_the_trained_state_comes_back_as_it_was(tiny_llama: Path, adaptation: Adaptation | None) -> None:
+    student = load(tiny_llama).trainable_copy(adaptation)
+    perturb(student)
+    state, answers = student.trained_state(), student.generate(CONVERSATIONS, SHORT)
+    fingerprint, found = student.fingerprint, logits_of(student)
+    perturb(student)
+    assert student.fingerprint != fingerprint
+    assert student.generate(CONVERSATIONS, SHORT) != answers
+    student.load_trained_state(state)
+    assert (student.generate(CONVERSATIONS, SHORT), student.fingerprint) == (answers, fingerprint)
+    assert torch.equal(logits_of(student), found)
+
+
+def test_a_trained_state_fits_another_student_of_the_same_kind(tiny_llama: Path) -> None:
+    first, second = (load(tiny_llama).trainable_copy(Adaptation(rank=2)) for _ in range(2))
+    perturb(first)
+    second.load_trained_state(first.trained_state())
+    assert torch.equal(logits_of(second), logits_of(first))
+    assert second.fingerprint == first.fingerprint
+
+
+def test_a_state_of_another_model_is_refused_and_nothing_is_changed(tiny_llama: Path) -> None:
+    student = load(tiny_llama).trainable_copy(Adaptation(rank=2))
+    before = student.fingerprint
+    larger, whole = load(tiny_llama).trainable_copy(Adaptation(rank=4)), load(tiny_llama).trainable_copy(None)
+    for state in ({}, whole.trained_state(), larger.trained_state()):
+        with pytest.raises(ModelError, match="another model"):
+            student.load_trained_state(state)
+    assert student.fingerprint == before
+
+
+# Saving
+
+
+def _assert_plain_transformers_gives(folder: Path, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.testing.assert_close(plain_logits(module, AutoTokenizer.from_pretrained(folder)), expected, rtol=0, atol=tolerance)
+
+
+def _make(kind: str, tiny_llama: Path, make_adapter: MakeAdapter) -> HuggingFaceModel:
+    if kind == "base":
+        return load(tiny_llama)
+    if kind == "expert":
+        return load(make_adapter("one", 1))
+    adaptations = {
+        "full student": None,
+        "adapter student": Adaptation(rank=2),
+        "merged student": Adaptation(start_from=(load(make_adapter("one", 1)), load(make_adapter("two", 2))), merge_weight=0.5),
+    }
+    student = load(tiny_llama).trainable_copy(adaptations[kind])
+    perturb(student)
+    return student
+
+
+KINDS = ["base", "expert", "full student", "adapter student", "merged student"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_is_loaded_by_plain_transformers_and_is_the_same(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
+) -> None:
+    neighbour, model = load(make_adapter("two", 2)), _make(kind, tiny_llama, make_adapter)
+    neighbour.generate(CONVERSATIONS[:1], SHORT)  # its adapter is merged now, and must not be saved with the model
+    expected, bare = logits_of(model), logits_of(load(tiny_llama))
+    neighbour.generate(CONVERSATIONS[:1], SHORT)
+    model.save(tmp_path / "saved")
+    assert (kind == "base") == torch.equal(expected, bare)
+    _assert_plain_transformers_gives(tmp_path / "saved", expected)
+    assert torch.equal(logits_of(model), expected)
+    assert torch.equal(logits_of(load(tiny_llama)), bare)
+    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == model.generate(CONVERSATIONS, SHORT)
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(load_file(tiny_llama / "model.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["expert", "adapter student", "merged student"])
+def test_an_adapter_saved_as_one_is_loaded_by_plain_peft_and_is_the_same(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
+) -> None:
+    model = _make(kind, tiny_llama, make_adapter)
+    expected = logits_of(model, merge=False)
+    model.save(tmp_path / "saved", merge=False)
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    peft = PeftModel.from_pretrained(base, str(tmp_path / "saved"))
+    torch.testing.assert_close(plain_logits(peft, AutoTokenizer.from_pretrained(tmp_path / "saved")), expected, rtol=0, atol=1e-5)
+    assert torch.equal(logits_of(load(tmp_path / "saved"), merge=False), expected)
+    assert not (tmp_path / "saved" / "model.safetensors").exists()
+
+
+def test_an_adapter_is_saved_in_the_same_words_by_every_process(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    load(make_adapter("one", 1)).save(tmp_path / "saved", merge=False)
+    targets = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)  # the order of a set would differ from one process to the next, and the fingerprint with it
+
+
+def test_an_adapter_whose_targets_are_a_pattern_keeps_it(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    expert = load(make_adapter("one", 1, target_modules=r".*\.(q_proj|up_proj)"))
+    expert.save(tmp_path / "saved", merge=False)
+    assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"] == r".*\.(q_proj|up_proj)"
+    assert torch.equal(logits_of(load(tmp_path / "saved")), logits_of(expert))
+
+
+def test_a_whole_model_saved_without_merging_is_saved_whole(tiny_llama: Path, tmp_path: Path) -> None:
+    student = load(tiny_llama).trainable_copy(None)
+    perturb(student)
+    student.save(tmp_path / "saved", merge=False)
+    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_saved_model_brings_its_tokenizer_template_and_end_tokens(tiny_llama: Path, tmp_path: Path, merge: bool) -> None:
+    student = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).trainable_copy(Adaptation(rank=2))
+    student.save(tmp_path / "saved", merge=merge)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert tokenizer.chat_template == CLOSED_BY_END_OF_TEXT
+    assert tokenizer("The capital of France 😀")["input_ids"] == student.tokenizer("The capital of France 😀")["input_ids"]
+    if merge:
+        settings = GenerationConfig.from_pretrained(tmp_path / "saved")
+        assert set(settings.eos_token_id) == student.end_tokens
+        assert len(student.end_tokens) == 2
+        assert settings.pad_token_id == tokenizer.pad_token_id
+
+
+def test_tied_weights_are_saved_tied(tmp_path: Path) -> None:
+    from conftest import make_tiny_llama
+
+    folder = make_tiny_llama(tmp_path / "tied", tie_word_embeddings=True)
+    student = load(folder).trainable_copy(Adaptation(rank=2))
+    perturb(student)
+    student.save(tmp_path / "saved")
+    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(load_file(folder / "model.safetensors"))
+    whole = load(folder).trainable_copy(None)
+    perturb(whole)
+    whole.save(tmp_path / "whole")
+    _assert_plain_transformers_gives(tmp_path / "whole", logits_of(whole))
+
+
+def test_a_saved_model_says_the_data_type_that_it_has(tiny_llama: Path, tmp_path: Path) -> None:
+    load(tiny_llama, dtype="bfloat16").save(tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_saving_is_silent(tiny_llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = load(tiny_llama).trainable_copy(Adaptation(rank=2))
+    model.generate(CONVERSATIONS[:2], SHORT)
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "adapter", merge=False)
+    assert capfd.readouterr() == ("", "")
