@@ -45,7 +45,7 @@ def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     The end of the turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one.
     """
     prompt = student.encode((Message("user", record.example.query),))
-    answer = list(student.tokenizer(record.target, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    answer = list(student.tokenizer(record.target, add_special_tokens=False)["input_ids"])
     if record.integration.finish_reason == "stop":
         answer.append(student.turn_end)
     return Row(record.example.id, (*prompt, *answer), len(prompt))

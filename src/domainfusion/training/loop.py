@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers import Trainer as TransformersTrainer
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance, Progress, silent
+from domainfusion.records import write_json
 from domainfusion.training.batching import IGNORED, Row, collate
 from domainfusion.training.losses import sequence_loss
 
@@ -35,9 +38,9 @@ class LoopSettings:
 
     Attributes:
         learning_rate: Peak of the schedule: linear warm-up, then a cosine down to 0.
-        warmup_share: Share of the steps spent warming up.
+        warmup_share: Share of the steps spent warming up; a phase of few steps has none.
         batch_size: Rows per optimiser step.
-        device_batch_size: Rows that go through the model at once; gradients are summed up to `batch_size`.
+        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`, up to which gradients are summed.
         weight_decay: AdamW's decoupled weight decay.
         max_gradient_norm: Gradients are scaled down to this norm.
         evaluation_steps: Steps between two validations.
@@ -82,7 +85,7 @@ def train_phase(
         progress: Shows the steps.
 
     Raises:
-        TrainingError: The loss is not a number; the message names the records of the batch.
+        TrainingError: The loss is not a number; the message names the records of the batch. Or a checkpoint can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     steps = math.ceil(len(order) / settings.batch_size)
@@ -94,14 +97,13 @@ def train_phase(
         max_steps=steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * settings.warmup_share),
+        warmup_steps=math.floor(steps * settings.warmup_share),  # its first step learns nothing: a single step must not be it
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
         per_device_train_batch_size=settings.device_batch_size,
-        gradient_accumulation_steps=math.ceil(settings.batch_size / settings.device_batch_size),
+        gradient_accumulation_steps=settings.batch_size // settings.device_batch_size,
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
-        save_total_limit=1,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -112,56 +114,109 @@ def train_phase(
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    last = get_last_checkpoint(str(directory))
+    last = _last_checkpoint(directory)
     with progress(f"training: {name}", steps, _steps_done(last)) as advance:
         reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance)
         trainer = _PhaseTrainer(student, rows, order, pad_token, model=module, args=arguments, callbacks=[reporter])
-        trainer.train(resume_from_checkpoint=last)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
 
 
-class _Rows(Dataset[Row]):
-    def __init__(self, rows: Sequence[Row], order: Sequence[int]) -> None:
-        self._rows, self._order = rows, order
+def save_state(student: TrainableModel, path: Path) -> None:
+    """Writes the trained weights so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    Raises:
+        TrainingError: The file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}")
+    with _write_errors(path):
+        save_file(student.trained_state(), temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
+        raise TrainingError(
+            f"The state of the training could not be written: {error}",
+            received=str(path),
+            fix="free disk space and start again; the checkpoint before is kept",
+        ) from error
+
+
+class _Positions(Dataset[int]):
+    """The order of the phase: which row comes when."""
+
+    def __init__(self, order: Sequence[int]) -> None:
+        self._order = order
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, index: int) -> Row:
-        return self._rows[self._order[index]]
+    def __getitem__(self, index: int) -> int:
+        return self._order[index]
 
 
-class _PhaseTrainer(TransformersTrainer):  # type: ignore[misc]
-    """The library's trainer with three things of ours: a fixed order of rows, our loss, and checkpoints of the trained weights alone."""
+class _PhaseTrainer(TransformersTrainer):
+    """The library's trainer with three things of ours: a fixed order of rows, our loss, and checkpoints.
+
+    A checkpoint holds the trained weights alone, and stands under its name only when it is whole.
+    """
 
     def __init__(self, student: TrainableModel, rows: Sequence[Row], order: Sequence[int], pad_token: int, **options: Any) -> None:
-        super().__init__(train_dataset=_Rows(rows, order), **options)
+        positions = _Positions(order)
+        super().__init__(train_dataset=positions, **options)
         self._student = student
+        self._rows = rows
+        self._positions = positions
         self._pad_token = pad_token
+        self._directory = Path(self.args.output_dir or "")
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
-    def get_train_dataloader(self) -> DataLoader[Row]:
+    def get_train_dataloader(self) -> DataLoader[int]:
         return self.accelerator.prepare(  # type: ignore[no-any-return]
-            DataLoader(self.train_dataset, batch_size=self._train_batch_size, shuffle=False, collate_fn=self._collate)
+            DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=self._collate)
         )
 
-    def _collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        self._last_ids = [row.record_id for row in rows]
-        return dict(collate(rows, self._pad_token))
+    def _collate(self, places: Sequence[int]) -> dict[str, Any]:
+        """Pads the rows at `places`, which travel with them, because batches are fetched before they are trained on."""
+        return {**collate([self._rows[place] for place in places], self._pad_token), "places": torch.tensor(places)}
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         answer_tokens = int(num_items_in_batch) if num_items_in_batch is not None else int((inputs["labels"] != IGNORED).sum())
         with self.compute_loss_context_manager():
             loss = sequence_loss(self.accelerator.unwrap_model(model), inputs, answer_tokens)
         if not torch.isfinite(loss):
+            named = ", ".join(self._rows[place].record_id for place in inputs["places"].tolist())
             raise TrainingError(
-                f"The loss is {loss.item()} at step {self.state.global_step}, in a batch with the records {', '.join(self._last_ids)}",
+                f"The loss is {loss.item()} at step {self.state.global_step}, in a batch with the records {named}",
                 fix="lower the learning rate, or look at these records; the last checkpoint is kept",
             )
         return loss
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Writes the checkpoint aside and moves it to its place, then removes the one before."""
+        staging = Path(self._get_output_dir(trial))
+        shutil.rmtree(staging, ignore_errors=True)
+        with _write_errors(self._directory):
+            super()._save_checkpoint(model, trial)
+            (written,) = staging.iterdir()
+            written.replace(self._directory / written.name)
+            staging.rmdir()
+        for older in _checkpoints(self._directory):
+            if older.name != written.name:
+                shutil.rmtree(older)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._directory / ".checkpoint")
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or self._directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._student.trained_state(), folder / STUDENT_FILE)
 
@@ -169,7 +224,7 @@ class _PhaseTrainer(TransformersTrainer):  # type: ignore[misc]
         self._student.load_trained_state(load_file(Path(resume_from_checkpoint) / STUDENT_FILE))
 
 
-class _Reporter(TrainerCallback):  # type: ignore[misc]
+class _Reporter(TrainerCallback):
     """Logs each step, moves the progress on, validates, and keeps the best state."""
 
     def __init__(
@@ -191,12 +246,13 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         if self._validate is not None and (state.global_step % self._evaluation_steps == 0 or state.global_step == state.max_steps):
             self._validate_now(state.global_step)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
         if logs and "loss" in logs:
+            figures = {name: float(logs[name]) for name in ("loss", "learning_rate")}
             seconds = round(time.perf_counter() - self._started, 2)
-            self._log(
-                {"phase": self._name, "step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"], "seconds": seconds}
-            )
+            self._log({"phase": self._name, "step": state.global_step, **figures, "seconds": seconds})
 
     def _validate_now(self, step: int) -> None:
         assert self._validate is not None
@@ -206,18 +262,26 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
         mean = sum(scores.values()) / max(len(scores), 1)
         best = self._directory / "best.json"
         if not best.exists() or mean >= json.loads(best.read_text(encoding="utf-8"))["mean"]:
-            save_file(self._student.trained_state(), self._directory / "best.safetensors")
-            best.write_text(json.dumps({"step": step, "mean": mean, "scores": scores}), encoding="utf-8")
+            save_state(self._student, self._directory / "best.safetensors")
+            write_json(best, {"step": step, "mean": mean, "scores": scores})
 
 
-def _steps_done(checkpoint: str | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("checkpoint-*"), key=_steps_done)
+
+
+def _last_checkpoint(directory: Path) -> Path | None:
+    return next(reversed(_checkpoints(directory)), None)
+
+
+def _steps_done(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def epochs_of(order_of_epoch: Callable[[int], list[int]], epochs: int) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -15,7 +17,7 @@ def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.T
     Returns:
         Final hidden states of shape (answer tokens, hidden) and the tokens they predict, of shape (answer tokens,).
     """
-    hidden = module.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+    hidden: torch.Tensor = module.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     answers = targets != IGNORED
     return hidden[answers], targets[answers]
@@ -23,7 +25,8 @@ def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.T
 
 def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """Returns float32 logits of shape (tokens, vocabulary), with the scaling and soft-capping that the architecture applies."""
-    logits = module.get_output_embeddings()(hidden).float()
+    head = cast(torch.nn.Module, module.get_output_embeddings())  # type: ignore[no-untyped-call]
+    logits: torch.Tensor = head(hidden).float()
     config = module.config
     if scaling := getattr(config, "logits_scaling", None):
         logits = logits / scaling

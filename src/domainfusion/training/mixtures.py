@@ -34,7 +34,9 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
     empty = [group for group, share in shares.items() if share > 0 and not rows[group]]
     if empty:
         raise ConfigurationError(
-            f"No training record belongs to {empty[0]!r}, which has a share", received=dict(shares), fix="leave it out, or make examples of it"
+            f"No training record belongs to {empty[0]!r}, which has a share",
+            received=dict(shares),
+            fix="leave it out, or make examples of it",
         )
     counts = _apportion(len(groups), {group: share / total for group, share in shares.items()})
     places = []
