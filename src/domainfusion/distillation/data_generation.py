@@ -19,7 +19,7 @@ from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import ADVERSARIAL_PROMPT, CROSS_DOMAIN_PROMPT, QUESTION_PROMPT, fill
-from domainfusion.types import Example, Generation, Sampling, Source, user
+from domainfusion.types import Example, Generation, Sampling, Source, domains_of, user
 
 Check = Callable[[Example], str | None]
 """Looks at a new example and returns why it is rejected, or None."""
@@ -189,7 +189,9 @@ class SyntheticDataGenerator(_WrittenByModel):
             raise ConfigurationError("cross_domain_ratio is no share", received=cross_domain_ratio, allowed="a number from 0 to 1")
         if cross_domain_ratio > 0 and len(self.domains) < 2:
             raise ConfigurationError(
-                "Cross-domain examples need two domains", received=list(self.domains), fix="name another domain, or set cross_domain_ratio=0"
+                "Cross-domain examples need two domains",
+                received=list(self.domains),
+                fix="name another domain, or set cross_domain_ratio=0",
             )
         self.cross_domain_ratio = cross_domain_ratio
         self.prompt_template = prompt_template
@@ -263,7 +265,7 @@ class CuratedDataGenerator(DataGenerator):
 
     Args:
         examples: Examples, dicts with the fields of `Example` (`query` and `domains` at least), or the path of a JSON Lines or JSON
-            file of such dicts. `answers` may stand for `parts`: a dict from domain to accepted answers.
+            file of such dicts; see `read_examples`.
         num_examples: Take a random sample of this size; by default all.
         seed: Seed of the sample.
 
@@ -271,9 +273,7 @@ class CuratedDataGenerator(DataGenerator):
         DataError: An entry can't be read; the message names its file and line, or its position.
     """
 
-    def __init__(
-        self, examples: str | Path | Sequence[ExampleLike], *, num_examples: int | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, examples: str | Path | Sequence[ExampleLike], *, num_examples: int | None = None, seed: int = 0) -> None:
         self.examples = tuple(read_examples(examples))
         if not self.examples:
             raise DataError("There are no curated examples", received=str(examples), fix="give at least one")
@@ -281,6 +281,11 @@ class CuratedDataGenerator(DataGenerator):
             raise ConfigurationError("num_examples is out of range", received=num_examples, allowed=f"1 to {len(self.examples)}")
         self.num_examples = num_examples
         self.seed = seed
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every domain that the examples name."""
+        return domains_of(self.examples)
 
     def generate(self, ask: Ask = ask_directly) -> Generated:
         """Returns the curated examples; no model is asked."""
@@ -290,10 +295,10 @@ class CuratedDataGenerator(DataGenerator):
 
 
 def find_question(reply: str) -> str | None:
-    """Returns the first question in a model's reply: plain, in a numbered list, in quotes or in JSON; None if there is none.
+    r"""Returns the first question in a model's reply: plain, in a numbered list, in quotes or in JSON; None if there is none.
 
     Example:
-        >>> find_question('Sure!\\n1. "What is the symbol of gold?"\\n2. Why?')
+        >>> find_question('Sure!\n1. "What is the symbol of gold?"\n2. Why?')
         'What is the symbol of gold?'
         >>> find_question('{"question": "Where is Rome?"}')
         'Where is Rome?'
@@ -328,16 +333,26 @@ def check_domains(domains: Mapping[str, str]) -> dict[str, str]:
     """Returns the domains as a dict.
 
     Raises:
-        ConfigurationError: There are none, or one has no name or no description.
+        ConfigurationError: There are none, one has no name or no description, or two have the same name.
     """
-    if not domains:
-        raise ConfigurationError("There are no domains", received=domains, fix='give {"name": "a one-line description"}')
+    check_names(domains)
     for name, description in domains.items():
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigurationError("A domain has no name", received=name, allowed="a text")
         if not isinstance(description, str) or not description.strip():
             raise ConfigurationError(f"The domain {name!r} has no description", received=description, fix="describe it in one line")
     return dict(domains)
+
+
+def check_names(domains: Mapping[str, Any]) -> None:
+    """Raises a `ConfigurationError` where there are no domains, one has no name, or two differ in case and white space alone."""
+    if not isinstance(domains, Mapping) or not domains:
+        raise ConfigurationError("There are no domains", received=domains, fix='give {"name": ...}')
+    seen: dict[str, str] = {}
+    for name in domains:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError("A domain has no name", received=name, allowed="a text")
+        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            raise ConfigurationError("Two domains have the same name", received=[other, name], fix="name each domain once")
 
 
 def _fields(sampling: Sampling) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids
 from domainfusion.distillation.metrics import AccuracyMetric, CoherenceMetric, stated_parts, surface_coherence
 from domainfusion.distillation.results import Answer, Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.distillation.statistics import Bootstrap
@@ -45,6 +44,9 @@ class Evaluator(ABC):
 
         Returns:
             What was found. It prints as a table and turns into a dict.
+
+        Raises:
+            DataError: There is nothing to evaluate on.
         """
 
 
@@ -275,9 +277,14 @@ class BenchmarkEvaluator(_MeasuringEvaluator):
         baselines: Mapping[str, LanguageModel] | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
-        """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named `examples: ...`."""
+        """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named `examples: ...`.
+
+        Raises:
+            DataError: Two items of a benchmark, or two of the examples, have the same id.
+        """
         extra = [_in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
         items = [item for benchmark in self.benchmarks.values() for item in benchmark] + extra
+        refuse_shared_ids(items)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
         rows += [(name, _role_of(name), model) for name, model in {**(baselines or {}), **self.baselines}.items()]
         rows += [(domain, "expert", teacher) for domain, teacher in teacher_models.items()]
@@ -318,16 +325,12 @@ def check_examples(examples: Sequence[ExampleLike], teachers: Mapping[str, Langu
         strange = [domain for domain in item.domains if domain not in teachers]
         if strange:
             raise DataError(f"The example {item.id} needs {strange[0]!r}, which has no expert", allowed=", ".join(teachers))
-    if len({item.id for item in items}) < len(items):
-        raise DataError("Two examples have the same id", fix="give each query once, or set ids")
+    refuse_shared_ids(items)
     return items
 
 
 def _read_benchmark(domain: str, items: str | Path | Sequence[ExampleLike]) -> list[Example]:
-    entries: Any = items
-    if not isinstance(items, str | Path):
-        entries = [item if isinstance(item, Example) else {"domain": domain, **item} for item in items]
-    read = [_in_slice(example, domain) for example in read_examples(entries)]
+    read = [_in_slice(example, domain) for example in read_examples(items, domain=domain)]
     if not read:
         raise DataError(f"The benchmark of {domain!r} is empty", received=items, fix="give at least one item")
     return read

@@ -7,27 +7,46 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from domainfusion.errors import DataError
 from domainfusion.records import read_json, read_lines
-from domainfusion.types import Example, Part
+from domainfusion.types import Example
 
 ExampleLike = Example | Mapping[str, Any]
 
+_FIELDS = {item.name for item in fields(Example)} | {"answers", "domain", "schema"}
+_READER = TypeAdapter(Example)
 
-def read_examples(source: str | Path | Sequence[ExampleLike]) -> Iterator[Example]:
+
+def read_examples(source: str | Path | Sequence[ExampleLike], *, domain: str = "") -> Iterator[Example]:
     """Yields examples from a file, or from a list of examples or dicts.
 
+    Args:
+        source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers by domain, or, where there is one
+            domain, the answers alone.
+        domain: The domain of entries that name none.
+
     Raises:
-        DataError: An entry can't be read.
+        DataError: An entry can't be read; the message names its file and line, or its position.
     """
     if isinstance(source, str | Path):
         path = Path(source)
         entries = _entries_of_json(path) if path.suffix == ".json" else read_lines(path)
         for place, entry in entries:
-            yield _to_example(entry, place)
+            yield _to_example(entry, domain, place)
         return
     for position, item in enumerate(source):
-        yield item if isinstance(item, Example) else _to_example(item, f"example {position}")
+        yield item if isinstance(item, Example) else _to_example(item, domain, f"example {position}")
+
+
+def refuse_shared_ids(examples: Sequence[Example]) -> None:
+    """Raises a `DataError` where two examples have the same id: what is kept by id would be mixed up."""
+    seen: dict[str, Example] = {}
+    for example in examples:
+        other = seen.setdefault(example.id, example)
+        if other is not example:
+            raise DataError("Two examples have the same id", received=[other.query, example.query], fix="give each query once, or set ids")
 
 
 def _entries_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -38,22 +57,46 @@ def _entries_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}: entry {position}", entry
 
 
-def _to_example(entry: Mapping[str, Any], place: str) -> Example:
-    known = {item.name for item in fields(Example)} | {"answers", "domain", "schema"}
+def _to_example(entry: object, domain: str, place: str) -> Example:
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place} is no object", received=entry)
-    unknown = set(entry) - known
+        raise DataError(f"{place} is no object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
+    unknown = sorted(set(entry) - _FIELDS)
     if unknown:
-        raise DataError(f"{place} has the unknown field {sorted(unknown)[0]!r}", allowed=", ".join(sorted(known)), fix="move it to metadata")
-    values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
-    domains = values.get("domains") or entry.get("domain") or ()
-    values["domains"] = (domains,) if isinstance(domains, str) else tuple(domains)
-    if not isinstance(values.get("query"), str) or not values["query"].strip():
+        raise DataError(f"{place} has the unknown field {unknown[0]!r}", allowed=", ".join(sorted(_FIELDS)), fix="move it to metadata")
+    if not isinstance(entry.get("query"), str) or not entry["query"].strip():
         raise DataError(f"{place} has no query", received=entry.get("query"), fix="give the question as text")
-    if not values["domains"]:
+    values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
+    values["domains"] = _domains_of(entry, domain, place)
+    if "answers" in entry:
+        values["parts"] = [*entry.get("parts", ()), *_parts_of(entry["answers"], values["domains"], place)]
+    try:
+        example = _READER.validate_python({"source": "curated", **values})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise DataError(f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", received=problem["input"]) from error
+    strange = sorted({example.primary_domain, *example.sub_questions} - set(example.domains))
+    if strange:
+        raise DataError(f"{place} leads with or asks a domain that is not its own", received=strange[0], allowed=", ".join(example.domains))
+    return example
+
+
+def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]:
+    given = entry.get("domains") or entry.get("domain") or default
+    if not given:
         raise DataError(f"{place} names no domain", received=entry.get("domains"), fix='add "domains": ["..."]')
-    parts = values.pop("parts", ())
-    values["parts"] = tuple(Part(domain=part["domain"], answers=tuple(part["answers"])) for part in parts)
-    for domain, answers in (entry.get("answers") or {}).items():
-        values["parts"] += (Part(domain=domain, answers=(answers,) if isinstance(answers, str) else tuple(answers)),)
-    return Example(**{"source": "curated", **values})
+    domains = list(given) if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(name, str) and name.strip() for name in domains) or len(set(domains)) < len(domains):
+        raise DataError(f"{place} has an empty or repeated domain", received=domains, fix="name each domain once, as a text")
+    return domains
+
+
+def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[dict[str, Any]]:
+    if isinstance(answers, str | list | tuple) and len(domains) == 1:
+        answers = {domains[0]: answers}
+    if not isinstance(answers, Mapping | None):
+        raise DataError(f"{place} has answers that can't be read", received=answers, allowed='{"domain": ["an accepted answer", "..."]}')
+    for domain, accepted in (answers or {}).items():
+        given = [accepted] if isinstance(accepted, str) else accepted
+        if not given or any(isinstance(answer, str) and not answer.strip() for answer in given):
+            raise DataError(f"{place} accepts an empty answer of {domain!r}", received=accepted, fix="leave the domain out")
+        yield {"domain": domain, "answers": given}

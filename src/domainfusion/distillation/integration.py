@@ -104,13 +104,18 @@ class ResponseIntegrator:
             The integrated answer; `str()` of it is its text.
 
         Raises:
-            DataError: There is no response, or one is neither text nor response.
+            DataError: There is no response, none of them says anything, one is neither text nor response, or none is of the primary
+                domain.
             TemplateError: The template has no place for a response.
         """
         given = {domain: as_response(domain, response) for domain, response in responses.items()}
         if not given:
             raise DataError("There are no responses to integrate", received=query, fix="give at least one expert's response")
+        if not any(response.text.strip() for response in given.values()):
+            raise DataError("Every response is empty", received=dict.fromkeys(given, ""), fix="ask the experts again")
         primary = primary_domain or next(iter(given))
+        if primary not in given:
+            raise DataError("There is no response of the primary domain", received=primary, allowed=", ".join(given))
         example = Example(query=query, domains=tuple(given), primary_domain=primary, reference=reference)
         return self.integrate_all([Task(example, given)], ask=ask)[0]
 
@@ -119,7 +124,7 @@ class ResponseIntegrator:
         outcomes: dict[int, Integration] = {}
         to_ask: list[int] = []
         for index, task in enumerate(tasks):
-            ordered = _primary_first(task)
+            ordered = primary_first(task)
             usable = {domain: response for domain, response in ordered.items() if response.text.strip()}
             if self.strategy is not None:
                 outcomes[index] = _from_strategy(self.strategy, task.example.query, ordered)
@@ -137,8 +142,8 @@ class ResponseIntegrator:
 
     def _prompt(self, task: Task) -> str:
         names = set(fields_of(self.prompt_template))
-        texts = {domain: response.text for domain, response in _primary_first(task).items()}
-        homeless = [domain for domain in texts if domain not in names]
+        texts = {domain: response.text for domain, response in primary_first(task).items()}
+        homeless = [domain for domain in texts if domain not in names - {"query", "responses"}]
         if homeless and "responses" not in names:
             raise TemplateError(
                 f"The prompt template has no place for the response of {homeless[0]!r}",
@@ -151,7 +156,7 @@ class ResponseIntegrator:
 
     def _read(self, task: Task, generation: Generation) -> Integration:
         if not generation.text.strip() or generation.finish_reason in ("refused", "filtered"):
-            merged = merge(task.example, _primary_first(task))
+            merged = merge(task.example, primary_first(task))
             note = "the integration model gave no answer; the responses were merged instead"
             return replace(merged, ledger=replace(merged.ledger, notes=(*merged.ledger.notes, note)))
         ledger = Ledger(contributions=_contributions(generation.text, task.responses))
@@ -247,7 +252,8 @@ def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Respo
     return Integration(text=outcome, method=getattr(strategy, "__name__", type(strategy).__name__))
 
 
-def _primary_first(task: Task) -> dict[str, Response]:
+def primary_first(task: Task) -> dict[str, Response]:
+    """Returns the responses in the order in which they count: that of the primary domain, then the others as they are."""
     primary = task.example.primary_domain
     return dict(sorted(task.responses.items(), key=lambda item: item[0] != primary))
 

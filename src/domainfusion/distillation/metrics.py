@@ -15,31 +15,47 @@ AccuracyMetric = Callable[[Example, str], Score]
 CoherenceMetric = Callable[[str], Score]
 """Grades how well a text holds together."""
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ARTICLES = frozenset(("a", "an", "the"))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'“(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|approx|e\.g|i\.e)|\b[A-Z])\.$")
 
 
 def normalize(text: str) -> str:
-    """Returns `text` without case, accents, articles and repeated white space.
+    """Returns `text` without case, accents, articles and repeated white space; a text of articles alone keeps them.
 
     Example:
-        >>> normalize("The  Élan")
-        'elan'
+        >>> normalize("The  Élan"), normalize("A")
+        ('elan', 'a')
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    words = _fold(text).split()
+    return " ".join([word for word in words if word not in _ARTICLES] or words)
+
+
+def _fold(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text)
     plain = "".join(character for character in decomposed if not unicodedata.combining(character))
-    return " ".join(_ARTICLES.sub(" ", plain).split())
+    return " ".join(plain.casefold().split())
 
 
 def states(text: str, answer: str) -> bool:
     """Whether `text` contains `answer` as whole words, case, accents and articles aside.
 
+    An `A` that ends an answer is no article, and an answer that is nothing else has to be there in its own case.
+
     Example:
         >>> states("It is in Niger.", "Niger"), states("It is in Nigeria.", "Niger"), states("Dial +4420.", "+44")
         (True, False, False)
+        >>> states("It is in the Gambia.", "Gambia, The"), states("Hepatitis B.", "Hepatitis A"), states("It is a B.", "A")
+        (False, False, False)
     """
-    return re.search(rf"(?<!\w){re.escape(normalize(answer))}(?!\w)", normalize(text)) is not None
+    words = _fold(answer).split()
+    if not words:
+        return False
+    if len(words) == 1 and words[0] in _ARTICLES:
+        return re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text) is not None
+    wanted = [word for word in words[:-1] if word not in _ARTICLES] + words[-1:]
+    between = r" (?:(?:a|an|the) )*"
+    return re.search(rf"(?<!\w){between.join(map(re.escape, wanted))}(?!\w)", _fold(text)) is not None
 
 
 def stated_parts(example: Example, text: str) -> Score:

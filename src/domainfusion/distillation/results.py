@@ -191,10 +191,9 @@ class EvaluationReport:
         if not self.retention:
             return []
         rows = [["Domain", "items", "base", "expert", "student", "DER [95 %]", "headroom recovered"]]
-        rows += [
-            [row.domain, str(row.items), _number(row.base), _number(row.expert), _number(row.student), str(row.retention), str(row.headroom)]
-            for row in self.retention
-        ]
+        for row in self.retention:
+            means = [_number(mean) for mean in (row.base, row.expert, row.student)]
+            rows.append([row.domain, str(row.items), *means, str(row.retention), str(row.headroom)])
         return ["Domain Expertise Retention\n" + _table(rows)]
 
     def _accuracy_table(self) -> str:
@@ -226,5 +225,5 @@ def _value(model: ModelResult, slice_name: str) -> str:
 
 def _table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])

@@ -7,22 +7,25 @@ import random
 import shutil
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import set_seed
 
-from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
+from domainfusion.description import describe
+from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
+from domainfusion.records import read_json, write_json
 from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
-from domainfusion.training.loop import LoopSettings, Validate, train_phase
+from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
 from domainfusion.training.mixtures import interleaved_order, natural_shares
-from domainfusion.types import TrainingRecord
+from domainfusion.types import TrainingRecord, fingerprint
 
 LORA_FROM_PARAMETERS = 100_000_000
 """From this size on, `adaptation="auto"` trains a LoRA adapter instead of all weights."""
@@ -32,6 +35,7 @@ FINISHED = "finished.safetensors"
 
 USUAL_LORA_RATE = 1e-4
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -64,7 +68,7 @@ class Trainer(ABC):
         initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base),
             `base` from the student as it is; `auto` merges where that is possible.
         merge_weight: Weight λ of each expert in that sum.
-        device_batch_size: Rows that go through the model at once; by default `batch_size`.
+        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
 
     Raises:
@@ -90,12 +94,14 @@ class Trainer(ABC):
             "batch_size": batch_size,
             "evaluation_steps": evaluation_steps,
             "lora_rank": lora_rank,
-            "device_batch_size": device_batch_size or batch_size,
+            "device_batch_size": batch_size if device_batch_size is None else device_batch_size,
             "checkpoint_steps": checkpoint_steps,
         }
         for name, count in counts.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
+        if batch_size % counts["device_batch_size"]:
+            raise ConfigurationError("device_batch_size does not divide batch_size", received=device_batch_size, fix=f"divide {batch_size}")
         if not 0 < learning_rate < 1:
             raise ConfigurationError("learning_rate is out of range", received=learning_rate, allowed="a number between 0 and 1")
         _check_word("adaptation", adaptation, ("auto", "lora", "full"))
@@ -108,7 +114,7 @@ class Trainer(ABC):
         self.lora_rank = lora_rank
         self.initialization = initialization
         self.merge_weight = merge_weight
-        self.device_batch_size = device_batch_size or batch_size
+        self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
 
     @abstractmethod
@@ -170,6 +176,7 @@ class Trainer(ABC):
 
         Raises:
             TrainingError: There is nothing to train on, or the loss stops being a number.
+            RunError: The directory holds a training with other records, settings or seed, or of another student.
         """
         with TemporaryDirectory() as temporary:
             return self._train(student, records, teachers or {}, validate, Path(directory or temporary), seed, progress)
@@ -186,19 +193,26 @@ class Trainer(ABC):
     ) -> TrainableModel:
         usable = [record for record in records if record.verification != "rejected" and record.target.strip()]
         if not usable:
-            raise TrainingError("There is nothing to train on", received=f"{len(records)} records, none of them usable")
+            reasons = Counter(record.reason or "there is no answer" for record in records).most_common(3)
+            raise TrainingError(
+                f"There is nothing to train on: none of {len(records)} records is usable",
+                received=dict(reasons) or None,
+                fix="look at what the experts answered",
+            )
         phases = self.phases(usable)
         empty = [phase.name for phase in phases if not phase.records]
         if empty or not phases:
             raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(self).__name__, fix="give it records")
-        directory.mkdir(parents=True, exist_ok=True)
+        inputs = {"student": describe(student), "teachers": describe(teachers), "trainer": describe(self), "records": fingerprint(usable)}
+        _claim(directory, {**inputs, "seed": seed})
+        _parameter_count(student)  # loads the student: loading draws from the stream that the adapter starts from
         set_seed(seed)
         trained, _ = self.adapt(student, teachers)
         for number, phase in enumerate(phases, start=1):
             folder = directory / f"phase-{number}-{phase.name}"
             if not (folder / FINISHED).is_file():
                 last = number == len(phases)
-                self._train_phase(trained, phase, folder, f"{seed}/{number}", validate, last, _JsonLog(directory / "log.jsonl"), progress)
+                self._train_phase(trained, phase, folder, seed, number, validate, last, _JsonLog(directory / "log.jsonl"), progress)
             trained.load_trained_state(load_file(folder / FINISHED))
         return trained
 
@@ -207,7 +221,8 @@ class Trainer(ABC):
         student: TrainableModel,
         phase: Phase,
         folder: Path,
-        seed: str,
+        seed: int,
+        number: int,
         validate: Validate | None,
         is_last: bool,
         log: _JsonLog,
@@ -216,21 +231,21 @@ class Trainer(ABC):
         """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
         rows = [encode_record(record, student) for record in phase.records]
         refuse_overlong(rows, _context_length(student))
-        order = self._order(phase, [len(row.tokens) for row in rows], random.Random(seed))
+        order = self._order(phase, [len(row.tokens) for row in rows], random.Random(f"{seed}/{number}"))
         settings = LoopSettings(
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             device_batch_size=self.device_batch_size,
             evaluation_steps=self.evaluation_steps,
             checkpoint_steps=self.checkpoint_steps,
+            seed=seed,
         )
         train_phase(
             student, rows, order, name=phase.name, settings=settings, directory=folder, validate=validate, log=log, progress=progress
         )
         if is_last and (folder / "best.safetensors").is_file():
             student.load_trained_state(load_file(folder / "best.safetensors"))
-        save_file(student.trained_state(), folder / f".{FINISHED}")
-        (folder / f".{FINISHED}").replace(folder / FINISHED)
+        save_state(student, folder / FINISHED)
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
@@ -324,6 +339,22 @@ class SequentialTrainer(Trainer):
 def _split(records: Sequence[TrainingRecord]) -> tuple[list[TrainingRecord], list[TrainingRecord]]:
     single = [record for record in records if not record.example.is_cross_domain]
     return single, [record for record in records if record.example.is_cross_domain]
+
+
+def _claim(directory: Path, inputs: Mapping[str, Any]) -> None:
+    """Notes what is trained in `directory`, or refuses where that is something else: its checkpoints would be taken for these."""
+    note = directory / "inputs.json"
+    if not note.is_file():
+        write_json(note, inputs)
+        return
+    stored = read_json(note)
+    changed = [name for name in inputs if fingerprint(stored.get(name)) != fingerprint(inputs[name])]
+    if changed:
+        raise RunError(
+            f"This directory holds a training with other inputs: {', '.join(changed)}",
+            received=str(directory),
+            fix="use another directory, or delete this one to train afresh",
+        )
 
 
 def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
