@@ -1,0 +1,19 @@
+"""What a run has to show: a terminal table, one HTML file, Markdown, and the model card of the student's folder."""
+
+from __future__ import annotations
+
+from domainfusion.reports.html import render_html
+from domainfusion.reports.markdown import render_markdown
+from domainfusion.reports.model_card import render_model_card
+from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
+from domainfusion.reports.terminal import render_terminal
+
+__all__ = [
+    "GenerationCount",
+    "RunSummary",
+    "StageTime",
+    "render_html",
+    "render_markdown",
+    "render_model_card",
+    "render_terminal",
+]

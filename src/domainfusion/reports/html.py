@@ -1,0 +1,203 @@
+"""The report as one HTML file: no network, no script needed to read a figure, light and dark, on a phone and on paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from domainfusion.distillation.evaluator import slice_of
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.reports import charts, ledgers, tables
+from domainfusion.reports.comparisons import Comparison, comparisons
+from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
+from domainfusion.reports.summary import RunSummary
+from domainfusion.reports.verdict import coherence_sentence, verdict
+
+MOST_COMPARISONS = 1000
+"""Questions shown side by side; a browser searches this many at once without a pause."""
+
+OPEN_COMPARISONS = 8
+"""Wrong answers that need no click."""
+
+MOST_CONFLICTS = 100
+OPEN_CONFLICTS = 3
+OPEN_RECORDS = 3
+LONGEST_TEXT = 4000
+"""Characters of one text; what is longer is cut, with its length named."""
+
+
+def render_html(summary: RunSummary) -> str:
+    """Returns the report as a self-contained HTML document.
+
+    Text that models or users wrote is escaped, and a content security policy forbids the page every request and every script but its own.
+
+    Args:
+        summary: The run; what is empty in it has no section.
+
+    Returns:
+        The document.
+    """
+    style, script = _asset("report.css"), _asset("report.js")
+    context = _context(summary)
+    return _environment().get_template("report.html.jinja").render(
+        **context,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("domainfusion.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters |= {
+        "tie": lambda text: str(text).replace(" %", "\u202f%"),
+        "percent": percent,
+        "coherence_sentence": coherence_sentence,
+        "counted": counted,
+        "capitalised": capitalised,
+        "clip": lambda text: clipped(text, LONGEST_TEXT),
+        "slice": slice_of,
+    }
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """Every text that enters the page passes here, before it is escaped; markup of our own does not."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _asset(name: str) -> str:
+    return files("domainfusion.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _context(summary: RunSummary) -> dict[str, Any]:
+    report = summary.evaluation
+    parts: dict[str, Any] = {
+        "summary": summary,
+        "report": report,
+        "evaluation": None if report is None else _evaluation(report),
+        "data": _data(summary),
+        "conflicts": _conflicts(summary),
+        "training": _training(summary),
+        "cost": tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        "repeat": _repeat(summary),
+    }
+    return {**parts, "sections": _sections(parts)}
+
+
+def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
+    found = parts["evaluation"] or {}
+    named = [
+        ("retention", "Retention by domain", found.get("retention")),
+        ("accuracy", "Every model on every slice", found.get("matrix")),
+        ("cross-domain", "Across domains", found.get("cross_domain") or found.get("coherence")),
+        ("measurement", "How it was measured", found.get("measurement")),
+        ("answers", "Answers side by side", found.get("answers")),
+        ("data", "What the data was", parts["data"]),
+        ("conflicts", "Conflicts and how they were settled", parts["conflicts"]),
+        ("training", "Training", parts["training"]),
+        ("cost", "Time and memory", parts["cost"]),
+        ("repeat", "To repeat this run", parts["repeat"]),
+    ]
+    return [(name, title) for name, title, content in named if content]
+
+
+def _evaluation(report: EvaluationReport) -> dict[str, Any]:
+    measurement = tables.measurement_table(report)
+    present = [role for role in tables.ROLES if any(model.role == role for model in report.models)]
+    return {
+        "verdict": verdict(report),
+        "retention": tables.retention_table(report) if report.retention else None,
+        "goal": tables.RETENTION_GOAL,
+        "retention_chart": charts.retention_chart(report.retention, tables.RETENTION_GOAL),
+        "learning_chart": charts.learning_chart(report.retention),
+        "matrix": tables.matrix(report) if report.slices else None,
+        "roles": [(role, tables.ROLES[role]) for role in present],
+        "apart": tables.apart_table(report),
+        "cross_domain": tables.cross_domain_table(report),
+        "coherence": report.coherence,
+        "measurement": measurement if measurement.rows or report.notes else None,
+        "answers": _answers(report),
+    }
+
+
+def _answers(report: EvaluationReport) -> dict[str, Any] | None:
+    found = comparisons(report)
+    if not found:
+        return None
+    shown = found[:MOST_COMPARISONS]
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in shown:
+        groups.setdefault(comparison.grade, []).append(comparison)
+    return {
+        "groups": groups,
+        "counts": {grade: sum(item.grade == grade for item in found) for grade in groups},
+        "slices": list(dict.fromkeys(slice_of(comparison.example) for comparison in shown)),
+        "open": OPEN_COMPARISONS,
+        "total": len(found),
+        "left_out": len(found) - len(shown),
+    }
+
+
+def _data(summary: RunSummary) -> dict[str, Any] | None:
+    if not (summary.generation or summary.records):
+        return None
+    rejected = (record.reason for record in summary.records if record.verification == "rejected")
+    return {
+        "generation": tables.generation_table(summary.generation) if summary.generation else None,
+        "rejects": tables.rejects_table(summary.generation),
+        "records": tables.records_table(summary.records) if summary.records else None,
+        "rejected": tables.tally_table("Rejected records, by reason", "Reason", rejected),
+        "methods": tables.tally_table("How the targets were made", "Method", (record.integration.method for record in summary.records)),
+        "examples": ledgers.worth_reading(summary.records),
+        "open": OPEN_RECORDS,
+    }
+
+
+def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
+    found = ledgers.conflicts_in(summary.records)
+    dropped = tables.tally_table("Left out of integrated answers, by reason", "Reason", ledgers.dropped_reasons(summary.records))
+    several = ledgers.integrated_from_several(summary.records)
+    if not (found or dropped or several):
+        return None
+    return {
+        "found": found[:MOST_CONFLICTS],
+        "open": OPEN_CONFLICTS,
+        "total": len(found),
+        "several": several,
+        "rules": tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found)),
+        "dropped": dropped,
+    }
+
+
+def _training(summary: RunSummary) -> dict[str, Any] | None:
+    curves = charts.training_curves(summary.training_log)
+    loss, validation = charts.loss_chart(curves), charts.validation_chart(curves)
+    if not (loss or validation or curves.not_finite):
+        return None
+    return {"loss": loss, "validation": validation, "curves": curves, "table": tables.training_table(curves)}
+
+
+def _repeat(summary: RunSummary) -> dict[str, Any] | None:
+    found = {
+        "command": command_line(summary.settings),
+        "participants": tables.participants_table(summary),
+        "settings": tables.settings_table(summary),
+    }
+    return found if any(found.values()) else None

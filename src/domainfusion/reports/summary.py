@@ -1,0 +1,170 @@
+"""All that a report is made of, in memory or read from a run directory, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import DataError
+from domainfusion.records import read_json, read_lines, read_records
+from domainfusion.types import SCHEMA_VERSION, TrainingRecord
+
+T = TypeVar("T")
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationCount:
+    """What became of the examples that one generator was asked for.
+
+    Attributes:
+        generator: Its name.
+        kind: The source of its examples: `synthetic`, `adversarial`, `curated` or `custom`.
+        asked: Examples asked for, or candidates looked at.
+        accepted: Examples that entered the run.
+        rejected: Candidates left out, by reason.
+    """
+
+    generator: str
+    kind: str
+    asked: int
+    accepted: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """What one stage of the run took.
+
+    Attributes:
+        stage: Its name.
+        seconds: Wall-clock time.
+        peak_memory_bytes: The most memory that was resident while it ran; None where it was not measured.
+    """
+
+    stage: str
+    seconds: float
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A run as its reports see it. Whatever is empty has no section in them.
+
+    Attributes:
+        title: The headline; empty for a neutral one.
+        evaluation: What the evaluation found; None before there was one.
+        generation: What became of the examples asked for, a row a generator.
+        records: The training records, the rejected ones too.
+        stages: Time of each stage, in order.
+        training_log: Lines of the training log: dicts with `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or
+            `validation`, a figure per domain.
+        student: Who learns: `name`, `base_model`, `parameters`, `adaptation`, and, where given, `license` and `library_name`.
+        teachers: The name of each domain's expert.
+        settings: What is needed to repeat the run: `command`, seed, versions, machine, date.
+        peak_memory_bytes: The most memory that was resident in the whole run.
+    """
+
+    title: str = ""
+    evaluation: EvaluationReport | None = None
+    generation: tuple[GenerationCount, ...] = ()
+    records: tuple[TrainingRecord, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    training_log: tuple[Mapping[str, Any], ...] = ()
+    student: Mapping[str, Any] = field(default_factory=_nothing)
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=_nothing)
+    peak_memory_bytes: int | None = None
+
+    @classmethod
+    def read(cls, run_directory: Path) -> Self:
+        """Reads what a run has written so far.
+
+        Args:
+            run_directory: The directory of the run.
+
+        Returns:
+            The summary; a file that is not there leaves its fields empty.
+
+        Raises:
+            DataError: There is no such directory, or a file in it is damaged; the message names the file.
+        """
+        if not run_directory.is_dir():
+            raise DataError("There is no such run directory", received=str(run_directory), fix="name the directory that the run printed")
+        run = _read(run_directory / "run.json", _Run) or _Run()
+        stages = _read(run_directory / "stages.json", tuple[StageTime, ...]) or ()
+        records, log = run_directory / "records.jsonl", run_directory / "training" / "log.jsonl"
+        return cls(
+            title=run.title,
+            evaluation=_read_evaluation(run_directory / "evaluation.json"),
+            generation=_read(run_directory / "generation.json", tuple[GenerationCount, ...]) or (),
+            records=tuple(read_records(records, TrainingRecord)) if records.exists() else (),
+            stages=stages,
+            training_log=tuple(fields for _, fields in read_lines(log)) if log.exists() else (),
+            student=run.student,
+            teachers=run.teachers,
+            settings=run.settings,
+            peak_memory_bytes=max((stage.peak_memory_bytes for stage in stages if stage.peak_memory_bytes is not None), default=None),
+        )
+
+    def about_student(self, field_name: str) -> Any:
+        """Returns one of the fields of `student`, written with spaces or underscores; None where it is not known."""
+        return next((value for key, value in self.student.items() if key.replace(" ", "_") == field_name), None)
+
+    @property
+    def heading(self) -> str:
+        """The title, or a neutral one."""
+        return self.title or "Distillation run"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What `run.json` holds."""
+
+    title: str = ""
+    student: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    return _validated(read_json(path), kind, path) if path.exists() else None
+
+
+def _read_evaluation(path: Path) -> EvaluationReport | None:
+    if not path.exists():
+        return None
+    plain = read_json(path)
+    version = plain.get("schema", SCHEMA_VERSION) if isinstance(plain, dict) else SCHEMA_VERSION
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DataError(
+            f"{path} was written by a later version of domainfusion",
+            received=version,
+            allowed=f"schema {SCHEMA_VERSION} or lower",
+            fix="upgrade domainfusion",
+        )
+    report = _validated(plain, EvaluationReport, path)
+    if not any(model.role == "student" for model in report.models):
+        raise DataError(f"{path} has no student", received=[model.name for model in report.models], fix="evaluate the run again")
+    return report
+
+
+def _validated(plain: object, kind: type[T], path: Path) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(step) for step in problem["loc"]) or "the file"
+        raise DataError(
+            f"{path}: {where}: {problem['msg']}",
+            received=problem["input"],
+            fix="mend the file, or remove it and run the stage that writes it",
+        ) from error

@@ -1,0 +1,256 @@
+"""The verdict: what the student keeps and what it misses, in sentences whose every number is in the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from domainfusion.distillation.evaluator import slice_of
+from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
+from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
+from domainfusion.reports.tables import RETENTION_GOAL, label_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What an evaluation says.
+
+    Attributes:
+        headline: One sentence.
+        keeps: What the student can do.
+        misses: What it can't, and which figures mean nothing.
+    """
+
+    headline: str
+    keeps: tuple[str, ...]
+    misses: tuple[str, ...]
+
+
+def verdict(report: EvaluationReport) -> Verdict:
+    """Returns the evaluation in words.
+
+    Args:
+        report: What the evaluation found.
+
+    Returns:
+        Sentences; where a figure is undefined they say why.
+    """
+    return Verdict(
+        headline=_headline(report),
+        keeps=tuple(sentence for sentence in (_kept_domains(report), _recovered(report), *_other_slices(report, weak=False)) if sentence),
+        misses=tuple(
+            sentence
+            for sentence in (
+                _undefined(report.retention),
+                _short(report.retention),
+                _unsettled(report.retention),
+                _wrong_answers(report),
+                _lost_answers(report),
+                *_other_slices(report, weak=True),
+                *_beaten(report),
+                _apart(report),
+                _coherence(report),
+            )
+            if sentence
+        ),
+    )
+
+
+def _defined(rows: Iterable[DomainRetention]) -> list[tuple[DomainRetention, float]]:
+    return [(row, row.retention.value) for row in rows if row.retention.value is not None]
+
+
+def _headline(report: EvaluationReport) -> str:
+    kept = _defined(report.retention)
+    across = report.cross_domain_accuracy.value
+    pairs = "" if across is None else f"answers {percent(across)} of the cross-domain questions in full"
+    if not kept:
+        return f"The student {pairs}." if pairs else f"The student was measured on {listed(_sizes(report))}."
+    short = [(row, value) for row, value in kept if value < RETENTION_GOAL]
+    if short:
+        losses = listed(f"{percent(value)} of the {row.domain} expert" for row, value in short)
+        return f"The student falls short: it keeps {losses}{f', and {pairs}' if pairs else ''}."
+    claim = f"{percent(kept[0][1])} of the {kept[0][0].domain} expert"
+    if len(kept) > 1:
+        claim = f"at least {percent(min(value for _, value in kept))} of each of its {len(kept)} experts"
+    return f"The student keeps {claim}{f' and {pairs}' if pairs else ''}."
+
+
+def _sizes(report: EvaluationReport) -> list[str]:
+    return [f"{counted(score.items, f'{name} question')}" for name, score in report.student.slices.items()] or ["no questions"]
+
+
+def _kept_domains(report: EvaluationReport) -> str:
+    kept = [(row, value) for row, value in _defined(report.retention) if value >= RETENTION_GOAL]
+    if not kept:
+        return ""
+    sentence = f"It keeps {listed(f'{percent(value)} of the {row.domain} expert' for row, value in kept)}."
+    lows = [(row.retention.low, row.domain) for row, _ in kept if row.retention.low is not None]
+    if not lows:
+        return sentence
+    low, domain = min(lows)
+    if len(lows) == 1:
+        return f"{sentence} Its 95 % interval reaches down to {percent(low)}."
+    return f"{sentence} The 95 % intervals reach down to {percent(low)}, in {domain}."
+
+
+def _recovered(report: EvaluationReport) -> str:
+    found = [(row, row.headroom.value) for row in report.retention if row.headroom.value is not None]
+    if not found:
+        return ""
+    return (
+        "Of what its expert knew and the base did not, it recovered "
+        + listed(f"{percent(value)} in {row.domain}" for row, value in found)
+        + "."
+    )
+
+
+def _other_slices(report: EvaluationReport, *, weak: bool) -> list[str]:
+    domains = {row.domain for row in report.retention}
+    others = [(name, score) for name, score in report.student.slices.items() if name not in domains]
+    return [_slice_sentence(report, name, score) for name, score in others if _is_weak(report, name) is weak]
+
+
+def _is_weak(report: EvaluationReport, name: str) -> bool:
+    mine = report.student.slices[name].strict.value
+    return mine is not None and (mine < 0.5 or bool(_better(report, name, mine)))
+
+
+def _slice_sentence(report: EvaluationReport, name: str, score: SliceScore) -> str:
+    if score.strict.value is None:
+        return ""
+    asked = counted(score.items, f"{name} question")
+    sentence = f"It answers {percent(score.strict.value)} of {asked} right in every part{_within(score.strict)}"
+    others = _others(report, name)
+    return f"{sentence}; {listed(others)}." if others else f"{sentence}."
+
+
+def _others(report: EvaluationReport, name: str) -> list[str]:
+    others = [f"the base {percent(value)}" for _, value in _measured(report, name, "base")[:1]]
+    experts = _measured(report, name, "expert")
+    if experts:
+        others.append(f"the best single expert {percent(max(value for _, value in experts))}")
+    for role in ("merge", "baseline", "oracle"):
+        others += [f"{_the(model)} {percent(value)}" for model, value in _measured(report, name, role)]
+    return others
+
+
+def _the(model: ModelResult) -> str:
+    return f"“{model.name}”" if model.role == "baseline" else f"the {label_of(model)}"
+
+
+def _measured(report: EvaluationReport, name: str, role: Role) -> list[tuple[ModelResult, float]]:
+    scores = [(model, model.slices[name].strict.value) for model in report.models if model.role == role and name in model.slices]
+    return [(model, value) for model, value in scores if value is not None]
+
+
+def _undefined(rows: Iterable[DomainRetention]) -> str:
+    missing = [f"{row.domain}{f' ({row.retention.reason})' if row.retention.reason else ''}" for row in rows if row.retention.value is None]
+    return f"Retention is undefined in {listed(missing)}." if missing else ""
+
+
+def _short(rows: Iterable[DomainRetention]) -> str:
+    short = [(row, value) for row, value in _defined(rows) if value < RETENTION_GOAL]
+    found = [f"{percent(value)} of the {row.domain} expert{_within(row.retention)}" for row, value in short]
+    return f"It keeps only {listed(found)}." if found else ""
+
+
+def _within(estimate: Estimate) -> str:
+    inside = interval(estimate)
+    return f" (95 % interval {inside} %)" if inside else ""
+
+
+def _unsettled(rows: Iterable[DomainRetention]) -> str:
+    open_rows = [
+        row.domain
+        for row, value in _defined(rows)
+        if value >= RETENTION_GOAL and row.retention.low is not None and row.retention.low < RETENTION_GOAL
+    ]
+    if not open_rows:
+        return ""
+    return f"The test set is too small to settle that at least {percent(RETENTION_GOAL)} is kept in {listed(open_rows)}."
+
+
+def _wrong_answers(report: EvaluationReport) -> str:
+    found, graded = [], 0
+    for name, score in report.student.slices.items():
+        if score.strict.value is None:
+            continue
+        answers = score.items - score.unscored
+        wrong = round((1 - score.strict.value) * answers)
+        graded += answers
+        found += [f"{wrong:,} of {answers:,} {name} questions"] if wrong else []
+    if not graded:
+        return ""
+    return f"It gets {listed(found)} wrong, at least in part." if found else "It misses none of the graded questions."
+
+
+def _lost_answers(report: EvaluationReport) -> str:
+    lost = [(row.domain, _lost_in(report, row.domain)) for row in report.retention]
+    found = [f"{number:,} in {domain}" for domain, number in lost if number]
+    return f"Questions that the domain's expert answers right and the student wrong: {listed(found)}." if found else ""
+
+
+def _lost_in(report: EvaluationReport, domain: str) -> int:
+    right = {answer.example_id for model in report.models if _is_expert(model, domain) for answer in model.answers if answer.correct}
+    own = {example.id for example in report.examples if slice_of(example) == domain}
+    return sum(answer.correct is False and answer.example_id in right & own for answer in report.student.answers)
+
+
+def _is_expert(model: ModelResult, domain: str) -> bool:
+    return model.role == "expert" and model.name == domain
+
+
+def _beaten(report: EvaluationReport) -> list[str]:
+    """Whatever is better than the student without knowing which expert to ask."""
+    sentences = []
+    for name, score in report.student.slices.items():
+        mine = score.strict.value
+        better = [] if mine is None else _better(report, name, mine)
+        if better and mine is not None:
+            who = listed(f"{_the(model)} ({percent(value)})" for model, value in better)
+            sentences.append(f"On {name} questions {who} {'does' if len(better) == 1 else 'do'} better than the student ({percent(mine)}).")
+    return sentences
+
+
+def _better(report: EvaluationReport, name: str, mine: float) -> list[tuple[ModelResult, float]]:
+    rivals: tuple[Role, ...] = ("base", "merge", "baseline")
+    return [pair for role in rivals for pair in _measured(report, name, role) if pair[1] > mine]
+
+
+def _apart(report: EvaluationReport) -> str:
+    # An answer may be in several slices, so the answers themselves are counted.
+    answers = report.student.answers
+    ungraded, cut = sum(answer.correct is None for answer in answers), sum(answer.finish_reason == "length" for answer in answers)
+    found = [f"{counted(ungraded, 'answer')} could not be graded"] if ungraded else []
+    found += [f"{counted(cut, 'answer')} ended at the token limit"] if cut else []
+    return f"{capitalised(listed(found))}." if found else ""
+
+
+def _coherence(report: EvaluationReport) -> str:
+    """Coherence is named among the misses until its metric has been validated."""
+    if report.coherence is None or report.coherence.validated:
+        return ""
+    return "Integration Coherence is not validated: its metric has not been shown to tell sound texts from corrupted ones."
+
+
+def coherence_sentence(found: Coherence) -> str:
+    """Writes Integration Coherence with its coverage, marked where its metric has not been validated.
+
+    Example:
+        >>> coherence_sentence(Coherence(score=Estimate(value=0.8), coverage=Estimate(value=0.9), validated=False, items=12))
+        'Integration Coherence (not validated): 0.800 over 12 answers. They state 90 % of what a right answer states.'
+    """
+    mark = "" if found.validated else " (not validated)"
+    return (
+        f"Integration Coherence{mark}: {found.score}{_because(found.score)} over {counted(found.items, 'answer')}. "
+        f"They state {_share(found.coverage)} of what a right answer states."
+    )
+
+
+def _because(estimate: Estimate) -> str:
+    return f" ({estimate.reason})" if estimate.value is None and estimate.reason else ""
+
+
+def _share(estimate: Estimate) -> str:
+    return f"an undefined share{_because(estimate)}" if estimate.value is None else percent(estimate.value)

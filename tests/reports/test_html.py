@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+
+from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
+from domainfusion.reports import RunSummary, html, render_html
+from domainfusion.reports.figures import duration
+from domainfusion.reports.tables import HEAT_STEPS
+
+VOID = {"meta", "br", "input", "link", "img", "hr"}
+HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'
+
+
+@dataclass
+class Element:
+    """A parsed element: its own tag and attributes, and its children, elements or text."""
+
+    tag: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    children: list[Element | str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(child if isinstance(child, str) else child.text for child in self.children)
+
+    @property
+    def words(self) -> str:
+        """The text with white space as a browser shows it."""
+        return " ".join(self.text.split())
+
+    def all(self, tag: str = "", wanted: str = "", **attributes: str) -> Iterator[Element]:
+        """Yields the descendants of a tag, with a class and with attributes, in the order of the document."""
+        for child in self.children:
+            if isinstance(child, str):
+                continue
+            has_class = wanted in child.attributes.get("class", "").split() if wanted else True
+            if (not tag or child.tag == tag) and has_class and all(child.attributes.get(key) == value for key, value in attributes.items()):
+                yield child
+            yield from child.all(tag, wanted, **attributes)
+
+    def one(self, tag: str = "", wanted: str = "", **attributes: str) -> Element:
+        (found,) = self.all(tag, wanted, **attributes)
+        return found
+
+
+class Page(HTMLParser):
+    """Parses a page and refuses tags that are not closed in the order in which they were opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("document")
+        self._open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self._open == [self.root]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs)), f"<{tag}> has an attribute twice"
+        element = Element(tag, {key: value or "" for key, value in attrs})
+        self._open[-1].children.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open[-1].children.append(Element(tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        self._open[-1].children.append(data)
+
+
+def page(summary: RunSummary) -> Element:
+    return Page(render_html(summary)).root
+
+
+@pytest.fixture(scope="module")
+def whole(run: RunSummary) -> Element:
+    return page(run)
+
+
+@pytest.fixture(scope="module")
+def hostile(run: RunSummary, evaluation: EvaluationReport) -> Element:
+    """The page of a run in which every text that others wrote is hostile."""
+
+    def rename(model: ModelResult) -> ModelResult:
+        answers = tuple(replace(answer, text=HOSTILE, reason=HOSTILE) for answer in model.answers)
+        return replace(model, name=model.name if model.role == "student" else HOSTILE, answers=answers)
+
+    examples = tuple(
+        replace(
+            example,
+            query=HOSTILE,
+            metadata={"slice": HOSTILE},
+            parts=tuple(replace(part, answers=(HOSTILE, HOSTILE), domain=HOSTILE) for part in example.parts),
+        )
+        for example in evaluation.examples
+    )
+    nothing = Estimate(value=None, reason=HOSTILE)
+    records = tuple(
+        replace(
+            record,
+            example=replace(record.example, query=HOSTILE, domains=(HOSTILE,)),
+            responses=tuple(replace(response, text=HOSTILE, domain=HOSTILE, question=HOSTILE) for response in record.responses),
+            integration=replace(
+                record.integration,
+                text=HOSTILE,
+                method=HOSTILE,
+                ledger=replace(
+                    record.integration.ledger,
+                    conflicts=tuple(
+                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE) for found in record.integration.ledger.conflicts
+                    ),
+                    dropped=tuple(replace(found, reason=HOSTILE) for found in record.integration.ledger.dropped),
+                ),
+            ),
+            reason=HOSTILE,
+        )
+        for record in run.records
+    )
+    return page(
+        replace(
+            run,
+            title=HOSTILE,
+            evaluation=replace(
+                evaluation,
+                models=tuple(map(rename, evaluation.models)),
+                examples=examples,
+                retention=tuple(replace(row, domain=HOSTILE, retention=nothing, headroom=nothing) for row in evaluation.retention),
+                notes=(HOSTILE,),
+                metric=HOSTILE,
+            ),
+            generation=tuple(replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2}) for count in run.generation),
+            records=records,
+            stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
+            training_log=tuple({**line, "phase": HOSTILE} for line in run.training_log),
+            student={HOSTILE: HOSTILE},
+            teachers={HOSTILE: HOSTILE},
+            settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
+        )
+    )
+
+
+# What the page may do
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(name)
+    assert not [
+        element.tag for element in root.all() if element.tag in {"link", "img", "iframe", "object", "embed", "base", "image", "use"}
+    ]
+    for element in root.all():
+        assert not {"src", "srcset", "style", "action", "xlink:href"} & set(element.attributes)
+        assert not [key for key in element.attributes if key.startswith("on")]
+        assert element.attributes.get("href", "#").startswith("#")
+    style = root.one("style").text
+    assert "url(" not in style and "@import" not in style and "http" not in style
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+def test_the_only_script_is_the_page_s_own(name: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(name)
+    assert [element.text for element in root.all("script")] == [files("domainfusion.reports").joinpath("report.js").read_text()]
+
+
+def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(whole: Element) -> None:
+    policy = whole.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    digest = {tag: base64.b64encode(hashlib.sha256(whole.one(tag).text.encode()).digest()).decode() for tag in ("script", "style")}
+    assert directives == {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{digest['script']}'",
+        "style-src": f"'sha256-{digest['style']}'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_hostile_text_is_shown_as_it_was_written(hostile: Element) -> None:
+    shown = HOSTILE.replace("\x1b", "�").replace("\u202e", "�")
+    texts = [element.text for element in hostile.all("span", "words")]
+    assert texts.count(shown) > 100
+    assert hostile.one("h1").text == shown
+    assert not set("\x1b\u202e") & set(hostile.text)
+
+
+def test_text_with_broken_unicode_can_be_written(run: RunSummary) -> None:
+    render_html(replace(run, title="\ud800")).encode("utf-8")
+
+
+# What the page says
+
+
+def figure(estimate: Estimate) -> tuple[str, str]:
+    """A figure and its interval, written anew from the evaluation."""
+    if estimate.value is None:
+        return "undefined", estimate.reason
+    inside = f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}" if estimate.low is not None and estimate.high is not None else ""
+    return f"{100 * estimate.value:.1f}", "" if estimate.low == estimate.value == estimate.high else inside
+
+
+def cell(element: Element) -> tuple[str, str]:
+    note = next((child.words for child in element.all("small")), "")
+    return element.words.removesuffix(note).strip(), note
+
+
+def table(root: Element, caption: str) -> Element:
+    (found,) = (element for element in root.all("table") if any(caption in title.words for title in element.all("caption")))
+    return found
+
+
+def body(found: Element) -> list[list[tuple[str, str]]]:
+    rows = found.one("tbody").all("tr")
+    return [
+        [cell(part) for part in row.children if isinstance(part, Element) and "bar" not in part.attributes.get("class", "")] for row in rows
+    ]
+
+
+def test_the_matrix_is_that_of_the_evaluation(whole: Element, evaluation: EvaluationReport) -> None:
+    shown = body(whole.one("table", "heat"))
+    assert len(shown) == len(evaluation.models)
+    for (_, *cells), model in zip(shown, evaluation.models, strict=True):
+        expected = [model.slices.get(name) for name in evaluation.slices]
+        assert cells == [("–", "not measured") if score is None else figure(score.strict) for score in expected]
+    headers = [cell(element) for element in whole.one("table", "heat").one("thead").all("th")]
+    assert headers[1:] == [(name, f"{score.items} questions") for name, score in evaluation.student.slices.items()]
+
+
+def test_shades_grow_with_the_figures_and_a_frame_marks_the_own_domain(whole: Element, evaluation: EvaluationReport) -> None:
+    cells = list(whole.one("table", "heat").all("td"))
+    shades = [
+        (float(cell(element)[0]), int(found[1])) for element in cells if (found := re.search(r"heat-(\d)", element.attributes["class"]))
+    ]
+    assert [shade for _, shade in sorted(shades)] == sorted(shade for _, shade in shades)
+    assert {shade for _, shade in shades} >= {0, HEAT_STEPS - 1}
+    framed = [element for element in cells if "home" in element.attributes["class"]]
+    experts = [model for model in evaluation.models if model.role == "expert"]
+    assert [cell(element) for element in framed] == [figure(model.slices[model.name].strict) for model in experts]
+
+
+def test_retention_is_that_of_the_evaluation_in_table_and_chart(whole: Element, evaluation: EvaluationReport) -> None:
+    for shown, row in zip(body(table(whole, "Domain Expertise Retention")), evaluation.retention, strict=True):
+        domain, kept, _, student, expert, base, headroom, items = shown
+        assert (domain[0], items[0]) == (row.domain, str(row.items))
+        assert [kept, headroom] == [(f"{value} %", note) for value, note in map(figure, (row.retention, row.headroom))]
+        assert [student[0], expert[0], base[0]] == [
+            f"{100 * value:.1f} %" for value in (row.student, row.expert, row.base) if value is not None
+        ]
+    chart = next(element for element in whole.all("svg", "chart"))
+    words = [element.words for element in chart.all("text", "figure")]
+    assert words == ["{} % ({})".format(*figure(row.retention)) for row in evaluation.retention]
+
+
+def test_cross_domain_accuracy_is_that_of_the_evaluation(whole: Element, evaluation: EvaluationReport) -> None:
+    measured = [model for model in evaluation.models if "cross-domain" in model.slices]
+    for (_, *cells), model in zip(body(table(whole, "Cross-Domain Accuracy")), measured, strict=True):
+        score = model.slices["cross-domain"]
+        assert cells == [figure(score.strict), figure(score.partial), *(figure(pair.strict) for pair in model.pairs.values())]
+
+
+def test_counts_and_times_are_those_of_the_run(whole: Element, run: RunSummary) -> None:
+    generated = [[text for text, _ in row] for row in body(table(whole, "Examples by generator"))]
+    assert [row[:5] for row in generated] == [
+        [count.generator, count.kind, str(count.asked), str(count.accepted), str(sum(count.rejected.values()))] for count in run.generation
+    ]
+    rejects = {(row[0][0], row[1][0]): int(row[2][0]) for row in body(table(whole, "Candidates left out"))}
+    assert rejects == {(count.generator, reason): number for count in run.generation for reason, number in count.rejected.items()}
+    *_, together = body(table(whole, "Training records"))
+    kinds = [sum(record.verification == kind for record in run.records) for kind in ("verified", "unverified", "rejected")]
+    assert [text for text, _ in together] == ["all", *map(str, kinds), str(len(run.records))]
+    *stages, whole_run = body(table(whole, "Time by stage"))
+    assert [row[1][0] for row in stages] == [duration(stage.seconds) for stage in run.stages]
+    assert whole_run[1][0] == duration(sum(stage.seconds for stage in run.stages))
+    conflicts = sum(len(record.integration.ledger.conflicts) for record in run.records)
+    assert f"{conflicts} conflicts in" in whole.one("section", id="conflicts").words
+
+
+def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
+    nothing = Estimate(value=None, reason="the expert got nothing right")
+    student = evaluation.student
+    slices = {
+        **student.slices,
+        "two-hop": replace(student.slices["two-hop"], strict=Estimate(value=None, reason="no answer could be graded")),
+    }
+    rows = (replace(evaluation.retention[0], retention=nothing, headroom=nothing), *evaluation.retention[1:])
+    shown = page(
+        replace(run, evaluation=replace(evaluation, models=(replace(student, slices=slices), *evaluation.models[1:]), retention=rows))
+    )
+    first = body(table(shown, "Domain Expertise Retention"))[0]
+    assert first[1] == first[6] == ("undefined", "the expert got nothing right")
+    assert body(shown.one("table", "heat"))[0][-1] == ("undefined", "no answer could be graded")
+    assert "(the expert got nothing right)" in shown.one("section", id="verdict").words
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_coherence_is_marked_until_it_is_validated(run: RunSummary, evaluation: EvaluationReport, validated: bool) -> None:
+    assert evaluation.coherence is not None
+    shown = page(replace(run, evaluation=replace(evaluation, coherence=replace(evaluation.coherence, validated=validated))))
+    words = shown.one("section", id="cross-domain").words
+    assert "0.814 [0.792, 0.834]" in words
+    assert ("(not validated)" in words) is not validated
+
+
+def test_every_answer_is_there_and_wrong_ones_come_first(whole: Element, evaluation: EvaluationReport) -> None:
+    articles = list(whole.one("section", id="answers").all("article"))
+    assert len(articles) == len(evaluation.examples)
+    order = [["wrong", "not graded", "right"].index(article.attributes["data-grade"]) for article in articles]
+    assert order == sorted(order)
+    by_query = {example.query: example for example in evaluation.examples}
+    said = {answer.example_id: answer.text for answer in evaluation.student.answers}
+    for article in articles:
+        query, *texts = [element.text for element in article.all("span", "words")]
+        example = by_query[query]
+        assert texts[: len(example.parts)] == [part.answers[0] for part in example.parts]
+        assert texts[len(example.parts)] == said[example.id]
+        labels = [str(element.children[0]).strip() for element in article.all("dt")]
+        assert set(labels) >= {f"expert: {domain}" for domain in example.domains}
+
+
+def test_no_right_answer_is_open_at_first(whole: Element) -> None:
+    folds = [article for fold in whole.one("section", id="answers").all("details", "fold") for article in fold.all("article")]
+    assert {id(article) for article in whole.all("article", **{"data-grade": "right"})} <= {id(article) for article in folds}
+    assert not [fold for fold in whole.all("details") if "open" in fold.attributes]
+
+
+def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "MOST_COMPARISONS", 20)
+    monkeypatch.setattr(html, "MOST_CONFLICTS", 4)
+    shown = page(run)
+    assert len(list(shown.one("section", id="answers").all("article"))) == 20
+    assert "154 further questions of 174 questions are in evaluation.json" in shown.words
+    assert len(list(shown.one("section", id="conflicts").all("article"))) == 4
+
+
+# What is not there
+
+
+PARTS: list[tuple[dict[str, object], set[str]]] = [
+    ({"evaluation": None}, {"verdict", "retention", "accuracy", "cross-domain", "measurement", "answers"}),
+    ({"generation": (), "records": ()}, {"data", "conflicts"}),
+    ({"training_log": ()}, {"training"}),
+    ({"stages": ()}, {"cost"}),
+    ({"settings": {}, "student": {}, "teachers": {}}, {"repeat"}),
+]
+
+
+@pytest.mark.parametrize(("fields", "missing"), PARTS)
+def test_a_section_without_data_is_left_out_and_no_other(
+    run: RunSummary, whole: Element, fields: dict[str, object], missing: set[str]
+) -> None:
+    shown = page(replace(run, **fields))
+    before, after = ({element.attributes["id"] for element in root.all("section")} for root in (whole, shown))
+    assert before - after == missing
+    links = [element.attributes["href"] for element in shown.one("nav").all("a")]
+    assert links == [f"#{element.attributes['id']}" for element in shown.all("section") if element.attributes["id"] != "verdict"]
+
+
+Without = Callable[[EvaluationReport], EvaluationReport]
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        (lambda found: replace(found, retention=()), {"retention"}),
+        (lambda found: replace(found, examples=()), {"answers"}),
+        (
+            lambda found: replace(found, test_set="", notes=(), resamples=0, metric="", coherence_metric="", examples=()),
+            {"measurement", "answers"},
+        ),
+    ],
+)
+def test_a_part_of_an_evaluation_may_be_missing(
+    run: RunSummary, whole: Element, evaluation: EvaluationReport, without: Without, missing: set[str]
+) -> None:
+    shown = page(replace(run, evaluation=without(evaluation)))
+    before, after = ({element.attributes["id"] for element in root.all("section")} for root in (whole, shown))
+    assert before - after == missing
+
+
+def test_an_empty_run_is_a_page_that_says_so() -> None:
+    shown = page(RunSummary())
+    assert shown.one("h1").words == "Distillation run"
+    assert shown.one("main").words == "The student of this run has not been evaluated."
+    assert not list(shown.all("section")) and not list(shown.all("script")) and not list(shown.all("nav"))
+
+
+# Who can read it
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+def test_ids_are_unique_and_everything_that_is_referred_to_is_there(name: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(name)
+    ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    referred = [
+        element.attributes[key].split() for element in root.all() for key in ("aria-labelledby", "for") if key in element.attributes
+    ]
+    assert {name for names in referred for name in names} <= set(ids)
+    assert {element.attributes["href"][1:] for element in root.all("a")} <= set(ids)
+
+
+def test_headings_skip_no_level(whole: Element) -> None:
+    levels = [int(element.tag[1]) for element in whole.all() if re.fullmatch("h[1-6]", element.tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_charts_and_tables_have_names(whole: Element) -> None:
+    assert whole.one("html").attributes["lang"] == "en"
+    charts = list(whole.all("svg", role="img"))
+    assert len(charts) == 4
+    for chart in charts:
+        assert chart.one("title").words and chart.one("desc").words
+    assert all(element.one("caption").words for element in whole.all("table"))
+    assert all("scope" in element.attributes for element in whole.all("th"))
+    unnamed = [element for element in whole.all("svg") if "role" not in element.attributes and "aria-hidden" not in element.attributes]
+    inside = {id(part) for element in whole.all("svg") for part in element.all("svg")}
+    assert {id(element) for element in unnamed} <= inside
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast of WCAG 2.2, 1 to 21."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def themes() -> dict[str, dict[str, str]]:
+    style = files("domainfusion.reports").joinpath("report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, flags=re.DOTALL)[:2]
+    return {name: dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for name, text in (("light", light), ("dark", dark))}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_lines_stand_out_in_both_themes(theme: str) -> None:
+    colours = themes()[theme]
+    assert set(colours) == set(themes()["light"])
+    for step in range(HEAT_STEPS):
+        assert contrast(colours[f"heat-{step}"], colours[f"heat-ink-{step}"]) >= 4.5
+    for name in ("ink", "quiet", "link", "right", "wrong"):
+        assert contrast(colours[name], colours["paper"]) >= 4.5
+    for name in ("student", "expert", "base", *(f"c{number}" for number in range(6))):
+        assert contrast(colours[name], colours["paper"]) >= 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_heat_map_goes_one_way_in_lightness(theme: str) -> None:
+    steps = [luminance(themes()[theme][f"heat-{step}"]) for step in range(HEAT_STEPS)]
+    assert steps == sorted(steps, reverse=theme == "light")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainfusion.distillation.results import Estimate, EvaluationReport
+from domainfusion.reports import GenerationCount, RunSummary, render_markdown, render_model_card
+from domainfusion.reports.markdown import code, inline
+
+HOSTILE = "a|b\n| --- |\n<script>alert(1)</script> [x](http://e.org) `c` *d* ~~e~~ $f$ \\| &lt;"
+
+
+def tables_of(text: str) -> list[list[str]]:
+    """Returns each run of lines that begin with a pipe."""
+    return [block.strip().splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)]
+
+
+def columns(line: str) -> int:
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
+
+
+@pytest.mark.parametrize("render", [render_markdown, render_model_card])
+@pytest.mark.parametrize("hostile", [False, True])
+def test_tables_are_well_formed(run: RunSummary, evaluation: EvaluationReport, render, hostile: bool) -> None:
+    if hostile:
+        student = evaluation.student
+        answers = tuple(replace(answer, text=HOSTILE) for answer in student.answers)
+        models = (replace(student, answers=answers), *(replace(model, name=f"{model.name} {HOSTILE}") for model in evaluation.models[1:]))
+        run = replace(
+            run,
+            title=HOSTILE,
+            evaluation=replace(evaluation, models=models, notes=(HOSTILE,)),
+            settings={HOSTILE: HOSTILE, "command": HOSTILE},
+            generation=(GenerationCount(HOSTILE, HOSTILE, 1, 0, {HOSTILE: 1}),),
+        )
+    text = re.sub(r"```.*?```", "", render(run), flags=re.DOTALL)
+    tables = tables_of(text)
+    assert len(tables) >= 5
+    for table in tables:
+        assert len({columns(line) for line in table}) == 1
+        assert re.fullmatch(r"\|( (---|---:) \|)+", table[1])
+        assert len(table) >= 3
+    assert "<script>" not in text
+
+
+@given(st.text())
+def test_inline_text_is_one_line_without_live_markup(text: str) -> None:
+    shown = inline(text)
+    assert len(shown.splitlines()) <= 1
+    assert "<" not in shown and ">" not in shown
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|`*_\[\]~$#]", shown)
+
+
+@given(st.text())
+def test_code_can_not_leave_its_fence(text: str) -> None:
+    fence, *_, last = code(text, "sh").split("\n")
+    assert last == fence.removesuffix("sh")
+    assert last not in code(text, "sh").split("\n", 1)[1].rsplit("\n", 1)[0]
+
+
+def test_the_matrix_holds_the_figures_of_the_evaluation(run: RunSummary, evaluation: EvaluationReport) -> None:
+    table = next(table for table in tables_of(render_markdown(run)) if table[0].startswith("| Model | aviation"))
+    for line, model in zip(table[2:], evaluation.models, strict=True):
+        cells = [cell.split(" (")[0].strip() for cell in line.strip("|").split("|")[1:]]
+        expected = [model.slices.get(name) for name in evaluation.slices]
+        assert cells == ["–" if score is None else f"{100 * score.strict.value:.1f}" for score in expected]
+
+
+def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
+    nothing = Estimate(value=None, reason="the expert got nothing right")
+    rows = (replace(evaluation.retention[0], retention=nothing, headroom=nothing), *evaluation.retention[1:])
+    text = render_markdown(replace(run, evaluation=replace(evaluation, retention=rows)))
+    assert text.count("| undefined (the expert got nothing right) |") == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "heading"),
+    [
+        ({"generation": (), "records": ()}, "## What the data was"),
+        ({"records": ()}, "## Conflicts"),
+        ({"training_log": ()}, "## Training"),
+        ({"stages": ()}, "## Time and memory"),
+        ({"settings": {}, "student": {}, "teachers": {}}, "## To repeat this run"),
+        ({"evaluation": None}, "## Results"),
+    ],
+)
+def test_a_section_without_data_is_left_out(run: RunSummary, fields: dict[str, object], heading: str) -> None:
+    assert heading in render_markdown(run)
+    assert heading not in render_markdown(replace(run, **fields))
+
+
+def test_an_empty_run_has_a_title_and_says_what_is_missing() -> None:
+    assert render_markdown(RunSummary()) == "# Distillation run\n\nThe student of this run has not been evaluated.\n"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.reports import RunSummary, render_model_card
+
+
+def metadata(card: str) -> dict[str, Any]:
+    first, header, _ = card.split("---\n", 2)
+    assert first == ""
+    return dict(yaml.safe_load(header))
+
+
+def test_the_hub_reads_its_metadata(run: RunSummary) -> None:
+    data = ModelCard(render_model_card(run), ignore_metadata_errors=False).data
+    assert data.license == "apache-2.0"
+    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-generation"
+    assert {"domainfusion", "distillation", "aviation", "chemistry", "geography"} <= set(data.tags)
+
+
+def test_the_results_of_the_hub_are_those_of_the_evaluation(run: RunSummary, evaluation: EvaluationReport) -> None:
+    results = ModelCard(render_model_card(run)).data.eval_results
+    assert [result.metric_value for result in results] == [score.strict.value for score in evaluation.student.slices.values()]
+
+
+def test_what_is_not_known_is_not_claimed(run: RunSummary) -> None:
+    found = metadata(render_model_card(replace(run, student={"name": "s"}, evaluation=None, teachers={})))
+    assert found == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["domainfusion", "distillation"]}
+
+
+@pytest.mark.parametrize("folder", ["/home/someone/base", "runs/base/model", "./base", "C:\\models\\base"])
+def test_a_folder_is_no_base_model_for_the_hub(run: RunSummary, folder: str) -> None:
+    assert "base_model" not in metadata(render_model_card(replace(run, student={"base_model": folder})))
+
+
+def test_the_base_model_is_found_as_the_run_directory_writes_it(run: RunSummary) -> None:
+    assert metadata(render_model_card(replace(run, student={"base model": "org/base"})))["base_model"] == "org/base"
+
+
+def test_an_adapter_is_loaded_with_peft(run: RunSummary) -> None:
+    card = render_model_card(replace(run, student={**run.student, "library_name": "peft"}))
+    assert metadata(card)["library_name"] == "peft"
+    assert "AutoPeftModelForCausalLM.from_pretrained" in card
+    assert "AutoPeftModelForCausalLM" not in render_model_card(run)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_code_of_the_card_is_python(run: RunSummary, adapter: bool) -> None:
+    student = {**run.student, "library_name": "peft"} if adapter else run.student
+    _, code = render_model_card(replace(run, student=student)).split("```python\n")
+    compile(code.split("```")[0], "card", "exec")
+
+
+def test_hostile_names_stay_names(run: RunSummary) -> None:
+    hostile = "x: [y]\n---\nlicense: mit <script>"
+    card = render_model_card(replace(run, title=hostile, student={"name": hostile, "license": hostile}, teachers={hostile: hostile}))
+    found = metadata(card)
+    assert found["license"] == found["model-index"][0]["name"] == "x: [y] --- license: mit <script>"
+    body = card.split("---\n", 2)[2]
+    assert "<script>" not in body
+    assert "\n---\n" not in body
+
+
+def test_misses_and_unvalidated_coherence_are_told(run: RunSummary) -> None:
+    card = render_model_card(run)
+    assert "What it misses:" in card
+    assert "Integration Coherence (not validated)" in card

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import DataError
+from domainfusion.records import write_json, write_records
+from domainfusion.reports import RunSummary
+
+
+def write_run(run: RunSummary, directory: Path) -> None:
+    write_json(
+        directory / "run.json",
+        {"title": run.title, "student": run.student, "teachers": run.teachers, "settings": run.settings, "inputs": {"seed": 0}},
+    )
+    write_json(directory / "stages.json", [asdict(stage) for stage in run.stages])
+    write_json(directory / "generation.json", [asdict(count) for count in run.generation])
+    write_json(directory / "evaluation.json", run.evaluation)
+    write_records(directory / "records.jsonl", run.records)
+    (directory / "training").mkdir()
+    (directory / "training" / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in run.training_log))
+
+
+@pytest.fixture
+def directory(run: RunSummary, tmp_path: Path) -> Path:
+    write_run(run, tmp_path)
+    return tmp_path
+
+
+def test_what_a_run_wrote_is_read_back(run: RunSummary, directory: Path) -> None:
+    assert RunSummary.read(directory) == run
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("run.json", ("title", "student", "teachers", "settings")),
+        ("stages.json", ("stages", "peak_memory_bytes")),
+        ("generation.json", ("generation",)),
+        ("records.jsonl", ("records",)),
+        ("training/log.jsonl", ("training_log",)),
+        ("evaluation.json", ("evaluation",)),
+    ],
+)
+def test_a_missing_file_leaves_its_own_fields_empty_and_no_other(
+    run: RunSummary, directory: Path, file: str, fields: tuple[str, ...]
+) -> None:
+    (directory / file).unlink()
+    empty = RunSummary()
+    assert RunSummary.read(directory) == replace(run, **{name: getattr(empty, name) for name in fields})
+
+
+def test_a_directory_without_files_is_an_empty_run(tmp_path: Path) -> None:
+    assert RunSummary.read(tmp_path) == RunSummary()
+
+
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such run directory"):
+        RunSummary.read(tmp_path / "nowhere")
+
+
+DAMAGE = ("{", "[1, 2]", '"text"', '{"title": ["no text"]}', '[{"stage": 3}]')
+FILES = ("run.json", "stages.json", "generation.json", "records.jsonl", "training/log.jsonl", "evaluation.json")
+ANY_OBJECT_IS_A_LINE = ("training/log.jsonl", '{"title": ["no text"]}')
+
+
+@pytest.mark.parametrize(("file", "damage"), [pair for pair in itertools.product(FILES, DAMAGE) if pair != ANY_OBJECT_IS_A_LINE])
+def test_a_damaged_file_is_named(directory: Path, file: str, damage: str) -> None:
+    (directory / file).write_text(damage)
+    with pytest.raises(DataError, match=Path(file).name):
+        RunSummary.read(directory)
+
+
+def test_a_file_that_is_not_text_is_named(directory: Path) -> None:
+    (directory / "records.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"records\.jsonl"):
+        RunSummary.read(directory)
+
+
+def test_an_evaluation_of_a_later_version_is_refused(directory: Path, evaluation: EvaluationReport) -> None:
+    write_json(directory / "evaluation.json", replace(evaluation, schema=evaluation.schema + 1))
+    with pytest.raises(DataError, match="later version"):
+        RunSummary.read(directory)
+
+
+def test_an_evaluation_without_a_student_is_refused(directory: Path, evaluation: EvaluationReport) -> None:
+    write_json(directory / "evaluation.json", replace(evaluation, models=evaluation.models[1:]))
+    with pytest.raises(DataError, match="has no student"):
+        RunSummary.read(directory)
+
+
+def test_the_peak_of_the_run_is_the_highest_of_its_stages(directory: Path) -> None:
+    stages = [
+        {"stage": "a", "seconds": 1.0, "peak_memory_bytes": 30},
+        {"stage": "b", "seconds": 2.0},
+        {"stage": "c", "seconds": 1, "peak_memory_bytes": 20},
+    ]
+    write_json(directory / "stages.json", stages)
+    assert RunSummary.read(directory).peak_memory_bytes == 30
+
+
+def test_a_field_of_the_student_is_found_under_either_spelling() -> None:
+    assert RunSummary(student={"base model": "a/b"}).about_student("base_model") == "a/b"
+    assert RunSummary(student={"base_model": "a/b"}).about_student("base_model") == "a/b"
+    assert RunSummary().about_student("base_model") is None
+
+
+def test_reports_load_no_torch() -> None:
+    code = "import sys, domainfusion.reports; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
