@@ -483,8 +483,8 @@ def _load_tokenizer(files: Path, chat_template: str | None) -> PreTrainedTokeniz
     source, options = (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer can't be loaded: {error}", received=str(files)) from error
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
+        raise ModelError(f"The tokenizer can't be loaded: {error}", received=str(files), fix="copy the whole model again") from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template or CHATML_TEMPLATE
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

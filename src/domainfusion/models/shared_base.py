@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -210,7 +209,7 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
     try:
         with silent_transformers():
             model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
         raise ModelError(
             f"The model could not be loaded: {error}",
             received=key.path,
