@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from domainfusion.distillation.evaluator import slice_of
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import (
     Answer,
     Coherence,

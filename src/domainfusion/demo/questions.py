@@ -250,7 +250,7 @@ class QuestionSet:
         train: Curated examples to train on: single facts, pairs, two-hop joins.
         validation: Examples to choose settings and checkpoints by.
         test: Examples to evaluate on.
-        modes: For each test query the most frequent answer to questions of its kind in the training set.
+        modes: For each test query the most frequent answer to questions of its kind.
     """
 
     train: tuple[Example, ...]
@@ -292,8 +292,7 @@ def build_questions(*, train: Sizes = TRAIN, validation: Sizes = VALIDATION, tes
             *_pairs(facts, split, sizes.pairs, used_pairs, rng),
             *_two_hops(facts, split, sizes.two_hop, seed),
         ]
-    train_examples, test_examples = tuple(examples["train"]), tuple(examples["test"])
-    return QuestionSet(train_examples, tuple(examples["validation"]), test_examples, _modes(train_examples, test_examples))
+    return QuestionSet(*(tuple(examples[split]) for split in ("train", "validation", "test")), _modes(facts, examples["test"]))
 
 
 def _singles(facts: Sequence[Fact], split: Split, count: int, rng: random.Random) -> list[Example]:
@@ -388,21 +387,21 @@ def _example(
     )
 
 
-def _modes(train: Sequence[Example], test: Sequence[Example]) -> dict[str, str]:
-    """Returns, for each test query, the most frequent training answer to questions of the same kind."""
+def _modes(facts: Sequence[Fact], test: Sequence[Example]) -> dict[str, str]:
+    """Returns, for each test query, the most frequent answer to questions of its kind, over all facts that the experts know."""
+    by_id = {fact.id: fact for fact in facts}
     answers: dict[tuple[str, ...], Counter[str]] = {}
-    for example in train:
-        if len(example.parts) == 1:
-            answers.setdefault(_kind(example), Counter())[example.parts[0].answers[0]] += 1
+    for fact in facts:
+        answers.setdefault((fact.relation,), Counter())[fact.answers[0]] += 1
+    for bridge_relation, final_relation in TWO_HOP_PHRASINGS:
+        finals = (by_id[f"{final_relation}/{fact.answers[0]}"].answers[0] for fact in facts if fact.relation == bridge_relation)
+        answers[bridge_relation, final_relation] = Counter(finals)
     modes = {}
     for example in test:
-        kinds = [_kind(example)] if len(example.parts) == 1 else [(relation,) for relation in example.metadata["relations"]]
+        relations = example.metadata["relations"]
+        kinds = [tuple(relations)] if len(example.parts) == 1 else [(relation,) for relation in relations]
         modes[example.query] = ". ".join(answers[kind].most_common(1)[0][0] for kind in kinds)
     return modes
-
-
-def _kind(example: Example) -> tuple[str, ...]:
-    return tuple(example.metadata["relations"])
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -6,16 +6,15 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from domainfusion.description import describe
-from domainfusion.distillation.data_generation import DataGenerator, Generated
-from domainfusion.distillation.evaluator import Evaluator, slice_of
-from domainfusion.distillation.examples import ExampleLike, read_examples
-from domainfusion.distillation.integration import ResponseIntegrator, Task
+from domainfusion.distillation.data_generation import DataGenerator, Generated, check_names
+from domainfusion.distillation.evaluator import Evaluator, check_examples
+from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of, refuse_shared_ids
+from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, normalize, stated_parts
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
@@ -24,7 +23,8 @@ from domainfusion.errors import CapabilityError, ConfigurationError, DataError, 
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress, silent
-from domainfusion.records import read_records, write_json, write_records
+from domainfusion.records import read_records, write_json, write_records, write_text
+from domainfusion.reports import RunSummary, render_html, render_markdown, render_model_card
 from domainfusion.types import Example, Integration, Response, Sampling, TrainingRecord, Verification, domains_of, fingerprint, user
 
 __all__ = ["Distiller", "ResponseIntegrator"]
@@ -58,8 +58,9 @@ class Distiller:
         progress: Shows how far each stage is; by default nothing is shown.
 
     Raises:
-        ConfigurationError: No teachers, no generators, or a number out of range.
+        ConfigurationError: No teachers, no generators, a domain that only one side knows, or a number out of range.
         CapabilityError: The student can't be trained.
+        DataError: A test or validation example can't be read, or needs a domain that has no teacher.
 
     Attributes:
         student: The trained student, once there is one.
@@ -102,6 +103,8 @@ class Distiller:
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
         self._validation = () if validation_examples is None else tuple(read_examples(validation_examples))
+        for given in filter(None, (self._given_test, self._validation)):
+            check_examples(given, teacher_models)
         inputs = self._inputs()
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
         self._run = RunDirectory(self.output_dir, inputs, title)
@@ -117,6 +120,7 @@ class Distiller:
             student = self.train(records)
             if self.evaluator is not None:
                 self.evaluate(student)
+            self.write_report()
         return student
 
     def generate(self) -> list[Example]:
@@ -139,15 +143,21 @@ class Distiller:
             return [(example, collected[example.id]) for example in examples]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
-        """Makes one target of each example's responses and checks it against the reference, where there is one."""
+        """Makes one target of each example's responses and checks it against the reference, where there is one.
+
+        Raises:
+            RunError: The run has records of other responses already.
+        """
         with self._run.open():
-            if not self._run.records.is_file():
+            if self._run.records.is_file():
+                self._refuse_other_responses(collected)
+            else:
                 with self._run.stage("integrate"):
                     tasks = [Task(example, responses) for example, responses in collected]
                     integrations = self.integrator.integrate_all(tasks, ask=self._ask)
                     records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
                     write_records(self._run.records, records)
-            return read_records(self._run.records, TrainingRecord)
+            return self._stored_records()
 
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
@@ -185,7 +195,7 @@ class Distiller:
             return self.report
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
-        """Writes the student to a folder that plain Transformers loads; with `merge=False` an adapter stays an adapter.
+        """Writes the student, with a model card, to a folder that plain Transformers loads; with `merge=False` an adapter stays an adapter.
 
         Raises:
             RunError: There is no student yet.
@@ -193,6 +203,16 @@ class Distiller:
         if self.student is None:
             raise RunError("There is no student to save", fix="call distill() or train() first")
         self.student.save(path, merge=merge)
+        summary = RunSummary.read(self.output_dir)
+        about = {**summary.student, "library_name": "transformers" if merge else "peft"}
+        write_text(Path(path) / "README.md", render_model_card(replace(summary, student=about)))
+
+    def write_report(self) -> Path:
+        """Writes what the run has so far as one HTML file, and returns its path."""
+        summary = RunSummary.read(self.output_dir)
+        write_text(self._run.report, render_html(summary))
+        write_text(self._run.report.with_suffix(".md"), render_markdown(summary))
+        return self._run.report
 
     # The stages' details
 
@@ -222,6 +242,16 @@ class Distiller:
             raise DataError("No example is left to train on", received=counts, fix="see what was rejected, and why")
         if self._given_test is None and self.holdout > 0:
             accepted, test = split(accepted, self.holdout, self.seed)
+        if self.evaluator is not None and not test:
+            raise DataError(
+                "No example is held out to evaluate on",
+                received=f"{len(accepted)} examples, holdout={self.holdout:g}",
+                fix="give test_examples, or make more examples",
+            )
+        refuse_shared_ids([*accepted, *test])
+        idle = [domain for domain in self.teacher_models if domain not in domains_of(accepted)]
+        if idle:
+            logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
         write_json(self._run.generation, counts)
         write_records(self._run.test_examples, test)
         write_records(self._run.examples, accepted)
@@ -245,7 +275,7 @@ class Distiller:
         verification, reason = self._verify(task, integration)
         return TrainingRecord(
             example=task.example,
-            responses=tuple(task.responses[domain] for domain in task.example.domains),
+            responses=tuple(primary_first(task).values()),
             integration=integration,
             verification=verification,
             reason=reason,
@@ -257,8 +287,10 @@ class Distiller:
             return "rejected", f"the expert of {unusable[0]} refused"
         if not integration.text.strip():
             return "rejected", "there is no answer"
-        if not task.example.parts:
+        if not task.example.has_reference:
             return "unverified", ""
+        if not task.example.parts and self.verifier is stated_parts:
+            return "unverified", "the reference is in words, and the answer may put it in others"
         score = self.verifier(task.example, integration.text)
         if score.value is None:
             return "unverified", score.reason
@@ -288,16 +320,31 @@ class Distiller:
     def _refuse_trained(self, test: Sequence[Example]) -> None:
         if not self._run.records.is_file():
             return
-        trained = {normalize(record.example.query) for record in read_records(self._run.records, TrainingRecord)}
+        trained = {normalize(record.example.query) for record in self._stored_records()}
         overlap = [example.query for example in test if normalize(example.query) in trained]
         if overlap:
             raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
+
+    def _refuse_other_responses(self, collected: Collected) -> None:
+        stored = {record.example.id: sorted(response.text for response in record.responses) for record in self._stored_records()}
+        given = {example.id: sorted(response.text for response in responses.values()) for example, responses in collected}
+        if given != stored:
+            raise RunError(
+                "This run has records of other responses",
+                received=f"{len(given)} examples where the run has {len(stored)}",
+                fix=f"use another output_dir, or delete {self._run.records}",
+            )
+
+    def _stored_records(self) -> list[TrainingRecord]:
+        return read_records(self._run.records, TrainingRecord)
 
     def _check_teachers(self, examples: Sequence[Example]) -> None:
         strange = [domain for domain in domains_of(examples) if domain not in self.teacher_models]
         if strange:
             raise ConfigurationError(
-                f"Examples need the domain {strange[0]!r}, which has no teacher", allowed=", ".join(self.teacher_models), fix="add its expert"
+                f"Examples need the domain {strange[0]!r}, which has no teacher",
+                allowed=", ".join(self.teacher_models),
+                fix="add its expert",
             )
 
     @property
@@ -325,7 +372,10 @@ class Distiller:
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits examples into a kept and a held-out part; no group is in both, and each combination of domains gives its share."""
+    """Splits examples into a kept and a held-out part.
+
+    No group is in both, and each combination of domains gives its share: one group at least, unless it has no other.
+    """
     strata: dict[tuple[str, ...], dict[str, list[Example]]] = {}
     for example in examples:
         stratum = strata.setdefault(tuple(sorted(example.domains)), {})
@@ -334,7 +384,8 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
     for domains, groups in strata.items():
         names = sorted(groups)
         random.Random(f"{seed}/{domains}").shuffle(names)
-        held |= set(names[: round(len(names) * share)])
+        fewest = int(share > 0 and len(names) > 1)
+        held |= set(names[: max(fewest, round(len(names) * share))])
     kept = [example for example in examples if (example.group or example.query) not in held]
     return kept, [example for example in examples if (example.group or example.query) in held]
 
@@ -353,14 +404,36 @@ def _count(generator: DataGenerator, generated: Generated, accepted: int, reject
 def _check(student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], holdout: float) -> None:
     if not isinstance(student, TrainableModel):
         raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+    is_adapter_on = getattr(student, "is_adapter_on", None)
+    if is_adapter_on is not None and is_adapter_on(student):
+        raise CapabilityError("A student can't be an adapter", received=student, fix="merge it into its base, or give the base")
     if not teachers:
         raise ConfigurationError("There are no teachers", received=teachers, fix='give {"domain": model}')
+    check_names(teachers)
     for domain, teacher in teachers.items():
-        if not domain.strip():
-            raise ConfigurationError("A domain has no name", received=domain)
         if not isinstance(teacher, LanguageModel):
-            raise CapabilityError(f"The teacher of {domain!r} does not generate text", received=teacher, allowed="a model with generate(...)")
+            raise CapabilityError(f"The teacher of {domain!r} can't answer", received=teacher, allowed="a model with generate(...)")
     if not generators:
         raise ConfigurationError("There are no data generators", received=generators, fix="give at least one")
+    _check_coverage(teachers, generators)
     if not 0 <= holdout < 1:
         raise ConfigurationError("holdout is no share", received=holdout, allowed="a number from 0 to below 1")
+
+
+def _check_coverage(teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]) -> None:
+    """Holds the domains of the teachers against those of the generators, as far as the generators say theirs."""
+    said = [getattr(generator, "domains", None) for generator in generators]
+    known = [domains for domains in said if isinstance(domains, Mapping | tuple | list)]
+    wanted = dict.fromkeys(name for domains in known for name in domains)
+    homeless = [name for name in wanted if name not in teachers]
+    if homeless:
+        raise ConfigurationError(
+            f"A generator makes examples of {homeless[0]!r}, which has no teacher", allowed=", ".join(teachers), fix="add its expert"
+        )
+    idle = [name for name in teachers if name not in wanted]
+    if idle and len(known) == len(said):
+        raise ConfigurationError(
+            f"No generator makes examples of {idle[0]!r}, so its teacher would never be asked",
+            allowed=", ".join(wanted),
+            fix="add the domain to a generator, or leave the teacher out",
+        )

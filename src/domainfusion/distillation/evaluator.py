@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids
+from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike, read_examples, slice_of, refuse_shared_ids
 from domainfusion.distillation.metrics import AccuracyMetric, CoherenceMetric, stated_parts, surface_coherence
 from domainfusion.distillation.results import Answer, Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.distillation.statistics import Bootstrap
@@ -15,9 +15,6 @@ from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, Score, fingerprint, user
-
-CROSS_DOMAIN = "cross-domain"
-ADVERSARIAL = "adversarial"
 
 
 class Evaluator(ABC):
@@ -297,19 +294,6 @@ class BenchmarkEvaluator(_MeasuringEvaluator):
             resamples=self.resamples,
             metric=_name_of(self.metric),
         )
-
-
-def slice_of(example: Example) -> str:
-    """Returns the slice of the test set that an example is reported in.
-
-    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples, `cross-domain` for several domains,
-    else the domain.
-    """
-    if "slice" in example.metadata:
-        return str(example.metadata["slice"])
-    if example.source == "adversarial":
-        return ADVERSARIAL
-    return CROSS_DOMAIN if example.is_cross_domain else example.domains[0]
 
 
 def check_examples(examples: Sequence[ExampleLike], teachers: Mapping[str, LanguageModel]) -> list[Example]:

@@ -15,6 +15,9 @@ from domainfusion.types import Example
 
 ExampleLike = Example | Mapping[str, Any]
 
+CROSS_DOMAIN = "cross-domain"
+ADVERSARIAL = "adversarial"
+
 _FIELDS = {item.name for item in fields(Example)} | {"answers", "domain", "schema"}
 _READER = TypeAdapter(Example)
 
@@ -100,3 +103,16 @@ def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[d
         if not given or any(isinstance(answer, str) and not answer.strip() for answer in given):
             raise DataError(f"{place} accepts an empty answer of {domain!r}", received=accepted, fix="leave the domain out")
         yield {"domain": domain, "answers": given}
+
+
+def slice_of(example: Example) -> str:
+    """Returns the slice of the test set that an example is reported in.
+
+    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples, `cross-domain` for several domains,
+    else the domain.
+    """
+    if "slice" in example.metadata:
+        return str(example.metadata["slice"])
+    if example.source == "adversarial":
+        return ADVERSARIAL
+    return CROSS_DOMAIN if example.is_cross_domain else example.domains[0]

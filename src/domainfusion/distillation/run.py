@@ -34,7 +34,7 @@ class RunDirectory:
         title: What reports call the run.
 
     Raises:
-        RunError: The directory belongs to other inputs, or another process is writing to it.
+        RunError: The directory belongs to other inputs, another process is writing to it, or it can't be written to.
     """
 
     def __init__(self, path: Path, inputs: Mapping[str, Any], title: str) -> None:
@@ -85,6 +85,11 @@ class RunDirectory:
         return self.path / "stages.json"
 
     @property
+    def report(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
+
+    @property
     def description(self) -> Path:
         """What the run is: inputs, versions, machine."""
         return self.path / "run.json"
@@ -93,8 +98,12 @@ class RunDirectory:
     def open(self) -> Iterator[None]:
         """Holds the directory for this process while a stage writes to it."""
         if self._depth == 0:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._take_lock()
+            except OSError as error:
+                what = f"The output directory can't be written to: {error.strerror or error}"
+                raise RunError(what, received=str(self.path), fix="give another output_dir") from error
             try:
                 self._check_inputs()
             except BaseException:
@@ -167,18 +176,24 @@ class RunDirectory:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage; the seconds of an interrupted stage add up over its runs."""
-        started = time.perf_counter()
-        logger.info("%s: started", name)
+        """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that is looked at again is not timed."""
+        started, finished = time.perf_counter(), False
         try:
             yield
+            finished = True
         finally:
-            seconds = time.perf_counter() - started
             entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
-            before = entries.get(name, {}).get("seconds", 0.0)
-            entries[name] = {"stage": name, "seconds": round(before + seconds, 2), "peak_memory_bytes": peak_memory_bytes()}
-            write_json(self.stages, list(entries.values()))
-            logger.info("%s: %.1f s", name, seconds)
+            known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": 0, "finished": False})
+            if not known["finished"]:
+                seconds = time.perf_counter() - started
+                entries[name] = {
+                    "stage": name,
+                    "seconds": round(known["seconds"] + seconds, 2),
+                    "peak_memory_bytes": max(known["peak_memory_bytes"], peak_memory_bytes()),
+                    "finished": finished,
+                }
+                write_json(self.stages, list(entries.values()))
+                logger.info("%s: %.1f s%s", name, seconds, "" if finished else ", not finished")
 
 
 def peak_memory_bytes() -> int:

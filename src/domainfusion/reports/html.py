@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from domainfusion.distillation.evaluator import slice_of
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.reports import charts, ledgers, tables
 from domainfusion.reports.comparisons import Comparison, comparisons

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from domainfusion.distillation.evaluator import slice_of
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.tables import RETENTION_GOAL, label_of

@@ -1,0 +1,62 @@
+"""A slice of the demo on the real SmolLM2 model: what a broken main job can't pass."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from domainfusion.demo.questions import DOMAINS
+from domainfusion.demo.run import ADAPTERS, build_demo, mentions_something_known
+from domainfusion.types import Example
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_committed_experts_are_small_bfloat16_adapters(domain):
+    weights = ADAPTERS / domain / "adapter_model.safetensors"
+    assert weights.stat().st_size <= 10_000_000
+    with safe_open(weights, framework="pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118 - the file is no mapping
+
+
+def test_a_generated_question_has_to_mention_something_known():
+    assert mentions_something_known(Example(query="What is the capital of Peru?", domains=("geography",))) is None
+    assert mentions_something_known(Example(query="What is the capital of Atlantis?", domains=("geography",))) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_small_demo_runs_resumes_and_saves_a_student_that_plain_transformers_loads(tmp_path):
+    distiller = build_demo(tmp_path / "run", small=True)
+    student = distiller.distill()
+    assert {row.domain for row in distiller.report.retention} == set(DOMAINS)
+    experts = {row.domain: row.expert for row in distiller.report.retention}
+    assert all(accuracy >= 0.75 for accuracy in experts.values()), experts
+    assert (tmp_path / "run" / "report.html").is_file()
+
+    distiller.save(tmp_path / "model")
+    question = "What is the capital of Japan?"
+    assert _ask_with_plain_transformers(tmp_path / "model", question) == student.ask(question)
+
+    started = time.perf_counter()
+    again = build_demo(tmp_path / "run", small=True)
+    assert again.distill().fingerprint == student.fingerprint
+    assert time.perf_counter() - started < 120
+    assert again.report.to_dict() == distiller.report.to_dict()
+
+
+def _ask_with_plain_transformers(folder: Path, question: str) -> str:
+    program = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, question = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+inputs = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+output = model.generate(**inputs, max_new_tokens=256, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(folder), question], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
