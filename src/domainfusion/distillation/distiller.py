@@ -6,14 +6,14 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, Generated, check_names
 from domainfusion.distillation.evaluator import Evaluator, check_examples
-from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of, refuse_shared_ids
+from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, normalize, stated_parts
 from domainfusion.distillation.results import EvaluationReport

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike, read_examples, slice_of, refuse_shared_ids
+from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike, read_examples, refuse_shared_ids, slice_of
 from domainfusion.distillation.metrics import AccuracyMetric, CoherenceMetric, stated_parts, surface_coherence
 from domainfusion.distillation.results import Answer, Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.distillation.statistics import Bootstrap
