@@ -12,7 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# A busy machine is slow, not wrong; and a run that fails fails again.
+hypothesis.settings.register_profile("domainfusion", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("domainfusion")
 
 CORPUS = [
     "What is the capital of France? The capital of France is Paris.",
@@ -67,7 +72,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real Llama of some 130,000 weights with its tokenizer and ChatML template."""
-    return make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+    return write_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes another tiny Llama: `make_llama(name, seed)`; keyword arguments change its LlamaConfig."""
+
+    def make(name: str, seed: int = 0, **settings: Any) -> Path:
+        return write_llama(tmp_path_factory.mktemp("models") / name, seed=seed, **settings)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +97,13 @@ def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     def make(name: str, seed: int = 0, **options: Any) -> Path:
         key = repr((name, seed, sorted(options.items())))
         if key not in made:
-            made[key] = make_lora_adapter(tiny_llama, root / str(len(made)) / name, seed, options)
+            made[key] = write_adapter(tiny_llama, root / str(len(made)) / name, seed, options)
         return made[key]
 
     return make
 
 
-def make_tiny_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+def write_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     """Writes a tiny Llama to `folder`; `settings` change its LlamaConfig."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -116,7 +131,7 @@ def make_tiny_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     return folder
 
 
-def make_lora_adapter(base: Path, folder: Path, seed: int, options: dict[str, Any]) -> Path:
+def write_adapter(base: Path, folder: Path, seed: int, options: dict[str, Any]) -> Path:
     """Writes a LoRA adapter on `base` whose weights are random and none of them zero."""
     import torch
     from peft import LoraConfig, get_peft_model

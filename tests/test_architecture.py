@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -267,3 +268,20 @@ def test_the_rule_of_cycles_can_fail(tmp_path: Path) -> None:
 )
 def test_the_rule_of_late_imports_can_fail(tmp_path: Path, name: str, content: str, allowed: bool) -> None:
     assert (late_imports(_package(tmp_path, **{f"domainfusion/{name}": content})) == []) == allowed
+
+
+# Tests stay at home
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("huggingface.co", 443), ("2001:db8::1", 80)])
+def test_no_test_can_leave_this_machine(address: tuple[str, int]) -> None:
+    with pytest.raises(RuntimeError, match="loopback"):
+        socket.create_connection(address, timeout=1)
+    with socket.socket() as plain, pytest.raises(RuntimeError, match="loopback"):
+        plain.connect(address)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_on_loopback_can_be_reached(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection((host, server.getsockname()[1]), timeout=5) as client:
+        assert client.getpeername()[0] == "127.0.0.1"

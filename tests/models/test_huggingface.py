@@ -736,10 +736,8 @@ def test_a_saved_model_brings_its_tokenizer_template_and_end_tokens(tiny_llama: 
         assert settings.pad_token_id == tokenizer.pad_token_id
 
 
-def test_tied_weights_are_saved_tied(tmp_path: Path) -> None:
-    from conftest import make_tiny_llama
-
-    folder = make_tiny_llama(tmp_path / "tied", tie_word_embeddings=True)
+def test_tied_weights_are_saved_tied(make_llama: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_llama("tied", tie_word_embeddings=True)
     student = load(folder).trainable_copy(Adaptation(rank=2))
     perturb(student)
     student.save(tmp_path / "saved")
