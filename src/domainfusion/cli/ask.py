@@ -1,0 +1,49 @@
+"""`domainfusion ask`: one question to one model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("ask", parents=[shared], help="ask a model a question", description="Ask a model a question.")
+    parser.add_argument("model", metavar="MODEL", help="a run (its student answers), a folder, an adapter, a .gguf file or a hub id")
+    parser.add_argument("question", help="the question, in quotes")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="tokens after which it is cut (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Prints the answer."""
+    from domainfusion.errors import ConfigurationError
+    from domainfusion.types import Sampling, user
+
+    sampling = Sampling(max_new_tokens=arguments.max_new_tokens)
+    if not arguments.question.strip():
+        raise ConfigurationError("The question is empty", received=arguments.question, fix="write it in quotes")
+    path = _student_of(arguments.model)
+    from domainfusion.models import HuggingFaceModel
+
+    answer = HuggingFaceModel(path).generate([user(arguments.question)], sampling)[0]
+    terminal.print(answer.text)
+    if answer.finish_reason == "length":
+        terminal.say(f"The answer was cut after {sampling.max_new_tokens} tokens; --max-new-tokens allows more.")
+
+
+def _student_of(model: str) -> str:
+    """Returns the student's folder where `model` is a run, else `model` itself."""
+    from domainfusion.cli.outcome import MODEL
+    from domainfusion.errors import RunError
+
+    directory = Path(model)
+    if not (directory / "run.json").is_file():
+        return model
+    if not (directory / MODEL / "config.json").is_file():
+        raise RunError("This run has no student yet", received=model, fix=f"see `domainfusion status {model}`, and run its command again")
+    return str(directory / MODEL)

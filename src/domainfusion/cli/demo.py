@@ -1,0 +1,36 @@
+"""`domainfusion demo`: three real experts become one student, on defaults that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+
+_DESCRIPTION = """Distil three experts (airports, chemical elements, countries) on SmolLM2-135M into one student, and measure it.
+No GPU and no network is needed; two processor cores take about ten minutes. A demo that was stopped goes on where it was."""
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("demo", parents=[shared], help="run the main job on three real experts", description=_DESCRIPTION)
+    parser.add_argument("--output-dir", type=Path, help="where the run is kept (default: runs/demo, or runs/demo-small)")
+    parser.add_argument("--small", action="store_true", help="a slice of the work, to see that everything runs; its figures mean nothing")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Runs the demo, saves its student and writes its reports."""
+    from domainfusion.cli.origin import remember_demo
+    from domainfusion.cli.outcome import publish, save_student
+    from domainfusion.cli.stages import run_stages
+    from domainfusion.demo.run import build_demo
+
+    directory = arguments.output_dir or Path("runs") / ("demo-small" if arguments.small else "demo")
+    terminal.log_to(directory)
+    distiller = build_demo(directory, progress=terminal.progress, small=arguments.small)
+    run_stages(distiller, "evaluate", on_start=lambda: remember_demo(directory, small=arguments.small))
+    save_student(distiller)
+    publish(directory, terminal)

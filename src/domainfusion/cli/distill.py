@@ -1,0 +1,53 @@
+"""`domainfusion distill`: what a recipe says, done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainfusion.cli.stages import STAGES
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+
+_DESCRIPTION = """Distil the experts of a recipe into its student. The run is kept in a directory, which is printed; where it was
+stopped, the same command goes on. `domainfusion init` writes a recipe to start from."""
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("distill", parents=[shared], help="distil the experts of a recipe", description=_DESCRIPTION)
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
+    parser.add_argument("--dry-run", action="store_true", help="print calls, tokens, cost and memory, and load no model")
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run (default: %(default)s)")
+    parser.add_argument("--output-dir", type=Path, help="where the run is kept, in place of what the recipe says")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Runs the recipe, or tells what it would take."""
+    from domainfusion.recipe import build_distiller, read_recipe
+
+    recipe = read_recipe(arguments.recipe)
+    if arguments.dry_run:
+        from domainfusion.cli.plan import plan_of, render_plan
+
+        terminal.print(render_plan(plan_of(recipe)))
+        return
+    from domainfusion.cli.origin import remember_recipe
+    from domainfusion.cli.outcome import publish, save_student
+    from domainfusion.cli.stages import run_stages
+    from domainfusion.cli.status import render_status, status_of
+
+    distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
+    directory = distiller.output_dir
+    terminal.log_to(directory)
+    if arguments.output_dir is None:
+        terminal.say(f"The run is kept in {directory}")
+    run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
+    if distiller.student is None:
+        terminal.print(render_status(status_of(directory)))
+        return
+    save_student(distiller)
+    publish(directory, terminal)

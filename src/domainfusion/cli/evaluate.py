@@ -1,0 +1,95 @@
+"""`domainfusion evaluate`: the student of a run, measured again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+    from domainfusion.distillation import Distiller
+    from domainfusion.models import HuggingFaceModel
+    from domainfusion.types import Example
+
+_DESCRIPTION = """Evaluate the student of a run again, as it was saved, beside its base and its experts: on the run's own test set, or
+on another file of examples. None of these may have been trained on."""
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("evaluate", parents=[shared], help="evaluate the student of a run again", description=_DESCRIPTION)
+    parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="a file of examples, in place of the run's test set")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Evaluates and prints the tables."""
+    from domainfusion.cli.origin import check_run, rebuild
+    from domainfusion.cli.outcome import publish
+    from domainfusion.distillation.examples import read_examples
+
+    directory = check_run(arguments.directory)
+    examples = list(read_examples(arguments.against)) if arguments.against else None
+    student = _student_of(directory)
+    terminal.log_to(directory)
+    distiller = rebuild(directory, progress=terminal.progress)
+    if distiller.evaluator is None:
+        from domainfusion.errors import RunError
+
+        raise RunError("The recipe of this run has no evaluation", received=str(directory), fix="remove `evaluation: off` from it")
+    if examples is None:
+        distiller.evaluate(student)
+        publish(directory, terminal)
+    else:
+        _evaluate_against(distiller, student, examples, arguments.against, terminal)
+
+
+def _student_of(directory: Path) -> HuggingFaceModel:
+    """Returns the student as it was saved, with the settings that the recipe gives it."""
+    from domainfusion.cli.origin import recipe_of
+    from domainfusion.cli.outcome import MODEL
+    from domainfusion.errors import RunError
+    from domainfusion.models import HuggingFaceModel
+
+    folder = directory / MODEL
+    if not (folder / "config.json").is_file():
+        raise RunError("This run has no student yet", received=str(directory), fix=f"see `domainfusion status {directory}`")
+    recipe = recipe_of(directory)
+    wanted = {"system_prompt", "chat_template", "dtype", "device", "batch_size"}
+    settings = recipe.student.model_dump(include=wanted) if recipe else {}
+    return HuggingFaceModel(folder, name="student", **settings)
+
+
+def _evaluate_against(
+    distiller: Distiller, student: HuggingFaceModel, examples: list[Example], file: Path, terminal: Terminal
+) -> None:
+    """Evaluates on examples that are not the run's own; what was found is kept beside the run's own evaluation."""
+    from domainfusion.models import ResponseStore
+    from domainfusion.records import write_json
+    from domainfusion.reports import RunSummary, render_terminal
+
+    directory = distiller.output_dir
+    _refuse_trained(directory, examples)
+    assert distiller.evaluator is not None
+    with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
+        report = distiller.evaluator.evaluate(
+            student, distiller.teacher_models, examples, baselines={"base": distiller.student_model}, ask=store.ask
+        )
+    kept = directory / f"evaluation-{file.stem}.json"
+    write_json(kept, report)
+    terminal.print(render_terminal(RunSummary(title=f"{RunSummary.read(directory).heading}, on {file}", evaluation=report)))
+    terminal.print(f"\nKept in {kept}")
+
+
+def _refuse_trained(directory: Path, examples: list[Example]) -> None:
+    from domainfusion.distillation.metrics import normalize
+    from domainfusion.errors import DataError
+    from domainfusion.records import read_records
+    from domainfusion.types import TrainingRecord
+
+    trained = {normalize(record.example.query) for record in read_records(directory / "records.jsonl", TrainingRecord)}
+    overlap = [example.query for example in examples if normalize(example.query) in trained]
+    if overlap:
+        raise DataError(f"{len(overlap)} of these queries were trained on", received=overlap[0], fix="evaluate on others")

@@ -1,0 +1,120 @@
+"""The command `domainfusion`: its verbs, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from domainfusion import __version__
+from domainfusion.cli import ask, demo, distill, evaluate, init, report, status
+from domainfusion.cli.interruption import Stop, stopping_on_signals
+from domainfusion.errors import DomainFusionError
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+
+VERBS = (demo, init, distill, status, evaluate, ask, report)
+
+FAILED = 1
+MISUSED = 2
+"""What argparse exits with."""
+
+_EPILOG = """exit codes:
+  0    done
+  1    an error, told in one message; --verbose adds the traceback
+  2    the command was written wrongly
+  130  stopped by Ctrl-C (SIGINT)
+  143  stopped by SIGTERM
+Whatever stopped a run, what it had finished is kept: the same command goes on from there."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="domainfusion",
+        description="Distil several domain experts into one model, and measure what was retained.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"domainfusion {__version__}")
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    volume = shared.add_mutually_exclusive_group()
+    volume.add_argument("--quiet", action="store_true", help="show results and errors alone")
+    volume.add_argument("--verbose", action="store_true", help="show all that is logged, and the traceback of an error")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_to(verbs, shared)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: The words after `domainfusion`; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 an error, 130 stopped by SIGINT, 143 by SIGTERM.
+
+    Raises:
+        SystemExit: With 2, the command was written wrongly; with 0, help or version was asked for.
+    """
+    arguments = build_parser().parse_args(argv)
+    from domainfusion.cli.terminal import Terminal
+
+    with Terminal(quiet=arguments.quiet, verbose=arguments.verbose) as terminal:
+        try:
+            with stopping_on_signals():
+                arguments.run(arguments, terminal)
+                sys.stdout.flush()
+        except BaseException as error:
+            return _failed(error, terminal)
+    return 0
+
+
+def _failed(error: BaseException, terminal: Terminal) -> int:
+    """The boundary at which whatever escaped becomes one message; returns the exit code."""
+    if isinstance(error, Stop):
+        terminal.fail("Stopped. What was finished is kept; run the same command to go on.")
+        return 128 + error.signal_number
+    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+        _discard_output()
+    if isinstance(error, BrokenPipeError):
+        return FAILED  # who read the output has left, as `head` does: nothing that anybody wants to be told
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, DomainFusionError):
+        message = str(error)
+    elif any(map(_is_full_disk, _chain(error))):
+        message = "The disk is full. What was finished is kept; free some space and run the same command to go on."
+    else:
+        message = f"Unexpected {type(error).__name__}: {error}"
+    terminal.fail(f"Error: {message}", details="".join(traceback.format_exception(error)))
+    return FAILED
+
+
+def _discard_output() -> None:
+    """Sends what stdout could not take to nowhere: Python would try to write it once more at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # Writers in other languages, such as that of safetensors, tell it in words alone.
+    return "No space left on device" in str(error)

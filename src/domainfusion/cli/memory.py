@@ -1,0 +1,113 @@
+"""The memory that a recipe takes: every base once, the adapters on it, and what training adds."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from domainfusion.recipe.checks import models_of
+from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection, base_of, is_adapter, is_hub_id
+
+LORA_FROM_PARAMETERS = 100_000_000
+"""The size from which on the trainer's `adaptation: auto` is LoRA."""
+
+BYTES_TO_TRAIN = 16
+"""Weight, gradient and the two moments of Adam, four bytes each, for every parameter that is trained."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of one thing, in bytes: it depends on the data type that the device computes in.
+
+    Attributes:
+        what: What needs it.
+        low: With the smallest data type it may get.
+        high: With the largest; None where the size is not known.
+    """
+
+    what: str
+    low: int
+    high: int | None
+
+
+def memory_of(recipe: Recipe) -> tuple[Memory, ...]:
+    """Estimates the memory that a recipe takes, from the sizes that the files of its models declare."""
+    return (*_weights(recipe), _training(recipe))
+
+
+def _weights(recipe: Recipe) -> Iterator[Memory]:
+    sections: list[StudentSection] = [recipe.student, *(model for _, model in models_of(recipe))]
+    bases: dict[tuple[str, str, str], StudentSection] = {}
+    for section in sections:
+        bases.setdefault((_base_path(section), section.dtype, section.device), section)
+    for (path, dtype, _), section in bases.items():
+        parameters = _parameters(path)
+        yield Memory(f"weights of {Path(path).name}", *_bytes(parameters, dtype))
+        if any(is_adapter(other.path) and _base_path(other) == path and other.dtype == section.dtype for other in sections):
+            yield Memory(f"copy of {Path(path).name} beside a merged adapter", *_bytes(parameters, dtype))
+    for adapter in sorted({section.path for section in sections if is_adapter(section.path)}):
+        yield Memory(f"adapter {Path(adapter).name}", *_bytes(_parameters(adapter), "float32"))
+
+
+def _training(recipe: Recipe) -> Memory:
+    shapes = _shapes(recipe.student.path)
+    if shapes is None:
+        return Memory("training", 0, None)
+    trainer, parameters = recipe.trainer, sum(map(math.prod, shapes.values()))
+    if trainer.adaptation == "full" or (trainer.adaptation == "auto" and parameters < LORA_FROM_PARAMETERS):
+        return Memory("training of all weights", *[parameters * BYTES_TO_TRAIN] * 2)
+    adapters = [teacher.path for teacher in recipe.teachers.values()]
+    if trainer.initialization != "base" and all(map(is_adapter, adapters)):
+        trained = sum(_parameters(path) or 0 for path in adapters)
+        return Memory("training of the experts' merged adapter", *[trained * BYTES_TO_TRAIN] * 2)
+    linear = [shape for name, shape in shapes.items() if len(shape) == 2 and not any(word in name for word in ("embed", "lm_head"))]
+    trained = sum(trainer.lora_rank * sum(shape) for shape in linear)
+    return Memory(f"training of an adapter of rank {trainer.lora_rank}", *[trained * BYTES_TO_TRAIN] * 2)
+
+
+def _base_path(section: StudentSection) -> str:
+    if not is_adapter(section.path):
+        return section.path
+    return (section.base_model if isinstance(section, ModelSection) else None) or base_of(section.path)
+
+
+def _bytes(parameters: int | None, dtype: str) -> tuple[int, int | None]:
+    if parameters is None:
+        return 0, None
+    low, high = {"auto": (2, 4), "float32": (4, 4)}.get(dtype, (2, 2))
+    return parameters * low, parameters * high
+
+
+def _parameters(path: str) -> int | None:
+    """Returns the number of weights in a folder or GGUF file; None where it is not on this machine."""
+    shapes = _shapes(path)
+    return None if shapes is None else sum(map(math.prod, shapes.values()))
+
+
+def _shapes(path: str) -> dict[str, tuple[int, ...]] | None:
+    """Returns the shape of each weight, from the headers of the files alone."""
+    place = Path(path)
+    if place.suffix == ".gguf" and place.is_file():
+        from gguf import GGUFReader
+
+        return {tensor.name: tuple(int(length) for length in tensor.shape) for tensor in GGUFReader(place).tensors}
+    if not place.is_dir() and is_hub_id(path):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(path, "config.json")
+        place = Path(found).parent if isinstance(found, str) else place
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    shapes = {name: tuple(entry["shape"]) for file in files for name, entry in _header(file).items() if name != "__metadata__"}
+    return shapes or None
+
+
+def _header(file: Path) -> dict[str, dict[str, list[int]]]:
+    """Reads what a safetensors file says of its weights: a length of eight bytes, then as much JSON."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        found: dict[str, dict[str, list[int]]] = json.loads(stream.read(length))
+        return found

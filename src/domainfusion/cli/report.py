@@ -1,0 +1,27 @@
+"""`domainfusion report`: the tables of a run, and its reports written anew."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+
+_DESCRIPTION = "Print the tables of a run, finished or not, and write its report.html, report.md and model card anew."
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("report", parents=[shared], help="print the tables of a run and write its reports", description=_DESCRIPTION)
+    parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Prints and writes the reports."""
+    from domainfusion.cli.origin import check_run
+    from domainfusion.cli.outcome import publish
+
+    publish(check_run(arguments.directory), terminal)

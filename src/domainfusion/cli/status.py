@@ -1,0 +1,202 @@
+"""`domainfusion status`: how far a run is, without touching it."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from domainfusion.cli.terminal import Terminal
+    from domainfusion.types import Example
+
+_DESCRIPTION = "Tell which stages of a run are done, what they made, what they took, and whether a process is writing to it."
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is.
+
+    Attributes:
+        name: Its name.
+        state: `done`, `begun` or `to do`.
+        seconds: Wall-clock time it took so far; None where it has not begun.
+        made: What it made, in words.
+    """
+
+    name: str
+    state: str
+    seconds: float | None
+    made: str = ""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        directory: Where it is kept.
+        title: What reports call it.
+        stages: Its stages in order.
+        writer: The id of the process that is writing to it; None if there is none, empty if it is not known.
+    """
+
+    directory: Path
+    title: str
+    stages: tuple[StageStatus, ...]
+    writer: str | None
+
+
+def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Adds the verb to the parser."""
+    parser = verbs.add_parser("status", parents=[shared], help="tell how far a run is", description=_DESCRIPTION)
+    parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Prints how far the run is."""
+    from domainfusion.cli.origin import check_run
+
+    terminal.print(render_status(status_of(check_run(arguments.directory))))
+
+
+def status_of(directory: Path) -> RunStatus:
+    """Reads how far a run is from the files in its directory."""
+    from domainfusion.records import read_json
+
+    description = read_json(directory / "run.json")
+    found = {
+        "generate": _generated(directory),
+        "collect": _collected(directory, description.get("inputs", {})),
+        "integrate": _integrated(directory),
+        "train": _trained(directory, description),
+        "evaluate": ((directory / "evaluation.json").is_file(), ""),
+    }
+    stages_file = directory / "stages.json"
+    timed = {entry["stage"]: entry for entry in read_json(stages_file)} if stages_file.is_file() else {}
+    stages = []
+    for name, (done, made) in found.items():
+        entry = timed.get(name, {})
+        # A process that was killed could not note its last stage as finished, but the stage's file is there.
+        state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
+        stages.append(StageStatus(name, state, entry.get("seconds"), made))
+    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _writer(directory / "lock"))
+
+
+def render_status(status: RunStatus) -> str:
+    """Returns the status as plain lines."""
+    from domainfusion.reports.figures import duration
+
+    lines = [f"{status.directory}: {status.title}"]
+    for stage in status.stages:
+        took = "" if stage.seconds is None else duration(stage.seconds)
+        lines.append(f"  {stage.name:<10} {stage.state:<6} {took:>12}   {stage.made}".rstrip())
+    total = sum(stage.seconds or 0 for stage in status.stages)
+    lines.append(f"  {'':<10} {'':<6} {duration(total):>12}   in all")
+    if status.writer is None:
+        lines.append("No process is writing to it.")
+    else:
+        lines.append(f"Process {status.writer or '(unknown)'} is writing to it.")
+    return "\n".join(lines)
+
+
+def _generated(directory: Path) -> tuple[bool, str]:
+    if not (directory / "examples.jsonl").is_file():
+        return False, ""
+    train, test = (_count_lines(directory / name) for name in ("examples.jsonl", "test_examples.jsonl"))
+    return True, f"{train:,} examples to train on, {test:,} to test on"
+
+
+def _count_lines(file: Path) -> int:
+    from domainfusion.records import read_lines
+
+    return sum(1 for _ in read_lines(file)) if file.is_file() else 0
+
+
+def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
+    """Counts the answers that are stored among those that the examples need."""
+    from domainfusion.models.store import ResponseStore
+    from domainfusion.records import read_records
+    from domainfusion.types import Example, Sampling, user
+
+    if not (directory / "examples.jsonl").is_file() or not (directory / "responses.sqlite").is_file():
+        return False, ""
+    examples = read_records(directory / "examples.jsonl", Example)
+    sampling = Sampling(**inputs.get("response_sampling", {}))
+    missing = needed = 0
+    with ResponseStore(directory / "responses.sqlite") as store:
+        for domain, teacher in inputs.get("teachers", {}).items():
+            questions = [user(example.question_for(domain)) for example in _of_domain(examples, domain)]
+            needed += len(questions)
+            recorded = _Recorded(teacher["model"], teacher["fingerprint"])
+            try:
+                store.ask(recorded, questions, sampling)
+            except _NotStored as error:
+                missing += error.count
+    if missing == needed:
+        return needed == 0, ""
+    return missing == 0, f"{needed - missing:,} of {needed:,} answers of the experts"
+
+
+def _of_domain(examples: Sequence[Example], domain: str) -> Iterator[Example]:
+    return (example for example in examples if domain in example.domains)
+
+
+class _NotStored(Exception):
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} answers are not stored")
+        self.count = count
+
+
+class _Recorded:
+    """Stands for a model by its fingerprint alone: it has the answers that are stored, and writes none."""
+
+    def __init__(self, name: str, fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+
+    def generate(self, conversations: Sequence[Any], *_: object) -> list[Any]:
+        raise _NotStored(len(conversations))
+
+
+def _integrated(directory: Path) -> tuple[bool, str]:
+    from domainfusion.records import read_lines
+
+    if not (directory / "records.jsonl").is_file():
+        return False, ""
+    kinds = Counter(str(record.get("verification")) for _, record in read_lines(directory / "records.jsonl"))
+    return True, f"{kinds.total():,} records: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+
+
+def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
+    """A student is described in `run.json` once it is trained; before that, the log tells how far it is."""
+    from domainfusion.records import read_lines
+
+    log = directory / "training" / "log.jsonl"
+    steps = [fields for _, fields in read_lines(log) if "step" in fields] if log.is_file() else []
+    made = f"{len({(fields['phase'], fields['step']) for fields in steps}):,} steps" if steps else ""
+    done = "parameters" in description.get("student", {})
+    if steps and not done:
+        made += f", now at step {steps[-1]['step']:,} of the phase {steps[-1]['phase']}"
+    return done, made
+
+
+def _writer(lock: Path) -> str | None:
+    """Returns the id in the lock file where a process holds it. The lock of a process that ended is free, whatever is written in it."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return os.read(descriptor, 32).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""From a recipe to the objects of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainfusion import distillation, models
+from domainfusion.progress import Progress, silent
+from domainfusion.recipe.checks import STUDENT
+from domainfusion.recipe.sections import (
+    HOLDOUT,
+    AdversarialSection,
+    CuratedSection,
+    ModelIntegratorSection,
+    ModelSection,
+    MultiTaskSection,
+    Recipe,
+    SequentialSection,
+    StudentSection,
+    SyntheticSection,
+    TrainerSection,
+    base_of,
+    is_adapter,
+    is_hub_id,
+)
+from domainfusion.types import Sampling
+
+if TYPE_CHECKING:
+    from domainfusion.models.huggingface import HuggingFaceModel
+
+logger = logging.getLogger("domainfusion")
+
+
+def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, progress: Progress = silent) -> distillation.Distiller:
+    """Builds the distiller that a recipe describes. Models of the hub are downloaded; no weights are loaded.
+
+    Args:
+        recipe: The recipe.
+        output_dir: Where the run is kept, in place of what the recipe says.
+        progress: Shows how far each stage is.
+
+    Raises:
+        ModelError: There is no model where the recipe says.
+    """
+    student = build_model(recipe.student)
+    teachers = {domain: build_model(section) for domain, section in recipe.teachers.items()}
+    named = {**teachers, STUDENT: student}
+    evaluation = recipe.evaluation
+    return distillation.Distiller(
+        student_model=student,
+        teacher_models=teachers,
+        data_generators=[_generator(recipe, position, named) for position in range(len(recipe.generators))],
+        trainer=_trainer(recipe.trainer),
+        evaluator=None
+        if evaluation is None
+        else distillation.DomainRetentionEvaluator(
+            sampling=Sampling(max_new_tokens=evaluation.max_new_tokens), resamples=evaluation.resamples, seed=recipe.seed
+        ),
+        integrator=_integrator(recipe, named),
+        seed=recipe.seed,
+        output_dir=output_dir or recipe.output_dir,
+        test_examples=evaluation.test_examples if evaluation else None,
+        validation_examples=evaluation.validation_examples if evaluation else None,
+        holdout=HOLDOUT if evaluation is None or evaluation.holdout is None else evaluation.holdout,
+        response_sampling=recipe.responses.sampling(recipe.seed),
+        title=recipe.title,
+        progress=progress,
+    )
+
+
+def build_model(section: StudentSection) -> HuggingFaceModel:
+    """Builds the model of a section; its weights are loaded on first use."""
+    settings = section.model_dump(exclude={"path"})
+    if is_adapter(section.path):
+        # An adapter may name its base by another path than the student's; in the same words they share one base in memory.
+        base = settings["base_model"] or base_of(section.path)
+        settings["base_model"] = os.path.abspath(base) if Path(base).exists() else base
+    for path in (section.path, settings.get("base_model") or ""):
+        if is_hub_id(path) and not Path(path).exists():
+            logger.info("Looking for %s among the downloaded models, else on the hub.", path)
+    return models.HuggingFaceModel(section.path, **settings)
+
+
+def _generator(recipe: Recipe, position: int, named: Mapping[str, HuggingFaceModel]) -> distillation.DataGenerator:
+    section = recipe.generators[position]
+    # By default each generator draws from its own stream: two of the same kind shall not write the same questions.
+    seed = section.seed if section.seed is not None else recipe.seed + position
+    if isinstance(section, CuratedSection):
+        return distillation.CuratedDataGenerator(section.file or section.examples or [], num_examples=section.num_examples, seed=seed)
+    settings: dict[str, Any] = {
+        "generation_model": _model(section.model, named),
+        "domains": recipe.domains,
+        "num_examples": section.num_examples,
+        "max_rounds": section.max_rounds,
+        "sampling": section.sampling.sampling(0),
+        "seed": seed,
+        **_given(prompt_template=section.prompt_template),
+    }
+    if isinstance(section, AdversarialSection):
+        return distillation.AdversarialDataGenerator(**settings)
+    assert isinstance(section, SyntheticSection)
+    templates = _given(cross_domain_template=section.cross_domain_template)
+    return distillation.SyntheticDataGenerator(**settings, **templates, cross_domain_ratio=section.cross_domain_ratio)
+
+
+def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distillation.ResponseIntegrator:
+    section = recipe.integrator
+    if not isinstance(section, ModelIntegratorSection):
+        return distillation.ResponseIntegrator()
+    sampling = Sampling(max_new_tokens=section.max_new_tokens)
+    return distillation.ResponseIntegrator(_model(section.model, named), section.prompt_template, sampling=sampling)
+
+
+def _trainer(section: TrainerSection) -> distillation.Trainer:
+    settings = section.model_dump(exclude={"type"})
+    if isinstance(section, MultiTaskSection):
+        return distillation.MultiTaskTrainer(**settings)
+    if isinstance(section, SequentialSection):
+        return distillation.SequentialTrainer(**settings)
+    return distillation.IntegrationTrainer(**settings)
+
+
+def _model(choice: str | ModelSection, named: Mapping[str, HuggingFaceModel]) -> HuggingFaceModel:
+    return named[choice] if isinstance(choice, str) else build_model(choice)
+
+
+def _given(**settings: object) -> dict[str, Any]:
+    """Leaves out what was not given, so that the class's own default holds."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,254 @@
+"""What the parts of a recipe have to be to each other: domains, their teachers, and all that names them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.errors import DataError
+from domainfusion.prompts import fields_of
+from domainfusion.recipe.document import Location
+from domainfusion.recipe.sections import (
+    AdversarialSection,
+    CuratedSection,
+    ModelIntegratorSection,
+    ModelSection,
+    MultiTaskSection,
+    Recipe,
+    SequentialSection,
+    SyntheticSection,
+    base_of,
+    is_adapter,
+    is_hub_id,
+    suggestion,
+)
+from domainfusion.types import domains_of
+
+STUDENT = "student"
+"""The name under which generators and integrator find the student; no domain may have it."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that can't be right, and where it stands.
+
+    Attributes:
+        at: The keys that lead there.
+        what: What is wrong.
+        received: The value.
+        allowed: What is allowed instead.
+        fix: What to do.
+    """
+
+    at: Location
+    what: str
+    received: object = None
+    allowed: str = ""
+    fix: str = ""
+
+
+def problems_of(recipe: Recipe) -> Iterator[Problem]:
+    """Yields what does not fit together in a recipe whose values are right one by one. Files of examples are read, models are not."""
+    parts = (_domains, _models, _generators, _integrator, _trainer, _evaluation)
+    found = [problem for part in parts for problem in part(recipe)]
+    yield from found or _idle(recipe)
+
+
+def _domains(recipe: Recipe) -> Iterator[Problem]:
+    if not recipe.domains:
+        yield Problem(("domains",), "there are no domains", fix='write a line "name: what it is about" for each')
+    seen: dict[str, str] = {}
+    for domain in recipe.domains:
+        other = seen.setdefault(" ".join(domain.casefold().split()), domain)
+        if other != domain:
+            what = f"the domain {other!r} is listed twice, but for case or white space"
+            yield Problem(("domains", domain), what, received=domain, fix="name each domain once")
+        elif not domain.strip() or domain == STUDENT:
+            allowed = f"a text that is not empty and not {STUDENT!r}"
+            yield Problem(("domains", domain), "a domain can't have this name", received=domain, allowed=allowed)
+        elif domain not in recipe.teachers:
+            yield Problem(("domains", domain), f"the domain {domain!r} has no teacher", fix=f"add {domain}: to the teachers")
+    for domain in recipe.teachers:
+        if domain not in recipe.domains:
+            yield _unknown(("teachers", domain), "a teacher's domain is not among the domains", domain, recipe.domains)
+
+
+def _models(recipe: Recipe) -> Iterator[Problem]:
+    if is_adapter(recipe.student.path):
+        base = base_of(recipe.student.path)
+        fix = f"give its base as the student{f', {base}' if base else ''}, or merge it into its base"
+        yield Problem(("student",), "an adapter can't be the student", received=recipe.student.path, fix=fix)
+    for at, model in models_of(recipe):
+        base = model.base_model or base_of(model.path)
+        if not is_adapter(model.path):
+            if model.base_model is not None:
+                what = "base_model goes with an adapter, and the path is none"
+                yield Problem((*at, "base_model"), what, received=model.path)
+        elif not base or not (Path(base).exists() or is_hub_id(base)):
+            what, fix = "the base of this adapter is not there", "say where it is with base_model: ..."
+            yield Problem(at, what, received=base or None, fix=fix)
+
+
+def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection]]:
+    """Yields the teachers and all further models, each with its place; the student is not among them."""
+    for domain, teacher in recipe.teachers.items():
+        yield ("teachers", domain), teacher
+    for position, generator in enumerate(recipe.generators):
+        if not isinstance(generator, CuratedSection) and isinstance(generator.model, ModelSection):
+            yield ("generators", position, "model"), generator.model
+    if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection):
+        yield ("integrator", "model"), recipe.integrator.model
+
+
+def _generators(recipe: Recipe) -> Iterator[Problem]:
+    if not recipe.generators:
+        yield Problem(("generators",), "there are no generators", fix="add one, such as {type: curated, file: examples.jsonl}")
+    for position, generator in enumerate(recipe.generators):
+        at = ("generators", position)
+        if isinstance(generator, CuratedSection):
+            yield from _curated(recipe, at, generator)
+            continue
+        yield from _known_model(recipe, at, generator.model)
+        if isinstance(generator, AdversarialSection):
+            fields = ("apparent", "needed", "apparent_domain", "needed_domain")
+            yield from _template((*at, "prompt_template"), generator.prompt_template, fields)
+            if len(recipe.domains) < 2:
+                yield Problem(at, "adversarial examples need two domains", fix="name another domain, or remove this generator")
+        elif isinstance(generator, SyntheticSection):
+            yield from _template((*at, "prompt_template"), generator.prompt_template, ("domain", "description"))
+            yield from _template((*at, "cross_domain_template"), generator.cross_domain_template, ("domains", "subjects"))
+            if len(recipe.domains) < 2 and generator.cross_domain_ratio > 0:
+                fix = "name another domain, or write cross_domain_ratio: 0"
+                yield Problem((*at, "cross_domain_ratio"), "cross-domain examples need two domains", fix=fix)
+
+
+def _curated(recipe: Recipe, at: Location, generator: CuratedSection) -> Iterator[Problem]:
+    key = "examples" if generator.file is None else "file"
+    count = 0
+    for found in _examples(recipe, (*at, key), generator.file or generator.examples or []):
+        if isinstance(found, Problem):
+            yield found
+            return
+        count += 1
+    if generator.num_examples is not None and generator.num_examples > count:
+        what = "num_examples is out of range"
+        yield Problem((*at, "num_examples"), what, received=generator.num_examples, allowed=f"1 to {count}")
+
+
+def _idle(recipe: Recipe) -> Iterator[Problem]:
+    """Looks for domains of which nobody makes an example; a generator that lets a model write covers them all."""
+    curated = [generator for generator in recipe.generators if isinstance(generator, CuratedSection)]
+    if len(curated) < len(recipe.generators):
+        return
+    covered = domains_of([example for generator in curated for example in read_examples(generator.file or generator.examples or [])])
+    for domain in recipe.domains:
+        if domain not in covered:
+            what = f"no example needs the domain {domain!r}, so its teacher would never be asked"
+            yield Problem(("domains", domain), what, fix="add examples of it, or leave the domain out")
+
+
+def _integrator(recipe: Recipe) -> Iterator[Problem]:
+    integrator = recipe.integrator
+    if not isinstance(integrator, ModelIntegratorSection):
+        return
+    yield from _known_model(recipe, ("integrator",), integrator.model)
+    at, template = ("integrator", "prompt_template"), integrator.prompt_template
+    if template is None:
+        return
+    yield from _template(at, template, ("query", "responses", *recipe.domains))
+    fields = fields_of(template)
+    if "query" not in fields:
+        yield Problem(at, "the prompt has no place for the query", fix="write {query} where it belongs")
+    homeless = [domain for domain in recipe.domains if domain not in fields]
+    if homeless and "responses" not in fields:
+        what = f"the prompt has no place for the response of {homeless[0]!r}"
+        yield Problem(at, what, fix=f"write {{responses}} or {{{homeless[0]}}}")
+
+
+def _trainer(recipe: Recipe) -> Iterator[Problem]:
+    trainer = recipe.trainer
+    if trainer.initialization == "merge":
+        whole = [domain for domain, teacher in recipe.teachers.items() if not is_adapter(teacher.path)]
+        if whole:
+            what = f"only adapters on the student's base can be merged, and the teacher of {whole[0]!r} is none"
+            yield Problem(("trainer", "initialization"), what, fix="write initialization: auto")
+        if trainer.adaptation == "full":
+            yield Problem(("trainer", "initialization"), "a merge of adapters starts a LoRA student", fix="write adaptation: lora")
+    if trainer.device_batch_size is not None and trainer.batch_size % trainer.device_batch_size:
+        what, allowed = "batch_size is no multiple of device_batch_size", f"a divisor of {trainer.batch_size}"
+        yield Problem(("trainer", "device_batch_size"), what, received=trainer.device_batch_size, allowed=allowed)
+    if isinstance(trainer, SequentialSection) and trainer.order is not None:
+        yield from _order(recipe, trainer.order)
+    if isinstance(trainer, MultiTaskSection) and trainer.shares is not None:
+        for domain in trainer.shares:
+            if domain not in recipe.domains:
+                yield _unknown(("trainer", "shares", domain), "a share is not of a domain", domain, recipe.domains)
+        if not sum(trainer.shares.values()) > 0:
+            yield Problem(("trainer", "shares"), "no share is above 0", received=dict(trainer.shares))
+
+
+def _order(recipe: Recipe, order: Sequence[str]) -> Iterator[Problem]:
+    for position, domain in enumerate(order):
+        if domain not in recipe.domains:
+            yield _unknown(("trainer", "order", position), "the order names what is no domain", domain, recipe.domains)
+        elif domain in order[:position]:
+            yield Problem(("trainer", "order", position), f"the domain {domain!r} is listed twice", fix="remove one of the two")
+    left_out = [domain for domain in recipe.domains if domain not in order]
+    if left_out:
+        what = f"the order leaves out {left_out[0]!r}"
+        yield Problem(("trainer", "order"), what, fix="name every domain, the most general first")
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+    evaluation = recipe.evaluation
+    if evaluation is None:
+        return
+    for key in ("test_examples", "validation_examples"):
+        file = getattr(evaluation, key)
+        if file is None:
+            continue
+        ids: Counter[str] = Counter()
+        for found in _examples(recipe, ("evaluation", key), file):
+            if isinstance(found, Problem):
+                yield found
+                break
+            ids[found] += 1
+        twice = [identity for identity, count in ids.items() if count > 1]
+        if twice:
+            yield Problem(("evaluation", key), "two of the examples are the same, or have the same id", received=twice[0])
+        if not ids:
+            yield Problem(("evaluation", key), "the file holds no examples", received=file)
+
+
+def _examples(recipe: Recipe, at: Location, source: str | Sequence[ExampleLike]) -> Iterator[str | Problem]:
+    """Yields the id of each example, or the first problem with them."""
+    try:
+        for example in read_examples(source):
+            strange = [domain for domain in example.domains if domain not in recipe.domains]
+            if strange:
+                what = f"the example {example.query[:60]!r} needs a domain that the recipe does not have"
+                yield _unknown(at, what, strange[0], recipe.domains)
+                return
+            yield example.id
+    except (DataError, TypeError, KeyError, AttributeError) as error:
+        yield Problem(at, f"an example can't be read: {error}".removesuffix("."))
+
+
+def _known_model(recipe: Recipe, at: Location, model: str | ModelSection) -> Iterator[Problem]:
+    if isinstance(model, str) and model != STUDENT and model not in recipe.teachers:
+        what = "there is no model of this name"
+        yield _unknown((*at, "model"), what, model, (*recipe.teachers, STUDENT), fix="give a model of its own as {path: ...}")
+
+
+def _template(at: Location, template: str | None, known: Sequence[str]) -> Iterator[Problem]:
+    strange = [name for name in fields_of(template or "") if name not in known]
+    if strange:
+        allowed = ", ".join(f"{{{name}}}" for name in known)
+        yield Problem(at, f"the prompt has the placeholder {{{strange[0]}}}, which nothing fills", allowed=allowed)
+
+
+def _unknown(at: Location, what: str, name: str, known: Iterable[str] | Mapping[str, object], *, fix: str = "") -> Problem:
+    return Problem(at, what, received=name, allowed=", ".join(known), fix=suggestion(name, known) or fix)

@@ -1,0 +1,327 @@
+"""The keys of a recipe: what each may hold, and what it is where it is left out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from domainfusion.types import Sampling
+
+
+def problem(what: str, *, key: str = "", received: object = None, allowed: str = "", fix: str = "") -> PydanticCustomError:
+    """Returns the error with which a validator refuses a value; `key` names the one that is wrong inside of it."""
+    return PydanticCustomError("recipe", "{what}", {"what": what, "key": key, "received": received, "allowed": allowed, "fix": fix})
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Returns the advice to write the nearest of the known names; empty where none is near.
+
+    Example:
+        >>> suggestion("epoks", ["epochs", "seed"]), suggestion("batch", ["path", "batch_size"]), suggestion("x", ["seed"])
+        ('write epochs', 'write batch_size', '')
+    """
+    names = list(known)
+    nearest = [other for other in names if name and other.startswith(name)] or difflib.get_close_matches(name, names, n=1)
+    return f"write {nearest[0]}" if nearest else ""
+
+
+def _within(test: Callable[[Any], bool], allowed: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not test(value):
+            raise problem("is out of range", received=value, allowed=allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """Returns what relative paths are relative to."""
+    return Path((info.context or {}).get("folder", ""))
+
+
+def _existing_file(path: str, info: ValidationInfo) -> str:
+    file = _folder(info) / Path(path).expanduser()
+    if not file.is_file():
+        raise problem("names a file that is not there", received=path, allowed=f"a file; this one would be {_absolute(file)}")
+    return _absolute(file)
+
+
+def _existing_model(path: str, info: ValidationInfo) -> str:
+    found = _folder(info) / Path(path).expanduser()
+    if found.is_dir() and not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise problem("names a folder that is not a model", received=path, allowed="a folder with config.json or adapter_config.json")
+    if found.is_file() and found.suffix != ".gguf":
+        raise problem("names a file that is not a model", received=path, allowed="a folder, a .gguf file or a hub id")
+    if found.exists():
+        return _absolute(found)
+    if not is_hub_id(path) or (_folder(info) / path.split("/", 1)[0]).is_dir():
+        raise problem(
+            "names a model that is not there",
+            received=path,
+            allowed=f"a folder, a .gguf file or a hub id such as owner/name; this one would be {_absolute(found)}",
+        )
+    return path
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether `path` has the form of a hub id, owner/name.
+
+    Example:
+        >>> is_hub_id("HuggingFaceTB/SmolLM2-135M-Instruct"), is_hub_id("./expert"), is_hub_id("a/b/c"), is_hub_id("a/b.gguf")
+        (True, False, False, False)
+    """
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) is not None and not path.endswith(".gguf")
+
+
+def is_adapter(path: str) -> bool:
+    """Whether the folder at `path` holds a PEFT adapter."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def base_of(adapter: str) -> str:
+    """Returns what the adapter at `adapter` says its base is; empty where it does not say."""
+    try:
+        content = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("base_model_name_or_path") or "") if isinstance(content, dict) else ""
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # not resolve(): a link to a model keeps the name that its owner gave it
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise problem("is empty", allowed="a text")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Count = Annotated[int, _within(lambda number: number >= 1, "a whole number from 1")]
+Share = Annotated[float, _within(lambda number: 0 <= number <= 1, "a number from 0 to 1")]
+ExistingFile = Annotated[str, AfterValidator(_existing_file)]
+ModelPath = Annotated[str, AfterValidator(_existing_model)]
+Device = Annotated[str, _within(lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, "auto, cpu, cuda or cuda:N")]
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: it has the keys named here and no others, each of its exact type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepare(cls, given: Any) -> Any:
+        if isinstance(given, str) and "path" in cls.model_fields:
+            return {"path": given}
+        unknown = next((key for key in given if key not in cls.model_fields), None) if isinstance(given, dict) else None
+        if unknown is None:
+            return given
+        known = list(cls.model_fields)
+        raise problem("is no key of a recipe", key=unknown, allowed=", ".join(known), fix=suggestion(str(unknown), known))
+
+
+class StudentSection(Section):
+    """A model whose weights are its own. A path alone may stand for it."""
+
+    path: ModelPath
+    revision: str | None = None
+    name: str | None = None
+    system_prompt: str | None = None
+    chat_template: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Device = "auto"
+    batch_size: Count = 32
+
+
+class ModelSection(StudentSection):
+    """Any model: one with weights of its own, or an adapter on a base."""
+
+    base_model: ModelPath | None = None
+
+
+ModelChoice = Annotated[
+    Annotated[str, Tag("(name)")] | Annotated[ModelSection, Tag("(model)")],
+    Discriminator(lambda given: "(name)" if isinstance(given, str) else "(model)"),
+]
+"""A domain, which stands for its teacher; `student`; or a model of its own."""
+
+
+class SamplingSection(Section):
+    """How the experts answer."""
+
+    max_new_tokens: Count = 256
+    temperature: Annotated[float, _within(lambda number: number >= 0, "0 (greedy) or a number above it")] = 0.0
+    top_p: Annotated[float, _within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 1.0
+
+    def sampling(self, seed: int) -> Sampling:
+        """Returns the settings with the seed of the draws."""
+        return Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
+
+
+class QuestionSamplingSection(SamplingSection):
+    """How a model writes questions: by default with some variety."""
+
+    max_new_tokens: Count = 96
+    temperature: Annotated[float, _within(lambda number: number >= 0, "0 (greedy) or a number above it")] = 0.8
+    top_p: Annotated[float, _within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 0.95
+
+
+class WritingSection(Section):
+    """What the generators that let a model write share."""
+
+    model: ModelChoice
+    prompt_template: Text | None = None
+    max_rounds: Count = 3
+    seed: int | None = None
+    sampling: QuestionSamplingSection = QuestionSamplingSection()
+
+
+class SyntheticSection(WritingSection):
+    """A `SyntheticDataGenerator`."""
+
+    type: Literal["synthetic"]
+    num_examples: Count = 100
+    cross_domain_ratio: Share = 0.5
+    cross_domain_template: Text | None = None
+
+
+class AdversarialSection(WritingSection):
+    """An `AdversarialDataGenerator`."""
+
+    type: Literal["adversarial"]
+    num_examples: Count = 50
+
+
+class CuratedSection(Section):
+    """A `CuratedDataGenerator`: a file of examples, or the examples themselves."""
+
+    type: Literal["curated"]
+    file: ExistingFile | None = None
+    examples: list[dict[str, Any]] | None = None
+    num_examples: Count | None = None
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CuratedSection:
+        if (self.file is None) == (self.examples is None):
+            raise problem("needs a file or a list of examples, one of the two", fix="write file: ... or examples: [...]")
+        return self
+
+
+GeneratorSection = Annotated[SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")]
+
+
+class MergeSection(Section):
+    """A `ResponseIntegrator` without a model."""
+
+    type: Literal["merge"] = "merge"
+
+
+class ModelIntegratorSection(Section):
+    """A `ResponseIntegrator` that lets a model write."""
+
+    type: Literal["model"]
+    model: ModelChoice
+    prompt_template: Text | None = None
+    max_new_tokens: Count = 512
+
+
+IntegratorSection = Annotated[MergeSection | ModelIntegratorSection, Field(discriminator="type")]
+
+
+class TrainerSection(Section):
+    """What every trainer takes."""
+
+    learning_rate: Annotated[float, _within(lambda number: 0 < number < 1, "a number between 0 and 1")] = 2e-5
+    epochs: Count = 3
+    batch_size: Count = 16
+    evaluation_steps: Count = 500
+    adaptation: Literal["auto", "lora", "full"] = "auto"
+    lora_rank: Count = 16
+    initialization: Literal["auto", "base", "merge"] = "auto"
+    merge_weight: float = 1.0
+    device_batch_size: Count | None = None
+    checkpoint_steps: Count = 50
+
+
+class IntegrationSection(TrainerSection):
+    """An `IntegrationTrainer`."""
+
+    type: Literal["integration"] = "integration"
+    replay: Share = 0.25
+
+
+class MultiTaskSection(TrainerSection):
+    """A `MultiTaskTrainer`."""
+
+    type: Literal["multi_task"]
+    shares: dict[str, Annotated[float, _within(lambda number: number >= 0, "a number from 0")]] | None = None
+
+
+class SequentialSection(TrainerSection):
+    """A `SequentialTrainer`."""
+
+    type: Literal["sequential"]
+    order: list[str] | None = None
+    replay: Share = 0.1
+
+
+TrainerChoice = Annotated[IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")]
+
+
+HOLDOUT = 0.1
+"""Share of the generated examples that is held out where there are no test examples."""
+
+
+class EvaluationSection(Section):
+    """A `DomainRetentionEvaluator`, and what it evaluates on."""
+
+    test_examples: ExistingFile | None = None
+    validation_examples: ExistingFile | None = None
+    holdout: Annotated[float, _within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None = None
+    max_new_tokens: Count = 256
+    resamples: Annotated[int, _within(lambda number: number >= 100, "a whole number from 100")] = 10_000
+
+    @model_validator(mode="after")
+    def _one_test_set(self) -> EvaluationSection:
+        if self.test_examples is not None and self.holdout is not None:
+            raise problem("has both test_examples and holdout", fix="remove one: with test examples of your own, none are held out")
+        return self
+
+
+class Recipe(Section):
+    """A distillation, in the words of its recipe."""
+
+    title: Text = "Distillation"
+    seed: int = 0
+    output_dir: Text | None = None
+    domains: dict[str, Text]
+    student: StudentSection
+    teachers: dict[str, ModelSection]
+    generators: list[GeneratorSection]
+    responses: SamplingSection = SamplingSection()
+    integrator: IntegratorSection = MergeSection()
+    trainer: TrainerChoice = IntegrationSection()
+    evaluation: EvaluationSection | None = EvaluationSection()
+
+    @field_validator("output_dir")
+    @classmethod
+    def _from_the_recipe(cls, given: str | None, info: ValidationInfo) -> str | None:
+        return None if given is None else _absolute(_folder(info) / Path(given).expanduser())
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _switched_off(cls, given: Any) -> Any:
+        if given is False or given in ("off", "no"):
+            return None
+        return {} if given is None else given

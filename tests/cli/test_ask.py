@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from domainfusion.cli.main import main
+from domainfusion.models import HuggingFaceModel
+from domainfusion.types import Sampling
+
+from .test_distill import copy_of
+
+QUESTION = "What does a cow eat?"
+
+
+def test_a_run_a_folder_and_an_adapter_answer(
+    finished_run: Path, tiny_llama: Path, make_adapter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from domainfusion.reports.figures import printable
+
+    for asked, model in ((finished_run, finished_run / "model"), (tiny_llama, tiny_llama), (make_adapter("animals", 1),) * 2):
+        assert main(["ask", str(asked), QUESTION, "--max-new-tokens", "4"]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == printable(HuggingFaceModel(model).ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
+
+
+def test_an_answer_that_is_cut_says_so_on_stderr(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(tiny_llama), QUESTION, "--max-new-tokens", "1"]) == 0
+    assert "cut after 1 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["./gone", QUESTION], "There is no model here"),
+        (["{tiny}", " "], "The question is empty"),
+        (["{tiny}", QUESTION, "--max-new-tokens", "0"], "max_new_tokens is not positive"),
+    ],
+)
+def test_what_can_not_be_asked_is_one_error(
+    words: list[str], message: str, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", *(word.format(tiny=tiny_llama) for word in words)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_a_run_without_a_student_can_not_be_asked(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "model" / "config.json").unlink()
+    for verb in (["ask", str(directory), QUESTION], ["evaluate", str(directory)]):
+        assert main(verb) == 1
+        assert "This run has no student yet" in capsys.readouterr().err

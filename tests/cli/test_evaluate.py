@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domainfusion.cli.main import main
+from domainfusion.records import read_json
+
+from .test_distill import copy_of
+
+
+def test_the_saved_student_is_evaluated_as_the_trained_one_was(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    before = read_json(directory / "evaluation.json")
+    (directory / "evaluation.json").unlink()
+    assert main(["evaluate", str(directory), "--quiet"]) == 0
+    assert "Domain Expertise Retention" in capsys.readouterr().out
+    after = read_json(directory / "evaluation.json")
+    assert after["test_set"] == before["test_set"]
+    assert [model["name"] for model in after["models"]] == [model["name"] for model in before["models"]]
+    # Saved and loaded again, the student gives the answers that it gave when it was trained.
+    assert after["models"] == before["models"]
+
+
+def test_the_student_is_evaluated_against_other_examples(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    before = (directory / "evaluation.json").read_text()
+    others = tmp_path / "others.jsonl"
+    others.write_text(json.dumps({"query": "What does a goose eat?", "domain": "animals", "answers": {"animals": "grass"}}) + "\n")
+    assert main(["evaluate", str(directory), "--against", str(others), "--quiet"]) == 0
+    assert str(others) in capsys.readouterr().out
+    found = read_json(directory / "evaluation-others.json")
+    assert [example["query"] for example in found["examples"]] == ["What does a goose eat?"]
+    assert {model["name"] for model in found["models"]} >= {"student", "base", "animals", "colours"}
+    assert (directory / "evaluation.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"query": "What does a cow eat?", "domain": "animals"}, "1 of these queries were trained on"),
+        ({"query": "What is a quark?", "domain": "physics"}, "'physics', which has no expert"),
+        ({"query": ""}, "has no query"),
+        (None, "can't be read"),
+    ],
+)
+def test_examples_that_can_not_be_used_are_one_error(
+    line: dict[str, str] | None, message: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    others = tmp_path / "others.jsonl"
+    if line is not None:
+        others.write_text(json.dumps(line) + "\n")
+    assert main(["evaluate", str(directory), "--against", str(others), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (directory / "evaluation-others.json").exists()
+
+
+def test_a_run_of_a_program_says_where_to_evaluate_it(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "recipe.yaml").unlink()
+    assert main(["evaluate", str(directory), "--quiet"]) == 1
+    assert "call distiller.evaluate(...) in the program that made it" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from domainfusion.cli import init
+from domainfusion.cli.main import VERBS, build_parser, main
+from domainfusion.errors import DataError
+
+from .conftest import command, start
+
+VERB_NAMES = [verb.__name__.rsplit(".", 1)[1] for verb in VERBS]
+
+
+def test_help_comes_in_under_a_second_and_tells_the_exit_codes() -> None:
+    started = time.perf_counter()
+    done = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 1
+    assert all(verb in done.stdout for verb in VERB_NAMES)
+    assert all(f"  {code} " in done.stdout for code in ("0", "1", "2", "130", "143"))
+
+
+def test_help_of_every_verb_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom domainfusion.cli.main import main\n"
+        f"for words in [['--help'], *([verb, '--help'] for verb in {VERB_NAMES!r})]:\n"
+        "    try:\n        main(words)\n    except SystemExit as end:\n        assert end.code == 0\n"
+        "print([name for name in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.count("--quiet") >= len(VERB_NAMES)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["destill"], ["ask", "model"], ["init", "--quiet", "--verbose"], ["distill", "r", "--until", "never"]]
+)
+def test_a_command_that_is_written_wrongly_exits_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Puts a function in the place of what `init` does."""
+    return lambda act: monkeypatch.setattr(init, "run", lambda arguments, terminal: act())
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def test_an_error_of_ours_is_one_message(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(DataError("It is broken", received=3, fix="mend it")))
+    assert main(["init"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "Error: It is broken; received 3. To fix it: mend it.\n"
+    assert captured.out == ""
+
+
+def test_verbose_adds_the_traceback(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(DataError("It is broken")))
+    assert main(["init", "--verbose"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.endswith("Error: It is broken.\n")
+
+
+def test_an_error_that_nobody_foresaw_is_one_message_too(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(KeyError("x")))
+    assert main(["init"]) == 1
+    assert capsys.readouterr().err == "Error: Unexpected KeyError: 'x'\n"
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_disk_in_other_words() -> None:
+    raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
+def full_disk_further_down() -> None:
+    try:
+        full_disk()
+    except OSError as error:
+        raise RuntimeError("the checkpoint could not be written") from error
+
+
+@pytest.mark.parametrize("act", [full_disk, full_disk_in_other_words, full_disk_further_down])
+def test_a_full_disk_is_named(act: Callable[[], None], verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    verb(act)
+    assert main(["init"]) == 1
+    assert "The disk is full. What was finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_with_its_code(
+    number: signal.Signals, code: int, verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    left_in_order: list[str] = []
+
+    def act() -> None:
+        try:
+            signal.raise_signal(number)
+        except Exception:  # a library that swallows every exception can't swallow a stop
+            left_in_order.append("swallowed")
+        finally:
+            left_in_order.append("cleaned")
+
+    verb(act)
+    assert main(["init"]) == code
+    assert capsys.readouterr().err == "Stopped. What was finished is kept; run the same command to go on.\n"
+    assert left_in_order == ["cleaned"]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    process = start(["init", tmp_path / "recipe.yaml"])
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_results_that_can_not_be_written_are_one_error(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("init", tmp_path / "recipe.yaml"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The disk is full.")
+    assert done.stderr.count("\n") == 1
+
+
+def test_verbs_share_quiet_and_verbose() -> None:
+    parser = build_parser()
+    for words in (["demo"], ["init"], ["distill", "r"], ["status", "r"], ["evaluate", "r"], ["ask", "m", "q"], ["report", "r"]):
+        assert parser.parse_args([*words, "--quiet"]).quiet
+        assert parser.parse_args([*words, "--verbose"]).verbose

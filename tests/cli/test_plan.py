@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from domainfusion.cli.memory import memory_of
+from domainfusion.cli.plan import plan_of
+from domainfusion.models import HuggingFaceModel
+from domainfusion.recipe import read_recipe
+from domainfusion.records import read_records
+from domainfusion.types import TrainingRecord
+
+
+def with_(recipe_file: Path, old: str, new: str) -> Path:
+    path = recipe_file.with_name("planned.yaml")
+    text = recipe_file.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_calls_of_a_plan_are_those_of_the_run(recipe_file: Path, finished_run: Path) -> None:
+    plan = plan_of(read_recipe(recipe_file))
+    records = read_records(finished_run / "records.jsonl", TrainingRecord)
+    asked = Counter(response.domain for record in records for response in record.responses)
+    assert {call.model: call.count for call in plan.calls if call.stage == "collect"} == asked
+    models = json.loads((finished_run / "evaluation.json").read_text())["models"]
+    measured = [model["name"] for model in models if model["answers"]]
+    assert len([call for call in plan.calls if call.stage == "evaluate"]) == len(measured)
+    assert all(call.count == plan.test == 3 for call in plan.calls if call.stage == "evaluate")
+    assert plan.train == len(records)
+    log = (finished_run / "training" / "log.jsonl").read_text().splitlines()
+    assert plan.steps == sum("loss" in json.loads(line) for line in log)
+    written = {record.example.id: max(response.completion_tokens for response in record.responses) for record in records}
+    assert max(written.values()) <= 8
+    assert all(call.written == 8 * call.count for call in plan.calls)
+
+
+@pytest.mark.parametrize(("ratio", "crossing"), [(0, 0), (0.5, 5), (1, 10)])
+def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, ratio: float, crossing: int) -> None:
+    generator = f"  - {{type: synthetic, model: student, num_examples: 10, cross_domain_ratio: {ratio}, max_rounds: 2}}\n"
+    plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
+    curated = 5
+    assert sum(call.count for call in plan.calls if call.stage == "collect") == curated + 10 + crossing
+    assert [call.count for call in plan.calls if call.stage == "generate"] == [20]
+
+
+def test_what_is_held_out_is_not_trained_on(recipe_file: Path) -> None:
+    generator = "  - {type: adversarial, model: student, num_examples: 36}\n"
+    held = recipe_file.read_text().replace("test_examples: test.jsonl", "holdout: 0.25").replace("responses:", generator + "responses:")
+    recipe_file.with_name("planned.yaml").write_text(held)
+    plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
+    assert (plan.train, plan.test) == (30, 10)
+
+
+def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path) -> None:
+    plan = plan_of(read_recipe(with_(recipe_file, "responses:", "integrator: {type: model, model: animals}\nresponses:")))
+    assert [(call.model, call.count) for call in plan.calls if call.stage == "integrate"] == [("animals", 1)]
+
+
+def test_the_weights_of_a_shared_base_count_once(recipe_file: Path, tiny_llama: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    memory = {item.what: item for item in memory_of(recipe)}
+    parameters = HuggingFaceModel(tiny_llama).parameter_count
+    weights = [item for what, item in memory.items() if what.startswith("weights of")]
+    assert [(item.low, item.high) for item in weights] == [(2 * parameters, 4 * parameters)]
+    assert len([what for what in memory if what.startswith("adapter ")]) == 2
+    # Below 100 million parameters all weights are trained, in float32 with the moments of Adam.
+    assert memory["training of all weights"].high == 16 * parameters
+
+
+def test_training_an_adapter_takes_less_than_all_weights(recipe_file: Path) -> None:
+    ways = ("adaptation: lora, initialization: base, lora_rank: 2", "adaptation: lora, initialization: merge", "adaptation: full")
+    recipes = [read_recipe(with_(recipe_file, "type: integration,", f"type: integration, {way},")) for way in ways]
+    training = [memory_of(recipe)[-1].low for recipe in recipes]
+    assert training == sorted(training)
+    assert training[0] < training[-1]
+
+
+def test_a_model_that_is_not_here_has_no_known_size(recipe_file: Path, tiny_llama: Path) -> None:
+    recipe = read_recipe(with_(recipe_file, f"student: {tiny_llama}", "student: someone/something"))
+    memory = {item.what: item.high for item in memory_of(recipe)}
+    assert memory["weights of something"] is None
+    assert memory["training"] is None

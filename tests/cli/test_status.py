@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from domainfusion.cli.main import main
+from domainfusion.cli.status import status_of
+
+from .test_distill import copy_of
+
+
+def test_a_finished_run_is_done_in_every_stage(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = status_of(finished_run)
+    assert [stage.name for stage in status.stages] == ["generate", "collect", "integrate", "train", "evaluate"]
+    assert {stage.state for stage in status.stages} == {"done"}
+    assert all(stage.seconds is not None for stage in status.stages)
+    assert status.writer is None
+    assert main(["status", str(finished_run)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("Animals and colours", "4 examples to train on, 3 to test on", "5 of 5 answers", "4 records: 4 unverified", "50 steps"):
+        assert part in shown
+
+
+def test_answers_that_are_missing_are_counted(finished_run: Path, tmp_path: Path) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    for name in ("records.jsonl", "evaluation.json"):
+        (directory / name).unlink()
+    (directory / "stages.json").write_text(json.dumps([{"stage": "collect", "seconds": 1.5, "finished": False}]))
+    with sqlite3.connect(directory / "responses.sqlite") as connection:
+        connection.execute("DELETE FROM answers WHERE model = 'animals' AND request LIKE '%fox%'")
+    connection.close()
+    states = {stage.name: (stage.state, stage.made) for stage in status_of(directory).stages}
+    assert states["collect"] == ("begun", "4 of 5 answers of the experts")
+    assert states["integrate"][0] == "to do"
+    assert states["generate"][0] == "done"
+
+
+def test_a_run_that_has_only_begun_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"title": "New", "inputs": {}}))
+    status = status_of(tmp_path)
+    assert {stage.state for stage in status.stages} == {"to do"}
+    assert status.writer is None
+
+
+def test_status_loads_no_torch_and_changes_nothing(finished_run: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*") if file.suffix not in (".sqlite-wal", ".sqlite-shm")}
+    code = f"import sys\nfrom domainfusion.cli.main import main\nmain(['status', {str(finished_run)!r}])\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    after = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*") if file.suffix not in (".sqlite-wal", ".sqlite-shm")}
+    assert {file.name for file in after if before.get(file) != after[file]} <= {"responses.sqlite", finished_run.name}
+
+
+@pytest.mark.parametrize("verb", ["status", "report", "evaluate"])
+def test_a_folder_that_is_no_run_is_one_error(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for directory in (tmp_path, tmp_path / "gone"):
+        assert main([verb, str(directory)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("Error: This is not the directory of a run")
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

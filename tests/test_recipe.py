@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from domainfusion import distillation
+from domainfusion.cli import init
+from domainfusion.cli.memory import LORA_FROM_PARAMETERS
+from domainfusion.errors import ConfigurationError
+from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
+from domainfusion.recipe.document import read_document, to_yaml
+from domainfusion.types import Sampling
+
+RECIPE = """\
+title: Two fields
+seed: 3
+domains:
+  biomechanics: The study of movement
+  nutrition: The study of food
+student:
+  path: models/base
+teachers:
+  biomechanics:
+    path: models/expert
+  nutrition: {path: models/expert, system_prompt: You know food.}
+generators:
+  - type: synthetic
+    model: biomechanics
+    num_examples: 10
+    cross_domain_ratio: 0.5
+  - type: adversarial
+    model: student
+    num_examples: 4
+  - type: curated
+    file: examples.jsonl
+integrator:
+  type: model
+  model: nutrition
+trainer:
+  type: integration
+  learning_rate: 1e-4
+  epochs: 2
+evaluation:
+  test_examples: test.jsonl
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with what the recipe names: models that look like models, and examples."""
+    for name in ("base", "expert"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+    (tmp_path / "models" / "adapter").mkdir()
+    (tmp_path / "models" / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "gone"}))
+    (tmp_path / "models" / "empty").mkdir()
+    examples = [
+        {"query": "Which joint bends the leg?", "domain": "biomechanics"},
+        {"query": "Which joint bends, and which food is rich in iron?", "domains": ["biomechanics", "nutrition"]},
+    ]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n")
+    (tmp_path / "strange.jsonl").write_text(json.dumps({"query": "What is a quark?", "domain": "physics"}) + "\n")
+    (tmp_path / "broken.jsonl").write_text('{"query": "Fine?", "domain": "nutrition"}\n{"query": \n')
+    (tmp_path / "twice.jsonl").write_text((json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n") * 2)
+    (tmp_path / "none.jsonl").write_text("")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_is_read_with_absolute_paths_and_defaults(folder: Path) -> None:
+    recipe = read_recipe(write(folder, RECIPE))
+    assert recipe.student.path == str(folder / "models" / "base")
+    assert recipe.teachers["nutrition"].system_prompt == "You know food."
+    assert recipe.trainer.learning_rate == 1e-4
+    assert recipe.trainer.batch_size == 16
+    assert recipe.evaluation is not None
+    assert recipe.evaluation.test_examples == str(folder / "test.jsonl")
+
+
+def test_paths_are_relative_to_the_recipe_wherever_it_is_read_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, RECIPE + "output_dir: runs/one\n")
+    monkeypatch.chdir(folder.parent)
+    recipe = read_recipe(Path(folder.name) / "recipe.yaml")
+    assert recipe.output_dir == str(folder / "runs" / "one")
+    assert recipe.teachers["biomechanics"].path == str(folder / "models" / "expert")
+
+
+def test_a_path_alone_stands_for_a_model(folder: Path) -> None:
+    short = RECIPE.replace("student:\n  path: models/base", "student: models/base").replace(
+        "  biomechanics:\n    path: models/expert", "  biomechanics: models/expert"
+    )
+    assert read_recipe(write(folder, short)) == read_recipe(write(folder, RECIPE))
+
+
+# Each case: what is replaced in the recipe, by what, the text whose line the error names, and what the error says.
+MISTAKES = {
+    "unknown key": ("epochs: 2", "epoks: 2", "epoks: 2", ["trainer.epoks is no key", "write epochs"]),
+    "unknown key at the top": ("seed: 3", "sead: 3", "sead: 3", ["sead is no key", "write seed"]),
+    "unknown key of a teacher": ("{path: models/expert, sys", "{path: models/expert, batch: 1, sys", "batch: 1", ["nutrition.batch is no"]),
+    "missing file": ("file: examples", "file: exampels", "exampels", ["generators[2].file names a file that is not there"]),
+    "missing test set": ("test_examples: test", "test_examples: tset", "tset", ["evaluation.test_examples names a file that is not there"]),
+    "missing model": ("    path: models/expert", "    path: models/expret", "models/expret", ["teachers.biomechanics.path", "not there"]),
+    "missing GGUF file": ("  path: models/base", "  path: base.gguf", "base.gguf", ["student.path names a model that is not there"]),
+    "folder that is no model": ("path: models/base", "path: models/empty", "models/empty", ["folder that is not a model"]),
+    "file that is no model": ("path: models/base", "path: test.jsonl", "path: test.jsonl", ["file that is not a model"]),
+    "adapter as student": ("path: models/base", "path: models/adapter", "student:", ["an adapter can't be the student", "gone"]),
+    "base of an adapter gone": ("    path: models/expert", "    path: models/adapter", "  biomechanics:\n    path", ["'gone'"]),
+    "base for a whole model": (
+        "{path: models/expert,",
+        "{path: models/expert, base_model: models/base,",
+        "base_model",
+        ["goes with an adapter"],
+    ),
+    "domain without a teacher": (
+        "nutrition: The study of food",
+        "nutrition: The study of food\n  physics: Matter",
+        "physics: Matter",
+        ["'physics' has no teacher"],
+    ),
+    "teacher without a domain": (
+        "teachers:\n",
+        "teachers:\n  nutritoin: models/expert\n",
+        "nutritoin",
+        ["teacher's domain is not among the domains", "write nutrition"],
+    ),
+    "domain listed twice": (
+        "  nutrition: The study of food",
+        "  nutrition: The study of food\n  biomechanics: Again",
+        "biomechanics: Again",
+        ["the domain 'biomechanics' is listed twice, first in line 4"],
+    ),
+    "key given twice": ("seed: 3", "seed: 3\ntitle: Again", "title: Again", ["the key 'title' is listed twice, first in line 1"]),
+    "domain without a description": ("biomechanics: The study of movement", "biomechanics:", "biomechanics:", ["has no value", "a text"]),
+    "blank description": ("biomechanics: The study of movement", "biomechanics: ' '", "biomechanics: ' '", ["is empty"]),
+    "reserved domain": ("  nutrition: The study of food", "  student: Itself", "student: Itself", ["can't have this name", "'student'"]),
+    "domain listed in two cases": (
+        "  nutrition: The study of food",
+        "  nutrition: The study of food\n  Nutrition: Again",
+        "Nutrition: Again",
+        ["'nutrition' is listed twice, but for case"],
+    ),
+    "domain without examples": (
+        RECIPE[RECIPE.index("  - type: synthetic") : RECIPE.index("integrator:")],
+        "  - type: curated\n    examples: [{query: 'Which joint bends the leg?', domain: biomechanics}]\n",
+        "nutrition: The",
+        ["no example needs the domain 'nutrition'"],
+    ),
+    "domains in a list": (
+        "domains:\n  biomechanics: The study of movement\n  nutrition: The study of food",
+        "domains: [biomechanics, nutrition]",
+        "domains:",
+        ["domains is of the wrong kind", "a mapping"],
+    ),
+    "no domains": (
+        "domains:\n  biomechanics: The study of movement\n  nutrition: The study of food",
+        "domains: {}",
+        "domains:",
+        ["there are no domains"],
+    ),
+    "number as key": ("  nutrition: The study of food", "  7: The study of food", "7: The", ["a key is no text", "quotes"]),
+    "text for a whole number": ("epochs: 2", "epochs: two", "epochs: two", ["trainer.epochs", "received 'two'", "a whole number"]),
+    "broken number": ("epochs: 2", "epochs: 2.5", "epochs: 2.5", ["trainer.epochs", "a whole number"]),
+    "truth for a number": ("epochs: 2", "epochs: true", "epochs: true", ["trainer.epochs", "a whole number"]),
+    "zero epochs": ("epochs: 2", "epochs: 0", "epochs: 0", ["trainer.epochs is out of range", "a whole number from 1"]),
+    "no number": ("learning_rate: 1e-4", "learning_rate: .nan", ".nan", ["trainer.learning_rate", "a number"]),
+    "zero examples": ("num_examples: 10", "num_examples: 0", "num_examples: 0", ["generators[0].num_examples", "from 1"]),
+    "ratio above 1": ("ratio: 0.5", "ratio: 1.5", "ratio: 1.5", ["generators[0].cross_domain_ratio", "received 1.5", "from 0 to 1"]),
+    "ratio below 0": ("ratio: 0.5", "ratio: -0.1", "ratio: -0.1", ["received -0.1", "from 0 to 1"]),
+    "unknown model": ("model: biomechanics", "model: biomechanic", "biomechanic\n", ["no model of this name", "write biomechanics"]),
+    "unknown integration model": ("model: nutrition", "model: chef", "model: chef", ["no model of this name", "nutrition, student"]),
+    "model of its own without a path": ("model: student", "model: {name: x}", "{name: x}", ["generators[1].model has no path"]),
+    "unknown key of such a model": ("model: student", "model: {paht: x}", "paht", ["generators[1].model.paht", "write path"]),
+    "unknown type": ("type: adversarial", "type: adversary", "type: adversary", ["generators[1].type is not known", "write adversarial"]),
+    "no type": ("  - type: adversarial\n    model", "  - model", "- model: student", ["generators[1] has no type", "curated"]),
+    "no generators": (
+        RECIPE[RECIPE.index("generators:") : RECIPE.index("integrator:")],
+        "generators: []\n",
+        "generators",
+        ["no generators"],
+    ),
+    "missing section": ("student:\n  path: models/base\n", "", "title:", ["the recipe has no student"]),
+    "empty section": ("student:\n  path: models/base\n", "student:\n", "student:", ["student has no value"]),
+    "unknown word": ("epochs: 2", "adaptation: lroa", "lroa", ["trainer.adaptation is not known", "write lora"]),
+    "device": ("path: models/base", "path: models/base\n  device: gpu", "gpu", ["student.device", "cuda:N"]),
+    "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the two"]),
+    "two test sets": ("test_examples: test.jsonl", "test_examples: test.jsonl\n  holdout: 0.1", "evaluation:", ["both test_examples"]),
+    "sample too large": ("file: examples.jsonl", "file: examples.jsonl\n    num_examples: 3", "num_examples: 3", ["allowed: 1 to 2"]),
+    "example of no domain": ("file: examples", "file: strange", "strange", ["What is a quark?", "a domain that the recipe does not have"]),
+    "example that is broken": ("file: examples", "file: broken", "broken", ["broken.jsonl:2", "not JSON"]),
+    "test set with doubles": ("test_examples: test", "test_examples: twice", "twice", ["two of the examples are the same"]),
+    "empty test set": ("test_examples: test", "test_examples: none", "none.jsonl", ["holds no examples"]),
+    "prompt without query": (
+        "model: nutrition",
+        "model: nutrition\n  prompt_template: '{responses}'",
+        "prompt_template",
+        ["no place for the query"],
+    ),
+    "prompt without a response": (
+        "model: nutrition",
+        "model: nutrition\n  prompt_template: '{query} {nutrition}'",
+        "prompt_template",
+        ["no place for the response of 'biomechanics'"],
+    ),
+    "unknown placeholder": (
+        "model: student",
+        "model: student\n    prompt_template: '{needs}'",
+        "prompt_template",
+        ["{needs}, which nothing fills", "{needed}"],
+    ),
+    "merge of whole models": ("epochs: 2", "initialization: merge", "initialization", ["only adapters", "'biomechanics'"]),
+    "batch that does not divide": ("epochs: 2", "device_batch_size: 5", "device_batch_size", ["multiple", "a divisor of 16"]),
+    "order that leaves out": ("integration\n", "sequential\n  order: [nutrition]\n", "order", ["leaves out 'biomechanics'"]),
+    "order of no domain": ("integration\n", "sequential\n  order: [nutrition, bio, biomechanics]\n", "order", ["is no domain", "'bio'"]),
+    "share of no domain": ("integration\n", "multi_task\n  shares:\n    bio: 1\n", "bio: 1", ["a share is not of a domain"]),
+    "key of another trainer": ("epochs: 2", "shares: {nutrition: 1}", "shares", ["trainer.shares is no key"]),
+    "tab": ("  epochs: 2", "\tepochs: 2", "\tepochs", ["not YAML", "not tabs"]),
+    "colon in a text": ("title: Two fields", "title: Two: fields", "title", ["not YAML", "in quotes"]),
+    "foreign tag": ("title: Two fields", "title: !!python/name:os.system", "title", ["not YAML"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_error_with_its_line(folder: Path, mistake: str) -> None:
+    old, new, marked, parts = MISTAKES[mistake]
+    assert old in RECIPE
+    text = RECIPE.replace(old, new, 1)
+    path = write(folder, text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_recipe(path)
+    message = str(caught.value)
+    line = text[: text.index(marked)].count("\n") + 1
+    assert message.startswith(f"{path}:{line}: "), message
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("cross_domain_ratio: 0.5", "cross_domain_ratio: 0.5", "cross-domain examples need two domains"),
+        ("cross_domain_ratio: 0.5", "cross_domain_ratio: 0", "adversarial examples need two domains"),
+    ],
+)
+def test_one_domain_can_not_be_crossed(folder: Path, old: str, new: str, message: str) -> None:
+    text = RECIPE.replace("  - type: curated\n    file: examples.jsonl\n", "").replace("model: nutrition", "model: student")
+    for line in ("  nutrition: The study of food\n", "  nutrition: {path: models/expert, system_prompt: You know food.}\n"):
+        text = text.replace(line, "")
+    text = text.replace(old, new)
+    with pytest.raises(ConfigurationError, match=message):
+        read_recipe(write(folder, text))
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list\n", "# a comment alone\n"])
+def test_a_file_without_keys_is_one_error(folder: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="holds no keys"):
+        read_recipe(write(folder, text))
+
+
+def test_a_file_that_is_not_there_or_no_text_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be read: No such file"):
+        read_recipe(tmp_path / "gone.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="no UTF-8"):
+        read_recipe(tmp_path / "binary.yaml")
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: &a [*a]\n", "domains: &d\n  x: *d\n", "a: \x00", "a: *gone\n", "a: 1\n---\nb: 2\n"])
+def test_a_file_that_is_twisted_is_one_error(folder: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        read_recipe(write(folder, text))
+
+
+def test_the_first_mistake_in_the_file_is_the_one_that_is_told(folder: Path) -> None:
+    text = RECIPE.replace("epochs: 2", "epochs: 0").replace("num_examples: 4", "num_examples: 0").replace("seed: 3", "seed: x")
+    with pytest.raises(ConfigurationError, match=r":2: seed"):
+        read_recipe(write(folder, text))
+
+
+def test_plain_values_follow_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("no: [no, 2026-11-23, 1e-4, 017, 1_000, true, ~, 12:30]\n")
+    assert read_document(path).content == {"no": ["no", "2026-11-23", 1e-4, 17, "1_000", True, None, "12:30"]}
+
+
+def test_keys_that_are_merged_in_are_keys_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("one: &model\n  path: a\n  device: cpu\ntwo:\n  <<: *model\n  path: b\n")
+    document = read_document(path)
+    assert document.content["two"] == {"path": "b", "device": "cpu"}
+    assert (document.line_of(("two", "path")), document.line_of(("two", "device"))) == (6, 3)
+
+
+plain_data = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(content=st.dictionaries(st.text(), plain_data, min_size=1, max_size=3))
+def test_what_is_written_as_yaml_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
+    path.write_text(to_yaml(content), encoding="utf-8", newline="")
+    assert read_document(path).content == content
+
+
+@pytest.mark.parametrize(
+    "evaluation", ["evaluation:\n  test_examples: test.jsonl", "evaluation: off", "evaluation:", "evaluation: {holdout: 0.2}"]
+)
+def test_a_written_recipe_is_read_as_the_same_from_another_folder(folder: Path, tmp_path: Path, evaluation: str) -> None:
+    recipe = read_recipe(write(folder, RECIPE.replace("evaluation:\n  test_examples: test.jsonl", evaluation)))
+    elsewhere = tmp_path / "elsewhere" / "recipe.yaml"
+    write_recipe(recipe, elsewhere)
+    assert read_recipe(elsewhere) == recipe
+    assert (recipe.evaluation is None) == evaluation.endswith("off")
+
+
+def test_every_mistake_is_told_before_torch_is_imported(folder: Path) -> None:
+    path = write(folder, RECIPE.replace("models/base", "models/gone"))
+    code = (
+        "import sys\nfrom domainfusion.cli.main import main\n"
+        f"codes = [main(['distill', {str(path)!r}]), main(['distill', {str(write_good(folder))!r}, '--dry-run'])]\n"
+        "sys.exit(0 if codes == [1, 0] and 'torch' not in sys.modules else 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def write_good(folder: Path) -> Path:
+    path = folder / "good.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+# The schema and the classes that it builds
+
+
+def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind in kinds and p.name != "self"}
+
+
+@pytest.mark.parametrize(
+    ("section", "builds"),
+    [
+        (sections.IntegrationSection, distillation.IntegrationTrainer),
+        (sections.MultiTaskSection, distillation.MultiTaskTrainer),
+        (sections.SequentialSection, distillation.SequentialTrainer),
+    ],
+)
+def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(section: type[BaseModel], builds: type[Any]) -> None:
+    settings = {**keyword_defaults(distillation.Trainer.__init__), **keyword_defaults(builds.__init__)}
+    assert {name: field.default for name, field in section.model_fields.items() if name != "type"} == settings
+
+
+def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
+    for section, builds in (
+        (sections.SyntheticSection, distillation.SyntheticDataGenerator),
+        (sections.AdversarialSection, distillation.AdversarialDataGenerator),
+    ):
+        shared = {"num_examples", "cross_domain_ratio", "max_rounds"} & section.model_fields.keys()
+        defaults = keyword_defaults(builds.__init__)
+        assert {name: section.model_fields[name].default for name in shared} == {name: defaults[name] for name in shared}
+    assert sections.SamplingSection().sampling(0) == Sampling()
+    written = distillation.AdversarialDataGenerator(_Model(), {"a": "A", "b": "B"}).sampling
+    assert sections.QuestionSamplingSection().sampling(0) == written
+    evaluator = keyword_defaults(distillation.DomainRetentionEvaluator.__init__)
+    assert sections.EvaluationSection().resamples == evaluator["resamples"]
+    assert sections.EvaluationSection().max_new_tokens == evaluator["sampling"].max_new_tokens
+    assert keyword_defaults(distillation.Distiller.__init__)["holdout"] == sections.HOLDOUT
+    integrator = keyword_defaults(distillation.ResponseIntegrator.__init__)
+    assert sections.ModelIntegratorSection.model_fields["max_new_tokens"].default == integrator["sampling"].max_new_tokens
+
+
+def test_the_memory_estimate_knows_from_where_on_lora_is_trained() -> None:
+    from domainfusion.distillation import trainer
+
+    assert trainer.LORA_FROM_PARAMETERS == LORA_FROM_PARAMETERS
+
+
+class _Model:
+    name = fingerprint = "model"
+
+    def generate(self, *_: Any) -> list[Any]:
+        return []
+
+
+def all_sections(section: type[BaseModel]) -> set[type[BaseModel]]:
+    found = {section}
+    for field in section.model_fields.values():
+        found |= {inner for kind in models_in(field.annotation) for inner in all_sections(kind)}
+    return found
+
+
+def models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for argument in get_args(annotation) for model in models_in(argument)}
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text(encoding="utf-8")
+    reached = all_sections(Recipe)
+    assert {sections.ModelSection, sections.QuestionSamplingSection, sections.CuratedSection, sections.SequentialSection} <= reached
+    keys = {name for section in reached for name in section.model_fields}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
+def test_the_recipe_of_init_is_valid_and_names_defaults_truly(tmp_path: Path) -> None:
+    text = init.TEMPLATE.read_text(encoding="utf-8")
+    recipe = read_recipe(write(tmp_path, text))
+    assert list(recipe.teachers) == ["biomechanics", "physiology", "nutrition"]
+    # A key that is commented out shows its default: with it, the recipe is the same.
+    for key, value in (("seed", "0"), ("  dtype", "auto"), ("  temperature", "0"), ("  adaptation", "auto"), ("  initialization", "auto")):
+        shown = f"{' ' * (len(key) - len(key.strip()))}# {key.strip()}: {value}"
+        assert shown in text
+        assert read_recipe(write(tmp_path, text.replace(shown, f"{key}: {value}"))) == recipe
+
+
+def test_a_recipe_builds_what_it_says(tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path) -> None:
+    adapter = make_adapter("expert", 1)
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
+    text = text.replace("  type: integration", "  type: sequential\n  order: [nutrition, biomechanics]\n  initialization: merge")
+    distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
+    synthetic, adversarial, curated = distiller.data_generators
+    assert isinstance(synthetic, distillation.SyntheticDataGenerator)
+    assert isinstance(adversarial, distillation.AdversarialDataGenerator)
+    assert isinstance(curated, distillation.CuratedDataGenerator)
+    assert synthetic.generation_model is distiller.teacher_models["biomechanics"]
+    assert adversarial.generation_model is distiller.student_model
+    assert (synthetic.num_examples, synthetic.cross_domain_ratio, synthetic.seed, adversarial.seed) == (10, 0.5, 3, 4)
+    assert distiller.integrator.integration_model is distiller.teacher_models["nutrition"]
+    assert isinstance(distiller.trainer, distillation.SequentialTrainer)
+    assert distiller.trainer.order == ("nutrition", "biomechanics")
+    assert distiller.trainer.learning_rate == 1e-4
+    assert distiller.output_dir == folder / "run"
+    # Every expert is an adapter on the student's own base, so a merge of them can start the student.
+    assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
+
+
+def test_the_base_of_an_adapter_is_the_students_by_whatever_path(
+    tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter("wanderer", 2)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = tiny_llama.name
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(tiny_llama.parent)
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
+    distiller = build_distiller(read_recipe(write(folder, text)))
+    assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
