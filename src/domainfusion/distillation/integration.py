@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from domainfusion.distillation.metrics import normalize, sentences, states
@@ -19,8 +19,11 @@ ResponseLike = str | Response | Mapping[str, Any]
 Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 """A way of your own to integrate: from the query and the responses, primary domain first, to the answer."""
 
+_FIELDS = {item.name for item in fields(Response)}
+
 ABSENT = "(this expert was not asked)"
 _VALUE = re.compile(r"[+-]?\d[\d.,]*(?:\s?(?:%|°[CF]?|[kcm]?m|k?g|mg|kJ|kcal|km/h|m/s|hours?|minutes?|seconds?|days?|years?))?|\b[A-Z]\w*")
+_ONLY_ONE = re.compile(r"▢ (?:is|was|are|were) the\b")
 _NEGATION = re.compile(r"\b(?:not|never|no|cannot|isn't|aren't|doesn't|don't|won't|can't)\b", re.IGNORECASE)
 
 
@@ -195,20 +198,25 @@ def merge(example: Example, responses: Mapping[str, Response]) -> Integration:
 def contradict(first: str, second: str) -> bool:
     """Whether two sentences say the same but for a number, a name or a negation.
 
+    Something has to be the same: two bare answers are two answers. A sentence that differs in its first word is about something
+    else, unless only one thing can be what it says, as in "Paris is the capital of France."
+
     Example:
         >>> contradict("Gold melts at 1064 °C.", "Gold melts at 961 °C."), contradict("It is safe.", "It is not safe.")
         (True, True)
-        >>> contradict("Gold melts at 1064 °C.", "Silver melts at 961 °C.")
-        False
+        >>> contradict("Gold melts at 1064 °C.", "Silver melts at 961 °C."), contradict("Japan.", "Au.")
+        (False, False)
     """
     if normalize(first) == normalize(second):
         return False
     if (_NEGATION.search(first) is None) != (_NEGATION.search(second) is None):
         return normalize(_NEGATION.sub(" ", first)) == normalize(_NEGATION.sub(" ", second))
     frames = [_VALUE.sub("▢", sentence) for sentence in (first, second)]
+    if frames[0] != frames[1] or not re.search(r"\w", frames[0]):
+        return False
     values = [_VALUE.findall(sentence) for sentence in (first, second)]
-    different = sum(a != b for a, b in zip(*values, strict=False))
-    return frames[0] == frames[1] and len(values[0]) == len(values[1]) and different == 1
+    different = [place for place, (one, other) in enumerate(zip(*values, strict=True)) if one != other]
+    return len(different) == 1 and (different != [0] or not frames[0].startswith("▢") or _ONLY_ONE.match(frames[0]) is not None)
 
 
 def _settle(example: Example, earlier: tuple[str, str], later: tuple[str, str]) -> Conflict:
@@ -264,7 +272,7 @@ def as_response(domain: str, given: ResponseLike) -> Response:
         return given
     if isinstance(given, str):
         return Response(domain=domain, text=given)
-    if isinstance(given, Mapping) and isinstance(given.get("text"), str):
+    if isinstance(given, Mapping) and isinstance(given.get("text"), str) and given.keys() <= _FIELDS:
         return Response(**{"domain": domain, **given})
     raise DataError(f"The response of {domain!r} can't be read", received=given, allowed='a text, a Response, or {"text": "..."}')
 

@@ -1,0 +1,64 @@
+"""Small records, examples and models, so that a test shows only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from domainfusion.models import ScriptedModel
+from domainfusion.models.base import OnResult
+from domainfusion.types import Conversation, Example, FinishReason, Generation, Integration, Part, Response, Sampling, TrainingRecord
+
+DOMAINS = {"aviation": "Airports and the countries they are in", "chemistry": "Elements and their symbols"}
+
+
+def record(
+    query: str = "Where is NRT?",
+    target: str = "Japan.",
+    domains: Sequence[str] = ("aviation",),
+    *,
+    finish_reason: FinishReason = "stop",
+    **fields: Any,
+) -> TrainingRecord:
+    """Returns a record whose target was given by hand."""
+    integration = Integration(text=target, method="given", finish_reason=finish_reason)
+    return TrainingRecord(example=Example(query=query, domains=tuple(domains)), responses=(), integration=integration, **fields)
+
+
+def example(query: str, answers: Mapping[str, str] | None = None, *, domains: Sequence[str] = (), **fields: Any) -> Example:
+    """Returns an example with a part for each of `answers`."""
+    parts = tuple(Part(domain=domain, answers=(answer,)) for domain, answer in (answers or {}).items())
+    return Example(query=query, domains=tuple(domains) or tuple(answers or ()), parts=parts, **fields)
+
+
+def responses(**texts: str) -> dict[str, Response]:
+    """Returns a response for each domain."""
+    return {domain: Response(domain=domain, text=text) for domain, text in texts.items()}
+
+
+class Cut(ScriptedModel):
+    """Answers from a script, and for a given reason stops where it does."""
+
+    finish_reason: FinishReason = "length"
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+    ) -> list[Generation]:
+        return [Generation(text=given.text, finish_reason=self.finish_reason) for given in super().generate(conversations, sampling)]
+
+
+class Failing(ScriptedModel):
+    """Answers from a script until it has answered so many questions, and then breaks down; `mend` makes it whole."""
+
+    def __init__(self, script: Mapping[str, str] | Callable[[str], str] | str, *, after: int, name: str = "scripted") -> None:
+        super().__init__(script, name=name)
+        self._left: float = after
+
+    def mend(self) -> None:
+        self._left = float("inf")
+
+    def _answer(self, question: str) -> str:
+        if self._left <= 0:
+            raise ConnectionError("the line is dead")
+        self._left -= 1
+        return super()._answer(question)
