@@ -71,7 +71,9 @@ def _to_example(entry: object, domain: str, place: str) -> Example:
     values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
     values["domains"] = _domains_of(entry, domain, place)
     if "answers" in entry:
-        values["parts"] = [*entry.get("parts", ()), *_parts_of(entry["answers"], values["domains"], place)]
+        if "parts" in entry:
+            raise DataError(f"{place} has parts and answers, which say the same", received=entry, fix="leave out one of them")
+        values["parts"] = list(_parts_of(entry["answers"], values["domains"], place))
     try:
         example = _READER.validate_python({"source": "curated", **values})
     except ValidationError as error:
@@ -100,7 +102,7 @@ def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[d
         raise DataError(f"{place} has answers that can't be read", received=answers, allowed='{"domain": ["an accepted answer", "..."]}')
     for domain, accepted in (answers or {}).items():
         given = [accepted] if isinstance(accepted, str) else accepted
-        if not given or any(isinstance(answer, str) and not answer.strip() for answer in given):
+        if not given or (isinstance(given, list | tuple) and any(isinstance(answer, str) and not answer.strip() for answer in given)):
             raise DataError(f"{place} accepts an empty answer of {domain!r}", received=accepted, fix="leave the domain out")
         yield {"domain": domain, "answers": given}
 
