@@ -1,0 +1,94 @@
+"""Batches: the student is trained on exactly what it will be asked and has to say, and nothing is cut or lost."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillation.builders import record
+from domainfusion.errors import TrainingError
+from domainfusion.models import LlamaModel
+from domainfusion.training.batching import IGNORED, Row, bucketed_order, collate, encode_record, refuse_overlong
+from domainfusion.types import user
+
+rows = st.lists(
+    st.tuples(st.lists(st.integers(3, 99), min_size=1, max_size=8), st.lists(st.integers(3, 99), max_size=8)).map(
+        lambda pair: Row("r", (*pair[0], *pair[1]), len(pair[0]))
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.fixture(scope="module")
+def student(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+def test_a_row_is_the_prompt_that_generating_uses_then_the_target_then_the_end(student: LlamaModel) -> None:
+    row = encode_record(record("Where is NRT?", "In Japan, near Tokyo."), student)
+    prompt, answer = row.tokens[: row.prompt_length], row.tokens[row.prompt_length :]
+    assert list(prompt) == student.encode(user("Where is NRT?"))
+    assert student.tokenizer.decode(answer[:-1]) == "In Japan, near Tokyo."
+    assert answer[-1] == student.turn_end
+
+
+def test_the_end_of_a_cut_target_is_not_learnt(student: LlamaModel) -> None:
+    whole, cut = (encode_record(record(target="In", finish_reason=reason), student) for reason in ("stop", "length"))  # type: ignore[arg-type]
+    assert whole.tokens == (*cut.tokens, student.turn_end)
+    assert cut.tokens[-1] != student.turn_end
+
+
+def test_a_row_with_a_system_prompt_has_it_in_its_prompt(tiny_llama: Path) -> None:
+    prompted = LlamaModel(tiny_llama, dtype="float32", system_prompt="Be brief.")
+    row = encode_record(record(), prompted)
+    assert "Be brief." in prompted.tokenizer.decode(row.tokens[: row.prompt_length])
+
+
+@given(batch_rows=rows, pad=st.integers(0, 99))
+def test_padding_adds_only_what_is_ignored(batch_rows: list[Row], pad: int) -> None:
+    batch = collate(batch_rows, pad)
+    assert batch["input_ids"].shape == batch["labels"].shape == (len(batch_rows), max(len(row.tokens) for row in batch_rows))
+    for row, ids, labels in zip(batch_rows, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        length = len(row.tokens)
+        assert tuple(ids[:length]) == row.tokens
+        assert set(ids[length:]) <= {pad}
+        assert labels[: row.prompt_length] == [IGNORED] * row.prompt_length
+        assert tuple(labels[row.prompt_length : length]) == row.tokens[row.prompt_length :]
+        assert set(labels[length:]) <= {IGNORED}
+
+
+@given(lengths=st.lists(st.integers(1, 200), max_size=100), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_the_order_holds_every_row_once_and_only_its_last_batch_may_be_short(lengths: list[int], batch_size: int, seed: int) -> None:
+    order = bucketed_order(lengths, batch_size, random.Random(seed))
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == bucketed_order(lengths, batch_size, random.Random(seed))
+
+
+def test_rows_of_similar_length_share_a_batch() -> None:
+    rng = random.Random(0)
+    lengths = [rng.randint(1, 500) for _ in range(640)]
+
+    def padded(order: list[int]) -> int:
+        return sum(16 * max(lengths[index] for index in order[at : at + 16]) for at in range(0, len(order), 16))
+
+    shuffled = list(range(640))
+    rng.shuffle(shuffled)
+    waste = padded(bucketed_order(lengths, 16, rng)) - sum(lengths)
+    assert waste < 0.25 * (padded(shuffled) - sum(lengths))
+
+
+def test_batches_are_not_sorted_by_length() -> None:
+    order = bucketed_order(list(range(128)), 16, random.Random(0))
+    assert order[:16] != list(range(16)) or order[16:32] != list(range(16, 32))
+
+
+def test_a_row_beyond_the_context_is_refused_and_never_cut() -> None:
+    fitting, longer = Row("fits", tuple(range(8)), 2), Row("too long", tuple(range(9)), 2)
+    refuse_overlong([fitting], 8)
+    with pytest.raises(TrainingError, match=r"1 records are longer .* first too long; received 9; allowed: 8 tokens"):
+        refuse_overlong([fitting, longer], 8)
