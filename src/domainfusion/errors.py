@@ -17,6 +17,10 @@ The tree:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class DomainFusionError(Exception):
     """The root of the tree above.
@@ -69,7 +73,14 @@ class TemplateError(DomainFusionError, ValueError):
 
 
 class ModelError(DomainFusionError, RuntimeError):
-    """A model that can't be loaded, or that failed to answer."""
+    """A model that can't be loaded, or that failed to answer.
+
+    Attributes:
+        unanswered: The conversations that a model left without an answer, each with the reason, where it reported all others;
+            empty where nobody knows.
+    """
+
+    unanswered: Mapping[Any, str] = MappingProxyType({})
 
 
 class StoreError(DomainFusionError, RuntimeError):

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 """Version of the records on disk. A reader refuses a higher one and upgrades a lower one."""
 
 Source = Literal["synthetic", "adversarial", "curated", "custom"]
-FinishReason = Literal["stop", "length", "refused", "filtered"]
+FinishReason = Literal["stop", "length", "refused", "filtered", "failed"]
 
 
 def _no_metadata() -> dict[str, Any]:
@@ -99,15 +99,18 @@ class Generation:
 
     Attributes:
         text: The answer, without special tokens and surrounding white space.
-        finish_reason: `stop` where the model ended by itself, `length` where it was cut, `refused` or `filtered` where a server says so.
+        finish_reason: `stop` where the model ended by itself, `length` where it was cut, `refused` or `filtered` where a server says so,
+            `failed` where no answer came and the run went on without it.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written, the end token counted.
+        reasoning: What the model thought before it answered, where it says so; it is no part of the answer.
     """
 
     text: str
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +192,7 @@ class Response:
         finish_reason: See `Generation`.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
+        reasoning: What the expert thought before it answered; it is never trained on.
         teacher: Fingerprint of the model that answered; empty for a response given by hand.
         sampling: How it was written; None for a response given by hand.
     """
@@ -200,6 +204,7 @@ class Response:
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning: str = ""
     teacher: str = ""
     sampling: Sampling | None = None
 

@@ -9,10 +9,12 @@ from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
 if TYPE_CHECKING:
+    from domainfusion.models.api import APIModel
     from domainfusion.models.huggingface import HuggingFaceModel
     from domainfusion.models.llama import LlamaModel
 
 __all__ = [
+    "APIModel",
     "Adaptation",
     "Ask",
     "HuggingFaceModel",
@@ -24,13 +26,13 @@ __all__ = [
     "ask_directly",
 ]
 
-_LOCAL = {"HuggingFaceModel": "huggingface", "LlamaModel": "llama"}
+_ON_DEMAND = {"APIModel": "api", "HuggingFaceModel": "huggingface", "LlamaModel": "llama"}
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the models that need torch when they are first asked for."""
-    if name not in _LOCAL:
+    """Loads the models that need torch, or the client of an API, when they are first asked for."""
+    if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_LOCAL[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 STORE_VERSION = 1
+_PATIENCE_SECONDS = 60.0
+"""How long to wait for another process that is writing."""
 
 
 class Ask(Protocol):
@@ -58,7 +61,7 @@ class ResponseStore:
         self._progress = progress
         with _read_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE_SECONDS, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -67,12 +70,25 @@ class ResponseStore:
 
     def _prepare(self) -> None:
         self._refuse_strangers()
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL)"
         )
         self._connection.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+    def _use_write_ahead_log(self) -> None:
+        """Changes the journal, for which SQLite, unlike elsewhere, does not wait where another process opens the same new file."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _refuse_strangers(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]

@@ -1,0 +1,8 @@
+"""Models behind an OpenAI-compatible endpoint: hosted services, vLLM, Ollama, llama.cpp, LM Studio."""
+
+from __future__ import annotations
+
+from domainfusion.models.api.costs import CostEstimate, Usage
+from domainfusion.models.api.model import APIModel
+
+__all__ = ["APIModel", "CostEstimate", "Usage"]

@@ -1,0 +1,189 @@
+"""What asking costs: tokens counted, priced, estimated before and held below a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from domainfusion.types import Conversation, FinishReason
+
+_BYTES_PER_TOKEN = 4
+"""Of usual English text; other scripts take fewer bytes a token."""
+_TOKENS_AROUND_MESSAGE = 8
+"""Role, separators and the start of the answer, at most, in the templates that are in use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """Tokens of one answer, as the server counted them.
+
+    Attributes:
+        prompt: Tokens read.
+        completion: Tokens written, those of the reasoning among them.
+        cached: Tokens of the prompt that the server had read before.
+        reasoning: Tokens of the reasoning.
+    """
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Prices per million tokens, in whatever currency they are given.
+
+    Attributes:
+        prompt: Of tokens read.
+        completion: Of tokens written.
+        cached: Of tokens read that the server had read before.
+    """
+
+    prompt: float
+    completion: float
+    cached: float
+
+    def cost(self, tokens: TokenCount) -> float:
+        """Returns what an answer costs."""
+        fresh = max(0, tokens.prompt - tokens.cached)
+        return (fresh * self.prompt + tokens.cached * self.cached + tokens.completion * self.completion) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """What questions would cost.
+
+    Attributes:
+        requests: Answers that would be asked for.
+        prompt_tokens: About this many tokens would be read, at four bytes each.
+        max_completion_tokens: At most this many tokens would be written.
+        cost: What that many tokens cost; None without prices.
+    """
+
+    requests: int
+    prompt_tokens: int
+    max_completion_tokens: int
+    cost: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.requests:,} requests, about {self.prompt_tokens:,} prompt tokens, at most {self.max_completion_tokens:,} to write"
+        return text if self.cost is None else f"{text}: at most about {self.cost:.4f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What was asked of a model since it was made, and what that cost.
+
+    Attributes:
+        requests: Requests sent, those that failed among them.
+        failed: Requests that brought no answer.
+        answers: Answers that arrived.
+        refused: Answers that are a refusal.
+        filtered: Answers that a content filter held back.
+        prompt_tokens: Tokens read.
+        cached_tokens: Those of them that the server had read before.
+        completion_tokens: Tokens written.
+        reasoning_tokens: Those of them that are reasoning.
+        cost: What the answers cost; None without prices.
+        unknown_cost: At most this much more: for answers that came without a count, and for requests whose answer was lost.
+    """
+
+    requests: int = 0
+    failed: int = 0
+    answers: int = 0
+    refused: int = 0
+    filtered: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    unknown_cost: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.answers:,} answers in {self.requests:,} requests ({self.failed:,} failed), {self.refused:,} refused, "
+        text += f"{self.filtered:,} filtered; {self.prompt_tokens:,} tokens read ({self.cached_tokens:,} cached), "
+        text += f"{self.completion_tokens:,} written ({self.reasoning_tokens:,} reasoning)"
+        if self.cost is not None:
+            text += f"; cost {self.cost:.4f}"
+            text += f", and at most {self.unknown_cost:.4f} more" if self.unknown_cost else ""
+        return text
+
+
+class Account:
+    """Keeps a model's usage, and sets aside what requests in flight may cost at most, so that `max_cost` is never exceeded.
+
+    Args:
+        prices: What tokens cost; None where it does not matter.
+        max_cost: What may be spent; None for no limit.
+    """
+
+    def __init__(self, prices: Prices | None = None, max_cost: float | None = None) -> None:
+        self._prices = prices
+        self._max_cost = max_cost
+        self._reserved = 0.0
+        self.usage = Usage(cost=None if prices is None else 0.0)
+
+    def worst_cost(self, conversation: Conversation, max_new_tokens: int) -> float:
+        """Returns what one answer costs at most."""
+        if self._prices is None:
+            return 0.0
+        return self._prices.cost(TokenCount(prompt=most_prompt_tokens(conversation), completion=max_new_tokens))
+
+    def estimate(self, conversations: Sequence[Conversation], max_new_tokens: int) -> CostEstimate:
+        """Returns what these conversations would cost, each asked once."""
+        tokens = TokenCount(prompt=sum(map(about_prompt_tokens, conversations)), completion=max_new_tokens * len(conversations))
+        return CostEstimate(
+            requests=len(conversations),
+            prompt_tokens=tokens.prompt,
+            max_completion_tokens=tokens.completion,
+            cost=None if self._prices is None else self._prices.cost(tokens),
+        )
+
+    def fits(self, worst_cost: float) -> bool:
+        """Whether a further request can't exceed the limit, whatever it and those in flight come to."""
+        return self._max_cost is None or (self.usage.cost or 0.0) + self.usage.unknown_cost + self._reserved + worst_cost <= self._max_cost
+
+    def reserve(self, worst_cost: float) -> None:
+        """Sets aside what a request that is sent now costs at most."""
+        self._reserved += worst_cost
+        self.usage = replace(self.usage, requests=self.usage.requests + 1)
+
+    def settle(self, worst_cost: float, finish_reason: FinishReason, tokens: TokenCount | None) -> None:
+        """Counts an answer; `tokens` is None where the server did not count them."""
+        self._reserved -= worst_cost
+        usage, count = self.usage, tokens or TokenCount(prompt=0, completion=0)
+        cost = usage.cost if usage.cost is None or self._prices is None else usage.cost + self._prices.cost(count)
+        self.usage = replace(
+            usage,
+            answers=usage.answers + 1,
+            refused=usage.refused + (finish_reason == "refused"),
+            filtered=usage.filtered + (finish_reason == "filtered"),
+            prompt_tokens=usage.prompt_tokens + count.prompt,
+            cached_tokens=usage.cached_tokens + count.cached,
+            completion_tokens=usage.completion_tokens + count.completion,
+            reasoning_tokens=usage.reasoning_tokens + count.reasoning,
+            cost=cost,
+            unknown_cost=usage.unknown_cost + (worst_cost if tokens is None else 0.0),
+        )
+
+    def fail(self, worst_cost: float, *, lost: bool) -> None:
+        """Counts a request that brought no answer; a lost one may have been charged."""
+        self._reserved -= worst_cost
+        unknown = self.usage.unknown_cost + (worst_cost if lost else 0.0)
+        self.usage = replace(self.usage, failed=self.usage.failed + 1, unknown_cost=unknown)
+
+
+def about_prompt_tokens(conversation: Conversation) -> int:
+    """Returns about how many tokens a conversation has."""
+    return sum(_size(message.content) // _BYTES_PER_TOKEN + _TOKENS_AROUND_MESSAGE for message in conversation)
+
+
+def most_prompt_tokens(conversation: Conversation) -> int:
+    """Returns how many tokens a conversation has at most: a token stands for one byte or more."""
+    return sum(_size(message.content) + _TOKENS_AROUND_MESSAGE for message in conversation)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

@@ -1,0 +1,266 @@
+"""One request to an OpenAI-compatible endpoint: where it may go, what may come back, and how a failure is told without the key."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from domainfusion.errors import ConfigurationError, MissingDependencyError
+from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, read_reply
+from domainfusion.models.api.costs import TokenCount
+from domainfusion.models.api.failures import AttemptFailed, from_status
+from domainfusion.types import Generation
+
+try:
+    import httpx2
+    from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
+except ImportError as error:
+    raise MissingDependencyError(
+        "Models behind an API need the package openai", received=str(error), fix='run: pip install "domainfusion[api]"'
+    ) from error
+
+OPENAI_URL = "https://api.openai.com/v1"
+MAX_BODY_BYTES = 10_000_000
+"""No answer is longer; what is, is no answer."""
+
+_OPENAI_HOST = "api.openai.com"
+_KEPT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}
+_SHORTEST_SECRET = 16
+"""Shorter keys are placeholders such as `ollama` or `EMPTY`, which may stand in an answer."""
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol, ssl.SSLError)
+_FILTER_CODES = {"content_filter", "content_policy_violation"}
+_CHECK_URL = "check that base_url is an OpenAI-compatible endpoint; most end in /v1"
+_FIXES = {
+    402: "see to the account's credit",
+    404: "check the model's name, and base_url, which mostly ends in /v1",
+    405: _CHECK_URL,
+    413: "ask for less in one question",
+    429: "see to the account's quota, or set requests_per_minute and tokens_per_minute",
+}
+
+
+class Key:
+    """An API key, which never shows itself.
+
+    Args:
+        variable: The environment variable that holds it; None for no key.
+
+    Raises:
+        ConfigurationError: The variable is not set.
+    """
+
+    def __init__(self, variable: str | None) -> None:
+        self._value = "" if variable is None else os.environ.get(variable, "").strip()
+        if variable is not None and not self._value:
+            raise ConfigurationError(
+                "The environment variable with the API key is not set",
+                received=variable,
+                allowed="the name of a variable, or None for a server without keys",
+                fix=f"run: export {variable}=...",
+            )
+
+    def __repr__(self) -> str:
+        return "Key(***)"
+
+    @property
+    def header(self) -> str | None:
+        """The value of the header `Authorization`."""
+        return f"Bearer {self._value}" if self._value else None
+
+    def hide(self, text: str) -> str:
+        """Returns a text with the key in it replaced."""
+        return text.replace(self._value, "***") if self._value else text
+
+    def hide_in_answer(self, text: str) -> str:
+        """Returns an answer with the key in it replaced, so that a server that echoes it does not bring it into a file."""
+        return self.hide(text) if len(self._value) >= _SHORTEST_SECRET else text
+
+
+def check_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
+    """Returns the address without a final slash.
+
+    Raises:
+        ConfigurationError: It is no address, holds a secret, or would carry the key in clear text over a network.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, secret = parts.hostname, parts.username or parts.password or parts.query or parts.fragment
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError:
+        host, secret, port_is_right = None, None, False
+    if secret:
+        # The address is not shown: what stands there may be a key.
+        raise ConfigurationError("base_url holds more than an address", allowed="such as https://host/v1", fix="give a key by api_key_env")
+    if host is None or not port_is_right or parts.scheme not in ("http", "https"):
+        raise ConfigurationError("base_url is no address", received=base_url, allowed="such as https://host/v1")
+    if parts.path.rstrip("/").endswith("/completions"):
+        raise ConfigurationError("base_url names one call", received=base_url, fix="leave out what follows /v1")
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
+        raise ConfigurationError(
+            "Plain http would carry the key and every text readably over the network",
+            received=base_url,
+            allowed="https, or http to this machine",
+            fix="use https, or say allow_insecure_http=True where the network is yours",
+        )
+    return base_url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Endpoint:
+    """Sends requests; open it with `async with`.
+
+    Args:
+        base_url: Where.
+        key: The key.
+        key_variable: The environment variable that it came from, for what an error says.
+        timeout_seconds: The longest that a request may take.
+        max_concurrency: Connections that are kept.
+    """
+
+    def __init__(self, base_url: str, key: Key, *, key_variable: str | None, timeout_seconds: float, max_concurrency: int) -> None:
+        self._key = key
+        self._key_variable = key_variable
+        self._timeout_seconds = timeout_seconds
+        self._host = urlsplit(base_url).hostname or ""
+        connections = httpx2.AsyncClient(
+            timeout=timeout_seconds,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
+            trust_env=not is_loopback(self._host),  # a proxy is no way to this machine
+            event_hooks={"request": [self._strip], "response": [_bound]},
+        )
+        # The key is written into the header by `_strip`; whatever else the client finds in the environment goes to OpenAI alone.
+        self._client = AsyncOpenAI(api_key="set by the endpoint", base_url=base_url, max_retries=0, http_client=connections)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._client.close()
+
+    async def _strip(self, request: httpx2.Request) -> None:
+        """Leaves in the header what the request needs, and no description of this machine or other accounts."""
+        for name in list(request.headers):
+            if name not in _KEPT_HEADERS and self._host != _OPENAI_HOST:
+                del request.headers[name]
+        request.headers["accept-encoding"] = "identity"  # so that what is counted is what arrives
+        request.headers.pop("authorization", None)
+        if self._key.header is not None:
+            request.headers["authorization"] = self._key.header
+
+    async def ask(self, body: Mapping[str, Any], *, include_reasoning: bool = False) -> Reply:
+        """Sends one request and reads its answer.
+
+        Raises:
+            AttemptFailed: There is no answer.
+        """
+        outcome = await self._send(body)
+        if isinstance(outcome, httpx2.Response):
+            outcome = self._read(outcome, include_reasoning)
+        if isinstance(outcome, AttemptFailed):
+            # Raised here, outside of every handler: the client's own errors hold the request, and with it the key.
+            raise outcome
+        return outcome
+
+    async def _send(self, body: Mapping[str, Any]) -> httpx2.Response | Reply | AttemptFailed:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+        except (TimeoutError, APITimeoutError) as error:
+            lost = not isinstance(error.__cause__, _NEVER_SENT)
+            return AttemptFailed(f"no answer within {self._timeout_seconds:g} s", lost=lost, fix="raise timeout_seconds")
+        except APIStatusError as error:
+            return self._from_status(error.response)
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            reason = f"the connection failed ({type(cause).__name__}: {self._brief(str(cause))})"
+            return AttemptFailed(reason, lost=not isinstance(cause, _NEVER_SENT), fix="check base_url, and that the server runs")
+        except AttemptFailed as failure:
+            return failure
+
+    def _read(self, response: httpx2.Response, include_reasoning: bool) -> Reply | AttemptFailed:
+        kind = response.headers.get("content-type", "none")
+        if "json" not in kind.lower():
+            return AttemptFailed(f"the answer is no JSON but {self._brief(kind)}: {self._brief(response.text)}", lost=True, fix=_CHECK_URL)
+        try:
+            return read_reply(self._key.hide_in_answer(response.content.decode("utf-8")), include_reasoning=include_reasoning)
+        except UnicodeDecodeError:
+            return AttemptFailed("the answer is no UTF-8", lost=True, fix=_CHECK_URL)
+        except UnreadableAnswer as error:
+            return AttemptFailed(f"{error.what}: {self._brief(error.seen)}", lost=True, fix=_CHECK_URL)
+
+    def _from_status(self, response: httpx2.Response) -> Reply | AttemptFailed:
+        status = response.status_code
+        message, code = _error_in(response.text)
+        if status == 400 and code in _FILTER_CODES:
+            return Reply(Generation(text="", finish_reason="filtered"), TokenCount(prompt=0, completion=0))
+        if response.has_redirect_location:
+            message = f"a redirect to {response.headers['location']}, which is not followed"
+        return from_status(status, f"HTTP {status}: {self._brief(message)}", response.headers, code=code, fix=self._fix(status))
+
+    def _brief(self, text: str) -> str:
+        """Returns the beginning of what a server sent; the key is hidden first, as half a key is a secret too."""
+        return brief(self._key.hide(text))
+
+    def _fix(self, status: int) -> str:
+        if status in (401, 403):
+            return f"give a valid key in {self._key_variable}" if self._key_variable else "name the variable with the key: api_key_env=..."
+        return _FIXES.get(status, _CHECK_URL if 300 <= status < 400 else "")
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Lets no more of a body in than an answer can be."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise AttemptFailed(f"the body is encoded ({brief(encoding)}), which was not asked for", "endpoint", fix=_CHECK_URL)
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = _BoundedStream(response.stream)
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """Reads another stream, and stops where it gets too long."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise AttemptFailed(f"the answer is longer than {MAX_BODY_BYTES:,} bytes", "request", lost=True, fix="lower max_new_tokens")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _error_in(body: str) -> tuple[str, str]:
+    """Returns the message and the code of the error that a body holds, in any of the forms that are in use."""
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return body, ""
+    fields = payload.get("error", payload) if isinstance(payload, dict) else payload
+    if not isinstance(fields, dict):
+        return str(fields), ""
+    message = fields.get("message") or fields.get("detail") or body
+    inner = fields.get("innererror")
+    code = fields.get("code") or (inner.get("code") if isinstance(inner, dict) else None) or fields.get("type")
+    return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False), code if isinstance(code, str) else ""
