@@ -17,12 +17,13 @@ def record(
     target: str = "Japan.",
     domains: Sequence[str] = ("aviation",),
     *,
+    id: str = "",
     finish_reason: FinishReason = "stop",
     **fields: Any,
 ) -> TrainingRecord:
     """Returns a record whose target was given by hand."""
     integration = Integration(text=target, method="given", finish_reason=finish_reason)
-    return TrainingRecord(example=Example(query=query, domains=tuple(domains)), responses=(), integration=integration, **fields)
+    return TrainingRecord(example=Example(query=query, domains=tuple(domains), id=id), responses=(), integration=integration, **fields)
 
 
 def example(query: str, answers: Mapping[str, str] | None = None, *, domains: Sequence[str] = (), **fields: Any) -> Example:

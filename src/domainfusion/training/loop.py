@@ -282,9 +282,3 @@ def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def epochs_of(order_of_epoch: Callable[[int], list[int]], epochs: int) -> Iterator[int]:
-    """Yields the rows of each epoch in turn, every epoch in an order of its own."""
-    for epoch in range(epochs):
-        yield from order_of_epoch(epoch)

@@ -1,0 +1,319 @@
+"""The loop: it learns, it can be killed at any instant and ends as if it had not been, and it says what went wrong where."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Trainer as TransformersTrainer
+
+from distillation.builders import record
+from domainfusion.errors import TrainingError
+from domainfusion.models import Adaptation, LlamaModel
+from domainfusion.models.base import TrainableModel
+from domainfusion.progress import Advance
+from domainfusion.training import loop
+from domainfusion.training.batching import Row, encode_record
+from domainfusion.training.loop import LoopSettings, save_state, train_phase
+from domainfusion.types import Sampling, user
+
+State = dict[str, torch.Tensor]
+SETTINGS = LoopSettings(learning_rate=1e-2, batch_size=4, device_batch_size=4, checkpoint_steps=2, evaluation_steps=2)
+ORDER = [index % 8 for index in range(24)]
+"""Three epochs of eight rows: six steps."""
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def rows(base: LlamaModel) -> list[Row]:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    return [encode_record(record(f"Say {word}.", f"{word} " * (place % 3 + 1), id=word), base) for place, word in enumerate(words)]
+
+
+def student_of(base: LlamaModel, kind: str) -> TrainableModel:
+    torch.manual_seed(0)
+    return base.trainable_copy(None if kind == "full" else Adaptation(rank=4, alpha=8, dropout=0.1 if kind == "dropout" else 0.0))
+
+
+def trained(student: TrainableModel, rows: list[Row], directory: Path, **options: Any) -> State:
+    settings = options.pop("settings", SETTINGS)
+    train_phase(student, rows, options.pop("order", ORDER), name="test", settings=settings, directory=directory, **options)
+    return student.trained_state()
+
+
+@pytest.fixture(scope="module")
+def whole(base: LlamaModel, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], State]:
+    """Gives what a training that was left in peace ends with, for each kind of student."""
+
+    @cache
+    def state_of(kind: str) -> State:
+        return trained(student_of(base, kind), rows, tmp_path_factory.mktemp("whole"))
+
+    return state_of
+
+
+def same(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(BaseException):
+    """What stops a process at any instant."""
+
+
+def dying_at(step: int) -> Callable[..., Any]:
+    """A display of progress that kills the training when it has made `step` steps."""
+
+    @contextmanager
+    def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        steps = done
+
+        def advance(count: int) -> None:
+            nonlocal steps
+            steps += count
+            if steps == step:
+                raise Killed
+
+        yield advance
+
+    return progress
+
+
+def checkpoints(directory: Path) -> list[str]:
+    return sorted(file.name for file in directory.glob("checkpoint-*"))
+
+
+# Learning
+
+
+def test_the_loss_falls_and_every_step_is_logged_in_numbers(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    log: list[Mapping[str, Any]] = []
+    trained(student_of(base, "full"), rows, tmp_path, log=log.append, order=ORDER * 3)
+    assert [line["step"] for line in log] == list(range(1, 19))
+    assert all(isinstance(line[name], float) for line in log for name in ("loss", "learning_rate", "seconds"))
+    assert json.loads(json.dumps(log)) == log
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+
+
+def test_nothing_is_printed(base: LlamaModel, rows: list[Row], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    student = student_of(base, "full")
+    capfd.readouterr()
+    trained(student, rows, tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_phase_of_one_step_learns(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    student = student_of(base, "full")
+    before = student.trained_state()
+    assert not same(before, trained(student, rows, tmp_path, order=[0, 1, 2, 3]))
+
+
+def test_the_rate_warms_up_and_falls_to_nothing(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    log: list[Mapping[str, Any]] = []
+    trained(student_of(base, "full"), rows, tmp_path, log=log.append, order=ORDER * 10, settings=replace(SETTINGS, checkpoint_steps=99))
+    rates = [line["learning_rate"] for line in log]
+    assert max(rates) == rates[3] == pytest.approx(1e-2), "5 % of 60 steps"
+    assert rates[:4] == sorted(rates[:4])
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+def test_what_is_not_trained_stays_as_it_is(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    asked, sampling = [user("Say one."), user("What is iron?")], Sampling(max_new_tokens=8)
+    before = base.generate(asked, sampling)
+    student = student_of(base, "adapter")
+    trained(student, rows, tmp_path)
+    assert student.generate(asked, sampling) != before
+    assert base.generate(asked, sampling) == before
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_rows_on_the_device_at_once_do_not_matter(base: LlamaModel, rows: list[Row], tmp_path: Path, size: int) -> None:
+    plain = replace(SETTINGS, learning_rate=1e-3)
+    whole = trained(student_of(base, "full"), rows, tmp_path / "whole", settings=plain)
+    parts = trained(student_of(base, "full"), rows, tmp_path / "parts", settings=replace(plain, device_batch_size=size))
+    moved = sum((whole[name] - start).norm() for name, start in student_of(base, "full").trained_state().items())
+    apart = sum((whole[name] - parts[name]).norm() for name in whole)
+    assert apart < 0.05 * moved  # not equal: the processor may round products to 8 bits, in another order
+
+
+def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    log: list[Mapping[str, Any]] = []
+    trained(student_of(base, "full"), rows, tmp_path, order=[0, 1, 2, 3, 4], log=log.append)
+    assert len(log) == 2
+
+
+# Going on
+
+
+@pytest.mark.parametrize("kind", ["full", "adapter", "dropout"])
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_a_training_that_was_killed_and_goes_on_ends_as_one_that_was_not(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, kind: str, step: int
+) -> None:
+    with pytest.raises(Killed):
+        trained(student_of(base, kind), rows, tmp_path / "killed", progress=dying_at(step))
+    assert checkpoints(tmp_path / "killed") == ([f"checkpoint-{(step - 1) // 2 * 2}"] if step > 2 else [])
+    log: list[Mapping[str, Any]] = []
+    resumed = trained(student_of(base, kind), rows, tmp_path / "killed", log=log.append)
+    assert [line["step"] for line in log] == list(range((step - 1) // 2 * 2 + 1, 7))
+    assert same(whole(kind), resumed)
+
+
+@pytest.mark.parametrize("instant", ["_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        save = getattr(TransformersTrainer, instant)
+
+        def save_once(trainer: Any, folder: str) -> None:
+            if not folder.endswith("checkpoint-2"):
+                raise Killed
+            save(trainer, folder)
+
+        patch.setattr(TransformersTrainer, instant, save_once)
+        trained(student_of(base, "full"), rows, tmp_path / "killed")
+    assert checkpoints(tmp_path / "killed") == ["checkpoint-2"]
+    assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "killed"))
+
+
+def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    finished = trained(student_of(base, "full"), rows, tmp_path)
+    assert checkpoints(tmp_path) == ["checkpoint-6"]
+    assert not (tmp_path / ".checkpoint").exists()
+    log: list[Mapping[str, Any]] = []
+    assert same(finished, trained(student_of(base, "full"), rows, tmp_path, log=log.append))
+    assert log == []
+
+
+# A full disk
+
+
+@pytest.mark.parametrize("failing", ["weights", "optimizer"])
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    if failing == "optimizer":
+        full = RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed")  # type: ignore[assignment]
+    writes = 0
+
+    def write_once(*arguments: Any, **options: Any) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise full
+
+    target, name = (loop, "save_file") if failing == "weights" else (TransformersTrainer, "_save_optimizer_and_scheduler")
+    original = getattr(target, name)
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"could not be written: .*free disk space"):
+        patch.setattr(target, name, lambda *given, **options: write_once() or original(*given, **options))
+        trained(student_of(base, "full"), rows, tmp_path / "full")
+    assert checkpoints(tmp_path / "full") == ["checkpoint-2"]
+    assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "full"))
+
+
+def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = student_of(base, "adapter")
+    save_state(student, tmp_path / "state.safetensors")
+    before = load_file(tmp_path / "state.safetensors")
+
+    def half_written(state: State, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop, "save_file", half_written)
+    with pytest.raises(TrainingError, match="No space left"):
+        save_state(student, tmp_path / "state.safetensors")
+    assert same(before, load_file(tmp_path / "state.safetensors"))
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_loss_that_is_no_number_names_the_records(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    own = loop.sequence_loss
+    poison = rows[6].tokens
+
+    def poisoned(module: Any, batch: Any, answer_tokens: int) -> torch.Tensor:
+        loss = own(module, batch, answer_tokens)
+        is_there = any(tuple(line[: len(poison)]) == poison for line in batch["input_ids"].tolist())
+        return loss * float("nan") if is_there else loss
+
+    monkeypatch.setattr(loop, "sequence_loss", poisoned)
+    with pytest.raises(TrainingError) as caught:
+        trained(student_of(base, "full"), rows, tmp_path, settings=replace(SETTINGS, device_batch_size=size))
+    named = str(caught.value).split("with the records ")[1].split(". To fix it")[0].split(", ")
+    assert named == [row.record_id for row in rows[6 // size * size : 6 // size * size + size]]
+    assert "The loss is nan at step 1" in str(caught.value)
+
+
+# Validation
+
+
+@pytest.mark.parametrize("kind", ["full", "adapter"])
+def test_validating_changes_nothing_that_is_learnt(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, kind: str
+) -> None:
+    def ask(student: TrainableModel) -> dict[str, float]:
+        asked.append(student.generate([user("Say one.")], Sampling(max_new_tokens=4, temperature=1.0))[0].text)
+        return {"a": 0.5}
+
+    asked: list[str] = []
+    watched = trained(student_of(base, kind), rows, tmp_path, validate=ask)
+    assert len(asked) == 3
+    assert same(whole(kind), watched)
+
+
+def test_the_best_state_by_validation_is_kept(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    scores, states, log = iter([0.2, 0.9, 0.4]), [], []
+
+    def validate(student: TrainableModel) -> dict[str, float]:
+        states.append(student.trained_state())
+        return {"a": next(scores), "b": 0.0}
+
+    trained(student_of(base, "full"), rows, tmp_path, validate=validate, log=log.append)
+    assert same(states[1], load_file(tmp_path / "best.safetensors"))
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == 4
+    assert [(line["step"], line["validation"]["a"]) for line in log if "validation" in line] == [(2, 0.2), (4, 0.9), (6, 0.4)]
+
+
+def test_the_last_step_is_validated_whatever_the_interval(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    steps: list[Mapping[str, Any]] = []
+    settings = replace(SETTINGS, evaluation_steps=500)
+    trained(student_of(base, "full"), rows, tmp_path, validate=lambda student: {}, settings=settings, log=steps.append)
+    assert [line["step"] for line in steps if "validation" in line] == [6]
+
+
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_a_training_that_was_killed_in_its_validation_goes_on(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, step: int
+) -> None:
+    countdown = iter(range(2, 99, 2))
+
+    def validate(student: TrainableModel) -> dict[str, float]:
+        if next(countdown) == step:
+            raise Killed
+        return {"a": 0.5}
+
+    with pytest.raises(Killed):
+        trained(student_of(base, "adapter"), rows, tmp_path, validate=validate)
+    resumed = trained(student_of(base, "adapter"), rows, tmp_path, validate=lambda student: {"a": 0.5})
+    assert same(whole("adapter"), resumed)
+    assert same(whole("adapter"), load_file(tmp_path / "best.safetensors")), "of equals, the latest is the best"
