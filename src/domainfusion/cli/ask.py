@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 def _student_of(model: str) -> str:
     """Returns the student's folder where `model` is a run, else `model` itself."""
-    from domainfusion.cli.outcome import MODEL
     from domainfusion.errors import RunError
+    from domainfusion.reports.files import MODEL
 
     directory = Path(model)
     if not (directory / "run.json").is_file():

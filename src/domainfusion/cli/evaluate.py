@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 def _student_of(directory: Path) -> HuggingFaceModel:
     """Returns the student as it was saved, with the settings that the recipe gives it."""
     from domainfusion.cli.origin import recipe_of
-    from domainfusion.cli.outcome import MODEL
     from domainfusion.errors import RunError
     from domainfusion.models import HuggingFaceModel
+    from domainfusion.reports.files import MODEL
 
     folder = directory / MODEL
     if not (folder / "config.json").is_file():

@@ -8,14 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainfusion.records import write_text
-from domainfusion.reports import RunSummary, render_html, render_markdown, render_model_card, render_terminal
+from domainfusion.reports import RunSummary, render_terminal, write_reports
+from domainfusion.reports.files import MODEL
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
-
-MODEL = "model"
 
 
 def save_student(distiller: Distiller) -> None:
@@ -32,12 +30,8 @@ def save_student(distiller: Distiller) -> None:
 
 def publish(run_directory: Path, terminal: Terminal) -> None:
     """Writes the reports of a run and its student's model card, and prints the tables."""
-    summary = RunSummary.read(run_directory)
-    write_text(run_directory / "report.html", render_html(summary))
-    write_text(run_directory / "report.md", render_markdown(summary))
+    summary = write_reports(run_directory)
     has_student = (run_directory / MODEL).is_dir()
-    if has_student:
-        write_text(run_directory / MODEL / "README.md", render_model_card(summary))
     terminal.print(render_terminal(summary))
     terminal.print(f"\nReport:   {run_directory / 'report.html'} and report.md")
     if has_student:

@@ -24,7 +24,7 @@ from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
-from domainfusion.reports import RunSummary, render_html, render_markdown, render_model_card
+from domainfusion.reports import RunSummary, render_model_card, write_reports
 from domainfusion.types import Example, Integration, Response, Sampling, TrainingRecord, Verification, domains_of, fingerprint, user
 
 __all__ = ["Distiller", "ResponseIntegrator"]
@@ -120,7 +120,7 @@ class Distiller:
             student = self.train(records)
             if self.evaluator is not None:
                 self.evaluate(student)
-            self.write_report()
+            write_reports(self.output_dir)
         return student
 
     def generate(self) -> list[Example]:
@@ -206,13 +206,6 @@ class Distiller:
         summary = RunSummary.read(self.output_dir)
         about = {**summary.student, "library_name": "transformers" if merge else "peft"}
         write_text(Path(path) / "README.md", render_model_card(replace(summary, student=about)))
-
-    def write_report(self) -> Path:
-        """Writes what the run has so far as one HTML file, and returns its path."""
-        summary = RunSummary.read(self.output_dir)
-        write_text(self._run.report, render_html(summary))
-        write_text(self._run.report.with_suffix(".md"), render_markdown(summary))
-        return self._run.report
 
     # The stages' details
 

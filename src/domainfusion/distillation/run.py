@@ -85,11 +85,6 @@ class RunDirectory:
         return self.path / "stages.json"
 
     @property
-    def report(self) -> Path:
-        """The report as one HTML file."""
-        return self.path / "report.html"
-
-    @property
     def description(self) -> Path:
         """What the run is: inputs, versions, machine."""
         return self.path / "run.json"
@@ -162,7 +157,7 @@ class RunDirectory:
             **{package: _version_of(package) for package in PACKAGES},
         }
         teachers = {domain: teacher["model"] for domain, teacher in self._inputs.get("teachers", {}).items()}
-        student = {"base model": self._inputs.get("student", {}).get("model")}
+        student = {"base_model": self._inputs.get("student", {}).get("model")}
         write_json(
             self.description,
             {"title": self._title, "student": student, "teachers": teachers, "settings": settings, "inputs": self._inputs},

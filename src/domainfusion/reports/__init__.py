@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from domainfusion.reports.files import write_reports
 from domainfusion.reports.html import render_html
 from domainfusion.reports.markdown import render_markdown
 from domainfusion.reports.model_card import render_model_card
@@ -16,4 +17,5 @@ __all__ = [
     "render_markdown",
     "render_model_card",
     "render_terminal",
+    "write_reports",
 ]
