@@ -1,0 +1,196 @@
+"""The directory of a run: one writer at a time, one set of inputs, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domainfusion.distillation.run import RunDirectory
+from domainfusion.errors import DataError, RunError
+from domainfusion.records import read_json
+
+INPUTS: dict[str, Any] = {
+    "student": {"model": "base", "fingerprint": "1"},
+    "teachers": {"aviation": {"model": "expert", "fingerprint": "2"}},
+    "seed": 0,
+    "holdout": 0.1,
+}
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from domainfusion.distillation.run import RunDirectory
+
+with RunDirectory(Path(sys.argv[1]), {"seed": 0}, "test").open():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def run_in(path: Path, **changes: Any) -> RunDirectory:
+    return RunDirectory(path, {**INPUTS, **changes}, "A test")
+
+
+@contextmanager
+def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the directory."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+# Inputs
+
+
+def test_a_new_directory_says_what_the_run_is(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "new" / "run")
+    with run.open():
+        description = read_json(run.description)
+    assert description["title"] == "A test"
+    assert description["inputs"] == INPUTS
+    assert description["teachers"] == {"aviation": "expert"}
+    assert description["settings"]["seed"] == 0
+    assert {"python", "torch", "transformers", "date"} <= description["settings"].keys()
+
+
+def test_the_same_inputs_go_on(tmp_path: Path) -> None:
+    with run_in(tmp_path).open():
+        before = (tmp_path / "run.json").read_bytes()
+    with run_in(tmp_path).open():
+        assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"seed": 1}, r"\(seed: was 0, is 1\)"),
+        ({"holdout": 0.2, "seed": 3}, r"\(seed: was 0, is 3; holdout: was 0.1, is 0.2\)"),
+        ({"student": {"model": "base", "fingerprint": "9"}}, r"\(student: fingerprint was '1', is '9'\)"),
+        ({"teachers": {}}, r"\(teachers: aviation was .* is None\)"),
+        ({"verifier": "mine"}, r"\(verifier: was None, is 'mine'\)"),
+    ],
+)
+def test_other_inputs_are_refused_with_the_difference_and_change_nothing(tmp_path: Path, changes: dict[str, Any], difference: str) -> None:
+    with run_in(tmp_path).open():
+        before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(RunError, match=f"other inputs {difference}"), run_in(tmp_path, **changes).open():
+        pass
+    assert (tmp_path / "run.json").read_bytes() == before
+    with run_in(tmp_path).open():
+        pass
+
+
+def test_what_is_learnt_later_is_added_to_the_description(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    with run.open():
+        run.add_to_description("student", {"name": "student"})
+    description = read_json(run.description)
+    assert description["student"]["name"] == "student"
+    assert description["inputs"] == INPUTS
+
+
+# One writer
+
+
+def test_a_stage_within_a_stage_holds_the_directory_once(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    with run.open():
+        with run.open():
+            pass
+        with pytest.raises(RunError, match="is writing to this run"), run_in(tmp_path).open():
+            pass
+    with run_in(tmp_path).open():
+        pass
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    with other_process(tmp_path) as process:
+        told = f"Another process \\({process.pid}\\) is writing"
+        with pytest.raises(RunError, match=told), RunDirectory(tmp_path, {"seed": 0}, "test").open():
+            pass
+
+
+def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
+    with other_process(tmp_path) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / "lock").read_text().strip() == str(process.pid)
+        with RunDirectory(tmp_path, {"seed": 0}, "test").open():
+            assert (tmp_path / "lock").read_text().strip() == str(os.getpid())
+
+
+@pytest.mark.parametrize("inputs", [{}, {"seed": 1}], ids=["failing inside", "refused"])
+def test_the_lock_is_let_go_whatever_happens(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    with run_in(tmp_path).open():
+        pass
+    with pytest.raises((ZeroDivisionError, RunError)), run_in(tmp_path, **inputs).open():
+        raise ZeroDivisionError
+    with run_in(tmp_path).open():
+        pass
+
+
+def test_a_path_that_can_t_be_a_directory_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"can't be written to: .*file.*another output_dir"), run_in(tmp_path / "file").open():
+        pass
+
+
+def test_a_full_disk_leaves_no_half_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="No space left on device"), run_in(tmp_path).open():
+            pass
+    assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+    with run_in(tmp_path).open():
+        pass
+
+
+# Stages
+
+
+def stages(run: RunDirectory) -> dict[str, dict[str, Any]]:
+    return {entry["stage"]: entry for entry in read_json(run.stages)}
+
+
+def test_a_stage_is_timed_with_its_memory(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    for name in ("generate", "collect"):
+        with run.stage(name):
+            pass
+    assert list(stages(run)) == ["generate", "collect"]
+    assert stages(run)["generate"]["finished"] is True
+    assert stages(run)["generate"]["seconds"] >= 0
+    assert stages(run)["generate"]["peak_memory_bytes"] > 1_000_000
+
+
+def test_the_seconds_of_an_interrupted_stage_add_up_and_a_finished_one_is_not_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 100.0, 103.0, 200.0, 209.0])
+    run = run_in(tmp_path)
+    monkeypatch.setattr("domainfusion.distillation.run.time.perf_counter", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), run.stage("collect"):
+        raise KeyboardInterrupt
+    assert (stages(run)["collect"]["seconds"], stages(run)["collect"]["finished"]) == (10, False)
+    with run.stage("collect"):
+        pass
+    assert (stages(run)["collect"]["seconds"], stages(run)["collect"]["finished"]) == (13, True)
+    with run.stage("collect"):
+        pass
+    assert stages(run)["collect"]["seconds"] == 13

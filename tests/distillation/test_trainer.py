@@ -1,0 +1,371 @@
+"""Trainers: no record is lost between phases, the student learns what it is shown, and a killed training ends as an unkilled one."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillation.builders import record
+from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.base import TrainableModel
+from domainfusion.progress import Advance
+from domainfusion.training.mixtures import interleaved_order
+from domainfusion.types import Sampling, TrainingRecord, user
+
+FACTS = {
+    "Where is NRT?": ("Japan.", ("aviation",)),
+    "Where is CDG?": ("France.", ("aviation",)),
+    "The symbol of gold?": ("Au.", ("chemistry",)),
+    "The symbol of iron?": ("Fe.", ("chemistry",)),
+    "Where is NRT, and the symbol of gold?": ("Japan. Au.", ("aviation", "chemistry")),
+}
+RECORDS = [record(query, target, domains) for query, (target, domains) in FACTS.items()]
+QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2}
+
+combinations = st.lists(
+    st.lists(st.sampled_from(["aviation", "chemistry", "geography"]), min_size=1, max_size=3, unique=True), min_size=1, max_size=30
+)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def experts(tiny_llama: Path, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
+    return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"))}
+
+
+def records_of(domain_lists: Sequence[Sequence[str]]) -> list[TrainingRecord]:
+    return [record(f"Question {number}?", "Yes.", domains) for number, domains in enumerate(domain_lists)]
+
+
+def ids(records: Sequence[TrainingRecord]) -> list[str]:
+    return [own.example.id for own in records]
+
+
+def same(first: TrainableModel, second: TrainableModel) -> bool:
+    one, other = first.trained_state(), second.trained_state()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Phases
+
+
+@given(domain_lists=combinations, replay=st.floats(0, 1))
+def test_the_integration_trainer_shows_every_record_and_replays_its_share(domain_lists: list[list[str]], replay: float) -> None:
+    records = records_of(domain_lists)
+    phases = {phase.name: phase for phase in IntegrationTrainer(replay=replay).phases(records)}
+    single = [own for own in records if not own.example.is_cross_domain]
+    cross = [own for own in records if own.example.is_cross_domain]
+    assert list(phases) == ["domains"] * bool(single) + ["integration"] * bool(cross)
+    if single:
+        assert ids(phases["domains"].records) == ids(single)
+    if cross:
+        shown = ids(phases["integration"].records)
+        assert shown[: len(cross)] == ids(cross)
+        replayed = shown[len(cross) :]
+        assert len(replayed) == len(set(replayed)) == round(replay * len(single))
+        assert set(replayed) <= set(ids(single))
+
+
+@given(domain_lists=combinations, batch_size=st.integers(2, 6))
+def test_the_multi_task_trainer_shows_every_record_once_an_epoch(domain_lists: list[list[str]], batch_size: int) -> None:
+    records = records_of(domain_lists)
+    (phase,) = MultiTaskTrainer().phases(records)
+    assert phase.shares is not None
+    groups = [phase.group_of(own) for own in phase.records]
+    assert groups == [own.example.primary_domain for own in records]
+    assert sorted(interleaved_order(groups, phase.shares, random.Random(0))) == list(range(len(records)))
+
+
+def test_the_multi_task_trainer_mixes_domains_in_each_batch() -> None:
+    (phase,) = MultiTaskTrainer().phases(records_of([["aviation"]] * 32 + [["chemistry"]] * 32))
+    assert phase.shares is not None
+    groups = [phase.group_of(own) for own in phase.records]
+    order = interleaved_order(groups, phase.shares, random.Random(0))
+    for start in range(0, 64, 8):
+        assert set(Counter(groups[index] for index in order[start : start + 8]).values()) == {4}
+
+
+def test_shares_of_the_multi_task_trainer_are_those_given() -> None:
+    (phase,) = MultiTaskTrainer(shares={"aviation": 3, "chemistry": 1}).phases(RECORDS)
+    assert phase.shares == {"aviation": 3, "chemistry": 1}
+
+
+@given(domain_lists=combinations, replay=st.floats(0, 1))
+def test_the_sequential_trainer_shows_every_record_first_in_the_phase_of_its_last_domain(
+    domain_lists: list[list[str]], replay: float
+) -> None:
+    records, order = records_of(domain_lists), ("geography", "aviation", "chemistry")
+    phases = SequentialTrainer(order=order, replay=replay).phases(records)
+    assert [phase.name for phase in phases] == [
+        name for name in order if any(max(own, key=order.index) == name for own in domain_lists)
+    ]  # fmt: skip
+    seen: set[str] = set()
+    for phase in phases:
+        fresh = [own for own in phase.records if own.example.id not in seen]
+        assert all(max(own.example.domains, key=order.index) == phase.name for own in fresh)
+        assert len(phase.records) - len(fresh) == round(replay * len(seen))
+        seen |= set(ids(fresh))
+    assert seen == set(ids(records))
+
+
+def test_the_sequential_trainer_follows_the_records_where_no_order_is_given() -> None:
+    phases = SequentialTrainer().phases(records_of([["chemistry"], ["aviation"], ["chemistry", "geography"]]))
+    assert [phase.name for phase in phases] == ["chemistry", "aviation", "geography"]
+
+
+def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="leaves out chemistry"):
+        SequentialTrainer(order=("aviation",)).phases(RECORDS)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, value) for name in ("epochs", "batch_size", "evaluation_steps", "lora_rank", "checkpoint_steps") for value in (0, 1.5)],
+        ("epochs", True),
+        ("device_batch_size", 0),
+        ("device_batch_size", 5),
+        ("device_batch_size", 32),
+        *[("learning_rate", value) for value in (0, -1e-3, 1, float("nan"))],
+        ("adaptation", "lorra"),
+        ("initialization", "merged"),
+        ("replay", 1.1),
+        ("replay", -0.1),
+    ],
+)
+def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        IntegrationTrainer(**{name: value})
+
+
+def test_a_word_that_is_no_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="learnign_rate"):
+        IntegrationTrainer(learnign_rate=1e-3)
+
+
+def test_the_usual_rate_of_full_training_is_low_for_lora_and_used_as_given(base: LlamaModel) -> None:
+    with pytest.warns(UserWarning, match="learning_rate=2e-05 is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as given"):
+        IntegrationTrainer(learning_rate=2e-5, adaptation="lora").adapt(base, {})
+
+
+@pytest.mark.parametrize(("rate", "adaptation"), [(1e-4, "lora"), (2e-5, "full"), (2e-5, "auto")])
+def test_other_rates_earn_no_warning(base: LlamaModel, rate: float, adaptation: Any, recwarn: pytest.WarningsRecorder) -> None:
+    IntegrationTrainer(learning_rate=rate, adaptation=adaptation).adapt(base, {})
+    assert not [warning for warning in recwarn if "learning_rate" in str(warning.message)]
+
+
+# Where the student starts
+
+
+def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(base: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert IntegrationTrainer(learning_rate=1e-3).adapt(base, {})[1] is None
+    monkeypatch.setattr("domainfusion.distillation.trainer.LORA_FROM_PARAMETERS", 1000)
+    _, adaptation = IntegrationTrainer(learning_rate=1e-3, lora_rank=3).adapt(base, {})
+    assert adaptation is not None
+    assert (adaptation.rank, adaptation.start_from) == (3, ())
+
+
+def test_experts_on_the_student_s_base_are_merged_into_its_start(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+    trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", merge_weight=0.5)
+    student, adaptation = trainer.adapt(base, experts)
+    assert adaptation is not None
+    assert adaptation.start_from == tuple(experts.values())
+    assert adaptation.merge_weight == 0.5
+    assert student.fingerprint != base.fingerprint
+
+
+@pytest.mark.parametrize("start", ["base", "auto"])
+def test_other_experts_leave_the_student_at_its_base(base: LlamaModel, start: Any) -> None:
+    student, adaptation = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization=start).adapt(
+        base, {"aviation": ScriptedModel("x")}
+    )
+    assert adaptation is not None
+    assert adaptation.start_from == ()
+    asked, sampling = [user("Where is NRT?")], Sampling(max_new_tokens=6)
+    assert student.generate(asked, sampling) == base.generate(asked, sampling)
+
+
+def test_a_merge_that_is_asked_for_and_not_possible_is_an_error(base: LlamaModel) -> None:
+    with pytest.raises(CapabilityError, match="own base"):
+        IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization="merge").adapt(base, {"aviation": ScriptedModel("x")})
+    with pytest.raises(ConfigurationError, match="adaptation='lora'"):
+        IntegrationTrainer(adaptation="full", initialization="merge").adapt(base, {})
+
+
+def test_a_student_that_can_t_be_trained_is_an_error() -> None:
+    with pytest.raises(CapabilityError, match="can't be trained"):
+        IntegrationTrainer().train(ScriptedModel("x"), RECORDS)  # type: ignore[arg-type]
+
+
+# Learning
+
+
+@pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"adaptation": "lora", "learning_rate": 2e-2}], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", [partial(IntegrationTrainer, replay=1.0), MultiTaskTrainer], ids=["integration", "multi-task"])
+def test_a_handful_of_records_is_learnt_word_for_word(base: LlamaModel, kind: Any, settings: dict[str, Any]) -> None:
+    before = base.fingerprint
+    trainer = kind(**{"learning_rate": 5e-3, "epochs": 40, "batch_size": 5, **settings})
+    student = trainer.train(base, RECORDS)
+    answers = student.generate([user(query) for query in FACTS], Sampling(max_new_tokens=12))
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [(target, "stop") for target, _ in FACTS.values()]
+    assert base.fingerprint == before
+
+
+def test_the_student_and_its_experts_stay_as_they_are(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+    asked, sampling = [user("Where is NRT?")], Sampling(max_new_tokens=8)
+    models = [base, *experts.values()]
+    before = [model.generate(asked, sampling) for model in models]
+    student = IntegrationTrainer(**QUICK, adaptation="lora").train(base, RECORDS, teachers=experts)
+    assert [model.generate(asked, sampling) for model in models] == before
+    assert student.fingerprint not in {model.fingerprint for model in models}
+
+
+def test_rejected_records_and_empty_targets_are_never_trained_on(base: LlamaModel) -> None:
+    trainer = MultiTaskTrainer(**QUICK)
+    others = [record("Where is LHR?", "China.", verification="rejected", reason="wrong"), record("Where is FCO?", " ")]
+    assert same(trainer.train(base, RECORDS), trainer.train(base, [others[0], *RECORDS, others[1]]))
+
+
+def test_nothing_usable_is_an_error_that_says_why(base: LlamaModel) -> None:
+    rejected = [record(f"{number}?", "No.", verification="rejected", reason="the expert refused") for number in range(3)]
+    with pytest.raises(TrainingError, match=r"none of 3 records is usable; received \{'the expert refused': 3\}"):
+        MultiTaskTrainer().train(base, rejected)
+    with pytest.raises(TrainingError, match="none of 0 records"):
+        MultiTaskTrainer().train(base, [])
+
+
+def test_a_record_beyond_the_context_is_refused(base: LlamaModel) -> None:
+    with pytest.raises(TrainingError, match="longer than the student's context"):
+        MultiTaskTrainer(**QUICK).train(base, [*RECORDS, record("Count.", "one two " * 600)])
+
+
+def test_the_seed_decides_the_outcome(base: LlamaModel) -> None:
+    trainer = IntegrationTrainer(**QUICK, adaptation="lora")
+    first = trainer.train(base, RECORDS, seed=1)
+    torch.rand(3)
+    assert same(first, trainer.train(base, RECORDS, seed=1))
+    assert not same(first, trainer.train(base, RECORDS, seed=2))
+
+
+def test_it_does_not_matter_whether_the_student_was_loaded_before(tiny_llama: Path, base: LlamaModel, tmp_path: Path) -> None:
+    not_loaded_yet = LlamaModel(shutil.copytree(tiny_llama, tmp_path / "copy"), dtype="float32")
+    trainer = IntegrationTrainer(**QUICK, adaptation="lora")
+    assert base.ask("Where is NRT?", sampling=Sampling(max_new_tokens=1)) is not None
+    assert same(trainer.train(base, RECORDS), trainer.train(not_loaded_yet, RECORDS))
+
+
+def test_an_epoch_is_a_pass_over_the_records_of_a_phase(base: LlamaModel, tmp_path: Path) -> None:
+    IntegrationTrainer(**{**QUICK, "epochs": 3}, replay=0.5).train(base, RECORDS, directory=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert Counter(line["phase"] for line in lines) == {"domains": 3 * 4 / 2, "integration": -(-3 * 3 // 2)}
+
+
+def test_a_trainer_without_records_in_a_phase_is_an_error(base: LlamaModel) -> None:
+    class Empty(Trainer):
+        def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+            return [Phase(name="nothing", records=())]
+
+    class None_(Trainer):
+        def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+            return []
+
+    with pytest.raises(TrainingError, match="nothing is empty"):
+        Empty().train(base, RECORDS)
+    with pytest.raises(TrainingError, match="list is empty"):
+        None_().train(base, RECORDS)
+
+
+def test_only_the_last_phase_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
+    scores = iter([0.9, 0.1, 0.8, 0.2])
+    trainer = IntegrationTrainer(**{**QUICK, "evaluation_steps": 2, "epochs": 2}, replay=1.0)
+    student = trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)})
+    first, last = tmp_path / "phase-1-domains", tmp_path / "phase-2-integration"
+    assert json.loads((first / "best.json").read_text())["step"] == 2
+    assert json.loads((last / "best.json").read_text())["step"] == 2
+    finished = {folder: (folder / "finished.safetensors").read_bytes() for folder in (first, last)}
+    assert finished[last] == (last / "best.safetensors").read_bytes()
+    assert finished[first] != (first / "best.safetensors").read_bytes()
+    assert all(torch.equal(tensor, student.trained_state()[name]) for name, tensor in _load(last / "best.safetensors").items())
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+# Going on
+
+
+class Killed(BaseException):
+    """What stops a process at any instant."""
+
+
+def dying_after(steps: int) -> Callable[..., Any]:
+    """A display of progress that kills the training after `steps` steps, over all phases."""
+    left = steps
+
+    @contextmanager
+    def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        def advance(count: int) -> None:
+            nonlocal left
+            left -= count
+            if left < 0:
+                raise Killed
+
+        yield advance
+
+    return progress
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize("steps", [0, 2, 4, 5])
+def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
+    base: LlamaModel, tmp_path: Path, adaptation: Any, steps: int
+) -> None:
+    trainer = IntegrationTrainer(**QUICK, adaptation=adaptation)
+    whole = trainer.train(base, RECORDS, seed=5)
+    with pytest.raises(Killed):
+        trainer.train(base, RECORDS, directory=tmp_path, seed=5, progress=dying_after(steps))
+    assert same(whole, trainer.train(base, RECORDS, directory=tmp_path, seed=5))
+
+
+def test_a_finished_training_is_not_done_again(base: LlamaModel, tmp_path: Path) -> None:
+    trainer = IntegrationTrainer(**QUICK)
+    first = trainer.train(base, RECORDS, directory=tmp_path)
+    assert same(first, trainer.train(base, RECORDS, directory=tmp_path, progress=dying_after(0)))
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("what", "settings", "records", "seed"),
+    [("trainer", {"epochs": 3}, RECORDS, 0), ("records", {}, RECORDS[1:], 0), ("seed", {}, RECORDS, 1)],
+)
+def test_a_directory_of_another_training_is_refused(
+    base: LlamaModel, tmp_path: Path, what: str, settings: dict[str, Any], records: list[TrainingRecord], seed: int
+) -> None:
+    with pytest.raises(Killed):
+        IntegrationTrainer(**QUICK).train(base, RECORDS, directory=tmp_path, progress=dying_after(0))
+    with pytest.raises(RunError, match=f"other inputs: {what}"):
+        IntegrationTrainer(**{**QUICK, **settings}).train(base, records, directory=tmp_path, seed=seed)
