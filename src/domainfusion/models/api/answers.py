@@ -20,6 +20,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "model_length": "length",
     "content_filter": "filtered",
 }
+_MOST_TOKENS = 10**9
+"""A count above it is no count."""
 _THINK, _THOUGHT = "<think>", "</think>"
 
 
@@ -172,7 +174,7 @@ def _count(usage: object) -> TokenCount | None:
 
 def _number(fields: object, name: str) -> int | None:
     value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def _unreadable(what: str, seen: object) -> UnreadableAnswer:

@@ -1,21 +1,22 @@
-"""One request to an OpenAI-compatible endpoint: where it may go, what may come back, and how a failure is told without the key."""
+"""One request to an OpenAI-compatible endpoint: what is sent, what may come back, and how a failure is told without the key."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import os
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from domainfusion.errors import ConfigurationError, MissingDependencyError
+from domainfusion.errors import MissingDependencyError
+from domainfusion.models.api.address import is_loopback
 from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, read_reply
 from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.api.failures import AttemptFailed, from_status
+from domainfusion.models.api.key import Key
 from domainfusion.types import Generation
 
 try:
@@ -26,16 +27,15 @@ except ImportError as error:
         "Models behind an API need the package openai", received=str(error), fix='run: pip install "domainfusion[api]"'
     ) from error
 
-OPENAI_URL = "https://api.openai.com/v1"
 MAX_BODY_BYTES = 10_000_000
 """No answer is longer; what is, is no answer."""
 
 _OPENAI_HOST = "api.openai.com"
 _KEPT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}
-_SHORTEST_SECRET = 16
-"""Shorter keys are placeholders such as `ollama` or `EMPTY`, which may stand in an answer."""
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol, ssl.SSLError)
 _FILTER_CODES = {"content_filter", "content_policy_violation"}
+_LOGS = ("httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpx2", "openai._base_client")
+"""What the client logs goes through here; in its most talkative mode it writes down headers that a server may echo the key in."""
 _CHECK_URL = "check that base_url is an OpenAI-compatible endpoint; most end in /v1"
 _FIXES = {
     402: "see to the account's credit",
@@ -44,82 +44,6 @@ _FIXES = {
     413: "ask for less in one question",
     429: "see to the account's quota, or set requests_per_minute and tokens_per_minute",
 }
-
-
-class Key:
-    """An API key, which never shows itself.
-
-    Args:
-        variable: The environment variable that holds it; None for no key.
-
-    Raises:
-        ConfigurationError: The variable is not set.
-    """
-
-    def __init__(self, variable: str | None) -> None:
-        self._value = "" if variable is None else os.environ.get(variable, "").strip()
-        if variable is not None and not self._value:
-            raise ConfigurationError(
-                "The environment variable with the API key is not set",
-                received=variable,
-                allowed="the name of a variable, or None for a server without keys",
-                fix=f"run: export {variable}=...",
-            )
-
-    def __repr__(self) -> str:
-        return "Key(***)"
-
-    @property
-    def header(self) -> str | None:
-        """The value of the header `Authorization`."""
-        return f"Bearer {self._value}" if self._value else None
-
-    def hide(self, text: str) -> str:
-        """Returns a text with the key in it replaced."""
-        return text.replace(self._value, "***") if self._value else text
-
-    def hide_in_answer(self, text: str) -> str:
-        """Returns an answer with the key in it replaced, so that a server that echoes it does not bring it into a file."""
-        return self.hide(text) if len(self._value) >= _SHORTEST_SECRET else text
-
-
-def check_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
-    """Returns the address without a final slash.
-
-    Raises:
-        ConfigurationError: It is no address, holds a secret, or would carry the key in clear text over a network.
-    """
-    try:
-        parts = urlsplit(base_url)
-        host, secret = parts.hostname, parts.username or parts.password or parts.query or parts.fragment
-        port_is_right = parts.port is None or parts.port > 0
-    except ValueError:
-        host, secret, port_is_right = None, None, False
-    if secret:
-        # The address is not shown: what stands there may be a key.
-        raise ConfigurationError("base_url holds more than an address", allowed="such as https://host/v1", fix="give a key by api_key_env")
-    if host is None or not port_is_right or parts.scheme not in ("http", "https"):
-        raise ConfigurationError("base_url is no address", received=base_url, allowed="such as https://host/v1")
-    if parts.path.rstrip("/").endswith("/completions"):
-        raise ConfigurationError("base_url names one call", received=base_url, fix="leave out what follows /v1")
-    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
-        raise ConfigurationError(
-            "Plain http would carry the key and every text readably over the network",
-            received=base_url,
-            allowed="https, or http to this machine",
-            fix="use https, or say allow_insecure_http=True where the network is yours",
-        )
-    return base_url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Endpoint:
@@ -149,10 +73,14 @@ class Endpoint:
         self._client = AsyncOpenAI(api_key="set by the endpoint", base_url=base_url, max_retries=0, http_client=connections)
 
     async def __aenter__(self) -> Self:
+        for name in _LOGS:
+            logging.getLogger(name).addFilter(self._key.hide_in_log)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._client.close()
+        for name in _LOGS:
+            logging.getLogger(name).removeFilter(self._key.hide_in_log)
 
     async def _strip(self, request: httpx2.Request) -> None:
         """Leaves in the header what the request needs, and no description of this machine or other accounts."""

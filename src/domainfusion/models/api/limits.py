@@ -120,7 +120,8 @@ class Gate:
 
     A first failure delays its own request alone. From the second in a row on, requests go one at a time with growing pauses, until one
     succeeds; then the number in flight grows again. Failures of requests that were in flight together count as one: a server that
-    falls over with sixty-four requests on it has failed once. A server that asks for fewer requests gets half as many at a time.
+    falls over with sixty-four requests on it has failed once. A server that asks for fewer requests gets half as many at a time; from there
+    their number grows slowly, by one for each round of answers, as in the congestion control of TCP (RFC 5681).
 
     Args:
         limits: What is asked for at most.
@@ -137,6 +138,7 @@ class Gate:
         self._changed = asyncio.Event()
         self._in_flight = 0
         self._allowed = float(limits.max_concurrency)
+        self._comfortable = self._allowed
         self._failures = 0
         self._failed_at = float("-inf")
 
@@ -195,7 +197,8 @@ class Gate:
         if reply.tokens is not None:
             ticket.tokens.units = reply.tokens.prompt + reply.tokens.completion
         self._failures = 0
-        self._allowed = min(self._allowed + 1, self._limits.max_concurrency)
+        growth = 1.0 if self._allowed < self._comfortable else 1 / self._allowed
+        self._allowed = min(self._allowed + growth, self._limits.max_concurrency)
 
     def refused(self, ticket: Ticket) -> None:
         """Reports a request that the server took for wrong and that is sent again in other words: no failure of the server."""
@@ -225,7 +228,8 @@ class Gate:
         self._failed_at = _now()
         self._failures += 1
         if failure.throttled:
-            self._allowed = max(1.0, self._allowed / 2)
+            self._comfortable = max(1.0, self._allowed / 2)
+            self._allowed = self._comfortable
         if self._failures > 1:
             self._allowed = 1.0
             self._traffic.paused_until = max(self._traffic.paused_until, self._failed_at + self.backoff(self._failures - 1))

@@ -1,0 +1,720 @@
+"""Laws of models behind an API, on a server that fails on command: complete and right, or a clear error and all that was finished."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faulty_server as faulty
+import pytest
+from faulty_server import FaultyServer, answer_to, message, raw, status
+
+from domainfusion.errors import ConfigurationError, ModelError, StoreError
+from domainfusion.models import APIModel, LanguageModel, ResponseStore, TrainableModel
+from domainfusion.models.api import limits
+from domainfusion.models.base import SAMPLE_STRIDE
+from domainfusion.types import Conversation, Generation, Message, Sampling, user
+
+KEY = "sk-test-0123456789abcdefghijklmnop"
+
+
+@pytest.fixture(autouse=True)
+def no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def questions(count: int) -> list[Conversation]:
+    return [user(f"question {number}") for number in range(count)]
+
+
+def model_at(server: FaultyServer, **settings: Any) -> APIModel:
+    return APIModel("teacher", base_url=server.url, **{"backoff_seconds": 0.001, "timeout_seconds": 5.0, **settings})
+
+
+def texts(generations: Sequence[Generation]) -> list[str]:
+    return [generation.text for generation in generations]
+
+
+def right_texts(count: int) -> list[str]:
+    return [answer_to(f"question {number}") for number in range(count)]
+
+
+# What it is
+
+
+def test_it_is_a_language_model_and_can_not_be_trained() -> None:
+    model = APIModel("m", base_url="http://localhost/v1")
+    assert isinstance(model, LanguageModel)
+    assert not isinstance(model, TrainableModel)
+
+
+def test_answers_come_in_the_order_of_the_questions_whatever_the_order_in_which_they_arrive() -> None:
+    def late(exchange: faulty.Exchange) -> None:
+        time.sleep(0.2 - 0.02 * int(exchange.question.split()[-1]))
+        faulty.right(exchange)
+
+    with FaultyServer(default=late) as server:
+        arrived: list[int] = []
+        answers = model_at(server).generate(questions(8), on_result=lambda index, _: arrived.append(index))
+    assert texts(answers) == right_texts(8)
+    assert sorted(arrived) == list(range(8)) and arrived != list(range(8))
+
+
+def test_each_answer_is_reported_once_in_the_thread_that_asked() -> None:
+    seen: dict[int, Generation] = {}
+
+    def take(index: int, generation: Generation) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        assert index not in seen
+        seen[index] = generation
+
+    with FaultyServer() as server:
+        answers = model_at(server).generate(questions(20), on_result=take)
+    assert [seen[index] for index in range(20)] == answers
+
+
+def test_it_can_be_asked_where_an_event_loop_runs() -> None:
+    async def notebook(server: FaultyServer) -> list[Generation]:
+        return model_at(server).generate(questions(3))
+
+    with FaultyServer() as server:
+        assert texts(asyncio.run(notebook(server))) == right_texts(3)
+
+
+def test_nothing_to_ask_is_nothing_sent() -> None:
+    with FaultyServer() as server:
+        assert model_at(server).generate([]) == []
+        assert server.exchanges == []
+
+
+def test_one_question_can_be_asked_by_itself() -> None:
+    with FaultyServer() as server:
+        assert model_at(server).ask("Why?") == answer_to("Why?")
+
+
+# What is sent
+
+
+def body_of(conversation: Conversation = user("Why?"), sampling: Sampling = Sampling(), **settings: Any) -> dict[str, Any]:
+    with FaultyServer() as server:
+        model_at(server, **settings).generate([conversation], sampling)
+        return server.exchanges[0].body
+
+
+def test_a_greedy_question_carries_what_it_needs_and_no_more() -> None:
+    assert body_of(sampling=Sampling(max_new_tokens=7)) == {
+        "model": "teacher",
+        "messages": [{"role": "user", "content": "Why?"}],
+        "max_tokens": 7,
+        "temperature": 0,
+    }
+
+
+def test_samples_of_one_question_have_seeds_of_their_own() -> None:
+    with FaultyServer() as server:
+        model_at(server, max_concurrency=1).generate([user("a"), user("a"), user("b")], Sampling(temperature=0.7, top_p=0.9, seed=3))
+        bodies = [exchange.body for exchange in server.exchanges]
+    assert [body["seed"] for body in bodies] == [3, 3 + SAMPLE_STRIDE, 3]
+    assert {(body["temperature"], body["top_p"]) for body in bodies} == {(0.7, 0.9)}
+
+
+def test_the_system_prompt_is_put_before_conversations_without_one() -> None:
+    system = {"role": "system", "content": "Be brief."}
+    assert body_of(system_prompt="Be brief.")["messages"][0] == system
+    own = (Message("system", "Be long."), Message("user", "Why?"))
+    assert body_of(own, system_prompt="Be brief.")["messages"] == [
+        {"role": "system", "content": "Be long."},
+        {"role": "user", "content": "Why?"},
+    ]
+
+
+def test_fields_can_be_left_out_and_added() -> None:
+    warm = Sampling(temperature=0.5, top_p=0.5, seed=1)
+    body = body_of(sampling=warm, omit=("temperature", "seed"), extra_body={"reasoning_effort": "low", "seed": "own"})
+    assert "temperature" not in body
+    assert (body["seed"], body["reasoning_effort"], body["top_p"]) == ("own", "low", 0.5)
+
+
+@pytest.mark.parametrize("extra", [{"model": "x"}, {"messages": []}, {"stream": True}, {"n": 3}, {"temperature": 1}, {"max_tokens": 3}])
+def test_a_field_that_follows_from_elsewhere_is_not_overridden_in_silence(extra: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="extra_body"):
+        APIModel("m", base_url="http://localhost/v1", extra_body=extra)
+
+
+def test_a_server_that_calls_the_limit_otherwise_is_asked_in_its_words() -> None:
+    def picky(exchange: faulty.Exchange) -> None:
+        refusal = status(400, text="Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        (refusal if "max_tokens" in exchange.body else faulty.right)(exchange)
+
+    with FaultyServer(default=picky) as server:
+        model = model_at(server, max_retries=0, max_failures_in_a_row=1)
+        assert texts(model.generate(questions(20))) == right_texts(20)
+        before = len(server.exchanges)
+        model.generate(questions(5))
+        assert len(server.exchanges) == before + 5
+        assert server.exchanges[-1].body["max_completion_tokens"] == 256
+
+
+def test_half_a_character_in_a_question_does_not_stop_the_run() -> None:
+    assert body_of(user("a\ud800b"))["messages"][0]["content"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
+SCHEMA = {"title": "city", "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+def test_structured_output_is_asked_for_in_the_servers_form() -> None:
+    wanted = body_of(json_schema=SCHEMA)["response_format"]
+    assert wanted == {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+
+
+def test_a_server_without_structured_output_is_asked_in_words() -> None:
+    def plain(exchange: faulty.Exchange) -> None:
+        refusal = status(400, text="'response_format' of type 'json_schema' is not supported")
+        (refusal if "response_format" in exchange.body else faulty.right)(exchange)
+
+    with FaultyServer(default=plain) as server:
+        model = model_at(server, json_schema=SCHEMA, system_prompt="Be brief.", max_failures_in_a_row=1)
+        assert texts(model.generate(questions(20))) == right_texts(20)
+        before = len(server.exchanges)
+        model.generate(questions(5))
+        assert len(server.exchanges) == before + 5
+        system = server.exchanges[-1].body["messages"][0]["content"]
+    assert system.startswith("Be brief.") and '"required": ["city"]' in system
+
+
+def test_another_complaint_does_not_cost_the_structure() -> None:
+    with FaultyServer({"question 0": [status(400, text="too long")]}) as server:
+        model = model_at(server, json_schema=SCHEMA, max_concurrency=1)
+        with pytest.raises(ModelError, match="too long"):
+            model.generate(questions(2))
+        assert "response_format" in server.exchanges[-1].body
+
+
+# Faults that pass
+
+PASSING = {
+    "throttled": status(429),
+    "throttled, with a wait": status(429, Retry_After="0.05"),
+    "broken": status(500),
+    "bad gateway": status(502),
+    "busy, with a wait": status(503, Retry_After="0"),
+    "no answer": faulty.hang,
+    "byte by byte": faulty.drip,
+    "hung up": faulty.hang_up,
+    "cut off": faulty.cut_off,
+    "malformed": raw(b'{"choices": ['),
+    "no UTF-8": raw(b'{"choices": "\xff"}'),
+    "not JSON": raw(b"<html>Bad gateway</html>", Content_Type="text/html"),
+    "empty": raw(b""),
+    "no choices": faulty.says({"choices": []}),
+    "no text": message(content=None),
+    "no end": message(None, content="half"),
+    "error inside": faulty.says({"error": {"message": "overloaded"}}),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_fault_that_passes_leaves_no_trace(fault: faulty.Behaviour, tmp_path: Path) -> None:
+    script = {"question 2": [fault], "question 5": [fault, fault], "question 7": [fault]}
+    with FaultyServer(script) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, timeout_seconds=0.3)
+        assert texts(store.ask(model, questions(12))) == right_texts(12)
+        assert server.asked == {f"question {n}": 1 + len(script.get(f"question {n}", ())) for n in range(12)}
+        assert (model.usage.answers, model.usage.failed) == (12, 4)
+
+
+def test_a_long_run_through_all_faults_at_once_ends_complete_and_right() -> None:
+    faults = list(PASSING.values())
+    script = {f"question {n}": [faults[n % len(faults)]] * (n % 3) for n in range(100)}
+    with FaultyServer(script) as server:
+        model = model_at(server, max_concurrency=16, timeout_seconds=0.3, max_failures_in_a_row=50)
+        assert texts(model.generate(questions(100))) == right_texts(100)
+
+
+# Faults that stay with one question
+
+STAYING = {
+    "bad request": (status(400, text="too many tokens"), "too many tokens"),
+    "too large": (status(413), "HTTP 413"),
+    "unprocessable": (status(422), "HTTP 422"),
+    "10 MB of text": (faulty.huge, "longer than 10,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize(("fault", "told"), STAYING.values(), ids=STAYING.keys())
+def test_a_question_that_can_not_be_answered_costs_no_other(fault: faulty.Behaviour, told: str, tmp_path: Path) -> None:
+    with FaultyServer({"question 4": [fault]}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server)
+        with pytest.raises(ModelError, match=told) as caught:
+            store.ask(model, questions(12))
+        assert caught.value.unanswered.keys() == {user("question 4")}
+        assert "1 of 12" in str(caught.value)
+        assert (len(store), server.asked["question 4"]) == (11, 1)
+        assert texts(store.ask(model, questions(12))) == right_texts(12)
+        assert len(server.exchanges) == 13
+
+
+def test_a_fault_that_does_not_pass_is_told_after_the_last_attempt_and_costs_no_other(tmp_path: Path) -> None:
+    with FaultyServer({"question 4": [status(500, text="always me")] * 4}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, max_retries=3)
+        with pytest.raises(ModelError, match="always me"):
+            store.ask(model, questions(12))
+        assert (len(store), server.asked["question 4"]) == (11, 4)
+        assert texts(store.ask(model, questions(12))) == right_texts(12)
+
+
+# Faults of the endpoint
+
+FATAL = {
+    "wrong key": (status(401, text="Incorrect API key"), "Incorrect API key"),
+    "no credit": (status(402), "credit"),
+    "forbidden": (status(403), "HTTP 403"),
+    "no such model": (status(404, text="model teacher not found"), "model teacher not found"),
+    "no quota": (status(429, text="You exceeded your quota", error_code="insufficient_quota"), "exceeded your quota"),
+    "a wait of a day": (status(429, Retry_After="86400"), "86,400 s"),
+    "redirect": (status(307, Location="http://localhost:9/v1/chat/completions"), "redirect to http://localhost:9"),
+    "redirect to another scheme": (status(301, Location="https://127.0.0.1/v1"), "redirect"),
+    "compressed": (raw(b"\x1f\x8b", Content_Encoding="gzip"), "encoded"),
+}
+
+
+@pytest.mark.parametrize(("fault", "told"), FATAL.values(), ids=FATAL.keys())
+def test_an_endpoint_that_can_not_answer_is_asked_no_more(fault: faulty.Behaviour, told: str, tmp_path: Path) -> None:
+    with FaultyServer({"question 3": [fault]}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, max_concurrency=1)
+        started = time.monotonic()
+        with pytest.raises(ModelError, match=told) as caught:
+            store.ask(model, questions(12))
+        assert time.monotonic() - started < 2
+        assert "3 of 12" in str(caught.value)
+        assert set(caught.value.unanswered) == set(questions(12)[3:])
+        assert (len(store), len(server.exchanges)) == (3, 4)
+        if "wait" not in told and "86,400" not in told:
+            assert texts(store.ask(model, questions(12))) == right_texts(12)
+            assert len(server.exchanges) == 13
+
+
+def test_a_wait_of_a_day_leaves_the_model_usable() -> None:
+    with FaultyServer({"question 0": [status(429, Retry_After="86400")]}) as server:
+        model = model_at(server, max_wait_seconds=0.1)
+        with pytest.raises(ModelError):
+            model.generate(questions(1))
+        assert texts(model.generate(questions(1))) == right_texts(1)
+
+
+def test_requests_in_flight_are_finished_and_kept_where_the_endpoint_is_given_up(tmp_path: Path) -> None:
+    with FaultyServer({"question 5": [status(401)]}, seconds=0.3) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(ModelError):
+            store.ask(model_at(server, max_concurrency=6), questions(50))
+        assert len(store) == 5 == sum(server.answered.values())
+        assert len(server.exchanges) == 6
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with FaultyServer() as other, FaultyServer(default=status(307, Location=f"{other.url}/chat/completions")) as server:
+        with pytest.raises(ModelError, match="redirect"):
+            model_at(server).generate(questions(3))
+        assert other.exchanges == []
+
+
+@pytest.mark.parametrize("fault", [status(500), faulty.hang_up, raw(b"no"), status(429), status(400)])
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_a_run_of_failures_ends_soon(fault: faulty.Behaviour, concurrency: int) -> None:
+    with FaultyServer(default=fault) as server:
+        with pytest.raises(ModelError, match="5 failures in a row"):
+            model_at(server, max_concurrency=concurrency, max_failures_in_a_row=5).generate(questions(500))
+        assert 5 <= len(server.exchanges) <= 2 * concurrency + 5
+
+
+def test_no_server_at_all_is_a_clear_error() -> None:
+    with FaultyServer() as server:
+        model = model_at(server, max_failures_in_a_row=3)
+    with pytest.raises(ModelError, match="connection failed") as caught:
+        model.generate(questions(3))
+    assert "127.0.0.1" in str(caught.value)
+    assert model.usage.unknown_cost == 0
+
+
+def test_a_server_that_comes_back_is_asked_on() -> None:
+    script = {f"question {n}": [faulty.hang_up] * 2 for n in range(30)}
+    with FaultyServer(script) as server:
+        model = model_at(server, max_concurrency=30, max_failures_in_a_row=100)
+        assert texts(model.generate(questions(60))) == right_texts(60)
+
+
+def test_the_wait_that_a_server_asks_for_holds_for_all() -> None:
+    with FaultyServer({"question 0": [status(429, Retry_After="0.4")]}) as server:
+        model_at(server, max_concurrency=1).generate(questions(5))
+        first, *others = sorted(time for times in server.times.values() for time in times)
+    assert min(others) - first >= 0.4
+
+
+# Limits
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_no_more_requests_are_in_flight_than_allowed(most: int) -> None:
+    with FaultyServer(seconds=0.02) as server:
+        model_at(server, max_concurrency=most).generate(questions(30))
+        assert server.most_in_flight == most
+
+
+def test_sixty_four_requests_in_flight_take_little_longer_than_the_server() -> None:
+    with FaultyServer(seconds=0.5, slots=64) as server:
+        model = model_at(server, max_concurrency=64)
+        started = time.monotonic()
+        assert texts(model.generate(questions(128))) == right_texts(128)
+        seconds = time.monotonic() - started
+        assert server.most_in_flight == 64
+    assert seconds < 3 * 1.0  # two rounds of half a second are the server's own limit; server and client may share one core here
+
+
+def test_the_server_sees_no_more_requests_in_a_minute_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WINDOW_SECONDS", 0.4)
+    with FaultyServer() as server:
+        started = time.monotonic()
+        model_at(server, requests_per_minute=5).generate(questions(14))
+        assert 0.8 <= time.monotonic() - started < 2.5
+        times = sorted(exchange.started for exchange in server.exchanges)
+    assert all(later - earlier >= 0.3 for earlier, later in zip(times, times[5:], strict=False))
+
+
+def test_no_more_answers_are_on_their_way_than_requests_may_be_in_flight() -> None:
+    """What is asked and not kept yet is what a crash would cost."""
+    kept = 0
+
+    def keep(index: int, generation: Generation) -> None:
+        nonlocal kept
+        time.sleep(0.02)
+        assert len(server.exchanges) - kept <= 4
+        kept += 1
+
+    with FaultyServer() as server:
+        model_at(server, max_concurrency=4).generate(questions(30), on_result=keep)
+    assert kept == 30
+
+
+# Stopping
+
+
+def test_an_interruption_keeps_what_has_arrived_and_ends_at_once(tmp_path: Path) -> None:
+    class Impatient(ResponseStore):
+        def _write(self, *arguments: Any) -> None:
+            if len(self) == 5:
+                raise KeyboardInterrupt
+            super()._write(*arguments)
+
+    with FaultyServer({f"question {n}": [faulty.hang] for n in range(6, 20)}) as server:
+        with Impatient(tmp_path / "s.sqlite") as store, pytest.raises(KeyboardInterrupt):
+            started = time.monotonic()
+            store.ask(model_at(server, max_concurrency=1), questions(20))
+        assert time.monotonic() - started < 3
+        assert not [thread for thread in threading.enumerate() if thread.name == "domainfusion-api"]
+        assert sum(server.asked.values()) <= 7
+    with FaultyServer() as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        assert len(store) == 5
+
+
+def test_an_answer_that_can_not_be_kept_stops_the_asking() -> None:
+    def full(index: int, generation: Generation) -> None:
+        raise StoreError("the disk is full")
+
+    with FaultyServer() as server:
+        with pytest.raises(StoreError, match="the disk is full"):
+            model_at(server, max_concurrency=2).generate(questions(50), on_result=full)
+        assert len(server.exchanges) <= 3
+
+
+# Money
+
+PRICED = {"price_per_million_input_tokens": 1e6, "price_per_million_output_tokens": 1e6}
+"""A unit of money a token; the server counts 15 an answer."""
+
+
+def test_usage_is_what_the_server_counted() -> None:
+    with FaultyServer({"question 1": [status(500)]}) as server:
+        model = model_at(server, **PRICED, max_retries=1)
+        model.generate(questions(4))
+        usage = model.usage
+    assert (usage.requests, usage.failed, usage.answers) == (5, 1, 4)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.unknown_cost) == (40, 20, 60.0, 0)
+
+
+def test_an_estimate_sends_nothing_and_is_no_less_than_what_comes() -> None:
+    with FaultyServer() as server:
+        model = model_at(server, **PRICED)
+        estimate = model.estimate(questions(4), Sampling(max_new_tokens=5))
+        assert server.exchanges == []
+        model.generate(questions(4), Sampling(max_new_tokens=5))
+    assert estimate.cost is not None and model.usage.cost is not None
+    assert estimate.requests == 4 and estimate.max_completion_tokens == model.usage.completion_tokens
+    with_prompt = APIModel("m", base_url="http://localhost/v1", system_prompt="Be brief. " * 50).estimate(questions(4))
+    assert with_prompt.prompt_tokens > estimate.prompt_tokens + 4 * 100
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_the_run_stops_before_it_costs_too_much_and_keeps_what_it_paid_for(concurrency: int, tmp_path: Path) -> None:
+    sampling = Sampling(max_new_tokens=5)
+    with FaultyServer(seconds=0.02) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, **PRICED, max_cost=200, max_concurrency=concurrency)
+        with pytest.raises(ModelError, match="max_cost") as caught:
+            store.ask(model, questions(100), sampling)
+        assert model.usage.cost is not None and 200 - 30 < model.usage.cost <= 200
+        assert len(store) == model.usage.answers == len(server.exchanges) == model.usage.cost / 15
+        assert len(caught.value.unanswered) == 100 - len(store)
+        kept = len(store)
+        assert texts(store.ask(model_at(server, **PRICED, max_cost=5_000), questions(100), sampling)) == right_texts(100)
+        assert len(server.exchanges) == 100
+        assert store.reused == kept
+
+
+def test_a_lost_answer_may_have_been_charged() -> None:
+    with FaultyServer({"question 0": [faulty.hang]}) as server:
+        model = model_at(server, **PRICED, max_cost=1_000, timeout_seconds=0.3)
+        model.generate(questions(1), Sampling(max_new_tokens=5))
+        assert model.usage.cost == 15 and 5 < model.usage.unknown_cost < 40
+
+
+# Refusals, reasoning
+
+
+def test_refused_and_filtered_answers_are_answers_and_are_counted() -> None:
+    script = {
+        "question 0": [message(content=None, refusal="I can't help.")],
+        "question 1": [message("content_filter", content="It is")],
+        "question 2": [status(400, text="The response was filtered", error_code="content_filter")],
+    }
+    with FaultyServer(script) as server:
+        model = model_at(server)
+        answers = model.generate(questions(4))
+    assert [answer.finish_reason for answer in answers] == ["refused", "filtered", "filtered", "stop"]
+    assert (model.usage.refused, model.usage.filtered, model.usage.failed) == (1, 2, 0)
+
+
+def test_reasoning_is_kept_in_the_store_and_out_of_the_text(tmp_path: Path) -> None:
+    with FaultyServer(default=message(content="<think>2 and 2</think>4")) as server:
+        for _ in range(2):
+            with ResponseStore(tmp_path / "s.sqlite") as store:
+                [answer] = store.ask(model_at(server), questions(1))
+                assert (answer.text, answer.reasoning) == ("4", "2 and 2")
+        assert len(server.exchanges) == 1
+        [whole] = model_at(server, include_reasoning=True).generate(questions(1))
+        assert whole.text == "<think>\n2 and 2\n</think>\n\n4"
+
+
+# The key
+
+
+def everything_about(error: BaseException) -> str:
+    """Returns all that a traceback, a log or a debugger would show of an error."""
+    shown = ["".join(traceback.format_exception(error)), repr(error), str(vars(error))]
+    for chained in (error.__cause__, error.__context__):
+        if chained is not None:
+            shown.append(everything_about(chained))
+    return "\n".join(shown)
+
+
+ECHOES = {
+    "401": faulty.echo_headers(401),
+    "400": faulty.echo_headers(400),
+    "500": faulty.echo_headers(500),
+    "plain text": status(401, text=KEY),
+    "at the cut": raw((" ".join("x" * 145) + KEY).encode(), Content_Type="text/html"),
+    "bad JSON": raw(b'{"' + KEY.encode()),
+    "wrong type": raw(b"{}", Content_Type=KEY),
+    "redirect": status(302, Location=f"http://localhost/?key={KEY}"),
+    "an error inside": faulty.says({"error": KEY}),
+    "an end that is not known": message(KEY, content="a"),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
+def test_a_key_that_the_server_echoes_is_not_shown(
+    echo: faulty.Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    with FaultyServer(default=echo) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, api_key_env="TEACHER_KEY", max_failures_in_a_row=2)
+        with pytest.raises(ModelError) as caught:
+            store.ask(model, questions(3))
+        assert server.exchanges[0].headers["authorization"] == f"Bearer {KEY}"
+    shown = everything_about(caught.value) + caplog.text + repr(model) + repr(vars(model)) + str(caught.value.unanswered)
+    assert KEY[:12] not in shown
+    assert not [path for path in tmp_path.iterdir() if KEY.encode() in path.read_bytes()]
+
+
+def test_a_key_in_an_answer_reaches_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    with FaultyServer(default=message(content=f"Your key is {KEY}.")) as server:
+        with ResponseStore(tmp_path / "s.sqlite") as store:
+            assert texts(store.ask(model_at(server, api_key_env="TEACHER_KEY"), questions(1))) == ["Your key is ***."]
+        assert not [path for path in tmp_path.iterdir() if KEY.encode() in path.read_bytes()]
+
+
+def test_a_placeholder_for_a_key_does_not_change_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "ollama")
+    with FaultyServer(default=message(content="Install ollama.")) as server:
+        assert texts(model_at(server, api_key_env="TEACHER_KEY").generate(questions(1))) == ["Install ollama."]
+
+
+def test_the_key_is_held_nowhere_and_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+    for key in (KEY, KEY[::-1]):
+        monkeypatch.setenv("TEACHER_KEY", key)
+        models.append(APIModel("m", base_url="https://example.com/v1", api_key_env="TEACHER_KEY"))
+        assert key not in repr(vars(models[-1])) + repr(models[-1])
+    assert models[0].fingerprint == models[1].fingerprint
+
+
+def test_a_key_that_is_changed_counts_from_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer() as server:
+        monkeypatch.setenv("TEACHER_KEY", "first")
+        model = model_at(server, api_key_env="TEACHER_KEY")
+        monkeypatch.setenv("TEACHER_KEY", "second")
+        model.generate(questions(1))
+        assert server.exchanges[0].headers["authorization"] == "Bearer second"
+
+
+def test_another_host_gets_nothing_that_was_meant_for_openai(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Private: header-secret\nAuthorization: Bearer other-secret")
+    with FaultyServer() as server:
+        model_at(server).generate(questions(1))
+        headers = server.exchanges[0].headers
+    assert set(headers) <= {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}
+    assert "secret" not in str(headers) and KEY not in str(headers)
+
+
+def test_a_proxy_is_no_way_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer() as proxy, FaultyServer() as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        assert texts(model_at(server).generate(questions(1))) == right_texts(1)
+        assert proxy.exchanges == []
+
+
+def test_a_key_that_is_not_set_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+        APIModel("gpt-5-mini")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert APIModel("gpt-5-mini").base_url == "https://api.openai.com/v1"
+
+
+def test_a_server_that_wants_a_key_says_how_to_give_one() -> None:
+    with FaultyServer(default=status(401)) as server, pytest.raises(ModelError, match="api_key_env"):
+        model_at(server).generate(questions(1))
+
+
+# Where it may go
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1/v1", "http://127.0.0.1/v1", "http://127.9.9.9/v1", "http://[::1]:8080/v1", "https://example.com/v1/"]
+)
+def test_addresses_that_are_safe(url: str) -> None:
+    assert APIModel("m", base_url=url).base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize("url", ["http://example.com/v1", "http://10.0.0.1/v1", "http://localhost.example.com/v1", "http://0.0.0.0/v1"])
+def test_plain_http_to_another_machine_needs_a_word(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="allow_insecure_http"):
+        APIModel("m", base_url=url)
+    assert APIModel("m", base_url=url, allow_insecure_http=True).base_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000/v1", "ftp://localhost/v1", "file:///etc/passwd", "https://", "https://host:99999/v1", "https://[::1/v1"]
+)
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="no address"):
+        APIModel("m", base_url=url)
+
+
+@pytest.mark.parametrize("url", [f"https://user:{KEY}@host/v1", f"https://{KEY}@host/v1", f"https://host/v1?key={KEY}", f"https://host/v1#{KEY}"])
+def test_a_secret_in_the_address_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        APIModel("m", base_url=url)
+    assert KEY not in everything_about(caught.value)
+
+
+def test_an_address_of_one_call_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="leave out"):
+        APIModel("m", base_url="http://localhost/v1/chat/completions")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_concurrency": 0},
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": -1},
+        {"timeout_seconds": 0},
+        {"timeout_seconds": float("nan")},
+        {"max_retries": -1},
+        {"max_failures_in_a_row": 0},
+        {"max_wait_seconds": -1},
+        {"backoff_seconds": 0},
+        {"price_per_million_input_tokens": 1.0},
+        {"price_per_million_cached_tokens": 1.0},
+        {"price_per_million_input_tokens": -1.0, "price_per_million_output_tokens": 1.0},
+        {"max_cost": 1.0},
+        {**PRICED, "max_cost": 0},
+        {"omit": ("model",)},
+        {"omit": "seed"},
+        {"model": " "},
+    ],
+)
+def test_a_setting_that_can_not_be_right_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        APIModel(**{"model": "m", "base_url": "http://localhost/v1", **setting})
+
+
+def test_the_fingerprint_changes_with_what_may_change_the_answers_and_with_nothing_else() -> None:
+    def fingerprint(**settings: Any) -> str:
+        return APIModel(**{"model": "m", "base_url": "http://localhost/v1", **settings}).fingerprint
+
+    different = [
+        {},
+        {"model": "n"},
+        {"base_url": "http://localhost/v2"},
+        {"system_prompt": "Be brief."},
+        {"json_schema": SCHEMA},
+        {"include_reasoning": True},
+        {"omit": ("temperature",)},
+        {"extra_body": {"reasoning_effort": "low"}},
+    ]
+    assert len({fingerprint(**settings) for settings in different}) == len(different)
+    same: list[dict[str, Any]] = [
+        {"base_url": "http://localhost/v1/"},
+        {"name": "other"},
+        {"max_concurrency": 3, "requests_per_minute": 5, "timeout_seconds": 7},
+        {**PRICED, "max_cost": 3},
+    ]
+    assert {fingerprint(**settings) for settings in same} == {fingerprint()}
+
+
+def test_without_the_client_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['openai'] = None; from domainfusion.models import ScriptedModel; print('so far'); "
+    code += "from domainfusion.models import APIModel"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "so far\n"
+    assert 'pip install "domainfusion[api]"' in done.stderr
+    assert "MissingDependencyError" in done.stderr
+
+
+def test_the_client_is_loaded_for_those_alone_who_use_it() -> None:
+    code = "import sys, domainfusion.models; assert 'openai' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
