@@ -23,7 +23,7 @@ MERGING_TOLERANCE = 1e-3
 
 @pytest.fixture
 def key(tiny_llama: Path) -> BaseKey:
-    return BaseKey(str(tiny_llama), None, torch.float32, "cpu")
+    return BaseKey(str(tiny_llama), torch.float32, "cpu")
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def alone(tiny_llama: Path, adapter: Path) -> torch.Tensor:
 def test_one_key_is_one_base(key: BaseKey) -> None:
     first = SharedBase.get(key)
     assert SharedBase.get(key) is first
-    assert SharedBase.get(BaseKey(key.path, None, torch.float32, "cpu", owner="someone")) is not first
-    assert SharedBase.get(BaseKey(key.path, None, torch.bfloat16, "cpu")) is not first
+    assert SharedBase.get(BaseKey(key.path, torch.float32, "cpu", owner="someone")) is not first
+    assert SharedBase.get(BaseKey(key.path, torch.bfloat16, "cpu")) is not first
 
 
 def test_a_base_that_nobody_holds_is_let_go(key: BaseKey) -> None:
     from domainfusion.models import shared_base
 
-    kept = BaseKey(key.path, None, torch.float32, "cpu", owner="for a moment")
+    kept = BaseKey(key.path, torch.float32, "cpu", owner="for a moment")
     base = SharedBase.get(kept)
     assert kept in shared_base._loaded
     del base
@@ -83,7 +83,7 @@ uses = st.tuples(st.sampled_from(["all", "attention", "embeddings", None]), st.b
 def test_no_sequence_of_uses_changes_any_model(
     tiny_llama: Path, make_adapter: MakeAdapter, sequence: list[tuple[str | None, bool]]
 ) -> None:
-    base = SharedBase(BaseKey(str(tiny_llama), None, torch.float32, "cpu"))
+    base = SharedBase(BaseKey(str(tiny_llama), torch.float32, "cpu"))
     untouched = {name: tensor.clone() for name, tensor in base.module.state_dict().items()}
     bare = logits(base, None)
     folders = {
@@ -238,7 +238,7 @@ def test_what_is_trained_is_nobody_elses_choice(base: SharedBase, make_adapter: 
 
 
 def test_loading_is_silent(tiny_llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    SharedBase(BaseKey(str(tiny_llama), None, torch.float32, "cpu"))
+    SharedBase(BaseKey(str(tiny_llama), torch.float32, "cpu"))
     assert capfd.readouterr() == ("", "")
 
 
@@ -254,7 +254,7 @@ def test_weights_that_end_too_early_are_refused(tiny_llama: Path, tmp_path: Path
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="cut"):
-        SharedBase(BaseKey(str(folder), None, torch.float32, "cpu"))
+        SharedBase(BaseKey(str(folder), torch.float32, "cpu"))
 
 
 def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tiny_llama: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tiny_llama: Path
     del state["model.layers.1.mlp.up_proj.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj"):
-        SharedBase(BaseKey(str(folder), None, torch.float32, "cpu"))
+        SharedBase(BaseKey(str(folder), torch.float32, "cpu"))
 
 
 def test_weights_of_other_shapes_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
@@ -273,4 +273,4 @@ def test_weights_of_other_shapes_are_refused(tiny_llama: Path, tmp_path: Path) -
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"intermediate_size": 128', '"intermediate_size": 96'))
     with pytest.raises(ModelError, match="odd"):
-        SharedBase(BaseKey(str(folder), None, torch.float32, "cpu"))
+        SharedBase(BaseKey(str(folder), torch.float32, "cpu"))

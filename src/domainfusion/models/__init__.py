@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.base import Adaptation, LanguageModel, TokenScorer, TokenScores, TrainableModel
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
@@ -22,6 +22,8 @@ __all__ = [
     "LlamaModel",
     "ResponseStore",
     "ScriptedModel",
+    "TokenScorer",
+    "TokenScores",
     "TrainableModel",
     "ask_directly",
 ]

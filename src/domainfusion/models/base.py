@@ -1,6 +1,8 @@
 """What a model can do, as capabilities: it generates text, it scores tokens, it can be trained.
 
 Whoever uses a model asks for a capability with `isinstance` and never for a class, so a model of a user's own needs no base class.
+Such a question costs nothing: it looks for names and computes no property. (That is how Python 3.12 does it; `typing_extensions`
+brings it to 3.11, whose own protocols would hash a model's files to find out whether it has a fingerprint.)
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
+
+from typing_extensions import Protocol, runtime_checkable
 
 from domainfusion.types import Conversation, Generation, Sampling
 
@@ -69,6 +73,53 @@ class LanguageModel(Protocol):
         Returns:
             The answers, in the order of `conversations`.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """How probable a model finds each token of the last turn of a conversation, given all that stands before it.
+
+    Attributes:
+        tokens: The turn's token ids, the one that ends it included.
+        log_probabilities: The natural logarithm of each token's probability.
+    """
+
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """The logarithm of the probability of the whole turn."""
+        return sum(self.log_probabilities)
+
+
+@runtime_checkable
+class TokenScorer(LanguageModel, Protocol):
+    """Scores tokens: a white-box model, whose distributions over the next token can be had."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The width of a distribution; models pad it, so it may be larger than the tokenizer's vocabulary."""
+        ...
+
+    def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
+        """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
+        ...
+
+    def score(self, conversations: Sequence[Conversation]) -> list[TokenScores]:
+        """Returns the log-probabilities of each conversation's last turn, which is the assistant's, in order."""
+        ...
+
+    def hidden_states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Returns for each row of token ids the final hidden states, of shape (tokens, hidden)."""
+        ...
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the float32 logits of final hidden states, of shape (…, vocabulary): their softmax is the model's distribution."""
         ...
 
 

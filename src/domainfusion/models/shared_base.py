@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from domainfusion.errors import CapabilityError, ModelError
+from domainfusion.models.placement import Quantization, quantization_settings
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,25 @@ class BaseKey:
     """What makes two models share their base weights.
 
     Attributes:
-        path: Folder, hub id or GGUF file.
-        revision: Revision of a hub id.
+        path: Folder or GGUF file.
         dtype: Data type of the weights.
         device: Where they are.
+        quantization: How they are shrunk.
         owner: Empty for shared weights; unique for a copy that is trained in full.
     """
 
     path: str
-    revision: str | None
     dtype: torch.dtype
     device: str
+    quantization: Quantization | None = None
     owner: str = ""
 
 
 _OUTSIDE_INFERENCE = torch.inference_mode(False)
 """Weights that are made inside of `torch.inference_mode` could never be trained, and who calls may well be inside of it."""
+
+_BARE = "__base__"
+"""PEFT's name for the base without an adapter, among the adapters of a batch's rows."""
 
 _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
 
@@ -136,7 +140,8 @@ class SharedBase:
 
         Args:
             adapter: Name of the adapter; None for the bare base.
-            merge: Merge it into the weights for speed; with False its layers stay apart, as training needs them.
+            merge: Merge it into the weights for speed; with False its layers stay apart, as training needs them. Into quantized
+                weights nothing is merged: they would come back as others.
         """
         if self.peft is None:
             yield self.module
@@ -149,10 +154,32 @@ class SharedBase:
         self.activate(adapter, merge=merge)
         yield self.module
 
+    @contextmanager
+    def mixing(self, adapters: Sequence[str | None]) -> Iterator[PreTrainedModel]:
+        """Gives the module that computes each row of a batch with an adapter of its own, none of them merged.
+
+        Args:
+            adapters: The adapter of each row; None for the bare base.
+
+        Raises:
+            CapabilityError: One of them is a DoRA adapter, whose change depends on the weights that it changes.
+        """
+        if scaled := [name for name in adapters if name is not None and self.adapter_config(name).use_dora]:
+            raise CapabilityError("A DoRA adapter can't share a batch with others", received=scaled[0], allowed="LoRA adapters")
+        self._restore()
+        if self.peft is None:
+            yield self.module
+            return
+        wrapper = cast(Any, self.peft.base_model)
+        wrapper.training = False  # PEFT asks the wrapper, which is made to be trained; how the module computes, it says itself
+        with wrapper._enable_peft_forward_hooks(adapter_names=[_BARE if name is None else name for name in adapters]):
+            yield self.module
+
     @_OUTSIDE_INFERENCE
     def activate(self, adapter: str, *, merge: bool) -> None:
         """Makes `adapter` the one that the module computes with."""
         assert self.peft is not None
+        merge = merge and self.key.quantization is None
         if self._merged == adapter and merge:
             return
         self._restore()
@@ -204,8 +231,10 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         options |= {"gguf_file": path.name, "dtype": torch.float32}
         source = str(path.parent)
     else:
-        options |= {"use_safetensors": True, "revision": key.revision or "main"}
+        options |= {"use_safetensors": True}
         source = key.path
+    if key.quantization is not None:
+        options |= {"quantization_config": quantization_settings(key.quantization, key.dtype), "device_map": {"": key.device}}
     try:
         with silent_transformers():
             model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
@@ -224,7 +253,7 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         model = _as_plain_model(model).to(key.dtype)
     # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
     model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
-    return cast(PreTrainedModel, model.to(key.device))
+    return cast(PreTrainedModel, model if key.quantization else model.to(key.device))
 
 
 def _as_plain_model(model: Any) -> Any:

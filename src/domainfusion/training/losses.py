@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from domainfusion.models.projection import project
 from domainfusion.training.batching import IGNORED, Batch
 
 
@@ -21,20 +20,6 @@ def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.T
     targets = batch["labels"][:, 1:]
     answers = targets != IGNORED
     return hidden[answers], targets[answers]
-
-
-def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Returns float32 logits of shape (tokens, vocabulary), with the scaling and soft-capping that the architecture applies."""
-    head = cast(torch.nn.Module, module.get_output_embeddings())  # type: ignore[no-untyped-call]
-    logits: torch.Tensor = head(hidden).float()
-    config = module.config
-    if scaling := getattr(config, "logits_scaling", None):
-        logits = logits / scaling
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * torch.tanh(logits / cap)
-    return logits
 
 
 def sequence_loss(module: PreTrainedModel, batch: Batch, answer_tokens: int) -> torch.Tensor:

@@ -1,0 +1,85 @@
+"""How a batch of prompts becomes answers: padding, drawing, and where each answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+
+from domainfusion.models.base import sample_seeds
+from domainfusion.models.sampling import RowSampler
+from domainfusion.types import Conversation, Generation, Sampling, fingerprint
+
+
+def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yields the indices of rows in batches of up to `size`, rows of similar length together, so that little is padded.
+
+    Example:
+        >>> list(buckets([5, 1, 9, 2], 2))
+        [[1, 3], [0, 2]]
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    for start in range(0, len(by_length), size):
+        yield by_length[start : start + size]
+
+
+def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
+    """Returns a seed for each row that depends on its words and on how often they came before, but not on its batch."""
+    seeds = sample_seeds(seed, conversations)
+    return [int(fingerprint([own, conversation], length=15), 16) for own, conversation in zip(seeds, conversations, strict=True)]
+
+
+@torch.inference_mode()
+def answer_batch(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    *,
+    seeds: Sequence[int],
+    ends: set[int],
+) -> list[Generation]:
+    """Answers the prompts of one batch.
+
+    Args:
+        module: The model, as it is to compute.
+        tokenizer: Its tokenizer.
+        prompts: Token ids, rows of any lengths; they are padded on the left, and nothing looks at the padding.
+        sampling: How to write the answers.
+        seeds: A seed for each row.
+        ends: Every token that ends an answer.
+    """
+    padded = tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt").to(module.device)
+    settings = cast(Any, GenerationConfig)(
+        max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
+    )
+    processors = LogitsProcessorList([RowSampler(sampling, seeds)] if sampling.temperature > 0 else [])
+    with in_evaluation(module):
+        output = cast(Any, module).generate(**padded, generation_config=settings, logits_processor=processors)
+    written = output[:, padded["input_ids"].shape[1] :].tolist()
+    return [_read_answer(tokenizer, row, len(prompt), ends) for row, prompt in zip(written, prompts, strict=True)]
+
+
+def _read_answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], prompt_tokens: int, ends: set[int]) -> Generation:
+    length = next((position for position, token in enumerate(tokens) if token in ends), None)
+    kept = tokens if length is None else tokens[:length]
+    return Generation(
+        text=str(tokenizer.decode(kept, skip_special_tokens=True)).strip(),
+        finish_reason="length" if length is None else "stop",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=len(kept) + (length is not None),
+    )
+
+
+@contextmanager
+def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
+    """Switches dropout off for the time of a block: a student that is asked in the midst of its training answers as after it."""
+    training = module.training
+    module.train(False)
+    try:
+        yield
+    finally:
+        module.train(training)

@@ -1,0 +1,218 @@
+"""Where a model's files are, and whether they are what they have to be: looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from domainfusion.errors import ConfigurationError, ModelError
+
+DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+"""What is fetched from the hub: no pickles and no code."""
+
+NOT_DOWNLOADED = ("*/*", "consolidated*")
+"""Other formats of the same weights, which some repositories hold beside those that are loaded."""
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+_BEYOND_LORA = ("modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Settings of PEFT's LoraConfig under which an adapter replaces parts of its base, or merging would leave a part of it behind."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model.
+
+    Attributes:
+        base: Folder or GGUF file of the weights.
+        base_path: What the user, or the adapter, called it.
+        adapter: Folder of the PEFT adapter on it; None without one.
+    """
+
+    base: Path
+    base_path: str
+    adapter: Path | None = None
+
+
+def find_model(model_path: str, base_model: str | Path | None, revision: str | None) -> ModelFiles:
+    """Returns the files of a model, after a look at whether they can be loaded.
+
+    Args:
+        model_path: A folder, a `.gguf` file, a hub id, or the folder or hub id of a PEFT adapter.
+        base_model: Where an adapter's base is, in place of what its own configuration says.
+        revision: Branch, tag or commit of a hub id.
+
+    Raises:
+        ModelError: There is no model, or it is of a kind that is not loaded.
+        ConfigurationError: The arguments do not go together.
+    """
+    found = locate(model_path, revision)
+    if not (found / "adapter_config.json").is_file():
+        if base_model is not None:
+            raise ConfigurationError(
+                "base_model goes with an adapter, and there is none here",
+                received=model_path,
+                allowed="a folder with adapter_config.json",
+                fix="give the adapter's folder, or leave base_model out",
+            )
+        check_model(found)
+        return ModelFiles(found, model_path)
+    base_path, base_revision = check_adapter(found, base_model)
+    base = locate(base_path, base_revision)
+    check_model(base)
+    return ModelFiles(base, base_path, found)
+
+
+def locate(path: str, revision: str | None = None) -> Path:
+    """Returns the local folder or file of a model; a hub id is downloaded, weights in safetensors only.
+
+    However a local path is written, the result is the same, so that models with one base find each other.
+
+    Raises:
+        ModelError: There is nothing at `path`, or it is a pickle.
+        ConfigurationError: A revision is given for a local path.
+    """
+    local = Path(path)
+    if local.exists() and revision is not None:
+        raise ConfigurationError("revision goes with a hub id, and this is on the disk", received=path, fix="leave revision out")
+    if local.suffix == ".gguf" and local.is_file():
+        return local.parent.resolve() / local.name
+    if local.is_dir():
+        return local.resolve()
+    if local.is_file() and local.suffix in PICKLES:
+        raise ModelError(
+            f"{local.name} is a pickle, which can run code",
+            received=path,
+            allowed="a folder with *.safetensors, a .gguf file or a hub id",
+            fix="convert the weights to safetensors with save_pretrained and give their folder",
+        )
+    if local.exists() or local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+        raise ModelError("There is no model here", received=path, allowed="a folder, a .gguf file or a hub id", fix="check the path")
+    return _download(path, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*DOWNLOADED], ignore_patterns=[*NOT_DOWNLOADED]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"There is no folder of this name, and the hub did not give a model: {type(error).__name__}",
+            received=hub_id if revision is None else f"{hub_id}@{revision}",
+            allowed="a folder, a .gguf file or a hub id",
+            fix="check the name, the revision, the connection and, for a gated model, the token in HF_TOKEN",
+        ) from error
+
+
+def check_model(files: Path) -> None:
+    """Looks at whether a folder holds a model that is loaded without running code of its own: its kind is known, its weights are there.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if files.suffix == ".gguf" and files.is_file():
+        return
+    if not (files / "config.json").is_file():
+        raise ModelError(
+            "The folder is not a model", received=str(files), allowed="a folder with config.json and *.safetensors", fix="check the path"
+        )
+    read_config(files)
+    if not list(files.glob("*.safetensors")):
+        raise ModelError(
+            f"The folder holds no safetensors weights{_and_its_pickle(files)}",
+            received=str(files),
+            fix="convert the weights to safetensors with save_pretrained",
+        )
+    if absent := _absent_parts(files):
+        raise ModelError(f"{absent[0]} and {len(absent) - 1} more files of weights are missing", received=str(files), fix="copy them too")
+
+
+def read_config(files: Path) -> Any:
+    """Returns the configuration of a model, the one of the text model where there are several.
+
+    Raises:
+        ModelError: It can't be read, or the model is of a kind that only code of its own could load.
+    """
+    source, options = (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **options).get_text_config()
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
+        if _brings_code(files):
+            raise ModelError(
+                "The model can only be loaded by running code that lies in its folder, and that is never done",
+                received=str(files),
+                allowed="a model of a kind that Transformers knows",
+                fix="upgrade transformers, which may know it by now, or serve it and use APIModel",
+            ) from error
+        raise ModelError(f"The configuration can't be read: {error}", received=str(files)) from error
+
+
+def _brings_code(files: Path) -> bool:
+    try:
+        return "auto_map" in json.loads((files / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _and_its_pickle(folder: Path) -> str:
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    return f"; {pickles[0]} is a pickle, which can run code" if pickles else ""
+
+
+def _absent_parts(folder: Path) -> list[str]:
+    """Returns the files that the index of a sharded model names and that are not there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():
+        return []
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index.name} can't be read: {error}", received=str(folder), fix="copy the whole model again") from error
+    return sorted(name for name in named if not (folder / name).is_file())
+
+
+def check_adapter(adapter: Path, base_model: str | Path | None) -> tuple[str, str | None]:
+    """Returns where the base of an adapter is, and which revision of it, after a look at whether the adapter can share it.
+
+    Raises:
+        ModelError: It can't, or can't be read.
+    """
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        kind = config.get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"adapter_config.json can't be read: {error}", received=str(adapter)) from error
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ModelError(
+            f"The adapter holds no {weights.name}{_and_its_pickle(adapter)}", received=str(adapter), fix="save it as safetensors"
+        )
+    if kind != "LORA":
+        raise ModelError("The adapter is of a kind that is not loaded", received=kind, allowed="LORA")
+    if beyond := [setting for setting in _BEYOND_LORA if config.get(setting)] + _other_weights(weights):
+        raise ModelError(
+            "The adapter changes more of its base than LoRA matrices, so it can't share one",
+            received=beyond[0],
+            fix="merge it into its base with PEFT's merge_and_unload, save the result and give that folder",
+        )
+    if base_model is not None:
+        return str(base_model), None
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ModelError("The adapter does not say what its base is", received=str(adapter), fix="give base_model=...")
+    return str(base), None if Path(base).exists() else config.get("revision")
+
+
+def _other_weights(weights: Path) -> list[str]:
+    """Returns the names of what a file of an adapter holds beside LoRA matrices: biases, embeddings, whole layers."""
+    try:
+        with cast(Any, safe_open)(weights, framework="pt") as file:
+            return [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118 - the file is no mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter's weights can't be read: {error}", received=str(weights), fix="save it again") from error

@@ -1,0 +1,95 @@
+"""Where a model computes and in which numbers: device, data type and quantisation."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from domainfusion.errors import ConfigurationError, MissingDependencyError
+
+Quantization = Literal["4bit", "8bit"]
+"""How the weights of a teacher are shrunk: to 4-bit NormalFloat (Dettmers et al., 2023, arXiv 2305.14314) or to 8-bit integers
+(Dettmers et al., 2022, arXiv 2208.07339), by bitsandbytes, on a GPU."""
+
+
+def resolve_device(device: str) -> str:
+    """Returns `cpu`, `cuda` or `cuda:N`; `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigurationError: There is no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise ConfigurationError("The device is not known", received=device, allowed="auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            "There is no such device here",
+            received=device,
+            allowed=", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]),
+        )
+    return device
+
+
+def resolve_dtype(dtype: str, device: str) -> torch.dtype:
+    """Returns the data type; `auto` is bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ConfigurationError: There is no such data type.
+    """
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype in named:
+        return named[dtype]
+    if dtype != "auto":
+        raise ConfigurationError("The dtype is not known", received=dtype, allowed="auto, " + ", ".join(named))
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_computes_in_bfloat16() else torch.float32
+
+
+def _cpu_computes_in_bfloat16() -> bool:
+    try:
+        return " avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def check_quantization(quantization: str | None, device: str, files: Path) -> None:
+    """Looks at whether a model can be quantised here.
+
+    Raises:
+        ConfigurationError: It is asked for in other words, without a GPU, or for a file whose weights are quantised already.
+        MissingDependencyError: bitsandbytes is not installed.
+    """
+    if quantization is None:
+        return
+    if quantization not in ("4bit", "8bit"):
+        raise ConfigurationError("The quantization is not known", received=quantization, allowed="None, '4bit' or '8bit'")
+    if files.suffix == ".gguf":
+        raise ConfigurationError(
+            "A GGUF file is quantised already", received=quantization, fix="leave quantization out, or give the folder of the original"
+        )
+    if not device.startswith("cuda"):
+        raise ConfigurationError(
+            "Quantization needs a GPU",
+            received=f"quantization={quantization!r} on {device}",
+            allowed="a CUDA device",
+            fix="leave quantization out, or run on a machine with a GPU",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            "Quantization needs the package bitsandbytes, which is not installed", fix="run: pip install 'domainfusion[quantization]'"
+        )
+
+
+def quantization_settings(quantization: Quantization, dtype: torch.dtype) -> Any:
+    """Returns what Transformers has to know to quantise while it loads; `dtype` is what is computed in."""
+    build = cast(Any, BitsAndBytesConfig)
+    if quantization == "8bit":
+        return build(load_in_8bit=True)
+    return build(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
