@@ -129,6 +129,8 @@ class _WrittenByModel(DataGenerator):
     def _slots(self) -> list[_Slot]: ...
 
     def _read(self, slot: _Slot, reply: Generation) -> tuple[Example | None, str | None]:
+        if reply.finish_reason in ("refused", "filtered"):
+            return None, "the model refused"
         question = find_question(reply.text)
         if question is None:
             return None, "cut before its end" if reply.finish_reason == "length" else "no question"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, Generated, check_names
@@ -19,17 +19,35 @@ from domainfusion.distillation.metrics import AccuracyMetric, normalize, stated_
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
 from domainfusion.reports import RunSummary, render_model_card, write_reports
-from domainfusion.types import Example, Integration, Response, Sampling, TrainingRecord, Verification, domains_of, fingerprint, user
+from domainfusion.types import (
+    Conversation,
+    Example,
+    Generation,
+    Integration,
+    Response,
+    Sampling,
+    TrainingRecord,
+    Verification,
+    domains_of,
+    fingerprint,
+    user,
+)
 
 __all__ = ["Distiller", "ResponseIntegrator"]
 
 logger = logging.getLogger("domainfusion")
+
+OnTeacherFailure = Literal["stop", "continue"]
+"""What to do where an expert leaves questions unanswered."""
+
+_NO_ANSWER = {"refused": "refused", "filtered": "was held back by a filter", "failed": "did not answer"}
+"""What an expert did that did not end with an answer."""
 
 Collected = Sequence[tuple[Example, Mapping[str, Response]]]
 
@@ -54,6 +72,8 @@ class Distiller:
         holdout: Share of the generated examples that is held out where no test examples are given.
         response_sampling: How the experts answer; by default greedily, up to 256 tokens.
         verifier: Checks a target against the example's reference; one that it contradicts is never trained on.
+        on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
+            what is missing, or `continue` without the examples that need it, which are rejected with the reason.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
 
@@ -84,10 +104,13 @@ class Distiller:
         holdout: float = 0.1,
         response_sampling: Sampling = Sampling(),
         verifier: AccuracyMetric = stated_parts,
+        on_teacher_failure: OnTeacherFailure = "stop",
         title: str = "Distillation",
         progress: Progress = silent,
     ) -> None:
         _check(student_model, teacher_models, data_generators, holdout)
+        if on_teacher_failure not in get_args(OnTeacherFailure):
+            raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
         self.student_model = student_model
         self.teacher_models = dict(teacher_models)
         self.data_generators = list(data_generators)
@@ -98,6 +121,7 @@ class Distiller:
         self.holdout = holdout if evaluator is not None else 0.0
         self.response_sampling = response_sampling
         self.verifier = verifier
+        self.on_teacher_failure = on_teacher_failure
         self.progress = progress
         self.student: TrainableModel | None = None
         self.report: EvaluationReport | None = None
@@ -251,7 +275,7 @@ class Distiller:
 
     def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
         questions = [example.question_for(domain) for example in examples]
-        answers = self._ask(teacher, [user(question) for question in questions], self.response_sampling, label=f"asking {domain}")
+        answers = self._answers(domain, teacher, [user(question) for question in questions])
         return [
             Response(
                 domain=domain,
@@ -264,6 +288,21 @@ class Distiller:
             for example, question, answer in zip(examples, questions, answers, strict=True)
         ]
 
+    def _answers(self, domain: str, teacher: LanguageModel, conversations: Sequence[Conversation]) -> list[Generation]:
+        """Returns the expert's answers; where the run goes on without some, they are marked as failed, and never stored."""
+        label = f"asking {domain}"
+        try:
+            return self._ask(teacher, conversations, self.response_sampling, label=label)
+        except ModelError as error:
+            answered = [conversation for conversation in conversations if conversation not in error.unanswered]
+            if self.on_teacher_failure == "stop" or not answered or len(answered) == len(conversations):
+                raise
+            missing = len(conversations) - len(answered)
+            logger.warning("The expert of %s left %d of %d questions unanswered: %s", domain, missing, len(conversations), error)
+            gaps = error.unanswered
+        stored = iter(self._ask(teacher, answered, self.response_sampling, label=label))
+        return [Generation(text="", finish_reason="failed") if each in gaps else next(stored) for each in conversations]
+
     def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
         verification, reason = self._verify(task, integration)
         return TrainingRecord(
@@ -275,9 +314,9 @@ class Distiller:
         )
 
     def _verify(self, task: Task, integration: Integration) -> tuple[Verification, str]:
-        unusable = [response.domain for response in task.responses.values() if response.finish_reason in ("refused", "filtered")]
-        if unusable:
-            return "rejected", f"the expert of {unusable[0]} refused"
+        for response in task.responses.values():
+            if response.finish_reason in _NO_ANSWER:
+                return "rejected", f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}"
         if not integration.text.strip():
             return "rejected", "there is no answer"
         if not task.example.has_reference:
@@ -319,8 +358,14 @@ class Distiller:
             raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
 
     def _refuse_other_responses(self, collected: Collected) -> None:
-        stored = {record.example.id: sorted(response.text for response in record.responses) for record in self._stored_records()}
-        given = {example.id: sorted(response.text for response in responses.values()) for example, responses in collected}
+        records = self._stored_records()
+        # What failed when the records were written may have been answered since.
+        gaps = {(record.example.id, r.domain) for record in records for r in record.responses if r.finish_reason == "failed"}
+        stored = {record.example.id: sorted(r.text for r in record.responses if r.finish_reason != "failed") for record in records}
+        given = {
+            example.id: sorted(response.text for domain, response in responses.items() if (example.id, domain) not in gaps)
+            for example, responses in collected
+        }
         if given != stored:
             raise RunError(
                 "This run has records of other responses",
