@@ -6,8 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from domainfusion.models import ScriptedModel
-from domainfusion.models.base import OnResult
-from domainfusion.types import Conversation, Example, FinishReason, Generation, Integration, Part, Response, Sampling, TrainingRecord
+from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.types import (
+    Conversation,
+    Example,
+    FinishReason,
+    Generation,
+    Integration,
+    Part,
+    Response,
+    Sampling,
+    TrainingRecord,
+    fingerprint,
+)
 
 DOMAINS = {"aviation": "Airports and the countries they are in", "chemistry": "Elements and their symbols"}
 
@@ -46,6 +57,24 @@ class Cut(ScriptedModel):
         self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
     ) -> list[Generation]:
         return [Generation(text=given.text, finish_reason=self.finish_reason) for given in super().generate(conversations, sampling)]
+
+
+class Writer(ScriptedModel):
+    """Writes a question for every prompt: another for each repeat, as a model that draws does, and the same ones each time."""
+
+    def __init__(self) -> None:
+        super().__init__("", name="writer")
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+    ) -> list[Generation]:
+        questions = []
+        for place, seed in enumerate(sample_seeds(sampling.seed, conversations)):
+            self.calls.append(conversations[place])
+            questions.append(Generation(text=f"What do people ask about {fingerprint([seed, conversations[place]])}?"))
+            if on_result is not None:
+                on_result(place, questions[-1])
+        return questions
 
 
 class Failing(ScriptedModel):

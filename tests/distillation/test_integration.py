@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -101,7 +102,6 @@ def test_a_cut_response_makes_a_cut_answer() -> None:
     ("first", "second", "expected"),
     [
         ("Gold melts at 1064 °C.", "Gold melts at 961 °C.", True),
-        ("NRT is in Japan.", "NRT is in China.", True),
         ("It is safe.", "It is not safe.", True),
         ("Gold melts at 1064 °C.", "gold melts at 1064 °C.", False),
         ("Gold melts at 1064 °C.", "Silver melts at 961 °C.", False),
@@ -109,6 +109,8 @@ def test_a_cut_response_makes_a_cut_answer() -> None:
         ("Eat rice.", "Jog for 10 minutes.", False),
         ("Japan.", "Au.", False),
         ("1064 °C.", "961 °C.", False),
+        ("It is Japan.", "It is Au.", False),
+        ("NRT is in Japan.", "NRT is in China.", True),
         ("Sleep helps recovery.", "Protein helps recovery.", False),
         ("Paris is the capital of France.", "Lyon is the capital of France.", True),
         ("The capital of France is Paris.", "The capital of France is Lyon.", True),
@@ -142,6 +144,21 @@ def test_between_two_others_the_one_named_first_settles_it() -> None:
 def test_a_reference_that_supports_both_or_neither_settles_nothing() -> None:
     assert claim({"a": "961", "b": "1064"}, reference="melts", primary="a").ledger.conflicts[0].kept == "a"
     assert claim({"a": "961", "b": "1064"}, reference="5000", primary="a").ledger.conflicts[0].kept == "a"
+
+
+def test_answers_to_two_questions_are_no_conflict() -> None:
+    asked = Example(query="Their codes?", domains=("a", "b"), sub_questions={"a": "Code of gold?", "b": "Code of Japan?"})
+    texts = {"a": "The code is Au.", "b": "The code is JP."}
+    apart = {domain: Response(domain=domain, text=text, question=asked.sub_questions[domain]) for domain, text in texts.items()}
+    assert merge(asked, apart).text == "The code is Au. The code is JP."
+    together = {domain: replace(response, question=asked.query) for domain, response in apart.items()}
+    assert merge(asked, together).text == "The code is Au."
+
+
+def test_claims_that_the_reference_wants_both_are_no_conflict() -> None:
+    asked = Example(query="?", domains=("a", "b"), parts=(Part(domain="a", answers=("Au",)), Part(domain="b", answers=("JP",))))
+    assert merge(asked, responses(a="The code is Au.", b="The code is JP.")).text == "The code is Au. The code is JP."
+    assert merge(asked, responses(a="The code is Au.", b="The code is CN.")).ledger.conflicts[0].kept == "a"
 
 
 def test_the_parts_of_an_example_are_a_reference_too() -> None:

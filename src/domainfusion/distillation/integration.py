@@ -24,6 +24,9 @@ _FIELDS = {item.name for item in fields(Response)}
 ABSENT = "(this expert was not asked)"
 _VALUE = re.compile(r"[+-]?\d[\d.,]*(?:\s?(?:%|°[CF]?|[kcm]?m|k?g|mg|kJ|kcal|km/h|m/s|hours?|minutes?|seconds?|days?|years?))?|\b[A-Z]\w*")
 _ONLY_ONE = re.compile(r"▢ (?:is|was|are|were) the\b")
+_EMPTY_WORDS = frozenset(
+    ("a", "an", "are", "at", "he", "in", "is", "it", "its", "of", "on", "she", "that", "the", "they", "this", "to", "was", "were")
+)
 _NEGATION = re.compile(r"\b(?:not|never|no|cannot|isn't|aren't|doesn't|don't|won't|can't)\b", re.IGNORECASE)
 
 
@@ -178,15 +181,16 @@ def merge(example: Example, responses: Mapping[str, Response]) -> Integration:
             if any(normalize(sentence) == normalize(earlier) for _, earlier in kept):
                 dropped.append(Dropped(domain=domain, text=sentence, reason="said before"))
                 continue
-            rival = next((index for index, (other, text) in enumerate(kept) if other != domain and contradict(text, sentence)), None)
+            claim = (domain, sentence)
+            rival = next((index for index, other in enumerate(kept) if _in_conflict(example, responses, other, claim)), None)
             if rival is None:
-                kept.append((domain, sentence))
+                kept.append(claim)
                 continue
-            conflict = _settle(example, kept[rival], (domain, sentence))
+            conflict = _settle(example, kept[rival], claim)
             conflicts.append(conflict)
-            loser = (domain, sentence) if conflict.kept == kept[rival][0] else kept[rival]
+            loser = claim if conflict.kept == kept[rival][0] else kept[rival]
             if conflict.kept == domain:
-                kept[rival] = (domain, sentence)
+                kept[rival] = claim
             dropped.append(Dropped(domain=loser[0], text=loser[1], reason=f"contradicts {conflict.kept}: {conflict.rule}"))
     text, contributions = _lay_out(kept)
     cut = any(response.finish_reason == "length" for response in responses.values())
@@ -198,13 +202,13 @@ def merge(example: Example, responses: Mapping[str, Response]) -> Integration:
 def contradict(first: str, second: str) -> bool:
     """Whether two sentences say the same but for a number, a name or a negation.
 
-    Something has to be the same: two bare answers are two answers. A sentence that differs in its first word is about something
-    else, unless only one thing can be what it says, as in "Paris is the capital of France."
+    They have to share a word that says what they are about: "It is Japan." and "It is Au." are two answers. A sentence that differs
+    in its first word is about something else, unless only one thing can be what it says, as in "Paris is the capital of France."
 
     Example:
         >>> contradict("Gold melts at 1064 °C.", "Gold melts at 961 °C."), contradict("It is safe.", "It is not safe.")
         (True, True)
-        >>> contradict("Gold melts at 1064 °C.", "Silver melts at 961 °C."), contradict("Japan.", "Au.")
+        >>> contradict("Gold melts at 1064 °C.", "Silver melts at 961 °C."), contradict("It is Japan.", "It is Au.")
         (False, False)
     """
     if normalize(first) == normalize(second):
@@ -212,11 +216,28 @@ def contradict(first: str, second: str) -> bool:
     if (_NEGATION.search(first) is None) != (_NEGATION.search(second) is None):
         return normalize(_NEGATION.sub(" ", first)) == normalize(_NEGATION.sub(" ", second))
     frames = [_VALUE.sub("▢", sentence) for sentence in (first, second)]
-    if frames[0] != frames[1] or not re.search(r"\w", frames[0]):
+    if frames[0] != frames[1]:
         return False
-    values = [_VALUE.findall(sentence) for sentence in (first, second)]
-    different = [place for place, (one, other) in enumerate(zip(*values, strict=True)) if one != other]
-    return len(different) == 1 and (different != [0] or not frames[0].startswith("▢") or _ONLY_ONE.match(frames[0]) is not None)
+    values = list(zip(*(_VALUE.findall(sentence) for sentence in (first, second)), strict=True))
+    different = [place for place, (one, other) in enumerate(values) if one != other]
+    if len(different) != 1 or (different == [0] and frames[0].startswith("▢") and not _ONLY_ONE.match(frames[0])):
+        return False
+    shared = re.findall(r"\w+", frames[0]) + [one for one, other in values if one == other]
+    return any(word.casefold() not in _EMPTY_WORDS for word in shared)
+
+
+def _in_conflict(example: Example, responses: Mapping[str, Response], earlier: tuple[str, str], later: tuple[str, str]) -> bool:
+    """Whether two claims exclude each other: made by two experts on the same question, and not both right by the reference."""
+    if earlier[0] == later[0] or not contradict(earlier[1], later[1]):
+        return False
+    questions = [responses[domain].question for domain, _ in (earlier, later)]
+    if questions[0] != questions[1] and "" not in questions and example.query not in questions:
+        return False
+    return not all(_is_right_of_its_own(example, *claim) for claim in (earlier, later))
+
+
+def _is_right_of_its_own(example: Example, domain: str, claim: str) -> bool:
+    return any(states(claim, answer) for part in example.parts if part.domain == domain for answer in part.answers)
 
 
 def _settle(example: Example, earlier: tuple[str, str], later: tuple[str, str]) -> Conflict:

@@ -1,0 +1,604 @@
+"""The distiller: every stage happens once, a run killed anywhere ends as one that was not, and bad input costs nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from distillation.builders import Cut, Failing, Writer, example
+from domainfusion.distillation import Distiller, IntegrationTrainer, MultiTaskTrainer, ResponseIntegrator
+from domainfusion.distillation.data_generation import (
+    AdversarialDataGenerator,
+    CuratedDataGenerator,
+    DataGenerator,
+    SyntheticDataGenerator,
+)
+from domainfusion.distillation.distiller import split
+from domainfusion.distillation.evaluator import DomainRetentionEvaluator
+from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError, StoreError, TrainingError
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.store import Ask, ResponseStore, ask_directly
+from domainfusion.progress import Advance
+from domainfusion.records import read_json, read_records
+from domainfusion.types import Example, Sampling, Score, TrainingRecord, user
+
+AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
+SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
+DOMAINS = {"aviation": "Airports and where they are", "chemistry": "Elements and their symbols"}
+SINGLES = [example(f"Where is {code}?", {"aviation": country}) for code, country in AIRPORTS.items()] + [
+    example(f"What is the symbol of {name}?", {"chemistry": symbol}) for name, symbol in SYMBOLS.items()
+]
+PAIRS = [
+    example(
+        f"Where is {code}, and what is the symbol of {name}?",
+        {"aviation": AIRPORTS[code], "chemistry": SYMBOLS[name]},
+        sub_questions={"aviation": f"Where is {code}?"},
+    )
+    for code, name in zip(AIRPORTS, SYMBOLS, strict=True)
+]
+TEST = [
+    example("Tell me where NRT is.", {"aviation": "Japan"}),
+    example("Tell me the symbol of tin.", {"chemistry": "Sn"}),
+    example("Tell me where CDG is and the symbol of iron.", {"aviation": "France", "chemistry": "Fe"}),
+]
+SHORT = Sampling(max_new_tokens=6)
+
+
+def knowing(facts: Mapping[str, str]) -> Callable[[str], str]:
+    """Answers with what is known about the words of a question."""
+    return lambda question: " ".join(f"It is {value}." for key, value in facts.items() if key in question) or "I can't say."
+
+
+class World:
+    """The parts of a run, made afresh for each distiller, as a process that starts again would."""
+
+    def __init__(self, base: LlamaModel, directory: Path) -> None:
+        self.base = base
+        self.directory = directory
+
+    def teachers(self) -> dict[str, ScriptedModel]:
+        facts = {"aviation": AIRPORTS, "chemistry": SYMBOLS}
+        return {domain: ScriptedModel(knowing(known), name=domain) for domain, known in facts.items()}
+
+    def distiller(self, **changes: Any) -> Distiller:
+        parts: dict[str, Any] = {
+            "student_model": self.base,
+            "teacher_models": self.teachers(),
+            "data_generators": [CuratedDataGenerator([*SINGLES, *PAIRS])],
+            "trainer": IntegrationTrainer(learning_rate=3e-3, epochs=1, batch_size=4, checkpoint_steps=1),
+            "output_dir": self.directory,
+            "response_sampling": SHORT,
+        }
+        return Distiller(**{**parts, **changes})
+
+    def evaluated(self, **changes: Any) -> Distiller:
+        evaluator = DomainRetentionEvaluator(sampling=SHORT, resamples=100)
+        return self.distiller(**{"evaluator": evaluator, "test_examples": TEST, **changes})
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+@pytest.fixture
+def world(base: LlamaModel, tmp_path: Path) -> World:
+    return World(base, tmp_path / "run")
+
+
+class Watch:
+    """A display of progress that keeps what was begun."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    @contextmanager
+    def __call__(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        self.labels.append(label)
+        yield lambda _: None
+
+
+def outcome(directory: Path) -> tuple[list[TrainingRecord], dict[str, Any]]:
+    """What a run ends with, but for the time it took."""
+    evaluation = directory / "evaluation.json"
+    return read_records(directory / "records.jsonl", TrainingRecord), read_json(evaluation) if evaluation.is_file() else {}
+
+
+# A whole run
+
+
+def test_a_run_leaves_every_arrow_as_a_file(world: World) -> None:
+    distiller = world.evaluated()
+    student = distiller.distill()
+    assert student is distiller.student
+    assert len(student.generate([user(SINGLES[0].query)], SHORT)) == 1
+    written = {file.name for file in world.directory.iterdir()}
+    assert {
+        "run.json", "examples.jsonl", "test_examples.jsonl", "generation.json", "responses.sqlite", "records.jsonl", "training",
+        "evaluation.json", "stages.json", "report.html",
+    } <= written  # fmt: skip
+    stored = TypeAdapter(EvaluationReport).validate_python(read_json(world.directory / "evaluation.json"))
+    assert stored == distiller.report
+    assert [entry["stage"] for entry in read_json(world.directory / "stages.json")] == [
+        "generate", "collect", "integrate", "train", "evaluate"
+    ]  # fmt: skip
+
+
+def test_a_second_call_asks_no_model_and_trains_nothing(world: World) -> None:
+    first = world.evaluated()
+    student = first.distill()
+    watch = Watch()
+    silent = {domain: Failing(knowing({}), after=0, name=domain) for domain in DOMAINS}
+    again = world.evaluated(teacher_models=silent, progress=watch)
+    assert again.distill().fingerprint == student.fingerprint
+    assert watch.labels == []
+    assert again.report == first.report
+    assert all(model.calls == [] for model in silent.values())
+
+
+def test_step_by_step_is_the_same_as_at_once(world: World, tmp_path: Path) -> None:
+    at_once = world.evaluated()
+    at_once.distill()
+    stepwise = world.evaluated(output_dir=tmp_path / "steps")
+    student = stepwise.train(stepwise.integrate(stepwise.collect(stepwise.generate())))
+    report = stepwise.evaluate(student)
+    assert outcome(tmp_path / "steps") == outcome(world.directory)
+    assert report == at_once.report
+
+
+def test_the_same_inputs_have_the_same_directory_and_others_another(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, same, other = (world.distiller(output_dir=None, seed=seed) for seed in (0, 0, 1))
+    assert first.output_dir == same.output_dir != other.output_dir
+    assert first.output_dir.parent == Path("runs")
+    assert not first.output_dir.exists(), "nothing is written before there is work"
+
+
+def test_the_student_given_stays_as_it_is(world: World) -> None:
+    before = world.base.fingerprint
+    assert world.distiller().distill().fingerprint != before
+    assert world.base.fingerprint == before
+
+
+# Asking
+
+
+def test_an_expert_is_asked_about_its_own_domain_alone_and_its_sub_question_first(world: World) -> None:
+    teachers = world.teachers()
+    world.distiller(teacher_models=teachers).distill()
+    asked = {domain: Counter(conversation[-1].content for conversation in model.calls) for domain, model in teachers.items()}
+    assert asked["aviation"] == Counter(f"Where is {code}?" for code in AIRPORTS), "each once: a sub-question may be a question, too"
+    wholes = [f"What is the symbol of {name}?" for name in SYMBOLS] + [pair.query for pair in PAIRS]
+    assert asked["chemistry"] == Counter(wholes)
+
+
+def test_the_student_learns_and_is_asked_the_whole_query(world: World) -> None:
+    records = (distiller := world.evaluated()).integrate(distiller.collect(distiller.generate()))
+    pair = next(record for record in records if record.example.query == PAIRS[0].query)
+    assert pair.target == "It is Japan. It is Au."
+    assert [response.question for response in pair.responses] == ["Where is NRT?", PAIRS[0].query]
+    student = ScriptedModel("I can't say.")
+    distiller.evaluate(student)  # type: ignore[arg-type]
+    assert [conversation[-1].content for conversation in student.calls] == [given.query for given in TEST]
+
+
+def test_responses_stand_primary_domain_first(world: World) -> None:
+    led = example("Where is CDG, and the symbol of tin?", {"aviation": "France", "chemistry": "Sn"}, primary_domain="chemistry")
+    distiller = world.distiller(data_generators=[CuratedDataGenerator([led])])
+    (record,) = distiller.integrate(distiller.collect(distiller.generate()))
+    assert [response.domain for response in record.responses] == ["chemistry", "aviation"]
+    assert record.target == "It is Sn. It is France."
+
+
+# Verification
+
+
+class Noticing(MultiTaskTrainer):
+    """Keeps the records that the phases are made of."""
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Any]:
+        self._seen = [record.example.query for record in records]
+        return super().phases(records)
+
+
+def test_a_target_that_the_reference_contradicts_is_kept_for_the_report_and_never_trained_on(world: World) -> None:
+    teachers = world.teachers() | {"chemistry": ScriptedModel(knowing({**SYMBOLS, "gold": "Go"}), name="chemistry")}
+    trainer = Noticing(learning_rate=3e-3, epochs=1)
+    distiller = world.distiller(teacher_models=teachers, trainer=trainer)
+    distiller.distill()
+    records, _ = outcome(world.directory)
+    wrong = [record for record in records if record.verification == "rejected"]
+    assert {record.example.query for record in wrong} == {"What is the symbol of gold?", PAIRS[0].query}
+    assert all("chemistry" in record.reason for record in wrong)
+    assert len(records) == 12
+    assert sorted(trainer._seen) == sorted({record.example.query for record in records} - {record.example.query for record in wrong})
+
+
+class Refusing(Cut):
+    finish_reason = "refused"
+
+
+@pytest.mark.parametrize(
+    ("chemist", "reason"), [(Refusing("I can't help."), "refused"), (ScriptedModel(" "), "reference contradicts|no answer")]
+)
+def test_a_refusal_or_an_empty_response_is_never_trained_on(world: World, chemist: ScriptedModel, reason: str) -> None:
+    distiller = world.distiller(teacher_models=world.teachers() | {"chemistry": chemist})
+    records = distiller.integrate(distiller.collect(distiller.generate()))
+    touched = [record for record in records if "chemistry" in record.example.domains]
+    assert {record.verification for record in touched} == {"rejected"}
+    assert all(any(word in record.reason for word in reason.split("|")) for record in touched)
+
+
+def test_without_a_reference_a_target_is_unverified_and_trained_on(world: World) -> None:
+    open_question = example("Why do people fly?", domains=["aviation"])
+    in_words = example("Where is LHR, in words?", domains=["aviation"], reference="In London.")
+    distiller = world.distiller(data_generators=[CuratedDataGenerator([*SINGLES, open_question, in_words])])
+    records = {record.example.query: record for record in distiller.integrate(distiller.collect(distiller.generate()))}
+    assert records[open_question.query].verification == records[in_words.query].verification == "unverified"
+
+
+def test_a_verifier_of_ones_own_decides(world: World) -> None:
+    in_words = example("Where is LHR, in words?", domains=["aviation"], reference="In London.")
+
+    def strict(given: Example, text: str) -> Score:
+        return Score(0.0) if given.reference else Score.unscored("no reference")
+
+    distiller = world.distiller(data_generators=[CuratedDataGenerator([*SINGLES, in_words])], verifier=strict)
+    records = {record.example.query: record for record in distiller.integrate(distiller.collect(distiller.generate()))}
+    assert records[in_words.query].verification == "rejected"
+    assert records[SINGLES[0].query].verification == "unverified"
+
+
+# Generating
+
+
+def test_test_and_validation_queries_are_removed_from_the_training_data_and_counted(world: World) -> None:
+    leaks = [example("tell me where  NRT is.", {"aviation": "Japan"}), example("Where is the LHR?", {"aviation": "Britain"}), SINGLES[1]]
+    generators = [CuratedDataGenerator([*SINGLES, *PAIRS]), CuratedDataGenerator(leaks)]
+    distiller = world.evaluated(data_generators=generators, validation_examples=[SINGLES[0]])
+    queries = [given.query for given in distiller.generate()]
+    assert not {given.query for given in (*leaks[:2], SINGLES[0])} & set(queries)
+    assert len(queries) == len(set(queries)) == 11
+    for count in read_json(world.directory / "generation.json"):
+        assert count["asked"] == count["accepted"] + sum(count["rejected"].values())
+
+
+def test_counts_of_every_generator_add_up(world: World) -> None:
+    generators = [SyntheticDataGenerator(Writer(), DOMAINS, 6), AdversarialDataGenerator(ScriptedModel("What is it then?"), DOMAINS, 4)]
+    curated = CuratedDataGenerator([{"query": "Where is NRT?", "domain": "aviation"}, {"query": "where is the NRT?", "domain": "aviation"}])
+    distiller = world.distiller(data_generators=[curated, *generators])
+    examples = distiller.generate()
+    counts = read_json(world.directory / "generation.json")
+    assert [count["kind"] for count in counts] == ["curated", "synthetic", "adversarial"]
+    assert [count["accepted"] for count in counts] == [1, 6, 1]
+    assert sum(count["accepted"] for count in counts) == len(examples)
+    assert all(count["asked"] == count["accepted"] + sum(count["rejected"].values()) for count in counts)
+
+
+def test_a_share_of_the_examples_is_held_out_where_no_test_set_is_given(world: World) -> None:
+    distiller = world.evaluated(test_examples=None, holdout=0.25)
+    kept = distiller.generate()
+    held = read_records(world.directory / "test_examples.jsonl", Example)
+    assert Counter(given.domains for given in held) == {("aviation",): 1, ("chemistry",): 1, ("aviation", "chemistry"): 1}
+    assert {given.id for given in kept} | {given.id for given in held} == {given.id for given in (*SINGLES, *PAIRS)}
+
+
+def test_an_expert_that_no_example_needs_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    class Aviation(DataGenerator):
+        def generate(self, ask: Ask = ask_directly) -> list[Example]:
+            return SINGLES[:4]
+
+    world.distiller(data_generators=[Aviation()]).generate()
+    assert "No training example needs the domain chemistry" in caplog.text
+
+
+@given(
+    groups=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "a b"]), st.integers(0, 12)), min_size=1, max_size=60
+    ),
+    share=st.floats(0, 0.9),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_split_crosses_no_group_and_takes_its_share_of_each_kind(groups: list[tuple[str, int]], share: float, seed: int) -> None:
+    examples = [
+        example(f"Question {place}?", domains=kind.split(), group=f"{kind}/{number}") for place, (kind, number) in enumerate(groups)
+    ]
+    kept, held = split(examples, share, seed)
+    assert sorted(given.id for given in (*kept, *held)) == sorted(given.id for given in examples)
+    assert not {given.group for given in kept} & {given.group for given in held}
+    for kind in {kind for kind, _ in groups}:
+        total, taken = (len({given.group for given in part if given.group.startswith(f"{kind}/")}) for part in (examples, held))
+        fewest = 1 if share > 0 and total > 1 else 0
+        assert fewest <= taken <= max(fewest, total * share + 0.5)
+        assert taken >= total * share - 0.5
+    assert split(examples, share, seed) == (kept, held)
+
+
+# Killed and started again
+
+
+class Killed(BaseException):
+    """What stops a process at any instant."""
+
+
+def killing(part: str, count: int) -> Callable[..., Any]:
+    """A display of progress that kills the work whose label holds `part` after `count` items."""
+
+    @contextmanager
+    def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        left = count
+
+        def advance(items: int) -> None:
+            nonlocal left
+            left -= items
+            if part in label and left < 0:
+                raise Killed
+
+        yield advance
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: LlamaModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
+    """A run that was left in peace: its directory, the fingerprint of its student, and the answers that were asked for."""
+    world = World(base, tmp_path_factory.mktemp("uninterrupted"))
+    distiller = full_run(world)
+    student = distiller.distill()
+    assert distiller._store is not None
+    return world.directory, student.fingerprint, distiller._store.asked
+
+
+def full_run(world: World, **changes: Any) -> Distiller:
+    """A run in which every stage asks a model."""
+    generators = [CuratedDataGenerator([*SINGLES, *PAIRS]), SyntheticDataGenerator(Writer(), DOMAINS, 6)]
+    integrator = ResponseIntegrator(ScriptedModel(lambda prompt: f"It is {len(prompt)} long.", name="integrator"))
+    return world.evaluated(**{"data_generators": generators, "integrator": integrator, **changes})
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("part", ["synthetic questions", "asking aviation", "asking chemistry", "integrating", "domains", "evaluating"])
+def test_a_run_that_was_killed_in_any_stage_ends_as_one_that_was_not(
+    world: World, uninterrupted: tuple[Path, str, int], part: str, count: int
+) -> None:
+    killed = full_run(world, progress=killing(part, count))
+    with pytest.raises(Killed):
+        killed.distill()
+    resumed = full_run(world)
+    student = resumed.distill()
+    directory, fingerprint, asked = uninterrupted
+    assert outcome(world.directory) == outcome(directory)
+    assert student.fingerprint == fingerprint
+    assert killed._store is not None and resumed._store is not None
+    assert killed._store.asked + resumed._store.asked == asked, "no answer was asked for twice"
+
+
+def test_a_teacher_that_breaks_down_loses_no_answer(world: World) -> None:
+    teachers = world.teachers() | {"chemistry": Failing(knowing(SYMBOLS), after=3, name="chemistry")}
+    broken = world.distiller(teacher_models=teachers)
+    with pytest.raises(ConnectionError):
+        broken.distill()
+    mended = world.teachers()
+    world.distiller(teacher_models=mended).distill()
+    assert mended["aviation"].calls == []
+    assert len(mended["chemistry"].calls) == 8 - 3
+
+
+# A full disk
+
+
+@pytest.mark.parametrize("write", range(6))
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    writes = 0
+    own = os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > write:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        own(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match=r"could not be written: No space left on device.*free disk space"):
+            world.distiller().distill()
+    assert not [file for file in world.directory.rglob("*") if file.name.startswith(".") and file.is_file()], "no half file is left"
+    world.distiller().distill()
+    assert len(outcome(world.directory)[0]) == 12
+
+
+def test_a_full_disk_while_answers_arrive_keeps_those_that_did(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = ResponseStore._prepare
+
+    def small(store: ResponseStore) -> None:
+        prepare(store)
+        store._connection.execute("PRAGMA max_page_count = 4")
+
+    long_winded = {domain: ScriptedModel(lambda question: f"{question} " * 60, name=domain) for domain in DOMAINS}
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"could not be kept: .*full.*free disk space"):
+        patch.setattr(ResponseStore, "_prepare", small)
+        world.distiller(teacher_models=long_winded).distill()
+    with ResponseStore(world.directory / "responses.sqlite") as store:
+        kept = len(store)
+    assert 0 < kept < 16
+    resumed = world.distiller(teacher_models=long_winded)
+    resumed.collect(resumed.generate())
+    assert resumed._store is not None
+    assert resumed._store.reused >= kept
+
+
+# Bad input
+
+
+class Nothing(DataGenerator):
+    """Makes no examples."""
+
+    def generate(self, ask: Ask = ask_directly) -> list[Example]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "what"),
+    [
+        pytest.param({"teacher_models": {}}, ConfigurationError, "no teachers", id="no domains"),
+        pytest.param({"teacher_models": {"": ScriptedModel("x")}}, ConfigurationError, "no name", id="empty name"),
+        pytest.param(
+            {"teacher_models": {"Aviation": ScriptedModel("x"), "aviation ": ScriptedModel("x")}}, ConfigurationError, "same name",
+            id="same name",
+        ),
+        pytest.param({"teacher_models": {"aviation": "gpt"}}, CapabilityError, "can't answer", id="a teacher that is no model"),
+        pytest.param(
+            {"teacher_models": {"aviation": ScriptedModel("x"), "chemistry": ScriptedModel("x"), "geology": ScriptedModel("x")}},
+            ConfigurationError, "No generator makes examples of 'geology'", id="a teacher for an unknown domain",
+        ),
+        pytest.param(
+            {"teacher_models": {"aviation": ScriptedModel("x")}}, ConfigurationError, "'chemistry', which has no teacher",
+            id="a domain without a teacher",
+        ),
+        pytest.param({"data_generators": []}, ConfigurationError, "no data generators", id="no generators"),
+        pytest.param({"student_model": ScriptedModel("x")}, CapabilityError, "can't be trained", id="a student that can't be trained"),
+        pytest.param({"holdout": 1.0}, ConfigurationError, "holdout", id="holdout"),
+        pytest.param({"holdout": float("nan")}, ConfigurationError, "holdout", id="holdout that is no number"),
+        pytest.param(
+            {"test_examples": [example("?", {"geology": "x"})]}, DataError, "'geology', which has no expert", id="strange test example"
+        ),
+        pytest.param({"test_examples": TEST + TEST[:1] * 2}, DataError, "the same id", id="repeated test example"),
+        pytest.param({"validation_examples": [{"query": "Where?"}]}, DataError, "names no domain", id="broken validation example"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_error_before_anything_is_done(world: World, changes: dict[str, Any], error: type, what: str) -> None:
+    if what == "the same id":
+        changes = {"test_examples": [TEST[0], example("Another?", {"aviation": "x"}, id=TEST[0].id)]}
+    with pytest.raises(error, match=what):
+        world.evaluated(**changes)
+    assert not world.directory.exists()
+
+
+def test_an_adapter_is_no_student(world: World, make_adapter: Callable[..., Path]) -> None:
+    with pytest.raises(CapabilityError, match="can't be an adapter"):
+        world.distiller(student_model=LlamaModel(make_adapter("aviation", 1), dtype="float32"))
+
+
+def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a model"):
+        LlamaModel(model_path=tmp_path)
+
+
+def test_a_generator_without_examples_is_one_clear_error(world: World) -> None:
+    with pytest.raises(DataError, match="Nothing returned no examples"):
+        world.distiller(data_generators=[Nothing()]).distill()
+
+
+def test_a_generator_whose_every_question_was_rejected_says_why(world: World) -> None:
+    useless = SyntheticDataGenerator(ScriptedModel("I can't."), DOMAINS, 3)
+    with pytest.raises(DataError, match=r"No example is left to train on.*no question"):
+        world.distiller(data_generators=[useless]).distill()
+
+
+def test_too_few_examples_to_hold_any_out_is_an_error_before_anything_is_trained(world: World) -> None:
+    generator = CuratedDataGenerator([SINGLES[0], SINGLES[4]])
+    with pytest.raises(DataError, match=r"No example is held out .*2 examples.*test_examples"):
+        world.evaluated(data_generators=[generator], test_examples=None).distill()
+    assert not (world.directory / "training").exists()
+
+
+def test_a_domain_of_a_custom_generator_without_a_teacher_is_one_clear_error(world: World) -> None:
+    class Strange(DataGenerator):
+        def generate(self, ask: Ask = ask_directly) -> list[Example]:
+            return [example("What is granite?", domains=["geology"])]
+
+    with pytest.raises(ConfigurationError, match="'geology', which has no teacher"):
+        world.distiller(data_generators=[Strange()]).distill()
+
+
+def test_two_examples_with_one_id_are_one_clear_error(world: World) -> None:
+    twins = [example("One question?", {"aviation": "x"}, id="1"), example("Another?", {"chemistry": "x"}, id="1")]
+    with pytest.raises(DataError, match="the same id"):
+        world.distiller(data_generators=[CuratedDataGenerator(twins)]).distill()
+
+
+def test_experts_that_say_nothing_are_one_clear_error_and_their_records_stay(world: World) -> None:
+    silent = {domain: ScriptedModel("", name=domain) for domain in DOMAINS}
+    with pytest.raises(TrainingError, match=r"none of 12 records is usable.*there is no answer"):
+        world.distiller(teacher_models=silent).distill()
+    records, _ = outcome(world.directory)
+    assert {record.verification for record in records} == {"rejected"}
+
+
+def test_other_inputs_in_the_same_directory_are_refused_and_the_run_is_kept(world: World) -> None:
+    world.distiller().distill()
+    before = outcome(world.directory)
+    with pytest.raises(RunError, match="seed: was 0, is 1"):
+        world.distiller(seed=1).distill()
+    assert outcome(world.directory) == before
+
+
+def test_other_responses_than_those_of_the_run_are_refused(world: World) -> None:
+    distiller = world.distiller()
+    collected = distiller.collect(distiller.generate())
+    distiller.integrate(collected)
+    assert len(distiller.integrate(collected)) == 12
+    with pytest.raises(RunError, match="records of other responses"):
+        distiller.integrate(collected[1:])
+
+
+def test_other_records_than_those_that_were_trained_on_are_refused(world: World) -> None:
+    distiller = world.distiller()
+    records = distiller.integrate(distiller.collect(distiller.generate()))
+    distiller.train(records)
+    with pytest.raises(RunError, match="other inputs: records"):
+        distiller.train(records[1:])
+
+
+def test_evaluating_on_what_was_trained_on_is_refused(world: World) -> None:
+    distiller = world.evaluated()
+    distiller.distill()
+    test_set = world.directory / "test_examples.jsonl"
+    test_set.write_text((world.directory / "examples.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(DataError, match="test queries were trained on"):
+        distiller.evaluate()
+
+
+def test_what_is_not_there_yet_says_what_to_do(world: World) -> None:
+    distiller = world.evaluated()
+    with pytest.raises(RunError, match="call distill"):
+        distiller.save("nowhere")
+    with pytest.raises(RunError, match="train first"):
+        distiller.evaluate()
+    with pytest.raises(RunError, match=r"call generate\(\) first"):
+        distiller.evaluate(world.base)
+    with pytest.raises(RunError, match="give evaluator"):
+        world.distiller().evaluate(world.base)
+
+
+# The student as a folder
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_saved_student_answers_as_it_did(world: World, tmp_path: Path, merge: bool) -> None:
+    trainer = IntegrationTrainer(learning_rate=1e-2, epochs=3, batch_size=4, adaptation="lora", initialization="base")
+    distiller = world.evaluated(trainer=trainer)
+    student = distiller.distill()
+    distiller.save(tmp_path / "saved", merge=merge)
+    loaded = LlamaModel(tmp_path / "saved", dtype="float32")
+    asked = [user(given.query) for given in (*SINGLES, *PAIRS)]
+    assert [answer.text for answer in loaded.generate(asked, SHORT)] == [answer.text for answer in student.generate(asked, SHORT)]
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n")
+    assert "aviation" in card and "chemistry" in card
+    assert json.loads((tmp_path / "saved" / ("config.json" if merge else "adapter_config.json")).read_text())
