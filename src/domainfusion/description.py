@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from domainfusion.models.base import LanguageModel
+from domainfusion.types import fingerprint
+
+
+LONGEST_LIST = 20
+"""A longer list, such as one of examples, is described by its length and fingerprint."""
 
 
 def describe(value: object) -> Any:
@@ -31,7 +36,8 @@ def describe(value: object) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = [describe(item) for item in value]
-        return sorted(items, key=str) if isinstance(value, set | frozenset) else items
+        items = sorted(items, key=str) if isinstance(value, set | frozenset) else items
+        return items if len(items) <= LONGEST_LIST else {"items": len(items), "fingerprint": fingerprint(items)}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     fields = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}

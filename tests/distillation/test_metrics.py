@@ -25,10 +25,16 @@ def test_a_text_states_the_answer_that_stands_in_it(gold: str, before: str, afte
 @given(gold=phrases)
 def test_case_accents_and_a_leading_article_do_not_matter(gold: str) -> None:
     assume(gold.casefold() not in ARTICLES)
-    assert states(gold.lower(), gold)
+    assert states(gold.lower(), gold) or len(gold) <= 3
     assert states(gold, f"the {gold}")
     assert states(f"the {gold}", gold)
-    assert states(gold.replace("é", "e"), gold)
+    assert states(gold.replace("é", "e"), gold) or len(gold) <= 3
+
+
+@given(gold=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=1, max_size=3))
+def test_a_symbol_is_no_word_of_the_same_letters(gold: str) -> None:
+    assert not states(f"so {gold.lower()} it goes", gold)
+    assert states(f"It is {gold}.", gold)
 
 
 @given(gold=words, more=st.text(LETTERS, min_size=1, max_size=3))

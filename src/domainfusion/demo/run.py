@@ -72,6 +72,7 @@ def build_demo(output_dir: Path | None = None, *, progress: Progress = silent, s
             adaptation="lora",
             initialization="merge",
             merge_weight=1.0,
+            replay=0.5,
         ),
         evaluator=DomainRetentionEvaluator(
             sampling=ANSWER,

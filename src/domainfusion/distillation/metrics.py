@@ -40,18 +40,21 @@ def _fold(text: str) -> str:
 def states(text: str, answer: str) -> bool:
     """Whether `text` contains `answer` as whole words, case, accents and articles aside.
 
-    An `A` that ends an answer is no article, and an answer that is nothing else has to be there in its own case.
+    An `A` that ends an answer is no article. An answer of up to three letters, such as a symbol or a code, has to be there in its
+    own case: indium's `In` is not the word "in".
 
     Example:
         >>> states("It is in Niger.", "Niger"), states("It is in Nigeria.", "Niger"), states("Dial +4420.", "+44")
         (True, False, False)
         >>> states("It is in the Gambia.", "Gambia, The"), states("Hepatitis B.", "Hepatitis A"), states("It is a B.", "A")
         (False, False, False)
+        >>> states("It is found in ores.", "In"), states("Its symbol is In.", "In"), states("In EUR.", "EUR")
+        (False, True, True)
     """
     words = _fold(answer).split()
     if not words:
         return False
-    if len(words) == 1 and words[0] in _ARTICLES:
+    if len(words) == 1 and (words[0] in _ARTICLES or (len(words[0]) <= 3 and answer != answer.lower())):
         return re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text) is not None
     wanted = [word for word in words[:-1] if word not in _ARTICLES] + words[-1:]
     between = r" (?:(?:a|an|the) )*"
