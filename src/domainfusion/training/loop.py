@@ -109,7 +109,6 @@ def train_phase(
         report_to="none",
         disable_tqdm=True,
         seed=settings.seed,
-        bf16=_has_bfloat16(device),
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=False,
         remove_unused_columns=False,
@@ -189,7 +188,8 @@ class _PhaseTrainer(TransformersTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         answer_tokens = int(num_items_in_batch) if num_items_in_batch is not None else int((inputs["labels"] != IGNORED).sum())
-        with self.compute_loss_context_manager():
+        # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
+        with torch.autocast(inputs["labels"].device.type, torch.bfloat16, enabled=_has_bfloat16(inputs["labels"].device)):
             loss = sequence_loss(self.accelerator.unwrap_model(model), inputs, answer_tokens)
         if not torch.isfinite(loss):
             named = ", ".join(self._rows[place].record_id for place in inputs["places"].tolist())
