@@ -13,7 +13,7 @@ test: setup check
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .
