@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from domainfusion.models import LlamaModel
+from domainfusion.models.projection import project
 from domainfusion.training.batching import IGNORED, Batch, Row, collate
-from domainfusion.training.losses import answer_hidden_states, project, sequence_loss
+from domainfusion.training.losses import answer_hidden_states, sequence_loss
 
 ROWS = [
     Row("short", (5, 6, 7, 8), 2),
