@@ -234,6 +234,18 @@ def test_what_is_trained_is_nobody_elses_choice(base: SharedBase, make_adapter: 
     assert {name for name, parameter in base.module.named_parameters() if parameter.grad is not None} == wanted
 
 
+def test_an_adapter_that_is_loaded_in_the_midst_of_training_does_not_end_it(base: SharedBase, make_adapter: MakeAdapter) -> None:
+    base.create_adapter("student", LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for training in (True, False):
+        base.module.train(training)
+        base.load_adapter(make_adapter("one", int(training)), f"one {training}")
+        base.combine_adapters(f"sum {training}", [f"one {training}", "student"], [1.0, 1.0])
+        with base.using(f"one {training}"), base.using(None):
+            assert base.module.training is training
+        base.remove_adapter(f"one {training}")
+        assert {module.training for name, module in base.module.named_modules() if "student" in name} == {training}
+
+
 # Loading
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from domainfusion.models.api import APIModel
     from domainfusion.models.huggingface import HuggingFaceModel
     from domainfusion.models.llama import LlamaModel
+    from domainfusion.models.mixing import generate_with
 
 __all__ = [
     "APIModel",
@@ -26,9 +27,10 @@ __all__ = [
     "TokenScores",
     "TrainableModel",
     "ask_directly",
+    "generate_with",
 ]
 
-_ON_DEMAND = {"APIModel": "api", "HuggingFaceModel": "huggingface", "LlamaModel": "llama"}
+_ON_DEMAND = {"APIModel": "api", "HuggingFaceModel": "huggingface", "LlamaModel": "llama", "generate_with": "mixing"}
 
 
 def __getattr__(name: str) -> Any:

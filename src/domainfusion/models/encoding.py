@@ -100,4 +100,3 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
     control = control_tokens(tokenizer)
     after = [token for token in closed[len(opened) :] if token in control]
     return after[0] if after else int(tokenizer.eos_token_id)
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,13 @@ def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield by_length[start : start + size]
 
 
+class Prompt(NamedTuple):
+    """A row of a batch: the tokens that are read, and the seed with which the answer is drawn."""
+
+    tokens: list[int]
+    seed: int
+
+
 def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
     """Returns a seed for each row that depends on its words and on how often they came before, but not on its batch."""
     seeds = sample_seeds(seed, conversations)
@@ -36,10 +43,9 @@ def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
 def answer_batch(
     module: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
-    seeds: Sequence[int],
     ends: set[int],
 ) -> list[Generation]:
     """Answers the prompts of one batch.
@@ -47,20 +53,19 @@ def answer_batch(
     Args:
         module: The model, as it is to compute.
         tokenizer: Its tokenizer.
-        prompts: Token ids, rows of any lengths; they are padded on the left, and nothing looks at the padding.
+        prompts: Rows of any lengths; they are padded on the left, and nothing looks at the padding.
         sampling: How to write the answers.
-        seeds: A seed for each row.
         ends: Every token that ends an answer.
     """
-    padded = tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt").to(module.device)
+    padded = tokenizer.pad({"input_ids": [prompt.tokens for prompt in prompts]}, padding_side="left", return_tensors="pt").to(module.device)
     settings = cast(Any, GenerationConfig)(
         max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
     )
-    processors = LogitsProcessorList([RowSampler(sampling, seeds)] if sampling.temperature > 0 else [])
+    processors = LogitsProcessorList([RowSampler(sampling, [prompt.seed for prompt in prompts])] if sampling.temperature > 0 else [])
     with in_evaluation(module):
         output = cast(Any, module).generate(**padded, generation_config=settings, logits_processor=processors)
     written = output[:, padded["input_ids"].shape[1] :].tolist()
-    return [_read_answer(tokenizer, row, len(prompt), ends) for row, prompt in zip(written, prompts, strict=True)]
+    return [_read_answer(tokenizer, row, len(prompt.tokens), ends) for row, prompt in zip(written, prompts, strict=True)]
 
 
 def _read_answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], prompt_tokens: int, ends: set[int]) -> Generation:

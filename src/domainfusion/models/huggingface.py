@@ -19,7 +19,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.encoding import encode_conversation, encode_text, load_tokenizer, turn_end
 from domainfusion.models.fingerprints import hash_files, hash_tensors
-from domainfusion.models.generation import answer_batch, buckets, in_evaluation, row_seeds
+from domainfusion.models.generation import Prompt, answer_batch, buckets, in_evaluation, row_seeds
 from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
 from domainfusion.models.projection import check_projection, project
@@ -154,17 +154,20 @@ class HuggingFaceModel:
 
         Rows of similar length share a batch. A conversation that is longer than the model's context is an error, never cut.
         """
-        prompts = [self.encode(conversation) for conversation in conversations]
-        self._refuse_overlong(prompts, sampling.max_new_tokens)
-        seeds = row_seeds(sampling.seed, conversations)
+        prompts = self._prompts(conversations, sampling)
         results: dict[int, Generation] = {}
-        for batch in buckets([len(prompt) for prompt in prompts], self.batch_size):
-            answers = self._generate_batch([prompts[i] for i in batch], sampling, [seeds[i] for i in batch])
+        for batch in buckets([len(prompt.tokens) for prompt in prompts], self.batch_size):
+            answers = self._generate_batch([prompts[i] for i in batch], sampling)
             for index, generation in zip(batch, answers, strict=True):
                 results[index] = generation
                 if on_result is not None:
                     on_result(index, generation)
         return [results[index] for index in range(len(prompts))]
+
+    def _prompts(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Prompt]:
+        encoded = [self.encode(conversation) for conversation in conversations]
+        self._refuse_overlong(encoded, sampling.max_new_tokens)
+        return [Prompt(*row) for row in zip(encoded, row_seeds(sampling.seed, conversations), strict=True)]
 
     def _refuse_overlong(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         limit = getattr(self._load().module.config, "max_position_embeddings", None)
@@ -177,10 +180,10 @@ class HuggingFaceModel:
                 fix="shorten the prompt or lower max_new_tokens",
             )
 
-    def _generate_batch(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Generation]:
+    def _generate_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
         ends = self.end_tokens
         with self._load().using(self._adapter or None) as module:
-            return answer_batch(module, self.tokenizer, prompts, sampling, seeds=seeds, ends=ends)
+            return answer_batch(module, self.tokenizer, prompts, sampling, ends=ends)
 
     @property
     def end_tokens(self) -> set[int]:
@@ -261,8 +264,8 @@ class HuggingFaceModel:
             adaptation: The LoRA adapter to train, on the shared base; None trains a copy of all weights.
 
         Raises:
-            CapabilityError: This model is an adapter or a trained copy itself, or its experts to start from are not adapters on the
-                same base.
+            CapabilityError: This model is an adapter, quantized or a trained copy itself; its experts to start from are not adapters
+                on the same base; or its logits are made in a way that the loss does not know.
         """
         if self._trainable:
             raise CapabilityError("A student in training can't be copied", received=self.name, fix="save it, and load what was saved")
@@ -279,9 +282,11 @@ class HuggingFaceModel:
             student._key = BaseKey(self._key.path, torch.float32, self._key.device, owner=owner)
             student._base = SharedBase.get(student._key)
             student._base.module.requires_grad_(True)
-            return student
-        student._adapter = "student_" + owner
-        student._create_adapter(adaptation)
+        else:
+            student._adapter = "student_" + owner
+            student._create_adapter(adaptation)
+        with student._load().using(None) as module, in_evaluation(module):
+            student._check_projection(module)
         return student
 
     def _create_adapter(self, adaptation: Adaptation) -> None:
@@ -313,6 +318,11 @@ class HuggingFaceModel:
     def is_adapter_on(self, other: HuggingFaceModel) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
         return bool(self._adapter) and self._key == other._key
+
+    def can_share_batches(self) -> bool:
+        """Whether its rows can stand in one batch with those of other experts on its base: it is no DoRA adapter."""
+        base = self._load()
+        return not (self._adapter and base.adapter_config(self._adapter).use_dora)
 
     def trainable_module(self) -> PreTrainedModel:
         """Returns the module to train; only the parameters that are trained require gradients."""

@@ -78,7 +78,7 @@ class SharedBase:
         if self.peft is not None and name in self.peft.peft_config:
             return
         self._restore()
-        with self._keeping_gradients():
+        with self._leaving_training_alone():
             if self.peft is None:
                 self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
             else:
@@ -88,7 +88,7 @@ class SharedBase:
     def create_adapter(self, name: str, config: LoraConfig) -> None:
         """Adds a new adapter that changes nothing yet."""
         self._restore()
-        with self._keeping_gradients():
+        with self._leaving_training_alone():
             if self.peft is None:
                 self.peft = get_peft_model(self.module, config, adapter_name=name)
             else:
@@ -105,7 +105,7 @@ class SharedBase:
         assert self.peft is not None
         if scaled := [adapter for adapter in adapters if self.adapter_config(adapter).use_dora]:
             raise CapabilityError("A DoRA adapter can't be summed with others", received=scaled[0], allowed="LoRA adapters")
-        with self._keeping_gradients():
+        with self._leaving_training_alone():
             self.peft.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
         # PEFT takes these from the first adapter, but the sum holds every adapter's own scale already.
         config = self.adapter_config(name)
@@ -125,7 +125,7 @@ class SharedBase:
             self.peft.unload()
             self.peft, self._originals = None, {}
             return
-        with self._keeping_gradients():
+        with self._leaving_training_alone():
             self.peft.set_adapter(others[0])
             self.peft.delete_adapter(name)
 
@@ -148,7 +148,7 @@ class SharedBase:
             return
         if adapter is None:
             self._restore()
-            with self._keeping_gradients(), self.peft.disable_adapter():
+            with self._leaving_training_alone(), self.peft.disable_adapter():
                 yield self.module
             return
         self.activate(adapter, merge=merge)
@@ -183,7 +183,7 @@ class SharedBase:
         if self._merged == adapter and merge:
             return
         self._restore()
-        with self._keeping_gradients():
+        with self._leaving_training_alone():
             self.peft.set_adapter(adapter)
         if not merge:
             return
@@ -205,14 +205,17 @@ class SharedBase:
         self._merged = None
 
     @contextmanager
-    def _keeping_gradients(self) -> Iterator[None]:
-        """Undoes PEFT's habit of switching gradients on and off: what is trained is the trainer's choice, and new weights are frozen."""
+    def _leaving_training_alone(self) -> Iterator[None]:
+        """Undoes PEFT's habit of switching gradients and dropout on and off: what is trained, and when, is the trainer's choice."""
         wanted = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        training = self.module.training
         try:
             yield
         finally:
             for name, parameter in self.module.named_parameters():
                 parameter.requires_grad_(name in wanted)
+            if self.module.training != training:
+                self.module.train(training)
 
     def _tuner_layers(self) -> Iterator[tuple[str, Any]]:
         for name, module in self.module.named_modules():

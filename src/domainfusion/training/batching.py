@@ -11,6 +11,7 @@ import torch
 
 from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
+from domainfusion.models.encoding import encode_text
 from domainfusion.types import Message, TrainingRecord
 
 IGNORED = -100
@@ -42,10 +43,11 @@ class Batch(TypedDict):
 def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     """Returns the record as the student sees it: the whole query as prompt, the target as answer.
 
-    The end of the turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one.
+    The end of the turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one. A control
+    token inside of query or target is spelt out as text: no target teaches the student to end its turn in the midst of it.
     """
     prompt = student.encode((Message("user", record.example.query),))
-    answer = list(student.tokenizer(record.target, add_special_tokens=False)["input_ids"])
+    answer = encode_text(student.tokenizer, record.target)
     if record.integration.finish_reason == "stop":
         answer.append(student.turn_end)
     return Row(record.example.id, (*prompt, *answer), len(prompt))
