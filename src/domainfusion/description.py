@@ -10,7 +10,6 @@ from typing import Any
 from domainfusion.models.base import LanguageModel
 from domainfusion.types import fingerprint
 
-
 LONGEST_LIST = 20
 """A longer list, such as one of examples, is described by its length and fingerprint."""
 
