@@ -610,6 +610,14 @@ def test_a_key_that_is_not_set_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert APIModel("gpt-5-mini").base_url == "https://api.openai.com/v1"
 
 
+@pytest.mark.parametrize("key", ["schlüssel-0123456789", "one\ntwo: three", "a\x00b"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domainfusion.models.api.key.os.environ", {"TEACHER_KEY": key})
+    with pytest.raises(ConfigurationError, match="TEACHER_KEY") as caught:
+        APIModel("m", base_url="http://localhost/v1", api_key_env="TEACHER_KEY")
+    assert key not in everything_about(caught.value)
+
+
 def test_a_server_that_wants_a_key_says_how_to_give_one() -> None:
     with FaultyServer(default=status(401)) as server, pytest.raises(ModelError, match="api_key_env"):
         model_at(server).generate(questions(1))

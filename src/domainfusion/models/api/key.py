@@ -18,7 +18,7 @@ class Key:
         variable: The environment variable that holds it; None for no key.
 
     Raises:
-        ConfigurationError: The variable is not set.
+        ConfigurationError: The variable is not set, or holds what a header can't carry.
     """
 
     def __init__(self, variable: str | None) -> None:
@@ -29,6 +29,10 @@ class Key:
                 received=variable,
                 allowed="the name of a variable, or None for a server without keys",
                 fix=f"run: export {variable}=...",
+            )
+        if not (self._value.isascii() and self._value.isprintable()):
+            raise ConfigurationError(
+                f"The key in {variable} holds characters that no header can carry", allowed="printable ASCII", fix="copy the key once more"
             )
 
     def __repr__(self) -> str:
