@@ -63,9 +63,8 @@ def test_the_splits_share_no_query_and_no_phrasing(questions):
 
 def test_the_splits_share_no_pairing_and_no_bridge(questions):
     for name in ("cross-domain", "two-hop"):
-        groups = [
-            {example.group for example in split if slice_of(example) == name} for split in (questions.train, questions.validation, questions.test)
-        ]
+        splits = (questions.train, questions.validation, questions.test)
+        groups = [{example.group for example in split if slice_of(example) == name} for split in splits]
         assert all(groups)
         assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
 
@@ -94,7 +93,8 @@ def test_no_constant_answer_beats_the_most_frequent_one(questions):
     two_hops = [example for example in questions.test if slice_of(example) == "two-hop"]
     assert {len(example.parts) for example in two_hops} == {1}
     for example in two_hops:
-        assert questions.modes[example.query] in {fact.answers[0] for fact in load_facts() if fact.relation == example.metadata["relations"][1]}
+        final = example.metadata["relations"][1]
+        assert questions.modes[example.query] in {fact.answers[0] for fact in load_facts() if fact.relation == final}
 
 
 @pytest.mark.slow

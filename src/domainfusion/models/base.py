@@ -159,6 +159,10 @@ class TrainableModel(LanguageModel, Protocol):
         """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
         ...
 
+    def ask(self, question: str) -> str:
+        """Returns the answer to one question."""
+        ...
+
     def trainable_copy(self, adaptation: Adaptation | None) -> TrainableModel:
         """Returns a model that starts as this one and can be trained, while this one stays as it is; None trains all weights."""
         ...

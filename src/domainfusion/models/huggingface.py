@@ -42,7 +42,8 @@ class HuggingFaceModel:
         system_prompt: A system message put before every conversation that has none: a prompted model is an expert too.
         chat_template: A Jinja chat template in place of the model's own. A model that has none speaks ChatML
             (`encoding.CHATML_TEMPLATE`), without a default system message.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the device computes in it, else float32.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` keeps weights that were saved in
+            float32, and is bfloat16 for others where the device computes in it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         quantization: `4bit` or `8bit`, for teachers that would not fit a GPU otherwise; such a model is neither trained nor saved.
         batch_size: Rows that are generated or scored together.
@@ -83,7 +84,7 @@ class HuggingFaceModel:
         self._files = find_model(self.model_path, base_model, revision)
         placed = resolve_device(device)
         check_quantization(quantization, placed, self._files.base)
-        self._key = BaseKey(str(self._files.base), resolve_dtype(dtype, placed), placed, quantization)
+        self._key = BaseKey(str(self._files.base), resolve_dtype(dtype, placed, self._files.base), placed, quantization)
         self._adapter = "" if self._files.adapter is None else "adapter_" + hash_files(self._files.adapter)
         self._base: SharedBase | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -36,8 +37,11 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """Returns the data type; `auto` is bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU.
+def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.dtype:
+    """Returns the data type.
+
+    `auto` is float32 for weights that were saved so, as a student of a full training is; for others it is bfloat16 where the device
+    computes in it, else float16 on a GPU and float32 on a CPU.
 
     Raises:
         ConfigurationError: There is no such data type.
@@ -47,9 +51,20 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
         return named[dtype]
     if dtype != "auto":
         raise ConfigurationError("The dtype is not known", received=dtype, allowed="auto, " + ", ".join(named))
+    if files is not None and _saved_dtype(files) == "float32":
+        return torch.float32
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.bfloat16 if _cpu_computes_in_bfloat16() else torch.float32
+
+
+def _saved_dtype(files: Path) -> str | None:
+    """Returns the data type that a model's folder was saved in, as its config.json tells it; a GGUF file tells none."""
+    if not files.is_dir():
+        return None
+    config = json.loads((files / "config.json").read_text(encoding="utf-8"))
+    saved = config.get("dtype", config.get("torch_dtype"))
+    return saved if isinstance(saved, str) else None
 
 
 def _cpu_computes_in_bfloat16() -> bool:
