@@ -1,9 +1,11 @@
 """Laws of local models: construction validates, batching changes nothing, experts share a base, and what is saved is what was there."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel
+from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel, generate_with
 from domainfusion.models.encoding import CHATML_TEMPLATE
-from domainfusion.types import Generation, Message, Sampling, user
+from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
 MakeAdapter = Callable[..., Path]
 
@@ -33,6 +35,9 @@ QUESTIONS = [
 CONVERSATIONS = [user(question) for question in QUESTIONS]
 SHORT = Sampling(max_new_tokens=12)
 WARM = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+BATCHING_TOLERANCE = 1e-4
+"""How far a logit (of size 10) may move in float32 with the rows that stand beside its own, and with the padding that they bring."""
+
 MERGING_TOLERANCE = 1e-3
 """How far a logit (of size 10) may move when (x·W + x·A·B) is computed as x·(W + A·B) in float32."""
 
@@ -281,6 +286,47 @@ def test_answers_are_the_same_whatever_the_batch_size(tiny_llama: Path, sampling
         assert load(tiny_llama, batch_size=batch_size).generate(CONVERSATIONS, sampling) == alone
 
 
+def logits_written(model: HuggingFaceModel, conversations: list[Conversation]) -> tuple[list[Generation], torch.Tensor]:
+    """Returns answers and the logits that they were chosen from, of shape (rows, steps, vocabulary), the shortest prompt first."""
+    steps: list[torch.Tensor] = []
+    head = model._load().module.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, output: steps.append(output[:, -1].clone()))
+    try:
+        answers = model.generate(conversations, SHORT)
+    finally:
+        hook.remove()
+    return answers, torch.stack(steps, dim=1)
+
+
+@pytest.mark.parametrize("others", [["?"], ["word " * 140], ["?", "word " * 140, "Why?"]], ids=["short", "long", "both"])
+def test_nothing_looks_at_padding(tiny_llama: Path, others: list[str]) -> None:
+    model = load(tiny_llama)
+    rows = [CONVERSATIONS[2], *map(user, others)]
+    lengths = [len(model.encode(conversation)) for conversation in rows]
+    assert max(lengths) / min(lengths) > 2  # the rows are as unlike as the case claims
+    together, logits = logits_written(model, rows)
+    by_length = sorted(range(len(rows)), key=lambda row: lengths[row])
+    for place, row in enumerate(by_length):
+        [alone], expected = logits_written(model, [rows[row]])
+        assert together[row] == alone
+        torch.testing.assert_close(logits[place], expected[0], rtol=0, atol=BATCHING_TOLERANCE)
+
+
+def test_rows_of_similar_length_share_a_batch(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tiny_llama, batch_size=4)
+    batches: list[list[int]] = []
+    generate_batch = model._generate_batch
+
+    def watched(prompts: Any, sampling: Sampling) -> list[Generation]:
+        batches.append([len(prompt.tokens) for prompt in prompts])
+        return generate_batch(prompts, sampling)
+
+    monkeypatch.setattr(model, "_generate_batch", watched)
+    model.generate([user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1))
+    assert list(map(len, batches)) == [4, 4, 4]
+    assert all(max(earlier) <= min(later) for earlier, later in itertools.pairwise(batches))
+
+
 def test_answers_come_in_the_order_asked(tiny_llama: Path) -> None:
     model = load(tiny_llama, batch_size=2)
     forwards = model.generate(CONVERSATIONS, SHORT)
@@ -469,6 +515,65 @@ def test_an_adapter_counts_its_own_weights_and_its_bases(tiny_llama: Path, make_
     of_adapter = sum(tensor.numel() for tensor in load_file(make_adapter("one", 1) / "adapter_model.safetensors").values())
     assert (bare.parameter_count, one.parameter_count, two.parameter_count) == (weights, weights + of_adapter, weights + 2 * of_adapter)
     assert bare.parameter_count == weights
+
+
+def test_what_is_released_is_gone(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    base = copy_of(tiny_llama, tmp_path / "base")
+    model, experts = load(base), [load(make_adapter(name, seed), base_model=base) for seed, name in enumerate(("one", "two"))]
+    for user_of_weights in (model, *experts):
+        user_of_weights.generate(CONVERSATIONS[:2], SHORT)
+        user_of_weights.score([(*CONVERSATIONS[0], Message("assistant", "It is."))])
+    generate_with([model, *experts], [CONVERSATIONS[0]] * 3, SHORT)
+    module = weakref.ref(model._load().module)
+    of_adapter = weakref.ref(dict(module().named_parameters())["model.layers.0.self_attn.q_proj.lora_A." + experts[0]._adapter + ".weight"])
+    experts[0].release()
+    assert of_adapter() is None and module() is not None
+    experts[1].release()
+    assert module() is not None  # one model still uses it
+    answers = model.generate(CONVERSATIONS[:2], SHORT)
+    model.release()
+    assert module() is None
+    assert model.generate(CONVERSATIONS[:2], SHORT) == answers
+
+
+RELEASING = """
+import gc, sys
+import torch
+from domainfusion.models import HuggingFaceModel
+from domainfusion.types import Sampling, user
+
+def resident():
+    gc.collect()
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) * 1024
+
+torch.set_num_threads(1)
+path, expert = sys.argv[1:]
+models = [HuggingFaceModel(path, dtype="float32", device="cpu"), HuggingFaceModel(expert, base_model=path, dtype="float32", device="cpu")]
+before, loaded = 0, 0
+for _ in range(2):  # the first time round, Python loads code that it keeps
+    before = resident()
+    for model in models:
+        model.ask("Why?", sampling=Sampling(max_new_tokens=2))
+    loaded = resident()
+    for model in models:
+        model.release()
+print(before, loaded, resident())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_released_memory_goes_back_to_the_machine(make_llama: Callable[..., Path], tmp_path: Path) -> None:
+    base = make_llama("large", hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
+    size = (base / "model.safetensors").stat().st_size
+    assert size > 80e6
+    expert = load(base).trainable_copy(Adaptation(rank=4))
+    perturb(expert)
+    expert.save(tmp_path / "expert", merge=False)
+    command = [sys.executable, "-W", "ignore", "-c", RELEASING, str(base), str(tmp_path / "expert")]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    before, loaded, after = map(int, found.split())
+    assert loaded - before > 1.5 * size  # the base, and the weights that are kept aside while an adapter is merged
+    assert after - before < 0.1 * size
 
 
 def test_a_model_that_let_go_of_its_weights_loads_them_again(tiny_llama: Path, make_adapter: MakeAdapter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
 from domainfusion.models.projection import check_projection, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
-from domainfusion.models.shared_base import BaseKey, SharedBase, silent_transformers
+from domainfusion.models.shared_base import BaseKey, SharedBase, give_memory_back, silent_transformers
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
 
@@ -405,9 +404,7 @@ class HuggingFaceModel:
         if self._adapter:
             self._base.remove_adapter(self._adapter)
         self._base = None
-        gc.collect()  # modules and their hooks refer to each other, so nothing else would free them now
-        if self._key.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        give_memory_back()
 
     def _load(self) -> SharedBase:
         if self._base is None:
