@@ -422,6 +422,24 @@ def test_an_interruption_keeps_what_has_arrived_and_ends_at_once(tmp_path: Path)
         assert len(store) == 5
 
 
+def test_answers_that_wait_to_be_kept_are_kept_where_the_run_is_interrupted() -> None:
+    kept: list[int] = []
+
+    def keep(index: int, generation: Generation) -> None:
+        if not kept:
+            while sum(server.answered.values()) < 4:
+                time.sleep(0.01)
+            time.sleep(0.3)  # the other three arrive
+            kept.append(-1)
+            raise KeyboardInterrupt
+        kept.append(index)
+
+    with FaultyServer() as server:
+        with pytest.raises(KeyboardInterrupt):
+            model_at(server, max_concurrency=4).generate(questions(50), on_result=keep)
+        assert len(kept) == 4 == len(server.exchanges)
+
+
 def test_an_answer_that_can_not_be_kept_stops_the_asking() -> None:
     def full(index: int, generation: Generation) -> None:
         raise StoreError("the disk is full")
@@ -526,7 +544,7 @@ ECHOES = {
     "400": faulty.echo_headers(400),
     "500": faulty.echo_headers(500),
     "plain text": status(401, text=KEY),
-    "at the cut": raw((" ".join("x" * 145) + KEY).encode(), Content_Type="text/html"),
+    "at the cut": raw((" ".join("x" * 135) + KEY).encode(), Content_Type="text/html"),
     "bad JSON": raw(b'{"' + KEY.encode()),
     "wrong type": raw(b"{}", Content_Type=KEY),
     "redirect": status(302, Location=f"http://localhost/?key={KEY}"),
