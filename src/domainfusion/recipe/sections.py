@@ -147,6 +147,7 @@ class ModelSection(StudentSection):
     """Any model: one with weights of its own, or an adapter on a base."""
 
     base_model: ModelPath | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
 
 
 ModelChoice = Annotated[
