@@ -20,6 +20,16 @@ ANSWER = Sampling(max_new_tokens=40)
 SEED = 0
 TITLE = "Three experts, one student: aviation, chemistry and geography"
 
+NOTES = (
+    "Training and test share the facts. Phrasings, pairings of facts, and the airports and elements of the two-hop questions are "
+    "held out.",
+    "A single fact is asked in one sentence, a cross-domain question asks two facts of two domains, a two-hop question asks one fact that "
+    "needs another: the country of an airport or of an element, then its capital, currency or calling code.",
+    "The targets are the experts' own words; the facts only verify them. Every model is asked the whole query.",
+    "“Most frequent answer” gives, to every question of a kind, the answer that most of the facts of that kind have.",
+)
+"""What a reader of the demo's report has to know."""
+
 SMALL_TRAIN = Sizes(singles=4, pairs=4, two_hop=1)
 SMALL_TEST = Sizes(singles=4, pairs=2, two_hop=1)
 
@@ -78,6 +88,7 @@ def build_demo(output_dir: Path | None = None, *, progress: Progress = silent, s
             sampling=ANSWER,
             baselines={"most frequent answer": ScriptedModel(questions.modes, name="most frequent answer")},
             resamples=1_000 if small else 10_000,
+            notes=NOTES,
         ),
         seed=SEED,
         output_dir=output_dir,

@@ -142,6 +142,7 @@ class DomainRetentionEvaluator(_MeasuringEvaluator):
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
         seed: Seed of the bootstrap.
+        notes: What a reader of the report has to know about the test set.
     """
 
     def __init__(
@@ -154,10 +155,12 @@ class DomainRetentionEvaluator(_MeasuringEvaluator):
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,
         seed: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__(metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines)
         self.coherence_metric = coherence_metric
         self.coherence_validated = coherence_validated
+        self.notes = tuple(notes)
 
     def evaluate(
         self,
@@ -190,6 +193,7 @@ class DomainRetentionEvaluator(_MeasuringEvaluator):
             coherence=self._coherence(items, graded["student"]),
             examples=tuple(items),
             test_set=fingerprint(items),
+            notes=self.notes,
             seed=self.seed,
             resamples=self.resamples,
             metric=_name_of(self.metric),
