@@ -5,8 +5,9 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,72 @@ def test_answers_survive_a_process_that_is_killed(tmp_path: Path) -> None:
     with ResponseStore(path) as store:
         store.ask(model, questions(10))
         assert (store.reused, store.asked) == (3, 7)
+
+
+SLOW = """
+import random, sys, time
+from domainfusion.models import ResponseStore, ScriptedModel
+from domainfusion.types import user
+
+path, log, seed = sys.argv[1:]
+chance = random.Random(int(seed))
+
+def answer(question):
+    with open(log, "a") as asked:
+        asked.write(question + "\\n")
+    time.sleep(chance.uniform(0, 0.004))
+    return question.upper()
+
+with ResponseStore(path) as store:
+    store.ask(ScriptedModel(answer), [user(f"question {number}") for number in range(150)])
+"""
+
+
+def kept_in(path: Path) -> set[str]:
+    """Returns the questions whose answers are in the file, read past the product."""
+    if not path.exists():
+        return set()
+    with closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return set()
+        rows = connection.execute("SELECT json_extract(request, '$.messages[0].content') FROM answers").fetchall()
+    return {question for (question,) in rows}
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+def test_whenever_processes_are_killed_no_kept_answer_is_asked_again(tmp_path: Path, seed: int, at_once: int) -> None:
+    chance, path, kept, kills = random.Random(seed), tmp_path / "s.sqlite", set(), 0
+    everything = {f"question {number}" for number in range(150)}
+    asked: list[str] = []
+    for attempt in range(1000):
+        logs = [tmp_path / f"asked-{attempt}-{process}" for process in range(at_once)]
+        command = [sys.executable, "-c", SLOW, str(path)]
+        processes = [subprocess.Popen([*command, str(log), str(chance.randrange(99))]) for log in logs]
+        lines = chance.randint(0, 40)  # killed after so many questions, at whatever instant that is then
+        while any(process.poll() is None for process in processes):
+            if kills < 5 and sum(log.read_text().count("\n") for log in logs if log.exists()) >= lines:
+                time.sleep(chance.uniform(0, 0.01))
+                for process in processes:
+                    process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        outcomes = {process.wait(timeout=60) for process in processes}
+        now = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+        assert not kept & set(now)
+        asked += now
+        before, kept = kept, kept_in(path)
+        assert before <= kept
+        if outcomes == {0}:
+            break
+    assert kills == 5
+    assert kept == set(asked) == everything
+    if at_once == 1:
+        assert len(asked) <= len(everything) + kills  # of each killed process, the one question that it was at
+    with ResponseStore(path) as store:
+        answers = store.ask(ScriptedModel(lambda question: pytest.fail("asked again")), questions(150))
+    assert [answer.text for answer in answers] == [f"QUESTION {number}" for number in range(150)]
 
 
 @pytest.mark.parametrize("code", [sqlite3.OperationalError("database or disk is full"), sqlite3.DatabaseError("disk image is malformed")])

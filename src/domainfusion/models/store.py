@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Protocol, Self
 
 from domainfusion.errors import StoreError
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
+from domainfusion.models.network_files import network_file_system
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
@@ -59,6 +61,7 @@ class ResponseStore:
         self.asked = 0
         self.reused = 0
         self._progress = progress
+        _warn_of_network(self.path)
         with _read_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE_SECONDS, isolation_level=None)
@@ -196,6 +199,15 @@ def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:
         latest[request.conversation] = (request.sample, first)
         runs.setdefault(first, []).append(request)
     return runs
+
+
+def _warn_of_network(path: Path) -> None:
+    if kind := network_file_system(path):
+        warnings.warn(
+            f"The store of answers {path} lies on a network file system ({kind}), where SQLite can't keep several machines apart: "
+            "never let two use it at once. Better, put output_dir on a local disk and copy it when it is done.",
+            stacklevel=3,
+        )
 
 
 @contextmanager
