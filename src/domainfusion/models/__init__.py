@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from domainfusion.models.huggingface import HuggingFaceModel
     from domainfusion.models.llama import LlamaModel
     from domainfusion.models.mixing import generate_with
+    from domainfusion.models.tokens import TokenMatch, compare_tokenizers
 
 __all__ = [
     "APIModel",
@@ -23,14 +24,23 @@ __all__ = [
     "LlamaModel",
     "ResponseStore",
     "ScriptedModel",
+    "TokenMatch",
     "TokenScorer",
     "TokenScores",
     "TrainableModel",
     "ask_directly",
+    "compare_tokenizers",
     "generate_with",
 ]
 
-_ON_DEMAND = {"APIModel": "api", "HuggingFaceModel": "huggingface", "LlamaModel": "llama", "generate_with": "mixing"}
+_ON_DEMAND = {
+    "APIModel": "api",
+    "HuggingFaceModel": "huggingface",
+    "LlamaModel": "llama",
+    "TokenMatch": "tokens",
+    "compare_tokenizers": "tokens",
+    "generate_with": "mixing",
+}
 
 
 def __getattr__(name: str) -> Any:
