@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def describe(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return describe(asdict(value))
+        # Not asdict(), which copies what the fields hold: a model, its weights included.
+        return {item.name: describe(getattr(value, item.name)) for item in fields(value) if not item.name.startswith("_")}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -39,5 +40,5 @@ def describe(value: object) -> Any:
         return items if len(items) <= LONGEST_LIST else {"items": len(items), "fingerprint": fingerprint(items)}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    fields = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
-    return {"class": type(value).__qualname__, **fields}
+    settings = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    return {"class": type(value).__qualname__, **settings}
