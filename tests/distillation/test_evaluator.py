@@ -65,6 +65,14 @@ def test_retention_is_the_ratio_of_means_over_the_domain_s_own_examples() -> Non
     assert (chemistry.domain, chemistry.items, chemistry.retention.value) == ("chemistry", 4, 1)
 
 
+@pytest.mark.parametrize("name", ["student", "baseline base"])
+def test_a_domain_may_have_the_name_of_a_row(name: str) -> None:
+    examples = [{"query": "NRT?", "domain": name, "answers": ["Japan"]}]
+    expert, silent = ScriptedModel("Japan."), ScriptedModel("I can't say.")
+    (row,) = evaluate(silent, examples=examples, experts={name: expert}, base=silent).retention
+    assert (row.student, row.expert, row.base) == (0, 1, 0)
+
+
 def test_retention_of_an_expert_that_knows_nothing_is_undefined() -> None:
     row = evaluate(PERFECT, experts={**EXPERTS, "aviation": IGNORANT}).retention[0]
     assert row.retention.value is None

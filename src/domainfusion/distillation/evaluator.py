@@ -177,20 +177,27 @@ class DomainRetentionEvaluator(_MeasuringEvaluator):
             DataError: There are no examples, or one needs a domain that has no expert.
         """
         items = check_examples(examples, teacher_models)
-        graded = {"student": self._grade(student_model, items, ask, "the student")}
-        models = [self._result("student", "student", items, graded["student"])]
+        student = self._grade(student_model, items, ask, "the student")
+        models = [self._result("student", "student", items, student)]
+        others: dict[str, Sequence[_Graded]] = {}
         for name, model in {**(baselines or {}), **self.baselines}.items():
-            graded[f"baseline {name}"] = self._grade(model, items, ask, name)
-            models.append(self._result(name, _role_of(name), items, graded[f"baseline {name}"]))
+            others[name] = self._grade(model, items, ask, name)
+            models.append(self._result(name, _role_of(name), items, others[name]))
+        experts: dict[str, Sequence[_Graded]] = {}
         for domain, teacher in teacher_models.items():
-            graded[domain] = self._grade(teacher, items, ask, f"the expert of {domain}")
-            models.append(self._result(domain, "expert", items, graded[domain]))
-        oracle = [_routed(example, [graded[domain][i] for domain in example.domains]) for i, example in enumerate(items)]
+            experts[domain] = self._grade(teacher, items, ask, f"the expert of {domain}")
+            models.append(self._result(domain, "expert", items, experts[domain]))
+        oracle = [_routed(example, [experts[domain][i] for domain in example.domains]) for i, example in enumerate(items)]
+        retention = [
+            self._retention(domain, items, student, experts[domain], others.get("base"))
+            for domain in teacher_models
+            if domain in _by_slice(items)
+        ]
         models.append(replace(self._result("oracle", "oracle", items, oracle), answers=()))
         return EvaluationReport(
             models=tuple(models),
-            retention=tuple(self._retention(domain, items, graded) for domain in teacher_models if domain in _by_slice(items)),
-            coherence=self._coherence(items, graded["student"]),
+            retention=tuple(retention),
+            coherence=self._coherence(items, student),
             examples=tuple(items),
             test_set=fingerprint(items),
             notes=self.notes,
@@ -200,10 +207,15 @@ class DomainRetentionEvaluator(_MeasuringEvaluator):
             coherence_metric=_name_of(self.coherence_metric),
         )
 
-    def _retention(self, domain: str, examples: Sequence[Example], graded: Mapping[str, Sequence[_Graded]]) -> DomainRetention:
-        sides = {"student": graded["student"], "expert": graded[domain]}
-        if "baseline base" in graded:
-            sides["base"] = graded["baseline base"]
+    def _retention(
+        self,
+        domain: str,
+        examples: Sequence[Example],
+        student: Sequence[_Graded],
+        expert: Sequence[_Graded],
+        base: Sequence[_Graded] | None,
+    ) -> DomainRetention:
+        sides = {"student": student, "expert": expert, **({} if base is None else {"base": base})}
         places = [place for place in _by_slice(examples)[domain] if all(side[place].score.value is not None for side in sides.values())]
         if not places:
             nothing = Estimate(value=None, reason="no answer could be graded")
