@@ -295,6 +295,27 @@ def test_a_share_of_the_examples_is_held_out_where_no_test_set_is_given(world: W
     assert {given.id for given in kept} | {given.id for given in held} == {given.id for given in (*SINGLES, *PAIRS)}
 
 
+def test_a_derived_directory_is_told_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    distiller = world.distiller(output_dir=None)
+    distiller.collect(distiller.generate())
+    distiller.generate()
+    assert capsys.readouterr().err.count(str(distiller.output_dir)) == 1
+
+
+def test_a_test_set_that_can_not_be_graded_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    ungraded = [Example(query="Tell me where NRT is.", domains=("aviation",))]
+    world.evaluated(test_examples=ungraded).generate()
+    assert "None of the 1 test examples says what a right answer states" in caplog.text
+
+
+def test_a_test_set_that_can_be_graded_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.evaluated().generate()
+    assert "says what a right answer states" not in caplog.text
+
+
 def test_an_expert_that_no_example_needs_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
     class Aviation(DataGenerator):
         def generate(self, ask: Ask = ask_directly) -> list[Example]:
@@ -472,6 +493,7 @@ class Nothing(DataGenerator):
         ),
         pytest.param({"data_generators": []}, ConfigurationError, "no data generators", id="no generators"),
         pytest.param({"student_model": ScriptedModel("x")}, CapabilityError, "can't be trained", id="a student that can't be trained"),
+        pytest.param({"test_examples": []}, DataError, "no examples to evaluate on", id="no test examples"),
         pytest.param({"holdout": 1.0}, ConfigurationError, "holdout", id="holdout"),
         pytest.param({"holdout": float("nan")}, ConfigurationError, "holdout", id="holdout that is no number"),
         pytest.param(

@@ -43,8 +43,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
-    if arguments.output_dir is None:
-        terminal.say(f"The run is kept in {directory}")
     run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
     if distiller.student is None:
         terminal.print(render_status(status_of(directory)))

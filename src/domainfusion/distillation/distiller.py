@@ -129,10 +129,12 @@ class Distiller:
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
         self._validation = () if validation_examples is None else tuple(read_examples(validation_examples))
-        for given in filter(None, (self._given_test, self._validation)):
-            check_examples(given, teacher_models)
+        if self._given_test is not None:
+            check_examples(self._given_test, teacher_models)
+        if self._validation:
+            check_examples(self._validation, teacher_models)
         inputs = self._inputs()
-        self._directory_is_derived = output_dir is None
+        self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
         self._run = RunDirectory(self.output_dir, inputs, title)
         self._store: ResponseStore | None = None
@@ -140,10 +142,6 @@ class Distiller:
     def distill(self) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once."""
         with self._run.open():
-            message = f"The run is kept in {self.output_dir}; the same inputs resume it there."
-            logger.info(message)
-            if self._directory_is_derived:
-                sys.stderr.write(f"{message}\n")
             examples = self.generate()
             responses = self.collect(examples)
             records = self.integrate(responses)
@@ -156,6 +154,7 @@ class Distiller:
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to train on."""
         with self._run.open():
+            self._tell_directory()
             if not self._run.examples.is_file():
                 with self._run.stage("generate"):
                     self._generate()
@@ -234,10 +233,21 @@ class Distiller:
             raise RunError("There is no student to save", fix="call distill() or train() first")
         self.student.save(path, merge=merge)
         summary = RunSummary.read(self.output_dir)
-        about = {**summary.student, "library_name": "transformers" if merge else "peft"}
+        is_adapter = not merge and (Path(path) / "adapter_config.json").is_file()
+        about = {**summary.student, "library_name": "peft" if is_adapter else "transformers"}
         write_text(Path(path) / "README.md", render_model_card(replace(summary, student=about)))
 
     # The stages' details
+
+    def _tell_directory(self) -> None:
+        """Tells where the run is kept: to whoever reads the log, else on stderr where nobody but this class knows it."""
+        if self._directory_is_told:
+            return
+        self._directory_is_told = True
+        message = f"The run is kept in {self.output_dir}; the same inputs resume it there."
+        logger.info(message)
+        if self._directory_is_derived and not logger.isEnabledFor(logging.INFO):
+            sys.stderr.write(f"{message}\n")
 
     def _generate(self) -> None:
         test = list(self._given_test or ())
@@ -270,6 +280,12 @@ class Distiller:
                 "No example is held out to evaluate on",
                 received=f"{len(accepted)} examples, holdout={self.holdout:g}",
                 fix="give test_examples, or make more examples",
+            )
+        if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in test):
+            logger.warning(
+                "None of the %d test examples says what a right answer states, so accuracy on them will be undefined; "
+                "give test_examples with `answers`.",
+                len(test),
             )
         refuse_shared_ids([*accepted, *test])
         idle = [domain for domain in self.teacher_models if domain not in domains_of(accepted)]
