@@ -9,8 +9,8 @@ import pytest
 from safetensors import safe_open
 
 from domainfusion.demo.questions import DOMAINS
-from domainfusion.demo.run import ADAPTERS, build_demo, mentions_something_known
-from domainfusion.types import Example
+from domainfusion.demo.run import ADAPTERS, build_demo, mentions_something_known, most_frequent_answer
+from domainfusion.types import Example, user
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -24,6 +24,12 @@ def test_the_committed_experts_are_small_bfloat16_adapters(domain):
 def test_a_generated_question_has_to_mention_something_known():
     assert mentions_something_known(Example(query="What is the capital of Peru?", domains=("geography",))) is None
     assert mentions_something_known(Example(query="What is the capital of Atlantis?", domains=("geography",))) is not None
+
+
+def test_the_most_frequent_answer_is_silent_on_questions_of_others():
+    baseline = most_frequent_answer({"Where is NRT?": "Japan"})
+    assert [answer.text for answer in baseline.generate([user("Where is NRT?"), user("Why?")])] == ["Japan", ""]
+    assert baseline.fingerprint != most_frequent_answer({"Where is NRT?": "Peru"}).fingerprint
 
 
 @pytest.mark.slow

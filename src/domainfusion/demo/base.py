@@ -49,8 +49,11 @@ def base_folder() -> Path:
         source = gguf_file()
         logger.info("Unpacking the base model into %s (once, about 20 s).", cache)
         temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
-        LlamaModel(source, chat_template=CHATML_TEMPLATE, dtype="bfloat16").save(temporary)
-        if cache.exists():
-            shutil.rmtree(cache)
-        temporary.replace(cache)
+        try:
+            LlamaModel(source, chat_template=CHATML_TEMPLATE, dtype="bfloat16").save(temporary)
+            if not (cache / "model.safetensors").is_file():  # or another process was faster, and may be reading it
+                shutil.rmtree(cache, ignore_errors=True)
+                temporary.replace(cache)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return cache
