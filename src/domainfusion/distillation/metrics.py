@@ -50,15 +50,24 @@ def states(text: str, answer: str) -> bool:
         (False, False, False)
         >>> states("It is found in ores.", "In"), states("Its symbol is In.", "In"), states("In EUR.", "EUR")
         (False, True, True)
+        >>> states("It is 3.5.", "3"), states("It is 3.5.", "5"), states("It is 3.", "3"), states("It is 3.5.", "3.5")
+        (False, False, True, True)
     """
     words = _fold(answer).split()
     if not words:
         return False
     if len(words) == 1 and (words[0] in _ARTICLES or (len(words[0]) <= 3 and answer != answer.lower())):
-        return re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", text) is not None
+        return _has_whole(re.escape(answer.strip()), text)
     wanted = [word for word in words[:-1] if word not in _ARTICLES] + words[-1:]
     between = r" (?:(?:a|an|the) )*"
-    return re.search(rf"(?<!\w){between.join(map(re.escape, wanted))}(?!\w)", _fold(text)) is not None
+    return _has_whole(between.join(map(re.escape, wanted)), _fold(text))
+
+
+def _has_whole(pattern: str, text: str) -> bool:
+    """Whether `text` has the pattern as whole words and whole numbers: 3 and 5 are no part of 3.5."""
+    begins = r"(?<!\w)(?:(?!\d)|(?<!\d[.,]))"
+    ends = r"(?!\w)(?:(?<!\d)|(?![.,]\d))"
+    return re.search(f"{begins}(?:{pattern}){ends}", text) is not None
 
 
 def stated_parts(example: Example, text: str) -> Score:
