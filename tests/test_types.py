@@ -110,6 +110,11 @@ def test_the_id_is_made_of_the_query_and_the_domains_alone(query: str, domains: 
     assert plain.id != Example(query=query, domains=(*domains, "another" * 9)).id
 
 
+def test_an_example_without_a_domain_is_refused() -> None:
+    with pytest.raises(DataError, match="names no domain; received 'Why\\?'"):
+        Example(query="Why?", domains=())
+
+
 def test_one_string_is_not_taken_for_a_list_of_letters() -> None:
     with pytest.raises(DataError, match="biology"):
         Example(query="Why?", domains="biology")  # type: ignore[arg-type]

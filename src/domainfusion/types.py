@@ -139,11 +139,12 @@ class Example:
         sub_questions: For some domains, the part of the query that its expert is asked instead of the whole.
         parts: What a right answer states. Empty where that is not known.
         reference: A right answer in words. None where there is none.
-        group: A key that train, validation and test must not share (a fact, a template, a passage); left empty, the query itself.
+        group: What it belongs to (a fact, a template, a passage); left empty, the query itself. Where examples are held out, a group
+            goes as a whole, and intervals resample whole groups.
         metadata: Whatever else its maker wants kept; values are JSON.
 
     Raises:
-        DataError: `domains` is one string instead of several.
+        DataError: There are no domains, or `domains` is one string instead of several.
     """
 
     query: str
@@ -161,7 +162,9 @@ class Example:
         if isinstance(self.domains, str):
             raise DataError("domains is one string", received=self.domains, allowed="names in a list or tuple", fix="write (domain,)")
         object.__setattr__(self, "domains", tuple(self.domains))
-        object.__setattr__(self, "primary_domain", self.primary_domain or (self.domains[0] if self.domains else ""))
+        if not self.domains:
+            raise DataError("An example names no domain", received=self.query, fix="name the domains whose expertise the query needs")
+        object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
         object.__setattr__(self, "id", self.id or fingerprint([self.query, self.domains]))
         object.__setattr__(self, "group", self.group or self.query)
 
