@@ -47,7 +47,11 @@ class Generated:
 
 
 class DataGenerator(ABC):
-    """Makes training examples. A generator of your own implements `generate`."""
+    """Makes training examples. A generator of your own implements `generate`.
+
+    A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those whose names begin with an underscore:
+    that is where a secret belongs.
+    """
 
     @abstractmethod
     def generate(self, ask: Ask = ask_directly) -> Iterable[Example]:
@@ -162,7 +166,7 @@ class SyntheticDataGenerator(_WrittenByModel):
         prompt_template: Asks for a question in one domain; `{domain}` and `{description}` are filled.
         cross_domain_template: Asks for one across domains; `{domains}` and `{subjects}` are filled.
         sampling: How the model writes; by default at temperature 0.8.
-        max_rounds: How often a slot whose question was rejected is asked for again.
+        max_rounds: How often at most a question is asked for: a rejected one is asked for again in the next round.
         check: A check of your own: returns why an example is rejected, or None.
         seed: Seed of the sampling.
 
@@ -221,7 +225,7 @@ class AdversarialDataGenerator(_WrittenByModel):
         num_examples: How many examples are wanted.
         prompt_template: `{apparent}`, `{needed}` and their names, `{apparent_domain}` and `{needed_domain}`, are filled.
         sampling: How the model writes; by default at temperature 0.8.
-        max_rounds: How often a slot whose question was rejected is asked for again.
+        max_rounds: How often at most a question is asked for: a rejected one is asked for again in the next round.
         check: A check of your own: returns why an example is rejected, or None.
         seed: Seed of the sampling.
 
