@@ -66,6 +66,22 @@ def test_a_new_directory_says_what_the_run_is(tmp_path: Path) -> None:
     assert {"python", "torch", "transformers", "date"} <= description["settings"].keys()
 
 
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["/usr/bin/domainfusion", "demo", "--output-dir", "my run"], ["domainfusion", "demo", "--output-dir", "my run"]),
+        (["distil.py", "--api-key", "sk-secret"], ["distil.py"]),
+    ],
+)
+def test_the_command_is_kept_but_not_what_another_program_was_told(
+    argv: list[str], kept: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    run = run_in(tmp_path)
+    with run.open():
+        assert read_json(run.description)["settings"]["command"] == kept
+
+
 def test_the_same_inputs_go_on(tmp_path: Path) -> None:
     with run_in(tmp_path).open():
         before = (tmp_path / "run.json").read_bytes()

@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -151,7 +151,7 @@ class RunDirectory:
         settings = {
             "seed": self._inputs.get("seed"),
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": _command(sys.argv),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             **{package: _version_of(package) for package in PACKAGES},
@@ -195,6 +195,14 @@ def peak_memory_bytes() -> int:
     """Returns the most memory that this process has had resident so far."""
     kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes_or_bytes if sys.platform == "darwin" else kibibytes_or_bytes * 1024
+
+
+def _command(argv: Sequence[str]) -> list[str]:
+    """Returns the words that made the run; of a program of the user's its name alone, as a secret may stand among its arguments."""
+    program = Path(argv[0]).name
+    if program == "domainfusion":
+        return [program, *argv[1:]]
+    return [program] if program else []
 
 
 def _version_of(package: str) -> str:
