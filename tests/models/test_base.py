@@ -51,7 +51,7 @@ class Training(Answering):
     def turn_end(self) -> int:
         pytest.fail("asking for a capability rendered a template")
 
-    encode = trainable_copy = trainable_module = trained_state = load_trained_state = save = Answering.generate
+    ask = encode = trainable_copy = trainable_module = trained_state = load_trained_state = save = Answering.generate
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,6 @@ def test_a_local_model_has_every_capability_and_opens_no_file_to_say_so(
 ) -> None:
     model = HuggingFaceModel(tiny_llama, device="cpu")
     monkeypatch.setattr("domainfusion.models.huggingface.hash_files", lambda _: pytest.fail("hashed"))
-    monkeypatch.setattr("domainfusion.models.huggingface.load_tokenizer", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("domainfusion.models.huggingface.shared_tokenizer", lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr("domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read"))
     assert all(isinstance(model, capability) for capability in CAPABILITIES)

@@ -1,5 +1,6 @@
 """Laws of local models: construction validates, batching changes nothing, experts share a base, and what is saved is what was there."""
 
+import gc
 import itertools
 import json
 import shutil
@@ -492,6 +493,18 @@ def test_models_with_one_base_hold_the_same_module(tiny_llama: Path, make_adapte
     assert len({id(model._load().module) for model in models}) == 1
     assert load(tiny_llama, dtype="bfloat16")._load().module is not models[0]._load().module
     assert models[0].trainable_copy(None)._load().module is not models[0]._load().module
+
+
+def test_models_with_one_base_and_template_hold_the_same_tokenizer(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    models = [load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2), system_prompt="Be brief.")]
+    assert len({id(model.tokenizer) for model in models}) == 1
+    other = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT)
+    assert other.tokenizer is not models[0].tokenizer
+    assert other.tokenizer.chat_template != models[0].tokenizer.chat_template
+    seen = weakref.ref(other.tokenizer)
+    del other
+    gc.collect()
+    assert seen() is None
 
 
 def test_experts_take_turns_and_none_changes_another(tiny_llama: Path, make_adapter: MakeAdapter) -> None:

@@ -149,8 +149,8 @@ def test_a_template_that_refuses_a_system_prompt_is_another_one(tiny_llama: Path
     assert compare_tokenizers(*(load(tiny_llama, chat_template=refusing) for _ in range(2))).use == "identical"
 
 
-def test_roles_that_no_distribution_depends_on_are_told_and_forbid_nothing(tiny_llama: Path) -> None:
-    teacher, student = load(tiny_llama), load(tiny_llama)
+def test_roles_that_no_distribution_depends_on_are_told_and_forbid_nothing(tiny_llama: Path, make_llama: MakeLlama) -> None:
+    teacher, student = load(make_llama("teacher")), load(tiny_llama)
     teacher.tokenizer.pad_token = "<|im_start|>"
     teacher.tokenizer.eos_token = "<|endoftext|>"
     match = compare_tokenizers(teacher, student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ CHATML_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """The chat template of a model that has none of its own: ChatML, without a default system message."""
+
+
+_shared: weakref.WeakValueDictionary[tuple[Path, str | None], PreTrainedTokenizerBase] = weakref.WeakValueDictionary()
+
+
+def shared_tokenizer(files: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Returns what `load_tokenizer` returns, once for all models that have it in common: a large vocabulary outweighs an adapter."""
+    key = (files, chat_template)
+    tokenizer = _shared.get(key)
+    if tokenizer is None:
+        tokenizer = _shared[key] = load_tokenizer(files, chat_template)
+    return tokenizer
 
 
 def load_tokenizer(files: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
-from domainfusion.models.encoding import encode_conversation, encode_text, load_tokenizer, turn_end
+from domainfusion.models.encoding import encode_conversation, encode_text, shared_tokenizer, turn_end
 from domainfusion.models.fingerprints import hash_files, hash_tensors
 from domainfusion.models.generation import Prompt, answer_batch, buckets, in_evaluation, row_seeds
 from domainfusion.models.locate import find_model, read_config
@@ -112,7 +112,7 @@ class HuggingFaceModel:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, with a chat template and a padding token, padding on the left."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._files.base, self._chat_template)
+            self._tokenizer = shared_tokenizer(self._files.base, self._chat_template)
         return self._tokenizer
 
     @property
