@@ -113,6 +113,8 @@ def train_phase(
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
+    # Beside a second GPU, Transformers would give each step twice the rows, and run through the order twice.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     last = _last_checkpoint(directory)
     with progress(f"training: {name}", steps, _steps_done(last)) as advance:
         reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance)
