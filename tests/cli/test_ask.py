@@ -7,6 +7,8 @@ import pytest
 
 from domainfusion.cli.main import main
 from domainfusion.models import HuggingFaceModel
+from domainfusion.records import read_json, write_json
+from domainfusion.reports.figures import printable
 from domainfusion.types import Sampling
 
 from .test_distill import copy_of
@@ -17,12 +19,22 @@ QUESTION = "What does a cow eat?"
 def test_a_run_a_folder_and_an_adapter_answer(
     finished_run: Path, tiny_llama: Path, make_adapter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from domainfusion.reports.figures import printable
-
     for asked, model in ((finished_run, finished_run / "model"), (tiny_llama, tiny_llama), (make_adapter("animals", 1),) * 2):
         assert main(["ask", str(asked), QUESTION, "--max-new-tokens", "4"]) == 0
         captured = capsys.readouterr()
         assert captured.out == printable(HuggingFaceModel(model).ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
+
+
+def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learnt_with(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    description = read_json(directory / "run.json")
+    description["student"]["system_prompt"] = "Cows eat grass, and so do geese."
+    write_json(directory / "run.json", description)
+    assert main(["ask", str(directory), QUESTION, "--max-new-tokens", "4"]) == 0
+    student = HuggingFaceModel(directory / "model", system_prompt="Cows eat grass, and so do geese.")
+    assert capsys.readouterr().out == printable(student.ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
 
 
 def test_an_answer_that_is_cut_says_so_on_stderr(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -27,23 +27,29 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     sampling = Sampling(max_new_tokens=arguments.max_new_tokens)
     if not arguments.question.strip():
         raise ConfigurationError("The question is empty", received=arguments.question, fix="write it in quotes")
-    path = _student_of(arguments.model)
+    path, system_prompt = _student_of(arguments.model)
     from domainfusion.models import HuggingFaceModel
 
-    answer = HuggingFaceModel(path).generate([user(arguments.question)], sampling)[0]
+    answer = HuggingFaceModel(path, system_prompt=system_prompt).generate([user(arguments.question)], sampling)[0]
     terminal.print(answer.text)
     if answer.finish_reason == "length":
         terminal.say(f"The answer was cut after {sampling.max_new_tokens} tokens; --max-new-tokens allows more.")
 
 
-def _student_of(model: str) -> str:
-    """Returns the student's folder where `model` is a run, else `model` itself."""
+class _Asked(NamedTuple):
+    path: str
+    system_prompt: str | None
+
+
+def _student_of(model: str) -> _Asked:
+    """Returns the student's folder, and the system prompt that it learnt with, where `model` is a run; else `model` itself."""
     from domainfusion.errors import RunError
+    from domainfusion.records import read_json
     from domainfusion.reports.files import MODEL
 
     directory = Path(model)
     if not (directory / "run.json").is_file():
-        return model
+        return _Asked(model, None)
     if not (directory / MODEL / "config.json").is_file():
         raise RunError("This run has no student yet", received=model, fix=f"see `domainfusion status {model}`, and run its command again")
-    return str(directory / MODEL)
+    return _Asked(str(directory / MODEL), read_json(directory / "run.json").get("student", {}).get("system_prompt"))

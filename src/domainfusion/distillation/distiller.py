@@ -200,8 +200,12 @@ class Distiller:
                 seed=self.seed,
                 progress=self.progress,
             )
-            parameters = getattr(self.student, "parameter_count", None)
-            self._run.add_to_description("student", {"name": self.student.name, "parameters": parameters})
+            about = {
+                "name": self.student.name,
+                "parameters": getattr(self.student, "parameter_count", None),
+                "system_prompt": getattr(self.student, "system_prompt", None),
+            }
+            self._run.add_to_description("student", about)
             return self.student
 
     def evaluate(self, student: TrainableModel | None = None) -> EvaluationReport:

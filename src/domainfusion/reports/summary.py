@@ -67,7 +67,7 @@ class RunSummary:
         stages: Time of each stage, in order.
         training_log: Lines of the training log: dicts with `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or
             `validation`, a figure per domain.
-        student: Who learns: `name`, `base_model`, `parameters`, `adaptation`, and, where given, `license` and `library_name`.
+        student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`, `license` and `library_name`.
         teachers: The name of each domain's expert.
         settings: What is needed to repeat the run: `command`, seed, versions, machine, date.
         peak_memory_bytes: The most memory that was resident in the whole run.
