@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from domainfusion.errors import CapabilityError, ModelError
@@ -62,6 +63,24 @@ def test_a_base_that_nobody_holds_is_let_go(key: BaseKey) -> None:
     del base
     gc.collect()
     assert kept not in shared_base._loaded
+
+
+def test_eight_experts_hold_seven_adapters_more_than_one(key: BaseKey, make_adapter: MakeAdapter) -> None:
+    def held(base: SharedBase) -> int:
+        """Returns the bytes of every tensor that the base holds, each storage once, the weights kept aside included."""
+        tensors = [*base.module.state_dict().values(), *base._originals.values()]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+        return sum(storages.values())
+
+    sizes = []
+    for count in (1, 8):
+        base = SharedBase(key)
+        for seed in range(count):
+            base.load_adapter(make_adapter("expert", seed), f"expert {seed}")
+            logits(base, f"expert {seed}")
+        sizes.append(held(base))
+    adapter = load_file(make_adapter("expert", 0) / "adapter_model.safetensors")
+    assert sizes[1] - sizes[0] == 7 * sum(tensor.nbytes for tensor in adapter.values())
 
 
 # The base stays what it is
@@ -270,8 +289,6 @@ def test_weights_that_end_too_early_are_refused(tiny_llama: Path, tmp_path: Path
 
 
 def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tiny_llama: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = _copy(tiny_llama, tmp_path / "holey")
     state = load_file(folder / "model.safetensors")
     del state["model.layers.1.mlp.up_proj.weight"]
