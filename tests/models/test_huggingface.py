@@ -826,6 +826,28 @@ def test_an_adapter_is_saved_in_the_same_words_by_every_process(make_adapter: Ma
     assert targets == sorted(targets)  # the order of a set would differ from one process to the next, and the fingerprint with it
 
 
+def test_whole_weights_are_not_saved_beside_an_adapter(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+    expert = load(make_adapter("one", 1))
+    expert.save(tmp_path / "saved", merge=False)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
+    for model, merge in ((expert, True), (load(tiny_llama), True), (load(tiny_llama), False)):
+        with pytest.raises(ConfigurationError, match="holds an adapter"):
+            model.save(tmp_path / "saved", merge=merge)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()} == before
+    expert.save(tmp_path / "saved", merge=False)
+
+
+def test_an_expert_of_two_domains_counts_once_in_a_merge(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+    one, other = load(make_adapter("one", 1)), load(make_adapter("two", 2))
+    base = load(tiny_llama)
+    once = base.trainable_copy(Adaptation(start_from=(one, other)))
+    twice = base.trainable_copy(Adaptation(start_from=(one, other, one)))
+    assert {name: tensor.shape for name, tensor in once.trained_state().items()} == {
+        name: tensor.shape for name, tensor in twice.trained_state().items()
+    }
+    assert all(torch.equal(tensor, twice.trained_state()[name]) for name, tensor in once.trained_state().items())
+
+
 def test_an_adapter_whose_targets_are_a_pattern_keeps_it(make_adapter: MakeAdapter, tmp_path: Path) -> None:
     expert = load(make_adapter("one", 1, target_modules=r".*\.(q_proj|up_proj)"))
     expert.save(tmp_path / "saved", merge=False)

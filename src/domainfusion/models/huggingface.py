@@ -312,8 +312,8 @@ class HuggingFaceModel:
             )
         for expert in experts:
             expert._load()
-        names, weights = [expert._adapter for expert in experts], [adaptation.merge_weight] * len(experts)
-        base.combine_adapters(self._adapter, names, weights, dropout=adaptation.dropout)
+        names = list(dict.fromkeys(expert._adapter for expert in experts))  # who is the expert of two domains counts once
+        base.combine_adapters(self._adapter, names, [adaptation.merge_weight] * len(names), dropout=adaptation.dropout)
 
     def is_adapter_on(self, other: HuggingFaceModel) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
@@ -368,10 +368,16 @@ class HuggingFaceModel:
         Args:
             path: The folder; it is made if it is not there.
             merge: Merge an adapter into the base's weights; with False the folder is that of a PEFT adapter.
+
+        Raises:
+            CapabilityError: The weights are quantized.
+            ConfigurationError: Whole weights would come to lie beside an adapter, which a reader would put on them.
         """
         if self._key.quantization:
             raise CapabilityError("Quantized weights are not saved", received=self._key.quantization, fix="leave quantization out")
         folder = Path(path)
+        if (folder / "adapter_config.json").is_file() and (merge or not self._adapter):
+            raise ConfigurationError("The folder holds an adapter", received=str(path), fix="give another folder, or delete this one")
         folder.mkdir(parents=True, exist_ok=True)
         base = self._load()
         if self._adapter and not merge:
