@@ -17,7 +17,7 @@ from domainfusion.progress import Progress, silent
 from domainfusion.types import Example, Sampling, fingerprint
 
 ADAPTERS = Path(__file__).with_name("adapters")
-ANSWER = Sampling(max_new_tokens=40)
+ANSWER = Sampling(max_new_tokens=32)
 SEED = 0
 TITLE = "Three experts, one student: aviation, chemistry and geography"
 
