@@ -76,6 +76,11 @@ def test_only_an_interval_settles_whether_the_goal_is_reached(
     assert unsettled is (expected == "not settled" and value is not None and value >= 0.95)
 
 
+@pytest.mark.parametrize(("items", "expected"), [(3, "not settled"), (40, "not settled"), (60, "yes"), (100, "yes")])
+def test_answers_that_are_all_right_settle_it_only_where_they_are_many(items: int, expected: str) -> None:
+    assert keeps_goal(replace(retained("a", 1.0, 1.0, 1.0), items=items)) == expected
+
+
 def test_without_an_interval_nothing_is_settled() -> None:
     assert keeps_goal(retained("a", 0.99)) == "not settled"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -170,6 +171,26 @@ def test_a_training_that_was_killed_and_goes_on_ends_as_one_that_was_not(
     resumed = trained(student_of(base, kind), rows, tmp_path / "killed", log=log.append)
     assert [line["step"] for line in log] == list(range((step - 1) // 2 * 2 + 1, 7))
     assert same(whole(kind), resumed)
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_a_training_that_is_asked_to_stop_finishes_its_step_and_keeps_it(
+    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, step: int
+) -> None:
+    @contextmanager
+    def interrupting(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        steps = iter(range(done + 1, total + 1))
+
+        def advance(count: int) -> None:
+            if next(steps) == step:
+                signal.raise_signal(signal.SIGINT)
+
+        yield advance
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(student_of(base, "adapter"), rows, tmp_path / "stopped", progress=interrupting)
+    assert checkpoints(tmp_path / "stopped") == [f"checkpoint-{step}"]
+    assert same(whole("adapter"), trained(student_of(base, "adapter"), rows, tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize("instant", ["_save_optimizer_and_scheduler", "_save_rng_state"])

@@ -148,10 +148,16 @@ def retention_table(report: EvaluationReport) -> Table:
 
 
 def keeps_goal(row: DomainRetention) -> str:
-    """Says whether the interval settles that the student keeps `RETENTION_GOAL` of its expert: yes, no, not settled or undefined."""
+    """Says whether the interval settles that the student keeps `RETENTION_GOAL` of its expert: yes, no, not settled or undefined.
+
+    Resamples of answers that are all graded alike are all alike, and their interval has no width. Then the rule of three decides:
+    after n answers without a failure, the rate of failures is below 3/n with 95 % confidence (Hanley and Lippman-Hand, 1983).
+    """
     low, high = row.retention.low, row.retention.high
     if row.retention.value is None:
         return "undefined"
+    if low is not None and low == high:
+        low -= 3 / row.items
     if low is not None and low >= RETENTION_GOAL:
         return "yes"
     if high is not None and high < RETENTION_GOAL:

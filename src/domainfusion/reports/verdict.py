@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
-from domainfusion.reports.tables import RETENTION_GOAL, label_of
+from domainfusion.reports.tables import RETENTION_GOAL, keeps_goal, label_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ def _unsettled(rows: Iterable[DomainRetention]) -> str:
     open_rows = [
         row.domain
         for row, value in _defined(rows)
-        if value >= RETENTION_GOAL and row.retention.low is not None and row.retention.low < RETENTION_GOAL
+        if value >= RETENTION_GOAL and keeps_goal(row) == "not settled"
     ]
     if not open_rows:
         return ""

@@ -25,6 +25,7 @@ from domainfusion.progress import Advance, Progress, silent
 from domainfusion.records import write_json
 from domainfusion.training.batching import IGNORED, Row, collate
 from domainfusion.training.losses import sequence_loss
+from domainfusion.training.signals import DeferredSignals
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""
@@ -84,6 +85,8 @@ def train_phase(
         log: Receives a dict every few steps.
         progress: Shows the steps.
 
+    SIGINT and SIGTERM wait for the step that is under way, whose outcome is kept; a second one does not wait.
+
     Raises:
         TrainingError: The loss is not a number; the message names the records of the batch. Or a checkpoint can't be written.
     """
@@ -116,8 +119,8 @@ def train_phase(
     # Beside a second GPU, Transformers would give each step twice the rows, and run through the order twice.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     last = _last_checkpoint(directory)
-    with progress(f"training: {name}", steps, _steps_done(last)) as advance:
-        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance)
+    with progress(f"training: {name}", steps, _steps_done(last)) as advance, DeferredSignals() as signals:
+        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance, signals)
         trainer = _PhaseTrainer(student, rows, order, pad_token, model=module, args=arguments, callbacks=[reporter])
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -238,7 +241,9 @@ class _Reporter(TrainerCallback):
         validate: Validate | None,
         log: Callable[[Mapping[str, Any]], None],
         advance: Advance,
+        signals: DeferredSignals,
     ) -> None:
+        self._signals = signals
         self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
         self._directory, self._validate, self._log, self._advance = directory, validate, log, advance
         self._started = time.perf_counter()
@@ -247,6 +252,8 @@ class _Reporter(TrainerCallback):
         self._advance(1)
         if self._validate is not None and (state.global_step % self._evaluation_steps == 0 or state.global_step == state.max_steps):
             self._validate_now(state.global_step)
+        if self._signals.received is not None:
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
