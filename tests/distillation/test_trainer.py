@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import record
-from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer, _JsonLog
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import TrainableModel
@@ -378,3 +378,10 @@ def test_a_directory_of_another_training_is_refused(
         IntegrationTrainer(**QUICK).train(base, RECORDS, directory=tmp_path, progress=dying_after(0))
     with pytest.raises(RunError, match=f"other inputs: {what}"):
         IntegrationTrainer(**{**QUICK, **settings}).train(base, records, directory=tmp_path, seed=seed)
+
+
+def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    _JsonLog(path)({"step": 3})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]

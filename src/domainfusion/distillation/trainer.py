@@ -371,9 +371,21 @@ def _context_length(student: TrainableModel) -> int:
 
 
 class _JsonLog:
+    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is written."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.is_file():
+            whole, newline, _ = path.read_bytes().rpartition(b"\n")
+            path.write_bytes(whole + newline)
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(fields) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(fields) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"The training log could not be written: {error.strerror or error}",
+                received=str(self._path),
+                fix="free disk space and start again; the last checkpoint is kept",
+            ) from error
