@@ -52,7 +52,7 @@ _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDic
 class SharedBase:
     """Base weights and their adapters.
 
-    For the time of a call an adapter can be merged into the weights, which makes it as fast as the bare base. The base's own
+    For the time of a call an adapter can be merged into the weights, so that no layers of its own are run. The base's own
     values are kept aside then and put back to the bit, so that no sequence of calls changes any model.
     """
 
