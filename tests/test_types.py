@@ -1,6 +1,7 @@
 """Laws of the data types: equal values have equal fingerprints, records are frozen, and what can't be right is refused."""
 
 import dataclasses
+import unicodedata
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example, Integration, Message, Part, Sampling, Score, domains_of, fingerprint, user
+
+TURNS = (Message("user", "What is NRT?"), Message("assistant", "An airport."))
 
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -108,6 +111,34 @@ def test_the_id_is_made_of_the_query_and_the_domains_alone(query: str, domains: 
     assert plain.id == dressed.id
     assert plain.id != Example(query=query + "?", domains=tuple(domains)).id
     assert plain.id != Example(query=query, domains=(*domains, "another" * 9)).id
+
+
+def test_the_id_knows_no_form_but_every_word_and_turn() -> None:
+    plain = Example(query="Where is the Élan?", domains=("a", "b"))
+    decomposed = unicodedata.normalize("NFD", plain.query)
+    assert plain.query != decomposed
+    assert Example(query=f" Where  is the\n{decomposed[13:]}", domains=("b", "a")).id == plain.id
+    assert Example(query="Where is the élan?", domains=("a", "b")).id != plain.id, "Co is not CO"
+    assert Example(query=plain.query, domains=("a", "b"), history=TURNS).id != plain.id
+
+
+def test_an_example_of_several_turns_is_asked_after_what_was_said_before() -> None:
+    example = Example(query="And its capital?", domains=("a", "b"), sub_questions={"a": "Its capital?"}, history=TURNS)
+    assert example.conversation == (*TURNS, Message("user", "And its capital?"))
+    assert example.conversation_for("a") == (*TURNS, Message("user", "Its capital?"))
+    assert Example(query="Why?", domains=("a",)).conversation == user("Why?")
+
+
+@pytest.mark.parametrize("roles", [["user"], ["assistant"], ["assistant", "user"], ["user", "user"], ["system", "user", "assistant"]])
+def test_turns_that_do_not_alternate_are_refused(roles: list[Any]) -> None:
+    with pytest.raises(DataError, match="do not alternate"):
+        Example(query="Why?", domains=("a",), history=tuple(Message(role, "x") for role in roles))
+
+
+def test_an_example_does_not_look_like_what_it_is() -> None:
+    assert Example(query="Why?", domains=("a",), apparent_domain="b").apparent_domain == "b"
+    with pytest.raises(DataError, match="looks like a domain that it needs"):
+        Example(query="Why?", domains=("a",), apparent_domain="a")
 
 
 def test_an_example_without_a_domain_is_refused() -> None:

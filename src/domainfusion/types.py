@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
@@ -63,6 +64,22 @@ Conversation = tuple[Message, ...]
 def user(text: str) -> Conversation:
     """Returns the conversation that consists of one question."""
     return (Message("user", text),)
+
+
+def transcript(conversation: Conversation) -> str:
+    """Returns a conversation as one text: a question by itself as it is, several turns each with who says it.
+
+    Example:
+        >>> transcript(user("Where is it?"))
+        'Where is it?'
+        >>> print(transcript((*user("What is NRT?"), Message("assistant", "An airport."), *user("Where is it?"))))
+        User: What is NRT?
+        Assistant: An airport.
+        User: Where is it?
+    """
+    if len(conversation) == 1:
+        return conversation[0].content
+    return "\n".join(f"{message.role.capitalize()}: {message.content}" for message in conversation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +148,14 @@ class Example:
     """One query with all that is known about it.
 
     Attributes:
-        id: Unique in a run; left empty, it is the fingerprint of the query and its domains.
+        id: Unique in a run; left empty, it is the fingerprint of the query, the turns before it and its domains, whatever the order of
+            the domains, white space, and the way in which Unicode composes a letter.
         query: What the student is asked.
+        history: The turns of the dialogue before the query, the user's and the assistant's in turn; empty for a single question. The
+            system message of a dialogue is none of them: each model has its own.
         domains: The domains whose expertise it needs; several make it cross-domain.
         primary_domain: The leading one of `domains`; left empty, the first.
+        apparent_domain: The domain that an adversarial query looks like, and does not need; empty for others.
         source: The kind of generator that made it.
         sub_questions: For some domains, the part of the query that its expert is asked instead of the whole.
         parts: What a right answer states. Empty where that is not known.
@@ -144,12 +165,15 @@ class Example:
         metadata: Whatever else its maker wants kept; values are JSON.
 
     Raises:
-        DataError: There are no domains, or `domains` is one string instead of several.
+        DataError: There are no domains, `domains` is one string instead of several, it looks like a domain that it needs, or the turns
+            of the history do not alternate from a user's to an assistant's.
     """
 
     query: str
     domains: tuple[str, ...]
     primary_domain: str = ""
+    apparent_domain: str = ""
+    history: Conversation = ()
     source: Source = "custom"
     sub_questions: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
@@ -164,8 +188,12 @@ class Example:
         object.__setattr__(self, "domains", tuple(self.domains))
         if not self.domains:
             raise DataError("An example names no domain", received=self.query, fix="name the domains whose expertise the query needs")
+        if self.apparent_domain in self.domains:
+            raise DataError("An example looks like a domain that it needs", received=self.apparent_domain, fix="name another, or none")
         object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
-        object.__setattr__(self, "id", self.id or fingerprint([self.query, self.domains]))
+        object.__setattr__(self, "history", tuple(self.history))
+        _check_turns(self.history)
+        object.__setattr__(self, "id", self.id or _id_of(self))
         object.__setattr__(self, "group", self.group or self.query)
 
     @property
@@ -181,6 +209,30 @@ class Example:
     def question_for(self, domain: str) -> str:
         """Returns what the expert of `domain` is asked: its sub-question if there is one, else the whole query."""
         return self.sub_questions.get(domain, self.query)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What the student is asked: the earlier turns and the query."""
+        return (*self.history, Message("user", self.query))
+
+    def conversation_for(self, domain: str) -> Conversation:
+        """Returns what the expert of `domain` is asked: the earlier turns and its question."""
+        return (*self.history, Message("user", self.question_for(domain)))
+
+
+def _check_turns(history: Conversation) -> None:
+    roles = [message.role for message in history]
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        raise DataError("The turns before a query do not alternate", received=roles, allowed="user, assistant, user, assistant …")
+
+
+def _id_of(example: Example) -> str:
+    turns = [[message.role, _without_form(message.content)] for message in example.history]
+    return fingerprint([_without_form(example.query), sorted(example.domains), *turns])
+
+
+def _without_form(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

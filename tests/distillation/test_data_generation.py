@@ -92,7 +92,7 @@ def test_every_prompt_describes_its_domains_and_no_other() -> None:
 @given(count=st.integers(1, 30))
 def test_an_adversarial_example_looks_like_one_domain_and_needs_another(count: int) -> None:
     examples = AdversarialDataGenerator(Writer(), DOMAINS, count).generate().examples
-    seen = Counter((example.metadata["apparent_domain"], example.primary_domain) for example in examples)
+    seen = Counter((example.apparent_domain, example.primary_domain) for example in examples)
     counts = [seen[pair] for pair in itertools.permutations(DOMAINS, 2)]
     assert sum(counts) == len(examples) == count
     assert max(counts) - min(counts) <= 1

@@ -32,7 +32,7 @@ from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
 from domainfusion.records import read_json, read_records
-from domainfusion.types import Example, Sampling, Score, TrainingRecord, user
+from domainfusion.types import Example, Message, Sampling, Score, TrainingRecord, user
 
 AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
 SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
@@ -192,6 +192,34 @@ def test_the_student_learns_and_is_asked_the_whole_query(world: World) -> None:
     student = ScriptedModel("I can't say.")
     distiller.evaluate(student)  # type: ignore[arg-type]
     assert [conversation[-1].content for conversation in student.calls] == [given.query for given in TEST]
+
+
+TURNS = (*user("I fly to NRT."), Message("assistant", "Have a good trip!"))
+
+
+def test_experts_integrator_and_student_are_asked_after_the_turns_before(world: World) -> None:
+    talk = example("Where is it, and what is gold?", {"aviation": "Japan", "chemistry": "Au"}, history=TURNS)
+    teachers = {domain: ScriptedModel(f"It is {answer}.") for domain, answer in (("aviation", "Japan"), ("chemistry", "Au"))}
+    writer = ScriptedModel("It is Japan, and Au.")
+    distiller = world.evaluated(
+        teacher_models=teachers,
+        data_generators=[CuratedDataGenerator([talk])],
+        test_examples=[example("And tin?", {"chemistry": "Sn"}, history=TURNS)],
+        integrator=ResponseIntegrator(writer),
+    )
+    (record,) = distiller.integrate(distiller.collect(distiller.generate()))
+    assert record.example == talk
+    assert {model.calls[0] for model in teachers.values()} == {talk.conversation}
+    assert "User: I fly to NRT.\nAssistant: Have a good trip!\nUser: Where is it, and what is gold?" in writer.calls[0][0].content
+    student = ScriptedModel("I can't say.")
+    distiller.evaluate(student)  # type: ignore[arg-type]
+    assert student.calls == [(*TURNS, *user("And tin?"))]
+
+
+def test_the_same_question_after_other_turns_is_another_one(world: World) -> None:
+    alone, after = (example("Where is it?", domains=["aviation"], history=turns) for turns in ((), TURNS))
+    distiller = world.evaluated(data_generators=[CuratedDataGenerator([*SINGLES, after])], test_examples=[*TEST, alone])
+    assert after in distiller.generate()
 
 
 def test_responses_stand_primary_domain_first(world: World) -> None:

@@ -136,6 +136,7 @@ def test_two_examples_may_not_share_an_id() -> None:
         (example("?", domains=["a"]), "a"),
         (example("?", domains=["a", "b"]), "cross-domain"),
         (example("?", domains=["a"], source="adversarial"), "adversarial"),
+        (example("?", domains=["a"], apparent_domain="b"), "adversarial"),
         (example("?", domains=["a", "b"], metadata={"slice": "two hops"}), "two hops"),
     ],
 )

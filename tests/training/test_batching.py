@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from domainfusion.errors import TrainingError
 from domainfusion.models import LlamaModel
 from domainfusion.models.encoding import control_tokens
 from domainfusion.training.batching import IGNORED, Row, bucketed_order, collate, encode_record, refuse_overlong
-from domainfusion.types import user
+from domainfusion.types import Message, user
 
 rows = st.lists(
     st.tuples(st.lists(st.integers(3, 99), min_size=1, max_size=8), st.lists(st.integers(3, 99), max_size=8)).map(
@@ -36,6 +37,14 @@ def test_a_row_is_the_prompt_that_generating_uses_then_the_target_then_the_end(s
     assert list(prompt) == student.encode(user("Where is NRT?"))
     assert student.tokenizer.decode(answer[:-1]) == "In Japan, near Tokyo."
     assert answer[-1] == student.turn_end
+
+
+def test_the_turns_before_a_query_are_prompt_and_not_learnt(student: LlamaModel) -> None:
+    turns = (*user("What is NRT?"), Message("assistant", "An airport."))
+    plain = record("Where is it?", "In Japan.")
+    row = encode_record(replace(plain, example=replace(plain.example, history=turns)), student)
+    assert list(row.tokens[: row.prompt_length]) == student.encode((*turns, *user("Where is it?")))
+    assert row.tokens[row.prompt_length :] == (alone := encode_record(plain, student)).tokens[alone.prompt_length :]
 
 
 def test_the_end_of_a_cut_target_is_not_learnt(student: LlamaModel) -> None:

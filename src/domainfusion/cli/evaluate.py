@@ -84,12 +84,12 @@ def _evaluate_against(
 
 
 def _refuse_trained(directory: Path, examples: list[Example]) -> None:
-    from domainfusion.distillation.metrics import normalize
+    from domainfusion.distillation.examples import query_key
     from domainfusion.errors import DataError
     from domainfusion.records import read_records
     from domainfusion.types import TrainingRecord
 
-    trained = {normalize(record.example.query) for record in read_records(directory / "records.jsonl", TrainingRecord)}
-    overlap = [example.query for example in examples if normalize(example.query) in trained]
+    trained = {query_key(record.example) for record in read_records(directory / "records.jsonl", TrainingRecord)}
+    overlap = [example.query for example in examples if query_key(example) in trained]
     if overlap:
         raise DataError(f"{len(overlap)} of these queries were trained on", received=overlap[0], fix="evaluate on others")

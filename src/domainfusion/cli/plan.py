@@ -28,7 +28,7 @@ from domainfusion.recipe.sections import (
     is_adapter,
 )
 from domainfusion.reports.figures import size
-from domainfusion.types import Example
+from domainfusion.types import Example, transcript
 
 CHARACTERS_PER_TOKEN = 4
 QUESTION_TOKENS = 30
@@ -126,8 +126,8 @@ class _Planned:
 
     @classmethod
     def of(cls, example: Example) -> _Planned:
-        asked = {domain: _tokens(example.question_for(domain)) for domain in example.domains}
-        return cls(example.domains, _tokens(example.query), asked)
+        asked = {domain: _tokens(transcript(example.conversation_for(domain))) for domain in example.domains}
+        return cls(example.domains, _tokens(transcript(example.conversation)), asked)
 
 
 def _unwritten(*domains: str) -> Example:

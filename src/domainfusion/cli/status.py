@@ -123,7 +123,7 @@ def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
     """Counts the answers that are stored among those that the examples need."""
     from domainfusion.models.store import ResponseStore
     from domainfusion.records import read_records
-    from domainfusion.types import Example, Sampling, user
+    from domainfusion.types import Example, Sampling
 
     if not (directory / "examples.jsonl").is_file() or not (directory / "responses.sqlite").is_file():
         return False, ""
@@ -132,7 +132,7 @@ def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
     missing = needed = 0
     with ResponseStore(directory / "responses.sqlite") as store:
         for domain, teacher in inputs.get("teachers", {}).items():
-            questions = [user(example.question_for(domain)) for example in _of_domain(examples, domain)]
+            questions = [example.conversation_for(domain) for example in _of_domain(examples, domain)]
             needed += len(questions)
             recorded = _Recorded(teacher["model"], teacher["fingerprint"])
             try:

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, Generated, check_names
 from domainfusion.distillation.evaluator import Evaluator, check_examples
-from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
+from domainfusion.distillation.examples import ExampleLike, query_key, read_examples, refuse_shared_ids, slice_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
-from domainfusion.distillation.metrics import AccuracyMetric, normalize, stated_parts
+from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.distillation.trainer import Trainer
@@ -37,7 +37,6 @@ from domainfusion.types import (
     Verification,
     domains_of,
     fingerprint,
-    user,
 )
 
 __all__ = ["Distiller", "ResponseIntegrator"]
@@ -255,7 +254,7 @@ class Distiller:
 
     def _generate(self) -> None:
         test = list(self._given_test or ())
-        forbidden = {normalize(example.query) for example in (*test, *self._validation)}
+        forbidden = {query_key(example) for example in (*test, *self._validation)}
         accepted: list[Example] = []
         counts = []
         for generator in self.data_generators:
@@ -267,7 +266,7 @@ class Distiller:
             rejected = Counter(generated.rejected)
             fresh = []
             for example in generated:
-                key = normalize(example.query)
+                key = query_key(example)
                 if key in forbidden:
                     rejected["is in the test or validation set, or came before"] += 1
                 else:
@@ -300,18 +299,17 @@ class Distiller:
         write_records(self._run.examples, accepted)
 
     def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
-        questions = [example.question_for(domain) for example in examples]
-        answers = self._answers(domain, teacher, [user(question) for question in questions])
+        answers = self._answers(domain, teacher, [example.conversation_for(domain) for example in examples])
         return [
             Response(
                 domain=domain,
                 example_id=example.id,
-                question=question,
+                question=example.question_for(domain),
                 teacher=teacher.fingerprint,
                 sampling=self.response_sampling,
                 **asdict(answer),
             )
-            for example, question, answer in zip(examples, questions, answers, strict=True)
+            for example, answer in zip(examples, answers, strict=True)
         ]
 
     def _answers(self, domain: str, teacher: LanguageModel, conversations: Sequence[Conversation]) -> list[Generation]:
@@ -358,7 +356,7 @@ class Distiller:
     def _validate(self, student: TrainableModel) -> dict[str, float]:
         """Scores the student on the validation examples by slice: the share of parts stated."""
         sampling = getattr(self.evaluator, "sampling", self.response_sampling)
-        answers = student.generate([user(example.query) for example in self._validation], sampling)
+        answers = student.generate([example.conversation for example in self._validation], sampling)
         grades: dict[str, list[float]] = {}
         for example, answer in zip(self._validation, answers, strict=True):
             value = self.verifier(example, answer.text).value
@@ -378,8 +376,8 @@ class Distiller:
     def _refuse_trained(self, test: Sequence[Example]) -> None:
         if not self._run.records.is_file():
             return
-        trained = {normalize(record.example.query) for record in self._stored_records()}
-        overlap = [example.query for example in test if normalize(example.query) in trained]
+        trained = {query_key(record.example) for record in self._stored_records()}
+        overlap = [example.query for example in test if query_key(example) in trained]
         if overlap:
             raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
 

@@ -14,7 +14,7 @@ from domainfusion.distillation.statistics import Bootstrap
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import Example, Generation, Sampling, Score, fingerprint, user
+from domainfusion.types import Example, Generation, Sampling, Score, fingerprint
 
 
 class Evaluator(ABC):
@@ -80,7 +80,7 @@ class _MeasuringEvaluator(Evaluator):
         self.baselines = dict(baselines or {})
 
     def _grade(self, model: LanguageModel, examples: Sequence[Example], ask: Ask, label: str) -> list[_Graded]:
-        answers = ask(model, [user(example.query) for example in examples], self.sampling, label=f"evaluating {label}")
+        answers = ask(model, [example.conversation for example in examples], self.sampling, label=f"evaluating {label}")
         return [_Graded(answer, self._score(example, answer)) for example, answer in zip(examples, answers, strict=True)]
 
     def _score(self, example: Example, answer: Generation) -> Score:

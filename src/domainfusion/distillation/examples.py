@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from domainfusion.distillation.metrics import normalize
 from domainfusion.errors import DataError
 from domainfusion.records import read_json, read_lines
-from domainfusion.types import Example
+from domainfusion.types import Example, transcript
 
 ExampleLike = Example | Mapping[str, Any]
 
@@ -110,11 +111,16 @@ def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[d
 def slice_of(example: Example) -> str:
     """Returns the slice of the test set that an example is reported in.
 
-    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples, `cross-domain` for several domains,
-    else the domain.
+    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples and for all that look like another domain,
+    `cross-domain` for several domains, else the domain.
     """
     if "slice" in example.metadata:
         return str(example.metadata["slice"])
-    if example.source == "adversarial":
+    if example.source == "adversarial" or example.apparent_domain:
         return ADVERSARIAL
     return CROSS_DOMAIN if example.is_cross_domain else example.domains[0]
+
+
+def query_key(example: Example) -> str:
+    """Returns what two examples share that ask the same, case, accents, articles and white space aside: the turns, and the query."""
+    return normalize(transcript(example.conversation))

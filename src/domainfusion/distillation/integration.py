@@ -12,7 +12,19 @@ from domainfusion.errors import ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, fill, unindent
-from domainfusion.types import Conflict, Contribution, Dropped, Example, Generation, Integration, Ledger, Response, Sampling, user
+from domainfusion.types import (
+    Conflict,
+    Contribution,
+    Dropped,
+    Example,
+    Generation,
+    Integration,
+    Ledger,
+    Response,
+    Sampling,
+    transcript,
+    user,
+)
 
 ResponseLike = str | Response | Mapping[str, Any]
 
@@ -158,7 +170,7 @@ class ResponseIntegrator:
             )
         absent = dict.fromkeys(names - {"query", "responses"}, ABSENT)
         block = "\n\n".join(f"[{domain} expert]\n{text}" for domain, text in texts.items())
-        return fill(self.prompt_template, {**absent, **texts, "query": task.example.query, "responses": block})
+        return fill(self.prompt_template, {**absent, **texts, "query": transcript(task.example.conversation), "responses": block})
 
     def _read(self, task: Task, generation: Generation) -> Integration:
         if not generation.text.strip() or generation.finish_reason in ("refused", "filtered"):

@@ -1,0 +1,51 @@
+"""The data generator: where training examples come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from domainfusion.models.store import Ask, ask_directly
+from domainfusion.types import Example
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The examples of one generator, with what it took to get them.
+
+    Attributes:
+        examples: The accepted examples.
+        asked: Questions that the generation model was asked for.
+        rejected: How many were turned down, by reason.
+    """
+
+    examples: tuple[Example, ...]
+    asked: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+class DataGenerator(ABC):
+    """Makes training examples. A generator of your own implements `generate`.
+
+    A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those whose names begin with an underscore:
+    that is where a secret belongs.
+    """
+
+    @abstractmethod
+    def generate(self, ask: Ask = ask_directly) -> Iterable[Example]:
+        """Returns the examples.
+
+        Args:
+            ask: How a model is called. Within a run, answers asked for through it are kept, and a run that was interrupted does
+                not ask for them again.
+
+        Returns:
+            The examples, in any iterable; `Generated` also says what was rejected.
+        """
