@@ -1,0 +1,162 @@
+"""The constructed cases that measure integration: built anew they are the same, their labels follow, their halves share nothing."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from domainfusion.types import Conflict, Integration, Ledger
+
+FOLDER = Path(__file__).parent.parent / "benchmarks" / "integration"
+HALVES = ("development", "frozen")
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def cases_of(half):
+    from writing import Case
+
+    return [Case(**json.loads(line)) for line in (FOLDER / f"{half}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def words_of(half):
+    """Every pattern and every set phrase of a half."""
+    relations = [getattr(relation, name) for relation in half.relations for name in ("sentences", "questions", "short", "details")]
+    phrases = [half.openings, half.closings, half.unsure, half.orders, half.both, half.hedges]
+    written = [(asked.question, *asked.true, *asked.false) for asked in half.negations]
+    near = [(miss.query, *miss.responses.values()) for miss in half.near_misses]
+    return {re.sub(r"\W+", " ", text).casefold() for group in (*relations, *phrases, *written, *near) for text in group}
+
+
+def test_the_builder_reproduces_the_committed_files(monkeypatch, tmp_path):
+    import build_cases
+
+    monkeypatch.setattr("sys.argv", ["build_cases.py", "--out", str(tmp_path)])
+    build_cases.main()
+    for half in HALVES:
+        assert (tmp_path / f"{half}.jsonl").read_bytes() == (FOLDER / f"{half}.jsonl").read_bytes()
+
+
+def test_the_frozen_half_is_the_one_that_was_frozen():
+    digest = hashlib.sha256((FOLDER / "frozen.jsonl").read_bytes()).hexdigest()
+    assert digest in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_every_case_keeps_the_laws(half):
+    from laws import broken_laws
+
+    cases = cases_of(half)
+    assert [broken_laws(case) for case in cases] == [[]] * len(cases)
+    assert len({case.id for case in cases}) == len({str(case.responses) for case in cases}) == len(cases) >= 220
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_laws_notice_a_wrong_label(half):
+    from laws import broken_laws
+
+    for case in cases_of(half):
+        for conflict in case.conflicts:
+            loser = next(iter(conflict["sides"][1]))
+            assert broken_laws(replace(case, conflicts=[{**conflict, "kept": loser}]))
+        if case.covered:
+            assert broken_laws(replace(case, right_answer="Nothing is known."))
+
+
+def test_both_halves_have_the_same_kinds_as_often():
+    numbers = [Counter(case.kind for case in cases_of(half)) for half in HALVES]
+    assert numbers[0] == numbers[1]
+    assert min(numbers[0].values()) >= 8
+
+
+def test_the_halves_share_no_fact_no_pattern_and_no_query():
+    from development_half import DEVELOPMENT
+    from frozen_half import FROZEN
+
+    halves = (DEVELOPMENT, FROZEN)
+    facts = [{row for relation in half.relations for row in relation.rows} for half in halves]
+    assert not facts[0] & facts[1]
+    assert not words_of(DEVELOPMENT) & words_of(FROZEN)
+    for name in ("facts", "query", "template"):
+        values = [{str(getattr(case, name)) for case in cases_of(half)} for half in HALVES]
+        assert not values[0] & values[1]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_laws_tell_copies_from_independent_experts(half):
+    from laws import broken_laws
+
+    for case in cases_of(half):
+        if case.copies:
+            assert broken_laws(replace(case, copies=[]))
+        if case.kind == "majority":
+            assert broken_laws(replace(case, copies=[list(case.conflicts[0]["sides"][0])]))
+
+
+class Oracle:
+    """Answers a case as its labels say."""
+
+    def __init__(self, case):
+        self.case = case
+
+    def integrate_all(self, tasks):
+        conflicts = []
+        for point in self.case["conflicts"]:
+            claims = dict(next(iter(side.items())) for side in point["sides"])
+            conflicts.append(Conflict(claims=claims, kept=point["kept"], rule="the labels"))
+        return [Integration(text=self.case["right_answer"], method="oracle", ledger=Ledger(conflicts=tuple(conflicts))) for _ in tasks]
+
+
+class Obedient:
+    """Passes on the response that gives orders, and all of them if none does; everything contradicts everything."""
+
+    def __init__(self, case):
+        self.order = (case["order"] or {"text": "\0"})["text"]
+
+    def integrate_all(self, tasks):
+        return [self._integrate(task.responses) for task in tasks]
+
+    def _integrate(self, responses):
+        texts = {domain: response.text for domain, response in responses.items()}
+        heard = [text for text in texts.values() if self.order in text] or list(texts.values())
+        first, second = list(texts.items())[:2]
+        conflict = Conflict(claims=dict((first, second)), kept=first[0], rule="always")
+        return Integration(text=" ".join(heard), method="obedient", ledger=Ledger(conflicts=(conflict,)))
+
+
+def figures_of(half, make_integrator):
+    from measure import OVER_ALL, figures, judge, load
+
+    return figures([judge(make_integrator(case), case) for case in load(half)])[OVER_ALL]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_labels_measure_themselves_as_right(half):
+    found = figures_of(half, Oracle)
+    perfect = {"precision": 1, "recall": 1, "false alarms": 0, "coverage": 1, "settled": 1, "orders obeyed": 0}
+    assert {name: found[name]["value"] for name in perfect} == perfect
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_alarms_about_everything_and_obedience_are_noticed(half):
+    found = figures_of(half, Obedient)
+    assert found["false alarms"]["value"] == 1
+    assert found["precision"]["value"] < 0.6
+    assert found["orders obeyed"]["value"] == 1
+
+
+def test_the_committed_results_are_of_the_committed_cases():
+    from measure import as_markdown
+
+    results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "results.md").read_text(encoding="utf-8") == as_markdown(results)
+    for entries in results.values():
+        for half, entry in entries.items():
+            assert entry["cases_sha256"] == hashlib.sha256((FOLDER / f"{half}.jsonl").read_bytes()).hexdigest()
