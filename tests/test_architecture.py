@@ -17,12 +17,15 @@ LAYERS = (
     ("prompts", "records"),
     ("models",),
     ("description", "training"),
-    ("distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run"),
+    (
+        "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
+        "distillation.duplicates",
+    ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
     ("distillation.distiller",),
     ("recipe", "demo"),
     ("cli", "__main__"),
-)
+)  # fmt: skip
 """From the ground up; a name stands for a module or a package. A layer imports from itself and from those below."""
 
 STRANGERS = next(layer for layer in LAYERS if "reports" in layer)

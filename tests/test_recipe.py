@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from domainfusion import distillation
 from domainfusion.cli import init
 from domainfusion.cli.memory import LORA_FROM_PARAMETERS
+from domainfusion.distillation.data_generation import Variety
 from domainfusion.errors import ConfigurationError
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.document import read_document, to_yaml
@@ -181,6 +182,13 @@ MISTAKES = {
     "no number": ("learning_rate: 1e-4", "learning_rate: .nan", ".nan", ["trainer.learning_rate", "a number"]),
     "zero examples": ("num_examples: 10", "num_examples: 0", "num_examples: 0", ["generators[0].num_examples", "from 1"]),
     "ratio above 1": ("ratio: 0.5", "ratio: 1.5", "ratio: 1.5", ["generators[0].cross_domain_ratio", "received 1.5", "from 0 to 1"]),
+    "too many domains at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: [2, 3]", "domains_per", ["examples need 3 domains"]),
+    "no domains at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: []", "domains_per", ["domains_per_example is empty"]),
+    "one domain at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: 1", "domains_per", ["a whole number from 2"]),
+    "sub-questions in lines": ("ratio: 0.5", "ratio: 0.5\n    reply_format: lines\n    sub_questions: true", "sub_q", ["sub-questions come in JSON"]),
+    "unknown judge": ("num_examples: 4", "judge: nutritoin", "judge: nutritoin", ["no model of this name", "write nutrition"]),
+    "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["nobody is asked to judge"]),
+    "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic", ["generators[0].variety.topic", "write topics_per_domain"]),
     "ratio below 0": ("ratio: 0.5", "ratio: -0.1", "ratio: -0.1", ["received -0.1", "from 0 to 1"]),
     "unknown model": ("model: biomechanics", "model: biomechanic", "biomechanic\n", ["no model of this name", "write biomechanics"]),
     "unknown integration model": ("model: nutrition", "model: chef", "model: chef", ["no model of this name", "nutrition, student"]),
@@ -377,7 +385,9 @@ def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
         (sections.SyntheticSection, distillation.SyntheticDataGenerator),
         (sections.AdversarialSection, distillation.AdversarialDataGenerator),
     ):
-        shared = {"num_examples", "cross_domain_ratio", "max_rounds"} & section.model_fields.keys()
+        shared = {"num_examples", "cross_domain_ratio", "max_rounds", "max_questions", "reply_format", "questions_per_reply"}
+        shared |= {"variety", "duplicate_threshold", "sub_questions", "judge", "verify"}
+        shared &= section.model_fields.keys()
         defaults = keyword_defaults(builds.__init__)
         assert {name: section.model_fields[name].default for name in shared} == {name: defaults[name] for name in shared}
     assert sections.SamplingSection().sampling(0) == Sampling()
@@ -455,6 +465,32 @@ def test_a_recipe_builds_what_it_says(tiny_llama: Path, make_adapter: Callable[.
     assert distiller.output_dir == folder / "run"
     # Every expert is an adapter on the student's own base, so a merge of them can start the student.
     assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
+
+
+WRITING = """\
+    reply_format: json
+    questions_per_reply: 7
+    max_questions: 90
+    duplicate_threshold: 0.9
+    variety: {topics_per_domain: 3, personas: [a cook, a coach], forms: []}
+"""
+
+
+def test_how_questions_are_written_and_judged_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
+    text = text.replace("    num_examples: 10\n", f"{WRITING}    domains_per_example: 2\n    sub_questions: true\n")
+    text = text.replace("    num_examples: 4\n", f"{WRITING}    judge: nutrition\n")
+    distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
+    synthetic, adversarial, _ = distiller.data_generators
+    assert isinstance(synthetic, distillation.SyntheticDataGenerator)
+    assert isinstance(adversarial, distillation.AdversarialDataGenerator)
+    for generator in (synthetic, adversarial):
+        assert (generator.reply_format, generator.questions_per_reply, generator.max_questions) == ("json", 7, 90)
+        assert generator.duplicate_threshold == 0.9
+        assert (generator.variety.topics_per_domain, generator.variety.personas, generator.variety.forms) == (3, ("a cook", "a coach"), ())
+        assert generator.variety.difficulties == Variety().difficulties
+    assert (synthetic.domains_per_example, synthetic.sub_questions) == ((2,), True)
+    assert adversarial.judge is distiller.teacher_models["nutrition"]
 
 
 def test_the_base_of_an_adapter_is_the_students_by_whatever_path(

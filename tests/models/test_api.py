@@ -18,7 +18,7 @@ from faulty_server import FaultyServer, answer_to, message, raw, status
 from domainfusion.errors import ConfigurationError, ModelError, StoreError
 from domainfusion.models import APIModel, LanguageModel, ResponseStore, TrainableModel
 from domainfusion.models.api import limits
-from domainfusion.models.base import SAMPLE_STRIDE
+from domainfusion.models.base import SAMPLE_STRIDE, SchemaModel
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
@@ -172,6 +172,20 @@ SCHEMA = {"title": "city", "type": "object", "properties": {"city": {"type": "st
 def test_structured_output_is_asked_for_in_the_servers_form() -> None:
     wanted = body_of(json_schema=SCHEMA)["response_format"]
     assert wanted == {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+
+
+def test_a_model_held_to_a_schema_is_another_one_and_shares_what_was_spent() -> None:
+    with FaultyServer() as server:
+        model, born = model_at(server, system_prompt="Be brief."), model_at(server, system_prompt="Be brief.", json_schema=SCHEMA)
+        held = model.with_json_schema(SCHEMA)
+        assert isinstance(model, SchemaModel)
+        assert held.fingerprint == born.fingerprint != model.fingerprint
+        held.generate([user("Why?")])
+        model.generate([user("Why?")])
+        assert [exchange.body.get("response_format") is not None for exchange in server.exchanges] == [True, False]
+        assert server.exchanges[0].body["messages"][0]["content"] == "Be brief."
+        assert model.usage == held.usage
+        assert model.usage.answers == 2
 
 
 def test_a_server_without_structured_output_is_asked_in_words() -> None:

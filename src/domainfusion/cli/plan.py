@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from domainfusion.cli.memory import Memory, memory_of
+from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
+from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.examples import read_examples
-from domainfusion.prompts import CROSS_DOMAIN_PROMPT, INTEGRATION_PROMPT
+from domainfusion.prompts import CROSS_DOMAIN_PROMPT, INTEGRATION_PROMPT, NEEDED_DOMAIN_PROMPT
 from domainfusion.recipe.sections import (
     HOLDOUT,
     AdversarialSection,
@@ -138,14 +141,15 @@ def _examples_of(recipe: Recipe, generator: SyntheticSection | AdversarialSectio
     if isinstance(generator, CuratedSection):
         yield from itertools.islice(read_examples(generator.file or generator.examples or []), generator.num_examples)
         return
-    pairs = itertools.cycle(itertools.permutations(recipe.domains, 2))
     if isinstance(generator, AdversarialSection):
+        pairs = itertools.cycle(itertools.permutations(recipe.domains, 2))
         yield from (_unwritten(needed) for _, needed in itertools.islice(pairs, generator.num_examples))
         return
     crossing = round(generator.num_examples * generator.cross_domain_ratio)
     singles = itertools.islice(itertools.cycle(recipe.domains), generator.num_examples - crossing)
     yield from (_unwritten(domain) for domain in singles)
-    yield from (_unwritten(*pair) for pair in itertools.islice(pairs, crossing))
+    combined = combinations_in_turn(tuple(recipe.domains), generator.domains_per_example)
+    yield from (_unwritten(*domains) for domains in itertools.islice(combined, crossing))
 
 
 def _split(recipe: Recipe, made: Sequence[_Planned]) -> tuple[list[_Planned], list[_Planned]]:
@@ -165,10 +169,15 @@ def _writing(recipe: Recipe) -> Iterator[Calls]:
     for generator in recipe.generators:
         if isinstance(generator, CuratedSection):
             continue
-        count = generator.num_examples * generator.max_rounds
+        count = min(generator.num_examples * generator.max_rounds, generator.max_questions or sys.maxsize)
         prompt = _tokens(CROSS_DOMAIN_PROMPT) + 2 * max(map(_tokens, recipe.domains.values()))
-        name = generator.model if isinstance(generator.model, str) else _name(generator.model)
-        yield Calls("generate", f"{name}, {generator.type}", count, count * prompt, count * generator.sampling.max_new_tokens)
+        # Of several questions in a reply each may be the only one of its kind that is still wanted, so each counts as a call.
+        written = count * generator.sampling.max_new_tokens
+        yield Calls("generate", f"{_called(generator.model)}, {generator.type}", count, count * prompt, written)
+        if isinstance(generator, AdversarialSection) and generator.verify:
+            judge, verdicts = _called(generator.judge or generator.model), 2 * count
+            prompt = _tokens(NEEDED_DOMAIN_PROMPT) + sum(map(_tokens, recipe.domains.values())) + QUESTION_TOKENS
+            yield Calls("generate", f"{judge}, judging", verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS)
 
 
 def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
@@ -204,6 +213,10 @@ def _steps(recipe: Recipe, train: Sequence[_Planned]) -> int:
         crossing = len(train) - single
         phases = [single, crossing + round(trainer.replay * single)] if crossing else [single]
     return sum(math.ceil(rows * trainer.epochs / trainer.batch_size) for rows in phases)
+
+
+def _called(model: str | StudentSection) -> str:
+    return model if isinstance(model, str) else _name(model)
 
 
 def _name(section: StudentSection) -> str:

@@ -8,10 +8,10 @@ brings it to 3.11, whose own protocols would hash a model's files to find out wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Protocol, runtime_checkable
 
@@ -73,6 +73,15 @@ class LanguageModel(Protocol):
         Returns:
             The answers, in the order of `conversations`.
         """
+        ...
+
+
+@runtime_checkable
+class SchemaModel(LanguageModel, Protocol):
+    """Writes JSON of a given schema: a model whose server holds it to one."""
+
+    def with_json_schema(self, json_schema: Mapping[str, Any]) -> LanguageModel:
+        """Returns this model as one whose answers are JSON of `json_schema`; limits, prices and what was spent stay shared."""
         ...
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainfusion import distillation, models
+from domainfusion.distillation.data_generation import Variety
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
@@ -23,6 +24,7 @@ from domainfusion.recipe.sections import (
     StudentSection,
     SyntheticSection,
     TrainerSection,
+    VarietySection,
     base_of,
     is_adapter,
     is_hub_id,
@@ -95,16 +97,33 @@ def _generator(recipe: Recipe, position: int, named: Mapping[str, HuggingFaceMod
         "generation_model": _model(section.model, named),
         "domains": recipe.domains,
         "num_examples": section.num_examples,
+        "reply_format": section.reply_format,
+        "questions_per_reply": section.questions_per_reply,
+        "variety": None if section.variety is None else _variety(section.variety),
         "max_rounds": section.max_rounds,
+        "max_questions": section.max_questions,
+        "duplicate_threshold": section.duplicate_threshold,
         "sampling": section.sampling.sampling(0),
         "seed": seed,
         **_given(prompt_template=section.prompt_template),
     }
     if isinstance(section, AdversarialSection):
-        return distillation.AdversarialDataGenerator(**settings)
+        judge = None if section.judge is None else _model(section.judge, named)
+        return distillation.AdversarialDataGenerator(**settings, judge=judge, verify=section.verify)
     assert isinstance(section, SyntheticSection)
-    templates = _given(cross_domain_template=section.cross_domain_template)
-    return distillation.SyntheticDataGenerator(**settings, **templates, cross_domain_ratio=section.cross_domain_ratio)
+    return distillation.SyntheticDataGenerator(
+        **settings,
+        **_given(cross_domain_template=section.cross_domain_template),
+        cross_domain_ratio=section.cross_domain_ratio,
+        domains_per_example=section.domains_per_example,
+        sub_questions=section.sub_questions,
+    )
+
+
+def _variety(section: VarietySection) -> Variety:
+    given = section.model_dump(exclude_none=True)
+    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Variety(**settings)
 
 
 def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distillation.ResponseIntegrator:

@@ -97,8 +97,9 @@ def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection]]:
     for domain, teacher in recipe.teachers.items():
         yield ("teachers", domain), teacher
     for position, generator in enumerate(recipe.generators):
-        if not isinstance(generator, CuratedSection) and isinstance(generator.model, ModelSection):
-            yield ("generators", position, "model"), generator.model
+        for key in ("model", "judge"):
+            if isinstance(model := getattr(generator, key, None), ModelSection):
+                yield ("generators", position, key), model
     if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection):
         yield ("integrator", "model"), recipe.integrator.model
 
@@ -113,16 +114,30 @@ def _generators(recipe: Recipe) -> Iterator[Problem]:
             continue
         yield from _known_model(recipe, at, generator.model)
         if isinstance(generator, AdversarialSection):
-            fields = ("apparent", "needed", "apparent_domain", "needed_domain")
+            fields = ("count", "apparent", "needed", "apparent_domain", "needed_domain")
             yield from _template((*at, "prompt_template"), generator.prompt_template, fields)
+            if generator.judge is not None:
+                yield from _known_model(recipe, at, generator.judge, key="judge")
+                if not generator.verify:
+                    yield Problem((*at, "judge"), "nobody is asked to judge with verify: false", fix="remove one of the two")
             if len(recipe.domains) < 2:
                 yield Problem(at, "adversarial examples need two domains", fix="name another domain, or remove this generator")
         elif isinstance(generator, SyntheticSection):
-            yield from _template((*at, "prompt_template"), generator.prompt_template, ("domain", "description"))
-            yield from _template((*at, "cross_domain_template"), generator.cross_domain_template, ("domains", "subjects"))
-            if len(recipe.domains) < 2 and generator.cross_domain_ratio > 0:
-                fix = "name another domain, or write cross_domain_ratio: 0"
-                yield Problem((*at, "cross_domain_ratio"), "cross-domain examples need two domains", fix=fix)
+            yield from _template((*at, "prompt_template"), generator.prompt_template, ("count", "domain", "description"))
+            yield from _template((*at, "cross_domain_template"), generator.cross_domain_template, ("count", "domains", "subjects"))
+            yield from _crossing(recipe, at, generator)
+
+
+def _crossing(recipe: Recipe, at: Location, generator: SyntheticSection) -> Iterator[Problem]:
+    sizes = generator.domains_per_example
+    if not sizes:
+        yield Problem((*at, "domains_per_example"), "domains_per_example is empty", fix="write domains_per_example: 2")
+    elif generator.cross_domain_ratio > 0 and len(recipe.domains) < max(sizes):
+        key = "cross_domain_ratio" if sizes == [2] else "domains_per_example"
+        what = f"cross-domain examples need {'two' if max(sizes) == 2 else max(sizes)} domains"
+        yield Problem((*at, key), what, fix="name another domain, or write cross_domain_ratio: 0")
+    if generator.sub_questions and generator.reply_format == "lines":
+        yield Problem((*at, "sub_questions"), "sub-questions come in JSON", fix="write reply_format: json")
 
 
 def _curated(recipe: Recipe, at: Location, generator: CuratedSection) -> Iterator[Problem]:
@@ -237,10 +252,10 @@ def _examples(recipe: Recipe, at: Location, source: str | Sequence[ExampleLike])
         yield Problem(at, f"an example can't be read: {error}".removesuffix("."))
 
 
-def _known_model(recipe: Recipe, at: Location, model: str | ModelSection) -> Iterator[Problem]:
+def _known_model(recipe: Recipe, at: Location, model: str | ModelSection, *, key: str = "model") -> Iterator[Problem]:
     if isinstance(model, str) and model != STUDENT and model not in recipe.teachers:
         what = "there is no model of this name"
-        yield _unknown((*at, "model"), what, model, (*recipe.teachers, STUDENT), fix="give a model of its own as {path: ...}")
+        yield _unknown((*at, key), what, model, (*recipe.teachers, STUDENT), fix="give a model of its own as {path: ...}")
 
 
 def _template(at: Location, template: str | None, known: Sequence[str]) -> Iterator[Problem]:

@@ -177,12 +177,26 @@ class QuestionSamplingSection(SamplingSection):
     top_p: Annotated[float, _within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 0.95
 
 
+class VarietySection(Section):
+    """What the prompts for questions differ in."""
+
+    topics_per_domain: Annotated[int, _within(lambda number: number >= 0, "a whole number from 0")] | None = None
+    personas: list[Text] | None = None
+    difficulties: list[Text] | None = None
+    forms: list[Text] | None = None
+
+
 class WritingSection(Section):
     """What the generators that let a model write share."""
 
     model: ModelChoice
     prompt_template: Text | None = None
-    max_rounds: Count = 3
+    reply_format: Literal["auto", "lines", "json"] = "auto"
+    questions_per_reply: Count | None = None
+    variety: VarietySection | None = None
+    max_rounds: Count = 5
+    max_questions: Count | None = None
+    duplicate_threshold: Annotated[float, _within(lambda number: 0.5 <= number <= 1, "a number from 0.5 to 1")] = 0.8
     seed: int | None = None
     sampling: QuestionSamplingSection = QuestionSamplingSection()
 
@@ -193,7 +207,14 @@ class SyntheticSection(WritingSection):
     type: Literal["synthetic"]
     num_examples: Count = 100
     cross_domain_ratio: Share = 0.5
+    domains_per_example: list[Annotated[int, _within(lambda number: number >= 2, "a whole number from 2")]] = [2]
     cross_domain_template: Text | None = None
+    sub_questions: bool = False
+
+    @field_validator("domains_per_example", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return [given] if isinstance(given, int) else given
 
 
 class AdversarialSection(WritingSection):
@@ -201,6 +222,8 @@ class AdversarialSection(WritingSection):
 
     type: Literal["adversarial"]
     num_examples: Count = 50
+    judge: ModelChoice | None = None
+    verify: bool = True
 
 
 class CuratedSection(Section):

@@ -1,21 +1,27 @@
 """Generators of training examples: written by a model, adversarial at the borders of domains, or curated by people."""
 
-from domainfusion.distillation.data_generation.adversarial import AdversarialDataGenerator
+from domainfusion.distillation.data_generation.adversarial import AdversarialDataGenerator, Classifier
 from domainfusion.distillation.data_generation.curated import CuratedDataGenerator
 from domainfusion.distillation.data_generation.domains import check_domains, check_names
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
-from domainfusion.distillation.data_generation.replies import find_question
+from domainfusion.distillation.data_generation.replies import Question, find_items, find_questions
 from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
-from domainfusion.distillation.data_generation.writing import Check
+from domainfusion.distillation.data_generation.variety import Variety
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat
 
 __all__ = [
     "AdversarialDataGenerator",
     "Check",
+    "Classifier",
     "CuratedDataGenerator",
     "DataGenerator",
     "Generated",
+    "Question",
+    "ReplyFormat",
     "SyntheticDataGenerator",
+    "Variety",
     "check_domains",
     "check_names",
-    "find_question",
+    "find_items",
+    "find_questions",
 ]

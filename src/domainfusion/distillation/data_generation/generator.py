@@ -18,11 +18,22 @@ class Generated:
         examples: The accepted examples.
         asked: Questions that the generation model was asked for.
         rejected: How many were turned down, by reason.
+        wanted: How many examples were wanted; None where no number was.
+        judged: How many questions were held against a check that they look like one domain and need another.
+        passed: How many of these do.
     """
 
     examples: tuple[Example, ...]
     asked: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
+    wanted: int | None = None
+    judged: int = 0
+    passed: int = 0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """The share of the judged questions that passed; None where none was judged."""
+        return self.passed / self.judged if self.judged else None
 
     def __iter__(self) -> Iterator[Example]:
         return iter(self.examples)

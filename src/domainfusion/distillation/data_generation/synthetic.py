@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from domainfusion.distillation.data_generation.writing import Check, Slot, WrittenByModel
+from domainfusion.distillation.data_generation.coverage import combinations_in_turn
+from domainfusion.distillation.data_generation.variety import Variety
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, WrittenByModel
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.prompts import CROSS_DOMAIN_PROMPT, QUESTION_PROMPT, fill
@@ -15,20 +17,32 @@ from domainfusion.types import Sampling
 class SyntheticDataGenerator(WrittenByModel):
     """Lets a language model write questions in and across domains.
 
+    Domains are covered in turn, as are all combinations of them, each led by another of its domains every time. The model is asked in
+    rounds; what is rejected (no question, cut, too short or long, a duplicate, a near-duplicate, or turned down by `check`) is counted by
+    its reason and asked for again in the next round, in other words.
+
     Args:
         generation_model: Writes the questions.
         domains: A one-line description of each domain.
-        num_examples: How many examples are wanted.
-        cross_domain_ratio: Share of them that need two domains; domains and pairs of domains are covered in turn.
-        prompt_template: Asks for a question in one domain; `{domain}` and `{description}` are filled.
-        cross_domain_template: Asks for one across domains; `{domains}` and `{subjects}` are filled.
-        sampling: How the model writes; by default at temperature 0.8.
-        max_rounds: How often at most a question is asked for: a rejected one is asked for again in the next round.
+        num_examples: How many examples are wanted; there may be fewer where what may be asked is spent, never more.
+        cross_domain_ratio: Share of them that need several domains.
+        domains_per_example: How many domains these need; several numbers take turns.
+        prompt_template: Asks for questions in one domain; `{count}`, `{domain}` and `{description}` are filled.
+        cross_domain_template: Asks for questions across domains; `{count}`, `{domains}` and `{subjects}` are filled.
+        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at temperature 0.8.
+        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be held to a schema (`SchemaModel`).
+        questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5 in JSON and 1 in lines. What a reply
+            holds beyond that is not read.
+        sub_questions: Let the model also write, in JSON, what the expert of each domain of a cross-domain question is asked.
+        variety: What the prompts differ in; by default topics, personas, difficulties and forms in JSON, and nothing in lines.
+        max_rounds: How often at most a question is asked for.
+        max_questions: How many questions are asked for at most, over all rounds; None for no such limit.
+        duplicate_threshold: Share of content words from which on two questions are near-duplicates; see `Duplicates`.
         check: A check of your own: returns why an example is rejected, or None.
-        seed: Seed of the sampling.
+        seed: Seed of sampling and variety.
 
     Raises:
-        ConfigurationError: A number is out of range, or the domains are empty or have no description.
+        ConfigurationError: A number is out of range, or the domains are empty, have no description or are too few to cross.
     """
 
     source = "synthetic"
@@ -40,31 +54,63 @@ class SyntheticDataGenerator(WrittenByModel):
         num_examples: int = 100,
         cross_domain_ratio: float = 0.5,
         *,
+        domains_per_example: int | Sequence[int] = 2,
         prompt_template: str = QUESTION_PROMPT,
         cross_domain_template: str = CROSS_DOMAIN_PROMPT,
         sampling: Sampling | None = None,
-        max_rounds: int = 3,
+        reply_format: ReplyFormat = "auto",
+        questions_per_reply: int | None = None,
+        sub_questions: bool = False,
+        variety: Variety | None = None,
+        max_rounds: int = 5,
+        max_questions: int | None = None,
+        duplicate_threshold: float = 0.8,
         check: Check | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(generation_model, domains, num_examples, sampling=sampling, max_rounds=max_rounds, check=check, seed=seed)
+        super().__init__(
+            generation_model,
+            domains,
+            num_examples,
+            sampling=sampling,
+            reply_format=reply_format,
+            questions_per_reply=questions_per_reply,
+            sub_questions=sub_questions,
+            variety=variety,
+            max_rounds=max_rounds,
+            max_questions=max_questions,
+            duplicate_threshold=duplicate_threshold,
+            check=check,
+            seed=seed,
+        )
         if not 0 <= cross_domain_ratio <= 1:
             raise ConfigurationError("cross_domain_ratio is no share", received=cross_domain_ratio, allowed="a number from 0 to 1")
-        if cross_domain_ratio > 0 and len(self.domains) < 2:
+        sizes = (domains_per_example,) if isinstance(domains_per_example, int) else tuple(domains_per_example)
+        if not sizes or min(sizes) < 2:
             raise ConfigurationError(
-                "Cross-domain examples need two domains",
+                "domains_per_example is out of range", received=domains_per_example, allowed="a whole number from 2, or several"
+            )
+        if cross_domain_ratio > 0 and len(self.domains) < max(sizes):
+            needed = {2: "two", 3: "three"}.get(max(sizes), str(max(sizes)))
+            raise ConfigurationError(
+                f"Cross-domain examples need {needed} domains",
                 received=list(self.domains),
-                fix="name another domain, or set cross_domain_ratio=0",
+                fix="name more domains, lower domains_per_example, or set cross_domain_ratio=0",
             )
         self.cross_domain_ratio = cross_domain_ratio
+        self.domains_per_example = sizes
         self.prompt_template = prompt_template
         self.cross_domain_template = cross_domain_template
 
     def _slots(self) -> list[Slot]:
         crossing = round(self.num_examples * self.cross_domain_ratio)
         singles = itertools.islice(itertools.cycle(self.domains), self.num_examples - crossing)
-        slots = [Slot((name,), fill(self.prompt_template, {"domain": name, "description": self.domains[name]})) for name in singles]
-        for pair in itertools.islice(itertools.cycle(itertools.permutations(self.domains, 2)), crossing):
-            subjects = "\n".join(f"- {name}: {self.domains[name]}" for name in pair)
-            slots.append(Slot(pair, fill(self.cross_domain_template, {"domains": " and ".join(pair), "subjects": subjects})))
-        return slots
+        combined = itertools.islice(combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing)
+        return [Slot((name,)) for name in singles] + [Slot(domains) for domains in combined]
+
+    def _task(self, slot: Slot, count: str) -> str:
+        if len(slot.domains) == 1:
+            (name,) = slot.domains
+            return fill(self.prompt_template, {"count": count, "domain": name, "description": self.domains[name]})
+        subjects = "\n".join(f"- {name}: {self.domains[name]}" for name in slot.domains)
+        return fill(self.cross_domain_template, {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects})

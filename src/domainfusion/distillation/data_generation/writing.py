@@ -1,36 +1,78 @@
-"""What the generators share that let a model write: wanted examples, rounds of asking, checks, and counts."""
+"""What the generators share that let a model write: wanted questions, rounds of asking, checks, and counts."""
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 from domainfusion.distillation.data_generation.domains import check_domains
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
-from domainfusion.distillation.data_generation.replies import find_question
+from domainfusion.distillation.data_generation.replies import Question, find_questions
+from domainfusion.distillation.data_generation.variety import NO_VARIETY, Seeds, Variety, list_topics
+from domainfusion.distillation.duplicates import Duplicates
 from domainfusion.distillation.metrics import normalize
 from domainfusion.errors import ConfigurationError
-from domainfusion.models.base import LanguageModel
+from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.store import Ask, ask_directly
+from domainfusion.prompts import ONE_QUESTION, QUESTION_JSON, QUESTION_LINES, SUB_QUESTION_JSON, fill
 from domainfusion.types import Example, Generation, Sampling, Source, user
+
+logger = logging.getLogger("domainfusion")
 
 Check = Callable[[Example], str | None]
 """Looks at a new example and returns why it is rejected, or None."""
 
+ReplyFormat = Literal["auto", "lines", "json"]
+"""How a model is asked to write questions: one a line, or JSON; `auto` takes JSON where the model can be held to a schema."""
+
+QUESTIONS_PER_JSON_REPLY = 5
+FEWEST_WORDS, MOST_WORDS = 4, 80
+
+_TEXT = {"type": "string"}
+_SUB_QUESTIONS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"domain": _TEXT, "question": _TEXT},
+        "required": ["domain", "question"],
+        "additionalProperties": False,
+    },
+}
+
 
 @dataclass(frozen=True)
 class Slot:
-    """An example that is wanted: its domains, primary first, the prompt that asks for it, and the domain that it shall look like."""
+    """An example that is wanted: its domains, primary first, and the domain that it shall look like."""
 
     domains: tuple[str, ...]
-    prompt: str
     apparent: str = ""
 
 
+class Verdict(NamedTuple):
+    """What became of a candidate that passed the common checks: as it is kept, why it is not, and whether it was judged at all."""
+
+    example: Example
+    problem: str | None = None
+    judged: bool = False
+
+
+@dataclass
+class _Tally:
+    """What became of the questions so far."""
+
+    accepted: dict[int, Example]
+    rejected: Counter[str]
+    asked: int = 0
+    judged: int = 0
+    passed: int = 0
+
+
 class WrittenByModel(DataGenerator):
-    """What the generators that ask a model share: wanted slots, rounds of asking, checks, and counts."""
+    """What the generators that ask a model share."""
 
     source: Source
 
@@ -41,69 +83,177 @@ class WrittenByModel(DataGenerator):
         num_examples: int,
         *,
         sampling: Sampling | None,
+        reply_format: ReplyFormat,
+        questions_per_reply: int | None,
+        sub_questions: bool,
+        variety: Variety | None,
         max_rounds: int,
+        max_questions: int | None,
+        duplicate_threshold: float,
         check: Check | None,
         seed: int,
     ) -> None:
-        if num_examples < 1:
-            raise ConfigurationError("num_examples is not positive", received=num_examples, allowed="a whole number from 1")
-        if max_rounds < 1:
-            raise ConfigurationError("max_rounds is not positive", received=max_rounds, allowed="a whole number from 1")
+        counts = {
+            "num_examples": num_examples,
+            "max_rounds": max_rounds,
+            "max_questions": max_questions,
+            "questions_per_reply": questions_per_reply,
+        }
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ConfigurationError(f"{name} is not positive", received=count, allowed="a whole number from 1")
+        if reply_format not in get_args(ReplyFormat):
+            raise ConfigurationError("reply_format is not known", received=reply_format, allowed=", ".join(get_args(ReplyFormat)))
+        writes_json = reply_format == "json" or (reply_format == "auto" and isinstance(generation_model, SchemaModel))
+        if sub_questions and not writes_json:
+            raise ConfigurationError("Sub-questions come in JSON", received=f"reply_format={reply_format!r}", fix="set reply_format='json'")
+        Duplicates(duplicate_threshold)
         self.generation_model = generation_model
         self.domains = check_domains(domains)
         self.num_examples = num_examples
         self.sampling = sampling or Sampling(max_new_tokens=96, temperature=0.8, top_p=0.95)
+        self.reply_format: ReplyFormat = "json" if writes_json else "lines"
+        self.questions_per_reply = questions_per_reply or (QUESTIONS_PER_JSON_REPLY if writes_json else 1)
+        self.sub_questions = sub_questions
+        self.variety = variety or (Variety() if writes_json else NO_VARIETY)
         self.max_rounds = max_rounds
+        self.max_questions = max_questions
+        self.duplicate_threshold = duplicate_threshold
         self.check = check
         self.seed = seed
 
     def generate(self, ask: Ask = ask_directly) -> Generated:
-        """Asks the model in rounds until every slot is filled or `max_rounds` is reached; see `DataGenerator.generate`."""
-        accepted: dict[int, Example] = {}
-        seen: set[str] = set()
-        rejected: Counter[str] = Counter()
-        asked = 0
-        slots = self._slots()
-        for round_number in range(self.max_rounds):
-            open_slots = [index for index in range(len(slots)) if index not in accepted]
-            if not open_slots:
+        """Asks the model in rounds until there are enough examples, or what may be asked is spent; see `DataGenerator.generate`."""
+        tally, slots, writer = _Tally({}, Counter()), self._slots(), self._writer()
+        topics = list_topics(self.generation_model, self.domains, self.variety.topics_per_domain, self.sampling, ask)
+        seeds, duplicates = Seeds(self.variety, topics, self.seed), Duplicates(self.duplicate_threshold)
+        for number in range(self.max_rounds):
+            wanted = [index for index in range(len(slots)) if index not in tally.accepted]
+            if self.max_questions is not None:
+                wanted = wanted[: self.max_questions - tally.asked]
+            if not wanted:
                 break
-            sampling = replace(self.sampling, seed=self.sampling.seed + self.seed + 1000 * round_number)
-            replies = ask(
-                self.generation_model, [user(slots[index].prompt) for index in open_slots], sampling, label=f"{self.source} questions"
-            )
-            asked += len(open_slots)
-            for index, reply in zip(open_slots, replies, strict=True):
-                example, problem = self._read(slots[index], reply)
-                problem = problem or self._judge(example, seen)
-                if problem or example is None:
-                    rejected[problem or "no question"] += 1
-                else:
-                    accepted[index] = example
-                    seen.add(normalize(example.query))
-        return Generated(tuple(accepted[index] for index in sorted(accepted)), asked, dict(rejected))
+            self._ask_for(slots, wanted, number, seeds, duplicates, tally, writer, ask)
+        outcome = self._outcome(tally)
+        if len(outcome) < self.num_examples:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(outcome.rejected).most_common())
+            logger.warning("%s of %s %s questions are there: %s", len(outcome), self.num_examples, self.source, reasons)
+        return outcome
 
     @abstractmethod
     def _slots(self) -> list[Slot]: ...
 
-    def _read(self, slot: Slot, reply: Generation) -> tuple[Example | None, str | None]:
-        if reply.finish_reason in ("refused", "filtered"):
-            return None, "the model refused"
-        question = find_question(reply.text)
-        if question is None:
-            return None, "cut before its end" if reply.finish_reason == "length" else "no question"
-        return Example(query=question, domains=slot.domains, source=self.source, apparent_domain=slot.apparent), None
+    @abstractmethod
+    def _task(self, slot: Slot, count: str) -> str:
+        """Returns what the prompt asks for, without seeds and form."""
 
-    def _judge(self, example: Example | None, seen: set[str]) -> str | None:
-        if example is None:
-            return "no question"
+    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
+        """Judges what passed the common checks in one round; by default there is nothing more to judge."""
+        return [Verdict(example) for example in examples]
+
+    def _outcome(self, tally: _Tally) -> Generated:
+        examples = tuple(tally.accepted[index] for index in sorted(tally.accepted))
+        return Generated(examples, tally.asked, dict(tally.rejected), self.num_examples, tally.judged, tally.passed)
+
+    def _ask_for(
+        self,
+        slots: Sequence[Slot],
+        wanted: Sequence[int],
+        number: int,
+        seeds: Seeds,
+        duplicates: Duplicates,
+        tally: _Tally,
+        writer: LanguageModel,
+        ask: Ask,
+    ) -> None:
+        """One round: asks for what is wanted, several questions of a kind in one prompt, and keeps what passes."""
+        calls = _in_groups(slots, wanted, self.questions_per_reply)
+        prompts = [user(self._prompt(slots[call[0]], len(call), seeds)) for call in calls]
+        replies = ask(writer, prompts, self._sampling(number), label=f"{self.source} questions")
+        tally.asked += len(wanted)
+        candidates: dict[int, Example] = {}
+        for call, reply in zip(calls, replies, strict=True):
+            questions = _questions_in(reply)
+            for place, index in enumerate(call):
+                example = self._to_example(slots[index], questions[place]) if place < len(questions) else None
+                problem = _nothing(reply) if example is None else self._problem(example, duplicates)
+                if example is None or problem:
+                    tally.rejected[problem or "no question"] += 1
+                else:
+                    duplicates.add(example)
+                    candidates[index] = example
+        for index, verdict in zip(candidates, self._verdicts(list(candidates.values()), ask), strict=True):
+            tally.judged += verdict.judged
+            tally.passed += verdict.judged and not verdict.problem
+            if verdict.problem:
+                tally.rejected[verdict.problem] += 1
+            else:
+                tally.accepted[index] = verdict.example
+
+    def _writer(self) -> LanguageModel:
+        if self.reply_format == "json" and isinstance(self.generation_model, SchemaModel):
+            return self.generation_model.with_json_schema(_schema(self.sub_questions))
+        return self.generation_model
+
+    def _sampling(self, number: int) -> Sampling:
+        seed = self.sampling.seed + self.seed + 1000 * number
+        return replace(self.sampling, seed=seed, max_new_tokens=self.sampling.max_new_tokens * self.questions_per_reply)
+
+    def _prompt(self, slot: Slot, count: int, seeds: Seeds) -> str:
+        counted = "one question" if count == 1 else f"{count} questions, each about something else,"
+        if self.reply_format == "json":
+            form = SUB_QUESTION_JSON if self.sub_questions and len(slot.domains) > 1 else QUESTION_JSON
+        else:
+            form = ONE_QUESTION if count == 1 else QUESTION_LINES
+        number = "one question" if count == 1 else f"{count} questions"
+        ending = fill(form, {"count": number, "domains": " and ".join(slot.domains)})
+        return "\n".join(part for part in (self._task(slot, counted), seeds.draw(slot.domains), ending) if part)
+
+    def _to_example(self, slot: Slot, question: Question) -> Example:
+        known = {domain: text for domain, text in question.sub_questions.items() if domain in slot.domains} if self.sub_questions else {}
+        return Example(
+            query=question.text, domains=slot.domains, source=self.source, sub_questions=known, apparent_domain=slot.apparent
+        )
+
+    def _problem(self, example: Example, duplicates: Duplicates) -> str | None:
         words = len(example.query.split())
-        if words < 4:
-            return "too short"
-        if words > 80:
-            return "too long"
-        if normalize(example.query) in seen:
-            return "duplicate"
+        if not FEWEST_WORDS <= words <= MOST_WORDS:
+            return "too short" if words < FEWEST_WORDS else "too long"
+        if likeness := duplicates.find(example):
+            return likeness
         if any(normalize(description) in normalize(example.query) for description in self.domains.values()):
             return "repeats the prompt"
         return self.check(example) if self.check else None
+
+
+def _in_groups(slots: Sequence[Slot], wanted: Sequence[int], size: int) -> list[list[int]]:
+    """Returns the wanted slots in groups of one kind, each to be asked for in one prompt, in the order in which they come."""
+    groups: list[list[int]] = []
+    latest: dict[Slot, list[int]] = {}
+    for index in wanted:
+        group = latest.get(slots[index])
+        if group is None or len(group) == size:
+            group = latest[slots[index]] = []
+            groups.append(group)
+        group.append(index)
+    return groups
+
+
+def _questions_in(reply: Generation) -> list[Question]:
+    if reply.finish_reason in ("refused", "filtered"):
+        return []
+    return find_questions(reply.text)
+
+
+def _nothing(reply: Generation) -> str:
+    """Says why a reply holds fewer questions than it was asked for."""
+    return {"refused": "the model refused", "filtered": "the model refused", "length": "cut before its end"}.get(
+        reply.finish_reason, "no question"
+    )
+
+
+def _schema(sub_questions: bool) -> dict[str, Any]:
+    properties: dict[str, Any] = {"question": _TEXT, **({"sub_questions": _SUB_QUESTIONS} if sub_questions else {})}
+    item = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    listed = {"questions": {"type": "array", "items": item}}
+    return {"title": "questions", "type": "object", "properties": listed, "required": ["questions"], "additionalProperties": False}

@@ -69,6 +69,17 @@ class Dialect:
         self._token_field = token_field
         self._structured = json_schema is not None
 
+    def with_json_schema(self, json_schema: Mapping[str, Any]) -> Dialect:
+        """Returns the dialect that asks for JSON of this schema."""
+        return Dialect(
+            self.model,
+            system_prompt=self.system_prompt,
+            json_schema=json_schema,
+            extra_body=self.extra_body,
+            omit=self.omit,
+            token_field=self._token_field,
+        )
+
     def settings(self) -> list[object]:
         """Returns what decides the answers, for a fingerprint."""
         return [self.model, self.system_prompt, self.json_schema, self.extra_body, sorted(self.omit)]

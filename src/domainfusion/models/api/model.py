@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from threading import RLock
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,7 +127,7 @@ class APIModel:
             omit=omit,
             token_field="max_completion_tokens" if self.base_url == OPENAI_URL else "max_tokens",
         )
-        self.fingerprint = fingerprint(["api", self.base_url, *self._dialect.settings(), include_reasoning])
+        self.fingerprint = self._fingerprint()
         self._limits = Limits(
             max_concurrency=max_concurrency,
             requests_per_minute=requests_per_minute,
@@ -141,6 +142,9 @@ class APIModel:
         self._account = Account(prices, _checked_cost(max_cost, prices))
         self._one_call = RLock()
 
+    def _fingerprint(self) -> str:
+        return fingerprint(["api", self.base_url, *self._dialect.settings(), self._include_reasoning])
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._dialect.model!r}, base_url={self.base_url!r})"
 
@@ -152,6 +156,13 @@ class APIModel:
     def ask(self, question: str, *, sampling: Sampling = Sampling()) -> str:
         """Returns the answer to one question."""
         return self.generate([user(question)], sampling)[0].text
+
+    def with_json_schema(self, json_schema: Mapping[str, Any]) -> APIModel:
+        """Returns this model as one that is asked for JSON of this schema; limits, prices, usage and what may be spent stay shared."""
+        constrained = copy(self)
+        constrained._dialect = self._dialect.with_json_schema(json_schema)
+        constrained.fingerprint = constrained._fingerprint()
+        return constrained
 
     def estimate(self, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> CostEstimate:
         """Returns what it would cost to ask each of these conversations once; what a store holds already costs nothing."""

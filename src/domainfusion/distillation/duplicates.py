@@ -1,0 +1,103 @@
+"""Questions that ask the same: word for word, or all but."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from datasketch import MinHash, MinHashLSH
+
+from domainfusion.distillation.examples import query_key
+from domainfusion.distillation.metrics import normalize, sentences
+from domainfusion.errors import ConfigurationError
+from domainfusion.types import Example, transcript
+
+Likeness = Literal["duplicate", "near-duplicate"]
+
+_BANDS, _ROWS = 42, 3
+"""Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but one in 10¹³."""
+_PERMUTATIONS = _BANDS * _ROWS
+_FUNCTION_WORDS = frozenset((
+    "a", "about", "an", "and", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has",
+    "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "of", "on", "one", "or", "our", "should", "so", "tell",
+    "that", "the", "their", "there", "these", "they", "this", "those", "to", "was", "we", "were", "what", "when", "where", "which",
+    "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
+))  # fmt: skip
+
+
+class Duplicates:
+    """Remembers questions and knows them again.
+
+    Two questions are duplicates where they differ in case, accents, articles and white space alone. They are near-duplicates where they
+    share at least `threshold` of their content words (Jaccard similarity) and all their numbers and names, so that a question about Peru
+    is none about Kenya. Candidates are found by MinHash (Broder, 1997), as in Lee et al., 2022, arXiv 2107.06499, and then compared
+    exactly, so that the outcome does not depend on the hashes of what is compared.
+
+    Args:
+        threshold: The least Jaccard similarity of near-duplicates; 1 looks for duplicates alone.
+
+    Raises:
+        ConfigurationError: The threshold is no share.
+
+    Example:
+        >>> seen = Duplicates()
+        >>> seen.add(Example(query="How much protein does a sprinter need after a long race?", domains=("nutrition",)))
+        >>> seen.find(Example(query="After a long race, how much protein would the sprinter need?", domains=("nutrition",)))
+        'near-duplicate'
+    """
+
+    def __init__(self, threshold: float = 0.8) -> None:
+        if not 0.5 <= threshold <= 1:
+            raise ConfigurationError("The threshold of near-duplicates is out of range", received=threshold, allowed="0.5 to 1")
+        self._threshold = threshold
+        self._keys: set[str] = set()
+        self._seen: list[tuple[frozenset[str], frozenset[str]]] = []
+        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS)) if threshold < 1 else None
+
+    def add(self, example: Example) -> None:
+        """Remembers the question of an example."""
+        self._keys.add(query_key(example))
+        words = content_words(text := transcript(example.conversation))
+        if self._index is not None and words:
+            self._index.insert(len(self._seen), _hash(words))
+            self._seen.append((words, _names(text)))
+
+    def find(self, example: Example, *, near: bool = True) -> Likeness | None:
+        """Returns how an example's question is like one that is remembered; None where it is new.
+
+        Args:
+            example: The example.
+            near: Look for near-duplicates, too.
+        """
+        if query_key(example) in self._keys:
+            return "duplicate"
+        words = content_words(text := transcript(example.conversation))
+        if not near or self._index is None or not words:
+            return None
+        names = _names(text)
+        for place in self._index.query(_hash(words)):
+            other, other_names = self._seen[place]
+            if names == other_names and len(words & other) >= self._threshold * len(words | other):
+                return "near-duplicate"
+        return None
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Returns the words that say what a text is about: all but the function words of English."""
+    return frozenset(re.findall(r"\w+", normalize(text))) - _FUNCTION_WORDS
+
+
+def _names(text: str) -> frozenset[str]:
+    """Returns the words with a digit, and those in capitals that do not just begin a sentence."""
+    found: set[str] = set()
+    for sentence in sentences(text):
+        first, *others = re.findall(r"\w+", sentence) or [""]
+        found |= {word for word in others if word[0].isupper() and word != "I"}
+        found |= {word for word in (first, *others) if re.search(r"\d", word) or (len(word) > 1 and word.isupper())}
+    return frozenset(word.casefold() for word in found)
+
+
+def _hash(words: frozenset[str]) -> MinHash:
+    made = MinHash(num_perm=_PERMUTATIONS)
+    made.update_batch([word.encode() for word in sorted(words)])
+    return made

@@ -1,0 +1,351 @@
+"""Questions in and across domains: counts add up, domains and their combinations get their share, the same seed gives the same examples."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillation.builders import Cut
+from distillation.data_generation.scribe import DOMAINS, SchemaScribe, Scribe
+from domainfusion.distillation.data_generation import AdversarialDataGenerator, Generated, SyntheticDataGenerator, Variety, check_domains
+from domainfusion.distillation.data_generation.variety import NO_VARIETY
+from domainfusion.errors import ConfigurationError, TemplateError
+from domainfusion.models import ScriptedModel
+from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.models.store import ResponseStore
+from domainfusion.types import Conversation, Example, Generation, Sampling, fingerprint
+
+
+def synthetic(writer: ScriptedModel | None = None, num_examples: int = 12, ratio: float = 0.5, **options: object) -> SyntheticDataGenerator:
+    return SyntheticDataGenerator(writer or Scribe(), DOMAINS, num_examples, ratio, **options)  # type: ignore[arg-type]
+
+
+def pairs(examples: Sequence[Example]) -> Counter[tuple[str, ...]]:
+    return Counter(example.domains for example in examples)
+
+
+# Shares and coverage
+
+
+@given(count=st.integers(1, 40), ratio=st.floats(0, 1))
+def test_the_share_of_cross_domain_examples_is_the_one_asked_for(count: int, ratio: float) -> None:
+    examples = synthetic(num_examples=count, ratio=ratio).generate().examples
+    assert len(examples) == count
+    assert abs(sum(example.is_cross_domain for example in examples) - count * ratio) <= 0.5
+
+
+@given(count=st.integers(1, 40), ratio=st.floats(0, 1))
+def test_domains_and_pairs_are_covered_evenly(count: int, ratio: float) -> None:
+    seen = pairs(synthetic(num_examples=count, ratio=ratio).generate().examples)
+    for wanted in ([(name,) for name in DOMAINS], list(itertools.permutations(DOMAINS, 2))):
+        counts = [seen[domains] for domains in wanted]
+        assert max(counts) - min(counts) <= 1
+
+
+@given(count=st.integers(1, 60), sizes=st.sampled_from([(3,), (2, 3), (3, 2), (4,)]))
+def test_three_domains_and_more_are_covered_evenly(count: int, sizes: tuple[int, ...]) -> None:
+    domains = DOMAINS | {"psychology": "What athletes think"}
+    examples = SyntheticDataGenerator(Scribe(), domains, count, 1.0, domains_per_example=sizes).generate().examples
+    assert len(examples) == count
+    for size in sizes:
+        of_size = [example for example in examples if len(example.domains) == size]
+        assert abs(len(of_size) - count / len(sizes)) < 1
+        seen = Counter(frozenset(example.domains) for example in of_size)
+        counts = [seen[frozenset(wanted)] for wanted in itertools.combinations(domains, size)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_every_prompt_describes_its_domains_and_no_other() -> None:
+    writer = Scribe()
+    examples = synthetic(writer).generate().examples
+    for example, prompt in zip(examples, writer.prompts, strict=True):
+        assert {name for name, description in DOMAINS.items() if description in prompt} == set(example.domains)
+
+
+# Counts and rounds
+
+
+def outcome_of_every_third(**options: object) -> Generated:
+    """A writer whose every third reply is a question."""
+    writer = Scribe(lambda number: f"What becomes of runner {number} in the end?" if number % 3 == 0 else "I can't say.")
+    return synthetic(writer, **options).generate()
+
+
+@given(count=st.integers(1, 20), rounds=st.integers(1, 5))
+def test_what_was_asked_was_accepted_or_rejected(count: int, rounds: int) -> None:
+    outcome = outcome_of_every_third(num_examples=count, max_rounds=rounds)
+    assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
+    assert outcome.rejected.get("no question", 0) == outcome.asked - len(outcome)
+
+
+def test_a_slot_is_asked_for_again_until_it_is_filled() -> None:
+    outcome = outcome_of_every_third(num_examples=9, max_rounds=30)
+    assert pairs(outcome.examples) == pairs(synthetic(num_examples=9).generate().examples)
+
+
+def test_no_more_rounds_than_allowed() -> None:
+    writer = Scribe(lambda _: "No.")
+    outcome = synthetic(writer, num_examples=4, max_rounds=3).generate()
+    assert (len(outcome), outcome.asked, writer.written) == (0, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("I can't think of one.", "no question"),
+        ("Why so?", "too short"),
+        ("Why " + "very " * 90 + "so?", "too long"),
+        ("How living things move, is that it?", "repeats the prompt"),
+    ],
+)
+def test_a_useless_reply_is_rejected_for_its_reason(reply: str, reason: str) -> None:
+    assert dict(synthetic(Scribe(lambda _: reply), num_examples=1, ratio=0, max_rounds=1).generate().rejected) == {reason: 1}
+
+
+def test_a_repeated_question_is_rejected_whatever_its_case() -> None:
+    writer = Scribe(lambda number: ["How do the muscles heal?", "how do muscles heal?"][number % 2])
+    outcome = synthetic(writer, num_examples=5, max_rounds=1).generate()
+    assert (len(outcome), outcome.rejected) == (1, {"duplicate": 4})
+
+
+def test_a_question_in_other_words_is_a_near_duplicate_unless_it_names_something_else() -> None:
+    asked = [
+        "How does protein help tired muscles recover after training?",
+        "After training, how could protein help the tired muscles to recover?",
+        "How does protein help tired muscles recover after training in Peru?",
+        "How does protein help tired muscles recover after training for 3 days?",
+    ]
+    outcome = synthetic(Scribe(lambda number: asked[number - 1]), num_examples=4, ratio=0, max_rounds=1).generate()
+    assert [example.query for example in outcome] == [asked[0], *asked[2:]]
+    assert outcome.rejected == {"near-duplicate": 1}
+    every = synthetic(Scribe(lambda number: asked[number - 1]), num_examples=4, ratio=0, max_rounds=1, duplicate_threshold=1.0)
+    assert len(every.generate()) == 4
+
+
+@given(budget=st.integers(1, 30), count=st.integers(1, 12))
+def test_what_may_be_asked_is_never_exceeded_and_a_shortfall_is_never_silent(budget: int, count: int) -> None:
+    writer = Scribe(lambda number: f"What becomes of runner {number} in the end?" if number % 2 else "No.")
+    outcome = synthetic(writer, num_examples=count, max_rounds=99, max_questions=budget).generate()
+    assert outcome.asked == writer.written <= budget
+    assert outcome.wanted == count
+    assert len(outcome) == count or outcome.asked == budget
+    assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
+
+
+def test_a_shortfall_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    outcome_of_every_third(num_examples=9, max_rounds=1)
+    assert "3 of 9 synthetic questions are there: 6 no question" in caplog.text
+
+
+def test_a_reply_that_was_cut_before_its_end_says_so() -> None:
+    outcome = synthetic(Cut("How does the body of"), num_examples=1, ratio=0, max_rounds=1).generate()
+    assert outcome.rejected == {"cut before its end": 1}
+
+
+def test_a_check_of_ones_own_rejects_for_its_reason() -> None:
+    outcome = synthetic(num_examples=6, max_rounds=1, check=lambda example: "too sporty" if example.is_cross_domain else None).generate()
+    assert (len(outcome), outcome.rejected) == (3, {"too sporty": 3})
+
+
+# Several questions in a reply
+
+
+def in_json(number: int) -> str:
+    questions = [{"question": f"How does runner {number} reach place {place}?"} for place in range(9)]
+    return f"Here they are:\n```json\n{json.dumps({'questions': questions})}\n```"
+
+
+def test_a_model_that_can_be_held_to_a_schema_writes_json_and_several_at_once() -> None:
+    writer = SchemaScribe(in_json)
+    outcome = synthetic(writer, num_examples=24, ratio=0).generate()
+    assert (len(outcome), outcome.asked) == (24, 24)
+    assert len([prompt for prompt in writer.prompts if "questions" in prompt and "JSON" in prompt]) == 6, "24 in three domains, 5 at once"
+    (schema,) = writer.schemas
+    assert schema["properties"]["questions"]["items"]["required"] == ["question"]
+
+
+def test_one_that_can_not_is_asked_for_lines_unless_one_says_otherwise() -> None:
+    lines = Scribe(lambda number: f"1. How does runner {number} win?\n2. How does runner {number} lose a race?")
+    assert len(synthetic(lines, num_examples=6, ratio=0, questions_per_reply=2).generate()) == 6
+    assert (lines.written, "JSON" in lines.prompts[0]) == (3, False)
+    forced = Scribe(in_json)
+    assert len(synthetic(forced, num_examples=6, ratio=0, reply_format="json", variety=NO_VARIETY).generate()) == 6
+    assert (forced.written, "JSON" in forced.prompts[0]) == (3, True)
+
+
+def test_a_reply_with_fewer_questions_than_asked_for_counts_what_is_missing() -> None:
+    outcome = synthetic(Scribe(lambda number: f"How is runner {number} now?"), num_examples=6, ratio=0, questions_per_reply=2, max_rounds=1)
+    assert (len(made := outcome.generate()), made.rejected) == (3, {"no question": 3})
+
+
+def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
+    written = {"question": "How do runners and cooks win?", "sub_questions": {"physiology": "How do runners win?", "cooking": "And cooks?"}}
+    writer = SchemaScribe(lambda _: json.dumps([written]))
+    options: dict[str, Any] = {"num_examples": 1, "ratio": 1.0, "variety": NO_VARIETY, "sub_questions": True, "max_rounds": 1}
+    domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
+    (example,) = SyntheticDataGenerator(writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True).generate()
+    assert example.sub_questions == {"physiology": "How do runners win?"}
+    assert example.question_for("nutrition") == "How do runners and cooks win?"
+    assert '"sub_questions"' in writer.prompts[0]
+    assert "sub_questions" in writer.schemas[0]["properties"]["questions"]["items"]["required"]
+    with pytest.raises(ConfigurationError, match="come in JSON"):
+        synthetic(Scribe(), **options)
+
+
+# Variety
+
+
+def test_prompts_differ_in_topic_persona_difficulty_and_form_and_each_comes_as_often() -> None:
+    variety = Variety(topics_per_domain=2, personas=("a coach", "a cook"), difficulties=("easy", "hard"), forms=("a cause", "a number"))
+    writer = Scribe(lambda number: "- Running\n- Jumping" if number <= 3 else f"How does runner {number} win the race?")
+    outcome = synthetic(writer, num_examples=12, ratio=0, variety=variety).generate()
+    assert len(outcome) == 12
+    topics, questions = writer.prompts[:3], writer.prompts[3:]
+    assert [description for description in DOMAINS.values() if any(description in prompt for prompt in topics)] == list(DOMAINS.values())
+    for line in ("Running", "Jumping", "a coach", "a cook", "easy", "hard", "a cause", "a number"):
+        assert sum(line in prompt for prompt in questions) == 6, line
+
+
+def test_a_model_that_lists_no_topics_is_asked_without() -> None:
+    outcome = synthetic(Scribe(lambda number: f"How does runner {number} win the race?"), variety=Variety()).generate()
+    assert len(outcome) == 12
+
+
+def test_a_negative_number_of_topics_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="topics_per_domain"):
+        Variety(topics_per_domain=-1)
+
+
+# Killed and started again
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
+def test_a_run_that_was_killed_asks_nothing_twice_and_ends_with_the_same_examples(tmp_path: Path, after: int) -> None:
+    def generator(left: int | None = None) -> SyntheticDataGenerator:
+        return synthetic(Mortal(left), num_examples=6, variety=Variety(topics_per_domain=2))
+
+    with ResponseStore(tmp_path / "whole.sqlite") as whole:
+        expected, total = generator().generate(whole.ask), whole.asked
+    assert expected.rejected, "some are asked for again"
+    with ResponseStore(tmp_path / "killed.sqlite") as killed, pytest.raises(ConnectionError):
+        generator(after).generate(killed.ask)
+    with ResponseStore(tmp_path / "killed.sqlite") as resumed:
+        assert generator().generate(resumed.ask) == expected
+        assert resumed.asked == total - after
+
+
+class Mortal(ScriptedModel):
+    """Writes by the prompt and the seed alone, every third time nothing of use; dies after so many answers."""
+
+    def __init__(self, left: int | None) -> None:
+        super().__init__("", name="mortal")
+        self._left = left
+
+    def generate(
+        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+    ) -> list[Generation]:
+        written = []
+        for place, (conversation, seed) in enumerate(zip(conversations, sample_seeds(sampling.seed, conversations), strict=True)):
+            if self._left is not None and len(self.calls) >= self._left:
+                raise ConnectionError("the line is dead")
+            self.calls.append(conversation)
+            number = int(fingerprint([seed, conversation]), 16)
+            written.append(Generation(text=f"What becomes of runner {number}?" if number % 3 else "No."))
+            if on_result is not None:
+                on_result(place, written[-1])
+        return written
+
+
+# Seeds
+
+
+def test_the_same_seed_gives_the_same_examples_and_another_others() -> None:
+    first, again, other = (synthetic(seed=seed).generate().examples for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_each_round_draws_anew() -> None:
+    seeds = set()
+
+    class Stubborn(Scribe):
+        def generate(
+            self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        ) -> list[Generation]:
+            seeds.add(sampling.seed)
+            return [Generation(text="No.") for _ in conversations]
+
+    synthetic(Stubborn(), max_rounds=3).generate()
+    assert len(seeds) == 3
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("make", [synthetic, lambda **options: AdversarialDataGenerator(Scribe(), DOMAINS, **options)])
+@pytest.mark.parametrize("option", ["num_examples", "max_rounds", "max_questions", "questions_per_reply"])
+def test_a_number_that_is_not_positive_is_refused(make: Callable[..., object], option: str) -> None:
+    with pytest.raises(ConfigurationError, match=option):
+        make(**{option: 0})
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
+def test_a_ratio_that_is_no_share_is_refused(ratio: float) -> None:
+    with pytest.raises(ConfigurationError, match="cross_domain_ratio"):
+        synthetic(ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"domains_per_example": 1}, "domains_per_example"),
+        ({"domains_per_example": ()}, "domains_per_example"),
+        ({"domains_per_example": 4}, "need 4 domains"),
+        ({"domains_per_example": (2, 4)}, "need 4 domains"),
+        ({"reply_format": "xml"}, "reply_format"),
+        ({"duplicate_threshold": 0.0}, "threshold"),
+        ({"duplicate_threshold": 1.1}, "threshold"),
+    ],
+)
+def test_what_can_not_be_right_is_refused_at_once(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        synthetic(**options)
+
+
+@pytest.mark.parametrize(
+    ("domains", "what"),
+    [
+        ({}, "no domains"),
+        ({"": "Nothing"}, "no name"),
+        ({" ": "Nothing"}, "no name"),
+        ({3: "Nothing"}, "no name"),
+        ({"sport": ""}, "no description"),
+        ({"sport": None}, "no description"),
+        ({"Sport science": "A", "sport  science ": "B"}, "same name"),
+    ],
+)
+def test_domains_without_or_with_the_same_name_are_refused(domains: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        check_domains(domains)
+
+
+def test_two_domains_are_needed_to_cross_them() -> None:
+    one = {"sport": "Moving"}
+    with pytest.raises(ConfigurationError, match="two domains"):
+        SyntheticDataGenerator(Scribe(), one, 2, 0.5)
+    with pytest.raises(ConfigurationError, match="two domains"):
+        AdversarialDataGenerator(Scribe(), one, 2)
+    assert len(SyntheticDataGenerator(Scribe(), one, 2, 0.0).generate()) == 2
+
+
+def test_a_template_with_a_placeholder_that_nothing_fills_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="level"):
+        synthetic(prompt_template="Write a question of level {level}", ratio=0).generate()

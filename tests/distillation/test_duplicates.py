@@ -1,0 +1,64 @@
+"""Duplicates: what asks the same is known again, what asks about something else is not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillation.builders import example
+from domainfusion.distillation.duplicates import Duplicates
+from domainfusion.errors import ConfigurationError
+from domainfusion.types import Message
+
+BASE = "How much protein does a sprinter need after a long race?"
+
+
+def likeness(one: str, other: str, threshold: float = 0.8, near: bool = True) -> str | None:
+    seen = Duplicates(threshold)
+    seen.add(example(one, domains=["a"]))
+    return seen.find(example(other, domains=["b"]), near=near)
+
+
+@given(st.text(), st.floats(0.5, 1))
+def test_everything_is_its_own_duplicate(text: str, threshold: float) -> None:
+    assert likeness(text, text, threshold) == likeness(text, f" {text.swapcase()}  ".swapcase(), threshold) == "duplicate"
+
+
+@pytest.mark.parametrize(
+    "other", ["How much protein would the sprinter need after a long race?", "After a long race, how much protein does a sprinter need?"]
+)
+def test_other_words_for_the_same_are_a_near_duplicate(other: str) -> None:
+    assert likeness(BASE, other) == likeness(other, BASE) == "near-duplicate"
+    assert likeness(BASE, other, threshold=1.0) is likeness(BASE, other, near=False) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the capital of the country where airport NRT is?", "What is the capital of the country where airport CDG is?"),
+        ("What is the largest lake in the north of Peru?", "What is the largest lake in the north of Kenya?"),
+        ("How long does a run of 5 km take in the rain?", "How long does a run of 10 km take in the rain?"),
+        (BASE, "How much water does a swimmer need after a long race?"),
+    ],
+)
+def test_a_question_about_another_thing_is_new(one: str, other: str) -> None:
+    assert likeness(one, other) is likeness(other, one) is None
+
+
+def test_after_other_turns_the_same_question_is_another_one() -> None:
+    seen = Duplicates()
+    seen.add(example("Where is it?", domains=["a"]))
+    turns = (Message("user", "I look for the airport of Tokyo."), Message("assistant", "It is called Narita."))
+    assert seen.find(example("Where is it?", domains=["a"], history=turns)) is None
+
+
+@given(st.lists(st.sampled_from(["protein", "water", "sleep", "sprinter", "race", "long", "rain", "muscle"]), min_size=1, max_size=9))
+def test_the_order_of_words_changes_nothing(words: list[str]) -> None:
+    assert likeness(" ".join(words), " ".join(reversed(words))) in ("duplicate", "near-duplicate")
+
+
+@pytest.mark.parametrize("threshold", [0.4, -1, 1.1, float("nan")])
+def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigurationError, match="threshold"):
+        Duplicates(threshold)
