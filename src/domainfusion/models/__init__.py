@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.models.base import Adaptation, LanguageModel, TokenScorer, TokenScores, TrainableModel
+from domainfusion.models.base import Adaptation, LanguageModel, SchemaModel, TokenScorer, TokenScores, TrainableModel
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
@@ -23,6 +23,7 @@ __all__ = [
     "LanguageModel",
     "LlamaModel",
     "ResponseStore",
+    "SchemaModel",
     "ScriptedModel",
     "TokenMatch",
     "TokenScorer",
