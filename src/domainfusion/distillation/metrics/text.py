@@ -1,19 +1,9 @@
-"""Metrics: how right an answer is, and how well it holds together."""
+"""How a text is read: its words, its sentences, and what it states."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable
-
-from domainfusion.types import Example, Score
-
-AccuracyMetric = Callable[[Example, str], Score]
-"""Grades an answer to an example. A metric of your own is any function of this shape."""
-
-CoherenceMetric = Callable[[str], Score]
-"""Grades how well a text holds together."""
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'“(]?[A-Z0-9])")
@@ -68,53 +58,6 @@ def _has_whole(pattern: str, text: str) -> bool:
     begins = r"(?<!\w)(?:(?!\d)|(?<!\d[.,]))"
     ends = r"(?!\w)(?:(?<!\d)|(?![.,]\d))"
     return re.search(f"{begins}(?:{pattern}){ends}", text) is not None
-
-
-def stated_parts(example: Example, text: str) -> Score:
-    """Grades an answer by the share of the example's parts that it states.
-
-    Where an example has no parts but a reference, the grade is the token F1 with the reference (Rajpurkar et al., 2016,
-    arXiv 1606.05250), and the answer counts as right only where it is the reference.
-    """
-    if example.parts:
-        grades = tuple(float(any(states(text, answer) for answer in part.answers)) for part in example.parts)
-        return Score(sum(grades) / len(grades), parts=grades)
-    if example.reference is None:
-        return Score.unscored("the example has no reference")
-    grade = token_f1(text, example.reference)
-    return Score(grade, parts=(float(normalize(text) == normalize(example.reference)),))
-
-
-def token_f1(text: str, reference: str) -> float:
-    """Returns the harmonic mean of precision and recall of `text`'s words against `reference`'s.
-
-    Example:
-        >>> token_f1("the capital is Rome", "Rome")
-        0.5
-    """
-    words, wanted = (Counter(re.findall(r"\w+", normalize(side))) for side in (text, reference))
-    shared = sum((words & wanted).values())
-    if not shared:
-        return float(not words and not wanted)
-    precision, recall = shared / sum(words.values()), shared / sum(wanted.values())
-    return 2 * precision * recall / (precision + recall)
-
-
-def surface_coherence(text: str) -> Score:
-    """Grades a text by what can be seen on its surface: whether it ends, and how little of it is said twice.
-
-    The grade is the share of its three-word sequences that are not repeated, times the share of sentences that are not repeated,
-    halved where the text breaks off. It has not been validated against corrupted texts.
-    """
-    found = sentences(text)
-    if not found:
-        return Score.unscored("the answer is empty")
-    words = re.findall(r"\w+", normalize(text))
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    fresh_triples = len(set(triples)) / len(triples) if triples else 1.0
-    fresh_sentences = len({normalize(sentence) for sentence in found}) / len(found)
-    ended = 1.0 if text.rstrip().endswith((".", "!", "?", '"', "”", ")", "]", "`", ":")) else 0.5
-    return Score(fresh_triples * fresh_sentences * ended)
 
 
 def sentences(text: str) -> list[str]:
