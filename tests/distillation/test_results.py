@@ -12,12 +12,20 @@ from pydantic import TypeAdapter
 
 from distillation.builders import example
 from domainfusion.distillation.results import (
+    Agreement,
     Answer,
+    Benchmark,
     Coherence,
+    Component,
     DomainRetention,
+    EdgeCase,
     Estimate,
     EvaluationReport,
     ModelResult,
+    NonInferiority,
+    OverallScore,
+    Overlap,
+    Regression,
     SliceScore,
 )
 from domainfusion.records import read_json, write_json
@@ -28,6 +36,38 @@ NOTHING = Estimate(value=None, reason="nothing was graded")
 def score(value: float | None, items: int = 2) -> SliceScore:
     estimate = NOTHING if value is None else Estimate(value=value, low=value, high=value)
     return SliceScore(items=items, strict=estimate, partial=estimate)
+
+
+UNSETTLED = NonInferiority(margin=0.95, verdict="not enough data", low=0.9, high=1.0, more_items=1200, method="bootstrap")
+FULL = {
+    "overall": OverallScore(score=NOTHING, components=(Component(name="DER", score=Estimate(value=0.5), weight=0.75),)),
+    "edge_cases": (EdgeCase(example_id="1", apparent="chemistry", needed="aviation", experts_know=True),),
+    "agreement": (
+        Agreement(
+            slice="aviation",
+            measure="token F1",
+            items=4,
+            student=Estimate(value=0.5),
+            expert=Estimate(value=0.625),
+            base=None,
+            relative=Estimate(value=0.8),
+        ),
+    ),
+    "benchmarks": (Benchmark(slice="aviation", domain="aviation", source="airports.jsonl", items=4, metric="exact"),),
+    "regressions": (
+        Regression(
+            slice="general",
+            items=4,
+            student=0.5,
+            base=0.75,
+            difference=Estimate(value=-0.25, low=-0.5, high=-0.125),
+            tolerance=0.05,
+            verdict="loss",
+        ),
+    ),
+    "overlap": Overlap(trained=10, same=("1",), near=("2", "3"), method="containment"),
+}
+"""What a report may hold beside the rest."""
 
 
 def report(**changes: Any) -> EvaluationReport:
@@ -98,9 +138,52 @@ def test_notes_are_printed() -> None:
     assert "Note: a note" in str(report())
 
 
+def test_the_verdict_says_how_much_is_missing() -> None:
+    row = replace(report().retention[0], non_inferiority=UNSETTLED)
+    assert "Keeps 95% of the aviation expert: not enough data, about 1,200 more items needed" in str(report(retention=(row,)))
+    assert str(replace(UNSETTLED, more_items=None)) == "not enough data"
+    assert str(replace(UNSETTLED, verdict="yes", more_items=None)) == "yes"
+
+
+def test_all_that_was_found_is_printed() -> None:
+    printed = str(report(**FULL))
+    assert "Overall (0.75 DER): undefined (nothing was graded)" in printed
+    assert "General ability, general: loss (student − base: -0.250 [-0.500, -0.125])" in printed
+    assert "Trained on: 1 of the test queries as they are, 2 nearly" in printed
+    row = next(line for line in printed.splitlines() if "token F1" in line)
+    assert row.split() == ["aviation", "token", "F1", "4", "0.625", "0.500", "0.800"]
+
+
+def test_what_is_no_wrong_answer_is_counted_apart() -> None:
+    kinds: list[dict[str, Any]] = [{"finish_reason": "length"}, {"extracted": False}, {"repetitive": True}, {"repetitive": True}, {}]
+    answers = tuple(Answer(example_id=str(i), text="", score=0.0, correct=False, **kind) for i, kind in enumerate(kinds))
+    student = replace(report().student, answers=answers)
+    said = "Of the student's 5 answers: 1 cut at the token limit, 1 with nothing to grade in them, 2 repetitive"
+    assert said in str(report(models=(student,)))
+    assert "Of the student's" not in str(report())
+
+
+def test_the_best_single_expert_is_best_over_all_items() -> None:
+    narrow = ModelResult(name="narrow", role="expert", slices={"a": score(1.0, items=2), "b": score(0.0, items=8)})
+    broad = ModelResult(name="broad", role="expert", slices={"a": score(0.5, items=2), "b": score(0.5, items=8)})
+    assert report(models=(report().student, narrow, broad)).best_expert is broad
+    assert report(models=(report().student,)).best_expert is None
+
+
 def test_a_report_comes_back_from_the_disk_as_it_was(tmp_path: Path) -> None:
-    write_json(tmp_path / "evaluation.json", report())
-    assert TypeAdapter(EvaluationReport).validate_python(read_json(tmp_path / "evaluation.json")) == report()
+    whole = report(**FULL)
+    write_json(tmp_path / "evaluation.json", whole)
+    assert TypeAdapter(EvaluationReport).validate_python(read_json(tmp_path / "evaluation.json")) == whole
+
+
+def test_a_report_that_an_earlier_version_wrote_can_be_read() -> None:
+    estimate = {"value": 0.5, "low": None, "high": None, "reason": ""}
+    slices = {"aviation": {"items": 2, "strict": estimate, "partial": estimate, "unscored": 0, "truncated": 1}}
+    row = {"domain": "aviation", "items": 2, "student": 0.5, "expert": 1.0, "base": None, "retention": estimate, "headroom": estimate}
+    student = {"name": "student", "role": "student", "slices": slices, "pairs": {}, "answers": []}
+    read = TypeAdapter(EvaluationReport).validate_python({"models": [student], "retention": [row], "schema": 1})
+    assert read.student.slices["aviation"].truncated == 1
+    assert (read.retention[0].non_inferiority, read.overall, read.edge_cases) == (None, None, ())
 
 
 def test_the_dict_is_plain_and_carries_the_schema() -> None:
