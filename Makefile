@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check setup dist experts clean
+.PHONY: demo test test-slow test-browser check setup dist experts clean
 
 demo: setup
 	$(BIN)/domainfusion demo
@@ -14,6 +14,9 @@ test: setup check
 
 test-slow: setup
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest -m slow
+
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 check: setup
 	$(BIN)/ruff check .

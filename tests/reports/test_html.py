@@ -339,8 +339,19 @@ def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: py
     monkeypatch.setattr(html, "MOST_CONFLICTS", 4)
     shown = page(run)
     assert len(list(shown.one("section", id="answers").all("article"))) == 20
-    assert "154 further questions of 174 questions are in evaluation.json" in shown.words
+    assert "Shown are 20 of 174 questions, wrong answers first; all of them are in evaluation.json." in shown.words
     assert len(list(shown.one("section", id="conflicts").all("article"))) == 4
+
+
+def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSummary, evaluation: EvaluationReport) -> None:
+    def lengthened(model: ModelResult) -> ModelResult:
+        return replace(model, answers=tuple(replace(answer, text="word " * 5000) for answer in model.answers))
+
+    long = replace(run, evaluation=replace(evaluation, models=tuple(map(lengthened, evaluation.models))))
+    written = render_html(long)
+    shown = len(list(Page(written).root.one("section", id="answers").all("article")))
+    assert 0 < shown < 174 and len(written) < 2 * html.MOST_CHARACTERS
+    assert f"Shown are {shown} of 174 questions" in written
 
 
 # What is not there

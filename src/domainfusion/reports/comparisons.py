@@ -47,6 +47,11 @@ class Comparison:
         """The student's grade."""
         return self.student.grade
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The question and every answer."""
+        return (self.example.query, *(found.answer.text for found in (self.student, *self.experts, *self.others)))
+
 
 def grade_of(answer: Answer) -> str:
     """Returns the grade in words: unscored is not wrong."""

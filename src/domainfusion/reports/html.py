@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
+from itertools import accumulate, takewhile
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,10 +18,13 @@ from domainfusion.reports import charts, ledgers, tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.verdict import coherence_sentence, verdict
+from domainfusion.reports.verdict import coherence_sentence, introduction, verdict
 
 MOST_COMPARISONS = 1000
 """Questions shown side by side; a browser searches this many at once without a pause."""
+
+MOST_CHARACTERS = 3_000_000
+"""Characters of the questions and answers shown side by side: where answers are long, fewer questions are shown."""
 
 OPEN_COMPARISONS = 8
 """Wrong answers that need no click."""
@@ -91,6 +96,7 @@ def _context(summary: RunSummary) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "summary": summary,
         "report": report,
+        "introduction": introduction(summary),
         "evaluation": None if report is None else _evaluation(report),
         "data": _data(summary),
         "conflicts": _conflicts(summary),
@@ -141,7 +147,7 @@ def _answers(report: EvaluationReport) -> dict[str, Any] | None:
     found = comparisons(report)
     if not found:
         return None
-    shown = found[:MOST_COMPARISONS]
+    shown = _fitting(found)
     groups: dict[str, list[Comparison]] = {}
     for comparison in shown:
         groups.setdefault(comparison.grade, []).append(comparison)
@@ -153,6 +159,13 @@ def _answers(report: EvaluationReport) -> dict[str, Any] | None:
         "total": len(found),
         "left_out": len(found) - len(shown),
     }
+
+
+def _fitting(found: Sequence[Comparison]) -> list[Comparison]:
+    """Returns as many of the first comparisons as a page holds."""
+    lengths = ((min(len(text), LONGEST_TEXT) for text in item.texts) for item in found)
+    fitting = takewhile(lambda total: total <= MOST_CHARACTERS, accumulate(map(sum, lengths)))
+    return list(found[: min(MOST_COMPARISONS, max(1, sum(1 for _ in fitting)))])
 
 
 def _data(summary: RunSummary) -> dict[str, Any] | None:

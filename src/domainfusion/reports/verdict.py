@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
+from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import RETENTION_GOAL, keeps_goal, label_of
 
 
@@ -54,6 +55,17 @@ def verdict(report: EvaluationReport) -> Verdict:
             if sentence
         ),
     )
+
+
+def introduction(summary: RunSummary) -> str:
+    """Returns what was done and how it was measured, for a reader who was not there."""
+    base = summary.about_student("base_model")
+    names = list(summary.teachers)
+    experts = f"{counted(len(names), 'expert')}{f' ({listed(names)})' if names else ''}" if names else "domain experts"
+    start = f"The model {base} learnt" if base else "One model learnt"
+    sentence = f"{start} from the answers of {experts} and became the student."
+    asked = len(summary.evaluation.examples) if summary.evaluation else 0
+    return f"{sentence} Student and experts were then asked the same {counted(asked, 'question')}." if asked else sentence
 
 
 def _defined(rows: Iterable[DomainRetention]) -> list[tuple[DomainRetention, float]]:
