@@ -58,7 +58,8 @@ def _asks_about(domain: str, question: str) -> bool:
 def single(domain: str, who: str, wording: int) -> Example:
     """A question in one domain."""
     part = Part(domain=domain, answers=(FACTS[domain][who],))
-    return Example(query=QUESTIONS[domain][wording].format(who), domains=(domain,), parts=(part,), source="curated", group=f"{domain} {who}")
+    query = QUESTIONS[domain][wording].format(who)
+    return Example(query=query, domains=(domain,), parts=(part,), source="curated", group=f"{domain} {who}")
 
 
 def spoken(domain: str, who: str) -> Example:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 SIZES = {"phone": (360, 740), "desk": (1280, 900)}
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+NETWORK_OFF = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", *NETWORK_OFF)
 
 CONTRASTS = """
 () => {
@@ -50,7 +51,7 @@ CONTRASTS = """
     const ink = rgb(element.closest("svg") ? style.fill : style.color);
     const [low, high] = [luminance(ink), luminance(behind(element))].sort((a, b) => a - b);
     const contrast = (high + 0.05) / (low + 0.05);
-    if (contrast < 4.5) poor.push(`${contrast.toFixed(2)} ${element.tagName}.${element.className} ${element.textContent.trim().slice(0, 40)}`);
+    if (contrast < 4.5) poor.push(`${contrast.toFixed(2)} ${element.tagName} ${element.textContent.trim().slice(0, 40)}`);
   }
   return poor;
 }
