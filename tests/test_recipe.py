@@ -407,7 +407,7 @@ def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
 
 
 def test_the_memory_estimate_knows_from_where_on_lora_is_trained() -> None:
-    from domainfusion.distillation import trainer
+    from domainfusion.distillation.trainer import trainer
 
     assert trainer.LORA_FROM_PARAMETERS == LORA_FROM_PARAMETERS
 

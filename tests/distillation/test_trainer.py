@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import record
-from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer, _JsonLog
+from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import TrainableModel
@@ -180,7 +181,7 @@ def test_other_rates_earn_no_warning(base: LlamaModel, rate: float, adaptation: 
 
 def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(base: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert IntegrationTrainer(learning_rate=1e-3).adapt(base, {})[1] is None
-    monkeypatch.setattr("domainfusion.distillation.trainer.LORA_FROM_PARAMETERS", 1000)
+    monkeypatch.setattr("domainfusion.distillation.trainer.trainer.LORA_FROM_PARAMETERS", 1000)
     _, adaptation = IntegrationTrainer(learning_rate=1e-3, lora_rank=3).adapt(base, {})
     assert adaptation is not None
     assert (adaptation.rank, adaptation.start_from) == (3, ())
@@ -383,5 +384,5 @@ def test_a_directory_of_another_training_is_refused(
 def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    _JsonLog(path)({"step": 3})
+    JsonLog(path)({"step": 3})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]

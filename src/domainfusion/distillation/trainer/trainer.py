@@ -1,15 +1,13 @@
-"""Trainers: what the student sees, and when. A trainer is a list of phases over one loop."""
+"""The trainer: phases over one loop, from where the student starts to where it ends."""
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -18,13 +16,15 @@ from safetensors.torch import load_file
 from transformers import set_seed
 
 from domainfusion.description import describe
+from domainfusion.distillation.trainer.log import JsonLog
+from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_json, write_json
 from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
 from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
-from domainfusion.training.mixtures import interleaved_order, natural_shares
+from domainfusion.training.mixtures import interleaved_order
 from domainfusion.types import TrainingRecord, fingerprint
 
 LORA_FROM_PARAMETERS = 100_000_000
@@ -35,23 +35,6 @@ FINISHED = "finished.safetensors"
 
 USUAL_LORA_RATE = 1e-4
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A stretch of training.
-
-    Attributes:
-        name: What log and report call it.
-        records: What is seen in it.
-        shares: The share of each group of records in every batch; None shows every record once an epoch, in random order.
-        group_of: Which group a record belongs to, for `shares`; by default its primary domain.
-    """
-
-    name: str
-    records: tuple[TrainingRecord, ...]
-    shares: Mapping[str, float] | None = None
-    group_of: Callable[[TrainingRecord], str] = lambda record: record.example.primary_domain
 
 
 class Trainer(ABC):
@@ -212,7 +195,7 @@ class Trainer(ABC):
             folder = directory / f"phase-{number}-{phase.name}"
             if not (folder / FINISHED).is_file():
                 last = number == len(phases)
-                self._train_phase(trained, phase, folder, seed, number, validate, last, _JsonLog(directory / "log.jsonl"), progress)
+                self._train_phase(trained, phase, folder, seed, number, validate, last, JsonLog(directory / "log.jsonl"), progress)
             trained.load_trained_state(load_file(folder / FINISHED))
         return trained
 
@@ -225,7 +208,7 @@ class Trainer(ABC):
         number: int,
         validate: Validate | None,
         is_last: bool,
-        log: _JsonLog,
+        log: JsonLog,
         progress: Progress,
     ) -> None:
         """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
@@ -256,91 +239,6 @@ class Trainer(ABC):
         return [index for _ in range(self.epochs) for index in interleaved_order(groups, phase.shares, rng)]
 
 
-class IntegrationTrainer(Trainer):
-    """Two phases: first each domain by itself, then cross-domain integration with a replay of the first.
-
-    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain ones and a random share of the
-    first, so that expertise is not forgotten. A phase without records is left out.
-
-    Args:
-        replay: Share of the single-domain records that the second phase sees again.
-        **settings: See `Trainer`.
-    """
-
-    def __init__(self, *, replay: float = 0.25, **settings: Any) -> None:
-        super().__init__(**settings)
-        if not 0 <= replay <= 1:
-            raise ConfigurationError("replay is no share", received=replay, allowed="a number from 0 to 1")
-        self.replay = replay
-
-    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
-        """Returns the phases `domains` and `integration`."""
-        single, cross = _split(records)
-        replayed = random.Random(0).sample(single, round(self.replay * len(single)))
-        phases = [Phase(name="domains", records=tuple(single)), Phase(name="integration", records=(*cross, *replayed))]
-        return [phase for phase in phases if phase.records] if cross else phases[:1]
-
-
-class MultiTaskTrainer(Trainer):
-    """One phase in which every batch mixes the domains.
-
-    Args:
-        shares: The share of each domain, by the primary domain of the records; by default as many as there are.
-        **settings: See `Trainer`.
-    """
-
-    def __init__(self, *, shares: Mapping[str, float] | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.shares = dict(shares) if shares else None
-
-    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
-        """Returns the one phase, `mixture`."""
-        shares = self.shares or natural_shares([record.example.primary_domain for record in records])
-        return [Phase(name="mixture", records=tuple(records), shares=shares)]
-
-
-class SequentialTrainer(Trainer):
-    """One phase a domain, from general to special, each with a replay of the domains before it.
-
-    A cross-domain record is seen in the phase of the last of its domains.
-
-    Args:
-        order: The domains from general to special; by default in the order in which the records name them.
-        replay: Share of the records of earlier phases that each phase sees again.
-        **settings: See `Trainer`.
-    """
-
-    def __init__(self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any) -> None:
-        super().__init__(**settings)
-        if not 0 <= replay <= 1:
-            raise ConfigurationError("replay is no share", received=replay, allowed="a number from 0 to 1")
-        self.order = tuple(order) if order else None
-        self.replay = replay
-
-    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
-        """Returns a phase for each domain, named after it."""
-        found = tuple(dict.fromkeys(domain for record in records for domain in record.example.domains))
-        order = self.order or found
-        missing = set(found) - set(order)
-        if missing:
-            raise ConfigurationError(f"The order leaves out {', '.join(sorted(missing))}", received=order, allowed=", ".join(found))
-        phases: list[Phase] = []
-        seen: list[TrainingRecord] = []
-        for domain in order:
-            own = [r for r in records if max(r.example.domains, key=order.index) == domain]
-            if not own:
-                continue
-            replayed = random.Random(domain).sample(seen, round(self.replay * len(seen)))
-            phases.append(Phase(name=domain, records=(*own, *replayed)))
-            seen += own
-        return phases
-
-
-def _split(records: Sequence[TrainingRecord]) -> tuple[list[TrainingRecord], list[TrainingRecord]]:
-    single = [record for record in records if not record.example.is_cross_domain]
-    return single, [record for record in records if record.example.is_cross_domain]
-
-
 def _claim(directory: Path, inputs: Mapping[str, Any]) -> None:
     """Notes what is trained in `directory`, or refuses where that is something else: its checkpoints would be taken for these."""
     note = directory / "inputs.json"
@@ -368,24 +266,3 @@ def _parameter_count(student: TrainableModel) -> int:
 
 def _context_length(student: TrainableModel) -> int:
     return int(getattr(student.trainable_module().config, "max_position_embeddings", 1 << 30))
-
-
-class _JsonLog:
-    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if path.is_file():
-            whole, newline, _ = path.read_bytes().rpartition(b"\n")
-            path.write_bytes(whole + newline)
-
-    def __call__(self, fields: Mapping[str, Any]) -> None:
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(fields) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"The training log could not be written: {error.strerror or error}",
-                received=str(self._path),
-                fix="free disk space and start again; the last checkpoint is kept",
-            ) from error
