@@ -17,6 +17,7 @@ from domainfusion import distillation
 from domainfusion.cli import init
 from domainfusion.cli.memory import LORA_FROM_PARAMETERS
 from domainfusion.distillation.data_generation import Variety
+from domainfusion.distillation.dataset import Hygiene
 from domainfusion.errors import ConfigurationError
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.document import read_document, to_yaml
@@ -194,6 +195,13 @@ MISTAKES = {
     "unknown judge": ("num_examples: 4", "judge: nutritoin", "judge: nutritoin", ["no model of this name", "write nutrition"]),
     "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["nobody is asked to judge"]),
     "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic: 3", ["variety.topic", "write topics"]),
+    "two validation sets": (
+        "test_examples: test.jsonl",
+        "validation_examples: test.jsonl\n  validation_holdout: 0.1",
+        "evaluation",
+        ["both validation_examples and validation_holdout"],
+    ),
+    "everything held out": ("test_examples: test.jsonl", "holdout: 0.5\n  validation_holdout: 0.5", "evaluation", ["nothing to train on"]),
     "ratio below 0": ("ratio: 0.5", "ratio: -0.1", "ratio: -0.1", ["received -0.1", "from 0 to 1"]),
     "unknown model": ("model: biomechanics", "model: biomechanic", "biomechanic\n", ["no model of this name", "write biomechanics"]),
     "unknown integration model": ("model: nutrition", "model: chef", "model: chef", ["no model of this name", "nutrition, student"]),
@@ -402,6 +410,8 @@ def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
     assert sections.EvaluationSection().resamples == evaluator["resamples"]
     assert sections.EvaluationSection().max_new_tokens == evaluator["sampling"].max_new_tokens
     assert keyword_defaults(distillation.Distiller.__init__)["holdout"] == sections.HOLDOUT
+    assert keyword_defaults(distillation.Distiller.__init__)["hygiene"] == Hygiene(**sections.HygieneSection().model_dump())
+    assert keyword_defaults(distillation.Distiller.__init__)["group_by"] == sections.EvaluationSection().group_by
     integrator = keyword_defaults(distillation.ResponseIntegrator.__init__)
     assert sections.ModelIntegratorSection.model_fields["max_new_tokens"].default == integrator["sampling"].max_new_tokens
 
@@ -496,6 +506,14 @@ def test_how_questions_are_written_and_judged_is_said_in_a_recipe(tiny_llama: Pa
         assert generator.variety.difficulties == Variety().difficulties
     assert (synthetic.domains_per_example, synthetic.sub_questions) == ((2,), True)
     assert adversarial.judge is distiller.teacher_models["nutrition"]
+
+
+def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
+    text += "  validation_holdout: 0.2\n  group_by: template\nhygiene: {ngram_words: 5, containment: 0.9}\n"
+    distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
+    assert (distiller.validation_holdout, distiller.group_by) == (0.2, "template")
+    assert distiller.hygiene == Hygiene(ngram_words=5, containment=0.9)
 
 
 def test_the_base_of_an_adapter_is_the_students_by_whatever_path(

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from distillation.builders import Cut, Failing, Writer, example
@@ -24,14 +22,13 @@ from domainfusion.distillation.data_generation import (
     DataGenerator,
     SyntheticDataGenerator,
 )
-from domainfusion.distillation.distiller import split
-from domainfusion.distillation.evaluator import DomainRetentionEvaluator
+from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError, StoreError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
-from domainfusion.records import read_json, read_records
+from domainfusion.records import read_json, read_records, write_json
 from domainfusion.types import Example, Message, Sampling, Score, TrainingRecord, user
 
 AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
@@ -320,7 +317,48 @@ def test_a_share_of_the_examples_is_held_out_where_no_test_set_is_given(world: W
     kept = distiller.generate()
     held = read_records(world.directory / "test_examples.jsonl", Example)
     assert Counter(given.domains for given in held) == {("aviation",): 1, ("chemistry",): 1, ("aviation", "chemistry"): 1}
-    assert {given.id for given in kept} | {given.id for given in held} == {given.id for given in (*SINGLES, *PAIRS)}
+    (count,) = read_json(world.directory / "generation.json")
+    removed = {item["query"] for item in count["removed"]}
+    assert {given.query for given in kept} | {given.query for given in held} | removed == {given.query for given in (*SINGLES, *PAIRS)}
+    (symbol,) = (given.query for given in held if given.domains == ("chemistry",))
+    assert not any(symbol[1:] in given.query for given in kept), "no pair holds a test question"
+
+
+def test_a_share_of_the_examples_is_what_checkpoints_are_chosen_by(world: World) -> None:
+    trainer = IntegrationTrainer(learning_rate=3e-3, epochs=1, batch_size=4, evaluation_steps=1)
+    distiller = world.evaluated(validation_holdout=0.25, trainer=trainer)
+    distiller.distill()
+    held = read_records(world.directory / "validation_examples.jsonl", Example)
+    assert Counter(given.domains for given in held) == {("aviation",): 1, ("chemistry",): 1, ("aviation", "chemistry"): 1}
+    trained = {record.example.id for record in outcome(world.directory)[0]}
+    assert not trained & {given.id for given in held}
+    log = [json.loads(line) for line in (world.directory / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(set(line["validation"]) <= {"aviation", "chemistry", "cross-domain"} for line in log if "validation" in line)
+    assert any("validation" in line for line in log)
+
+
+def test_nothing_that_contains_a_benchmarks_question_is_trained_on(world: World) -> None:
+    asked = {"query": "And what is the symbol of gold?", "answers": ["Au"]}
+    evaluator = BenchmarkEvaluator({"chemistry": [asked]}, sampling=SHORT, resamples=100)
+    queries = [given.query for given in world.distiller(evaluator=evaluator, test_examples=TEST).generate()]
+    assert not any("symbol of gold" in query for query in queries if query.startswith("Where"))
+    (count,) = read_json(world.directory / "generation.json")
+    assert [item["reason"] for item in count["removed"]] == ["contains a question of the chemistry benchmark set"]
+    assert count["removed"][0]["contained"] == asked["query"]
+
+
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_held_out_examples_that_were_changed_by_hand_are_noticed(world: World, name: str) -> None:
+    distiller = world.evaluated(validation_holdout=0.25)
+    records = distiller.integrate(distiller.collect(distiller.generate()))
+    file = world.directory / f"{name}_examples.jsonl"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace("Japan", "Nippon").replace("Au", "Go").replace("France", "Gaul"), encoding="utf-8")
+    assert file.read_text(encoding="utf-8") != whole
+    with pytest.raises(DataError, match=f"The {name} examples were changed"):
+        distiller.evaluate(world.base) if name == "test" else distiller.train(records)
+    file.write_text(whole, encoding="utf-8")
+    distiller.evaluate(world.base) if name == "test" else distiller.train(records)
 
 
 def test_a_derived_directory_is_told_once(
@@ -351,28 +389,6 @@ def test_an_expert_that_no_example_needs_is_spoken_of(world: World, caplog: pyte
 
     world.distiller(data_generators=[Aviation()]).generate()
     assert "No training example needs the domain chemistry" in caplog.text
-
-
-@given(
-    groups=st.lists(
-        st.tuples(st.sampled_from(["a", "b", "a b"]), st.integers(0, 12)), min_size=1, max_size=60
-    ),
-    share=st.floats(0, 0.9),
-    seed=st.integers(0, 9),
-)  # fmt: skip
-def test_a_split_crosses_no_group_and_takes_its_share_of_each_kind(groups: list[tuple[str, int]], share: float, seed: int) -> None:
-    examples = [
-        example(f"Question {place}?", domains=kind.split(), group=f"{kind}/{number}") for place, (kind, number) in enumerate(groups)
-    ]
-    kept, held = split(examples, share, seed)
-    assert sorted(given.id for given in (*kept, *held)) == sorted(given.id for given in examples)
-    assert not {given.group for given in kept} & {given.group for given in held}
-    for kind in {kind for kind, _ in groups}:
-        total, taken = (len({given.group for given in part if given.group.startswith(f"{kind}/")}) for part in (examples, held))
-        fewest = 1 if share > 0 and total > 1 else 0
-        assert fewest <= taken <= max(fewest, total * share + 0.5)
-        assert taken >= total * share - 0.5
-    assert split(examples, share, seed) == (kept, held)
 
 
 # Killed and started again
@@ -620,6 +636,8 @@ def test_evaluating_on_what_was_trained_on_is_refused(world: World) -> None:
     distiller.distill()
     test_set = world.directory / "test_examples.jsonl"
     test_set.write_text((world.directory / "examples.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    about = read_json(world.directory / "run.json")
+    write_json(world.directory / "run.json", {**about, "held_out": {}})
     with pytest.raises(DataError, match="test queries were trained on"):
         distiller.evaluate()
 

@@ -156,12 +156,16 @@ def _split(recipe: Recipe, made: Sequence[_Planned]) -> tuple[list[_Planned], li
     evaluation = recipe.evaluation
     if evaluation is None:
         return list(made), []
+    left, _ = _drawn(made, evaluation.validation_holdout or 0.0)
     if evaluation.test_examples:
-        return list(made), [_Planned.of(example) for example in read_examples(evaluation.test_examples)]
+        return left, [_Planned.of(example) for example in read_examples(evaluation.test_examples)]
     share = HOLDOUT if evaluation.holdout is None else evaluation.holdout
-    held = round(len(made) * share)
-    # Held-out examples are drawn from every combination of domains; each n-th of them stands for the draw.
-    places = {math.floor(index / share) for index in range(held)}
+    return _drawn(left, share * len(made) / max(1, len(left)))
+
+
+def _drawn(made: Sequence[_Planned], share: float) -> tuple[list[_Planned], list[_Planned]]:
+    """Holds some out: they are drawn from every combination of domains, and each n-th of them stands for the draw."""
+    places = {math.floor(index / share) for index in range(round(len(made) * share))}
     return [item for at, item in enumerate(made) if at not in places], [item for at, item in enumerate(made) if at in places]
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import random
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
-from domainfusion.distillation.data_generation import DataGenerator, Generated, check_names
+from domainfusion.distillation.data_generation import DataGenerator, check_names
+from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
 from domainfusion.distillation.evaluator import Evaluator, check_examples
-from domainfusion.distillation.examples import ExampleLike, query_key, read_examples, refuse_shared_ids, slice_of
+from domainfusion.distillation.examples import ExampleLike, query_key, read_examples, slice_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
@@ -71,6 +72,10 @@ class Distiller:
         test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of the generated ones is held out.
         validation_examples: Examples to choose checkpoints by, likewise; by default none are held out.
         holdout: Share of the generated examples that is held out where no test examples are given.
+        validation_holdout: Share of them that checkpoints are chosen by, where no validation examples are given.
+        group_by: What no two of training, validation and test share: `group` (the examples' own), `query`, a key of their metadata such
+            as `fact` or `template`, or a function that names an example's group.
+        hygiene: What is removed from the generated examples: near-duplicates, and what contains an evaluation question.
         response_sampling: How the experts answer; by default greedily, up to 256 tokens.
         verifier: Checks a target against the example's reference; one that it contradicts is never trained on.
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
@@ -103,13 +108,16 @@ class Distiller:
         test_examples: str | Path | Sequence[ExampleLike] | None = None,
         validation_examples: str | Path | Sequence[ExampleLike] | None = None,
         holdout: float = 0.1,
+        validation_holdout: float = 0.0,
+        group_by: GroupBy = "group",
+        hygiene: Hygiene = Hygiene(),
         response_sampling: Sampling = Sampling(),
         verifier: AccuracyMetric = stated_parts,
         on_teacher_failure: OnTeacherFailure = "stop",
         title: str = "Distillation",
         progress: Progress = silent,
     ) -> None:
-        _check(student_model, teacher_models, data_generators, holdout)
+        _check(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
         self.student_model = student_model
@@ -120,6 +128,9 @@ class Distiller:
         self.integrator = integrator or ResponseIntegrator()
         self.seed = seed
         self.holdout = holdout if evaluator is not None else 0.0
+        self.validation_holdout = validation_holdout
+        self.group_by = group_by
+        self.hygiene = hygiene
         self.response_sampling = response_sampling
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
@@ -127,11 +138,11 @@ class Distiller:
         self.student: TrainableModel | None = None
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
-        self._validation = () if validation_examples is None else tuple(read_examples(validation_examples))
+        self._given_validation = None if validation_examples is None else tuple(read_examples(validation_examples))
         if self._given_test is not None:
             check_examples(self._given_test, teacher_models)
-        if self._validation:
-            check_examples(self._validation, teacher_models)
+        if self._given_validation:
+            check_examples(self._given_validation, teacher_models)
         inputs = self._inputs()
         self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
@@ -190,11 +201,12 @@ class Distiller:
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
         with self._run.open(), self._run.stage("train"):
+            validation = self._validation_examples()
             self.student = self.trainer.train(
                 self.student_model,
                 records,
                 teachers=self.teacher_models,
-                validate=self._validate if self._validation else None,
+                validate=partial(self._validate, validation) if validation else None,
                 directory=self._run.training,
                 seed=self.seed,
                 progress=self.progress,
@@ -220,7 +232,7 @@ class Distiller:
         if not self._run.test_examples.is_file():
             raise RunError("There is no test set yet", fix="call generate() first")
         with self._run.open(), self._run.stage("evaluate"):
-            examples = read_records(self._run.test_examples, Example)
+            examples = read_held_out(self._run, "test")
             self._refuse_trained(examples)
             self.report = self.evaluator.evaluate(student, self.teacher_models, examples, baselines=self._baselines(), ask=self._ask)
             write_json(self._run.evaluation, self.report)
@@ -253,50 +265,40 @@ class Distiller:
             sys.stderr.write(f"{message}\n")
 
     def _generate(self) -> None:
-        test = list(self._given_test or ())
-        forbidden = {query_key(example) for example in (*test, *self._validation)}
-        accepted: list[Example] = []
-        counts = []
-        for generator in self.data_generators:
-            outcome = generator.generate(self._ask)
-            generated = outcome if isinstance(outcome, Generated) else Generated(tuple(outcome))
-            if not generated.examples and not generated.rejected:
-                raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
-            self._check_teachers(generated.examples)
-            rejected = Counter(generated.rejected)
-            fresh = []
-            for example in generated:
-                key = query_key(example)
-                if key in forbidden:
-                    rejected["is in the test or validation set, or came before"] += 1
-                else:
-                    forbidden.add(key)
-                    fresh.append(example)
-            counts.append(_count(generator, generated, len(fresh), rejected))
-            accepted += fresh
-        if not accepted:
-            raise DataError("No example is left to train on", received=counts, fix="see what was rejected, and why")
-        if self._given_test is None and self.holdout > 0:
-            accepted, test = split(accepted, self.holdout, self.seed)
-        if self.evaluator is not None and not test:
+        batches = [run_generator(generator, self._ask) for generator in self.data_generators]
+        self._check_teachers([example for batch in batches for example in batch.generated])
+        dataset = assemble(batches, self._held_out, self.hygiene)
+        self._check_dataset(dataset)
+        dataset.write(self._run)
+
+    @property
+    def _held_out(self) -> HeldOut:
+        return HeldOut(
+            test=self._given_test,
+            validation=self._given_validation,
+            benchmarks={} if self.evaluator is None else self.evaluator.own_examples,
+            test_share=self.holdout,
+            validation_share=self.validation_holdout,
+            group_by=self.group_by,
+            seed=self.seed,
+        )
+
+    def _check_dataset(self, dataset: Dataset) -> None:
+        if self.evaluator is not None and not dataset.test:
             raise DataError(
                 "No example is held out to evaluate on",
-                received=f"{len(accepted)} examples, holdout={self.holdout:g}",
+                received=f"{len(dataset.train)} examples, holdout={self.holdout:g}",
                 fix="give test_examples, or make more examples",
             )
-        if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in test):
+        if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in dataset.test):
             logger.warning(
                 "None of the %d test examples says what a right answer states, so accuracy on them will be undefined; "
                 "give test_examples with `answers`.",
-                len(test),
+                len(dataset.test),
             )
-        refuse_shared_ids([*accepted, *test])
-        idle = [domain for domain in self.teacher_models if domain not in domains_of(accepted)]
+        idle = [domain for domain in self.teacher_models if domain not in domains_of(dataset.train)]
         if idle:
             logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
-        write_json(self._run.generation, counts)
-        write_records(self._run.test_examples, test)
-        write_records(self._run.examples, accepted)
 
     def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
         answers = self._answers(domain, teacher, [example.conversation_for(domain) for example in examples])
@@ -353,12 +355,17 @@ class Distiller:
         wrong = [part.domain for part, grade in zip(task.example.parts, score.parts, strict=False) if grade < 1]
         return ("verified", "") if score.value >= 1 else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
 
-    def _validate(self, student: TrainableModel) -> dict[str, float]:
+    def _validation_examples(self) -> list[Example]:
+        if self._run.validation_examples.is_file():
+            return read_held_out(self._run, "validation")
+        return list(self._given_validation or ())
+
+    def _validate(self, examples: Sequence[Example], student: TrainableModel) -> dict[str, float]:
         """Scores the student on the validation examples by slice: the share of parts stated."""
         sampling = getattr(self.evaluator, "sampling", self.response_sampling)
-        answers = student.generate([example.conversation for example in self._validation], sampling)
+        answers = student.generate([example.conversation for example in examples], sampling)
         grades: dict[str, list[float]] = {}
-        for example, answer in zip(self._validation, answers, strict=True):
+        for example, answer in zip(examples, answers, strict=True):
             value = self.verifier(example, answer.text).value
             if value is not None:
                 grades.setdefault(slice_of(example), []).append(value)
@@ -427,43 +434,18 @@ class Distiller:
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),
-            "validation_examples": fingerprint(self._validation),
+            "validation_examples": None if self._given_validation is None else fingerprint(self._given_validation),
             "holdout": self.holdout,
+            "validation_holdout": self.validation_holdout,
+            "group_by": describe(self.group_by),
+            "hygiene": describe(self.hygiene),
             "seed": self.seed,
         }
 
 
-def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits examples into a kept and a held-out part.
-
-    No group is in both, and each combination of domains gives its share: one group at least, unless it has no other.
-    """
-    strata: dict[tuple[str, ...], dict[str, list[Example]]] = {}
-    for example in examples:
-        stratum = strata.setdefault(tuple(sorted(example.domains)), {})
-        stratum.setdefault(example.group or example.query, []).append(example)
-    held: set[str] = set()
-    for domains, groups in strata.items():
-        names = sorted(groups)
-        random.Random(f"{seed}/{domains}").shuffle(names)
-        fewest = int(share > 0 and len(names) > 1)
-        held |= set(names[: max(fewest, round(len(names) * share))])
-    kept = [example for example in examples if (example.group or example.query) not in held]
-    return kept, [example for example in examples if (example.group or example.query) in held]
-
-
-def _count(generator: DataGenerator, generated: Generated, accepted: int, rejected: Mapping[str, int]) -> dict[str, Any]:
-    kinds = {example.source for example in generated.examples}
-    return {
-        "generator": type(generator).__name__,
-        "kind": ", ".join(sorted(kinds)) or getattr(generator, "source", "custom"),
-        "asked": generated.asked or len(generated),
-        "accepted": accepted,
-        "rejected": dict(rejected),
-    }
-
-
-def _check(student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], holdout: float) -> None:
+def _check(
+    student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], shares: Mapping[str, float]
+) -> None:
     if not isinstance(student, TrainableModel):
         raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
     is_adapter_on = getattr(student, "is_adapter_on", None)
@@ -478,8 +460,11 @@ def _check(student: object, teachers: Mapping[str, LanguageModel], generators: S
     if not generators:
         raise ConfigurationError("There are no data generators", received=generators, fix="give at least one")
     _check_coverage(teachers, generators)
-    if not 0 <= holdout < 1:
-        raise ConfigurationError("holdout is no share", received=holdout, allowed="a number from 0 to below 1")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ConfigurationError(f"{name} is no share", received=share, allowed="a number from 0 to below 1")
+    if sum(shares.values()) >= 1:
+        raise ConfigurationError("Nothing would be left to train on", received=dict(shares), allowed="shares whose sum is below 1")
 
 
 def _check_coverage(teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]) -> None:

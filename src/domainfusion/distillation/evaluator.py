@@ -20,6 +20,11 @@ from domainfusion.types import Example, Generation, Sampling, Score, fingerprint
 class Evaluator(ABC):
     """Measures a student. An evaluator of your own implements `evaluate`."""
 
+    @property
+    def own_examples(self) -> Mapping[str, Sequence[Example]]:
+        """Examples that the evaluator brings along, by name: a run removes from its training data whatever contains one of them."""
+        return {}
+
     @abstractmethod
     def evaluate(
         self,
@@ -280,6 +285,11 @@ class BenchmarkEvaluator(_MeasuringEvaluator):
         self.benchmarks = {domain: _read_benchmark(domain, items) for domain, items in benchmarks.items()}
         if not self.benchmarks:
             raise DataError("There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}')
+
+    @property
+    def own_examples(self) -> Mapping[str, Sequence[Example]]:
+        """The items of the benchmarks."""
+        return {f"{domain} benchmark": items for domain, items in self.benchmarks.items()}
 
     def evaluate(
         self,

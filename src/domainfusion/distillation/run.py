@@ -46,13 +46,18 @@ class RunDirectory:
 
     @property
     def examples(self) -> Path:
-        """The accepted training and validation examples."""
+        """The examples to train on."""
         return self.path / "examples.jsonl"
 
     @property
     def test_examples(self) -> Path:
         """The examples to evaluate on, frozen before training."""
         return self.path / "test_examples.jsonl"
+
+    @property
+    def validation_examples(self) -> Path:
+        """The examples to choose checkpoints by, frozen before training."""
+        return self.path / "validation_examples.jsonl"
 
     @property
     def generation(self) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainfusion import distillation, models
 from domainfusion.distillation.data_generation import Variety
+from domainfusion.distillation.dataset import Hygiene
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
@@ -68,6 +69,9 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         test_examples=evaluation.test_examples if evaluation else None,
         validation_examples=evaluation.validation_examples if evaluation else None,
         holdout=HOLDOUT if evaluation is None or evaluation.holdout is None else evaluation.holdout,
+        validation_holdout=(evaluation.validation_holdout or 0.0) if evaluation else 0.0,
+        group_by=evaluation.group_by if evaluation else "group",
+        hygiene=Hygiene(**recipe.hygiene.model_dump()),
         response_sampling=recipe.responses.sampling(recipe.seed),
         title=recipe.title,
         progress=progress,

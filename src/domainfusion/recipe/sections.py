@@ -313,6 +313,8 @@ class EvaluationSection(Section):
     test_examples: ExistingFile | None = None
     validation_examples: ExistingFile | None = None
     holdout: Annotated[float, _within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None = None
+    validation_holdout: Annotated[float, _within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None = None
+    group_by: Text = "group"
     max_new_tokens: Count = 256
     resamples: Annotated[int, _within(lambda number: number >= 100, "a whole number from 100")] = 10_000
 
@@ -320,7 +322,19 @@ class EvaluationSection(Section):
     def _one_test_set(self) -> EvaluationSection:
         if self.test_examples is not None and self.holdout is not None:
             raise problem("has both test_examples and holdout", fix="remove one: with test examples of your own, none are held out")
+        if self.validation_examples is not None and self.validation_holdout is not None:
+            raise problem("has both validation_examples and validation_holdout", fix="remove one of the two")
+        if (self.holdout or HOLDOUT) + (self.validation_holdout or 0) >= 1:
+            raise problem("leaves nothing to train on", received=self.validation_holdout, allowed="shares whose sum is below 1")
         return self
+
+
+class HygieneSection(Section):
+    """What is removed from the generated examples."""
+
+    duplicate_threshold: Annotated[float, _within(lambda number: 0.5 <= number <= 1, "a number from 0.5 to 1")] = 0.8
+    ngram_words: Annotated[int, _within(lambda number: number == 0 or number >= 4, "0, or a whole number from 4")] = 8
+    containment: Annotated[float, _within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 0.7
 
 
 class Recipe(Section):
@@ -333,6 +347,7 @@ class Recipe(Section):
     student: StudentSection
     teachers: dict[str, ModelSection]
     generators: list[GeneratorSection]
+    hygiene: HygieneSection = HygieneSection()
     responses: SamplingSection = SamplingSection()
     integrator: IntegratorSection = MergeSection()
     trainer: TrainerChoice = IntegrationSection()

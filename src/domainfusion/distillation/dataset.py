@@ -1,0 +1,243 @@
+"""From what the generators made to what is trained on, validated on and tested on: no question twice, none of them in two parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from domainfusion.distillation.contamination import EvaluationSets, Leak
+from domainfusion.distillation.data_generation import DataGenerator, Generated
+from domainfusion.distillation.duplicates import Duplicates
+from domainfusion.distillation.examples import refuse_shared_ids
+from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.splitting import GroupBy, grouped, split
+from domainfusion.errors import DataError
+from domainfusion.models.store import Ask
+from domainfusion.records import read_json, read_records, write_json, write_records
+from domainfusion.types import Example, fingerprint
+
+WRITTEN_BY_MODELS = frozenset(("synthetic", "adversarial"))
+"""Sources whose near-duplicates are dropped; people who ask two similar questions mean two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hygiene:
+    """What is removed from the generated examples.
+
+    Attributes:
+        duplicate_threshold: Share of content words from which on a question that a model wrote is a near-duplicate of another; 1 drops
+            equal questions alone. See `Duplicates`.
+        ngram_words: Words of the n-grams by which training questions are held against evaluation sets; 0 removes equal questions
+            alone. See `EvaluationSets`.
+        containment: Share of an evaluation question's n-grams from which on a training question contains it.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    duplicate_threshold: float = 0.8
+    ngram_words: int = 8
+    containment: float = 0.7
+
+    def __post_init__(self) -> None:
+        Duplicates(self.duplicate_threshold)
+        EvaluationSets({}, ngram_words=self.ngram_words, containment=self.containment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What is not trained on.
+
+    Attributes:
+        test: The examples to evaluate on; None where a share of the generated ones is held out.
+        validation: The examples to choose checkpoints by; None likewise.
+        benchmarks: Further examples, by name, that nothing may be trained on.
+        test_share: Share of the generated examples that becomes the test set where none is given.
+        validation_share: Share of them that becomes the validation set where none is given.
+        group_by: What no two parts share; see `GroupBy`.
+        seed: Seed of the choice.
+    """
+
+    test: Sequence[Example] | None = None
+    validation: Sequence[Example] | None = None
+    benchmarks: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    test_share: float = 0.0
+    validation_share: float = 0.0
+    group_by: GroupBy = "group"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A question that was left out for another one.
+
+    Attributes:
+        query: The question.
+        reason: Why it was left out.
+        contained: The evaluation question that stands in it; empty where it came before.
+    """
+
+    query: str
+    reason: str
+    contained: str = ""
+
+
+@dataclass
+class Batch:
+    """What one generator made, and what is left of it.
+
+    Attributes:
+        generator: Who made it.
+        generated: What it made.
+        kept: What is left.
+        removed: What was left out, and why.
+    """
+
+    generator: DataGenerator
+    generated: Generated
+    kept: list[Example] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
+
+    def drop(self, leaks: Mapping[str, Leak]) -> None:
+        """Leaves out the examples with these ids, which contain an evaluation question each."""
+        for example in self.kept:
+            if leak := leaks.get(example.id):
+                reason = f"is in the {leak.source} set" if leak.exact else f"contains a question of the {leak.source} set"
+                self.removed.append(Removed(example.query, reason, leak.query))
+        self.kept = [example for example in self.kept if example.id not in leaks]
+
+    def count(self) -> dict[str, Any]:
+        """Returns the entry of `generation.json`."""
+        made = self.generated
+        kinds = {example.source for example in made.examples}
+        rejected = Counter(made.rejected) + Counter(item.reason for item in self.removed)
+        return {
+            "generator": type(self.generator).__name__,
+            "kind": ", ".join(sorted(kinds)) or getattr(self.generator, "source", "custom"),
+            "wanted": made.wanted,
+            "asked": made.asked or len(made),
+            "accepted": len(self.kept),
+            "rejected": dict(rejected),
+            "judged": made.judged,
+            "acceptance_rate": made.acceptance_rate,
+            "removed": [asdict(item) for item in self.removed],
+        }
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The examples of a run.
+
+    Attributes:
+        train: What is trained on.
+        validation: What checkpoints are chosen by.
+        test: What is evaluated on.
+        counts: What each generator was asked for, what became of it, and which questions were removed.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    counts: tuple[Mapping[str, Any], ...]
+
+    def write(self, run: RunDirectory) -> None:
+        """Writes the examples, the training ones last: they say that all are there. What is held out is fingerprinted in `run.json`."""
+        refuse_shared_ids([*self.train, *self.validation, *self.test])
+        write_json(run.generation, list(self.counts))
+        write_records(run.test_examples, self.test)
+        write_records(run.validation_examples, self.validation)
+        prints = {name: fingerprint(getattr(self, name)) for name in ("test", "validation")}
+        run.add_to_description("held_out", prints)
+        write_records(run.examples, self.train)
+
+
+def read_held_out(run: RunDirectory, name: str) -> list[Example]:
+    """Returns the `test` or the `validation` examples of a run as they were frozen.
+
+    Raises:
+        DataError: The file was changed since.
+    """
+    path = run.test_examples if name == "test" else run.validation_examples
+    examples = read_records(path, Example)
+    frozen = read_json(run.description).get("held_out", {}).get(name)
+    if frozen is not None and frozen != fingerprint(examples):
+        raise DataError(
+            f"The {name} examples were changed after they were frozen, before training",
+            received=str(path),
+            fix="restore the file, or evaluate on another one",
+        )
+    return examples
+
+
+def run_generator(generator: DataGenerator, ask: Ask) -> Batch:
+    """Lets a generator make its examples.
+
+    Raises:
+        DataError: It made none, and rejected none.
+    """
+    outcome = generator.generate(ask)
+    generated = outcome if isinstance(outcome, Generated) else Generated(tuple(outcome))
+    if not generated.examples and not generated.rejected:
+        raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
+    return Batch(generator, generated)
+
+
+def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> Dataset:
+    """Makes the dataset of a run.
+
+    Questions that came before are dropped, near-duplicates of what models wrote too; then what is in an evaluation set that is given,
+    or in a benchmark. Of the rest, test and validation sets are split off where they are not given, and what contains one of their
+    questions is dropped from the other parts.
+
+    Raises:
+        DataError: Nothing is left to train on.
+        ConfigurationError: No example has what they shall be grouped by.
+    """
+    _drop_duplicates(batches, hygiene)
+    refuse_shared_ids([example for batch in batches for example in batch.kept])
+    given = {"test": held_out.test or (), "validation": held_out.validation or (), **held_out.benchmarks}
+    candidates = _without(given, [example for batch in batches for example in batch.kept], batches, hygiene)
+    parts = split(
+        grouped(candidates, held_out.group_by) if candidates else [],
+        test=held_out.test_share if held_out.test is None else 0.0,
+        validation=held_out.validation_share if held_out.validation is None else 0.0,
+        seed=held_out.seed,
+    )
+    validation = _without({"test": parts.test}, parts.validation, batches, hygiene)
+    train = _without({"test": parts.test, "validation": validation}, parts.train, batches, hygiene)
+    counts = tuple(batch.count() for batch in batches)
+    if not train:
+        reasons = [{key: count[key] for key in ("generator", "asked", "rejected")} for count in counts]
+        raise DataError("No example is left to train on", received=reasons, fix="see what was rejected, and why")
+    return Dataset(
+        train=tuple(train),
+        validation=tuple(validation if held_out.validation is None else held_out.validation),
+        test=tuple(parts.test if held_out.test is None else held_out.test),
+        counts=counts,
+    )
+
+
+def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene) -> None:
+    by_models = any(example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated)
+    seen = Duplicates(hygiene.duplicate_threshold if by_models else 1.0)
+    for batch in batches:
+        for example in batch.generated:
+            likeness = seen.find(example, near=example.source in WRITTEN_BY_MODELS)
+            if likeness is None:
+                seen.add(example)
+                batch.kept.append(example)
+            else:
+                batch.removed.append(Removed(example.query, likeness))
+
+
+def _without(
+    sets: Mapping[str, Sequence[Example]], examples: Sequence[Example], batches: Sequence[Batch], hygiene: Hygiene
+) -> list[Example]:
+    """Returns the examples that contain no question of the sets; the others are taken from the batches that they come from."""
+    index = EvaluationSets(sets, ngram_words=hygiene.ngram_words, containment=hygiene.containment)
+    leaks = {example.id: leak for example in examples if (leak := index.find(example)) is not None}
+    for batch in batches:
+        batch.drop(leaks)
+    return [example for example in examples if example.id not in leaks]
