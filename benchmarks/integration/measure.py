@@ -33,7 +33,7 @@ from typing import Any
 from domainfusion.distillation import ResponseIntegrator
 from domainfusion.distillation.integration import Task
 from domainfusion.distillation.metrics import normalize, states
-from domainfusion.distillation.statistics import Bootstrap
+from domainfusion.distillation.statistics import Resampling
 from domainfusion.types import Conflict, Example, Integration, Part, Response
 
 HERE = Path(__file__).parent
@@ -169,7 +169,7 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         groups.setdefault(outcome.kind, []).append(outcome)
     found: dict[str, dict[str, Any]] = {}
     for group, members in groups.items():
-        bootstrap = Bootstrap([outcome.template for outcome in members], seed=SEED)
+        bootstrap = Resampling(seed=SEED).over([outcome.template for outcome in members])
         found[group] = {"cases": len(members)}
         for name, (above, below) in FIGURES.items():
             counts = [above(outcome) for outcome in members], [below(outcome) for outcome in members]

@@ -381,14 +381,11 @@ class Score:
         value: The grade; None where the answer could not be graded.
         reason: Why there is no grade.
         parts: The grade of each part, where the metric grades parts.
-        extracted: False where the metric looked for something in the answer, such as a number or a letter, and found none: such an
-            answer is graded 0, and counted apart from those that give a wrong one.
     """
 
     value: float | None
     reason: str = ""
     parts: tuple[float, ...] = ()
-    extracted: bool = True
 
     @classmethod
     def unscored(cls, reason: str) -> Score:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domainfusion.distillation.statistics import Bootstrap
+from domainfusion.distillation.statistics import Bootstrap, Resampling, most_probable_share
 
 values = st.lists(st.floats(0.01, 1), min_size=1, max_size=20)
 
@@ -17,7 +17,7 @@ def each(count: int) -> list[str]:
 
 
 def bootstrap(count: int, resamples: int = 500, seed: int = 0) -> Bootstrap:
-    return Bootstrap(each(count), resamples=resamples, seed=seed)
+    return Resampling(resamples=resamples, seed=seed).over(each(count))
 
 
 @given(value=st.floats(0, 1), count=st.integers(1, 30))
@@ -54,7 +54,7 @@ def test_copies_of_an_item_add_no_certainty_where_they_share_its_cluster() -> No
     copied, names = column * 4, each(50) * 4
 
     def width(clusters: list[str], data: list[float]) -> float:
-        estimate = Bootstrap(clusters, resamples=4000, seed=0).mean(data)
+        estimate = Resampling(resamples=4000).over(clusters).mean(data)
         assert estimate.low is not None and estimate.high is not None
         return estimate.high - estimate.low
 
@@ -90,3 +90,43 @@ def test_a_difference_is_seen_where_it_is_and_not_where_it_is_noise() -> None:
     assert bootstrap(30).excludes_zero([-0.1] * 30)
     assert not bootstrap(30).excludes_zero([0.1, -0.1] * 15)
     assert not bootstrap(1).excludes_zero([0.0])
+
+
+# Memory
+
+
+def test_chunked_equals_whole() -> None:
+    """The counts are those of one draw of the whole matrix, in whatever chunks they come."""
+    count, resamples = 60_000, 150
+    whole = np.random.default_rng(3).multinomial(count, np.full(count, 1 / count), size=resamples)
+    chunks = list(Resampling(resamples=resamples, seed=3).draws(count))
+    assert len(chunks) > 1
+    assert np.array_equal(np.concatenate(chunks), whole)
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 400 * 30, 2**30], ids=["none kept", "one kept", "all kept"])
+def test_what_is_kept_changes_no_interval(memory_bytes: int) -> None:
+    resampling, columns = Resampling(resamples=400, memory_bytes=memory_bytes), [np.arange(size) / size for size in (20, 30, 20)]
+    found = [resampling.over(each(len(column))).mean(list(column)) for column in columns]
+    assert found == [bootstrap(len(column), resamples=400).mean(list(column)) for column in columns]
+    assert sum(chunk.nbytes for chunks in resampling._kept.values() for chunk in chunks) <= memory_bytes
+
+
+def test_draws_are_made_once_for_each_number_of_clusters() -> None:
+    resampling = Resampling(resamples=200)
+    first = list(resampling.draws(50))
+    assert all(again is chunk for again, chunk in zip(resampling.draws(50), first, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 255, 256, 300])
+def test_every_resample_has_as_many_clusters_as_there_are(count: int) -> None:
+    assert all((chunk.sum(axis=1, dtype=np.int64) == count).all() for chunk in Resampling(resamples=200).draws(count))
+
+
+@given(trials=st.integers(1, 200), data=st.data())
+@settings(max_examples=50)
+def test_the_most_probable_share_leaves_a_tail_of_a_fortieth(trials: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, trials - 1))
+    share = most_probable_share(successes, trials)
+    draws = np.random.default_rng(0).binomial(trials, share, size=20_000)
+    assert (draws <= successes).mean() == pytest.approx(0.025, abs=0.006)

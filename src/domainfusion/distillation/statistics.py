@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,53 @@ from numpy.typing import NDArray
 from domainfusion.distillation.results import Estimate
 
 Values = NDArray[np.float64]
+Counts = NDArray[np.uint8]
+
+MEMORY_BYTES = 2**30
+"""Memory that the draws of a `Resampling` may take: 10,000 resamples of 100,000 clusters."""
+
+_CHUNK = 2**22
+"""Counts that are looked at together: 32 MiB as float64."""
+
+
+class Resampling:
+    """Draws how often each cluster of items comes in each resample, once for each number of clusters.
+
+    Figures over the same items are drawn the same way, so that differences between models are paired, and as many clusters need no draws of
+    their own. The draws are kept as long as they fit in memory, the latest ones first; others are drawn anew each time, to the same counts.
+
+    Args:
+        resamples: How many resamples are drawn.
+        seed: Seed of the draws.
+        memory_bytes: Memory that kept draws may take.
+    """
+
+    def __init__(self, *, resamples: int = 10_000, seed: int = 0, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.resamples = resamples
+        self.seed = seed
+        self._memory_bytes = memory_bytes
+        self._kept: dict[int, list[Counts]] = {}
+
+    def over(self, clusters: Sequence[str]) -> Bootstrap:
+        """Returns the bootstrap of items whose clusters these are."""
+        return Bootstrap(clusters, self)
+
+    def draws(self, count: int) -> Iterator[Counts]:
+        """Yields the draws of `count` clusters in chunks of shape (resamples, clusters)."""
+        if count in self._kept:
+            self._kept[count] = self._kept.pop(count)
+        elif count * self.resamples <= self._memory_bytes:
+            while (sum(self._kept) + count) * self.resamples > self._memory_bytes:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[count] = list(self._drawn(count))
+        yield from self._kept[count] if count in self._kept else self._drawn(count)
+
+    def _drawn(self, count: int) -> Iterator[Counts]:
+        rng, rows = np.random.default_rng(self.seed), max(1, _CHUNK // count)
+        for start in range(0, self.resamples, rows):
+            size = min(rows, self.resamples - start)
+            # A cluster can't come more than 255 times among fewer than 256 draws, and among more it never does.
+            yield rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.uint8)
 
 
 class Bootstrap:
@@ -20,17 +68,15 @@ class Bootstrap:
 
     Args:
         clusters: The cluster of each item.
-        resamples: How many resamples are drawn.
-        seed: Seed of the draws.
+        resampling: Draws the resamples; by default 10,000.
     """
 
-    def __init__(self, clusters: Sequence[str], *, resamples: int = 10_000, seed: int = 0) -> None:
+    def __init__(self, clusters: Sequence[str], resampling: Resampling | None = None) -> None:
         names = sorted(set(clusters))
         place = {name: index for index, name in enumerate(names)}
         self._member = np.array([place[name] for name in clusters], dtype=np.int64)
         self._count = len(names)
-        rng = np.random.default_rng(seed)
-        self._draws = rng.multinomial(self._count, np.full(self._count, 1 / self._count), size=resamples).astype(np.float64)
+        self._resampling = resampling or Resampling()
 
     def mean(self, values: Sequence[float]) -> Estimate:
         """Returns the mean of one value an item."""
@@ -42,17 +88,29 @@ class Bootstrap:
         if not below.sum():
             return Estimate(value=None, reason="the denominator is 0")
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = self._sums(above) / self._sums(below)
+            drawn_above, drawn_below = self._sums(above, below)
+            drawn = drawn_above / drawn_below
         return self._interval(float(above.sum() / below.sum()), drawn)
 
     def excludes_zero(self, values: Sequence[float]) -> bool:
         """Whether the 95 % interval of the sum of `values` lies on one side of 0."""
-        low, high = np.quantile(self._sums(np.array(values, dtype=np.float64)), [0.025, 0.975])
+        low, high = np.quantile(self._sums(np.array(values, dtype=np.float64))[0], [0.025, 0.975])
         return bool(low > 0 or high < 0)
 
-    def _sums(self, values: Values) -> Values:
-        per_cluster = np.bincount(self._member, weights=values, minlength=self._count)
-        return np.asarray(self._draws @ per_cluster)
+    def per_cluster(self, values: Sequence[float] | Values) -> Values:
+        """Returns the sum of one value an item over each cluster."""
+        weights = np.array(values, dtype=np.float64)
+        return np.bincount(self._member, weights=weights, minlength=self._count).astype(np.float64)
+
+    def _sums(self, *columns: Values) -> list[Values]:
+        """Returns for each column its sum in each resample."""
+        clusters = [self.per_cluster(column) for column in columns]
+        found: list[list[Values]] = [[] for _ in columns]
+        for chunk in self._resampling.draws(self._count):
+            counts = chunk.astype(np.float64)
+            for sums, per_cluster in zip(found, clusters, strict=True):
+                sums.append(counts @ per_cluster)
+        return [np.concatenate(sums) for sums in found]
 
     def _interval(self, value: float, drawn: Values) -> Estimate:
         finite = drawn[np.isfinite(drawn)]
@@ -60,3 +118,22 @@ class Bootstrap:
             return Estimate(value=value)
         low, high = np.quantile(finite, [0.025, 0.975])
         return Estimate(value=value, low=float(low), high=float(high))
+
+
+def most_probable_share(successes: int, trials: int) -> float:
+    """Returns the upper end of the exact 95 % interval of a share: Clopper and Pearson, 1934, Biometrika 26.
+
+    After n trials without a success it is 1 − 0.025^(1/n), the rule of three's exact form.
+
+    Example:
+        >>> round(most_probable_share(0, 72), 3), round(most_probable_share(1, 60), 3), most_probable_share(5, 5)
+        (0.05, 0.089, 1.0)
+    """
+    if successes >= trials:
+        return 1.0
+    low, high = successes / trials, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        tail = sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(successes + 1))
+        low, high = (share, high) if tail > 0.025 else (low, share)
+    return high

@@ -23,7 +23,7 @@ class Answer:
         correct: Whether every part is right; None where it could not be graded.
         finish_reason: `length` where the answer was cut.
         reason: Why there is no grade.
-        extracted: Whether the metric found something in the answer to grade.
+        extracted: False where the answer has no grade because the metric found nothing in it to grade.
         repetitive: Whether the answer says one sequence of words over and over.
     """
 
@@ -47,7 +47,7 @@ class SliceScore:
         partial: Mean share of right parts.
         unscored: Answers that could not be graded; they are in neither mean.
         truncated: Answers that were cut at the token limit.
-        extraction_failures: Answers in which the metric found nothing to grade; they count as wrong.
+        extraction_failures: Those of the unscored answers in which the metric found nothing to grade, such as no number.
         repetitive: Answers that say one sequence of words over and over.
         chance: Mean score of an answer drawn blindly; None where that is not known of every graded example.
     """

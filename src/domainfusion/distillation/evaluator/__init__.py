@@ -1,0 +1,7 @@
+"""Evaluators: what the student kept of each expert, whether domains combine, and whether the answers hold together."""
+
+from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
+from domainfusion.distillation.evaluator.evaluator import Evaluator, check_examples
+from domainfusion.distillation.evaluator.retention import DomainRetentionEvaluator
+
+__all__ = ["BenchmarkEvaluator", "DomainRetentionEvaluator", "Evaluator", "check_examples"]

@@ -1,0 +1,132 @@
+"""What the evaluators share: how answers are asked for, graded, and summed up by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from domainfusion.distillation.evaluator.evaluator import Evaluator
+from domainfusion.distillation.evaluator.slices import by_slice
+from domainfusion.distillation.examples import CROSS_DOMAIN
+from domainfusion.distillation.metrics import AccuracyMetric
+from domainfusion.distillation.results import Answer, Estimate, ModelResult, Role, SliceScore
+from domainfusion.distillation.statistics import Bootstrap, Resampling
+from domainfusion.errors import ConfigurationError
+from domainfusion.models.base import LanguageModel
+from domainfusion.models.store import Ask
+from domainfusion.types import Example, Generation, Sampling, Score
+
+
+@dataclass(frozen=True)
+class Graded:
+    """An answer and its grade."""
+
+    generation: Generation
+    score: Score
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether every part is right; None where there is no grade."""
+        if self.score.value is None:
+            return None
+        return all(part >= 1 for part in self.score.parts) if self.score.parts else self.score.value >= 1
+
+
+class MeasuringEvaluator(Evaluator):
+    """What the evaluators share: how answers are asked for, graded, and summed up by slice."""
+
+    def __init__(
+        self,
+        *,
+        metric: AccuracyMetric,
+        sampling: Sampling,
+        resamples: int,
+        seed: int,
+        baselines: Mapping[str, LanguageModel] | None,
+    ) -> None:
+        if resamples < 100:
+            raise ConfigurationError("resamples is too low for an interval", received=resamples, allowed="a whole number from 100")
+        self.metric = metric
+        self.sampling = sampling
+        self.resamples = resamples
+        self.seed = seed
+        self.baselines = dict(baselines or {})
+        self._resampling = Resampling(resamples=resamples, seed=seed)
+
+    def _grade(self, model: LanguageModel, examples: Sequence[Example], ask: Ask, label: str) -> list[Graded]:
+        answers = ask(model, [example.conversation for example in examples], self.sampling, label=f"evaluating {label}")
+        return [Graded(answer, self._score(example, answer)) for example, answer in zip(examples, answers, strict=True)]
+
+    def _score(self, example: Example, answer: Generation) -> Score:
+        score = self.metric(example, answer.text)
+        if not isinstance(score, Score):
+            score = Score(float(score))
+        if score.value is not None and not 0 <= score.value <= 1:
+            return Score.unscored(f"the metric gave {score.value}, which is outside of 0 to 1")
+        return score
+
+    def _result(self, name: str, role: Role, examples: Sequence[Example], graded: Sequence[Graded]) -> ModelResult:
+        places = by_slice(examples)
+        cross = places.get(CROSS_DOMAIN, [])
+        pairs: dict[str, list[int]] = {}
+        for place in cross:
+            pairs.setdefault(" + ".join(sorted(examples[place].domains)), []).append(place)
+        return ModelResult(
+            name=name,
+            role=role,
+            slices={key: self._slice(examples, graded, chosen) for key, chosen in places.items()},
+            pairs={key: self._slice(examples, graded, chosen) for key, chosen in sorted(pairs.items())},
+            answers=tuple(_as_answer(example, item) for example, item in zip(examples, graded, strict=True)),
+        )
+
+    def _slice(self, examples: Sequence[Example], graded: Sequence[Graded], places: Sequence[int]) -> SliceScore:
+        scored = [place for place in places if graded[place].score.value is not None]
+        truncated = sum(graded[place].generation.finish_reason == "length" for place in places)
+        unscored = len(places) - len(scored)
+        if not scored:
+            nothing = Estimate(value=None, reason="no answer could be graded")
+            return SliceScore(items=len(places), strict=nothing, partial=nothing, unscored=unscored, truncated=truncated)
+        bootstrap = self._bootstrap(examples, scored)
+        return SliceScore(
+            items=len(places),
+            strict=bootstrap.mean([float(graded[place].correct or 0) for place in scored]),
+            partial=bootstrap.mean([graded[place].score.value or 0.0 for place in scored]),
+            unscored=unscored,
+            truncated=truncated,
+        )
+
+    def _bootstrap(self, examples: Sequence[Example], places: Sequence[int]) -> Bootstrap:
+        clusters = [examples[place].group or examples[place].id for place in places]
+        return self._resampling.over(clusters)
+
+
+def routed(example: Example, answers: Sequence[Graded]) -> Graded:
+    """Grades what the experts of an example could do together: each part counts where its own expert states it."""
+    by_domain = dict(zip(example.domains, answers, strict=True))
+    if len(answers) == 1:
+        return answers[0]
+    if not example.parts or any(len(answer.score.parts) != len(example.parts) for answer in answers):
+        return Graded(Generation(text=""), Score.unscored("the example has no parts to route"))
+    grades = tuple(by_domain[part.domain].score.parts[i] if part.domain in by_domain else 0.0 for i, part in enumerate(example.parts))
+    return Graded(Generation(text=""), Score(sum(grades) / len(grades), parts=grades))
+
+
+def _as_answer(example: Example, graded: Graded) -> Answer:
+    return Answer(
+        example_id=example.id,
+        text=graded.generation.text,
+        score=graded.score.value,
+        correct=graded.correct,
+        finish_reason=graded.generation.finish_reason,
+        reason=graded.score.reason,
+    )
+
+
+def role_of(name: str) -> Role:
+    """Returns what a baseline of that name is to the run."""
+    return "base" if name == "base" else "merge" if name == "merge" else "baseline"
+
+
+def name_of(metric: object) -> str:
+    """Returns what a report calls a metric."""
+    return str(getattr(metric, "__name__", type(metric).__name__))
