@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import record
+from domainfusion.description import describe
 from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
 from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
@@ -25,6 +26,7 @@ from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training.mixtures import interleaved_order
+from domainfusion.training.objectives import SequenceObjective
 from domainfusion.types import Sampling, TrainingRecord, user
 
 FACTS = {
@@ -151,6 +153,7 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         *[("learning_rate", value) for value in (0, -1e-3, 1, float("nan"))],
         ("adaptation", "lorra"),
         ("initialization", "merged"),
+        ("objective", "sequences"),
         ("replay", 1.1),
         ("replay", -0.1),
     ],
@@ -174,6 +177,17 @@ def test_the_usual_rate_of_full_training_is_low_for_lora_and_used_as_given(base:
 def test_other_rates_earn_no_warning(base: LlamaModel, rate: float, adaptation: Any, recwarn: pytest.WarningsRecorder) -> None:
     IntegrationTrainer(learning_rate=rate, adaptation=adaptation).adapt(base, {})
     assert not [warning for warning in recwarn if "learning_rate" in str(warning.message)]
+
+
+def test_auto_is_the_objective_that_a_benchmark_has_shown_to_win() -> None:
+    assert describe(IntegrationTrainer(objective="auto")) == describe(IntegrationTrainer())
+
+
+def test_the_objective_is_among_what_a_training_is_known_by() -> None:
+    class Own(SequenceObjective):
+        pass
+
+    assert describe(IntegrationTrainer(objective=Own())) != describe(IntegrationTrainer())
 
 
 # Where the student starts

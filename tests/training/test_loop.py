@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -25,6 +25,7 @@ from domainfusion.progress import Advance
 from domainfusion.training import loop
 from domainfusion.training.batching import Row, encode_record
 from domainfusion.training.loop import LoopSettings, save_state, train_phase
+from domainfusion.training.objectives import Answers, Losses, Objective, SequenceObjective
 from domainfusion.types import Sampling, user
 
 State = dict[str, torch.Tensor]
@@ -150,6 +151,60 @@ def test_the_rows_on_the_device_at_once_do_not_matter(base: LlamaModel, rows: li
     assert apart < 0.05 * moved  # not equal: the processor may round products to 8 bits, in another order
 
 
+def test_computing_activations_again_changes_nothing_and_is_over_with_the_phase(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    kept = trained(student_of(base, "dropout"), rows, tmp_path / "kept")
+    student = student_of(base, "dropout")
+    again = trained(student, rows, tmp_path / "again", settings=replace(SETTINGS, activation_checkpointing=True))
+    assert same(kept, again)
+    assert not student.trainable_module().is_activation_checkpointing
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_terms_and_domains_are_logged_apart_and_add_up(base: LlamaModel, rows: list[Row], tmp_path: Path, size: int) -> None:
+    log: list[Mapping[str, Any]] = []
+    mixed = [replace(row, domain="even" if place % 2 == 0 else "odd") for place, row in enumerate(rows)]
+    settings = replace(SETTINGS, device_batch_size=size, learning_rate=1e-9)
+    trained(student_of(base, "full"), mixed, tmp_path, log=log.append, settings=settings)
+    for line in log:
+        assert line["terms"] == {"cross_entropy": pytest.approx(line["loss"], rel=1e-4)}
+        shares = [figures["tokens"] * figures["cross_entropy"] for figures in line["domains"].values()]
+        assert sum(shares) / sum(figures["tokens"] for figures in line["domains"].values()) == pytest.approx(line["loss"], rel=1e-4)
+    assert {name for line in log for name in line["domains"]} == {"even", "odd"}
+
+
+def test_an_objective_of_one_s_own_needs_one_method(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    class Smoothed(Objective):
+        def losses(self, answers: Answers) -> Losses:
+            log_q = answers.head.logits(answers.hidden).log_softmax(-1)
+            likelihood = log_q.gather(-1, answers.targets[:, None])[:, 0]
+            return answers.weighted(cross_entropy=-0.9 * likelihood, smoothing=-0.1 * log_q.mean(-1))
+
+    log: list[Mapping[str, Any]] = []
+    trained(student_of(base, "full"), rows, tmp_path, log=log.append, objective=Smoothed(), order=ORDER * 3)
+    assert set(log[0]["terms"]) == {"cross_entropy", "smoothing"}
+    assert log[0]["loss"] == pytest.approx(sum(log[0]["terms"].values()), rel=1e-4)
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+
+
+def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    class Reversed(SequenceObjective):
+        def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
+            seen.append((step, [row.record_id for row in rows]))
+            return [replace(row, record_id=row.record_id[::-1]) for row in rows]
+
+        def losses(self, answers: Answers) -> Losses:
+            assert [row.record_id[::-1] for row in answers.rows] == seen[-1][1][len(trained_on) % 4 :][: len(answers.rows)]
+            trained_on.extend(row.record_id for row in answers.rows)
+            return super().losses(answers)
+
+    trained_on: list[str] = []
+    trained(student_of(base, "full"), rows, tmp_path, objective=Reversed(), settings=replace(SETTINGS, device_batch_size=2))
+    assert [step for step, _ in seen] == list(range(6))
+    assert trained_on == [name[::-1] for _, names in seen for name in names]
+
+
 def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
     log: list[Mapping[str, Any]] = []
     trained(student_of(base, "full"), rows, tmp_path, order=[0, 1, 2, 3, 4], log=log.append)
@@ -267,19 +322,15 @@ def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_a_loss_that_is_no_number_names_the_records(
-    base: LlamaModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    base: LlamaModel, rows: list[Row], tmp_path: Path, size: int
 ) -> None:
-    own = loop.sequence_loss
-    poison = rows[6].tokens
+    class Poisoned(SequenceObjective):
+        def losses(self, answers: Answers) -> Losses:
+            found = super().losses(answers)
+            return Losses(found.total * float("nan"), found.terms) if rows[6] in answers.rows else found
 
-    def poisoned(module: Any, batch: Any, answer_tokens: int) -> torch.Tensor:
-        loss = own(module, batch, answer_tokens)
-        is_there = any(tuple(line[: len(poison)]) == poison for line in batch["input_ids"].tolist())
-        return loss * float("nan") if is_there else loss
-
-    monkeypatch.setattr(loop, "sequence_loss", poisoned)
     with pytest.raises(TrainingError) as caught:
-        trained(student_of(base, "full"), rows, tmp_path, settings=replace(SETTINGS, device_batch_size=size))
+        trained(student_of(base, "full"), rows, tmp_path, objective=Poisoned(), settings=replace(SETTINGS, device_batch_size=size))
     named = str(caught.value).split("with the records ")[1].split(". To fix it")[0].split(", ")
     assert named == [row.record_id for row in rows[6 // size * size : 6 // size * size + size]]
     assert "The loss is nan at step 1" in str(caught.value)

@@ -1,9 +1,9 @@
-"""The loss is the library's own, on answer tokens alone, however rows are padded or split."""
+"""The loss is the library's own, on answer tokens alone; divergences are those of the textbook; and chunks change nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,9 +18,11 @@ from transformers import (
 )
 
 from domainfusion.models import LlamaModel
-from domainfusion.models.projection import project
+from domainfusion.models.projection import Head, head_of, project
+from domainfusion.training import losses
 from domainfusion.training.batching import IGNORED, Batch, Row, collate
-from domainfusion.training.losses import answer_hidden_states, sequence_loss
+from domainfusion.training.distributions import HiddenTargets, SampledTargets
+from domainfusion.training.losses import Divergence, Taught, TokenLosses, answer_hidden_states, token_losses
 
 ROWS = [
     Row("short", (5, 6, 7, 8), 2),
@@ -40,7 +42,12 @@ def answers(rows: list[Row]) -> int:
 
 
 def loss_of(module: PreTrainedModel, rows: list[Row], answer_tokens: int | None = None, pad: int = 0) -> torch.Tensor:
-    return sequence_loss(module, collate(rows, pad), answers(rows) if answer_tokens is None else answer_tokens)
+    return loss_on(module, collate(rows, pad), answers(rows) if answer_tokens is None else answer_tokens)
+
+
+def loss_on(module: PreTrainedModel, batch: Batch, answer_tokens: int) -> torch.Tensor:
+    hidden, targets = answer_hidden_states(module, batch)
+    return token_losses(hidden, head_of(module), targets, torch.full((len(targets),), 1 / max(answer_tokens, 1))).total
 
 
 def gradients(module: PreTrainedModel, *parts: torch.Tensor) -> list[torch.Tensor]:
@@ -69,7 +76,7 @@ def test_the_loss_of_a_row_is_its_answer_s_negative_log_probability(module: PreT
 def test_what_the_prompt_s_own_tokens_would_have_cost_does_not_count(module: PreTrainedModel) -> None:
     batch = collate(ROWS, 0)
     everything: Batch = {"input_ids": batch["input_ids"], "labels": batch["input_ids"].clone()}
-    assert sequence_loss(module, everything, answers(ROWS)) > loss_of(module, ROWS)
+    assert loss_on(module, everything, answers(ROWS)) > loss_of(module, ROWS)
     hidden, targets = answer_hidden_states(module, batch)
     assert len(hidden) == len(targets) == answers(ROWS)
 
@@ -93,7 +100,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(module: PreTrainedModel,
 def test_a_batch_without_an_answer_has_no_loss(module: PreTrainedModel) -> None:
     batch = collate([Row("empty", (5, 6, 7), 3)], 0)
     assert (batch["labels"] == IGNORED).all()
-    loss = sequence_loss(module, batch, 0)
+    loss = loss_on(module, batch, 0)
     assert loss.item() == 0
     assert all(gradient.abs().sum() == 0 for gradient in gradients(module, loss))
 
@@ -120,3 +127,233 @@ def test_logits_are_those_of_the_architecture(kind: Any, config: Any) -> None:
         hidden, _ = answer_hidden_states(model, batch)
         expected = model(input_ids=batch["input_ids"]).logits[0, 2:-1].float()
     torch.testing.assert_close(project(model, hidden), expected)
+
+
+# Divergences, held against a plain float64 reference
+
+DIVERGENCES = get_args(Divergence)
+TOKENS, HIDDEN, VOCABULARY = 7, 5, 11
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def a_head(vocabulary: int = VOCABULARY, seed: int = 1, **settings: Any) -> Head:
+    return Head(drawn(vocabulary, HIDDEN, seed=seed), drawn(vocabulary, seed=seed + 50), **settings)
+
+
+def a_student(seed: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states, targets and weights of some tokens."""
+    targets = torch.randint(VOCABULARY, (TOKENS,), generator=torch.Generator().manual_seed(seed))
+    return drawn(TOKENS, HIDDEN, seed=seed), targets, drawn(TOKENS, seed=seed + 9).abs()
+
+
+def taught_by(*teachers: tuple[torch.Tensor, Head, float], places: list[int] | None = None, vocabulary: int = VOCABULARY) -> Taught:
+    where = torch.arange(TOKENS) if places is None else torch.tensor(places)
+    return Taught(where, HiddenTargets([(hidden[where], head, weight) for hidden, head, weight in teachers]), vocabulary)
+
+
+def reference(divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta: float, temperature: float) -> torch.Tensor:
+    """The divergence of each token as the papers write it."""
+    q, p = (logits / temperature).softmax(-1), (teacher / temperature).softmax(-1)
+    m = beta * p + (1 - beta) * q
+
+    def kl(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return (one * (one / other).log()).sum(-1)
+
+    found: torch.Tensor = {
+        "forward_kl": lambda: kl(p, q),
+        "reverse_kl": lambda: kl(q, p),
+        "skew_kl": lambda: kl(p, m),
+        "jensen_shannon": lambda: beta * kl(p, m) + (1 - beta) * kl(q, m),
+    }[divergence]()
+    return found
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("settings", [{}, {"scale": 0.3}, {"cap": 2.0}, {"scale": 3.0, "cap": 4.0}], ids=str)
+def test_loss_and_gradients_are_those_of_the_formula(divergence: Any, temperature: float, settings: dict[str, float]) -> None:
+    (hidden, targets, weights), head, teacher = a_student(), a_head(**settings), (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0)
+    leaves = [hidden.requires_grad_(), head.weight.requires_grad_(), head.bias.requires_grad_()]  # type: ignore[union-attr]
+    aim: dict[str, Any] = {"divergence": divergence, "beta": 0.3, "temperature": temperature, "alpha": 0.7}
+    found = token_losses(hidden, head, targets, weights, taught=[taught_by(teacher)], **aim)
+    logits = head.logits(hidden)
+    apart = reference(divergence, logits, teacher[1].logits(teacher[0]), 0.3, temperature)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    expected = (weights * (0.3 * cross_entropy + 0.7 * temperature**2 * apart)).sum()
+    torch.testing.assert_close(found.total, expected)
+    torch.testing.assert_close(found.divergence, apart.detach())
+    torch.testing.assert_close(found.cross_entropy, cross_entropy.detach())
+    for mine, theirs in zip(torch.autograd.grad(found.total, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_gradient_is_that_of_finite_differences(divergence: Any) -> None:
+    (hidden, targets, weights), head = a_student(), a_head(cap=3.0)
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0), places=[0, 2, 3, 6])]
+
+    def total(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        head = Head(weight, bias, cap=3.0)
+        return token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence, temperature=1.5, alpha=0.4).total
+
+    assert head.bias is not None
+    assert torch.autograd.gradcheck(total, [given.detach().requires_grad_() for given in (hidden, head.weight, head.bias)])
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_distribution_is_not_apart_from_itself(divergence: Any) -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    hidden.requires_grad_()
+    found = token_losses(hidden, head, targets, weights, taught=[taught_by((hidden.detach(), head, 1.0))], divergence=divergence)
+    assert found.divergence.abs().max() < 1e-15
+    (gradient,) = torch.autograd.grad(found.total, [hidden])
+    assert gradient.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_distributions_that_differ_are_apart(divergence: Any) -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), head, 1.0))]
+    assert (token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence).divergence > 1e-3).all()
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("elements", [1, 2 * VOCABULARY, 3 * VOCABULARY])
+def test_the_size_of_a_chunk_changes_nothing(divergence: Any, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    leaves = [hidden.requires_grad_(), head.weight.requires_grad_()]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0), places=[6, 1, 2, 5])]
+
+    def run() -> tuple[TokenLosses, tuple[torch.Tensor, ...]]:
+        found = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence, alpha=0.5)
+        return found, torch.autograd.grad(found.total, leaves)
+
+    (whole, gradients_of_whole), _ = run(), monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+    parts, gradients_of_parts = run()
+    for one, other in zip((*whole, *gradients_of_whole), (*parts, *gradients_of_parts), strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+
+
+def test_tokens_count_where_they_are_taught_and_nowhere_else() -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    first, second = (drawn(TOKENS, HIDDEN, seed=seed) for seed in (3, 4))
+    taught = [taught_by((first, a_head(seed=4), 1.0), places=[1, 4]), taught_by((second, a_head(seed=5), 1.0), places=[3])]
+    found = token_losses(hidden, head, targets, weights, taught=taught, alpha=1.0)
+    is_taught = torch.tensor([False, True, False, True, True, False, False])
+    assert found.divergence.isnan().equal(~is_taught)
+    assert found.cross_entropy.isnan().equal(is_taught)
+    expected = torch.where(is_taught, found.divergence.nan_to_num(), found.cross_entropy.nan_to_num()) @ weights
+    torch.testing.assert_close(found.total, expected)
+
+
+def test_tokens_of_no_weight_change_nothing() -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    leaves = [hidden.requires_grad_(), head.weight.requires_grad_()]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0))]
+    found = token_losses(hidden, head, targets, torch.zeros_like(weights), taught=taught, alpha=0.5)
+    assert found.total == 0
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(found.total, leaves))
+
+
+def test_no_tokens_cost_nothing() -> None:
+    head, hidden = a_head(), torch.zeros(0, HIDDEN, dtype=torch.float64, requires_grad=True)
+    found = token_losses(hidden, head, torch.zeros(0, dtype=torch.long), torch.zeros(0))
+    assert found.total == 0
+    found.total.backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("sizes", [(11, 14), (14, 11), (14, 13)], ids=lambda sizes: f"student {sizes[0]}, teacher {sizes[1]}")
+def test_vocabularies_that_are_padded_differently_are_cut_to_what_they_share(divergence: Any, sizes: tuple[int, int]) -> None:
+    shared, (hidden, targets, weights) = 9, a_student()
+    student, teacher, states = a_head(sizes[0]), a_head(sizes[1], seed=4), drawn(TOKENS, HIDDEN, seed=3)
+    taught = [taught_by((states, teacher, 1.0), vocabulary=shared)]
+    found = token_losses(hidden, student, targets, weights, taught=taught, divergence=divergence)
+    expected = reference(divergence, student.logits(hidden)[:, :shared], teacher.logits(states)[:, :shared], 0.5, 1.0)
+    torch.testing.assert_close(found.divergence, expected)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_mixture_of_teachers_is_the_mean_of_their_distributions(divergence: Any) -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    teachers = [(drawn(TOKENS, HIDDEN, seed=seed), a_head(seed=seed), weight) for seed, weight in ((3, 0.25), (4, 0.75))]
+    found = token_losses(hidden, head, targets, weights, taught=[taught_by(*teachers)], divergence=divergence, temperature=2.0)
+    mixed = sum(weight * (own.logits(states) / 2.0).softmax(-1) for states, own, weight in teachers)
+    expected = reference(divergence, head.logits(hidden), 2.0 * torch.as_tensor(mixed).log(), 0.5, 2.0)
+    torch.testing.assert_close(found.divergence, expected)
+
+
+def test_a_frozen_head_gets_no_gradient_and_changes_no_other() -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0))]
+    hidden.requires_grad_()
+    (frozen,) = torch.autograd.grad(token_losses(hidden, head, targets, weights, taught=taught).total, [hidden])
+    head.weight.requires_grad_()
+    found = token_losses(hidden, head, targets, weights, taught=taught).total
+    trainable, _ = torch.autograd.grad(found, [hidden, head.weight])
+    assert torch.equal(frozen, trainable)
+
+
+def test_without_gradients_the_loss_is_the_same() -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    hidden.requires_grad_()
+    with torch.no_grad():
+        found = token_losses(hidden, head, targets, weights)
+    assert not found.total.requires_grad
+    assert torch.equal(found.total, token_losses(hidden, head, targets, weights).total.detach())
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_in_bfloat16_the_loss_is_near_that_in_float32(divergence: Any) -> None:
+    (hidden, targets, weights), head = a_student(), a_head()
+    hidden, head, weights = hidden.float().requires_grad_(), head.to(dtype=torch.float32), weights.float()
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3).float(), a_head(seed=4).to(dtype=torch.float32), 1.0))]
+    exact = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
+    assert rough.total.dtype == torch.float32
+    # Each logit is a sum of some six products below 2^4, each of which bfloat16 rounds to 8 bits.
+    torch.testing.assert_close(rough.divergence, exact.divergence, rtol=0.1, atol=0.1)
+    (one,), (other,) = (torch.autograd.grad(found.total, [hidden]) for found in (exact, rough))
+    assert (one - other).norm() < 0.1 * one.norm()
+
+
+def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, hidden, vocabulary, elements = 512, 8, 20_000, 1 << 18
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+    head = Head(drawn(vocabulary, hidden, dtype=torch.float32).requires_grad_())
+    states, teacher = drawn(tokens, hidden, dtype=torch.float32).requires_grad_(), drawn(tokens, hidden, seed=3, dtype=torch.float32)
+    taught = [Taught(torch.arange(tokens), HiddenTargets([(teacher, head.to(), 1.0)]), vocabulary)]
+    targets, weights = torch.zeros(tokens, dtype=torch.long), torch.ones(tokens)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        token_losses(states, head, targets, weights, taught=taught, divergence="jensen_shannon", alpha=0.5).total.backward()  # type: ignore[no-untyped-call]
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    a_chunk, the_gradients = 4 * elements, 4 * 3 * hidden * vocabulary
+    assert peak > a_chunk, "the profiler saw nothing"
+    assert peak < 12 * a_chunk + the_gradients
+    assert peak < 4 * tokens * vocabulary / 2, "one matrix of logits alone would be twice as large"
+
+
+# Targets drawn from a teacher
+
+
+def test_sampled_targets_are_the_forward_kl_to_what_was_drawn() -> None:
+    (hidden, targets, weights), head, shared = a_student(), a_head(), 10
+    ids = torch.tensor([[2, 5, 0]] * TOKENS)
+    counts = torch.tensor([[0.5, 0.25, 0.25]] * (TOKENS - 1) + [[1.0, 0.0, 0.0]], dtype=torch.float64)
+    entropies = drawn(TOKENS, seed=8).abs()
+    hidden.requires_grad_()
+    taught = [Taught(torch.arange(TOKENS), SampledTargets(ids, counts, entropies), shared)]
+    found = token_losses(hidden, head, targets, weights, taught=taught)
+    log_q = head.logits(hidden)[:, :shared].log_softmax(-1)
+    expected = -(counts * log_q.gather(-1, ids)).sum(-1) - entropies
+    torch.testing.assert_close(found.divergence, expected.detach())
+    (mine,), (theirs,) = (torch.autograd.grad(total, [hidden], retain_graph=True) for total in (found.total, weights @ expected))
+    torch.testing.assert_close(mine, theirs)

@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from domainfusion.errors import CapabilityError
 
 _PROBE = (0, 1, 2, 3)
 """Tokens that every vocabulary has, to hold the projection against the model's own logits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What turns a model's final hidden states into logits: cap · tanh(scale · (W h + b) / cap).
+
+    Attributes:
+        weight: W, of shape (vocabulary, hidden).
+        bias: b, of shape (vocabulary,); None for most models.
+        scale: What the product is multiplied by.
+        cap: Bound of the logits, as in Gemma 2; None leaves them unbounded.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The width of the distributions, padding included."""
+        return int(self.weight.shape[0])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of hidden states of shape (…, hidden), at least in float32, of shape (…, vocabulary)."""
+        logits = linear(hidden, self.weight, self.bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Head:
+        """Returns the head on another device or in another data type."""
+        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
+        return Head(self.weight.to(device=device, dtype=dtype), bias, self.scale, self.cap)
+
+
+def head_of(module: PreTrainedModel) -> Head:
+    """Returns the head that the module computes with at this moment; gradients flow back to what of it is trained."""
+    layer = cast(Any, module.get_output_embeddings())  # type: ignore[no-untyped-call]
+    weight = layer.weight
+    if isinstance(layer, BaseTunerLayer) and not layer.merged and not layer.disable_adapters:
+        for adapter in set(layer.active_adapters) & set(cast(Any, layer).lora_A):
+            weight = weight + cast(Any, layer).get_delta_weight(adapter).to(weight.dtype)
+    config = cast(Any, module.config).get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
 
 
 def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -20,16 +70,7 @@ def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
         module: The model.
         hidden: Final hidden states, of shape (…, hidden).
     """
-    head = cast(torch.nn.Module, module.get_output_embeddings())  # type: ignore[no-untyped-call]
-    logits: torch.Tensor = head(hidden).float()
-    config = cast(Any, module.config).get_text_config()
-    if scaling := getattr(config, "logits_scaling", None):
-        logits = logits / scaling
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * torch.tanh(logits / cap)
-    return logits
+    return head_of(module).logits(hidden)
 
 
 def check_projection(module: PreTrainedModel) -> None:

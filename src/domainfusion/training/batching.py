@@ -17,6 +17,9 @@ from domainfusion.types import TrainingRecord
 IGNORED = -100
 """Label of a token that is not trained on."""
 
+CROSS_DOMAIN = "cross-domain"
+"""What rows that need several domains are counted under."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -26,11 +29,23 @@ class Row:
         record_id: The example's id, for messages.
         tokens: Prompt, answer and end token.
         prompt_length: How many of them are the prompt; the loss is on the rest.
+        domain: What the log counts it under: the record's domain, or `cross-domain`.
     """
 
     record_id: str
     tokens: tuple[int, ...]
     prompt_length: int
+    domain: str = ""
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens of the prompt."""
+        return self.tokens[: self.prompt_length]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The tokens that are learnt."""
+        return self.tokens[self.prompt_length :]
 
 
 class Batch(TypedDict):
@@ -50,7 +65,8 @@ def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     answer = encode_text(student.tokenizer, record.target)
     if record.integration.finish_reason == "stop":
         answer.append(student.turn_end)
-    return Row(record.example.id, (*prompt, *answer), len(prompt))
+    domain = CROSS_DOMAIN if record.example.is_cross_domain else record.example.primary_domain
+    return Row(record.example.id, (*prompt, *answer), len(prompt), domain)
 
 
 def refuse_overlong(rows: Sequence[Row], limit: int) -> None:

@@ -16,16 +16,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers import Trainer as TransformersTrainer
 
 from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
+from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.records import write_json
-from domainfusion.training.batching import IGNORED, Row, collate
-from domainfusion.training.losses import sequence_loss
+from domainfusion.training.batching import Row, collate
+from domainfusion.training.losses import answer_hidden_states
+from domainfusion.training.objectives import Answers, Objective, SequenceObjective
 from domainfusion.training.signals import DeferredSignals
+from domainfusion.training.tally import Tally
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""
@@ -46,6 +49,8 @@ class LoopSettings:
         max_gradient_norm: Gradients are scaled down to this norm.
         evaluation_steps: Steps between two validations.
         checkpoint_steps: Steps between two checkpoints.
+        activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, more time
+            (Chen et al., 2016, arXiv 1604.06174).
         seed: Seed of the dropout.
     """
 
@@ -57,6 +62,7 @@ class LoopSettings:
     max_gradient_norm: float = 1.0
     evaluation_steps: int = 500
     checkpoint_steps: int = 50
+    activation_checkpointing: bool = False
     seed: int = 0
 
 
@@ -68,6 +74,7 @@ def train_phase(
     name: str,
     settings: LoopSettings,
     directory: Path,
+    objective: Objective | None = None,
     validate: Validate | None = None,
     log: Callable[[Mapping[str, Any]], None] = lambda _: None,
     progress: Progress = silent,
@@ -81,6 +88,7 @@ def train_phase(
         name: The phase's name, for log and progress.
         settings: How.
         directory: Where checkpoints go.
+        objective: Toward what, ready to be used; by default the rows' answers word for word.
         validate: Scores the student every `evaluation_steps`; the best state is kept as `best.safetensors`.
         log: Receives a dict every few steps.
         progress: Shows the steps.
@@ -118,12 +126,32 @@ def train_phase(
     )
     # Beside a second GPU, Transformers would give each step twice the rows, and run through the order twice.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    objective = objective or SequenceObjective()
     last = _last_checkpoint(directory)
-    with progress(f"training: {name}", steps, _steps_done(last)) as advance, DeferredSignals() as signals:
-        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance, signals)
-        trainer = _PhaseTrainer(student, rows, order, pad_token, model=module, args=arguments, callbacks=[reporter])
+    if last is None and (found := objective.begin_phase(student, rows)):
+        log({"phase": name, **found})
+    with (
+        progress(f"training: {name}", steps, _steps_done(last)) as advance,
+        DeferredSignals() as signals,
+        _activation_checkpointing(module, settings.activation_checkpointing),
+    ):
+        tally = Tally()
+        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance, signals, tally)
+        trainer = _PhaseTrainer(student, rows, order, pad_token, objective, tally, model=module, args=arguments, callbacks=[reporter])
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
+
+
+@contextmanager
+def _activation_checkpointing(module: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Switches it on for the time of a phase: experts may share the module."""
+    if wanted:
+        module.activation_checkpointing_enable()
+    try:
+        yield
+    finally:
+        if wanted:
+            module.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
 
 
 def save_state(student: TrainableModel, path: Path) -> None:
@@ -165,44 +193,71 @@ class _Positions(Dataset[int]):
         return self._order[index]
 
 
+def _places(indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    return {"places": torch.tensor(indices)}
+
+
 class _PhaseTrainer(TransformersTrainer):
     """The library's trainer with three things of ours: a fixed order of rows, our loss, and checkpoints.
 
     A checkpoint holds the trained weights alone, and stands under its name only when it is whole.
     """
 
-    def __init__(self, student: TrainableModel, rows: Sequence[Row], order: Sequence[int], pad_token: int, **options: Any) -> None:
+    def __init__(
+        self,
+        student: TrainableModel,
+        rows: Sequence[Row],
+        order: Sequence[int],
+        pad_token: int,
+        objective: Objective,
+        tally: Tally,
+        **options: Any,
+    ) -> None:
         positions = _Positions(order)
         super().__init__(train_dataset=positions, **options)
         self._student = student
         self._rows = rows
         self._positions = positions
         self._pad_token = pad_token
+        self._objective = objective
+        self._tally = tally
         self._directory = Path(self.args.output_dir or "")
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> DataLoader[int]:
         return self.accelerator.prepare(  # type: ignore[no-any-return]
-            DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=self._collate)
+            DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=_places)
         )
 
-    def _collate(self, places: Sequence[int]) -> dict[str, Any]:
-        """Pads the rows at `places`, which travel with them, because batches are fetched before they are trained on."""
-        return {**collate([self._rows[place] for place in places], self._pad_token), "places": torch.tensor(places)}
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Turns the places of a step's rows into batches, once the objective has had its say about the rows."""
+        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        lengths = [len(part["places"]) for part in parts]
+        planned = [self._rows[place] for part in parts for place in part["places"].tolist()]
+        rows = list(self._objective.rows(planned, self.state.global_step, self._student))
+        batches, answer_tokens = [], 0
+        for length in lengths:
+            own, rows = rows[:length], rows[length:]
+            batches.append({**collate(own, self._pad_token), "rows": tuple(own)})
+            answer_tokens += sum(len(row.answer) for row in own)
+        return batches, torch.tensor(answer_tokens, device=device)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
-        answer_tokens = int(num_items_in_batch) if num_items_in_batch is not None else int((inputs["labels"] != IGNORED).sum())
+        module, device, rows = self.accelerator.unwrap_model(model), inputs["labels"].device, inputs["rows"]
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
-        with torch.autocast(inputs["labels"].device.type, torch.bfloat16, enabled=_has_bfloat16(inputs["labels"].device)):
-            loss = sequence_loss(self.accelerator.unwrap_model(model), inputs, answer_tokens)
-        if not torch.isfinite(loss):
-            named = ", ".join(self._rows[place].record_id for place in inputs["places"].tolist())
+        with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
+            hidden, targets = answer_hidden_states(module, inputs)
+            weights = torch.full((len(targets),), 1 / max(int(num_items_in_batch), 1), device=device)
+            losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, rows))
+        if not torch.isfinite(losses.total):
+            named = ", ".join(row.record_id for row in rows)
             raise TrainingError(
-                f"The loss is {loss.item()} at step {self.state.global_step}, in a batch with the records {named}",
+                f"The loss is {losses.total.item()} at step {self.state.global_step}, in a batch with the records {named}",
                 fix="lower the learning rate, or look at these records; the last checkpoint is kept",
             )
-        return loss
+        self._tally.add(rows, losses.terms)
+        return losses.total
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes the checkpoint aside and moves it to its place, then removes the one before."""
@@ -242,8 +297,9 @@ class _Reporter(TrainerCallback):
         log: Callable[[Mapping[str, Any]], None],
         advance: Advance,
         signals: DeferredSignals,
+        tally: Tally,
     ) -> None:
-        self._signals = signals
+        self._signals, self._tally = signals, tally
         self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
         self._directory, self._validate, self._log, self._advance = directory, validate, log, advance
         self._started = time.perf_counter()
@@ -261,7 +317,7 @@ class _Reporter(TrainerCallback):
         if logs and "loss" in logs:
             figures = {name: float(logs[name]) for name in ("loss", "learning_rate")}
             seconds = round(time.perf_counter() - self._started, 2)
-            self._log({"phase": self._name, "step": state.global_step, **figures, "seconds": seconds})
+            self._log({"phase": self._name, "step": state.global_step, **figures, "seconds": seconds, **self._tally.take()})
 
     def _validate_now(self, step: int) -> None:
         assert self._validate is not None

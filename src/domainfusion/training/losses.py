@@ -1,13 +1,30 @@
-"""Losses over answer tokens only: the vocabulary is never projected where nothing is learnt."""
+"""Losses over answer tokens: cross-entropy and divergences from teachers, in chunks, so that (tokens, vocabulary) is never held."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
 import torch
-from torch.nn.functional import cross_entropy
+from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from domainfusion.models.projection import project
+from domainfusion.models.projection import Head
 from domainfusion.training.batching import IGNORED, Batch
+
+Divergence = Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
+"""How far the student's distribution q is from the teacher's p; m is the mixture β·p + (1−β)·q.
+
+- `forward_kl`: KL(p‖q) covers all that the teacher may say (Hinton et al., 2015, arXiv 1503.02531).
+- `reverse_kl`: KL(q‖p) keeps to what the teacher finds probable (Gu et al., 2023, arXiv 2306.08543).
+- `skew_kl`: KL(p‖m), bounded where q vanishes (Ko et al., 2024, arXiv 2402.03898, who write α for β).
+- `jensen_shannon`: β·KL(p‖m) + (1−β)·KL(q‖m) (Agarwal et al., 2023, arXiv 2306.13649).
+"""
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits that are in memory at a time: 64 MiB in float32, of which a chunk with a teacher needs about five."""
 
 
 def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,13 +39,244 @@ def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.T
     return hidden[answers], targets[answers]
 
 
-def sequence_loss(module: PreTrainedModel, batch: Batch, answer_tokens: int) -> torch.Tensor:
-    """Returns the cross-entropy of the batch's answer tokens, summed and divided by `answer_tokens`.
+class Exact(NamedTuple):
+    """A teacher's distributions as they are.
+
+    Attributes:
+        log_probabilities: log p, of shape (tokens, vocabulary).
+    """
+
+    log_probabilities: torch.Tensor
+
+
+class Sampled(NamedTuple):
+    """Unbiased estimates of a teacher's distributions, from draws; only `forward_kl` can be learnt from them.
+
+    Attributes:
+        estimates: Of p, of shape (tokens, vocabulary).
+        entropies: The entropy of p itself, of shape (tokens,).
+    """
+
+    estimates: torch.Tensor
+    entropies: torch.Tensor
+
+
+class TeacherDistributions(Protocol):
+    """What a teacher finds probable at some tokens, given for a few of them at a time."""
+
+    def of(self, tokens: slice, vocabulary: int, temperature: float, computed_in: torch.dtype | None) -> Exact | Sampled:
+        """Returns the distributions at `tokens` over the first `vocabulary` ids, on the device of the student.
+
+        Args:
+            tokens: Which of the tokens.
+            vocabulary: Ids that teacher and student share; what is beyond is cut off.
+            temperature: What logits are divided by.
+            computed_in: Data type of the product with the head; None for the teacher's own.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """The tokens of a batch at which one teacher, or one mixture of teachers, says what is probable.
+
+    Attributes:
+        places: Which tokens, of shape (tokens,): indices into the batch's answer tokens.
+        distributions: The teacher's, in the order of `places`.
+        vocabulary: Ids below this one mean the same to teacher and student.
+    """
+
+    places: torch.Tensor
+    distributions: TeacherDistributions
+    vocabulary: int
+
+
+class TokenLosses(NamedTuple):
+    """Losses of answer tokens.
+
+    Attributes:
+        total: What is minimised: the weighted sum over tokens, a scalar with a gradient.
+        cross_entropy: Of each token, of shape (tokens,), without gradient or weight; NaN where it does not count.
+        divergence: Likewise; NaN where no teacher says anything.
+    """
+
+    total: torch.Tensor
+    cross_entropy: torch.Tensor
+    divergence: torch.Tensor
+
+
+def token_losses(
+    hidden: torch.Tensor,
+    head: Head,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    taught: Sequence[Taught] = (),
+    divergence: Divergence = "forward_kl",
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    alpha: float = 1.0,
+) -> TokenLosses:
+    """Returns Σ wᵢ·((1−α)·CEᵢ + α·τ²·Dᵢ) over tokens that are taught by a teacher, plus Σ wᵢ·CEᵢ over the others.
+
+    Logits are made, used and dropped chunk by chunk, and the gradient with them, so memory grows with (tokens + vocabulary) alone.
+    The gradient goes to the student's hidden states and head, and is exact; it can be taken once, not twice.
 
     Args:
-        module: The student.
-        batch: Rows of any number; a batch without an answer token has loss 0.
-        answer_tokens: Answer tokens of the whole global batch, of which this may be a part.
+        hidden: The student's final hidden states, of shape (tokens, hidden).
+        head: The student's head.
+        targets: The tokens that are written, of shape (tokens,).
+        weights: What each token counts, of shape (tokens,), without gradient.
+        taught: Where teachers say what; no token is in two of them.
+        divergence: D.
+        beta: β, the teacher's weight in the mixture of `skew_kl` and `jensen_shannon`, strictly between 0 and 1.
+        temperature: τ, which divides the logits of both (Hinton et al., 2015).
+        alpha: α, the share of the divergence.
+
+    Under autocast the products with the heads are computed in autocast's data type, all else in float32.
     """
-    hidden, targets = answer_hidden_states(module, batch)
-    return cross_entropy(project(module, hidden), targets, reduction="sum") / max(answer_tokens, 1)
+    kind = hidden.device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    alone = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
+    for each in taught:
+        alone[each.places] = False
+    aim = (divergence, beta, temperature, alpha)
+    plan = _Plan(targets, weights, head, alone.nonzero()[:, 0], taught, *aim, autocast, torch.is_grad_enabled())
+    return TokenLosses(*cast(Any, _ChunkedLoss).apply(hidden, head.weight, head.bias, plan))
+
+
+class _Plan(NamedTuple):
+    """What `token_losses` was asked for, with the places of the tokens that no teacher says anything about."""
+
+    targets: torch.Tensor
+    weights: torch.Tensor
+    head: Head
+    alone: torch.Tensor
+    taught: Sequence[Taught]
+    divergence: Divergence
+    beta: float
+    temperature: float
+    alpha: float
+    autocast: torch.dtype | None
+    with_gradient: bool
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The loss and its gradient in one pass over chunks of tokens: logits that are dropped need not be made a second time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, plan: _Plan) -> Any:
+        head = plan.head.to(dtype=plan.autocast)
+        wide = torch.promote_types(head.weight.dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        cross_entropies, divergences = torch.full((2, len(hidden)), math.nan, dtype=wide, device=hidden.device)
+        gradients = _Gradients.of(hidden, weight, bias, ctx.needs_input_grad if plan.with_gradient else (False,) * 3, wide)
+        size = max(1, CHUNK_ELEMENTS // head.vocabulary_size)
+        parts: list[tuple[Taught | None, torch.Tensor]] = [(None, plan.alone), *((each, each.places) for each in plan.taught)]
+        for taught, every in parts:
+            alpha = 0.0 if taught is None else plan.alpha
+            for start in range(0, len(every), size):
+                places = every[start : start + size]
+                states, weights = hidden[places].to(head.weight.dtype), plan.weights[places].to(wide)
+                with torch.autocast(hidden.device.type, enabled=False):
+                    logits = head.logits(states)
+                    slopes = torch.zeros_like(logits)
+                    if alpha < 1:
+                        share = (1 - alpha) * weights
+                        found = cross_entropies[places] = _add_cross_entropy(slopes, logits, plan.targets[places], share)
+                        total += share @ found
+                    if taught is not None and alpha > 0:
+                        share = alpha * plan.temperature**2 * weights
+                        found = divergences[places] = _add_divergence(slopes, logits, taught, slice(start, start + size), plan, share)
+                        total += share @ found
+                    gradients.add(slopes, logits, head, states, places)
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [None if given is None else given.dtype for given in (hidden, weight, bias)]
+        ctx.mark_non_differentiable(cross_entropies, divergences)
+        return total, cross_entropies, divergences
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor, *_: torch.Tensor) -> Any:
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return (*(None if found is None else (found * outer.to(found.dtype)).to(dtype) for found, dtype in pairs), None)
+
+
+def _add_cross_entropy(slopes: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Returns each token's cross-entropy, and adds its weighted derivative by the logits to `slopes`."""
+    log_q = logits.log_softmax(-1)
+    found = -log_q.gather(-1, targets[:, None])[:, 0]
+    slopes += log_q.exp_().mul_(weights[:, None])
+    slopes.scatter_add_(-1, targets[:, None], -weights[:, None])
+    return found
+
+
+def _add_divergence(
+    slopes: torch.Tensor, logits: torch.Tensor, taught: Taught, tokens: slice, plan: _Plan, weights: torch.Tensor
+) -> torch.Tensor:
+    """Returns each token's divergence D, and adds its weighted derivative by the logits to `slopes`.
+
+    With u = q·∂D/∂q, the derivative by the logits is (u − q·Σu) / τ.
+    """
+    known = taught.distributions.of(tokens, taught.vocabulary, plan.temperature, plan.autocast)
+    log_q = (logits[:, : taught.vocabulary] / plan.temperature).log_softmax(-1)
+    q = log_q.exp()
+    if isinstance(known, Sampled):
+        found, u = -(known.estimates * log_q).sum(-1) - known.entropies, -known.estimates
+    else:
+        found, u = _compare(plan.divergence, plan.beta, known.log_probabilities, log_q, q)
+    u -= q * u.sum(-1, keepdim=True)
+    slopes[:, : taught.vocabulary] += u.mul_(weights[:, None] / plan.temperature)
+    return found
+
+
+def _compare(
+    divergence: Divergence, beta: float, log_p: torch.Tensor, log_q: torch.Tensor, q: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns D of each token, and u = q·∂D/∂q up to a multiple of q."""
+    if divergence == "reverse_kl":
+        u = q * (log_q - log_p)
+        return u.sum(-1), u
+    p = log_p.exp()
+    if divergence == "forward_kl":
+        return (p * (log_p - log_q)).sum(-1), -p
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    from_teacher = (p * (log_p - log_m)).sum(-1)
+    if divergence == "skew_kl":
+        return from_teacher, -(1 - beta) * (log_p + log_q - log_m).exp()
+    u = q * (log_q - log_m)
+    return beta * from_teacher + (1 - beta) * u.sum(-1), (1 - beta) * u
+
+
+class _Gradients(NamedTuple):
+    """The gradients that are wanted, as they grow chunk by chunk."""
+
+    hidden: torch.Tensor | None
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    @classmethod
+    def of(
+        cls, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wanted: Sequence[bool], wide: torch.dtype
+    ) -> _Gradients:
+        return cls(
+            torch.zeros_like(hidden) if wanted[0] else None,
+            torch.zeros_like(weight, dtype=wide) if wanted[1] else None,
+            torch.zeros_like(bias, dtype=wide) if bias is not None and wanted[2] else None,
+        )
+
+    def add(self, slopes: torch.Tensor, logits: torch.Tensor, head: Head, states: torch.Tensor, places: torch.Tensor) -> None:
+        """Carries a chunk's derivative by the logits on, through cap and scale, to hidden states, weight and bias."""
+        if all(gradient is None for gradient in self):
+            return
+        if head.cap is not None:
+            slopes *= 1 - (logits / head.cap) ** 2
+        if head.scale != 1:
+            slopes *= head.scale
+        narrow = slopes.to(states.dtype)
+        if self.hidden is not None:
+            self.hidden[places] = (narrow @ head.weight).to(self.hidden.dtype)
+        if self.weight is not None:
+            self.weight.add_(narrow.T @ states)
+        if self.bias is not None:
+            self.bias.add_(slopes.sum(0))

@@ -7,7 +7,8 @@ import shutil
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,10 +26,17 @@ from domainfusion.records import read_json, write_json
 from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
 from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
 from domainfusion.training.mixtures import interleaved_order
+from domainfusion.training.objectives import Objective, SequenceObjective, Setting
 from domainfusion.types import TrainingRecord, fingerprint
 
 LORA_FROM_PARAMETERS = 100_000_000
 """From this size on, `adaptation="auto"` trains a LoRA adapter instead of all weights."""
+
+OBJECTIVE = "objective"
+"""The folder in which an objective keeps files; it goes when the training is finished."""
+
+OBJECTIVES: Mapping[str, Callable[[], Objective]] = {"sequence": SequenceObjective}
+"""Objectives by name, each as it is without settings."""
 
 FINISHED = "finished.safetensors"
 """The outcome of a phase; its presence says that the phase is done."""
@@ -53,6 +61,9 @@ class Trainer(ABC):
         merge_weight: Weight λ of each expert in that sum.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
+        objective: Toward what the student is trained, `sequence` or an `Objective`; `auto` takes the richest objective that the teachers
+            allow and that a benchmark of ours has shown to win, which so far is `sequence`.
+        activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
 
     Raises:
         ConfigurationError: A number is not positive or a word is not known.
@@ -71,6 +82,8 @@ class Trainer(ABC):
         merge_weight: float = 1.0,
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
+        objective: str | Objective = "sequence",
+        activation_checkpointing: bool = False,
     ) -> None:
         counts = {
             "epochs": epochs,
@@ -99,6 +112,8 @@ class Trainer(ABC):
         self.merge_weight = merge_weight
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
+        self.objective = objective if isinstance(objective, Objective) else _objective(objective)
+        self.activation_checkpointing = activation_checkpointing
 
     @abstractmethod
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
@@ -141,6 +156,7 @@ class Trainer(ABC):
         records: Sequence[TrainingRecord],
         *,
         teachers: Mapping[str, LanguageModel] | None = None,
+        integrator: LanguageModel | None = None,
         validate: Validate | None = None,
         directory: str | Path | None = None,
         seed: int = 0,
@@ -151,7 +167,8 @@ class Trainer(ABC):
         Args:
             student: Where training starts.
             records: What is learnt; rejected records and empty targets are left out.
-            teachers: The experts, for a start from their merge.
+            teachers: The experts: for a start from their merge, and for objectives that learn from what they find probable.
+            integrator: The model that wrote the targets of cross-domain records: the teacher of those.
             validate: Scores the student on held-out examples, for `evaluation_steps`.
             directory: Keeps checkpoints; the same call with the same directory goes on where it was. None keeps nothing.
             seed: Seed of the order and of everything random.
@@ -162,13 +179,14 @@ class Trainer(ABC):
             RunError: The directory holds a training with other records, settings or seed, or of another student.
         """
         with TemporaryDirectory() as temporary:
-            return self._train(student, records, teachers or {}, validate, Path(directory or temporary), seed, progress)
+            return self._train(student, records, teachers or {}, integrator, validate, Path(directory or temporary), seed, progress)
 
     def _train(
         self,
         student: TrainableModel,
         records: Sequence[TrainingRecord],
         teachers: Mapping[str, LanguageModel],
+        integrator: LanguageModel | None,
         validate: Validate | None,
         directory: Path,
         seed: int,
@@ -186,23 +204,41 @@ class Trainer(ABC):
         empty = [phase.name for phase in phases if not phase.records]
         if empty or not phases:
             raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(self).__name__, fix="give it records")
-        inputs = {"student": describe(student), "teachers": describe(teachers), "trainer": describe(self), "records": fingerprint(usable)}
-        _claim(directory, {**inputs, "seed": seed})
+        models = {"student": describe(student), "teachers": describe(teachers), "integrator": describe(integrator)}
+        _claim(directory, {**models, "trainer": describe(self), "records": fingerprint(usable), "seed": seed})
+        folders = [directory / f"phase-{number}-{phase.name}" for number, phase in enumerate(phases, start=1)]
+        log = JsonLog(directory / "log.jsonl")
+        objective = copy(self.objective)  # what it makes ready belongs to this training alone
+        if not all((folder / FINISHED).is_file() for folder in folders):
+            rows = {encode_record(record, student): record for phase in phases for record in phase.records}
+            refuse_overlong(list(rows), _context_length(student))
+            setting = Setting(
+                student=student,
+                records=rows,
+                teachers=teachers,
+                integrator=integrator,
+                directory=directory / OBJECTIVE,
+                seed=seed,
+                progress=progress,
+            )
+            if found := objective.begin(setting):
+                log(found)
         _parameter_count(student)  # loads the student: loading draws from the stream that the adapter starts from
         set_seed(seed)
         trained, _ = self.adapt(student, teachers)
-        for number, phase in enumerate(phases, start=1):
-            folder = directory / f"phase-{number}-{phase.name}"
+        for number, (phase, folder) in enumerate(zip(phases, folders, strict=True), start=1):
             if not (folder / FINISHED).is_file():
                 last = number == len(phases)
-                self._train_phase(trained, phase, folder, seed, number, validate, last, JsonLog(directory / "log.jsonl"), progress)
+                self._train_phase(trained, phase, objective, folder, seed, number, validate, last, log, progress)
             trained.load_trained_state(load_file(folder / FINISHED))
+        shutil.rmtree(directory / OBJECTIVE, ignore_errors=True)
         return trained
 
     def _train_phase(
         self,
         student: TrainableModel,
         phase: Phase,
+        objective: Objective,
         folder: Path,
         seed: int,
         number: int,
@@ -213,7 +249,6 @@ class Trainer(ABC):
     ) -> None:
         """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
         rows = [encode_record(record, student) for record in phase.records]
-        refuse_overlong(rows, _context_length(student))
         order = self._order(phase, [len(row.tokens) for row in rows], random.Random(f"{seed}/{number}"))
         settings = LoopSettings(
             learning_rate=self.learning_rate,
@@ -221,10 +256,20 @@ class Trainer(ABC):
             device_batch_size=self.device_batch_size,
             evaluation_steps=self.evaluation_steps,
             checkpoint_steps=self.checkpoint_steps,
+            activation_checkpointing=self.activation_checkpointing,
             seed=seed,
         )
         train_phase(
-            student, rows, order, name=phase.name, settings=settings, directory=folder, validate=validate, log=log, progress=progress
+            student,
+            rows,
+            order,
+            name=phase.name,
+            settings=settings,
+            directory=folder,
+            objective=objective,
+            validate=validate,
+            log=log,
+            progress=progress,
         )
         if is_last and (folder / "best.safetensors").is_file():
             student.load_trained_state(load_file(folder / "best.safetensors"))
@@ -253,6 +298,11 @@ def _claim(directory: Path, inputs: Mapping[str, Any]) -> None:
             received=str(directory),
             fix="use another directory, or delete this one to train afresh",
         )
+
+
+def _objective(name: str) -> Objective:
+    _check_word("objective", name, ("auto", *OBJECTIVES))
+    return OBJECTIVES["sequence" if name == "auto" else name]()
 
 
 def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:

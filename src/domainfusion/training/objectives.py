@@ -1,0 +1,130 @@
+"""Objectives: toward what a student is trained, whatever it sees when."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.projection import Head
+from domainfusion.progress import Progress, silent
+from domainfusion.training.batching import Row
+from domainfusion.training.losses import token_losses
+from domainfusion.types import TrainingRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What an objective may look at before the first step.
+
+    Attributes:
+        student: The student as it was given; what is trained is a copy.
+        records: All that is trained on, by the row that it becomes.
+        teachers: The expert of each domain.
+        integrator: The model that wrote the targets of cross-domain records; None where none did.
+        directory: Where the objective may keep files; they are there when the training is resumed.
+        seed: Seed of all that is random.
+        progress: Shows how far long work is.
+    """
+
+    student: TrainableModel
+    records: Mapping[Row, TrainingRecord]
+    directory: Path
+    teachers: Mapping[str, LanguageModel] = field(default_factory=dict)
+    integrator: LanguageModel | None = None
+    seed: int = 0
+    progress: Progress = silent
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the student computed where a batch's answers are predicted.
+
+    Attributes:
+        hidden: Final hidden states, of shape (answer tokens, hidden), with a gradient.
+        head: What turns them into logits: `head.logits(hidden)`.
+        targets: The tokens that the answers have there, of shape (answer tokens,).
+        weights: What each token counts in the loss, of shape (answer tokens,).
+        rows: The batch's rows; their answer tokens follow each other in this order.
+    """
+
+    hidden: torch.Tensor
+    head: Head
+    targets: torch.Tensor
+    weights: torch.Tensor
+    rows: tuple[Row, ...]
+
+    def weighted(self, **terms: torch.Tensor) -> Losses:
+        """Returns the losses whose terms, each of shape (answer tokens,), are summed with the tokens' weights."""
+        total = sum((self.weights * term).sum() for term in terms.values())
+        return Losses(torch.as_tensor(total), {name: term.detach() for name, term in terms.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What a batch costs.
+
+    Attributes:
+        total: What is minimised, a scalar with a gradient.
+        terms: For the log, what it is made of: one figure per answer token, without gradient or weight, of shape (answer tokens,); NaN
+            where a token has no such term.
+    """
+
+    total: torch.Tensor
+    terms: Mapping[str, torch.Tensor]
+
+
+class Objective(ABC):
+    """Toward what a student is trained. An objective of your own implements `losses`; public attributes are its settings.
+
+    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimiser step, `rows` and `losses`.
+
+    Example:
+        ```python
+        class Smoothed(Objective):
+            def losses(self, answers):
+                log_q = answers.head.logits(answers.hidden).log_softmax(-1)
+                likelihood = log_q.gather(-1, answers.targets[:, None])[:, 0]
+                return answers.weighted(cross_entropy=-0.9 * likelihood, smoothing=-0.1 * log_q.mean(-1))
+
+
+        trainer = IntegrationTrainer(objective=Smoothed())
+        ```
+    """
+
+    def begin(self, setting: Setting) -> Mapping[str, Any]:
+        """Makes ready what is needed before the first step; what it returns goes into the training's log."""
+        return {}
+
+    def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Looks at the student before the first step of a phase, and at the phase's rows; what it returns goes into the log."""
+        return {}
+
+    def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
+        """Returns what is trained on in a step, in place of the rows whose turn it is: as many, in the same order.
+
+        Args:
+            rows: The step's rows, of all its parts.
+            step: How many steps of the phase were made before. All that is random has to follow from it, so that a resumed training
+                goes on as an uninterrupted one.
+            student: What is trained.
+        """
+        return rows
+
+    @abstractmethod
+    def losses(self, answers: Answers) -> Losses:
+        """Returns what is minimised on a batch."""
+
+
+class SequenceObjective(Objective):
+    """The targets word for word: cross-entropy (sequence-level distillation, Kim and Rush, 2016, arXiv 1606.07947)."""
+
+    def losses(self, answers: Answers) -> Losses:
+        """Returns the cross-entropy of the batch's answer tokens."""
+        found = token_losses(answers.hidden, answers.head, answers.targets, answers.weights)
+        return Losses(found.total, {"cross_entropy": found.cross_entropy})
