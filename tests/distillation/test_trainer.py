@@ -271,7 +271,7 @@ def test_nothing_usable_is_an_error_that_says_why(base: LlamaModel) -> None:
 
 
 def test_a_record_beyond_the_context_is_refused(base: LlamaModel) -> None:
-    with pytest.raises(TrainingError, match="longer than the student's context"):
+    with pytest.raises(TrainingError, match="longer than the context of the student"):
         MultiTaskTrainer(**QUICK).train(base, [*RECORDS, record("Count.", "one two " * 600)])
 
 

@@ -39,13 +39,17 @@ class Scoring(Answering):
     def vocabulary_size(self) -> int:
         pytest.fail("asking for a capability read a configuration")
 
-    encode = score = hidden_states = project = Answering.generate
+    @property
+    def context_length(self) -> int | None:
+        pytest.fail("asking for a capability read a configuration")
+
+    encode = score = hidden_states = head = project = Answering.generate
 
 
 class Training(Answering):
     """A user's own model that can be trained."""
 
-    tokenizer = Scoring.tokenizer
+    tokenizer, context_length = Scoring.tokenizer, Scoring.context_length
 
     @property
     def turn_end(self) -> int:

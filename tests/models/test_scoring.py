@@ -10,9 +10,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from domainfusion.errors import CapabilityError, ModelError
-from domainfusion.models import HuggingFaceModel, TokenScorer
+from domainfusion.models import Adaptation, HuggingFaceModel, TokenScorer
 from domainfusion.models.base import TokenScores
-from domainfusion.models.projection import check_projection, project
+from domainfusion.models.projection import check_projection, head_of, project
 from domainfusion.models.scoring import TOKENS_AT_ONCE, token_log_probabilities
 from domainfusion.types import Conversation, Message, user
 
@@ -225,3 +225,32 @@ def test_an_architecture_that_does_something_else_is_refused(tiny_llama: Path, m
         with pytest.raises(CapabilityError, match="LlamaForCausalLM"):
             use(load(tiny_llama))
     load(tiny_llama).generate([user("Why?")])
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["lm_head", "q_proj"]], ids=["layers", "head"])
+def test_the_head_is_the_one_that_the_model_projects_with(
+    tiny_llama: Path, make_adapter: Callable[..., Path], targets: str | list[str]
+) -> None:
+    plain = load(tiny_llama)
+    expert = load(make_adapter("expert", 3, target_modules=targets))
+    head, states = expert.head(), expert.hidden_states([[5, 6, 7]])[0]
+    expected = expert.project(states)
+    plain.score(CONVERSATIONS[:1])  # the base is as it was again
+    torch.testing.assert_close(head.logits(states), expected)
+    is_the_base_s = torch.equal(head.weight, plain.head().weight)
+    assert is_the_base_s == (targets == "all-linear")
+    if is_the_base_s:
+        assert head.weight.data_ptr() == plain.head().weight.data_ptr(), "experts on one base share its head"
+
+
+def test_a_head_that_an_adapter_changes_is_trained_through_the_adapter(tiny_llama: Path, make_adapter: Callable[..., Path]) -> None:
+    expert = load(make_adapter("expert", 3, target_modules=["lm_head"]))
+    student = load(tiny_llama).trainable_copy(Adaptation(start_from=(expert,)))
+    module = student.trainable_module()
+    hidden = torch.randn(3, 64)
+    found, expected = head_of(module).logits(hidden), module.get_output_embeddings()(hidden)
+    torch.testing.assert_close(found, expected)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert trained
+    for one, other in zip(torch.autograd.grad(found.sum(), trained), torch.autograd.grad(expected.sum(), trained), strict=True):
+        torch.testing.assert_close(one, other)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from domainfusion.models.projection import Head
+
 OnResult = Callable[[int, Generation], None]
 """Called with the index of a conversation and its answer, the moment it is there."""
 
@@ -115,6 +117,11 @@ class TokenScorer(LanguageModel, Protocol):
         """The width of a distribution; models pad it, so it may be larger than the tokenizer's vocabulary."""
         ...
 
+    @property
+    def context_length(self) -> int | None:
+        """The tokens that a row may have; None where there is no limit."""
+        ...
+
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
         """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
         ...
@@ -125,6 +132,10 @@ class TokenScorer(LanguageModel, Protocol):
 
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Returns for each row of token ids the final hidden states, of shape (tokens, hidden)."""
+        ...
+
+    def head(self) -> Head:
+        """Returns what turns final hidden states into logits."""
         ...
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -158,6 +169,11 @@ class TrainableModel(LanguageModel, Protocol):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def context_length(self) -> int | None:
+        """The tokens that a row may have; None where there is no limit."""
+        ...
 
     @property
     def turn_end(self) -> int:

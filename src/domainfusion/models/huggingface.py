@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +23,7 @@ from domainfusion.models.fingerprints import hash_files, hash_tensors
 from domainfusion.models.generation import Prompt, answer_batch, buckets, in_evaluation, row_seeds
 from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
-from domainfusion.models.projection import check_projection, project
+from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
 from domainfusion.models.shared_base import BaseKey, SharedBase, give_memory_back, silent_transformers
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
@@ -85,6 +87,7 @@ class HuggingFaceModel:
         check_quantization(quantization, placed, self._files.base)
         self._key = BaseKey(str(self._files.base), resolve_dtype(dtype, placed, self._files.base), placed, quantization)
         self._adapter = "" if self._files.adapter is None else "adapter_" + hash_files(self._files.adapter)
+        self._config: Any = None
         self._base: SharedBase | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
@@ -118,7 +121,18 @@ class HuggingFaceModel:
     @property
     def vocabulary_size(self) -> int:
         """The width of the model's distributions, padding included; no weights are loaded to tell."""
-        return int(read_config(self._files.base).vocab_size)
+        return int(self._read_config().vocab_size)
+
+    @property
+    def context_length(self) -> int | None:
+        """The tokens that question and answer may have together; None where the model sets no limit."""
+        limit = getattr(self._read_config(), "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    def _read_config(self) -> Any:
+        if self._config is None:
+            self._config = read_config(self._files.base)
+        return self._config
 
     @property
     def parameter_count(self) -> int:
@@ -170,7 +184,7 @@ class HuggingFaceModel:
         return [Prompt(*row) for row in zip(encoded, row_seeds(sampling.seed, conversations), strict=True)]
 
     def _refuse_overlong(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-        limit = getattr(self._load().module.config, "max_position_embeddings", None)
+        limit = self.context_length
         longest = max(map(len, prompts), default=0)
         if limit is not None and longest + new_tokens > limit:
             answer = f" and an answer of up to {new_tokens:,} do" if new_tokens else " does"
@@ -238,6 +252,14 @@ class HuggingFaceModel:
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
             return final_hidden_states(module, rows, self.batch_size)
+
+    def head(self) -> Head:
+        """Returns what turns final hidden states into logits: a view of the weights, or a copy where the adapter changes them."""
+        with self._scoring() as module:
+            found = head_of(module)
+            is_shared = not isinstance(module.get_output_embeddings(), BaseTunerLayer)  # type: ignore[no-untyped-call]
+        weight = found.weight.detach()
+        return replace(found, weight=weight if is_shared else weight.clone(), bias=None if found.bias is None else found.bias.detach())
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""

@@ -69,12 +69,18 @@ def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     return Row(record.example.id, (*prompt, *answer), len(prompt), domain)
 
 
-def refuse_overlong(rows: Sequence[Row], limit: int) -> None:
-    """Raises a `TrainingError` where a row does not fit the student's context: nothing is cut silently."""
-    overlong = [row.record_id for row in rows if len(row.tokens) > limit]
+def refuse_overlong(rows: Sequence[Row], limit: int | None, whose: str = "the student") -> None:
+    """Raises a `TrainingError` where a row does not fit a model's context: nothing is cut silently.
+
+    Args:
+        rows: What the model is to read.
+        limit: The tokens that it can read; None where there is no limit.
+        whose: Who reads them, for the message.
+    """
+    overlong = [row.record_id for row in rows if limit is not None and len(row.tokens) > limit]
     if overlong:
         raise TrainingError(
-            f"{len(overlong)} records are longer than the student's context, first {overlong[0]}",
+            f"{len(overlong)} records are longer than the context of {whose}, first {overlong[0]}",
             received=max(len(row.tokens) for row in rows),
             allowed=f"{limit:,} tokens",
             fix="shorten the targets with a lower max_new_tokens, or leave these records out",

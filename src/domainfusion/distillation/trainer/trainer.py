@@ -125,8 +125,7 @@ class Trainer(ABC):
         Raises:
             CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
         """
-        if not isinstance(student, TrainableModel):
-            raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+        _refuse_untrainable(student)
         if self.adaptation == "full" or (self.adaptation == "auto" and _parameter_count(student) < LORA_FROM_PARAMETERS):
             if self.initialization == "merge":
                 raise ConfigurationError(
@@ -192,6 +191,7 @@ class Trainer(ABC):
         seed: int,
         progress: Progress,
     ) -> TrainableModel:
+        _refuse_untrainable(student)
         usable = [record for record in records if record.verification != "rejected" and record.target.strip()]
         if not usable:
             reasons = Counter(record.reason or "there is no answer" for record in records).most_common(3)
@@ -211,7 +211,7 @@ class Trainer(ABC):
         objective = copy(self.objective)  # what it makes ready belongs to this training alone
         if not all((folder / FINISHED).is_file() for folder in folders):
             rows = {encode_record(record, student): record for phase in phases for record in phase.records}
-            refuse_overlong(list(rows), _context_length(student))
+            refuse_overlong(list(rows), student.context_length)
             setting = Setting(
                 student=student,
                 records=rows,
@@ -310,9 +310,12 @@ def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
         raise ConfigurationError(f"{name} is not known", received=word, allowed=", ".join(allowed))
 
 
+def _refuse_untrainable(student: object) -> None:
+    if not isinstance(student, TrainableModel):
+        raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+
+
 def _parameter_count(student: TrainableModel) -> int:
     return int(getattr(student, "parameter_count", 0))
 
 
-def _context_length(student: TrainableModel) -> int:
-    return int(getattr(student.trainable_module().config, "max_position_embeddings", 1 << 30))
