@@ -317,5 +317,3 @@ def _refuse_untrainable(student: object) -> None:
 
 def _parameter_count(student: TrainableModel) -> int:
     return int(getattr(student, "parameter_count", 0))
-
-
