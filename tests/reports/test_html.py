@@ -13,8 +13,8 @@ import pytest
 
 from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
+from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.figures import duration
-from domainfusion.reports.tables import HEAT_STEPS
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
 HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from domainfusion.distillation.results import Answer, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
-from domainfusion.reports.tables import keeps_goal
+from domainfusion.reports.evaluation_tables import keeps_goal
 from domainfusion.reports.verdict import Verdict, coherence_sentence, verdict
 from domainfusion.types import Example
 

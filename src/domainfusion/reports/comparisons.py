@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domainfusion.distillation.results import Answer, EvaluationReport, ModelResult
-from domainfusion.reports.tables import label_of
+from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.types import Example
 
 ORDER = ("wrong", "not graded", "right")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import charts, ledgers, tables
+from domainfusion.reports import charts, evaluation_tables, ledgers, run_tables, tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
 from domainfusion.reports.summary import RunSummary
@@ -101,7 +101,7 @@ def _context(summary: RunSummary) -> dict[str, Any]:
         "data": _data(summary),
         "conflicts": _conflicts(summary),
         "training": _training(summary),
-        "cost": tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        "cost": run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
         "repeat": _repeat(summary),
     }
     return {**parts, "sections": _sections(parts)}
@@ -125,18 +125,18 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _evaluation(report: EvaluationReport) -> dict[str, Any]:
-    measurement = tables.measurement_table(report)
-    present = [role for role in tables.ROLES if any(model.role == role for model in report.models)]
+    measurement = evaluation_tables.measurement_table(report)
+    present = [role for role in evaluation_tables.ROLES if any(model.role == role for model in report.models)]
     return {
         "verdict": verdict(report),
-        "retention": tables.retention_table(report) if report.retention else None,
-        "goal": tables.RETENTION_GOAL,
-        "retention_chart": charts.retention_chart(report.retention, tables.RETENTION_GOAL),
+        "retention": evaluation_tables.retention_table(report) if report.retention else None,
+        "goal": evaluation_tables.RETENTION_GOAL,
+        "retention_chart": charts.retention_chart(report.retention, evaluation_tables.RETENTION_GOAL),
         "learning_chart": charts.learning_chart(report.retention),
-        "matrix": tables.matrix(report) if report.slices else None,
-        "roles": [(role, tables.ROLES[role]) for role in present],
-        "apart": tables.apart_table(report),
-        "cross_domain": tables.cross_domain_table(report),
+        "matrix": evaluation_tables.matrix(report) if report.slices else None,
+        "roles": [(role, evaluation_tables.ROLES[role]) for role in present],
+        "apart": evaluation_tables.apart_table(report),
+        "cross_domain": evaluation_tables.cross_domain_table(report),
         "coherence": report.coherence,
         "measurement": measurement if measurement.rows or report.notes else None,
         "answers": _answers(report),
@@ -173,9 +173,9 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
         return None
     rejected = (record.reason for record in summary.records if record.verification == "rejected")
     return {
-        "generation": tables.generation_table(summary.generation) if summary.generation else None,
-        "rejects": tables.rejects_table(summary.generation),
-        "records": tables.records_table(summary.records) if summary.records else None,
+        "generation": run_tables.generation_table(summary.generation) if summary.generation else None,
+        "rejects": run_tables.rejects_table(summary.generation),
+        "records": run_tables.records_table(summary.records) if summary.records else None,
         "rejected": tables.tally_table("Rejected records, by reason", "Reason", rejected),
         "methods": tables.tally_table("How the targets were made", "Method", (record.integration.method for record in summary.records)),
         "examples": ledgers.worth_reading(summary.records),
@@ -204,13 +204,13 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
     loss, validation = charts.loss_chart(curves), charts.validation_chart(curves)
     if not (loss or validation or curves.not_finite):
         return None
-    return {"loss": loss, "validation": validation, "curves": curves, "table": tables.training_table(curves)}
+    return {"loss": loss, "validation": validation, "curves": curves, "table": run_tables.training_table(curves)}
 
 
 def _repeat(summary: RunSummary) -> dict[str, Any] | None:
     found = {
         "command": command_line(summary.settings),
-        "participants": tables.participants_table(summary),
-        "settings": tables.settings_table(summary),
+        "participants": run_tables.participants_table(summary),
+        "settings": run_tables.settings_table(summary),
     }
     return found if any(found.values()) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import ledgers, tables
+from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables
 from domainfusion.reports.charts import training_curves
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import clipped, command_line, counted, printable
@@ -41,7 +41,7 @@ def render_markdown(summary: RunSummary) -> str:
     blocks += _conflicts(summary)
     blocks += _training(summary)
     if summary.stages:
-        blocks += ["## Time and memory", table(tables.stages_table(summary.stages, summary.peak_memory_bytes))]
+        blocks += ["## Time and memory", table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes))]
     blocks += repeat_blocks(summary)
     return "\n\n".join(blocks) + "\n"
 
@@ -87,9 +87,9 @@ def verdict_blocks(found: Verdict) -> list[str]:
 
 def result_blocks(report: EvaluationReport) -> list[str]:
     """Returns the tables of an evaluation."""
-    blocks = [table(tables.retention_table(report))] if report.retention else []
-    blocks += [table(tables.matrix_table(report))] if report.slices else []
-    across, apart = tables.cross_domain_table(report), tables.apart_table(report)
+    blocks = [table(evaluation_tables.retention_table(report))] if report.retention else []
+    blocks += [table(evaluation_tables.matrix_table(report))] if report.slices else []
+    across, apart = evaluation_tables.cross_domain_table(report), evaluation_tables.apart_table(report)
     blocks += [table(found) for found in (across, apart) if found]
     blocks += [inline(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks
@@ -97,7 +97,7 @@ def result_blocks(report: EvaluationReport) -> list[str]:
 
 def measurement_blocks(report: EvaluationReport) -> list[str]:
     """Returns how the figures were measured, and what a reader has to know."""
-    measured = tables.measurement_table(report)
+    measured = evaluation_tables.measurement_table(report)
     return [*([table(measured)] if measured.rows else []), *([bullets(report.notes)] if report.notes else [])]
 
 
@@ -137,9 +137,9 @@ def _expected(item: Comparison) -> str:
 def _data(summary: RunSummary) -> list[str]:
     rejected = (record.reason for record in summary.records if record.verification == "rejected")
     found = [
-        tables.generation_table(summary.generation) if summary.generation else None,
-        tables.rejects_table(summary.generation),
-        tables.records_table(summary.records) if summary.records else None,
+        run_tables.generation_table(summary.generation) if summary.generation else None,
+        run_tables.rejects_table(summary.generation),
+        run_tables.records_table(summary.records) if summary.records else None,
         tables.tally_table("Rejected records, by reason", "Reason", rejected),
     ]
     blocks = [table(item) for item in found if item]
@@ -160,13 +160,13 @@ def _conflicts(summary: RunSummary) -> list[str]:
 
 def _training(summary: RunSummary) -> list[str]:
     curves = training_curves(summary.training_log)
-    return ["## Training", table(tables.training_table(curves))] if curves.losses else []
+    return ["## Training", table(run_tables.training_table(curves))] if curves.losses else []
 
 
 def repeat_blocks(summary: RunSummary) -> list[str]:
     """Returns what is needed to repeat the run."""
     command = command_line(summary.settings)
-    found = [item for item in (tables.participants_table(summary), tables.settings_table(summary)) if item]
+    found = [item for item in (run_tables.participants_table(summary), run_tables.settings_table(summary)) if item]
     blocks = [code(command, "sh")] if command else []
     blocks += [table(item) for item in found]
     return ["## To repeat this run", *blocks] if blocks else []

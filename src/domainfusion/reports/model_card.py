@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import tables
+from domainfusion.reports import run_tables
 from domainfusion.reports.figures import counted, listed, printable
 from domainfusion.reports.markdown import code, inline, measurement_blocks, repeat_blocks, result_blocks, table, verdict_blocks
 from domainfusion.reports.summary import RunSummary
@@ -58,7 +58,7 @@ def render_model_card(summary: RunSummary) -> str:
     if summary.evaluation is not None:
         blocks += ["## Results", *result_blocks(summary.evaluation), *measurement_blocks(summary.evaluation)]
     if summary.records:
-        blocks += ["## Training data", table(tables.records_table(summary.records))]
+        blocks += ["## Training data", table(run_tables.records_table(summary.records))]
     blocks += repeat_blocks(summary)
     return "\n\n".join(blocks) + "\n"
 

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import tables
+from domainfusion.reports import evaluation_tables, run_tables
 from domainfusion.reports.figures import printable
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
@@ -29,9 +29,9 @@ def render_terminal(summary: RunSummary) -> RenderableType:
     blocks: list[RenderableType] = [_text(summary.heading, "bold")]
     blocks += [_text("The student of this run has not been evaluated.")] if summary.evaluation is None else _evaluation(summary.evaluation)
     found = [
-        tables.generation_table(summary.generation) if summary.generation else None,
-        tables.records_table(summary.records) if summary.records else None,
-        tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        run_tables.generation_table(summary.generation) if summary.generation else None,
+        run_tables.records_table(summary.records) if summary.records else None,
+        run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
     ]
     blocks += [_table(item) for item in found if item]
     spaced = [part for block in blocks for part in (block, Text())]
@@ -46,8 +46,8 @@ def _evaluation(report: EvaluationReport) -> list[RenderableType]:
         for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses))
         if sentences
     ]
-    blocks += [_table(tables.retention_table(report))] if report.retention else []
-    blocks += [_table(tables.matrix_table(report))] if report.slices else []
+    blocks += [_table(evaluation_tables.retention_table(report))] if report.retention else []
+    blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices else []
     blocks += [_text(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
+from domainfusion.reports.evaluation_tables import RETENTION_GOAL, keeps_goal, label_of
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import RETENTION_GOAL, keeps_goal, label_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,121 @@
+"""The tables of a run: its data, training, time and memory, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from domainfusion.reports.charts import TrainingCurves
+from domainfusion.reports.figures import capitalised, command_line, duration, flattened, percent, size
+from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
+from domainfusion.reports.tables import Cell, Table, descending, pairs_table
+from domainfusion.types import TrainingRecord, Verification
+
+
+def generation_table(counts: Sequence[GenerationCount]) -> Table:
+    """Returns what became of the examples asked for, a row a generator."""
+    return Table(
+        caption="Examples by generator; kept is the share of its candidates that entered the run",
+        header=("Generator", "Kind", "Asked for", "Accepted", "Rejected", "Kept"),
+        align="llrrrr",
+        rows=tuple(
+            (
+                Cell(count.generator),
+                Cell(count.kind),
+                Cell(f"{count.asked:,}"),
+                Cell(f"{count.accepted:,}"),
+                Cell(f"{sum(count.rejected.values()):,}"),
+                Cell(_kept(count)),
+            )
+            for count in counts
+        ),
+    )
+
+
+def _kept(count: GenerationCount) -> str:
+    candidates = count.accepted + sum(count.rejected.values())
+    return percent(count.accepted / candidates) if candidates else "–"
+
+
+def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
+    """Returns the candidates left out, by generator and reason; None where all were accepted."""
+    found = [(count.generator, reason, number) for count in counts for reason, number in descending(count.rejected) if number]
+    if not found:
+        return None
+    most = max(number for _, _, number in found)
+    return Table(
+        caption="Candidates left out, by reason",
+        header=("Generator", "Reason", "Candidates"),
+        align="llr",
+        rows=tuple((Cell(generator), Cell(reason), Cell(f"{number:,}")) for generator, reason, number in found),
+        bars=tuple(number / most for _, _, number in found),
+    )
+
+
+def records_table(records: Sequence[TrainingRecord]) -> Table:
+    """Returns the training records by domains and verification."""
+    kinds: tuple[Verification, ...] = ("verified", "unverified", "rejected")
+    counts = Counter((" + ".join(record.example.domains), record.verification) for record in records)
+    names = list(dict.fromkeys(domains for domains, _ in counts))
+    rows = [(name, [counts[name, kind] for kind in kinds]) for name in sorted(names, key=lambda name: name.count(" + "))]
+    if len(rows) > 1:
+        rows.append(("all", [sum(numbers[column] for _, numbers in rows) for column in range(len(kinds))]))
+    return Table(
+        caption="Training records: verified against a reference, without a reference, or rejected and never trained on",
+        header=("Domains", *(capitalised(kind) for kind in kinds), "Together"),
+        align="lrrrr",
+        rows=tuple((Cell(name), *(Cell(f"{number:,}") for number in (*numbers, sum(numbers)))) for name, numbers in rows),
+    )
+
+
+def training_table(curves: TrainingCurves) -> Table:
+    """Returns the steps and the first, lowest and last loss of each phase."""
+    ends = [*(start for _, start in curves.phases[1:]), curves.steps]
+    rows = []
+    for (name, start), end in zip(curves.phases, ends, strict=True):
+        losses = [loss for _, loss in curves.losses.get(name, ())]
+        figures = (f"{losses[0]:.4g}", f"{min(losses):.4g}", f"{losses[-1]:.4g}") if losses else ("–",) * 3
+        rows.append((Cell(name), Cell(f"{end - start:,}"), *map(Cell, figures)))
+    return Table(
+        caption="Training loss by phase", header=("Phase", "Steps", "First loss", "Lowest", "Last"), align="lrrrr", rows=tuple(rows)
+    )
+
+
+def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> Table:
+    """Returns time and memory, a row a stage, and their total."""
+    total = sum(stage.seconds for stage in stages)
+    measured = peak_memory_bytes is not None or any(stage.peak_memory_bytes is not None for stage in stages)
+    rows = [(stage.stage, stage.seconds, stage.peak_memory_bytes) for stage in stages]
+    if len(stages) > 1:
+        rows.append(("all", total, peak_memory_bytes))
+    longest = max((stage.seconds for stage in stages), default=0.0)
+    return Table(
+        caption="Time by stage" + (", and the most memory that was resident up to its end" if measured else ""),
+        header=("Stage", "Time", *(["Peak memory"] if measured else [])),
+        align="lrr" if measured else "lr",
+        rows=tuple(
+            (Cell(name), Cell(duration(seconds)), *([Cell("–" if memory is None else size(memory))] if measured else []))
+            for name, seconds, memory in rows
+        ),
+        bars=tuple(stage.seconds / longest for stage in stages) + (0.0,) * (len(rows) - len(stages)) if longest else (),
+    )
+
+
+def participants_table(summary: RunSummary) -> Table | None:
+    """Returns the student and its teachers; None where neither is known."""
+    known = {key: value for key, value in summary.student.items() if value is not None}
+    rows = [(f"Student: {key.replace('_', ' ')}", _parameters(key, text)) for key, text in flattened(known)]
+    rows += [(f"Expert: {domain}", name) for domain, name in summary.teachers.items()]
+    return pairs_table("Student and experts", rows) if rows else None
+
+
+def _parameters(key: str, text: str) -> str:
+    return f"{int(text):,}" if key == "parameters" and text.isdigit() else text
+
+
+def settings_table(summary: RunSummary) -> Table | None:
+    """Returns the settings of the run but for its command; None where none is known."""
+    rows = flattened({key: value for key, value in summary.settings.items() if key != "command" or not command_line(summary.settings)})
+    return pairs_table("Settings of the run", rows) if rows else None
+
+
