@@ -3,146 +3,35 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from questions import COUNTRIES, DOMAINS, WRONG, borders, pairs, singles, two_hops
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import (
     Answer,
+    Benchmark,
     Coherence,
+    Component,
     DomainRetention,
+    EdgeCase,
     Estimate,
     EvaluationReport,
     ModelResult,
+    NonInferiority,
+    OverallScore,
+    Overlap,
+    Regression,
     Role,
     SliceScore,
 )
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import Conflict, Contribution, Dropped, Example, Integration, Ledger, Part, Response, TrainingRecord
 
-
-def rows(text: str) -> dict[str, tuple[str, ...]]:
-    """Reads a table: a line a row, its key first."""
-    split = ([cell.strip() for cell in line.split("|")] for line in text.strip().splitlines())
-    return {key: tuple(values) for key, *values in split}
-
-
-AIRPORTS = rows("""
-    NRT | Japan | Tokyo
-    CDG | France | Paris
-    FRA | Germany | Frankfurt am Main
-    LHR | United Kingdom | London
-    BCN | Spain | Barcelona
-    FCO | Italy | Rome
-    VIE | Austria | Vienna
-    ZRH | Switzerland | Zurich
-    CPH | Denmark | Copenhagen
-    ARN | Sweden | Stockholm
-    HEL | Finland | Helsinki
-    OTP | Romania | Bucharest
-    YYC | Canada | Calgary
-    GRU | Brazil | São Paulo
-    ADD | Ethiopia | Addis Ababa
-    ACC | Ghana | Accra
-""")
-ELEMENTS = rows("""
-    tungsten | W | 74 | Spain
-    gallium | Ga | 31 | France
-    indium | In | 49 | Germany
-    argon | Ar | 18 | United Kingdom
-    lithium | Li | 3 | Sweden
-    yttrium | Y | 39 | Finland
-    nihonium | Nh | 113 | Japan
-    tellurium | Te | 52 | Romania
-    hafnium | Hf | 72 | Denmark
-    technetium | Tc | 43 | Italy
-    francium | Fr | 87 | France
-    rhenium | Re | 75 | Germany
-    holmium | Ho | 67 | Sweden
-    krypton | Kr | 36 | United Kingdom
-    iridium | Ir | 77 | United Kingdom
-    zinc | Zn | 30 | Germany
-""")
-COUNTRIES = rows("""
-    Japan | Tokyo | JPY | 81
-    France | Paris | EUR | 33
-    Germany | Berlin | EUR | 49
-    United Kingdom | London | GBP | 44
-    Spain | Madrid | EUR | 34
-    Italy | Rome | EUR | 39
-    Austria | Vienna | EUR | 43
-    Switzerland | Bern | CHF | 41
-    Denmark | Copenhagen | DKK | 45
-    Sweden | Stockholm | SEK | 46
-    Finland | Helsinki | EUR | 358
-    Romania | Bucharest | RON | 40
-    Canada | Ottawa | CAD | 1
-    Brazil | Brasília | BRL | 55
-    Ethiopia | Addis Ababa | ETB | 251
-    Ghana | Accra | GHS | 233
-""")
-
-DOMAINS = ("aviation", "chemistry", "geography")
-WRONG = {"aviation": "The plane landed in the United States.", "chemistry": "It is written as Au.", "geography": "Its capital is London."}
-
 Knows = Callable[[Example, Part, int], bool]
 """Whether a model states a part; the number is the example's place in the test set."""
-
-
-def single(query: str, domain: str, answers: tuple[str, ...]) -> Example:
-    return Example(query=query, domains=(domain,), parts=(Part(domain=domain, answers=answers),), source="curated")
-
-
-def singles() -> list[Example]:
-    aliases = {"United Kingdom": ("United Kingdom", "UK", "Great Britain")}
-    found = []
-    for code, (country, city) in AIRPORTS.items():
-        found.append(single(f"A plane has just landed at {code}. What country is it in?", "aviation", aliases.get(country, (country,))))
-        found.append(single(f"Which city's airport has the IATA code {code}?", "aviation", (city,)))
-    for element, (symbol, number, country) in ELEMENTS.items():
-        found.append(single(f"In a chemical formula, how is {element} written?", "chemistry", (symbol,)))
-        found.append(single(f"How many protons are in the nucleus of {element}?", "chemistry", (number,)))
-        found.append(single(f"Scientists of which country discovered {element}?", "chemistry", aliases.get(country, (country,))))
-    for country, (capital, currency, calling_code) in COUNTRIES.items():
-        found.append(single(f"Which city serves as the capital of {country}?", "geography", (capital,)))
-        found.append(single(f"What money do I need in {country}, as a currency code?", "geography", (currency,)))
-        found.append(single(f"What prefix do I dial to phone someone in {country}?", "geography", (calling_code,)))
-    return found
-
-
-def pairs(questions: Sequence[Example], number: int, seed: int = 3) -> list[Example]:
-    draw = random.Random(seed)
-    by_domain = {domain: [example for example in questions if example.primary_domain == domain] for domain in DOMAINS}
-    combinations = [("aviation", "chemistry"), ("aviation", "geography"), ("chemistry", "geography")]
-    found = []
-    for index in range(number):
-        first, second = (draw.choice(by_domain[domain]) for domain in combinations[index % 3])
-        found.append(
-            Example(
-                query=f"Please answer both. {first.query} {second.query}",
-                domains=(first.primary_domain, second.primary_domain),
-                parts=first.parts + second.parts,
-                sub_questions={first.primary_domain: first.query, second.primary_domain: second.query},
-                source="curated",
-            )
-        )
-    return found
-
-
-def two_hops() -> list[Example]:
-    return [
-        Example(
-            query=f"Which currency is used in the country of airport {code}?",
-            domains=("aviation", "geography"),
-            parts=(Part(domain="geography", answers=(COUNTRIES[country][1],)),),
-            source="curated",
-            metadata={"slice": "two-hop"},
-        )
-        for code, (country, _) in AIRPORTS.items()
-    ]
 
 
 def around(values: Sequence[float]) -> Estimate:
@@ -176,15 +65,19 @@ def score_of(answers: Sequence[Answer]) -> SliceScore:
 def result(name: str, role: Role, examples: Sequence[Example], answers: Sequence[Answer]) -> ModelResult:
     slices: dict[str, list[Answer]] = {}
     by_pair: dict[str, list[Answer]] = {}
+    by_border: dict[str, list[Answer]] = {}
     for example, answer in zip(examples, answers, strict=True):
         slices.setdefault(slice_of(example), []).append(answer)
         if slice_of(example) == "cross-domain":
             by_pair.setdefault(" + ".join(example.domains), []).append(answer)
+        if example.apparent_domain:
+            by_border.setdefault(f"{example.apparent_domain} → {example.primary_domain}", []).append(answer)
     return ModelResult(
         name=name,
         role=role,
         slices={key: score_of(found) for key, found in slices.items()},
         pairs={key: score_of(found) for key, found in by_pair.items()},
+        adversarial={key: score_of(found) for key, found in by_border.items()},
         answers=tuple(answers),
     )
 
@@ -195,7 +88,7 @@ def expert_in(domain: str) -> Knows:
 
 def evaluation_of_run() -> EvaluationReport:
     questions = singles()
-    examples = [*questions, *pairs(questions, 30), *two_hops()]
+    examples = [*questions, *pairs(questions, 30), *two_hops(), *borders()]
     models: list[tuple[str, Role, Knows]] = [
         ("student", "student", lambda example, part, place: place % (3 if slice_of(example) == "two-hop" else 29) != 1),
         ("base", "base", lambda example, part, place: part.domain == "geography" and place % 4 == 0),
@@ -214,8 +107,9 @@ def evaluation_of_run() -> EvaluationReport:
         score=0.0,
         correct=False,
     )
-    student[-1] = replace(
-        student[-1], text="GHS or USD, depending on the shop.", score=None, correct=None, reason="two answers where one is asked for"
+    student[177] = replace(student[177], text="Germany.", score=0.0, correct=False)
+    student[173] = replace(
+        student[173], text="GHS or USD, depending on the shop.", score=None, correct=None, reason="two answers where one is asked for"
     )
     results[0] = result("student", "student", examples, student)
     most_frequent = ModelResult(
@@ -233,6 +127,27 @@ def evaluation_of_run() -> EvaluationReport:
             validated=False,
             items=30,
         ),
+        overall=OverallScore(
+            score=Estimate(value=0.9391, low=0.9102, high=0.9614),
+            components=(
+                Component(name="DER", score=Estimate(value=0.9822, low=0.9631, high=0.9951), weight=0.5, about="mean over the domains"),
+                Component(name="CDA", score=Estimate(value=0.9667, low=0.9024, high=1.0), weight=0.3),
+                Component(name="IC", score=Estimate(value=0.8137, low=0.7921, high=0.8344), weight=0.2, about="not validated"),
+            ),
+        ),
+        edge_cases=tuple(
+            EdgeCase(example_id=example.id, apparent=example.apparent_domain, needed=example.primary_domain, experts_know=place % 2 == 1)
+            for place, (example, answer) in enumerate(zip(examples, results[0].answers, strict=True))
+            if example.apparent_domain and not answer.correct
+        ),
+        benchmarks=(Benchmark(slice="common sense", domain="", source="sense.jsonl", items=200, metric="choice"),),
+        regressions=(
+            Regression(
+                slice="common sense", items=200, student=0.615, base=0.61, difference=Estimate(value=0.005, low=-0.021, high=0.03),
+                tolerance=0.03, verdict="no measurable loss",
+            ),
+        ),
+        overlap=Overlap(trained=99, method="13 words in a row"),
         examples=tuple(examples),
         test_set="9f2ab04c51d7e833",
         notes=(
@@ -252,14 +167,24 @@ def retention_in(domain: str, results: Sequence[ModelResult]) -> DomainRetention
         for role in ("student", "base", "expert")
     )
     kept, known, before = student.strict.value, expert.strict.value, base.strict.value
+    low, high = kept / known - 0.031, kept / known + 0.022
+    settled = low >= 0.95
     return DomainRetention(
         domain=domain,
         items=student.items,
         student=kept,
         expert=known,
         base=before,
-        retention=Estimate(value=kept / known, low=kept / known - 0.031, high=kept / known + 0.022),
+        retention=Estimate(value=kept / known, low=low, high=high),
         headroom=Estimate(value=(kept - before) / (known - before), low=(kept - before) / (known - before) - 0.04, high=1.0),
+        non_inferiority=NonInferiority(
+            margin=0.95,
+            verdict="yes" if settled else "not enough data",
+            low=low,
+            high=high,
+            more_items=None if settled else 140,
+            method="the lower end of the interval",
+        ),
     )
 
 

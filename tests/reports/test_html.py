@@ -4,84 +4,19 @@ import base64
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
+from pages import Element, Page, page
 
 from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.figures import duration
 
-VOID = {"meta", "br", "input", "link", "img", "hr"}
 HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'
-
-
-@dataclass
-class Element:
-    """A parsed element: its own tag and attributes, and its children, elements or text."""
-
-    tag: str
-    attributes: dict[str, str] = field(default_factory=dict)
-    children: list[Element | str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(child if isinstance(child, str) else child.text for child in self.children)
-
-    @property
-    def words(self) -> str:
-        """The text with white space as a browser shows it."""
-        return " ".join(self.text.split())
-
-    def all(self, tag: str = "", wanted: str = "", **attributes: str) -> Iterator[Element]:
-        """Yields the descendants of a tag, with a class and with attributes, in the order of the document."""
-        for child in self.children:
-            if isinstance(child, str):
-                continue
-            has_class = wanted in child.attributes.get("class", "").split() if wanted else True
-            if (not tag or child.tag == tag) and has_class and all(child.attributes.get(key) == value for key, value in attributes.items()):
-                yield child
-            yield from child.all(tag, wanted, **attributes)
-
-    def one(self, tag: str = "", wanted: str = "", **attributes: str) -> Element:
-        (found,) = self.all(tag, wanted, **attributes)
-        return found
-
-
-class Page(HTMLParser):
-    """Parses a page and refuses tags that are not closed in the order in which they were opened."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.root = Element("document")
-        self._open = [self.root]
-        self.feed(text)
-        self.close()
-        assert self._open == [self.root]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs)), f"<{tag}> has an attribute twice"
-        element = Element(tag, {key: value or "" for key, value in attrs})
-        self._open[-1].children.append(element)
-        if tag not in VOID:
-            self._open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._open[-1].children.append(Element(tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        self._open[-1].children.append(data)
-
-
-def page(summary: RunSummary) -> Element:
-    return Page(render_html(summary)).root
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +221,27 @@ def test_counts_and_times_are_those_of_the_run(whole: Element, run: RunSummary) 
     assert f"{conflicts} conflicts in" in whole.one("section", id="conflicts").words
 
 
+def test_borders_between_domains_are_those_of_the_evaluation(whole: Element, evaluation: EvaluationReport) -> None:
+    shown = body(table(whole, "Adversarial questions"))
+    assert [f"{row[0][0]} → {row[1][0]}" for row in shown] == list(evaluation.student.adversarial)
+    assert [row[3] for row in shown] == [figure(score.strict) for score in evaluation.student.adversarial.values()]
+    experts = {model.name: model for model in evaluation.models if model.role == "expert"}
+    assert [row[5] for row in shown] == [figure(experts[row[1][0]].adversarial[f"{row[0][0]} → {row[1][0]}"].strict) for row in shown]
+    ids = {case.example_id for case in evaluation.edge_cases}
+    missed = {example.query for example in evaluation.examples if example.id in ids}
+    articles = list(whole.one("section", id="borders").all("article"))
+    assert {article.one("p", "query").one("span", "words").text for article in articles} == missed != set()
+
+
+def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, evaluation: EvaluationReport) -> None:
+    strip = whole.one("section", id="verdict").one("dl", "strip")
+    words = [f"{element.words}" for element in strip.all("dd")]
+    assert [element.words for element in strip.all("dt")] == [row.domain for row in evaluation.retention]
+    for said, row in zip(words, evaluation.retention, strict=True):
+        assert row.non_inferiority is not None and row.non_inferiority.verdict in said
+        assert (f"about {row.non_inferiority.more_items} more questions" in said) is (row.non_inferiority.more_items is not None)
+
+
 def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
     nothing = Estimate(value=None, reason="the expert got nothing right")
     student = evaluation.student
@@ -299,7 +255,7 @@ def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: Evalua
     )
     first = body(table(shown, "Domain Expertise Retention"))[0]
     assert first[1] == first[6] == ("undefined", "the expert got nothing right")
-    assert body(shown.one("table", "heat"))[0][-1] == ("undefined", "no answer could be graded")
+    assert body(shown.one("table", "heat"))[0][-2] == ("undefined", "no answer could be graded")
     assert "(the expert got nothing right)" in shown.one("section", id="verdict").words
 
 
@@ -339,7 +295,7 @@ def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: py
     monkeypatch.setattr(html, "MOST_CONFLICTS", 4)
     shown = page(run)
     assert len(list(shown.one("section", id="answers").all("article"))) == 20
-    assert "Shown are 20 of 174 questions, wrong answers first; all of them are in evaluation.json." in shown.words
+    assert "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json." in shown.words
     assert len(list(shown.one("section", id="conflicts").all("article"))) == 4
 
 
@@ -350,15 +306,16 @@ def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSumm
     long = replace(run, evaluation=replace(evaluation, models=tuple(map(lengthened, evaluation.models))))
     written = render_html(long)
     shown = len(list(Page(written).root.one("section", id="answers").all("article")))
-    assert 0 < shown < 174 and len(written) < 2 * html.MOST_CHARACTERS
-    assert f"Shown are {shown} of 174 questions" in written
+    assert 0 < shown < 180 and len(written) < 2 * html.MOST_CHARACTERS
+    assert f"Shown are {shown} of 180 questions" in written
 
 
 # What is not there
 
 
+EVALUATED = {"verdict", "retention", "accuracy", "cross-domain", "borders", "benchmarks", "overall", "measurement", "answers"}
 PARTS: list[tuple[dict[str, object], set[str]]] = [
-    ({"evaluation": None}, {"verdict", "retention", "accuracy", "cross-domain", "measurement", "answers"}),
+    ({"evaluation": None}, EVALUATED),
     ({"generation": (), "records": ()}, {"data", "conflicts"}),
     ({"training_log": ()}, {"training"}),
     ({"stages": ()}, {"cost"}),
@@ -385,9 +342,11 @@ Without = Callable[[EvaluationReport], EvaluationReport]
     [
         (lambda found: replace(found, retention=()), {"retention"}),
         (lambda found: replace(found, examples=()), {"answers"}),
+        (lambda found: replace(found, overall=None), {"overall"}),
+        (lambda found: replace(found, benchmarks=(), regressions=()), {"benchmarks"}),
         (
-            lambda found: replace(found, test_set="", notes=(), resamples=0, metric="", coherence_metric="", examples=()),
-            {"measurement", "answers"},
+            lambda found: replace(found, test_set="", notes=(), resamples=0, metric="", coherence_metric="", examples=(), overlap=None),
+            {"answers"},
         ),
     ],
 )
@@ -438,39 +397,3 @@ def test_charts_and_tables_have_names(whole: Element) -> None:
     unnamed = [element for element in whole.all("svg") if "role" not in element.attributes and "aria-hidden" not in element.attributes]
     inside = {id(part) for element in whole.all("svg") for part in element.all("svg")}
     assert {id(element) for element in unnamed} <= inside
-
-
-def luminance(colour: str) -> float:
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(first: str, second: str) -> float:
-    """The contrast of WCAG 2.2, 1 to 21."""
-    low, high = sorted((luminance(first), luminance(second)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def themes() -> dict[str, dict[str, str]]:
-    style = files("domainfusion.reports").joinpath("report.css").read_text()
-    light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, flags=re.DOTALL)[:2]
-    return {name: dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for name, text in (("light", light), ("dark", dark))}
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_and_lines_stand_out_in_both_themes(theme: str) -> None:
-    colours = themes()[theme]
-    assert set(colours) == set(themes()["light"])
-    for step in range(HEAT_STEPS):
-        assert contrast(colours[f"heat-{step}"], colours[f"heat-ink-{step}"]) >= 4.5
-    for name in ("ink", "quiet", "link", "right", "wrong"):
-        assert contrast(colours[name], colours["paper"]) >= 4.5
-    for name in ("student", "expert", "base", *(f"c{number}" for number in range(6))):
-        assert contrast(colours[name], colours["paper"]) >= 3
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_heat_map_goes_one_way_in_lightness(theme: str) -> None:
-    steps = [luminance(themes()[theme][f"heat-{step}"]) for step in range(HEAT_STEPS)]
-    assert steps == sorted(steps, reverse=theme == "light")

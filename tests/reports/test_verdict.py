@@ -3,10 +3,19 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import pytest
-
-from domainfusion.distillation.results import Answer, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
-from domainfusion.reports.evaluation_tables import keeps_goal
+from domainfusion.distillation.results import (
+    Agreement,
+    Answer,
+    DomainRetention,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+    NonInferiority,
+    Overlap,
+    Regression,
+    Role,
+    SliceScore,
+)
 from domainfusion.reports.verdict import Verdict, coherence_sentence, verdict
 from domainfusion.types import Example
 
@@ -57,32 +66,48 @@ def test_an_undefined_retention_gives_its_reason() -> None:
     assert "keeps" not in found.headline
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "expected"),
-    [
-        (0.99, 0.96, 1.0, "yes"),
-        (0.8, 0.7, 0.9, "no"),
-        (0.96, 0.9, 1.0, "not settled"),
-        (0.94, 0.9, 0.96, "not settled"),
-        (None, None, None, "undefined"),
-    ],
-)
-def test_only_an_interval_settles_whether_the_goal_is_reached(
-    value: float | None, low: float | None, high: float | None, expected: str
-) -> None:
-    row = retained("a", value, low, high)
-    assert keeps_goal(row) == expected
-    unsettled = any("too small" in sentence for sentence in verdict(report(row)).misses)
-    assert unsettled is (expected == "not settled" and value is not None and value >= 0.95)
+def settled(row: DomainRetention, verdict: str, more_items: int | None = None, margin: float = 0.95) -> DomainRetention:
+    return replace(row, non_inferiority=NonInferiority(margin=margin, verdict=verdict, more_items=more_items))
 
 
-@pytest.mark.parametrize(("items", "expected"), [(3, "not settled"), (40, "not settled"), (60, "yes"), (100, "yes")])
-def test_answers_that_are_all_right_settle_it_only_where_they_are_many(items: int, expected: str) -> None:
-    assert keeps_goal(replace(retained("a", 1.0, 1.0, 1.0), items=items)) == expected
+def test_what_is_not_settled_is_told_with_what_would_settle_it() -> None:
+    rows = (settled(retained("a", 0.96, 0.9, 1.0), "not enough data", 120), settled(retained("b", 0.99, 0.97, 1.0), "yes"))
+    sentence = "The test set is too small to settle whether 95 % is kept in a (about 120 more questions would)."
+    assert sentence in verdict(report(*rows)).misses
+    assert not any("too small" in found for found in verdict(report(rows[1])).misses)
 
 
-def test_without_an_interval_nothing_is_settled() -> None:
-    assert keeps_goal(retained("a", 0.99)) == "not settled"
+def test_the_share_to_keep_is_that_of_the_test() -> None:
+    row = settled(retained("a", 0.92, 0.91, 0.94), "yes", margin=0.9)
+    found = verdict(report(row))
+    assert found.headline == "The student keeps 92 % of the a expert."
+    assert not any("only" in sentence for sentence in found.misses)
+
+
+def test_a_loss_of_general_ability_is_a_miss_and_none_is_a_merit() -> None:
+    def measured(name: str, word: str) -> Regression:
+        return Regression(
+            slice=name, items=9, student=0.5, base=0.6, difference=Estimate(value=-0.1), tolerance=0.02, verdict=word  # type: ignore[arg-type]
+        )
+
+    found = verdict(replace(report(), regressions=(measured("x", "loss"), measured("y", "no measurable loss"))))
+    assert "It lost general ability on x (50 %, the base 60 %)." in found.misses
+    assert "It shows no measurable loss of general ability on y (50 %, the base 60 %)." in found.keeps
+
+
+def test_trained_test_questions_are_told() -> None:
+    found = verdict(replace(report(), overlap=Overlap(trained=9, same=("1",), near=("2", "3"))))
+    assert "The figures flatter it: 1 test question was trained on, and 2 nearly." in found.misses
+    assert not any("flatter" in sentence for sentence in verdict(replace(report(), overlap=Overlap(trained=9))).misses)
+
+
+def test_where_nobody_says_what_is_right_agreement_is_the_headline() -> None:
+    row = Agreement(
+        slice="law", measure="similarity", items=9, student=Estimate(value=0.7), expert=Estimate(value=0.8), base=None,
+        relative=Estimate(value=0.875),
+    )
+    headline = verdict(replace(report(), agreement=(row,))).headline
+    assert headline == "Nobody says what is right; the student agrees with its experts 87.5 % as much as they do with themselves, on law."
 
 
 def test_a_rule_that_beats_the_student_is_named() -> None:
@@ -151,7 +176,9 @@ def figures_of(report: EvaluationReport) -> set[str]:
     estimates = [estimate for row in report.retention for estimate in (row.retention, row.headroom)]
     estimates += [estimate for score in scores for estimate in (score.strict, score.partial)]
     shares = {share for estimate in estimates for share in (estimate.value, estimate.low, estimate.high) if share is not None} | {0.95}
+    shares |= {share for row in report.regressions for share in (row.student, row.base) if share is not None}
     counts = {str(number) for score in scores for number in range(score.items + 1)}
+    counts |= {str(row.non_inferiority.more_items) for row in report.retention if row.non_inferiority}
     return (
         counts
         | {f"{100 * share:.1f}" for share in shares}

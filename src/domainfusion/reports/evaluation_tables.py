@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from domainfusion.distillation.results import DomainRetention, EvaluationReport, ModelResult, Role
-from domainfusion.reports.figures import percent
+from domainfusion.distillation.results import DomainRetention, EvaluationReport, ModelResult, Overlap, Role, SliceScore
+from domainfusion.reports.figures import counted, percent
 from domainfusion.reports.tables import Cell, Table, bare, figure, pairs_table, share
 
 RETENTION_GOAL = 0.95
-"""The share of an expert that a student has to keep to replace it: the margin of the non-inferiority column."""
+"""The share of an expert that is marked where no share was tested."""
 
 HEAT_STEPS = 9
 """Shades of the heat map."""
@@ -82,7 +83,8 @@ def _matrix_cell(model: ModelResult, slice_name: str) -> MatrixCell:
         return MatrixCell(cell=Cell("–", "not measured"), shade=None, home=home)
     value = score.strict.value
     shade = None if value is None else min(HEAT_STEPS - 1, max(0, int(value * HEAT_STEPS)))
-    return MatrixCell(cell=bare(score.strict), shade=shade, home=home)
+    cell = bare(score.strict)
+    return MatrixCell(cell=Cell(cell.text, cell.note or "given") if model.given else cell, shade=shade, home=home)
 
 
 def matrix_table(report: EvaluationReport) -> Table:
@@ -96,42 +98,44 @@ def matrix_table(report: EvaluationReport) -> Table:
     )
 
 
+def goal_of(report: EvaluationReport) -> float:
+    """Returns the share of an expert that the student has to keep: the margin of the non-inferiority test."""
+    tested = (row.non_inferiority for row in report.retention)
+    return next((found.margin for found in tested if found is not None), RETENTION_GOAL)
+
+
 def retention_table(report: EvaluationReport) -> Table:
-    """Returns Domain Expertise Retention and headroom, a row a domain."""
+    """Returns Domain Expertise Retention, its verdict and headroom, a row a domain."""
+    corrected = any(row.chance_corrected is not None for row in report.retention)
+    header = ["Domain", "DER", f"{percent(goal_of(report))} kept?", "Student", "Expert", "Base", "Headroom recovered"]
+    header += ["Above chance", "Questions"] if corrected else ["Questions"]
     return Table(
         caption="Domain Expertise Retention (DER): the student's accuracy divided by its expert's, on the same held-out questions",
-        header=("Domain", "DER", f"{percent(RETENTION_GOAL)} kept?", "Student", "Expert", "Base", "Headroom recovered", "Questions"),
-        align="lrlrrrrr",
-        rows=tuple(
-            (
-                Cell(row.domain),
-                figure(row.retention),
-                Cell(keeps_goal(row)),
-                *(share(value) for value in (row.student, row.expert, row.base)),
-                figure(row.headroom),
-                Cell(f"{row.items:,}"),
-            )
-            for row in report.retention
-        ),
+        header=tuple(header),
+        align="lrlrrr" + "r" * (len(header) - 6),
+        rows=tuple(_retention_row(row, corrected=corrected) for row in report.retention),
     )
 
 
-def keeps_goal(row: DomainRetention) -> str:
-    """Says whether the interval settles that the student keeps `RETENTION_GOAL` of its expert: yes, no, not settled or undefined.
+def _retention_row(row: DomainRetention, *, corrected: bool) -> tuple[Cell, ...]:
+    above_chance = Cell("–", "chance is not known") if row.chance_corrected is None else figure(row.chance_corrected)
+    return (
+        Cell(row.domain),
+        figure(row.retention),
+        kept(row),
+        *(share(value) for value in (row.student, row.expert, row.base)),
+        figure(row.headroom),
+        *([above_chance] if corrected else []),
+        Cell(f"{row.items:,}"),
+    )
 
-    Resamples of answers that are all graded alike are all alike, and their interval has no width. Then the rule of three decides:
-    after n answers without a failure, the rate of failures is below 3/n with 95 % confidence (Hanley and Lippman-Hand, 1983).
-    """
-    low, high = row.retention.low, row.retention.high
-    if row.retention.value is None:
-        return "undefined"
-    if low is not None and low == high:
-        low -= 3 / row.items
-    if low is not None and low >= RETENTION_GOAL:
-        return "yes"
-    if high is not None and high < RETENTION_GOAL:
-        return "no"
-    return "not settled"
+
+def kept(row: DomainRetention) -> Cell:
+    """Returns whether the student keeps the share of its expert that was asked for, and how many more questions would settle it."""
+    if row.non_inferiority is None:
+        return Cell("not tested")
+    more = row.non_inferiority.more_items
+    return Cell(row.non_inferiority.verdict, f"about {counted(more, 'more question', 'more questions')} would settle it" if more else "")
 
 
 def cross_domain_table(report: EvaluationReport) -> Table | None:
@@ -161,22 +165,138 @@ def cross_domain_table(report: EvaluationReport) -> Table | None:
     )
 
 
+def adversarial_table(report: EvaluationReport) -> Table | None:
+    """Returns the adversarial questions by what they look like and need; None where there are none."""
+    pairs = report.student.adversarial
+    if not pairs:
+        return None
+    experts = {model.name: model for model in report.models if model.role == "expert"}
+    base = next((model for model in report.models if model.role == "base"), None)
+    rows = []
+    for pair, score in pairs.items():
+        apparent, _, needed = pair.partition(" → ")
+        others = [base, experts.get(needed), experts.get(apparent)]
+        cells = [bare(model.adversarial[pair].strict) if model and pair in model.adversarial else Cell("–") for model in others]
+        rows.append((Cell(apparent), Cell(needed), Cell(f"{score.items:,}"), bare(score.strict), *cells))
+    return Table(
+        caption="Adversarial questions, which look like one domain and need another: answers with every part right, in per cent",
+        header=("Looks like", "Needs", "Questions", "Student", "Base", "Expert it needs", "Expert it looks like"),
+        align="llrrrrr",
+        rows=tuple(rows),
+    )
+
+
+def agreement_table(report: EvaluationReport) -> Table | None:
+    """Returns the agreement with the experts where nobody says what is right; None where none was measured."""
+    if not report.agreement:
+        return None
+    return Table(
+        caption="Agreement with the experts on questions that have no reference, which is not accuracy; "
+        "an expert's agreement with a second answer of its own is the most that can be asked",
+        header=("Questions", "Measure", "Student", "Expert with itself", "Base", "Student ÷ expert", "Compared", "Not comparable"),
+        align="llrrrrrr",
+        rows=tuple(
+            (
+                Cell(row.slice),
+                Cell(row.measure),
+                figure(row.student),
+                figure(row.expert),
+                Cell("–", "not measured") if row.base is None else figure(row.base),
+                figure(row.relative),
+                Cell(f"{row.items:,}"),
+                Cell(f"{row.unscored:,}"),
+            )
+            for row in report.agreement
+        ),
+    )
+
+
+def benchmarks_table(report: EvaluationReport) -> Table | None:
+    """Returns which benchmarks were run; their scores are in the matrix. None where there were none."""
+    if not report.benchmarks:
+        return None
+    return Table(
+        caption="Benchmarks; their scores stand under their names where every model is compared",
+        header=("Benchmark", "Domain", "Source", "Graded by", "Items"),
+        align="llllr",
+        rows=tuple(
+            (
+                Cell(found.slice, " ".join(found.notes)),
+                Cell(found.domain or "general ability"),
+                Cell(found.source),
+                Cell(found.metric),
+                Cell(f"{found.items:,}"),
+            )
+            for found in report.benchmarks
+        ),
+    )
+
+
+def regressions_table(report: EvaluationReport) -> Table | None:
+    """Returns whether the student lost general ability against its base; None where that was not measured."""
+    if not report.regressions:
+        return None
+    return Table(
+        caption="General ability: the student against its base, in per cent, with the paired interval of the difference",
+        header=("Benchmark", "Student", "Base", "Difference", "Loss?", "Items"),
+        align="lrrrlr",
+        rows=tuple(
+            (
+                Cell(row.slice),
+                share(row.student),
+                share(row.base),
+                figure(row.difference),
+                Cell(row.verdict, f"a loss up to {percent(row.tolerance)} counts as none"),
+                Cell(f"{row.items:,}"),
+            )
+            for row in report.regressions
+        ),
+    )
+
+
+def overall_table(report: EvaluationReport) -> Table | None:
+    """Returns the weighted overall score and what it is made of; None where none was asked for."""
+    if report.overall is None:
+        return None
+    rows = [(Cell(part.name, part.about), Cell(f"{part.weight:g}"), figure(part.score)) for part in report.overall.components]
+    return Table(
+        caption="Overall score: the weighted mean of its components",
+        header=("Component", "Weight", "Score"),
+        align="lrr",
+        rows=(*rows, (Cell("all"), Cell("1"), figure(report.overall.score))),
+    )
+
+
 def apart_table(report: EvaluationReport) -> Table | None:
-    """Returns the answers that were not graded or were cut; None where there are none."""
+    """Returns the answers that were not graded, cut, empty of anything to grade or repetitive; None where there are none."""
+    kinds: tuple[tuple[str, Callable[[SliceScore], int]], ...] = (
+        ("Not graded", lambda score: score.unscored),
+        ("Cut at the token limit", lambda score: score.truncated),
+        ("Nothing to grade in it", lambda score: score.extraction_failures),
+        ("Repetitive", lambda score: score.repetitive),
+    )
+    scores = [(model, name, score) for model in report.models for name, score in model.slices.items()]
+    present = [(title, count) for title, count in kinds if any(count(score) for _, _, score in scores)]
     rows = tuple(
-        (Cell(label_of(model)), Cell(name), Cell(f"{score.items:,}"), Cell(f"{score.unscored:,}"), Cell(f"{score.truncated:,}"))
-        for model in report.models
-        for name, score in model.slices.items()
-        if score.unscored or score.truncated
+        (Cell(label_of(model)), Cell(name), Cell(f"{score.items:,}"), *(Cell(f"{count(score):,}") for _, count in present))
+        for model, name, score in scores
+        if any(count(score) for _, count in present)
     )
     if not rows:
         return None
     return Table(
-        caption="Counted apart from wrong answers",
-        header=("Model", "Questions", "Asked", "Not graded", "Cut at the token limit"),
-        align="llrrr",
+        caption="Answers counted apart from plainly wrong ones",
+        header=("Model", "Questions", "Asked", *(title for title, _ in present)),
+        align="llr" + "r" * len(present),
         rows=rows,
     )
+
+
+def further_tables(report: EvaluationReport) -> list[Table]:
+    """Returns every table but those of retention, the matrix and the measurement, as far as there is something in them."""
+    across = (cross_domain_table, adversarial_table)
+    others = (agreement_table, benchmarks_table, regressions_table, overall_table, apart_table)
+    return [table for maker in (*across, *others) if (table := maker(report))]
 
 
 def measurement_table(report: EvaluationReport) -> Table:
@@ -186,9 +306,26 @@ def measurement_table(report: EvaluationReport) -> Table:
         ("Fingerprint of the test set, taken before any model answered", report.test_set),
         ("Accuracy metric", report.metric),
         ("Coherence metric", report.coherence_metric),
+        *_overlap_rows(report.overlap),
+        ("How it is settled that enough is kept", "; ".join(_methods(report))),
         ("Bootstrap resamples behind each interval", f"{report.resamples:,}" if report.resamples else ""),
         ("Seed of the bootstrap", str(report.seed) if report.resamples else ""),
     ]
     return pairs_table("How the figures were measured", [row for row in rows if row[1]])
 
 
+
+
+def _overlap_rows(overlap: Overlap | None) -> list[tuple[str, str]]:
+    if overlap is None:
+        return []
+    against = f"of {counted(overlap.trained, 'training query', 'training queries')}"
+    return [
+        ("Test questions that were trained on", f"{len(overlap.same):,}, {against}"),
+        ("Test questions that nearly were", f"{len(overlap.near):,}{f' ({overlap.method})' if overlap.method else ''}"),
+    ]
+
+
+def _methods(report: EvaluationReport) -> list[str]:
+    tested = (row.non_inferiority for row in report.retention)
+    return list(dict.fromkeys(found.method for found in tested if found is not None and found.method))

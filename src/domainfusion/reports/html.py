@@ -29,6 +29,8 @@ MOST_CHARACTERS = 3_000_000
 OPEN_COMPARISONS = 8
 """Wrong answers that need no click."""
 
+MOST_EDGE_CASES = 100
+OPEN_EDGE_CASES = 3
 MOST_CONFLICTS = 100
 OPEN_CONFLICTS = 3
 OPEN_RECORDS = 3
@@ -113,6 +115,10 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("retention", "Retention by domain", found.get("retention")),
         ("accuracy", "Every model on every slice", found.get("matrix")),
         ("cross-domain", "Across domains", found.get("cross_domain") or found.get("coherence")),
+        ("borders", "At the borders of domains", found.get("adversarial") or found.get("edge_cases")),
+        ("agreement", "Where nobody says what is right", found.get("agreement")),
+        ("benchmarks", "Benchmarks", any(found.get("benchmarks", ()))),
+        ("overall", "Overall score", found.get("overall")),
         ("measurement", "How it was measured", found.get("measurement")),
         ("answers", "Answers side by side", found.get("answers")),
         ("data", "What the data was", parts["data"]),
@@ -125,22 +131,36 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _evaluation(report: EvaluationReport) -> dict[str, Any]:
-    measurement = evaluation_tables.measurement_table(report)
+    measurement, goal = evaluation_tables.measurement_table(report), evaluation_tables.goal_of(report)
     present = [role for role in evaluation_tables.ROLES if any(model.role == role for model in report.models)]
     return {
         "verdict": verdict(report),
         "retention": evaluation_tables.retention_table(report) if report.retention else None,
-        "goal": evaluation_tables.RETENTION_GOAL,
-        "retention_chart": charts.retention_chart(report.retention, evaluation_tables.RETENTION_GOAL),
+        "goal": goal,
+        "tested": [row for row in report.retention if row.non_inferiority is not None],
+        "retention_chart": charts.retention_chart(report.retention, goal),
         "learning_chart": charts.learning_chart(report.retention),
         "matrix": evaluation_tables.matrix(report) if report.slices else None,
         "roles": [(role, evaluation_tables.ROLES[role]) for role in present],
         "apart": evaluation_tables.apart_table(report),
         "cross_domain": evaluation_tables.cross_domain_table(report),
         "coherence": report.coherence,
+        "overall": evaluation_tables.overall_table(report),
+        "adversarial": evaluation_tables.adversarial_table(report),
+        "edge_cases": _edge_cases(report),
+        "agreement": evaluation_tables.agreement_table(report),
+        "benchmarks": [maker(report) for maker in (evaluation_tables.benchmarks_table, evaluation_tables.regressions_table)],
         "measurement": measurement if measurement.rows or report.notes else None,
         "answers": _answers(report),
     }
+
+
+def _edge_cases(report: EvaluationReport) -> dict[str, Any] | None:
+    """The adversarial questions that the student misses; one that the experts know comes first, as it could have learnt that."""
+    by_id = {comparison.example.id: comparison for comparison in comparisons(report)}
+    found = [(case, by_id[case.example_id]) for case in report.edge_cases if case.example_id in by_id]
+    found.sort(key=lambda pair: pair[0].experts_know is not True)
+    return {"shown": found[:MOST_EDGE_CASES], "total": len(found), "open": OPEN_EDGE_CASES} if found else None
 
 
 def _answers(report: EvaluationReport) -> dict[str, Any] | None:

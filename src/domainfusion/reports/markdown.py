@@ -89,8 +89,7 @@ def result_blocks(report: EvaluationReport) -> list[str]:
     """Returns the tables of an evaluation."""
     blocks = [table(evaluation_tables.retention_table(report))] if report.retention else []
     blocks += [table(evaluation_tables.matrix_table(report))] if report.slices else []
-    across, apart = evaluation_tables.cross_domain_table(report), evaluation_tables.apart_table(report)
-    blocks += [table(found) for found in (across, apart) if found]
+    blocks += [table(found) for found in evaluation_tables.further_tables(report)]
     blocks += [inline(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks
 

@@ -48,6 +48,7 @@ def _evaluation(report: EvaluationReport) -> list[RenderableType]:
     ]
     blocks += [_table(evaluation_tables.retention_table(report))] if report.retention else []
     blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices else []
+    blocks += [_table(table) for table in evaluation_tables.further_tables(report)]
     blocks += [_text(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks
 

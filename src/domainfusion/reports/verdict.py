@@ -6,8 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport, ModelResult, Role, SliceScore
-from domainfusion.reports.evaluation_tables import RETENTION_GOAL, keeps_goal, label_of
+from domainfusion.distillation.results import (
+    Coherence,
+    DomainRetention,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+    Regression,
+    Role,
+    SliceScore,
+)
+from domainfusion.reports.evaluation_tables import goal_of, label_of
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.summary import RunSummary
 
@@ -38,23 +47,30 @@ def verdict(report: EvaluationReport) -> Verdict:
     """
     return Verdict(
         headline=_headline(report),
-        keeps=tuple(sentence for sentence in (_kept_domains(report), _recovered(report), *_other_slices(report, weak=False)) if sentence),
+        keeps=tuple(sentence for sentence in _kept(report) if sentence),
         misses=tuple(
             sentence
             for sentence in (
                 _undefined(report.retention),
-                _short(report.retention),
-                _unsettled(report.retention),
+                _short(report),
+                _unsettled(report),
                 _wrong_answers(report),
                 _lost_answers(report),
+                _edge_cases(report),
                 *_other_slices(report, weak=True),
                 *_beaten(report),
+                *_regressions(report, lost=True),
+                _overlap(report),
                 _apart(report),
                 _coherence(report),
             )
             if sentence
         ),
     )
+
+
+def _kept(report: EvaluationReport) -> list[str]:
+    return [_kept_domains(report), _recovered(report), *_other_slices(report, weak=False), *_regressions(report, lost=False)]
 
 
 def introduction(summary: RunSummary) -> str:
@@ -73,12 +89,14 @@ def _defined(rows: Iterable[DomainRetention]) -> list[tuple[DomainRetention, flo
 
 
 def _headline(report: EvaluationReport) -> str:
-    kept = _defined(report.retention)
+    kept, goal = _defined(report.retention), goal_of(report)
     across = report.cross_domain_accuracy.value
     pairs = "" if across is None else f"answers {percent(across)} of the cross-domain questions in full"
+    if not kept and not pairs and report.agreement:
+        return _agreement_headline(report)
     if not kept:
         return f"The student {pairs}." if pairs else f"The student was measured on {listed(_sizes(report))}."
-    short = [(row, value) for row, value in kept if value < RETENTION_GOAL]
+    short = [(row, value) for row, value in kept if value < goal]
     if short:
         losses = listed(f"{percent(value)} of the {row.domain} expert" for row, value in short)
         return f"The student falls short: it keeps {losses}{f', and {pairs}' if pairs else ''}."
@@ -88,12 +106,20 @@ def _headline(report: EvaluationReport) -> str:
     return f"The student keeps {claim}{f' and {pairs}' if pairs else ''}."
 
 
+def _agreement_headline(report: EvaluationReport) -> str:
+    found = [(row.slice, row.relative.value) for row in report.agreement if row.relative.value is not None]
+    if not found:
+        return "Nobody says what is right, and agreement with the experts is undefined."
+    least, name = min((value, name) for name, value in found)
+    return f"Nobody says what is right; the student agrees with its experts {percent(least)} as much as they do with themselves, on {name}."
+
+
 def _sizes(report: EvaluationReport) -> list[str]:
     return [f"{counted(score.items, f'{name} question')}" for name, score in report.student.slices.items()] or ["no questions"]
 
 
 def _kept_domains(report: EvaluationReport) -> str:
-    kept = [(row, value) for row, value in _defined(report.retention) if value >= RETENTION_GOAL]
+    kept = [(row, value) for row, value in _defined(report.retention) if value >= goal_of(report)]
     if not kept:
         return ""
     sentence = f"It keeps {listed(f'{percent(value)} of the {row.domain} expert' for row, value in kept)}."
@@ -161,8 +187,8 @@ def _undefined(rows: Iterable[DomainRetention]) -> str:
     return f"Retention is undefined in {listed(missing)}." if missing else ""
 
 
-def _short(rows: Iterable[DomainRetention]) -> str:
-    short = [(row, value) for row, value in _defined(rows) if value < RETENTION_GOAL]
+def _short(report: EvaluationReport) -> str:
+    short = [(row, value) for row, value in _defined(report.retention) if value < goal_of(report)]
     found = [f"{percent(value)} of the {row.domain} expert{_within(row.retention)}" for row, value in short]
     return f"It keeps only {listed(found)}." if found else ""
 
@@ -172,15 +198,13 @@ def _within(estimate: Estimate) -> str:
     return f" (95 % interval {inside} %)" if inside else ""
 
 
-def _unsettled(rows: Iterable[DomainRetention]) -> str:
-    open_rows = [
-        row.domain
-        for row, value in _defined(rows)
-        if value >= RETENTION_GOAL and keeps_goal(row) == "not settled"
-    ]
-    if not open_rows:
+def _unsettled(report: EvaluationReport) -> str:
+    tested = [(row.domain, row.non_inferiority) for row in report.retention]
+    found = [(domain, test.more_items) for domain, test in tested if test is not None and test.verdict == "not enough data"]
+    if not found:
         return ""
-    return f"The test set is too small to settle that at least {percent(RETENTION_GOAL)} is kept in {listed(open_rows)}."
+    where = listed(f"{domain}{f' (about {more:,} more questions would)' if more else ''}" for domain, more in found)
+    return f"The test set is too small to settle whether {percent(goal_of(report))} is kept in {where}."
 
 
 def _wrong_answers(report: EvaluationReport) -> str:
@@ -207,6 +231,39 @@ def _lost_in(report: EvaluationReport, domain: str) -> int:
     right = {answer.example_id for model in report.models if _is_expert(model, domain) for answer in model.answers if answer.correct}
     own = {example.id for example in report.examples if slice_of(example) == domain}
     return sum(answer.correct is False and answer.example_id in right & own for answer in report.student.answers)
+
+
+def _edge_cases(report: EvaluationReport) -> str:
+    if not report.edge_cases:
+        return ""
+    wrong = counted(len(report.edge_cases), "adversarial question")
+    known = sum(case.experts_know is True for case in report.edge_cases)
+    return f"Between the domains it misses {wrong}; of {'it' if len(report.edge_cases) == 1 else 'them'} the experts know {known:,}."
+
+
+def _regressions(report: EvaluationReport, *, lost: bool) -> list[str]:
+    """Returns what became of general ability: a loss and what is not settled, or else what is as it was."""
+    words = {
+        "loss": "It lost general ability on {}.",
+        "not enough data": "Whether it lost general ability is not settled on {}: the benchmark is too small.",
+        "no measurable loss": "It shows no measurable loss of general ability on {}.",
+    }
+    rows = [row for row in report.regressions if (row.verdict == "no measurable loss") is not lost]
+    by_verdict = {verdict: [_difference(row) for row in rows if row.verdict == verdict] for verdict in words}
+    return [words[verdict].format(listed(found)) for verdict, found in by_verdict.items() if found]
+
+
+def _difference(row: Regression) -> str:
+    if row.student is None or row.base is None:
+        return row.slice
+    return f"{row.slice} ({percent(row.student)}, the base {percent(row.base)})"
+
+
+def _overlap(report: EvaluationReport) -> str:
+    if report.overlap is None or not (report.overlap.same or report.overlap.near):
+        return ""
+    same, near = len(report.overlap.same), len(report.overlap.near)
+    return f"The figures flatter it: {counted(same, 'test question')} {'was' if same == 1 else 'were'} trained on, and {near:,} nearly."
 
 
 def _is_expert(model: ModelResult, domain: str) -> bool:
@@ -236,6 +293,9 @@ def _apart(report: EvaluationReport) -> str:
     ungraded, cut = sum(answer.correct is None for answer in answers), sum(answer.finish_reason == "length" for answer in answers)
     found = [f"{counted(ungraded, 'answer')} could not be graded"] if ungraded else []
     found += [f"{counted(cut, 'answer')} ended at the token limit"] if cut else []
+    empty, loops = sum(not answer.extracted for answer in answers), sum(answer.repetitive for answer in answers)
+    found += [f"{counted(empty, 'answer')} held nothing to grade"] if empty else []
+    found += [f"{counted(loops, 'answer')} went round in circles"] if loops else []
     return f"{capitalised(listed(found))}." if found else ""
 
 

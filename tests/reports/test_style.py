@@ -1,0 +1,46 @@
+"""The colours of the report, in light and in dark."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from domainfusion.reports.evaluation_tables import HEAT_STEPS
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast of WCAG 2.2, 1 to 21."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def themes() -> dict[str, dict[str, str]]:
+    style = files("domainfusion.reports").joinpath("report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, flags=re.DOTALL)[:2]
+    return {name: dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for name, text in (("light", light), ("dark", dark))}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_lines_stand_out_in_both_themes(theme: str) -> None:
+    colours = themes()[theme]
+    assert set(colours) == set(themes()["light"])
+    for step in range(HEAT_STEPS):
+        assert contrast(colours[f"heat-{step}"], colours[f"heat-ink-{step}"]) >= 4.5
+    for name in ("ink", "quiet", "link", "right", "wrong"):
+        assert contrast(colours[name], colours["paper"]) >= 4.5
+    for name in ("student", "expert", "base", *(f"c{number}" for number in range(6))):
+        assert contrast(colours[name], colours["paper"]) >= 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_heat_map_goes_one_way_in_lightness(theme: str) -> None:
+    steps = [luminance(themes()[theme][f"heat-{step}"]) for step in range(HEAT_STEPS)]
+    assert steps == sorted(steps, reverse=theme == "light")
