@@ -1,0 +1,70 @@
+"""The questions of the quality benchmark: the demo's facts, with at least 300 test items a domain and 300 pairs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from domainfusion.demo.questions import TRAIN, Sizes, build_questions, load_facts
+from domainfusion.distillation.examples import slice_of
+from domainfusion.types import Example, Part
+
+VALIDATION = Sizes(singles=60, pairs=20, two_hop=5)
+TEST = Sizes(singles=200, pairs=100, two_hop=15, phrasings=2)
+SINGLES = 300
+"""Single-domain test items a domain."""
+
+MORE_AVIATION = {
+    "airport_country": "Which country do I reach on a flight to {key}?",
+    "airport_city": "Which city do I reach on a flight to {key}?",
+}
+"""A third test phrasing for aviation, whose two kinds of facts give 240 items in the two phrasings of the demo."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Examples to train on, to choose by and to test on; phrasings, pairings and the two-hop questions' bridges are in one alone."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def build(seed: int = 0) -> Questions:
+    """Builds the questions, the same for the same seed."""
+    found = build_questions(train=TRAIN, validation=VALIDATION, test=TEST, seed=seed)
+    by_slice: dict[str, list[Example]] = {}
+    for example in (*found.test, *_more_aviation()):
+        by_slice.setdefault(slice_of(example), []).append(example)
+    rng = random.Random(seed)
+    test = []
+    for name, examples in by_slice.items():
+        crossing = name in ("cross-domain", "two-hop")
+        test += examples if crossing else rng.sample(examples, SINGLES)
+    return Questions(found.train, found.validation, tuple(test))
+
+
+def gold_target(example: Example) -> str:
+    """Returns the sentences that state the facts behind an example, in the order of its domains."""
+    facts = {fact.id: fact for fact in load_facts()}
+    if example.group.startswith("two-hop/"):
+        bridge = facts[example.group.removeprefix("two-hop/")]
+        chain = [bridge, facts[f"{example.metadata['relations'][1]}/{bridge.answers[0]}"]]
+    else:
+        chain = sorted((facts[name] for name in example.group.split("+")), key=lambda fact: example.domains.index(fact.domain))
+    return " ".join(fact.sentence() for fact in chain)
+
+
+def _more_aviation() -> list[Example]:
+    return [
+        Example(
+            query=MORE_AVIATION[fact.relation].format(key=fact.key),
+            domains=("aviation",),
+            parts=(Part(domain="aviation", answers=fact.answers),),
+            group=fact.id,
+            source="curated",
+            metadata={"relations": [fact.relation]},
+        )
+        for fact in load_facts()
+        if fact.relation in MORE_AVIATION
+    ]
