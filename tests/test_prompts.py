@@ -69,9 +69,9 @@ def test_a_domain_may_be_named_in_any_alphabet(name: str) -> None:
 @pytest.mark.parametrize(
     ("template", "fields"),
     [
-        (prompts.QUESTION_PROMPT, {"domain", "description"}),
-        (prompts.CROSS_DOMAIN_PROMPT, {"subjects"}),
-        (prompts.ADVERSARIAL_PROMPT, {"apparent", "needed"}),
+        (prompts.QUESTION_PROMPT, {"count", "domain", "description"}),
+        (prompts.CROSS_DOMAIN_PROMPT, {"count", "subjects"}),
+        (prompts.ADVERSARIAL_PROMPT, {"count", "apparent", "needed"}),
         (prompts.INTEGRATION_PROMPT, {"query", "responses"}),
     ],
 )

@@ -65,14 +65,14 @@ CROSS_DOMAIN_PROMPT = unindent("""
     Write {count} that can only be answered with knowledge of all of these subjects:
     {subjects}
 """)
-"""Asks for questions that span domains; `{subjects}` is a list with a line for each."""
+"""Asks for questions that span domains; `{count}` and `{subjects}`, a list with a line for each, are filled."""
 
 ADVERSARIAL_PROMPT = unindent("""
     Write {count} in words from the first subject, which asks for something that only an expert in the second subject knows.
     First subject: {apparent}
     Second subject: {needed}
 """)
-"""Asks for questions that look like one domain and need another."""
+"""Asks for questions that look like one domain and need another; `{count}`, `{apparent}` and `{needed}` are filled."""
 
 APPARENT_DOMAIN_PROMPT = unindent("""
     Which one of these subjects does the question below seem to be about, to somebody who only looks at its words?
