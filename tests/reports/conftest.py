@@ -27,6 +27,7 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
+from domainfusion.models.usage import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import Conflict, Contribution, Dropped, Example, Integration, Ledger, Part, Response, TrainingRecord
 
@@ -280,6 +281,26 @@ def a_run() -> RunSummary:
             StageTime("integrate", 0.4, 1_720_000_000),
             StageTime("train", 421.9, 3_870_000_000),
             StageTime("evaluate", 117.3, 2_240_000_000),
+        ),
+        usage=(
+            ModelUsage(
+                name="aviation",
+                roles=("generation", "expert of aviation"),
+                calls=228,
+                prompt_tokens=9_400,
+                completion_tokens=5_100,
+                seconds=71.2,
+            ),
+            ModelUsage(
+                name="clinic-large",
+                roles=("integration", "judge"),
+                calls=36,
+                prompt_tokens=14_200,
+                completion_tokens=2_900,
+                seconds=19.5,
+                cost=0.0645,
+                unknown_cost=0.002,
+            ),
         ),
         training_log=tuple(training_log()),
         student={

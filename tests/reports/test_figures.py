@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.distillation.results import Estimate
-from domainfusion.reports.figures import clipped, command_line, counted, duration, flattened, interval, percent, points, printable, size
+from domainfusion.reports.figures import (
+    clipped,
+    command_line,
+    counted,
+    duration,
+    flattened,
+    interval,
+    money,
+    percent,
+    points,
+    printable,
+    size,
+)
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -51,6 +63,11 @@ def test_a_duration_never_shows_sixty(seconds: float) -> None:
 def test_a_size_is_within_a_per_cent(count: int) -> None:
     number, unit = size(count).split()
     assert abs(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit] - count) <= 0.01 * count
+
+
+@given(st.floats(1e-10, 10**9))
+def test_an_amount_is_within_a_twentieth_and_its_first_figures_are_shown(amount: float) -> None:
+    assert abs(float(money(amount).replace(",", "")) - amount) <= 0.051 * amount
 
 
 def test_long_text_is_cut_and_tells_its_length() -> None:

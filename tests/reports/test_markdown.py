@@ -84,6 +84,7 @@ def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: Evalu
         ({"records": ()}, "## Conflicts"),
         ({"training_log": ()}, "## Training"),
         ({"stages": ()}, "## Time and memory"),
+        ({"usage": ()}, "## Calls and cost"),
         ({"settings": {}, "student": {}, "teachers": {}}, "## To repeat this run"),
         ({"evaluation": None}, "## Results"),
     ],
@@ -91,6 +92,13 @@ def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: Evalu
 def test_a_section_without_data_is_left_out(run: RunSummary, fields: dict[str, object], heading: str) -> None:
     assert heading in render_markdown(run)
     assert heading not in render_markdown(replace(run, **fields))
+
+
+def test_the_cost_of_all_models_is_that_of_each_whose_price_is_known(run: RunSummary) -> None:
+    [*_, aviation, clinic, together] = [line for line in render_markdown(run).splitlines() if line.count("|") == 8]
+    assert aviation.split(" | ")[2:] == ["228", "9,400", "5,100", "1 min 11 s", "– |"]
+    assert clinic.split(" | ")[2:] == ["36", "14,200", "2,900", "20 s", "0.065 (and at most 0.002 more) |"]
+    assert together.split(" | ")[2:] == ["264", "23,600", "8,000", "1 min 31 s", "0.065 (and at most 0.002 more) |"]
 
 
 def test_an_empty_run_has_a_title_and_says_what_is_missing() -> None:

@@ -21,6 +21,7 @@ def write_run(run: RunSummary, directory: Path) -> None:
         {"title": run.title, "student": run.student, "teachers": run.teachers, "settings": run.settings, "inputs": {"seed": 0}},
     )
     write_json(directory / "stages.json", [asdict(stage) for stage in run.stages])
+    write_json(directory / "usage.json", [asdict(model) for model in run.usage])
     write_json(directory / "generation.json", [asdict(count) for count in run.generation])
     write_json(directory / "evaluation.json", run.evaluation)
     write_records(directory / "records.jsonl", run.records)
@@ -43,6 +44,7 @@ def test_what_a_run_wrote_is_read_back(run: RunSummary, directory: Path) -> None
     [
         ("run.json", ("title", "student", "teachers", "settings")),
         ("stages.json", ("stages", "peak_memory_bytes")),
+        ("usage.json", ("usage",)),
         ("generation.json", ("generation",)),
         ("records.jsonl", ("records",)),
         ("training/log.jsonl", ("training_log",)),
@@ -67,7 +69,7 @@ def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 DAMAGE = ("{", "[1, 2]", '"text"', '{"title": ["no text"]}', '[{"stage": 3}]')
-FILES = ("run.json", "stages.json", "generation.json", "records.jsonl", "training/log.jsonl", "evaluation.json")
+FILES = ("run.json", "stages.json", "usage.json", "generation.json", "records.jsonl", "training/log.jsonl", "evaluation.json")
 ANY_OBJECT_IS_A_LINE = ("training/log.jsonl", '{"title": ["no text"]}')
 
 

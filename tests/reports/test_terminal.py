@@ -47,5 +47,6 @@ def test_an_empty_run_prints_that_it_has_not_been_evaluated() -> None:
 
 
 def test_what_is_not_there_has_no_table(run: RunSummary) -> None:
-    shown = printed(replace(run, stages=(), generation=(), records=()))
+    shown = printed(replace(run, stages=(), usage=(), generation=(), records=()))
+    assert "What the models were asked" not in shown
     assert "Time by stage" not in shown and "Examples by generator" not in shown and "Training records" not in shown

@@ -93,6 +93,16 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+def money(amount: float) -> str:
+    """Writes an amount, in whatever currency the prices are given: cents, and of less than one the first two figures.
+
+    Example:
+        >>> money(12.5), money(1234), money(0.00123), money(0)
+        ('12.50', '1,234.00', '0.0012', '0.00')
+    """
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{float(f'{amount:.2g}'):.15f}".rstrip("0")
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Writes a number with its noun.
 

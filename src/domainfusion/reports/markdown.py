@@ -42,6 +42,7 @@ def render_markdown(summary: RunSummary) -> str:
     blocks += _training(summary)
     if summary.stages:
         blocks += ["## Time and memory", table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes))]
+    blocks += ["## Calls and cost", table(run_tables.usage_table(summary.usage))] if summary.usage else []
     blocks += repeat_blocks(summary)
     return "\n\n".join(blocks) + "\n"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from domainfusion.models.usage import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves
-from domainfusion.reports.figures import capitalised, command_line, duration, flattened, percent, size
+from domainfusion.reports.figures import capitalised, command_line, duration, flattened, money, percent, size
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
 from domainfusion.types import TrainingRecord, Verification
@@ -99,6 +100,29 @@ def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> 
         ),
         bars=tuple(stage.seconds / longest for stage in stages) + (0.0,) * (len(rows) - len(stages)) if longest else (),
     )
+
+
+def usage_table(usage: Sequence[ModelUsage]) -> Table:
+    """Returns what each model was asked and what that took, a row a model, and the sum where there are several."""
+    priced = any(model.cost is not None for model in usage)
+    rows = [(Cell(model.name), Cell(", ".join(model.roles)), *_usage_cells([model], priced)) for model in usage]
+    if len(usage) > 1:
+        rows.append((Cell("all"), Cell(""), *_usage_cells(usage, priced)))
+    return Table(
+        caption="What the models were asked, over all sessions of the run" + ("; cost where prices are known" if priced else ""),
+        header=("Model", "Asked as", "Answers", "Tokens read", "Tokens written", "Time", *(["Cost"] if priced else [])),
+        align="llrrrr" + ("r" if priced else ""),
+        rows=tuple(rows),
+    )
+
+
+def _usage_cells(usage: Sequence[ModelUsage], priced: bool) -> list[Cell]:
+    counts = [sum(getattr(model, name) for model in usage) for name in ("calls", "prompt_tokens", "completion_tokens")]
+    cells = [*(Cell(f"{count:,}") for count in counts), Cell(duration(sum(model.seconds for model in usage)))]
+    if priced:
+        cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
+        cells.append(Cell("–" if cost is None else money(cost), f"and at most {money(unknown)} more" if unknown else ""))
+    return cells
 
 
 def participants_table(summary: RunSummary) -> Table | None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import DataError
+from domainfusion.models.usage import ModelUsage
 from domainfusion.records import read_json, read_lines, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
 
@@ -65,6 +66,7 @@ class RunSummary:
         generation: What became of the examples asked for, a row a generator.
         records: The training records, the rejected ones too.
         stages: Time of each stage, in order.
+        usage: What each model was asked and what that took, over all sessions of the run.
         training_log: Lines of the training log: dicts with `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or
             `validation`, a figure per domain.
         student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`, `license` and `library_name`.
@@ -78,6 +80,7 @@ class RunSummary:
     generation: tuple[GenerationCount, ...] = ()
     records: tuple[TrainingRecord, ...] = ()
     stages: tuple[StageTime, ...] = ()
+    usage: tuple[ModelUsage, ...] = ()
     training_log: tuple[Mapping[str, Any], ...] = ()
     student: Mapping[str, Any] = field(default_factory=_nothing)
     teachers: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +111,7 @@ class RunSummary:
             generation=_read(run_directory / "generation.json", tuple[GenerationCount, ...]) or (),
             records=tuple(read_records(records, TrainingRecord)) if records.exists() else (),
             stages=stages,
+            usage=_read(run_directory / "usage.json", tuple[ModelUsage, ...]) or (),
             training_log=tuple(fields for _, fields in read_lines(log)) if log.exists() else (),
             student=run.student,
             teachers=run.teachers,

@@ -32,6 +32,7 @@ def render_terminal(summary: RunSummary) -> RenderableType:
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.records_table(summary.records) if summary.records else None,
         run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        run_tables.usage_table(summary.usage) if summary.usage else None,
     ]
     blocks += [_table(item) for item in found if item]
     spaced = [part for block in blocks for part in (block, Text())]
