@@ -206,6 +206,7 @@ class Distiller:
                 self.student_model,
                 records,
                 teachers=self.teacher_models,
+                integrator=getattr(self.integrator, "integration_model", None),
                 validate=partial(self._validate, validation) if validation else None,
                 directory=self._run.training,
                 seed=self.seed,

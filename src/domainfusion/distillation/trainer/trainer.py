@@ -24,6 +24,7 @@ from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_json, write_json
 from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
+from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, SequenceObjective, Setting
@@ -35,7 +36,7 @@ LORA_FROM_PARAMETERS = 100_000_000
 OBJECTIVE = "objective"
 """The folder in which an objective keeps files; it goes when the training is finished."""
 
-OBJECTIVES: Mapping[str, Callable[[], Objective]] = {"sequence": SequenceObjective}
+OBJECTIVES: Mapping[str, Callable[[], Objective]] = {"sequence": SequenceObjective, "distribution": DistributionObjective}
 """Objectives by name, each as it is without settings."""
 
 FINISHED = "finished.safetensors"
@@ -61,8 +62,9 @@ class Trainer(ABC):
         merge_weight: Weight λ of each expert in that sum.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
-        objective: Toward what the student is trained, `sequence` or an `Objective`; `auto` takes the richest objective that the teachers
-            allow and that a benchmark of ours has shown to win, which so far is `sequence`.
+        objective: Toward what the student is trained: `sequence` (the targets word for word), `distribution` (what the teachers find
+            probable at every token), or an `Objective` with settings. `auto` takes the richest one that the teachers allow and that a
+            benchmark of ours has shown to win, which so far is `sequence`.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
 
     Raises:

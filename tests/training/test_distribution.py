@@ -1,0 +1,472 @@
+"""Learning from distributions: what is kept is what the teachers find probable, whoever teaches; and what is learnt is that."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillation.builders import record
+from domainfusion.description import describe
+from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer
+from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.projection import Head, head_of
+from domainfusion.progress import Advance
+from domainfusion.training import losses, teacher_signals
+from domainfusion.training.batching import collate, encode_record
+from domainfusion.training.distribution import DistributionObjective
+from domainfusion.training.losses import answer_hidden_states
+from domainfusion.training.objectives import Answers, Losses, Setting
+from domainfusion.training.reading import Form, draw
+from domainfusion.types import Conversation, Integration, TrainingRecord, user
+
+QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2, "adaptation": "lora"}
+SHOWN = user("The experts say: Japan. Au. What is the answer?")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama: Path) -> LlamaModel:
+    return LlamaModel(tiny_llama, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def experts(base: LlamaModel, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
+    return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
+
+
+def cross_domain(model: LanguageModel, messages: Conversation = SHOWN) -> TrainingRecord:
+    own = record("Where is NRT, and the symbol of gold?", "Japan. Au.", ("aviation", "chemistry"))
+    integration = Integration(text=own.target, method="model", messages=messages, model=model.fingerprint)
+    return replace(own, integration=integration)
+
+
+def some_records(base: LlamaModel) -> list[TrainingRecord]:
+    return [
+        record("Where is NRT?", "Japan, near Tokyo."),
+        record("The symbol of gold?", "Au.", ("chemistry",)),
+        record("The symbol of iron?", "The symbol Fe stands for iron.", ("chemistry",)),
+        cross_domain(base),
+    ]
+
+
+def begun(
+    objective: DistributionObjective, base: LlamaModel, teachers: Any, records: Sequence[TrainingRecord], directory: Path, **more: Any
+) -> dict[str, Any]:
+    rows = {encode_record(own, base): own for own in records}
+    found = objective.begin(Setting(student=base, records=rows, directory=directory, teachers=teachers, **more))
+    return dict(found)
+
+
+def losses_of(objective: DistributionObjective, student: TrainableModel, records: Sequence[TrainingRecord]) -> Losses:
+    rows = tuple(encode_record(own, student) for own in records)
+    module = student.trainable_module()
+    hidden, targets = answer_hidden_states(module, collate(rows, 0))
+    return objective.losses(Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows))
+
+
+def log_distributions(model: Any, conversation: Conversation, answer: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
+    """What a model finds probable at an answer, computed here and now, of shape (answer tokens, vocabulary)."""
+    prompt = model.encode(conversation)
+    (hidden,) = model.hidden_states([[*prompt, *answer]])
+    found: torch.Tensor = (model.project(hidden[len(prompt) - 1 : -1]) / temperature).log_softmax(-1)
+    return found
+
+
+@pytest.fixture
+def student(base: LlamaModel) -> TrainableModel:
+    return base.trainable_copy(None)
+
+
+# What is learnt from
+
+
+def test_the_loss_from_what_is_kept_is_the_loss_from_the_teachers_themselves(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    records = some_records(base)
+    objective = DistributionObjective(temperature=1.5, alpha=1.0)
+    begun(objective, base, experts, records, tmp_path)
+    found = losses_of(objective, student, records).terms["forward_kl"]
+    expected = []
+    for own in records:
+        row = encode_record(own, base)
+        teacher = base if own.example.is_cross_domain else experts[own.example.primary_domain]
+        log_p = log_distributions(teacher, SHOWN if own.example.is_cross_domain else own.example.conversation, row.answer, 1.5)
+        log_q = log_distributions(base, own.example.conversation, row.answer, 1.5)
+        expected.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-4)
+    assert (found > 1e-3).all(), "the teachers differ from the student"
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(base: LlamaModel, student: TrainableModel, tmp_path: Path) -> None:
+    records = some_records(base)[:3]
+    objective = DistributionObjective(alpha=1.0, divergence="reverse_kl")
+    begun(objective, base, {"aviation": base, "chemistry": base}, records, tmp_path)
+    found = losses_of(objective, student, records)
+    assert found.terms["reverse_kl"].abs().max() < 1e-5
+
+
+def test_the_share_of_the_divergence_is_alpha(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    records = some_records(base)
+    objective = DistributionObjective(alpha=0.25, temperature=2.0)
+    begun(objective, base, experts, records, tmp_path)
+    found = losses_of(objective, student, records)
+    expected = 0.75 * found.terms["cross_entropy"].sum() + 0.25 * 4.0 * found.terms["forward_kl"].sum()
+    torch.testing.assert_close(found.total.detach(), expected)
+
+
+def test_a_mixture_is_the_weighted_mean_of_its_teachers(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    own = some_records(base)[0]
+    objective = DistributionObjective(alpha=1.0, teachers={"aviation": 3, "chemistry": 1})
+    begun(objective, base, experts, [own], tmp_path)
+    answer = encode_record(own, base).answer
+    parts = [log_distributions(experts[name], own.example.conversation, answer).exp() for name in ("aviation", "chemistry")]
+    p = 0.75 * parts[0] + 0.25 * parts[1]
+    log_q = log_distributions(base, own.example.conversation, answer)
+    expected = (p * (p.log() - log_q)).sum(-1)
+    torch.testing.assert_close(losses_of(objective, student, [own]).terms["forward_kl"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_training(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    records = some_records(base)
+    objective = DistributionObjective(alpha=1.0)
+    found = begun(objective, base, {**experts, "chemistry": ScriptedModel("Au.", name="remote")}, records, tmp_path)
+    assert found["word_for_word"] == {"remote gives text alone": 2}
+    assert found["taught"] == {"aviation": 1, base.name: 1}
+    terms = losses_of(objective, student, records).terms
+    lengths = [len(encode_record(own, base).answer) for own in records]
+    for kl, ce, own in zip(terms["forward_kl"].split(lengths), terms["cross_entropy"].split(lengths), records, strict=True):  # type: ignore[no-untyped-call]
+        by_text = own.example.domains == ("chemistry",)
+        assert kl.isnan().all() == by_text
+        assert ce.isnan().all() != by_text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda own: replace(own, integration=replace(own.integration, messages=(), model="")), "no model integrated it"),
+        (lambda own: replace(own, integration=replace(own.integration, model="another")), "the model that integrated it is not here"),
+    ],
+)
+def test_a_cross_domain_record_without_its_integrator_is_learnt_word_for_word(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, change: Callable[[TrainingRecord], TrainingRecord], reason: str
+) -> None:
+    records = some_records(base)
+    found = begun(DistributionObjective(), base, experts, [*records[:3], change(records[3])], tmp_path)
+    assert found["word_for_word"] == {reason: 1}
+
+
+def test_the_integrator_teaches_what_it_integrated_though_it_is_no_expert(
+    base: LlamaModel, experts: dict[str, LlamaModel], make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    integrator = LlamaModel(make_adapter("integrator", 7), dtype="float32")
+    found = begun(DistributionObjective(), base, experts, [cross_domain(integrator)], tmp_path, integrator=integrator)
+    assert found["taught"] == {"integrator": 1}
+
+
+# What can't be
+
+
+def test_a_teacher_with_other_tokens_is_refused_with_the_difference(
+    base: LlamaModel, make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_llama("other")
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = settings["model"]["vocab"]
+    first, second = list(vocabulary)[100:102]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(CapabilityError, match=r"ids that stand for different tokens(.|\n)*objective='sequence'"):
+        begun(DistributionObjective(), base, {"aviation": LlamaModel(folder)}, some_records(base)[:1], tmp_path)
+
+
+def test_a_teacher_whose_vocabulary_is_padded_further_is_learnt_from(
+    base: LlamaModel, student: TrainableModel, make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    padded = LlamaModel(make_llama("padded", 3, vocab_size=base.vocabulary_size + 64), dtype="float32")
+    own = some_records(base)[0]
+    objective = DistributionObjective(alpha=1.0, divergence="jensen_shannon")
+    begun(objective, base, {"aviation": padded}, [own], tmp_path)
+    found = losses_of(objective, student, [own]).terms["jensen_shannon"]
+    assert ((found > 0) & (found < math.log(2))).all()
+
+
+def test_where_no_teacher_scores_tokens_there_is_nothing_to_learn_from(base: LlamaModel, tmp_path: Path) -> None:
+    with pytest.raises(CapabilityError, match=r"remote gives text alone': 1.*objective='sequence'"):
+        begun(DistributionObjective(), base, {"aviation": ScriptedModel("x", name="remote")}, some_records(base)[:1], tmp_path)
+
+
+def test_a_prompt_that_does_not_fit_its_teacher_is_counted_and_named(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    long = cross_domain(base, user("one two " * 600))
+    with pytest.raises(TrainingError, match=f"1 records are longer than the context of the teacher .*first {long.example.id}"):
+        begun(DistributionObjective(), base, experts, [long, *some_records(base)[:3]], tmp_path)
+
+
+@pytest.mark.parametrize("teachers", [{"aviation": 0.5, "physics": 0.5}])
+def test_a_mixture_with_a_stranger_is_refused(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, teachers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="physics"):
+        begun(DistributionObjective(teachers=teachers), base, experts, some_records(base), tmp_path)
+
+
+def test_a_mixture_with_a_teacher_that_gives_text_alone_is_refused(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    teachers = {**experts, "chemistry": ScriptedModel("x", name="remote")}
+    with pytest.raises(CapabilityError, match="remote gives text alone"):
+        begun(DistributionObjective(teachers={"aviation": 1, "chemistry": 1}), base, teachers, some_records(base), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"divergence": "kl"}, "divergence is not known"),
+        ({"beta": 0.5}, "forward_kl has no beta"),
+        ({"divergence": "skew_kl", "beta": 1.0}, "beta is out of range"),
+        ({"temperature": 0.0}, "temperature is out of range"),
+        ({"alpha": 0.0}, "alpha is out of range"),
+        ({"alpha": 1.1}, "alpha is out of range"),
+        ({"teachers": "all"}, "who teaches"),
+        ({"teachers": {}}, "who teaches"),
+        ({"teachers": {"a": -1}}, "who teaches"),
+        ({"signals": "logits"}, "signals is not known"),
+        ({"signals": "sampled", "divergence": "reverse_kl"}, "only forward_kl"),
+        ({"draws": 20}, "goes with signals='sampled'"),
+        ({"signals": "sampled", "draws": 0}, "draws is out of range"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DistributionObjective(**settings)
+
+
+def test_every_setting_that_decides_what_is_learnt_is_described() -> None:
+    plain = describe(DistributionObjective())
+    changed: list[dict[str, Any]] = [
+        {"divergence": "skew_kl"}, {"temperature": 2.0}, {"alpha": 0.7}, {"teachers": {"a": 1}}, {"signals": "sampled"}
+    ]  # fmt: skip
+    assert all(describe(DistributionObjective(**settings)) != plain for settings in changed)
+    assert describe(DistributionObjective(keep_in="elsewhere")) == plain, "where signals are kept decides nothing"
+
+
+# Draws
+
+
+def distance_bound(spread: float, count: int, comparisons: int, risk: float = 1e-9) -> float:
+    """How far a mean of `count` figures within `spread` of each other is from what it is expected to be, but for a risk (Hoeffding)."""
+    return spread * math.sqrt(math.log(2 * comparisons / risk) / (2 * count))
+
+
+def test_draws_estimate_the_distribution_without_bias() -> None:
+    vocabulary, rounds, draws = 20, 400, 25
+    generator = torch.Generator().manual_seed(0)
+    head = Head(torch.randn(vocabulary + 3, 6, generator=generator))
+    hidden = torch.randn(1, 6, generator=generator)
+    form = Form(signals="sampled", draws=draws, temperature=1.5)
+    log_p = (head.logits(hidden)[0, :vocabulary] / 1.5).log_softmax(-1)
+    estimate = torch.zeros(vocabulary)
+    for number in range(rounds):
+        found = draw(head, hidden, vocabulary, form, str(number))
+        assert int(found["counts"].sum()) == draws
+        assert int(found["lengths"].sum()) == len(found["ids"])
+        torch.testing.assert_close(found["entropies"], -(log_p.exp() * log_p).sum()[None])
+        estimate.scatter_add_(0, found["ids"].long(), found["counts"] / draws / rounds)
+    assert (estimate - log_p.exp()).abs().max() < distance_bound(1.0, rounds * draws, vocabulary)
+
+
+def test_the_loss_from_draws_is_the_exact_one_in_expectation(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    own, draws, rounds = some_records(base)[0], 400, 8
+    exact = DistributionObjective(alpha=1.0)
+    begun(exact, base, experts, [own], tmp_path / "exact")
+    expected = losses_of(exact, student, [own]).terms["forward_kl"]
+    mean = torch.zeros_like(expected)
+    for seed in range(rounds):
+        sampled = DistributionObjective(alpha=1.0, signals="sampled", draws=draws)
+        begun(sampled, base, experts, [own], tmp_path / str(seed), seed=seed)
+        mean += losses_of(sampled, student, [own]).terms["forward_kl"] / rounds
+    log_q = log_distributions(base, own.example.conversation, encode_record(own, base).answer)
+    spread = float((log_q.max(-1).values - log_q.min(-1).values).max())
+    assert (mean - expected).abs().max() < distance_bound(spread, rounds * draws, len(expected))
+
+
+def test_draws_do_not_depend_on_who_else_is_read(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    records = some_records(base)[:3]
+    figures = []
+    for name, read in (("all", records), ("one", records[1:2])):
+        objective = DistributionObjective(alpha=1.0, signals="sampled", draws=9)
+        begun(objective, base, experts, read, tmp_path / name)
+        figures.append(losses_of(objective, student, records[1:2]).terms["forward_kl"])
+    torch.testing.assert_close(figures[0], figures[1])
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(("signals", "width"), [("hidden", 4 * 64), ("sampled", None)])
+def test_bytes_per_token_are_told(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, signals: Any, width: int | None
+) -> None:
+    records = some_records(base)
+    found = begun(DistributionObjective(signals=signals), base, experts, records, tmp_path)["signals"]
+    tokens = sum(len(encode_record(own, base).answer) for own in records)
+    assert found["tokens"] == tokens
+    assert found["bytes_per_token"] == pytest.approx(found["bytes"] / tokens, abs=0.1)
+    if width is not None:
+        assert found["bytes"] == width * tokens
+        on_disk = sum(file.stat().st_size for file in tmp_path.rglob("shard-*"))
+        assert found["bytes"] < on_disk < found["bytes"] + 4096
+
+
+class Killed(BaseException):
+    """What stops a process at any instant."""
+
+
+def dying_after(count: int, label: str = "") -> Callable[..., Any]:
+    """A display of progress that kills whatever it shows under `label` after `count` pieces."""
+    left = count
+
+    @contextmanager
+    def progress(shown: str, total: int, done: int = 0) -> Iterator[Advance]:
+        def advance(number: int) -> None:
+            nonlocal left
+            left -= number if shown.startswith(label) else 0
+            if left < 0:
+                raise Killed
+
+        yield advance
+
+    return progress
+
+
+def counting(counts: Counter[str]) -> Callable[..., Any]:
+    @contextmanager
+    def progress(shown: str, total: int, done: int = 0) -> Iterator[Advance]:
+        def advance(number: int) -> None:
+            counts[shown] += number
+
+        yield advance
+
+    return progress
+
+
+@pytest.mark.parametrize("read", [0, 1, 2, 3])
+def test_a_reading_that_was_killed_reads_the_rest_and_nothing_twice(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_signals, "SHARD_BYTES", 1)
+    monkeypatch.setattr(experts["chemistry"], "batch_size", 1)
+    records = some_records(base)
+    whole, resumed = DistributionObjective(), DistributionObjective()
+    begun(whole, base, experts, records, tmp_path / "whole")
+    with pytest.raises(Killed):
+        begun(DistributionObjective(), base, experts, records, tmp_path / "killed", progress=dying_after(read))
+    kept = sum(len(json.loads(_metadata(file))) for file in (tmp_path / "killed").rglob("shard-*"))
+    assert kept == read
+    counts: Counter[str] = Counter()
+    begun(resumed, base, experts, records, tmp_path / "killed", progress=counting(counts))
+    assert counts.total() == len(records) - kept
+    assert torch.equal(losses_of(whole, student, records).total, losses_of(resumed, student, records).total)
+    again: Counter[str] = Counter()
+    begun(DistributionObjective(), base, experts, records, tmp_path / "killed", progress=counting(again))
+    assert again.total() == 0
+
+
+def _metadata(file: Path) -> str:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return str(opened.metadata()["rows"])
+
+
+def test_another_target_another_teacher_or_another_prompt_is_read_anew(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    own = some_records(base)[0]
+    others: list[tuple[TrainingRecord, dict[str, LlamaModel]]] = [
+        (own, experts),
+        (replace(own, integration=replace(own.integration, text="China.")), experts),
+        (own, {"aviation": experts["chemistry"]}),
+        (replace(own, example=replace(own.example, query="Where is NRT really?")), experts),
+    ]
+    for number, (changed, teachers) in enumerate(others, start=1):
+        begun(DistributionObjective(keep_in=tmp_path / "kept"), base, teachers, [changed], tmp_path / "own")
+        assert len(list((tmp_path / "kept").glob("shard-*"))) == number
+    assert not (tmp_path / "own").exists()
+
+
+# Training
+
+
+def same(first: TrainableModel, second: TrainableModel) -> bool:
+    one, other = first.trained_state(), second.trained_state()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"signals": "sampled"}, {"divergence": "jensen_shannon"}, {"teachers": {"aviation": 1, "chemistry": 1}}], ids=str
+)
+def test_the_student_comes_nearer_to_its_teachers(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    objective = DistributionObjective(alpha=1.0, **settings)
+    pace = {"epochs": 15, "batch_size": 4, "learning_rate": 1e-2}
+    trainer = MultiTaskTrainer(**{**QUICK, **pace}, objective=objective, initialization="base")
+    before = [expert.fingerprint for expert in experts.values()]
+    trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["objective"] == "distribution"
+    first, last = (line["terms"][objective.divergence] for line in (lines[1], lines[-1]))
+    assert last < 0.5 * first
+    assert set(lines[1]["domains"]) == {"aviation", "chemistry", "cross-domain"}
+    assert [expert.fingerprint for expert in experts.values()] == before
+    assert not (tmp_path / "objective").exists(), "signals go with the training"
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize(("label", "count"), [("reading", 2), ("training", 3)])
+def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, adaptation: Any, label: str, count: int
+) -> None:
+    trainer = IntegrationTrainer(**{**QUICK, "adaptation": adaptation}, objective="distribution", replay=0.5)
+    whole = trainer.train(base, some_records(base), teachers=experts, seed=5)
+    with pytest.raises(Killed):
+        trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5, progress=dying_after(count, label))
+    assert same(whole, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5))
+
+
+def test_a_finished_training_asks_nobody_again(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+    trainer = IntegrationTrainer(**QUICK, objective="distribution")
+    first = trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
+    assert same(first, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, progress=dying_after(0)))
+
+
+def test_the_loss_from_teachers_is_the_same_in_chunks(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = some_records(base)
+    objective = DistributionObjective()
+    begun(objective, base, experts, records, tmp_path)
+    whole = losses_of(objective, student, records)
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 3 * base.vocabulary_size)
+    torch.testing.assert_close(losses_of(objective, student, records).total, whole.total)
