@@ -243,7 +243,12 @@ def training_log() -> list[dict[str, object]]:
     for phase, start, floor, steps in (("domains", 1.1, 0.004, 180), ("integration", 0.09, 0.006, 90)):
         for step in range(1, steps + 1):
             loss = floor + (start - floor) * math.exp(-4.5 * step / steps) * (1 + 0.18 * math.sin(step * 2.3))
-            lines.append({"phase": phase, "step": step, "loss": round(loss, 5), "learning_rate": 1e-3, "seconds": round(1.6 * step, 1)})
+            found = {"loss": round(loss, 5), "learning_rate": 1e-3, "seconds": round(1.6 * step, 1)}
+            domains = {
+                domain: {"tokens": 40 + step % 7, "cross_entropy": round(loss * factor, 5)}
+                for domain, factor in zip(DOMAINS, (0.7, 1.3, 1.0), strict=True)
+            }
+            lines.append({"phase": phase, "step": step, **found, "domains": domains})
             if step % 45 == 0:
                 late = 0.04 * (phase == "integration") + 0.01 * step / steps
                 scores = {"aviation": 0.94 + late, "chemistry": 0.9 + late, "geography": 0.92 + late, "cross-domain": 0.6 + 7 * late}

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import charts, evaluation_tables, ledgers, run_tables, tables
+from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
 from domainfusion.reports.summary import RunSummary
@@ -220,11 +220,17 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
 
 
 def _training(summary: RunSummary) -> dict[str, Any] | None:
-    curves = charts.training_curves(summary.training_log)
-    loss, validation = charts.loss_chart(curves), charts.validation_chart(curves)
-    if not (loss or validation or curves.not_finite):
+    found = curves.training_curves(summary.training_log)
+    loss, validation = curves.loss_chart(found), curves.validation_chart(found)
+    if not (loss or validation or found.not_finite):
         return None
-    return {"loss": loss, "validation": validation, "curves": curves, "table": run_tables.training_table(curves)}
+    return {
+        "loss": loss,
+        "domains": curves.domain_charts(found),
+        "validation": validation,
+        "curves": found,
+        "tables": [run_tables.training_table(found), run_tables.domain_losses_table(found)],
+    }
 
 
 def _repeat(summary: RunSummary) -> dict[str, Any] | None:

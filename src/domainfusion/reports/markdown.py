@@ -8,8 +8,8 @@ from html import escape
 
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables
-from domainfusion.reports.charts import training_curves
 from domainfusion.reports.comparisons import Comparison, comparisons
+from domainfusion.reports.curves import training_curves
 from domainfusion.reports.figures import clipped, command_line, counted, printable
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
@@ -160,7 +160,10 @@ def _conflicts(summary: RunSummary) -> list[str]:
 
 def _training(summary: RunSummary) -> list[str]:
     curves = training_curves(summary.training_log)
-    return ["## Training", table(run_tables.training_table(curves))] if curves.losses else []
+    if not curves.losses:
+        return []
+    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves))
+    return ["## Training", *(table(item) for item in found if item)]
 
 
 def repeat_blocks(summary: RunSummary) -> list[str]:

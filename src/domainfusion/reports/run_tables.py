@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from domainfusion.models.usage import ModelUsage, total_cost
-from domainfusion.reports.charts import TrainingCurves
+from domainfusion.reports.curves import TrainingCurves
 from domainfusion.reports.figures import capitalised, command_line, duration, flattened, money, percent, size
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
@@ -80,6 +80,30 @@ def training_table(curves: TrainingCurves) -> Table:
     return Table(
         caption="Training loss by phase", header=("Phase", "Steps", "First loss", "Lowest", "Last"), align="lrrrr", rows=tuple(rows)
     )
+
+
+def domain_losses_table(curves: TrainingCurves) -> Table | None:
+    """Returns where the loss terms of each domain began and ended; None where none was logged."""
+    names = list(dict.fromkeys(domain for by_domain in curves.terms.values() for domain in by_domain))
+    if not names:
+        return None
+    titles = [f"{_words(term)}, {when}" for term in curves.terms for when in ("first", "last")]
+    rows = []
+    for name in names:
+        found = [by_domain.get(name, ()) for by_domain in curves.terms.values()]
+        cells = [Cell(f"{points[place][1]:.4g}" if points else "–") for points in found for place in (0, -1)]
+        rows.append((Cell(name), *cells))
+    steps = f", as means over {curves.window} steps" if curves.window > 1 else ""
+    return Table(
+        caption=f"Training loss by domain, per answer token{steps}",
+        header=("Domain", *titles),
+        align="l" + "r" * len(titles),
+        rows=tuple(rows),
+    )
+
+
+def _words(term: str) -> str:
+    return capitalised(term.replace("_", " "))
 
 
 def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> Table:
