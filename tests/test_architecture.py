@@ -20,6 +20,7 @@ LAYERS = (
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.contamination", "distillation.splitting",
+        "distillation.savings",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
     ("distillation.dataset", "distillation.distiller"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from pages import Element, hostile_run, page
 from questions import COUNTRIES, DOMAINS, WRONG, borders, pairs, singles, two_hops
 
 from domainfusion.distillation.examples import slice_of
@@ -27,6 +28,7 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
+from domainfusion.distillation.savings import Footprint, Savings
 from domainfusion.models.usage import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import Conflict, Contribution, Dropped, Example, Integration, Ledger, Part, Response, TrainingRecord
@@ -307,6 +309,11 @@ def a_run() -> RunSummary:
                 unknown_cost=0.002,
             ),
         ),
+        savings=Savings(
+            questions=16,
+            student=Footprint(parameters=144_500_000, weight_bytes=309_000_000, calls=16, completion_tokens=331, seconds=4.02),
+            experts=Footprint(parameters=163_900_000, weight_bytes=347_800_000, calls=24, completion_tokens=518, seconds=7.38),
+        ),
         training_log=tuple(training_log()),
         student={
             "name": "demo-student",
@@ -336,3 +343,13 @@ def run() -> RunSummary:
 def evaluation(run: RunSummary) -> EvaluationReport:
     assert run.evaluation is not None
     return run.evaluation
+
+
+@pytest.fixture(scope="session")
+def whole(run: RunSummary) -> Element:
+    return page(run)
+
+
+@pytest.fixture(scope="session")
+def hostile(run: RunSummary, evaluation: EvaluationReport) -> Element:
+    return page(hostile_run(run, evaluation))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
+from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, render_html
+from domainfusion.types import Message
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
+HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'
 
 
 @dataclass
@@ -73,3 +76,71 @@ class Page(HTMLParser):
 
 def page(summary: RunSummary) -> Element:
     return Page(render_html(summary)).root
+
+
+def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
+    """Returns a run in which every text that others wrote is hostile."""
+
+    def rename(model: ModelResult) -> ModelResult:
+        answers = tuple(replace(answer, text=HOSTILE, reason=HOSTILE) for answer in model.answers)
+        borders = {f"{HOSTILE} → {HOSTILE}": score for score in model.adversarial.values()}
+        return replace(model, name=model.name if model.role == "student" else HOSTILE, answers=answers, adversarial=borders)
+
+    examples = tuple(
+        replace(
+            example,
+            query=HOSTILE,
+            metadata={"slice": HOSTILE},
+            history=(Message("user", HOSTILE), Message("assistant", HOSTILE)),
+            apparent_domain=f"looks {HOSTILE}",
+            parts=tuple(replace(part, answers=(HOSTILE, HOSTILE), domain=HOSTILE) for part in example.parts),
+        )
+        for example in evaluation.examples
+    )
+    nothing = Estimate(value=None, reason=HOSTILE)
+    records = tuple(
+        replace(
+            record,
+            example=replace(record.example, query=HOSTILE, domains=(HOSTILE,)),
+            responses=tuple(replace(response, text=HOSTILE, domain=HOSTILE, question=HOSTILE) for response in record.responses),
+            integration=replace(
+                record.integration,
+                text=HOSTILE,
+                method=HOSTILE,
+                ledger=replace(
+                    record.integration.ledger,
+                    conflicts=tuple(
+                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE) for found in record.integration.ledger.conflicts
+                    ),
+                    dropped=tuple(replace(found, reason=HOSTILE) for found in record.integration.ledger.dropped),
+                ),
+            ),
+            reason=HOSTILE,
+        )
+        for record in run.records
+    )
+    return (
+        replace(
+            run,
+            title=HOSTILE,
+            evaluation=replace(
+                evaluation,
+                models=tuple(map(rename, evaluation.models)),
+                examples=examples,
+                retention=tuple(replace(row, domain=HOSTILE, retention=nothing, headroom=nothing) for row in evaluation.retention),
+                edge_cases=tuple(replace(case, apparent=HOSTILE, needed=HOSTILE) for case in evaluation.edge_cases),
+                benchmarks=tuple(replace(found, slice=HOSTILE, source=HOSTILE, notes=(HOSTILE,)) for found in evaluation.benchmarks),
+                regressions=tuple(replace(row, slice=HOSTILE) for row in evaluation.regressions),
+                overlap=replace(evaluation.overlap, method=HOSTILE) if evaluation.overlap else None,
+                notes=(HOSTILE,),
+                metric=HOSTILE,
+            ),
+            generation=tuple(replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2}) for count in run.generation),
+            records=records,
+            stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
+            training_log=tuple({**line, "phase": HOSTILE, "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}}} for line in run.training_log),
+            student={HOSTILE: HOSTILE},
+            teachers={HOSTILE: HOSTILE},
+            settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
+        )
+    )

@@ -2,89 +2,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 
 import pytest
-from pages import Element, Page, page
+from pages import HOSTILE, Element, Page, page
 
 from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.figures import duration
-
-HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'
-
-
-@pytest.fixture(scope="module")
-def whole(run: RunSummary) -> Element:
-    return page(run)
-
-
-@pytest.fixture(scope="module")
-def hostile(run: RunSummary, evaluation: EvaluationReport) -> Element:
-    """The page of a run in which every text that others wrote is hostile."""
-
-    def rename(model: ModelResult) -> ModelResult:
-        answers = tuple(replace(answer, text=HOSTILE, reason=HOSTILE) for answer in model.answers)
-        return replace(model, name=model.name if model.role == "student" else HOSTILE, answers=answers)
-
-    examples = tuple(
-        replace(
-            example,
-            query=HOSTILE,
-            metadata={"slice": HOSTILE},
-            parts=tuple(replace(part, answers=(HOSTILE, HOSTILE), domain=HOSTILE) for part in example.parts),
-        )
-        for example in evaluation.examples
-    )
-    nothing = Estimate(value=None, reason=HOSTILE)
-    records = tuple(
-        replace(
-            record,
-            example=replace(record.example, query=HOSTILE, domains=(HOSTILE,)),
-            responses=tuple(replace(response, text=HOSTILE, domain=HOSTILE, question=HOSTILE) for response in record.responses),
-            integration=replace(
-                record.integration,
-                text=HOSTILE,
-                method=HOSTILE,
-                ledger=replace(
-                    record.integration.ledger,
-                    conflicts=tuple(
-                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE) for found in record.integration.ledger.conflicts
-                    ),
-                    dropped=tuple(replace(found, reason=HOSTILE) for found in record.integration.ledger.dropped),
-                ),
-            ),
-            reason=HOSTILE,
-        )
-        for record in run.records
-    )
-    return page(
-        replace(
-            run,
-            title=HOSTILE,
-            evaluation=replace(
-                evaluation,
-                models=tuple(map(rename, evaluation.models)),
-                examples=examples,
-                retention=tuple(replace(row, domain=HOSTILE, retention=nothing, headroom=nothing) for row in evaluation.retention),
-                notes=(HOSTILE,),
-                metric=HOSTILE,
-            ),
-            generation=tuple(replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2}) for count in run.generation),
-            records=records,
-            stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
-            training_log=tuple({**line, "phase": HOSTILE} for line in run.training_log),
-            student={HOSTILE: HOSTILE},
-            teachers={HOSTILE: HOSTILE},
-            settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
-        )
-    )
-
 
 # What the page may do
 
@@ -242,6 +171,13 @@ def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, e
         assert (f"about {row.non_inferiority.more_items} more questions" in said) is (row.non_inferiority.more_items is not None)
 
 
+def test_what_is_saved_is_told_and_where_it_was_not_measured_that_is(whole: Element, run: RunSummary) -> None:
+    shown = {row[0][0]: [text for text, _ in row[1:]] for row in body(table(whole, "One student in place of 3 experts"))}
+    assert shown["Parameters"] == ["144,500,000", "163,900,000", "0.88"]
+    assert shown["Tokens per second"] == ["82", "70", "1.17"]
+    assert "Not measured" in page(replace(run, savings=None)).one("section", id="savings").words
+
+
 def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
     nothing = Estimate(value=None, reason="the expert got nothing right")
     student = evaluation.student
@@ -319,6 +255,7 @@ PARTS: list[tuple[dict[str, object], set[str]]] = [
     ({"generation": (), "records": ()}, {"data", "conflicts"}),
     ({"training_log": ()}, {"training"}),
     ({"stages": ()}, {"cost"}),
+    ({"usage": ()}, {"usage"}),
     ({"settings": {}, "student": {}, "teachers": {}}, {"repeat"}),
 ]
 
@@ -363,37 +300,3 @@ def test_an_empty_run_is_a_page_that_says_so() -> None:
     assert shown.one("h1").words == "Distillation run"
     assert shown.one("main").words == "The student of this run has not been evaluated."
     assert not list(shown.all("section")) and not list(shown.all("script")) and not list(shown.all("nav"))
-
-
-# Who can read it
-
-
-@pytest.mark.parametrize("name", ["whole", "hostile"])
-def test_ids_are_unique_and_everything_that_is_referred_to_is_there(name: str, request: pytest.FixtureRequest) -> None:
-    root = request.getfixturevalue(name)
-    ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
-    assert len(ids) == len(set(ids))
-    referred = [
-        element.attributes[key].split() for element in root.all() for key in ("aria-labelledby", "for") if key in element.attributes
-    ]
-    assert {name for names in referred for name in names} <= set(ids)
-    assert {element.attributes["href"][1:] for element in root.all("a")} <= set(ids)
-
-
-def test_headings_skip_no_level(whole: Element) -> None:
-    levels = [int(element.tag[1]) for element in whole.all() if re.fullmatch("h[1-6]", element.tag)]
-    assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-
-
-def test_charts_and_tables_have_names(whole: Element) -> None:
-    assert whole.one("html").attributes["lang"] == "en"
-    charts = list(whole.all("svg", role="img"))
-    assert len(charts) == 5
-    for chart in charts:
-        assert chart.one("title").words and chart.one("desc").words
-    assert all(element.one("caption").words for element in whole.all("table"))
-    assert all("scope" in element.attributes for element in whole.all("th"))
-    unnamed = [element for element in whole.all("svg") if "role" not in element.attributes and "aria-hidden" not in element.attributes]
-    inside = {id(part) for element in whole.all("svg") for part in element.all("svg")}
-    assert {id(element) for element in unnamed} <= inside

@@ -1,13 +1,46 @@
-"""The colours of the report, in light and in dark."""
+"""Who can read the report: names for what is drawn, an order of headings, and colours that stand out in light and in dark."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from importlib.resources import files
 
 import pytest
+from pages import Element
 
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+def test_ids_are_unique_and_everything_that_is_referred_to_is_there(name: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(name)
+    ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    referred = [
+        element.attributes[key].split() for element in root.all() for key in ("aria-labelledby", "for") if key in element.attributes
+    ]
+    assert {name for names in referred for name in names} <= set(ids)
+    assert {element.attributes["href"][1:] for element in root.all("a")} <= set(ids)
+
+
+def test_headings_skip_no_level(whole: Element) -> None:
+    levels = [int(element.tag[1]) for element in whole.all() if re.fullmatch("h[1-6]", element.tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_charts_and_tables_have_names(whole: Element) -> None:
+    assert whole.one("html").attributes["lang"] == "en"
+    charts = list(whole.all("svg", role="img"))
+    assert len(charts) == 5
+    for chart in charts:
+        assert chart.one("title").words and chart.one("desc").words
+    assert all(element.one("caption").words for element in whole.all("table"))
+    assert all("scope" in element.attributes for element in whole.all("th"))
+    unnamed = [element for element in whole.all("svg") if "role" not in element.attributes and "aria-hidden" not in element.attributes]
+    inside = {id(part) for element in whole.all("svg") for part in element.all("svg")}
+    assert {id(element) for element in unnamed} <= inside
 
 
 def luminance(colour: str) -> float:

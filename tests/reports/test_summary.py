@@ -24,6 +24,7 @@ def write_run(run: RunSummary, directory: Path) -> None:
     write_json(directory / "usage.json", [asdict(model) for model in run.usage])
     write_json(directory / "generation.json", [asdict(count) for count in run.generation])
     write_json(directory / "evaluation.json", run.evaluation)
+    write_json(directory / "savings.json", run.savings)
     write_records(directory / "records.jsonl", run.records)
     (directory / "training").mkdir()
     (directory / "training" / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in run.training_log))
@@ -49,6 +50,7 @@ def test_what_a_run_wrote_is_read_back(run: RunSummary, directory: Path) -> None
         ("records.jsonl", ("records",)),
         ("training/log.jsonl", ("training_log",)),
         ("evaluation.json", ("evaluation",)),
+        ("savings.json", ("savings",)),
     ],
 )
 def test_a_missing_file_leaves_its_own_fields_empty_and_no_other(
@@ -69,7 +71,8 @@ def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 DAMAGE = ("{", "[1, 2]", '"text"', '{"title": ["no text"]}', '[{"stage": 3}]')
-FILES = ("run.json", "stages.json", "usage.json", "generation.json", "records.jsonl", "training/log.jsonl", "evaluation.json")
+OBJECTS = ("run.json", "stages.json", "usage.json", "savings.json", "generation.json", "evaluation.json")
+FILES = (*OBJECTS, "records.jsonl", "training/log.jsonl")
 ANY_OBJECT_IS_A_LINE = ("training/log.jsonl", '{"title": ["no text"]}')
 
 

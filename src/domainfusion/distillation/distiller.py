@@ -19,6 +19,7 @@ from domainfusion.distillation.integration import ResponseIntegrator, Task, prim
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError
@@ -237,6 +238,7 @@ class Distiller:
             self._refuse_trained(examples)
             self.report = self.evaluator.evaluate(student, self.teacher_models, examples, baselines=self._baselines(), ask=self._ask)
             write_json(self._run.evaluation, self.report)
+            self._measure_savings(student, examples)
             return self.report
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
@@ -388,6 +390,14 @@ class Distiller:
         overlap = [example.query for example in test if query_key(example) in trained]
         if overlap:
             raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
+
+    def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
+        """Times the student against its experts, once in a run: the times of a busier hour would tell something else."""
+        if self._run.savings.is_file():
+            return
+        savings = measure_savings(student, self.teacher_models, examples, getattr(self.evaluator, "sampling", self.response_sampling))
+        if savings is not None:
+            write_json(self._run.savings, savings)
 
     def _refuse_other_responses(self, collected: Collected) -> None:
         records = self._stored_records()

@@ -85,6 +85,11 @@ class RunDirectory:
         return self.path / "evaluation.json"
 
     @property
+    def savings(self) -> Path:
+        """What the student saves against running its experts."""
+        return self.path / "savings.json"
+
+    @property
     def stages(self) -> Path:
         """Seconds and memory of each finished stage."""
         return self.path / "stages.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.models.base import Adaptation, LanguageModel, SchemaModel, TokenScorer, TokenScores, TrainableModel
+from domainfusion.models.base import Adaptation, LanguageModel, LocalWeights, SchemaModel, TokenScorer, TokenScores, TrainableModel
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
@@ -22,6 +22,7 @@ __all__ = [
     "HuggingFaceModel",
     "LanguageModel",
     "LlamaModel",
+    "LocalWeights",
     "ResponseStore",
     "SchemaModel",
     "ScriptedModel",

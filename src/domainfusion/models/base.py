@@ -8,7 +8,7 @@ brings it to 3.11, whose own protocols would hash a model's files to find out wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,15 @@ class LanguageModel(Protocol):
         Returns:
             The answers, in the order of `conversations`.
         """
+        ...
+
+
+@runtime_checkable
+class LocalWeights(LanguageModel, Protocol):
+    """Has its weights on this machine."""
+
+    def weights(self) -> Iterable[torch.Tensor]:
+        """Returns every weight it computes with, each once; models that share weights return the same tensors."""
         ...
 
 

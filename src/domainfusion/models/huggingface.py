@@ -137,8 +137,11 @@ class HuggingFaceModel:
     @property
     def parameter_count(self) -> int:
         """The number of weights, those of the adapter included."""
-        base = self._load()
-        return sum(p.numel() for n, p in base.module.named_parameters() if "lora_" not in n or self._owns(n))
+        return sum(weight.numel() for weight in self.weights())
+
+    def weights(self) -> list[torch.Tensor]:
+        """Returns every weight it computes with, each once: those of the base, which models on it share, and those of its adapter."""
+        return [weight for name, weight in self._load().module.named_parameters() if "lora_" not in name or self._owns(name)]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_path!r})"

@@ -103,7 +103,9 @@ def _context(summary: RunSummary) -> dict[str, Any]:
         "data": _data(summary),
         "conflicts": _conflicts(summary),
         "training": _training(summary),
+        "savings": run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
         "cost": run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        "usage": run_tables.usage_table(summary.usage) if summary.usage else None,
         "repeat": _repeat(summary),
     }
     return {**parts, "sections": _sections(parts)}
@@ -124,7 +126,9 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("data", "What the data was", parts["data"]),
         ("conflicts", "Conflicts and how they were settled", parts["conflicts"]),
         ("training", "Training", parts["training"]),
+        ("savings", "What one student saves", parts["savings"] or parts["evaluation"]),
         ("cost", "Time and memory", parts["cost"]),
+        ("usage", "Calls and cost", parts["usage"]),
         ("repeat", "To repeat this run", parts["repeat"]),
     ]
     return [(name, title) for name, title, content in named if content]

@@ -40,6 +40,8 @@ def render_markdown(summary: RunSummary) -> str:
     blocks += _data(summary)
     blocks += _conflicts(summary)
     blocks += _training(summary)
+    if summary.savings:
+        blocks += ["## What one student saves", table(run_tables.savings_table(summary.savings, len(summary.teachers)))]
     if summary.stages:
         blocks += ["## Time and memory", table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes))]
     blocks += ["## Calls and cost", table(run_tables.usage_table(summary.usage))] if summary.usage else []

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from domainfusion.distillation.savings import Savings
 from domainfusion.models.usage import ModelUsage, total_cost
 from domainfusion.reports.curves import TrainingCurves
-from domainfusion.reports.figures import capitalised, command_line, duration, flattened, money, percent, size
+from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, size
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
 from domainfusion.types import TrainingRecord, Verification
+
+Number = TypeVar("Number", int, float)
 
 
 def generation_table(counts: Sequence[GenerationCount]) -> Table:
@@ -147,6 +151,35 @@ def _usage_cells(usage: Sequence[ModelUsage], priced: bool) -> list[Cell]:
         cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
         cells.append(Cell("–" if cost is None else money(cost), f"and at most {money(unknown)} more" if unknown else ""))
     return cells
+
+
+def savings_table(savings: Savings, experts: int) -> Table:
+    """Returns the student beside the ensemble of its experts.
+
+    Args:
+        savings: What was measured.
+        experts: How many experts there are.
+    """
+    one, together = savings.student, savings.experts
+    return Table(
+        caption=f"One student in place of {counted(experts, 'expert')}: {counted(savings.questions, 'test question')}, answered by the "
+        "student, and by the experts of each question one after the other, without the step that integrates their answers; measured once, "
+        "on the machine of this run",
+        header=("", "Student", "Experts together", "Student ÷ experts"),
+        align="lrrr",
+        rows=(
+            _compared("Parameters", one.parameters, together.parameters, "{:,}".format),
+            _compared("Memory of the weights", one.weight_bytes, together.weight_bytes, size),
+            _compared("Questions asked", one.calls, together.calls, "{:,}".format),
+            _compared("Tokens written", one.completion_tokens, together.completion_tokens, "{:,}".format),
+            _compared("Time", one.seconds, together.seconds, duration),
+            _compared("Tokens per second", one.tokens_per_second, together.tokens_per_second, "{:,.0f}".format),
+        ),
+    )
+
+
+def _compared(name: str, student: Number, experts: Number, write: Callable[[Number], str]) -> tuple[Cell, ...]:
+    return (Cell(name), Cell(write(student)), Cell(write(experts)), Cell(f"{student / experts:.2f}" if experts else "–"))
 
 
 def participants_table(summary: RunSummary) -> Table | None:

@@ -31,6 +31,7 @@ def render_terminal(summary: RunSummary) -> RenderableType:
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.records_table(summary.records) if summary.records else None,
+        run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
         run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
         run_tables.usage_table(summary.usage) if summary.usage else None,
     ]
