@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.api.costs import Account, Prices, TokenCount, about_prompt_tokens, most_prompt_tokens
+from domainfusion.models.api.costs import Account, Payment, Prices, TokenCount, about_prompt_tokens, most_prompt_tokens
 from domainfusion.types import Message, user
 
 numbers = st.integers(0, 10_000)
@@ -15,12 +15,17 @@ counts = st.builds(
 PRICES = Prices(prompt=2.0, completion=8.0, cached=0.5)
 
 
+def sent(account: Account, worst_cost: float) -> Payment:
+    payment = account.reserve(worst_cost)
+    assert payment is not None
+    return payment
+
+
 @given(st.lists(counts))
 def test_usage_is_the_sum_of_the_answers(answers: list[TokenCount]) -> None:
     account = Account(PRICES)
     for tokens in answers:
-        account.reserve(1.0)
-        account.settle(1.0, "stop", tokens)
+        account.settle(sent(account, 1.0), "stop", tokens)
     usage = account.usage
     assert (usage.requests, usage.answers, usage.failed, usage.unknown_cost) == (len(answers), len(answers), 0, 0)
     assert usage.prompt_tokens == sum(tokens.prompt for tokens in answers)
@@ -37,8 +42,7 @@ def test_a_price_is_per_million_tokens_and_cached_ones_have_their_own() -> None:
 
 def test_without_prices_there_is_no_cost() -> None:
     account = Account()
-    account.reserve(account.worst_cost(user("a"), 100))
-    account.settle(0.0, "stop", TokenCount(prompt=10, completion=10))
+    account.settle(sent(account, account.worst_cost(user("a"), 100)), "stop", TokenCount(prompt=10, completion=10))
     assert account.usage.cost is None
     assert account.estimate([user("a")], 100).cost is None
     assert "cost" not in str(account.usage)
@@ -62,8 +66,7 @@ def test_an_estimate_counts_every_conversation() -> None:
 def test_refusals_and_filtered_answers_are_counted_and_shown() -> None:
     account = Account(PRICES)
     for reason in ("stop", "refused", "filtered", "refused"):
-        account.reserve(1.0)
-        account.settle(1.0, reason, None)  # type: ignore[arg-type]
+        account.settle(sent(account, 1.0), reason, None)  # type: ignore[arg-type]
     assert (account.usage.refused, account.usage.filtered, account.usage.answers) == (2, 1, 4)
     assert account.usage.unknown_cost == 4.0
     assert "2 refused" in str(account.usage) and "1 filtered" in str(account.usage)

@@ -466,3 +466,66 @@ def test_seeds_of_samples_do_not_meet() -> None:
     seeds = [seed for own in range(100) for seed in sample_seeds(own, [user("a")] * 100)]
     assert len(set(seeds)) == len(seeds)
     assert sample_seeds(5, [user("a"), user("b")]) == [5, 5]
+
+
+# What asking took
+
+
+def test_usage_counts_what_models_wrote_in_all_sessions_and_nothing_twice(tmp_path: Path) -> None:
+    first, second = ScriptedModel(str.upper, name="first"), ScriptedModel(str.lower, name="second")
+    for session in range(3):
+        with ResponseStore(tmp_path / "s.sqlite") as store:
+            store.ask(first, questions(4 * (session + 1)), role="expert of a")
+            store.ask(second, questions(2), role="judge")
+            store.ask(first, [user("another")], role="generation")
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        found = store.usage()
+    assert [(usage.name, usage.roles, usage.calls, usage.cost) for usage in found] == [
+        ("first", ("expert of a", "generation"), 13, None),
+        ("second", ("judge",), 2, None),
+    ]
+    answers = [*first.generate([*questions(12), user("another")]), *second.generate(questions(2))]
+    assert sum(usage.completion_tokens for usage in found) == sum(answer.completion_tokens for answer in answers)
+    assert sum(usage.prompt_tokens for usage in found) == sum(answer.prompt_tokens for answer in answers)
+
+
+def test_seconds_are_those_in_which_a_model_was_waited_for(tmp_path: Path) -> None:
+    def slow(question: str) -> str:
+        time.sleep(0.02)
+        return question
+
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        began = time.monotonic()
+        store.ask(ScriptedModel(slow), questions(5))
+        asked = time.monotonic() - began
+        store.ask(ScriptedModel(slow), questions(5))
+        assert 0.1 <= store.usage()[0].seconds <= asked + 0.01
+
+
+@pytest.mark.parametrize("written", ["closed", "open", "new", "empty"])
+def test_a_store_can_be_read_without_being_written(written: str, tmp_path: Path) -> None:
+    path, model = tmp_path / "a store?.sqlite", ScriptedModel(str.upper)
+    if written == "empty":
+        path.touch()
+    else:
+        writer = ResponseStore(path)
+        if written != "new":
+            writer.ask(model, questions(3), role="judge")
+        if written != "open":
+            writer.close()
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.iterdir() if not file.name.endswith("-shm")}
+    with ResponseStore(path, read_only=True) as store:
+        assert [usage.calls for usage in store.usage()] == ([3] if written in ("closed", "open") else [])
+        assert len(store) == (3 if written in ("closed", "open") else 0)
+        with pytest.raises(StoreError, match="could not be kept"):
+            store.ask(model, [user("another")])
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in before} == before
+    assert {file for file in tmp_path.iterdir() if not file.name.endswith("-shm")} == before.keys()
+    if written == "open":
+        writer.close()
+
+
+def test_a_store_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        ResponseStore(tmp_path / "gone.sqlite", read_only=True)
+    assert list(tmp_path.iterdir()) == []

@@ -7,21 +7,29 @@ import sqlite3
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
 from domainfusion.errors import StoreError
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
+from domainfusion.models.books import PaidModel, StoredBooks, transaction
 from domainfusion.models.network_files import network_file_system
+from domainfusion.models.usage import ModelUsage
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 STORE_VERSION = 1
 _PATIENCE_SECONDS = 60.0
 """How long to wait for another process that is writing."""
+_TABLES = {
+    "answers": "key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL",
+    "calls": "model TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, calls INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, "
+    "completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (model, role)",
+    "payments": StoredBooks.COLUMNS,
+}
 
 
 class Ask(Protocol):
@@ -42,11 +50,12 @@ def ask_directly(
 
 
 class ResponseStore:
-    """Answers on disk (SQLite), keyed by model, conversation, sampling and sample index.
+    """Answers on disk (SQLite), keyed by model, conversation, sampling and sample index, with what asking for them took.
 
     Args:
         path: The file; it is made if it is not there.
         progress: Shows how far a call has got.
+        read_only: Leave the file as it is; it has to be there.
 
     Raises:
         StoreError: The file is damaged, is no store, or was written by another version.
@@ -56,29 +65,36 @@ class ResponseStore:
         reused: Answers that were there already.
     """
 
-    def __init__(self, path: str | Path, *, progress: Progress = silent) -> None:
+    def __init__(self, path: str | Path, *, progress: Progress = silent, read_only: bool = False) -> None:
         self.path = Path(path)
         self.asked = 0
         self.reused = 0
         self._progress = progress
         _warn_of_network(self.path)
         with _read_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE_SECONDS, isolation_level=None)
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _open_to_read(self.path) if read_only else _connect(self.path)
             try:
-                self._prepare()
+                tables = self._known_tables()
+                if read_only:
+                    self._make_tables(_TABLES.keys() - tables, "CREATE TEMP TABLE")
+                    self._connection.execute("PRAGMA query_only=ON")
+                else:
+                    self._prepare()
             except BaseException:
                 self.close()
                 raise
 
     def _prepare(self) -> None:
-        self._refuse_strangers()
         self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL)"
-        )
+        self._make_tables(_TABLES, "CREATE TABLE IF NOT EXISTS")
         self._connection.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+    def _make_tables(self, names: Iterable[str], command: str) -> None:
+        for name in names:
+            self._connection.execute(f"{command} {name} ({_TABLES[name]})")
 
     def _use_write_ahead_log(self) -> None:
         """Changes the journal, for which SQLite, unlike elsewhere, does not wait where another process opens the same new file."""
@@ -93,7 +109,7 @@ class ResponseStore:
             else:
                 return
 
-    def _refuse_strangers(self) -> None:
+    def _known_tables(self) -> set[str]:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if version not in (0, STORE_VERSION):
@@ -103,8 +119,9 @@ class ResponseStore:
                 allowed=str(STORE_VERSION),
                 fix=f"move {self.path} away, or use that version",
             )
-        if not tables <= {"answers"}:
+        if not tables <= _TABLES.keys():
             raise StoreError("The file is a database, but no store of answers", received=str(self.path), fix="give another path")
+        return tables
 
     def __enter__(self) -> Self:
         return self
@@ -119,10 +136,47 @@ class ResponseStore:
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
+    def usage(self) -> tuple[ModelUsage, ...]:
+        """Returns what each model was asked since the store was made, and what that took, in the order in which they were first asked."""
+        with _read_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT model, max(name), group_concat(role, char(10)), sum(calls), sum(prompt_tokens), sum(completion_tokens), "
+                "sum(seconds) FROM (SELECT rowid AS place, * FROM calls ORDER BY place) GROUP BY model ORDER BY min(place)"
+            ).fetchall()
+            payments = self._connection.execute("SELECT model, total(paid), total(noted) FROM payments GROUP BY model")
+            paid = {model: (cost, noted) for model, cost, noted in payments}
+        return tuple(
+            ModelUsage(
+                name=name,
+                roles=tuple(role for role in roles.split("\n") if role),
+                calls=calls,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                seconds=round(seconds, 2),
+                cost=paid[model][0] if model in paid else None,
+                unknown_cost=paid[model][1] if model in paid else 0.0,
+            )
+            for model, name, roles, calls, prompt_tokens, completion_tokens, seconds in rows
+        )
+
     def ask(
-        self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
+        role: str = "",
     ) -> list[Generation]:
-        """Returns the model's answers: those that are stored from the store, the others from the model; see `Ask`."""
+        """Returns the model's answers: those that are stored from the store, the others from the model.
+
+        Args:
+            model: The model; one that costs money notes in the store what it spends.
+            conversations: See `Ask`, as for the rest.
+            sampling: How to write the answers.
+            label: Names the work where its progress is shown.
+            role: What `usage` says that the model is asked as.
+        """
         requests = list(_requests(model, conversations, sampling))
         answers = {request.key: found for request in requests if (found := self._read(request.key)) is not None}
         missing = list({request.key: request for request in requests if request.key not in answers}.values())
@@ -130,7 +184,7 @@ class ResponseStore:
         if missing:
             with self._progress(label or f"asking {model.name}", len(requests), len(requests) - len(missing)) as advance:
                 for first_sample, batch in _runs(missing).items():
-                    self._ask_model(model, first_sample, batch, sampling, answers, advance)
+                    self._ask_model(model, first_sample, batch, sampling, answers, advance, role)
         return [answers[request.key] for request in requests]
 
     def _ask_model(
@@ -141,31 +195,69 @@ class ResponseStore:
         sampling: Sampling,
         answers: dict[str, Generation],
         advance: Advance,
+        role: str,
     ) -> None:
+        writer, waited_since = _Writer(model.name, model.fingerprint, role), time.monotonic()
+
         def keep(position: int, generation: Generation) -> None:
-            request = batch[position]
+            nonlocal waited_since
+            request, now = batch[position], time.monotonic()
             if request.key not in answers:
-                self._write(request, model, sampling, generation)
+                self._write(request, writer, sampling, generation, now - waited_since)
+                waited_since = now
                 answers[request.key] = generation
                 self.asked += 1
                 advance(1)
 
         shifted = replace(sampling, seed=sampling.seed + first_sample * SAMPLE_STRIDE)
-        for position, generation in enumerate(model.generate([request.conversation for request in batch], shifted, keep)):
-            keep(position, generation)
+        with self._noting(model, writer):
+            for position, generation in enumerate(model.generate([request.conversation for request in batch], shifted, keep)):
+                keep(position, generation)
+
+    @contextmanager
+    def _noting(self, model: LanguageModel, writer: _Writer) -> Iterator[None]:
+        """Notes that a model is asked and, while it is, what it spends."""
+        with _write_errors(self.path):
+            self._connection.execute(
+                "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, 0, 0, 0, 0)", (writer.fingerprint, writer.role, writer.name)
+            )
+        if not isinstance(model, PaidModel):
+            yield
+            return
+        # The model writes its books in a thread of its own, so they have their own connection.
+        with (
+            _write_errors(self.path),
+            closing(_connect(self.path, check_same_thread=False)) as connection,
+            model.charging(StoredBooks(connection, model=writer.fingerprint, role=writer.role)),
+        ):
+            yield
 
     def _read(self, key: str) -> Generation | None:
         with _read_errors(self.path):
             row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             return None if row is None else Generation(**json.loads(row[0]))
 
-    def _write(self, request: _Request, model: LanguageModel, sampling: Sampling, generation: Generation) -> None:
+    def _write(self, request: _Request, writer: _Writer, sampling: Sampling, generation: Generation, seconds: float) -> None:
         asked = {"messages": [asdict(message) for message in request.conversation], "sampling": asdict(sampling)}
-        with _write_errors(self.path):
+        with _write_errors(self.path), transaction(self._connection):
             self._connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
-                (request.key, model.name, json.dumps(asked, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
+                (request.key, writer.name, json.dumps(asked, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
             )
+            self._connection.execute(
+                "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
+                "seconds = seconds + ? WHERE model = ? AND role = ?",
+                (generation.prompt_tokens, generation.completion_tokens, seconds, writer.fingerprint, writer.role),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Who writes an answer, and as what it was asked."""
+
+    name: str
+    fingerprint: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +291,17 @@ def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:
         latest[request.conversation] = (request.sample, first)
         runs.setdefault(first, []).append(request)
     return runs
+
+
+def _connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=check_same_thread)
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Opens a store without changing or making a file, as far as SQLite allows: with a log beside it, that log's index is shared memory."""
+    log = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_PATIENCE_SECONDS, isolation_level=None)
 
 
 def _warn_of_network(path: Path) -> None:

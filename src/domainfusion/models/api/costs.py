@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from domainfusion.models.books import Books, MemoryBooks
 from domainfusion.types import Conversation, FinishReason
 
 _BYTES_PER_TOKEN = 4
@@ -73,7 +76,7 @@ class CostEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What was asked of a model since it was made, and what that cost.
+    """What was asked of a model since it was made, and what that cost; `usage.json` of a run has that of all its sessions.
 
     Attributes:
         requests: Requests sent, those that failed among them.
@@ -111,19 +114,37 @@ class Usage:
         return text
 
 
+class Payment(NamedTuple):
+    """A request that was sent: what it costs at most, and its number in the books; None where nothing has a price."""
+
+    at_most: float
+    number: int | None
+
+
 class Account:
-    """Keeps a model's usage, and sets aside what requests in flight may cost at most, so that `max_cost` is never exceeded.
+    """Keeps a model's usage, and notes in the books what its requests cost, so that `max_cost` is never exceeded.
 
     Args:
         prices: What tokens cost; None where it does not matter.
-        max_cost: What may be spent; None for no limit.
+        max_cost: What may be spent from the account; None for no limit.
+        name: The account in the books: whoever names the same one spends from it.
     """
 
-    def __init__(self, prices: Prices | None = None, max_cost: float | None = None) -> None:
+    def __init__(self, prices: Prices | None = None, max_cost: float | None = None, name: str = "") -> None:
+        self.name = name
+        self.usage = Usage(cost=None if prices is None else 0.0)
         self._prices = prices
         self._max_cost = max_cost
-        self._reserved = 0.0
-        self.usage = Usage(cost=None if prices is None else 0.0)
+        self._books: Books = MemoryBooks()
+
+    @contextmanager
+    def charging(self, books: Books) -> Iterator[None]:
+        """Writes into other books for the time of the block."""
+        own, self._books = self._books, books
+        try:
+            yield
+        finally:
+            self._books = own
 
     def worst_cost(self, conversation: Conversation, max_new_tokens: int) -> float:
         """Returns what one answer costs at most."""
@@ -143,18 +164,24 @@ class Account:
 
     def fits(self, worst_cost: float) -> bool:
         """Whether a further request can't exceed the limit, whatever it and those in flight come to."""
-        return self._max_cost is None or (self.usage.cost or 0.0) + self.usage.unknown_cost + self._reserved + worst_cost <= self._max_cost
+        return self._max_cost is None or self._books.spent(self.name) + worst_cost <= self._max_cost
 
-    def reserve(self, worst_cost: float) -> None:
-        """Sets aside what a request that is sent now costs at most."""
-        self._reserved += worst_cost
+    def reserve(self, worst_cost: float) -> Payment | None:
+        """Notes a request that is sent now; None where it does not fit."""
+        number = None
+        if self._prices is not None:
+            number = self._books.reserve(self.name, worst_cost, self._max_cost)
+            if number is None:
+                return None
         self.usage = replace(self.usage, requests=self.usage.requests + 1)
+        return Payment(worst_cost, number)
 
-    def settle(self, worst_cost: float, finish_reason: FinishReason, tokens: TokenCount | None) -> None:
+    def settle(self, payment: Payment, finish_reason: FinishReason, tokens: TokenCount | None) -> None:
         """Counts an answer; `tokens` is None where the server did not count them."""
-        self._reserved -= worst_cost
         usage, count = self.usage, tokens or TokenCount(prompt=0, completion=0)
-        cost = usage.cost if usage.cost is None or self._prices is None else usage.cost + self._prices.cost(count)
+        cost = None if self._prices is None else self._prices.cost(count)
+        if cost is not None and tokens is not None and payment.number is not None:
+            self._books.settle(payment.number, cost)
         self.usage = replace(
             usage,
             answers=usage.answers + 1,
@@ -164,14 +191,15 @@ class Account:
             cached_tokens=usage.cached_tokens + count.cached,
             completion_tokens=usage.completion_tokens + count.completion,
             reasoning_tokens=usage.reasoning_tokens + count.reasoning,
-            cost=cost,
-            unknown_cost=usage.unknown_cost + (worst_cost if tokens is None else 0.0),
+            cost=None if cost is None else (usage.cost or 0.0) + cost,
+            unknown_cost=usage.unknown_cost + (payment.at_most if tokens is None else 0.0),
         )
 
-    def fail(self, worst_cost: float, *, lost: bool) -> None:
+    def fail(self, payment: Payment, *, lost: bool) -> None:
         """Counts a request that brought no answer; a lost one may have been charged."""
-        self._reserved -= worst_cost
-        unknown = self.usage.unknown_cost + (worst_cost if lost else 0.0)
+        if not lost and payment.number is not None:
+            self._books.cancel(payment.number)
+        unknown = self.usage.unknown_cost + (payment.at_most if lost else 0.0)
         self.usage = replace(self.usage, failed=self.usage.failed + 1, unknown_cost=unknown)
 
 

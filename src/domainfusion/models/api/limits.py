@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import Account
+from domainfusion.models.api.costs import Account, Payment
 from domainfusion.models.api.failures import AttemptFailed
 
 WINDOW_SECONDS = 60.5
@@ -110,7 +110,7 @@ class Ticket:
     """A request that may start: when it did, what it was thought to take, and whether its end was reported."""
 
     started: float
-    worst_cost: float
+    payment: Payment
     tokens: _Entry
     open: bool = field(default=True)
 
@@ -154,15 +154,14 @@ class Gate:
             Stopped: Nothing more is asked.
         """
         async with self._turn:
-            while (seconds := self._seconds_to_wait(tokens, worst_cost)) != 0:
-                await self._wait(seconds)
-            ticket = self._admit(tokens, worst_cost)
+            while (ticket := self._admitted(tokens, worst_cost)) is None:
+                await self._wait(self._seconds_to_wait(tokens, worst_cost))
         try:
             yield ticket
         finally:
             if ticket.open:
                 self._close(ticket)
-                self._account.fail(worst_cost, lost=True)
+                self._account.fail(ticket.payment, lost=True)
 
     def _seconds_to_wait(self, tokens: int, worst_cost: float) -> float | None:
         """Returns 0 where a request may start, None where one in flight has to end first."""
@@ -178,12 +177,17 @@ class Gate:
         now = _now()
         return max(0.0, self._traffic.ready_at(tokens, now) - now)
 
-    def _admit(self, tokens: int, worst_cost: float) -> Ticket:
+    def _admitted(self, tokens: int, worst_cost: float) -> Ticket | None:
+        """Returns the ticket of a request that may start; None where it has to wait, if only as another process spent the rest."""
+        if self._seconds_to_wait(tokens, worst_cost) != 0:
+            return None
+        payment = self._account.reserve(worst_cost)
+        if payment is None:
+            return None
         now = _now()
         self._in_flight += 1
-        self._account.reserve(worst_cost)
         self._traffic.requests.add(1, now)
-        return Ticket(now, worst_cost, self._traffic.tokens.add(tokens, now))
+        return Ticket(now, payment, self._traffic.tokens.add(tokens, now))
 
     def _close(self, ticket: Ticket) -> None:
         ticket.open = False
@@ -193,7 +197,7 @@ class Gate:
     def succeeded(self, ticket: Ticket, reply: Reply) -> None:
         """Reports an answer."""
         self._close(ticket)
-        self._account.settle(ticket.worst_cost, reply.generation.finish_reason, reply.tokens)
+        self._account.settle(ticket.payment, reply.generation.finish_reason, reply.tokens)
         if reply.tokens is not None:
             ticket.tokens.units = reply.tokens.prompt + reply.tokens.completion
         self._failures = 0
@@ -203,12 +207,12 @@ class Gate:
     def refused(self, ticket: Ticket) -> None:
         """Reports a request that the server took for wrong and that is sent again in other words: no failure of the server."""
         self._close(ticket)
-        self._account.fail(ticket.worst_cost, lost=False)
+        self._account.fail(ticket.payment, lost=False)
 
     def failed(self, ticket: Ticket, failure: AttemptFailed) -> None:
         """Reports a request that brought no answer."""
         self._close(ticket)
-        self._account.fail(ticket.worst_cost, lost=failure.lost)
+        self._account.fail(ticket.payment, lost=failure.lost)
         if failure.scope == "endpoint":
             self.close(failure.reason, failure.fix)
         self._heed(failure)

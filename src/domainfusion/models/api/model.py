@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from threading import RLock
 from typing import Any
@@ -18,6 +19,7 @@ from domainfusion.models.api.endpoint import Endpoint
 from domainfusion.models.api.key import Key
 from domainfusion.models.api.limits import Limits, Traffic
 from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.models.books import Books
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint, user
 
 logger = logging.getLogger("domainfusion")
@@ -53,8 +55,10 @@ class APIModel:
         price_per_million_input_tokens: Price of tokens read, in any currency.
         price_per_million_output_tokens: Price of tokens written.
         price_per_million_cached_tokens: Price of tokens that the server had read before; by default that of tokens read.
-        max_cost: What may be spent through this object. A request that could exceed it, at one token for each byte of the prompt and
-            `max_new_tokens` of answer, is not sent.
+        max_cost: What may be spent from the account. A request with which that could come to more, at one token for each byte of the
+            prompt and `max_new_tokens` of answer, is not sent. In a run, everything counts that the run's models have spent from the
+            account since the run began, in whatever process; elsewhere, what is asked through this object.
+        account: Who pays: models that name the same one spend from it together. By default the server and the key's variable.
         allow_insecure_http: Allow plain http to another machine: whoever listens reads the key and every text.
 
     Raises:
@@ -98,6 +102,7 @@ class APIModel:
         price_per_million_output_tokens: float | None = None,
         price_per_million_cached_tokens: float | None = None,
         max_cost: float | None = None,
+        account: str | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         if not model.strip():
@@ -139,7 +144,8 @@ class APIModel:
         )
         self._traffic = Traffic(self._limits)
         prices = _prices(price_per_million_input_tokens, price_per_million_output_tokens, price_per_million_cached_tokens)
-        self._account = Account(prices, _checked_cost(max_cost, prices))
+        payer = account or f"{self.base_url} {self._key_variable or ''}".strip()
+        self._account = Account(prices, _checked_cost(max_cost, prices), payer)
         self._one_call = RLock()
 
     def _fingerprint(self) -> str:
@@ -152,6 +158,12 @@ class APIModel:
     def usage(self) -> Usage:
         """What was asked since the model was made, and what it cost."""
         return self._account.usage
+
+    @contextmanager
+    def charging(self, books: Books) -> Iterator[None]:
+        """Notes in `books` what is asked in this block, and holds `max_cost` by what stands there; see `PaidModel`."""
+        with self._one_call, self._account.charging(books):
+            yield
 
     def ask(self, question: str, *, sampling: Sampling = Sampling()) -> str:
         """Returns the answer to one question."""
