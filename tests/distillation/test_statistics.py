@@ -130,3 +130,37 @@ def test_the_most_probable_share_leaves_a_tail_of_a_fortieth(trials: int, data: 
     share = most_probable_share(successes, trials)
     draws = np.random.default_rng(0).binomial(trials, share, size=20_000)
     assert (draws <= successes).mean() == pytest.approx(0.025, abs=0.006)
+
+
+# The area under the ROC curve
+
+
+@given(sound=values, corrupted=values)
+def test_the_auroc_is_a_share_that_turns_over_when_the_sides_do(sound: list[float], corrupted: list[float]) -> None:
+    size = min(len(sound), len(corrupted))
+    bootstrap = Resampling(resamples=100).over([str(place) for place in range(size)])
+    one, other = bootstrap.auroc(sound[:size], corrupted[:size]), bootstrap.auroc(corrupted[:size], sound[:size])
+    assert one.value is not None and other.value is not None
+    assert one.value + other.value == pytest.approx(1)
+    assert one.low is not None and one.high is not None and 0 <= one.low <= one.high <= 1
+
+
+def test_the_auroc_agrees_with_counting_pairs() -> None:
+    sound, corrupted = [0.9, 0.8, 0.4], [0.1, 0.8, 0.5]
+    pairs = [(one > other) + 0.5 * (one == other) for one in sound for other in corrupted]
+    assert Resampling(resamples=100).over(list("abc")).auroc(sound, corrupted).value == pytest.approx(sum(pairs) / 9)
+    assert Resampling(resamples=100).over(list("abc")).auroc([1, 1, 1], [0, 0, 0]).low == 1
+
+
+def test_items_of_one_cluster_are_resampled_together() -> None:
+    sound, corrupted = [0.9, 0.2, 0.7, 0.6], [0.3, 0.8, 0.1, 0.5]
+    alone = Resampling(resamples=2000).over(list("abcd")).auroc(sound, corrupted)
+    together = Resampling(resamples=2000).over(list("aaaa")).auroc(sound, corrupted)
+    assert alone.value == together.value == together.low == together.high
+    assert alone.low is not None and alone.value is not None and alone.low < alone.value
+
+
+def test_a_formula_of_sums_is_the_ratio_where_it_is_one() -> None:
+    bootstrap = Resampling(resamples=500).over(list("aabbc"))
+    above, below = [1.0, 0, 1, 1, 0], [1.0, 2, 1, 3, 1]
+    assert bootstrap.formula(lambda sums: sums[0] / sums[1], [above, below]) == bootstrap.ratio(above, below)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import comb
 
 import numpy as np
@@ -96,6 +96,37 @@ class Bootstrap:
         """Whether the 95 % interval of the sum of `values` lies on one side of 0."""
         low, high = np.quantile(self._sums(np.array(values, dtype=np.float64))[0], [0.025, 0.975])
         return bool(low > 0 or high < 0)
+
+    def formula(self, figure: Callable[[Sequence[Values]], Values], columns: Sequence[Sequence[float]]) -> Estimate:
+        """Returns a figure that a formula makes of sums over the items, such as Cohen's kappa; undefined where it is not a number.
+
+        Args:
+            figure: From the sum of each column, in an array of shape (resamples,), to the figure, in another.
+            columns: One value an item in each.
+        """
+        arrays = [np.array(column, dtype=np.float64) for column in columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(figure([array.sum(keepdims=True) for array in arrays])[0])
+            drawn = figure(self._sums(*arrays))
+        return self._interval(value, drawn) if np.isfinite(value) else Estimate(value=None, reason="the formula has no value there")
+
+    def auroc(self, sound: Sequence[float], corrupted: Sequence[float]) -> Estimate:
+        """Returns the area under the ROC curve: the share of pairs in which a sound value is above a corrupted one, ties counting half.
+
+        Source: Hanley and McNeil, 1982, doi 10.1148/radiology.143.1.7063747. Both values of an item are
+        resampled with it.
+
+        Args:
+            sound: The value of each item as it was.
+            corrupted: The value of each item's corrupted version.
+        """
+        one, other = np.array(sound, dtype=np.float64)[:, None], np.array(corrupted, dtype=np.float64)[None, :]
+        wins = (one > other) + 0.5 * (one == other)
+        member = np.zeros((self._count, len(self._member)))
+        member[self._member, np.arange(len(self._member))] = 1
+        pairs, sizes = member @ wins @ member.T, member.sum(axis=1)
+        drawn = [((counts @ pairs) * counts).sum(axis=1) / (counts @ sizes) ** 2 for counts in self._resampling.draws(self._count)]
+        return self._interval(float(wins.mean()), np.concatenate(drawn))
 
     def per_cluster(self, values: Sequence[float] | Values) -> Values:
         """Returns the sum of one value an item over each cluster."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from domainfusion.distillation.metrics.choice import LikelyChoice, NamedChoice
     from domainfusion.distillation.metrics.embedding import EmbeddingSimilarity
     from domainfusion.distillation.metrics.grading import check_metric, grade, grade_coherence, grade_texts, name_of
+    from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
+    from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence
     from domainfusion.distillation.metrics.named import metric_named
     from domainfusion.distillation.metrics.numeric import Numeric
     from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
@@ -35,16 +37,21 @@ __all__ = [
     "BatchCoherence",
     "BatchMetric",
     "CoherenceMetric",
+    "Comparison",
     "Contains",
     "EmbeddingSimilarity",
     "Exact",
     "Graded",
+    "Judge",
+    "JudgeAgreement",
+    "JudgedCoherence",
     "LikelyChoice",
     "Metric",
     "MetricChoice",
     "ModelMetric",
     "NamedChoice",
     "Numeric",
+    "Pair",
     "RougeL",
     "TokenF1",
     "check_metric",
@@ -52,6 +59,7 @@ __all__ = [
     "grade_coherence",
     "grade_texts",
     "is_extraction_failure",
+    "judge_agreement",
     "metric_named",
     "name_of",
     "normalize",
@@ -65,15 +73,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "judge",
     "EmbeddingSimilarity": "embedding",
+    "Judge": "judge",
+    "JudgeAgreement": "judge",
+    "JudgedCoherence": "judged_coherence",
     "LikelyChoice": "choice",
     "NamedChoice": "choice",
     "Numeric": "numeric",
+    "Pair": "judge",
     "RougeL": "rouge",
     "check_metric": "grading",
     "grade": "grading",
     "grade_coherence": "grading",
     "grade_texts": "grading",
+    "judge_agreement": "judge",
     "metric_named": "named",
     "name_of": "grading",
     "rouge_l": "rouge",
