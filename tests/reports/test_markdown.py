@@ -37,7 +37,7 @@ def test_tables_are_well_formed(run: RunSummary, evaluation: EvaluationReport, r
             settings={HOSTILE: HOSTILE, "command": HOSTILE},
             generation=(GenerationCount(HOSTILE, HOSTILE, 1, 0, {HOSTILE: 1}),),
         )
-    text = re.sub(r"```.*?```", "", render(run), flags=re.DOTALL)
+    text = re.sub(r"```.*?```|\A---\n.*?\n---\n", "", render(run), flags=re.DOTALL)  # code, and the card's metadata, are no markup
     tables = tables_of(text)
     assert len(tables) >= 5
     for table in tables:
@@ -85,7 +85,7 @@ def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: Evalu
         ({"training_log": ()}, "## Training"),
         ({"stages": ()}, "## Time and memory"),
         ({"usage": ()}, "## Calls and cost"),
-        ({"settings": {}, "student": {}, "teachers": {}}, "## To repeat this run"),
+        ({"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""}, "## To repeat this run"),
         ({"evaluation": None}, "## Results"),
     ],
 )

@@ -28,7 +28,31 @@ def test_the_hub_reads_its_metadata(run: RunSummary) -> None:
 
 def test_the_results_of_the_hub_are_those_of_the_evaluation(run: RunSummary, evaluation: EvaluationReport) -> None:
     results = ModelCard(render_model_card(run)).data.eval_results
-    assert [result.metric_value for result in results] == [score.strict.value for score in evaluation.student.slices.values()]
+    accuracies = [result.metric_value for result in results if result.metric_type == "accuracy"]
+    assert accuracies == [score.strict.value for score in evaluation.student.slices.values()]
+    kept = {result.dataset_name: result.metric_value for result in results if result.metric_type == "domain_expertise_retention"}
+    assert kept == {f"held-out {row.domain} questions": row.retention.value for row in evaluation.retention}
+
+
+def test_the_title_of_the_run_is_that_of_the_card(run: RunSummary) -> None:
+    card = render_model_card(replace(run, student={**run.student, "name": "student"}))
+    assert "\n# Three experts, one student\n" in card
+    assert metadata(card)["model-index"][0]["name"] == "Three experts, one student"
+    assert "\n# nameless\n" in render_model_card(replace(run, title="", student={"name": "nameless"}))
+
+
+def test_what_the_base_is_to_the_student_is_told_where_the_base_is_on_the_hub(run: RunSummary) -> None:
+    assert metadata(render_model_card(run))["base_model_relation"] == "finetune"
+    adapter = replace(run, student={**run.student, "library_name": "peft"})
+    assert metadata(render_model_card(adapter))["base_model_relation"] == "adapter"
+    assert "base_model_relation" not in metadata(render_model_card(replace(run, student={"base_model": "./base"})))
+
+
+def test_a_license_that_nobody_stated_is_not_claimed(run: RunSummary) -> None:
+    unlicensed = render_model_card(replace(run, student={"name": "s"}))
+    assert "license" not in metadata(unlicensed)
+    assert "Its license is not stated" in unlicensed
+    assert "not stated" not in render_model_card(run)
 
 
 def test_what_is_not_known_is_not_claimed(run: RunSummary) -> None:

@@ -18,8 +18,9 @@ from domainfusion.reports import RunSummary
 def write_run(run: RunSummary, directory: Path) -> None:
     write_json(
         directory / "run.json",
-        {"title": run.title, "student": run.student, "teachers": run.teachers, "settings": run.settings, "inputs": {"seed": 0}},
+        {"title": run.title, "student": run.student, "teachers": run.teachers, "settings": run.settings, "inputs": run.inputs},
     )
+    (directory / "recipe.yaml").write_text(run.recipe)
     write_json(directory / "stages.json", [asdict(stage) for stage in run.stages])
     write_json(directory / "usage.json", [asdict(model) for model in run.usage])
     write_json(directory / "generation.json", [asdict(count) for count in run.generation])
@@ -43,7 +44,8 @@ def test_what_a_run_wrote_is_read_back(run: RunSummary, directory: Path) -> None
 @pytest.mark.parametrize(
     ("file", "fields"),
     [
-        ("run.json", ("title", "student", "teachers", "settings")),
+        ("run.json", ("title", "student", "teachers", "settings", "inputs")),
+        ("recipe.yaml", ("recipe",)),
         ("stages.json", ("stages", "peak_memory_bytes")),
         ("usage.json", ("usage",)),
         ("generation.json", ("generation",)),

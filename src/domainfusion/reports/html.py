@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import accumulate, takewhile
@@ -242,5 +243,7 @@ def _repeat(summary: RunSummary) -> dict[str, Any] | None:
         "command": command_line(summary.settings),
         "participants": run_tables.participants_table(summary),
         "settings": run_tables.settings_table(summary),
+        "recipe": summary.recipe,
+        "inputs": json.dumps(summary.inputs, indent=2, ensure_ascii=False) if summary.inputs else "",
     }
     return found if any(found.values()) else None

@@ -46,6 +46,7 @@ def render_markdown(summary: RunSummary) -> str:
         blocks += ["## Time and memory", table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes))]
     blocks += ["## Calls and cost", table(run_tables.usage_table(summary.usage))] if summary.usage else []
     blocks += repeat_blocks(summary)
+    blocks += ["The recipe, with every default:", code(summary.recipe.rstrip(), "yaml")] if summary.recipe else []
     return "\n\n".join(blocks) + "\n"
 
 

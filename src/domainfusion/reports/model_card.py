@@ -44,14 +44,14 @@ def render_model_card(summary: RunSummary) -> str:
     """Returns the model card of the student.
 
     Args:
-        summary: The run. From `student` come `name`, `base_model`, `license` and `library_name` (`transformers` if not given; `peft`
-            for a folder that holds an adapter).
+        summary: The run, whose title is that of the card. From `student` come `name` where there is no title, `base_model`, `license`
+            and `library_name` (`transformers` if not given; `peft` for a folder that holds an adapter).
 
     Returns:
         Markdown with a YAML header, ending in a line break.
     """
-    name = _one_line(summary.about_student("name") or summary.heading)
-    blocks = [f"---\n{_header(summary, name)}---", f"# {inline(name)}", _introduction(summary, name)]
+    name = _one_line(summary.title or summary.about_student("name") or summary.heading)
+    blocks = [f"---\n{_header(summary, name)}---", f"# {inline(name)}", _introduction(summary)]
     if summary.evaluation is not None:
         blocks += verdict_blocks(verdict(summary.evaluation))
     blocks += ["## Use", code((_LOAD_ADAPTER if _library(summary) == "peft" else _LOAD) + _ASK, "python")]
@@ -65,10 +65,12 @@ def render_model_card(summary: RunSummary) -> str:
 
 def _header(summary: RunSummary, name: str) -> str:
     base = summary.about_student("base_model")
+    # The hub refuses a base model that is no name of its own, such as a folder.
+    is_on_hub = isinstance(base, str) and _HUB_NAME.fullmatch(base) is not None
     metadata: dict[str, Any] = {
         "license": _one_line(summary.about_student("license") or ""),
-        # The hub refuses a base model that is no name of its own, such as a folder.
-        "base_model": base if isinstance(base, str) and _HUB_NAME.fullmatch(base) else None,
+        "base_model": base if is_on_hub else None,
+        "base_model_relation": ("adapter" if _library(summary) == "peft" else "finetune") if is_on_hub else None,
         "library_name": _library(summary),
         "pipeline_tag": "text-generation",
         "tags": ["domainfusion", "distillation", *_domains(summary)],
@@ -92,24 +94,25 @@ def _domains(summary: RunSummary) -> list[str]:
 
 
 def _model_index(report: EvaluationReport, name: str) -> list[dict[str, Any]]:
-    results = [
-        {
-            "task": {"type": "text-generation"},
-            "dataset": {"name": f"held-out {slice_name} questions", "type": "domainfusion"},
-            "metrics": [{"type": "accuracy", "name": "every part right", "value": score.strict.value}],
-        }
-        for slice_name, score in report.student.slices.items()
-        if score.strict.value is not None
-    ]
+    kept = {row.domain: row.retention.value for row in report.retention}
+    results = []
+    for slice_name, score in report.student.slices.items():
+        figures = (
+            ("accuracy", "every part right", score.strict.value),
+            ("domain_expertise_retention", "accuracy, as a share of the expert's", kept.get(slice_name)),
+        )
+        metrics = [{"type": kind, "name": title, "value": value} for kind, title, value in figures if value is not None]
+        dataset = {"name": f"held-out {slice_name} questions", "type": "domainfusion"}
+        results += [{"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}] if metrics else []
     return [{"name": name, "results": results}] if results else []
 
 
-def _introduction(summary: RunSummary, name: str) -> str:
-    sentence = inline(name)
+def _introduction(summary: RunSummary) -> str:
+    sentence = "This model was distilled from domain experts"
     if summary.teachers:
-        sentence += f" was distilled from {counted(len(summary.teachers), 'domain expert')}: "
-        sentence += listed(f"{inline(teacher)} ({inline(domain)})" for domain, teacher in summary.teachers.items()) + "."
-    else:
-        sentence += " was distilled from domain experts."
+        experts = listed(f"{inline(teacher)} ({inline(domain)})" for domain, teacher in summary.teachers.items())
+        sentence = f"This model was distilled from {counted(len(summary.teachers), 'domain expert')}: {experts}"
     base = summary.about_student("base_model")
-    return sentence + (f" It was trained from {inline(str(base))}." if base else "")
+    trained = f" It was trained from {inline(str(base))}." if base else ""
+    licensed = "" if summary.about_student("license") else " Its license is not stated: those of the base, the experts and the data decide."
+    return f"{sentence}.{trained}{licensed}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from domainfusion.distillation.savings import Savings
@@ -183,11 +183,19 @@ def _compared(name: str, student: Number, experts: Number, write: Callable[[Numb
 
 
 def participants_table(summary: RunSummary) -> Table | None:
-    """Returns the student and its teachers; None where neither is known."""
+    """Returns the student and its teachers, with the fingerprints of their weights; None where neither is known."""
     known = {key: value for key, value in summary.student.items() if value is not None}
     rows = [(f"Student: {key.replace('_', ' ')}", _parameters(key, text)) for key, text in flattened(known)]
-    rows += [(f"Expert: {domain}", name) for domain, name in summary.teachers.items()]
+    rows += [("Base: fingerprint", found)] if (found := _fingerprint(summary.inputs.get("student"))) else []
+    experts = summary.inputs.get("teachers")
+    for domain, name in summary.teachers.items():
+        found = _fingerprint(experts.get(domain)) if isinstance(experts, Mapping) else ""
+        rows.append((f"Expert: {domain}", f"{name}, fingerprint {found}" if found else name))
     return pairs_table("Student and experts", rows) if rows else None
+
+
+def _fingerprint(model: object) -> str:
+    return str(model.get("fingerprint", "")) if isinstance(model, Mapping) else ""
 
 
 def _parameters(key: str, text: str) -> str:

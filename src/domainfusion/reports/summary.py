@@ -74,6 +74,8 @@ class RunSummary:
         student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`, `license` and `library_name`.
         teachers: The name of each domain's expert.
         settings: What is needed to repeat the run: `command`, seed, versions, machine, date.
+        inputs: All that decides its outcome, models and examples by fingerprint.
+        recipe: The recipe that it was made with, every default written out; empty for a run without one.
         peak_memory_bytes: The most memory that was resident in the whole run.
     """
 
@@ -88,6 +90,8 @@ class RunSummary:
     student: Mapping[str, Any] = field(default_factory=_nothing)
     teachers: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=_nothing)
+    inputs: Mapping[str, Any] = field(default_factory=_nothing)
+    recipe: str = ""
     peak_memory_bytes: int | None = None
 
     @classmethod
@@ -108,6 +112,7 @@ class RunSummary:
         run = _read(run_directory / "run.json", _Run) or _Run()
         stages = _read(run_directory / "stages.json", tuple[StageTime, ...]) or ()
         records, log = run_directory / "records.jsonl", run_directory / "training" / "log.jsonl"
+        recipe = run_directory / "recipe.yaml"
         return cls(
             title=run.title,
             evaluation=_read_evaluation(run_directory / "evaluation.json"),
@@ -120,6 +125,8 @@ class RunSummary:
             student=run.student,
             teachers=run.teachers,
             settings=run.settings,
+            inputs=run.inputs,
+            recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
             peak_memory_bytes=max((stage.peak_memory_bytes for stage in stages if stage.peak_memory_bytes is not None), default=None),
         )
 
@@ -141,6 +148,7 @@ class _Run:
     student: dict[str, Any] = field(default_factory=dict)
     teachers: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
