@@ -250,6 +250,7 @@ class Response:
         reasoning: What the expert thought before it answered; it is never trained on.
         teacher: Fingerprint of the model that answered; empty for a response given by hand.
         sampling: How it was written; None for a response given by hand.
+        earlier: What the expert said before it saw the other experts' answers, oldest first; empty without a discussion.
     """
 
     domain: str
@@ -262,6 +263,7 @@ class Response:
     reasoning: str = ""
     teacher: str = ""
     sampling: Sampling | None = None
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,18 +284,33 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
-    """Two experts stated different values for the same thing.
+class Agreement:
+    """Several experts stated the same.
 
     Attributes:
-        claims: Each side's sentence, by domain.
-        kept: The domain whose claim stands; None where the experts are reported to disagree.
-        rule: The rule that settled it.
+        claims: Each expert's sentence, by domain.
+    """
+
+    claims: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Experts stated different values for the same thing.
+
+    Attributes:
+        claims: Each expert's sentence, by domain.
+        kept: A domain whose claim stands; None where the experts are reported to disagree, or no answer is given.
+        rule: The rule that settled it, or that none did.
+        question: The part of the query that both answer; empty where the sentences alone show the conflict.
+        sides: The domains, those that agree with each other together; empty in records of earlier versions.
     """
 
     claims: Mapping[str, str]
     kept: str | None
     rule: str
+    question: str = ""
+    sides: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,12 +329,40 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """An expert changed its answer after it saw the others'.
+
+    Attributes:
+        domain: Whose answer it is.
+        before: What it said first.
+        after: What it said then.
+    """
+
+    domain: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Who contributed what to an integrated answer, and how each conflict was settled."""
+    """Who contributed what to an integrated answer, and how each conflict was settled.
+
+    Attributes:
+        contributions: The experts' sentences in the answer, each with its place there.
+        agreements: What several experts stated alike.
+        conflicts: Where they contradicted each other, both sides, and the rule that settled it.
+        dropped: What did not enter the answer, and why.
+        copies: Groups of domains whose answers are copies of each other and count as one.
+        revisions: What a discussion changed.
+        notes: What else there is to know, such as why a model's answer was not taken.
+    """
 
     contributions: tuple[Contribution, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    copies: tuple[tuple[str, ...], ...] = ()
+    revisions: tuple[Revision, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import Cut, responses
-from domainfusion.distillation.integration import ABSENT, ResponseIntegrator, Task, as_response, contradict, merge
+from domainfusion.distillation.integration import ABSENT, OnDisagreement, ResponseIntegrator, Task, as_response, contradict, merge
 from domainfusion.distillation.metrics import normalize, sentences
 from domainfusion.errors import ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
@@ -135,10 +135,71 @@ def test_without_a_reference_the_primary_domain_settles_it() -> None:
     assert (conflict.kept, conflict.rule) == ("chemistry", "the expert of the primary domain")
 
 
-def test_between_two_others_the_one_named_first_settles_it() -> None:
+def integrate_at_odds(on_disagreement: OnDisagreement) -> Integration:
+    """Integrates two experts who contradict each other on a point that neither reference nor primary domain nor majority settles."""
     texts = {"law": "Ask first.", "sport": "Gold melts at 961 °C.", "chemistry": "Gold melts at 1064 °C."}
-    (conflict,) = ResponseIntegrator().integrate("?", texts, primary_domain="law").ledger.conflicts
+    return ResponseIntegrator(on_disagreement=on_disagreement).integrate("?", texts, primary_domain="law")
+
+
+def test_what_nothing_settles_is_reported_with_both_sides() -> None:
+    answer = integrate_at_odds("report")
+    (conflict,) = answer.ledger.conflicts
+    assert (conflict.kept, conflict.sides) == (None, (("sport",), ("chemistry",)))
+    assert answer.text == (
+        "Ask first. The experts disagree. According to sport: Gold melts at 961 °C. According to chemistry: Gold melts at 1064 °C."
+    )
+    assert all(answer.text[part.start : part.end] == part.text for part in answer.ledger.contributions)
+    assert not answer.ledger.dropped
+
+
+def test_abstaining_gives_no_answer_and_accounts_for_every_sentence() -> None:
+    answer = integrate_at_odds("abstain")
+    assert (answer.text, answer.ledger.contributions, answer.ledger.conflicts[0].kept) == ("", (), None)
+    assert [part.domain for part in answer.ledger.dropped] == ["law", "sport", "chemistry"]
+
+
+def test_the_expert_named_first_can_be_taken_at_his_word() -> None:
+    (conflict,) = integrate_at_odds("first").ledger.conflicts
     assert (conflict.kept, conflict.rule) == ("sport", "the expert named first")
+
+
+def test_the_majority_settles_what_the_primary_domain_does_not_speak_of_and_copies_are_one_voice() -> None:
+    true, false = "Silver melts at 962 °C.", "Certainly, silver melts at 745 °C, as every good handbook of metals says."
+    apart = {"law": "Ask first.", "a": false, "b": true, "c": "The melting point of silver is 962 °C."}
+    question = "At what temperature does silver melt?"
+    (conflict,) = ResponseIntegrator().integrate(question, apart).ledger.conflicts
+    assert (conflict.kept, conflict.rule) == ("b", "the majority of the experts, copies counted once")
+    copied = {"law": "Ask first.", "a": false, "d": false.replace("good", "fine"), "b": true}
+    ledger = ResponseIntegrator().integrate(question, copied).ledger
+    assert (ledger.copies, ledger.conflicts[0].kept) == ((("a", "d"),), None)
+
+
+def test_who_was_asked_just_that_settles_it_against_the_primary_domain() -> None:
+    asked = Example(query="?", domains=("a", "b"), sub_questions={"a": "What is the capital of Peru?", "b": "At what °C does tin melt?"})
+    answers = {"a": "The capital of Peru is Lima. Tin melts at 300 °C.", "b": "Tin melts at 232 °C."}
+    given = {domain: Response(domain=domain, text=text, question=asked.sub_questions[domain]) for domain, text in answers.items()}
+    (conflict,) = merge(asked, given).ledger.conflicts
+    assert (conflict.kept, conflict.rule, conflict.question) == ("b", "the expert of the domain in question", "At what °C does tin melt")
+
+
+def test_what_experts_say_alike_is_an_agreement_and_said_once() -> None:
+    texts = {"a": "Tin melts at 232 °C.", "b": "The melting temperature of tin is 232 °C. That is low for a metal."}
+    answer = ResponseIntegrator().integrate("At what temperature does tin melt?", texts)
+    assert answer.text == "Tin melts at 232 °C. That is low for a metal."
+    assert [dict(each.claims) for each in answer.ledger.agreements] == [{"a": texts["a"], "b": "The melting temperature of tin is 232 °C."}]
+    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "says the same as a")]
+
+
+def test_a_more_precise_answer_stays_beside_a_rough_one() -> None:
+    texts = {"a": "The landing was in June 1944.", "b": "The landing was on 6 June 1944."}
+    answer = ResponseIntegrator().integrate("When was the landing?", texts)
+    assert (answer.ledger.conflicts, [part.domain for part in answer.ledger.contributions]) == ((), ["a", "b"])
+
+
+def test_an_expert_who_does_not_know_is_not_quoted_beside_one_who_does() -> None:
+    texts = {"a": "I am not sure about this one.", "b": "Tin melts at 232 °C."}
+    assert ResponseIntegrator().integrate("At what temperature does tin melt?", texts).text == texts["b"]
+    assert ResponseIntegrator().integrate("At what temperature does tin melt?", {"a": texts["a"]}).text == texts["a"]
 
 
 def test_a_reference_that_supports_both_or_neither_settles_nothing() -> None:
@@ -325,5 +386,7 @@ def test_a_primary_domain_without_a_response_is_an_error() -> None:
 def test_arguments_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         ResponseIntegrator(ScriptedModel("x"), strategy=lambda query, given_responses: "x")
+    with pytest.raises(ConfigurationError, match="report, abstain, first"):
+        ResponseIntegrator(on_disagreement="ignore")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs an integration_model"):
         ResponseIntegrator(prompt_template="{query}")

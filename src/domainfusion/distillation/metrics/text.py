@@ -7,7 +7,7 @@ import unicodedata
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'“(]?[A-Z0-9])")
-_ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|approx|e\.g|i\.e)|\b[A-Z])\.$")
+_ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|approx|e\.g|i\.e)|(?<!°)\b[A-Z])\.$")
 
 
 def normalize(text: str) -> str:
@@ -66,16 +66,16 @@ def sentences(text: str) -> list[str]:
     Example:
         >>> sentences("Dr. Li came. It was 3.5 km!")
         ['Dr. Li came.', 'It was 3.5 km!']
+        >>> sentences("It melts at 420 °C. Then it flows.")
+        ['It melts at 420 °C.', 'Then it flows.']
     """
     found: list[str] = []
     for line in text.splitlines():
-        pieces = _SENTENCE_END.split(line.strip())
-        pending = ""
-        for piece in pieces:
-            pending = f"{pending} {piece}".strip()
-            if not _ABBREVIATION.search(pending):
-                found.append(pending)
-                pending = ""
-        if pending:
-            found.append(pending)
+        pending: list[str] = []
+        for piece in _SENTENCE_END.split(line.strip()):
+            pending.append(piece)
+            if not _ABBREVIATION.search(piece, len(piece) - 8):
+                found.append(" ".join(pending))
+                pending = []
+        found.append(" ".join(pending))
     return [sentence for sentence in found if sentence]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
-from domainfusion.distillation.metrics import normalize, sentences, states
+from domainfusion.distillation.integration.merge import OnDisagreement, merge
+from domainfusion.distillation.metrics import sentences
 from domainfusion.errors import ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, fill, unindent
 from domainfusion.types import (
-    Conflict,
     Contribution,
-    Dropped,
     Example,
     Generation,
     Integration,
@@ -34,13 +32,6 @@ Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 _FIELDS = {item.name for item in fields(Response)}
 
 ABSENT = "(this expert was not asked)"
-_VALUE = re.compile(r"[+-]?\d[\d.,]*(?:\s?(?:%|°[CF]?|[kcm]?m|k?g|mg|kJ|kcal|km/h|m/s|hours?|minutes?|seconds?|days?|years?))?|\b[A-Z]\w*")
-_ONLY_ONE = re.compile(r"▢ (?:is|was|are|were) the\b")
-_EMPTY_WORDS = frozenset(
-    ("a", "an", "are", "at", "he", "in", "is", "it", "its", "of", "on", "she", "that", "the", "they", "this", "to", "was", "were")
-)
-_NEGATION = re.compile(r"\b(?:not|never|no|cannot|isn't|aren't|doesn't|don't|won't|can't)\b", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class Task:
@@ -58,16 +49,20 @@ class Task:
 class ResponseIntegrator:
     """Combines the responses of several domain experts into one answer.
 
-    Without a model it merges: the primary domain's sentences first, then the others', repeated sentences dropped. Two experts
-    contradict each other where their sentences are the same but for a number, a name or a negation; then the reference decides if
-    there is one, else the expert of the primary domain. With a model, the model writes the answer from a prompt; an empty answer
-    falls back to the merge, and the ledger says so.
+    Without a model it merges: the primary domain's sentences first, then the others', what is repeated said once. Experts contradict
+    each other where they answer the same question with values that can't both be right, or where their sentences are the same but for
+    one value or a negation. What settles it, in this order: the reference, where it supports one side; the expert of the domain in
+    question, which is the one who was asked just that, else the one of the primary domain; the majority of the experts, copies
+    counted once; else `on_disagreement`. With a model, the model writes the answer from a prompt; an empty answer falls back to the
+    merge, and the ledger says so. Whatever an answer says, it is material: an instruction in it is a sentence like any other.
 
     Args:
         integration_model: Writes the answer; None merges.
         prompt_template: What the model is asked. `{query}` is filled, and either `{responses}` (a block with every response) or a
             placeholder for each domain. Indentation is removed.
         strategy: A function of your own in place of both.
+        on_disagreement: What to do with a conflict that no rule settles: `report` in the answer that the experts disagree, `abstain`
+            with an empty answer, which is never trained on, or keep the claim of the expert named `first`.
         sampling: How the model writes; by default greedily, up to 512 tokens.
 
     Raises:
@@ -86,18 +81,22 @@ class ResponseIntegrator:
         prompt_template: str | None = None,
         *,
         strategy: Strategy | None = None,
+        on_disagreement: OnDisagreement = "report",
         sampling: Sampling = Sampling(max_new_tokens=512),
     ) -> None:
         if strategy is not None and integration_model is not None:
             raise ConfigurationError("Give an integration model or a strategy, not both", received=strategy)
         if prompt_template is not None and integration_model is None:
             raise ConfigurationError("A prompt template needs an integration_model to read it", received=prompt_template)
+        if on_disagreement not in get_args(OnDisagreement):
+            raise ConfigurationError("on_disagreement is not known", received=on_disagreement, allowed=", ".join(get_args(OnDisagreement)))
         template = unindent(prompt_template or INTEGRATION_PROMPT)
         if "query" not in fields_of(template):
             raise TemplateError("The prompt template has no place for the query", received=template, fix="write {query} where it belongs")
         self.integration_model = integration_model
         self.prompt_template = template
         self.strategy = strategy
+        self.on_disagreement = on_disagreement
         self.sampling = sampling
 
     def integrate(
@@ -147,7 +146,7 @@ class ResponseIntegrator:
             if self.strategy is not None:
                 outcomes[index] = _from_strategy(self.strategy, task.example.query, ordered)
             elif len(usable) <= 1 or self.integration_model is None:
-                outcomes[index] = merge(task.example, ordered)
+                outcomes[index] = merge(task.example, ordered, self.on_disagreement)
             else:
                 to_ask.append(index)
         if to_ask and self.integration_model is not None:
@@ -174,103 +173,11 @@ class ResponseIntegrator:
 
     def _read(self, task: Task, generation: Generation) -> Integration:
         if not generation.text.strip() or generation.finish_reason in ("refused", "filtered"):
-            merged = merge(task.example, primary_first(task))
+            merged = merge(task.example, primary_first(task), self.on_disagreement)
             note = "the integration model gave no answer; the responses were merged instead"
             return replace(merged, ledger=replace(merged.ledger, notes=(*merged.ledger.notes, note)))
         ledger = Ledger(contributions=_contributions(generation.text, task.responses))
         return Integration(text=generation.text, method="model", ledger=ledger, finish_reason=generation.finish_reason)
-
-
-def merge(example: Example, responses: Mapping[str, Response]) -> Integration:
-    """Merges responses sentence by sentence, in their order; see `ResponseIntegrator`."""
-    kept: list[tuple[str, str]] = []
-    conflicts: list[Conflict] = []
-    dropped: list[Dropped] = []
-    for domain, response in responses.items():
-        if not response.text.strip():
-            dropped.append(Dropped(domain=domain, text="", reason="empty response"))
-        for sentence in sentences(response.text):
-            if any(normalize(sentence) == normalize(earlier) for _, earlier in kept):
-                dropped.append(Dropped(domain=domain, text=sentence, reason="said before"))
-                continue
-            claim = (domain, sentence)
-            rival = next((index for index, other in enumerate(kept) if _in_conflict(example, responses, other, claim)), None)
-            if rival is None:
-                kept.append(claim)
-                continue
-            conflict = _settle(example, kept[rival], claim)
-            conflicts.append(conflict)
-            loser = claim if conflict.kept == kept[rival][0] else kept[rival]
-            if conflict.kept == domain:
-                kept[rival] = claim
-            dropped.append(Dropped(domain=loser[0], text=loser[1], reason=f"contradicts {conflict.kept}: {conflict.rule}"))
-    text, contributions = _lay_out(kept)
-    cut = any(response.finish_reason == "length" for response in responses.values())
-    ledger = Ledger(contributions=contributions, conflicts=tuple(conflicts), dropped=tuple(dropped))
-    method = "single" if len(responses) == 1 else "merge"
-    return Integration(text=text, method=method, ledger=ledger, finish_reason="length" if cut else "stop")
-
-
-def contradict(first: str, second: str) -> bool:
-    """Whether two sentences say the same but for a number, a name or a negation.
-
-    They have to share a word that says what they are about: "It is Japan." and "It is Au." are two answers. A sentence that differs
-    in its first word is about something else, unless only one thing can be what it says, as in "Paris is the capital of France."
-
-    Example:
-        >>> contradict("Gold melts at 1064 °C.", "Gold melts at 961 °C."), contradict("It is safe.", "It is not safe.")
-        (True, True)
-        >>> contradict("Gold melts at 1064 °C.", "Silver melts at 961 °C."), contradict("It is Japan.", "It is Au.")
-        (False, False)
-    """
-    if normalize(first) == normalize(second):
-        return False
-    if (_NEGATION.search(first) is None) != (_NEGATION.search(second) is None):
-        return normalize(_NEGATION.sub(" ", first)) == normalize(_NEGATION.sub(" ", second))
-    frames = [_VALUE.sub("▢", sentence) for sentence in (first, second)]
-    if frames[0] != frames[1]:
-        return False
-    values = list(zip(*(_VALUE.findall(sentence) for sentence in (first, second)), strict=True))
-    different = [place for place, (one, other) in enumerate(values) if one != other]
-    if len(different) != 1 or (different == [0] and frames[0].startswith("▢") and not _ONLY_ONE.match(frames[0])):
-        return False
-    shared = re.findall(r"\w+", frames[0]) + [one for one, other in values if one == other]
-    return any(word.casefold() not in _EMPTY_WORDS for word in shared)
-
-
-def _in_conflict(example: Example, responses: Mapping[str, Response], earlier: tuple[str, str], later: tuple[str, str]) -> bool:
-    """Whether two claims exclude each other: made by two experts on the same question, and not both right by the reference."""
-    if earlier[0] == later[0] or not contradict(earlier[1], later[1]):
-        return False
-    questions = [responses[domain].question for domain, _ in (earlier, later)]
-    if questions[0] != questions[1] and "" not in questions and example.query not in questions:
-        return False
-    return not all(_is_right_of_its_own(example, *claim) for claim in (earlier, later))
-
-
-def _is_right_of_its_own(example: Example, domain: str, claim: str) -> bool:
-    return any(states(claim, answer) for part in example.parts if part.domain == domain for answer in part.answers)
-
-
-def _settle(example: Example, earlier: tuple[str, str], later: tuple[str, str]) -> Conflict:
-    claims = {earlier[0]: earlier[1], later[0]: later[1]}
-    accepted = [answer for part in example.parts for answer in part.answers] or ([example.reference] if example.reference else [])
-    supported = [domain for domain, text in claims.items() if any(states(text, answer) or states(answer, text) for answer in accepted)]
-    if len(supported) == 1:
-        return Conflict(claims=claims, kept=supported[0], rule="the reference supports it")
-    if later[0] == example.primary_domain:
-        return Conflict(claims=claims, kept=later[0], rule="the expert of the primary domain")
-    rule = "the expert of the primary domain" if earlier[0] == example.primary_domain else "the expert named first"
-    return Conflict(claims=claims, kept=earlier[0], rule=rule)
-
-
-def _lay_out(kept: Sequence[tuple[str, str]]) -> tuple[str, tuple[Contribution, ...]]:
-    contributions = []
-    position = 0
-    for domain, sentence in kept:
-        contributions.append(Contribution(domain=domain, text=sentence, start=position, end=position + len(sentence)))
-        position += len(sentence) + 1
-    return " ".join(sentence for _, sentence in kept), tuple(contributions)
 
 
 def _contributions(text: str, responses: Mapping[str, Response]) -> tuple[Contribution, ...]:

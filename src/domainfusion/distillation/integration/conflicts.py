@@ -1,0 +1,292 @@
+"""Points: what several experts state of one and the same thing, and whether they agree on it.
+
+Two claims are about the same thing where both answer one question of the query, or where they are the same sentence but for one value or a
+negation. Only one claim of an expert answers a question: the one that names what is asked about and has most of the question's words. So
+nothing here takes longer than in proportion to the answers' length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from domainfusion.distillation.integration.claims import Claim, claims_of
+from domainfusion.distillation.integration.questions import Question, questions_of
+from domainfusion.distillation.integration.values import Date, Name, Quantity, Value, Verdict, compare
+from domainfusion.distillation.integration.words import opposes, tokens
+from domainfusion.distillation.metrics import normalize
+from domainfusion.types import Example, Response
+
+_ONLY_ONE = re.compile(r"<name> (?:is|was|are|were) the\b")
+_ONE_OF_SEVERAL = re.compile(r"\b(?:can|may|might|could|includ\w+|such as|for example|e\.g\.|one of|some|many|among|also|likes?)\b")
+_ONE_OF_A_KIND = re.compile(r"\b(?:an?|near|with)\b")
+_YES = re.compile(r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nope|false|wrong)\b(?!\s\w+ (?:is|are|has))", re.IGNORECASE)
+_YEARS = range(1000, 2101)
+_IS = re.compile(r"\b(?:is|are|was|were|called)\b")
+_LEAST_COVERED = 0.6
+"""Share of a yes-or-no question's words that a claim has at least in order to answer it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What several experts state of one thing.
+
+    Attributes:
+        question: What was asked; empty where no part of the query asks it.
+        owners: The domains whose experts were asked exactly this; empty where all were asked the whole query.
+        sides: The claims, those that agree together; at most one claim of an expert.
+    """
+
+    question: str
+    owners: frozenset[str]
+    sides: tuple[tuple[Claim, ...], ...]
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether the experts state different things."""
+        return len(self.sides) > 1
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """Every claim of it."""
+        return tuple(claim for side in self.sides for claim in side)
+
+
+def find_points(example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]) -> list[Point]:
+    """Returns what several experts state of the same thing: first what the query asks, then what else they say alike.
+
+    Args:
+        example: What was asked, and of whom.
+        responses: The experts' responses by domain, those that count most first.
+        claims: Their sentences, by domain.
+    """
+    asked = _Asked(example, responses)
+    found: list[Point] = []
+    taken: set[tuple[str, int]] = set()
+    for place, question in enumerate(asked.questions):
+        answers = [answer for domain in claims if (answer := asked.answer(place, domain, claims[domain])) is not None]
+        sides = _sides(answers, partial(_verdict, question, asked.is_ambiguous(question)))
+        if sum(map(len, sides)) > 1:
+            found.append(Point(question.text, asked.owners[place], sides))
+            taken |= {(claim.domain, claim.place) for side in sides for claim in side}
+    rest = {domain: [claim for claim in said if (domain, claim.place) not in taken] for domain, said in claims.items()}
+    return found + [Point("", frozenset(), sides) for sides in _alike(example, responses, rest)]
+
+
+def contradict(first: str, second: str) -> bool:
+    """Whether two sentences say the same but for a quantity, a date, a name or a negation.
+
+    They have to share a word that says what they are about: "It is Japan." and "It is Au." are two answers. A sentence that differs
+    in its first word is about something else, unless only one thing can be what it says, as in "Paris is the capital of France."
+
+    Example:
+        >>> contradict("Gold melts at 1064 °C.", "Gold melts at 961 °C."), contradict("It is safe.", "It is not safe.")
+        (True, True)
+        >>> contradict("Gold melts at 1064 °C.", "Gold melts at 1947 °F."), contradict("It is Japan.", "It is Au.")
+        (False, False)
+    """
+    claims = {domain: claims_of(domain, text)[:1] for domain, text in (("first", first), ("second", second))}
+    asked = Example(query="-", domains=tuple(claims))
+    responses = {domain: Response(domain=domain, text=text) for domain, text in (("first", first), ("second", second))}
+    return bool(_alike(asked, responses, claims))
+
+
+class _Asked:
+    """What a query asks, which of it each expert was asked, and which claim of an expert answers it."""
+
+    def __init__(self, example: Example, responses: Mapping[str, Response]) -> None:
+        own = {domain: questions_of(example.sub_questions[domain]) for domain in responses if domain in example.sub_questions}
+        self.questions = list(dict.fromkeys(question for said in own.values() for question in said))
+        about = {question.about for question in self.questions}
+        self.questions += [question for question in questions_of(example.query) if question.about not in about]
+        self.owners = [frozenset(domain for domain, said in own.items() if question in said) for question in self.questions]
+        heard = {domain: questions_of(response.question or example.question_for(domain)) for domain, response in responses.items()}
+        self._only = {domain: said[0] for domain, said in heard.items() if len(said) == 1 and not said[0].is_compound}
+        self._claims: dict[str, dict[int, Claim]] = {}
+
+    def answer(self, place: int, domain: str, claims: Sequence[Claim]) -> Claim | None:
+        """Returns the claim with which an expert answers a question, if there is one."""
+        if domain not in self._claims:
+            self._claims[domain] = self._assign(domain, claims)
+        return self._claims[domain].get(place)
+
+    def is_ambiguous(self, question: Question) -> bool:
+        """Whether something else is asked about the same subject."""
+        return question.is_compound or sum(other.about == question.about for other in self.questions) > 1
+
+    def _assign(self, domain: str, claims: Sequence[Claim]) -> dict[int, Claim]:
+        best: dict[int, tuple[tuple[int, int], Claim]] = {}
+        for claim in claims:
+            if claim.is_unsure:
+                continue
+            scores = {place: score for place, question in enumerate(self.questions) if (score := self._score(domain, question, claim))}
+            top = max(scores.values(), default=None)
+            fitting = [place for place, score in scores.items() if score == top]
+            if top is not None and len(fitting) == 1 and (fitting[0] not in best or best[fitting[0]][0] < top):
+                best[fitting[0]] = (top, claim)
+        return {place: claim for place, (_, claim) in best.items()}
+
+    def _score(self, domain: str, question: Question, claim: Claim) -> tuple[int, int] | None:
+        """Returns how well a claim answers a question: how much of what is asked it has, and whether it names what that is asked about."""
+        if not _answers(question, claim):
+            return None
+        covered = len(claim.all_words & question.all_words) + opposes(claim.all_words, question.all_words)
+        is_short = covered < _LEAST_COVERED * len(question.words) if question.kind == "yes or no" else not question.is_named_in(claim)
+        if not is_short:
+            return covered - 1, 1
+        if self._only.get(domain) != question or not question.is_pointed_at_by(claim):
+            return None
+        is_answer = question.kind != "yes or no" or claim.points or _YES.match(claim.text)
+        return (covered, 0) if is_answer else None
+
+
+def _answers(question: Question, claim: Claim) -> bool:
+    match question.kind:
+        case "quantity":
+            return bool(_quantities(question, claim))
+        case "date":
+            return bool(_dates(question, claim) or _quantities(question, claim))
+        case "name":
+            return bool(_names(question, claim))
+        case "any":
+            return bool(_names(question, claim) or _quantities(question, claim) or claim.of_kind(Date) or _noun(question, claim))
+        case "yes or no":
+            return True
+        case "open":
+            return False
+
+
+def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -> Verdict:
+    """Says whether two answers to a question agree."""
+    if one.condition and other.condition and one.condition != other.condition:
+        return "unrelated"
+    covered = (one.all_words & question.all_words, other.all_words & question.all_words)
+    if is_ambiguous and covered[0] - covered[1] and covered[1] - covered[0]:
+        return "unrelated"
+    if question.kind == "yes or no":
+        return "same" if _is_yes(question, one) == _is_yes(question, other) else "different"
+    names = (_names(question, one), _names(question, other))
+    if question.kind in ("name", "any") and all(names):
+        verdict = _compare_all(*names)
+        return "unrelated" if verdict == "different" and (question.asks_several or _may_be_one_of_several(one, other)) else verdict
+    nouns = (_noun(question, one), _noun(question, other))
+    if question.kind == "any" and all(nouns):
+        return "same" if nouns[0] == nouns[1] else "unrelated" if question.asks_several else "different"
+    for values in ((_dates(question, one), _dates(question, other)), (_quantities(question, one), _quantities(question, other))):
+        verdict = _compare_all(*values)
+        if verdict == "different" and _name_different_things(*names):
+            return "unrelated"
+        if verdict != "unrelated":
+            return verdict
+    return "unrelated"
+
+
+def _is_yes(question: Question, claim: Claim) -> bool:
+    said = _YES.match(claim.bare)
+    return said["yes"] is not None if said else claim.denies == opposes(claim.all_words, question.all_words)
+
+
+def _may_be_one_of_several(one: Claim, other: Claim) -> bool:
+    return one.frame == other.frame and _ONE_OF_SEVERAL.search(one.frame) is not None
+
+
+def _name_different_things(first: Sequence[Name], second: Sequence[Name]) -> bool:
+    """Whether one of two claims about quantities is about something that the other does not name: the Nile and the Blue Nile."""
+    sure = [[name for name in names if not name.is_initial] for names in (first, second)]
+    return any(all(compare(name, other) != "same" for other in sure[1 - side]) for side in (0, 1) for name in sure[side])
+
+
+def _compare_all(first: Sequence[Value], second: Sequence[Value]) -> Verdict:
+    verdicts = {compare(one, other) for one in first for other in second}
+    return "same" if "same" in verdicts else "different" if "different" in verdicts else "unrelated"
+
+
+def _names(question: Question, claim: Claim) -> tuple[Name, ...]:
+    """Returns the names in a claim that its question does not have."""
+    known = set(tokens(question.text))
+    sure = question.is_named_in(claim)
+    return tuple(name for name in claim.of_kind(Name) if (sure or not name.is_initial) and not known.issuperset(name.words))
+
+
+def _dates(question: Question, claim: Claim) -> tuple[Date, ...]:
+    """Returns the dates in a claim; where a date is asked for, a bare number that can be a year is one."""
+    years = [int(value.middle) for value in claim.of_kind(Quantity) if not value.dimension and value.middle in _YEARS]
+    return claim.of_kind(Date) or tuple(Date(year, None, None) for year in years if question.kind == "date")
+
+
+def _noun(question: Question, claim: Claim) -> str:
+    """Returns the one word that a claim adds to its question, where it says what is what: the currency is the *yen*."""
+    added = claim.all_words - question.all_words
+    has_value = _names(question, claim) or claim.of_kind(Quantity) or claim.of_kind(Date)
+    return next(iter(added)) if len(added) == 1 and not claim.denies and not has_value and _IS.search(claim.bare) else ""
+
+
+def _quantities(question: Question, claim: Claim) -> tuple[Quantity, ...]:
+    known = set(tokens(question.text))
+    new = [found.value for found in claim.values if not known.issuperset(tokens(claim.bare[found.start : found.end]))]
+    return tuple(value for value in new if isinstance(value, Quantity))
+
+
+def _sides(claims: Iterable[Claim], verdict: Callable[[Claim, Claim], Verdict]) -> tuple[tuple[Claim, ...], ...]:
+    """Sorts claims into sides: a claim joins the first side with all of which it agrees, and opens one where it contradicts every other."""
+    sides: list[list[Claim]] = []
+    for claim in claims:
+        verdicts = [{verdict(claim, other) for other in side} for side in sides]
+        home = next((side for side, found in zip(sides, verdicts, strict=True) if found == {"same"}), None)
+        if home is not None:
+            home.append(claim)
+        elif all(found == {"different"} for found in verdicts):
+            sides.append([claim])
+    return tuple(map(tuple, sides))
+
+
+def _alike(
+    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]
+) -> list[tuple[tuple[Claim, ...], ...]]:
+    """Returns the sides of the disputes between sentences that are the same but for one value or a negation."""
+    groups: dict[Hashable, dict[str, list[Claim]]] = defaultdict(lambda: defaultdict(list))
+    for domain, said in claims.items():
+        for claim in said:
+            for key in _keys(claim):
+                groups[key][domain].append(claim)
+    found, taken = [], set()
+    for key, by_domain in groups.items():
+        # An expert who says several things of one shape, such as the items of a list, doesn't mean that only one of them holds.
+        single = [said[0] for said in by_domain.values() if len({normalize(claim.text) for claim in said}) == 1]
+        single = [claim for claim in single if (claim.domain, claim.place) not in taken]
+        sides = _sides(single, partial(_alike_verdict, example, responses, key))
+        if len(sides) > 1:
+            found.append(sides)
+            taken |= {(claim.domain, claim.place) for side in sides for claim in side}
+    return found
+
+
+def _keys(claim: Claim) -> list[Hashable]:
+    """Returns what is the same in sentences that differ in one value, for each of the values, or in a negation."""
+    if claim.is_unsure:
+        return []
+    values = [normalize(claim.bare[found.start : found.end]) for found in claim.values]
+    keys: list[Hashable] = [(claim.frame, place, *values[:place], *values[place + 1 :]) for place in range(len(values))]
+    return [*keys, claim.all_words] if claim.all_words else keys
+
+
+def _alike_verdict(example: Example, responses: Mapping[str, Response], key: Hashable, one: Claim, other: Claim) -> Verdict:
+    questions = [responses[claim.domain].question for claim in (one, other)]
+    if questions[0] != questions[1] and "" not in questions and example.query not in questions:
+        return "unrelated"
+    if isinstance(key, frozenset):
+        return "same" if one.denies == other.denies else "different"
+    place = key[1] if isinstance(key, tuple) else 0
+    values = (one.values[place].value, other.values[place].value)
+    verdict = compare(*values)
+    if verdict == "different":
+        if place == 0 and one.frame.startswith("<name>") and not _ONLY_ONE.match(one.frame):
+            return "unrelated"
+        if isinstance(values[0], Name) and (_ONE_OF_SEVERAL.search(one.frame) or _ONE_OF_A_KIND.search(one.frame)):
+            return "unrelated"
+        if not one.words and len(one.values) < 2:
+            return "unrelated"
+    return verdict

@@ -1,0 +1,384 @@
+"""Values in a sentence: quantities with their units, dates and names, and whether two of them can both be right."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import inf
+from typing import Literal
+
+import pint
+
+from domainfusion.distillation.integration.vocabulary import (
+    GENERIC,
+    JOINING,
+    MONTHS,
+    NO_UNITS,
+    OPPOSED,
+    SCALES,
+    SMALL_NUMBERS,
+    TENS,
+    UNIT_SYMBOLS,
+)
+
+Verdict = Literal["same", "different", "unrelated"]
+"""How two values, or two claims, stand to each other."""
+
+_MONTH = r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|" + "|".join(MONTHS) + ")"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_ERA = r"(?P<era>\s?(?:BCE?|AD|CE)\b)?"
+_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?<![\w-])(?P<year>\d{4})-(?P<number>\d{2})-(?P<day>\d{2})(?![\w-])",
+        rf"(?<!\w){_DAY}(?:\s+of)?\s+{_MONTH}(?:,?\s+(?P<year>\d{{3,4}})\b{_ERA})?",
+        rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b(?:,?\s+(?P<year>\d{{3,4}})\b{_ERA})?",
+        rf"\b{_MONTH}(?:\s+of)?,?\s+(?P<year>\d{{3,4}})\b{_ERA}",
+        r"(?<![\w.])(?P<day>\d{1,2})\.\s?(?P<number>\d{1,2})\.\s?(?P<year>\d{4})(?!\w)",
+        r"(?<![\w/])(?P<day>\d{1,2})/(?P<number>\d{1,2})/(?P<year>\d{4})(?!\w)",
+        r"(?i:(?<=\bin )|(?<=\bsince )|(?<=\buntil )|(?<=\bduring )|(?<=\byear )|(?<=\bearly )|(?<=\blate )|(?<=\())"
+        r"(?P<year>[12]\d{3})(?![\d,.%°]*[\w%°])(?!\s?-?\s?\d)",
+        r"(?<![\w.,])(?P<year>\d{1,4})(?P<era>\s?(?:BCE?|AD|CE)\b)",
+        r"\A\W*(?P<year>1\d{3}|20\d{2})\W*\Z",
+    )
+)
+
+_NUMBER = r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+_WORDS = {
+    **{word: number for number, word in enumerate(SMALL_NUMBERS, start=2)},
+    **{word: 10 * number for number, word in enumerate(TENS, start=2)},
+}
+_DIGITS = {"one": 1, **{word: _WORDS[word] for word in SMALL_NUMBERS[:8]}}
+_WORDED = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(_DIGITS)}))?|{'|'.join(SMALL_NUMBERS)})"
+_SCALE = rf"(?:\s?(?:{'|'.join(SCALES)})\b)?"
+_LOWER = r"at least|more than|over|above|exceeding|no (?:less|fewer) than|not (?:less|fewer) than|≥|>"
+_UPPER = r"at most|up to|less than|fewer than|under|below|no more than|not more than|≤|<"
+_ROUGH = r"about|around|roughly|approximately|approx\.?|nearly|almost|some|circa|ca\.|close to|just (?:over|under)|~|≈"
+_QUANTITY = re.compile(
+    rf"(?P<before>(?<!\w)(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*)?"
+    rf"(?:(?P<between>\bbetween\s+)?(?<![\w.,/])(?P<sign>[+\-−])?(?P<first>{_NUMBER})(?P<scale>{_SCALE})"
+    rf"(?:(?P<unit>[^\d\n]{{0,20}}?)(?:\s?[–—-]\s?|\bto\s|(?(between)\band\s|(?!)))(?P<second>[+−]?{_NUMBER})(?P<scale2>{_SCALE}))?"
+    rf"|(?<![\w-])(?P<word>{_WORDED})(?P<scale3>{_SCALE})(?!\w))",
+    re.IGNORECASE,
+)
+_UNIT = re.compile(
+    r"[\s-]?(?P<unit>%|°\s?[CFKcf]?\b|°|(?:degrees?\s(?:Celsius|Fahrenheit|centigrade|[CF]\b)|(?:square |cubic )?[^\W\d_]+[²³]?)"
+    r"(?:\s?(?:/|\bper\b)\s?[^\W\d_]+[²³]?)?)"
+)
+_LEAST_DIGITS = 2
+"""Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to 150."""
+_ROUGHNESS = 0.02
+_LARGE_COUNT = 10_000
+"""From here on a number of things is taken as rounded where it ends in zeros."""
+
+_LEAST_STEM = 5
+_WORD = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
+_INITIALS = re.compile(r"[A-Z]{2,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit, as the interval that it stands for.
+
+    Attributes:
+        low: The least value that it allows, in base units.
+        high: The most.
+        middle: The value itself, in base units; of a range, its middle.
+        dimension: What is measured, such as `[length]`; empty for a number of things or a code.
+    """
+
+    low: float
+    high: float
+    middle: float
+    dimension: str
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A date, as precisely as it is said.
+
+    Attributes:
+        year: Negative before Christ; None where it is not said.
+        month: From 1; None where it is not said.
+        day: From 1; None where it is not said.
+    """
+
+    year: int | None
+    month: int | None
+    day: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Capitalised words in a row.
+
+    Attributes:
+        text: As it is written.
+        words: Its words without case, accents and prepositions.
+        is_initial: Whether it is the first word of its sentence by itself, so that its capital says nothing.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    is_initial: bool = False
+
+
+Value = Quantity | Date | Name
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value and where it stands."""
+
+    value: Value
+    start: int
+    end: int
+
+
+def find_values(sentence: str) -> list[Found]:
+    """Returns the dates, quantities and names of a sentence, in order; what is part of one is no part of another.
+
+    Example:
+        >>> [type(found.value).__name__ for found in find_values("Apollo 11 flew 384,400 km on 20 July 1969.")]
+        ['Name', 'Quantity', 'Quantity', 'Date']
+    """
+    found: list[Found] = []
+    rest = sentence
+    for finder in (_find_dates, _find_quantities, _find_names):
+        new = list(finder(rest))
+        found += new
+        for item in new:
+            rest = rest[: item.start] + "\0" * (item.end - item.start) + rest[item.end :]
+    return sorted(found, key=lambda item: item.start)
+
+
+def compare(first: Value, second: Value) -> Verdict:
+    """Says whether two values can both be right of one thing; values of two kinds have nothing to do with each other.
+
+    Two quantities are the same where one, as it was written and rounded, allows the other, in whatever unit. Two dates are the same
+    where all that both say is. Two names are the same where one is a part, the initials or the short form of the other.
+
+    Example:
+        >>> mph, kmh, slow = (find_values(text)[0].value for text in ("44.74 mph", "72 km/h", "50.4 km/h"))
+        >>> compare(mph, kmh), compare(slow, kmh)
+        ('same', 'different')
+    """
+    if isinstance(first, Quantity) and isinstance(second, Quantity):
+        if first.dimension != second.dimension:
+            return "unrelated"
+        return "same" if _allows(first, second) or _allows(second, first) else "different"
+    if isinstance(first, Date) and isinstance(second, Date):
+        pairs = ((first.year, second.year), (first.month, second.month), (first.day, second.day))
+        both = [one == other for one, other in pairs if one is not None and other is not None]
+        return "unrelated" if not both else "same" if all(both) else "different"
+    if isinstance(first, Name) and isinstance(second, Name):
+        return "same" if _is_same_name(first, second) else "different"
+    return "unrelated"
+
+
+def says_no_more(value: Value, other: Value) -> bool:
+    """Whether a value says nothing that another one does not say as precisely, as June 1944 beside 6 June 1944."""
+    if isinstance(value, Quantity) and isinstance(other, Quantity):
+        return value.dimension == other.dimension and _allows(value, other) and _allows(other, value)
+    if isinstance(value, Date) and isinstance(other, Date):
+        pairs = ((value.year, other.year), (value.month, other.month), (value.day, other.day))
+        return all(one is None or one == another for one, another in pairs)
+    return compare(value, other) == "same"
+
+
+def fold(text: str) -> str:
+    """Returns `text` without case and accents."""
+    decomposed = unicodedata.normalize("NFKD", text.replace("’", "'"))
+    return "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
+
+
+def _allows(wide: Quantity, narrow: Quantity) -> bool:
+    slack = 1e-9 * max(abs(wide.middle), abs(narrow.middle), 1e-30)
+    return wide.low - slack <= narrow.middle <= wide.high + slack
+
+
+def _find_dates(sentence: str) -> Iterator[Found]:
+    taken: list[tuple[int, int]] = []
+    for pattern in _DATES:
+        for match in pattern.finditer(sentence):
+            if any(match.start() < end and start < match.end() for start, end in taken):
+                continue
+            said = match.groupdict()
+            year = int(said["year"]) if said.get("year") else None
+            if year is not None and (said.get("era") or "").strip().startswith("BC"):
+                year = -year
+            month = _month_of(said)
+            day = int(said["day"]) if said.get("day") else None
+            if "/" in match.group() and day is not None and month is not None and day <= 12:
+                day, month = (month, day) if month > 12 else (None, None)  # of 3/4/2020, no one knows which is which
+            if (month is not None and not 1 <= month <= 12) or (day is not None and not 1 <= day <= 31):
+                continue
+            taken.append((match.start(), match.end()))
+            yield Found(Date(year, month, day), match.start(), match.end())
+
+
+def _month_of(said: dict[str, str | None]) -> int | None:
+    if said.get("number"):
+        return int(said["number"] or 0)
+    if not said.get("month"):
+        return None
+    beginning = (said["month"] or "")[:3].casefold()
+    return next(number for number, name in enumerate(MONTHS, start=1) if name.casefold().startswith(beginning))
+
+
+def _find_quantities(sentence: str) -> Iterator[Found]:
+    for match in _QUANTITY.finditer(sentence):
+        end = match.end()
+        if match["word"]:
+            low = high = _number_in_words(match["word"])
+            step, is_whole, scale = 1.0, True, _scale(match["scale3"])
+        else:
+            second = match["second"]
+            between = (match["unit"] or "").strip()
+            is_range = second is not None and (not between or _measure(between) is not None)
+            if second is not None and not is_range:
+                end = match.end("scale")
+            low, step, is_whole = _read(match["first"], match["sign"])
+            scale = _scale(match["scale"])
+            high = low
+            if is_range:
+                sign, digits = (second[0], second[1:]) if second[0] in "+−" else ("", second)
+                high = _read(digits, sign)[0]
+                scale2 = _scale(match["scale2"])
+                scale = scale2 if scale == 1 else scale
+        unit = _UNIT.match(sentence, end)
+        measure = _measure(unit["unit"]) if unit else None
+        if measure is None and sentence[end : end + 1].isalnum():
+            continue  # a part of a word, such as 35th
+        if measure is not None and unit is not None:
+            end = unit.end()
+        dimension, factor, offset = measure or ("", 1.0, 0.0)
+        rounded = bool(dimension) or scale != 1 or not is_whole or abs(low) >= _LARGE_COUNT or bool(match["rough"])
+        slack = step / 2 if rounded else 0.0
+        if match["rough"]:
+            slack = max(slack, _ROUGHNESS * abs(low))
+        bottom, top = (-inf if match["upper"] else (low - slack) * scale), (inf if match["lower"] else (high + slack) * scale)
+        middle = (low + high) / 2 * scale
+        yield Found(Quantity(bottom * factor + offset, top * factor + offset, middle * factor + offset, dimension), match.start(), end)
+
+
+def _number_in_words(text: str) -> float:
+    tens, _, digit = text.casefold().replace("-", " ").partition(" ")
+    return float(_WORDS[tens] + (_DIGITS[digit] if digit else 0))
+
+
+def _read(digits: str, sign: str | None) -> tuple[float, float, bool]:
+    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a whole number."""
+    plain = re.sub(r"[^\d.]", "", digits)
+    number = -float(plain) if sign in ("-", "−") else float(plain)
+    whole, _, decimals = plain.partition(".")
+    if decimals:
+        return number, 10.0 ** -len(decimals), False
+    zeros = len(whole) - len(whole.rstrip("0"))
+    return number, 10.0 ** max(0, min(zeros, len(whole) - _LEAST_DIGITS)), True
+
+
+def _scale(word: str | None) -> float:
+    return SCALES[word.strip().casefold()] if word and word.strip() else 1.0
+
+
+@cache
+def _registry() -> pint.UnitRegistry:
+    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+
+
+@cache
+def _measure(unit: str) -> tuple[str, float, float] | None:
+    """Returns the dimension of a unit, and the factor and offset that lead to base units; None for what is no unit."""
+    unit = " ".join(unit.split())
+    if unit in ("%", "percent"):
+        return "percent", 1.0, 0.0
+    spelt = re.sub(r"(?i)^degrees? (?:celsius|centigrade|c)$|^° ?c$", "degree_Celsius", unit)
+    spelt = re.sub(r"(?i)^degrees? (?:fahrenheit|f)$|^° ?f$", "degree_Fahrenheit", spelt)
+    spelt = re.sub(r"^(square|cubic) (\w+)", lambda match: f"{match[2]}**{2 if match[1] == 'square' else 3}", spelt)
+    if not spelt.startswith("degree_"):
+        for part in re.split(r"\s?/\s?|\sper\s|\*\*", spelt):
+            if part not in UNIT_SYMBOLS and not part.isdigit() and (len(part) < 4 or part.casefold() in NO_UNITS):
+                return None
+    try:
+        registry = _registry()
+        parsed = registry.parse_units(spelt if spelt in UNIT_SYMBOLS else spelt[0] + spelt[1:].replace("L", "l"))
+        zero, one = (registry.Quantity(number, parsed).to_base_units().magnitude for number in (0.0, 1.0))
+    except (pint.PintError, AttributeError, ValueError, TypeError, AssertionError):
+        # Pint parses expressions: what is no unit to it fails in more than one way.
+        beginning = unit.split(" ")[0].split("/")[0]
+        return _measure(beginning) if beginning != unit else None
+    return str(parsed.dimensionality), one - zero, zero
+
+
+def _find_names(sentence: str) -> Iterator[Found]:
+    words = list(_WORD.finditer(sentence))
+    index = 0
+    while index < len(words):
+        if not _is_capital(words[index].group()):
+            index += 1
+            continue
+        last = index
+        following = index + 1
+        while following < len(words) and _adjoins(sentence, words[following - 1], words[following]):
+            word = words[following].group()
+            if _is_capital(word):
+                last = following
+            elif word not in JOINING:
+                break
+            following += 1
+        text = sentence[words[index].start() : words[last].end()]
+        is_initial = index == 0 == last and text[1:] == text[1:].lower() and not any(character.isdigit() for character in text)
+        if text != "I":
+            yield Found(_name(text, is_initial), words[index].start(), words[last].end())
+        index = last + 1
+
+
+def _is_capital(word: str) -> bool:
+    return word[0].isupper()
+
+
+def _adjoins(sentence: str, left: re.Match[str], right: re.Match[str]) -> bool:
+    between = sentence[left.end() : right.start()]
+    return between == " " or (between == ". " and len(left.group()) <= 2)
+
+
+def _name(text: str, is_initial: bool) -> Name:
+    words = tuple(fold(word).replace(".", "") for word in _WORD.findall(text))
+    words = tuple(word.removesuffix("'s") for word in words)
+    return Name(text, tuple(word for word in words if word not in JOINING), is_initial)
+
+
+def _is_same_name(first: Name, second: Name) -> bool:
+    if _is_initials(first, second) or _is_initials(second, first):
+        return True
+    one, other = (_without_generic(name.words) for name in (first, second))
+    if not one or not other:
+        return first.words == second.words
+    if set(one) <= set(other) or set(other) <= set(one):
+        return not _are_opposed(one, other) or one == other
+    if one[-1] == other[-1]:
+        return not _are_opposed(one, other)
+    is_long = len(one) < len(first.words) or len(other) < len(second.words)
+    short, long = sorted((one[-1], other[-1]), key=len)
+    return is_long and len(one) == len(other) == 1 and len(short) >= _LEAST_STEM and long.startswith(short)
+
+
+def _without_generic(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in GENERIC)
+
+
+def _are_opposed(one: Sequence[str], other: Sequence[str]) -> bool:
+    sides = (set(one) & OPPOSED, set(other) & OPPOSED)
+    return sides[0] != sides[1] and all(sides)
+
+
+def _is_initials(short: Name, long: Name) -> bool:
+    plain = short.text.replace(".", "")
+    if not _INITIALS.fullmatch(plain) or len(long.words) < 2:
+        return False
+    initials = "".join(word[0] for word in long.words).upper()
+    return len(initials) > 1 and (plain.startswith(initials) or initials.startswith(plain))

@@ -1,0 +1,64 @@
+"""The English that the rules know: empty words, negations, months, numbers, units that are words too, and what names have in common."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+EMPTY = _words("""
+    a about above actually all also am an and any are around as at be because been being both but by can certainly could definitely did do
+    does doing done down each else ever every exactly fact for from get gets had has have having he her here hers him his how however i if
+    in indeed into is it its itself just know known let like may me might more most much must my no nor not of off on once one only or
+    other our out over own per please quite rather really roughly same she should simply so some still such sure than that the their them
+    then there these they this those through to too truly under until up upon us very was we well were what when where whether which while
+    who whom whose why will with within would yes yet you your
+    answer believe correct correctly far guess maybe perhaps probably recall remember right short suppose think understand
+""")
+"""Words that say nothing about what a sentence is about."""
+
+NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere without hardly")
+MYTHS = _words("myth misconception")
+DENIED = {"forbidden": "allow", "prohibited": "allow", "banned": "allow", "false": "true"}
+"""What denies another word by itself, and the stem of that word."""
+
+POINTING = _words("it he she they this that these those its their his her")
+"""Words that stand for what was asked about."""
+
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+SMALL_NUMBERS = (
+    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"),
+    *("sixteen", "seventeen", "eighteen", "nineteen"),
+)
+"""From 2 on: "one" is seldom a number."""
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+
+UNIT_SYMBOLS = _words("""
+    m km cm mm µm μm nm ft yd mi g kg mg µg t lb lbs oz s ms h hr hrs min K L l ml mL dl cl J kJ MJ cal W kW MW GW kWh V kV mV A mA
+    Hz kHz MHz GHz Pa kPa hPa bar psi N kN ha mph kph m² km² cm² m³ cm³
+""")
+NO_UNITS = _words("""
+    acts arts bits care cares cats chain chains circle circles count counts cycle cycles dots exact gamma grade grades hand hands link
+    links neon particle particles pins point points pole poles quarter quarters ramp rare rats section sections shot shots sigma turn turns
+    unit units water waters
+""")
+"""Words that are units to Pint and, after a number in a sentence, things."""
+
+MEASURES = _words("""
+    age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
+    frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed
+    temperature thickness time value velocity voltage volume weight width wavelength
+""")
+"""What a question that wants a number asks for."""
+
+JOINING = _words("of de da do di du van von der den la le el al bin y")
+"""Words without a capital inside of a name."""
+GENERIC = _words("""
+    city island islands river mount mountain lake sea ocean state states republic kingdom federation union democratic people's saint st sir
+    dr mr mrs ms king queen president
+""")
+"""Words in a name that don't tell whose it is."""
+OPPOSED = _words("north south east west northern southern eastern western new old upper lower inner outer")
+"""Words that tell two names apart that end alike."""
