@@ -220,8 +220,10 @@ def _dates(question: Question, claim: Claim) -> tuple[Date, ...]:
 def _noun(question: Question, claim: Claim) -> str:
     """Returns the one word that a claim adds to its question, where it says what is what: the currency is the *yen*."""
     added = claim.all_words - question.all_words
-    has_value = _names(question, claim) or claim.of_kind(Quantity) or claim.of_kind(Date)
-    return next(iter(added)) if len(added) == 1 and not claim.denies and not has_value and _IS.search(claim.bare) else ""
+    if len(added) != 1 or claim.denies or not _IS.search(claim.bare):
+        return ""
+    has_value = bool(_names(question, claim)) or bool(claim.of_kind(Quantity)) or bool(claim.of_kind(Date))
+    return "" if has_value else next(iter(added))
 
 
 def _quantities(question: Question, claim: Claim) -> tuple[Quantity, ...]:

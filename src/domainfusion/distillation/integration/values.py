@@ -6,11 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import inf
 from typing import Literal
-
-import pint
 
 from domainfusion.distillation.integration.vocabulary import (
     GENERIC,
@@ -23,6 +21,7 @@ from domainfusion.distillation.integration.vocabulary import (
     TENS,
     UNIT_SYMBOLS,
 )
+from domainfusion.distillation.metrics.quantities import BaseUnits, base_units_of, parse_unit
 
 Verdict = Literal["same", "different", "unrelated"]
 """How two values, or two claims, stand to each other."""
@@ -68,6 +67,9 @@ _UNIT = re.compile(
     r"[\s-]?(?P<unit>%|°\s?[CFKcf]?\b|°|(?:degrees?\s(?:Celsius|Fahrenheit|centigrade|[CF]\b)|(?:square |cubic )?[^\W\d_]+[²³]?)"
     r"(?:\s?(?:/|\bper\b)\s?[^\W\d_]+[²³]?)?)"
 )
+_CELSIUS = re.compile(r"(?i)^(?:degrees? (?:celsius|centigrade|c)|° ?c)$")
+_FAHRENHEIT = re.compile(r"(?i)^(?:degrees? (?:fahrenheit|f)|° ?f)$")
+_UNIT_PARTS = re.compile(r"\s?/\s?|\sper\s|^(?:square|cubic)\s")
 _LEAST_DIGITS = 2
 """Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to 150."""
 _ROUGHNESS = 0.02
@@ -255,14 +257,15 @@ def _find_quantities(sentence: str) -> Iterator[Found]:
             continue  # a part of a word, such as 35th
         if measure is not None and unit is not None:
             end = unit.end()
-        dimension, factor, offset = measure or ("", 1.0, 0.0)
-        rounded = bool(dimension) or scale != 1 or not is_whole or abs(low) >= _LARGE_COUNT or bool(match["rough"])
+        base = measure or BaseUnits("", 1.0, 0.0)
+        rounded = measure is not None or scale != 1 or not is_whole or abs(low) >= _LARGE_COUNT or bool(match["rough"])
         slack = step / 2 if rounded else 0.0
         if match["rough"]:
             slack = max(slack, _ROUGHNESS * abs(low))
         bottom, top = (-inf if match["upper"] else (low - slack) * scale), (inf if match["lower"] else (high + slack) * scale)
         middle = (low + high) / 2 * scale
-        yield Found(Quantity(bottom * factor + offset, top * factor + offset, middle * factor + offset, dimension), match.start(), end)
+        low, high, middle = (number * base.factor + base.offset for number in (bottom, top, middle))
+        yield Found(Quantity(low, high, middle, base.dimension), match.start(), end)
 
 
 def _number_in_words(text: str) -> float:
@@ -285,33 +288,20 @@ def _scale(word: str | None) -> float:
     return SCALES[word.strip().casefold()] if word and word.strip() else 1.0
 
 
-@cache
-def _registry() -> pint.UnitRegistry:
-    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
-
-
-@cache
-def _measure(unit: str) -> tuple[str, float, float] | None:
-    """Returns the dimension of a unit, and the factor and offset that lead to base units; None for what is no unit."""
-    unit = " ".join(unit.split())
-    if unit in ("%", "percent"):
-        return "percent", 1.0, 0.0
-    spelt = re.sub(r"(?i)^degrees? (?:celsius|centigrade|c)$|^° ?c$", "degree_Celsius", unit)
-    spelt = re.sub(r"(?i)^degrees? (?:fahrenheit|f)$|^° ?f$", "degree_Fahrenheit", spelt)
-    spelt = re.sub(r"^(square|cubic) (\w+)", lambda match: f"{match[2]}**{2 if match[1] == 'square' else 3}", spelt)
-    if not spelt.startswith("degree_"):
-        for part in re.split(r"\s?/\s?|\sper\s|\*\*", spelt):
-            if part not in UNIT_SYMBOLS and not part.isdigit() and (len(part) < 4 or part.casefold() in NO_UNITS):
-                return None
-    try:
-        registry = _registry()
-        parsed = registry.parse_units(spelt if spelt in UNIT_SYMBOLS else spelt[0] + spelt[1:].replace("L", "l"))
-        zero, one = (registry.Quantity(number, parsed).to_base_units().magnitude for number in (0.0, 1.0))
-    except (pint.PintError, AttributeError, ValueError, TypeError, AssertionError):
-        # Pint parses expressions: what is no unit to it fails in more than one way.
-        beginning = unit.split(" ")[0].split("/")[0]
-        return _measure(beginning) if beginning != unit else None
-    return str(parsed.dimensionality), one - zero, zero
+@lru_cache(maxsize=4096)
+def _measure(words: str) -> BaseUnits | None:
+    """Returns what the words after a number measure; None where they name no unit."""
+    words = " ".join(words.split())
+    if words in ("%", "percent"):
+        return BaseUnits("percent", 1.0, 0.0)
+    spelt = _CELSIUS.sub("degree_Celsius", _FAHRENHEIT.sub("degree_Fahrenheit", words))
+    parts = [spelt] if spelt.startswith("degree_") else _UNIT_PARTS.sub(" ", spelt).split()
+    if any(part not in UNIT_SYMBOLS and (len(part) < 4 or part.casefold() in NO_UNITS) for part in parts):
+        return None
+    if unit := parse_unit(spelt):
+        return base_units_of(unit)
+    beginning = words.split(" ")[0].split("/")[0]
+    return _measure(beginning) if beginning != words else None
 
 
 def _find_names(sentence: str) -> Iterator[Found]:

@@ -102,6 +102,33 @@ def parse_unit(words: str) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class BaseUnits:
+    """How a unit is turned into the base units of what it measures: `factor * magnitude + offset`.
+
+    Attributes:
+        dimension: What it measures, such as `[length]`.
+        factor: How many base units it is.
+        offset: The base units at its zero, as of °C.
+    """
+
+    dimension: str
+    factor: float
+    offset: float
+
+
+@cache
+def base_units_of(unit: str) -> BaseUnits:
+    """Returns how a unit that `parse_unit` found is turned into base units.
+
+    Example:
+        >>> base_units_of("kilometer")
+        BaseUnits(dimension='[length]', factor=1000.0, offset=0.0)
+    """
+    zero, one = (_registry().Quantity(number, unit).to_base_units() for number in (0.0, 1.0))
+    return BaseUnits(str(one.dimensionality), float(one.magnitude - zero.magnitude), float(zero.magnitude))
+
+
 @cache
 def _registry() -> Any:
     return pint.UnitRegistry()
