@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from domainfusion.distillation import EvaluationReport, Evaluator
-from domainfusion.distillation.evaluator import check_examples
+from domainfusion.distillation.evaluator import check_examples, hold_apart
 from domainfusion.distillation.examples import ExampleLike, slice_of
 from domainfusion.distillation.metrics import normalize
 from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
@@ -35,10 +36,11 @@ class ConsistencyEvaluator(Evaluator):
         examples: Sequence[ExampleLike],
         *,
         baselines: Mapping[str, LanguageModel] | None = None,
+        trained_on: str | Path | Sequence[ExampleLike] | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
         """Evaluates the student; `ask` keeps every answer, so that nothing is asked twice."""
-        items = check_examples(examples, teacher_models)
+        items, overlap = hold_apart(check_examples(examples, teacher_models), trained_on)
         wordings = [[user(item.query) for item in items], [user(item.metadata["again"]) for item in items]]
         first, second = (ask(student_model, wording) for wording in wordings)
         same = [float(normalize(a.text) == normalize(b.text)) for a, b in zip(first, second, strict=True)]
@@ -47,7 +49,7 @@ class ConsistencyEvaluator(Evaluator):
             slices.setdefault(slice_of(item), []).append(value)
         means = {name: Estimate(value=sum(values) / len(values)) for name, values in slices.items()}
         scores = {name: SliceScore(items=len(slices[name]), strict=mean, partial=mean) for name, mean in means.items()}
-        return EvaluationReport(models=(ModelResult(name="student", role="student", slices=scores),), metric="consistency")
+        return EvaluationReport(models=(ModelResult(name="student", role="student", slices=scores),), metric="consistency", overlap=overlap)
 
 
 def main() -> None:

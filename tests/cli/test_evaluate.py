@@ -42,7 +42,7 @@ def test_the_student_is_evaluated_against_other_examples(finished_run: Path, tmp
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"query": "What does a cow eat?", "domain": "animals"}, "1 of these queries were trained on"),
+        ({"query": "What does a cow eat?", "domain": "animals"}, "1 of 1 test queries were trained on"),
         ({"query": "What is a quark?", "domain": "physics"}, "'physics', which has no expert"),
         ({"query": ""}, "has no query"),
         (None, "can't be read"),

@@ -66,30 +66,12 @@ def _evaluate_against(
     distiller: Distiller, student: HuggingFaceModel, examples: list[Example], file: Path, terminal: Terminal
 ) -> None:
     """Evaluates on examples that are not the run's own; what was found is kept beside the run's own evaluation."""
-    from domainfusion.models import ResponseStore
     from domainfusion.records import write_json
     from domainfusion.reports import RunSummary, render_terminal
 
-    directory = distiller.output_dir
-    _refuse_trained(directory, examples)
-    assert distiller.evaluator is not None
-    with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
-        report = distiller.evaluator.evaluate(
-            student, distiller.teacher_models, examples, baselines={"base": distiller.student_model}, ask=store.ask
-        )
-    kept = directory / f"evaluation-{file.stem}.json"
+    report = distiller.evaluate(student, examples=examples)
+    kept = distiller.output_dir / f"evaluation-{file.stem}.json"
     write_json(kept, report)
-    terminal.print(render_terminal(RunSummary(title=f"{RunSummary.read(directory).heading}, on {file}", evaluation=report)))
+    title = f"{RunSummary.read(distiller.output_dir).heading}, on {file}"
+    terminal.print(render_terminal(RunSummary(title=title, evaluation=report)))
     terminal.print(f"\nKept in {kept}")
-
-
-def _refuse_trained(directory: Path, examples: list[Example]) -> None:
-    from domainfusion.distillation.examples import query_key
-    from domainfusion.errors import DataError
-    from domainfusion.records import read_records
-    from domainfusion.types import TrainingRecord
-
-    trained = {query_key(record.example) for record in read_records(directory / "records.jsonl", TrainingRecord)}
-    overlap = [example.query for example in examples if query_key(example) in trained]
-    if overlap:
-        raise DataError(f"{len(overlap)} of these queries were trained on", received=overlap[0], fix="evaluate on others")

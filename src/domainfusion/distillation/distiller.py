@@ -14,7 +14,7 @@ from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
 from domainfusion.distillation.evaluator import Evaluator, check_examples
-from domainfusion.distillation.examples import ExampleLike, query_key, read_examples, slice_of
+from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.results import EvaluationReport
@@ -221,22 +221,30 @@ class Distiller:
             self._run.add_to_description("student", about)
             return self.student
 
-    def evaluate(self, student: TrainableModel | None = None) -> EvaluationReport:
+    def evaluate(
+        self, student: TrainableModel | None = None, *, examples: str | Path | Sequence[ExampleLike] | None = None
+    ) -> EvaluationReport:
         """Measures the student beside its base, every expert, and their weight merge where there is one.
+
+        Args:
+            student: The student; by default the one that was trained.
+            examples: Other examples than the run's test set, as objects, dicts or a file; what is found on them is returned and not kept.
 
         Raises:
             RunError: There is no student, no evaluator, or no test set yet.
+            DataError: Examples were trained on, and the evaluator refuses such.
         """
         student = student or self.student
         if student is None or self.evaluator is None:
             missing = "student" if student is None else "evaluator"
             raise RunError(f"There is no {missing} to evaluate with", fix="train first" if student is None else "give evaluator=...")
+        if examples is not None:
+            with self._run.open():
+                return self._measure(self.evaluator, student, list(read_examples(examples)))
         if not self._run.test_examples.is_file():
             raise RunError("There is no test set yet", fix="call generate() first")
         with self._run.open(), self._run.stage("evaluate"):
-            examples = read_held_out(self._run, "test")
-            self._refuse_trained(examples)
-            self.report = self.evaluator.evaluate(student, self.teacher_models, examples, baselines=self._baselines(), ask=self._ask)
+            self.report = self._measure(self.evaluator, student, read_held_out(self._run, "test"))
             write_json(self._run.evaluation, self.report)
             self._measure_savings(student, examples)
             return self.report
@@ -383,13 +391,11 @@ class Distiller:
             logger.info("The experts are not adapters on the student's base, so there is no weight merge to compare with.")
         return baselines
 
-    def _refuse_trained(self, test: Sequence[Example]) -> None:
-        if not self._run.records.is_file():
-            return
-        trained = {query_key(record.example) for record in self._stored_records()}
-        overlap = [example.query for example in test if query_key(example) in trained]
-        if overlap:
-            raise DataError(f"{len(overlap)} test queries were trained on", received=overlap[0], fix="evaluate on held-out examples")
+    def _measure(self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]) -> EvaluationReport:
+        trained_on = [record.example for record in self._stored_records()] if self._run.records.is_file() else None
+        return evaluator.evaluate(
+            student, self.teacher_models, examples, baselines=self._baselines(), trained_on=trained_on, ask=self._ask
+        )
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
         """Times the student against its experts, once in a run: the times of a busier hour would tell something else."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainfusion.distillation.evaluator.measuring import MeasuringEvaluator, name_of, role_of
+from domainfusion.distillation.evaluator.overlap import OnOverlap, hold_apart
 from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
 from domainfusion.distillation.metrics import MetricChoice, stated_parts
 from domainfusion.distillation.results import EvaluationReport, Role
@@ -27,6 +28,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
         seed: Seed of the bootstrap.
+        on_overlap: What to do with items that were trained on: `refuse` to evaluate, or leave them out and `report` them.
 
     Raises:
         DataError: A benchmark is empty or can't be read.
@@ -41,8 +43,9 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,
         seed: int = 0,
+        on_overlap: OnOverlap = "refuse",
     ) -> None:
-        super().__init__(metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines)
+        super().__init__(metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines, on_overlap=on_overlap)
         self.benchmarks = {domain: _read_benchmark(domain, items) for domain, items in benchmarks.items()}
         if not self.benchmarks:
             raise DataError("There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}')
@@ -59,22 +62,25 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         examples: Sequence[ExampleLike] = (),
         *,
         baselines: Mapping[str, LanguageModel] | None = None,
+        trained_on: str | Path | Sequence[ExampleLike] | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
         """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named `examples: ...`.
 
         Raises:
-            DataError: Two items of a benchmark, or two of the examples, have the same id.
+            DataError: Two items of a benchmark, or two of the examples, have the same id, or some were trained on.
         """
         extra = [_in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
         items = [item for benchmark in self.benchmarks.values() for item in benchmark] + extra
         refuse_shared_ids(items)
+        items, overlap = hold_apart(items, trained_on, self.on_overlap)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
         rows += [(name, role_of(name), model) for name, model in {**(baselines or {}), **self.baselines}.items()]
         rows += [(domain, "expert", teacher) for domain, teacher in teacher_models.items()]
         models = tuple(self._result(name, role, items, self._grade(model, items, ask, name)) for name, role, model in rows)
         return EvaluationReport(
             models=models,
+            overlap=overlap,
             examples=tuple(items),
             test_set=fingerprint(items),
             seed=self.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids
 from domainfusion.distillation.results import EvaluationReport
@@ -29,6 +30,7 @@ class Evaluator(ABC):
         examples: Sequence[ExampleLike],
         *,
         baselines: Mapping[str, LanguageModel] | None = None,
+        trained_on: str | Path | Sequence[ExampleLike] | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
         """Evaluates the student on `examples`.
@@ -38,13 +40,15 @@ class Evaluator(ABC):
             teacher_models: The experts by domain.
             examples: Held-out examples: none of them was trained on.
             baselines: Further models to measure beside; `base` is the student before training, `merge` the experts' weight merge.
+            trained_on: What the student was trained on, as examples or a file of them, such as the `examples.jsonl` of a run: none of it is
+                evaluated on; see `hold_apart`. None where that is not known.
             ask: How a model is called.
 
         Returns:
             What was found. It prints as a table and turns into a dict.
 
         Raises:
-            DataError: There is nothing to evaluate on.
+            DataError: There is nothing to evaluate on, or it was trained on.
         """
 
 

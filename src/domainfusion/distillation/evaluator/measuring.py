@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from domainfusion.distillation.evaluator.chance import mean_chance
 from domainfusion.distillation.evaluator.evaluator import Evaluator
-from domainfusion.distillation.evaluator.slices import by_slice
-from domainfusion.distillation.examples import CROSS_DOMAIN
+from domainfusion.distillation.evaluator.overlap import OnOverlap
+from domainfusion.distillation.evaluator.repetition import is_repetitive
+from domainfusion.distillation.evaluator.slices import by_border, by_pair, by_slice
 from domainfusion.distillation.metrics import MetricChoice, check_metric, grade, is_extraction_failure
 from domainfusion.distillation.metrics import name_of as name_of
 from domainfusion.distillation.results import Answer, Estimate, ModelResult, Role, SliceScore
@@ -44,15 +47,19 @@ class MeasuringEvaluator(Evaluator):
         resamples: int,
         seed: int,
         baselines: Mapping[str, LanguageModel] | None,
+        on_overlap: OnOverlap,
     ) -> None:
         if resamples < 100:
             raise ConfigurationError("resamples is too low for an interval", received=resamples, allowed="a whole number from 100")
         check_metric(metric)
+        if on_overlap not in get_args(OnOverlap):
+            raise ConfigurationError("on_overlap is not known", received=on_overlap, allowed=", ".join(get_args(OnOverlap)))
         self.metric = metric
         self.sampling = sampling
         self.resamples = resamples
         self.seed = seed
         self.baselines = dict(baselines or {})
+        self.on_overlap = on_overlap
         self._resampling = Resampling(resamples=resamples, seed=seed)
 
     def _grade(self, model: LanguageModel, examples: Sequence[Example], ask: Ask, label: str) -> list[Graded]:
@@ -60,33 +67,33 @@ class MeasuringEvaluator(Evaluator):
         return [Graded(generation, score) for generation, score in found]
 
     def _result(self, name: str, role: Role, examples: Sequence[Example], graded: Sequence[Graded]) -> ModelResult:
-        places = by_slice(examples)
-        cross = places.get(CROSS_DOMAIN, [])
-        pairs: dict[str, list[int]] = {}
-        for place in cross:
-            pairs.setdefault(" + ".join(sorted(examples[place].domains)), []).append(place)
+        answers = tuple(_as_answer(example, item) for example, item in zip(examples, graded, strict=True))
+
+        def scored(groups: Mapping[str, Sequence[int]]) -> dict[str, SliceScore]:
+            return {key: self._slice(examples, answers, places) for key, places in groups.items()}
+
         return ModelResult(
             name=name,
             role=role,
-            slices={key: self._slice(examples, graded, chosen) for key, chosen in places.items()},
-            pairs={key: self._slice(examples, graded, chosen) for key, chosen in sorted(pairs.items())},
-            answers=tuple(_as_answer(example, item) for example, item in zip(examples, graded, strict=True)),
+            slices=scored(by_slice(examples)),
+            pairs=scored(by_pair(examples)),
+            adversarial=scored(by_border(examples)),
+            answers=answers,
         )
 
-    def _slice(self, examples: Sequence[Example], graded: Sequence[Graded], places: Sequence[int]) -> SliceScore:
-        scored = [place for place in places if graded[place].score.value is not None]
-        truncated = sum(graded[place].generation.finish_reason == "length" for place in places)
-        unscored = len(places) - len(scored)
-        if not scored:
-            nothing = Estimate(value=None, reason="no answer could be graded")
-            return SliceScore(items=len(places), strict=nothing, partial=nothing, unscored=unscored, truncated=truncated)
-        bootstrap = self._bootstrap(examples, scored)
+    def _slice(self, examples: Sequence[Example], answers: Sequence[Answer], places: Sequence[int]) -> SliceScore:
+        scored = [place for place in places if answers[place].score is not None]
+        nothing = Estimate(value=None, reason="no answer could be graded")
+        bootstrap = self._bootstrap(examples, scored) if scored else None
         return SliceScore(
             items=len(places),
-            strict=bootstrap.mean([float(graded[place].correct or 0) for place in scored]),
-            partial=bootstrap.mean([graded[place].score.value or 0.0 for place in scored]),
-            unscored=unscored,
-            truncated=truncated,
+            strict=bootstrap.mean([float(answers[place].correct or 0) for place in scored]) if bootstrap else nothing,
+            partial=bootstrap.mean([answers[place].score or 0.0 for place in scored]) if bootstrap else nothing,
+            unscored=len(places) - len(scored),
+            truncated=sum(answers[place].finish_reason == "length" for place in places),
+            extraction_failures=sum(not answers[place].extracted for place in places),
+            repetitive=sum(answers[place].repetitive for place in places),
+            chance=mean_chance([examples[place] for place in scored], self.metric),
         )
 
     def _bootstrap(self, examples: Sequence[Example], places: Sequence[int]) -> Bootstrap:
@@ -114,6 +121,7 @@ def _as_answer(example: Example, graded: Graded) -> Answer:
         extracted=not is_extraction_failure(graded.score),
         finish_reason=graded.generation.finish_reason,
         reason=graded.score.reason,
+        repetitive=is_repetitive(graded.generation.text),
     )
 
 

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distillation.builders import Cut, example
-from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator
+from distillation.evaluator.facts import AIRPORTS, AVIATION, CHEMISTRY, CROSS, EXPERTS, IGNORANT, PERFECT, SYMBOLS, TEST, knowing
+from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.results import EvaluationReport, ModelResult
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example, Score
-
-AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
-SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
-AVIATION = [example(f"Where is {code}?", {"aviation": country}) for code, country in AIRPORTS.items()]
-CHEMISTRY = [example(f"What is the symbol of {name}?", {"chemistry": symbol}) for name, symbol in SYMBOLS.items()]
-CROSS = [
-    example(f"Where is {code}, and what is the symbol of {name}?", {"aviation": AIRPORTS[code], "chemistry": SYMBOLS[name]})
-    for code, name in zip(AIRPORTS, SYMBOLS, strict=True)
-]
-TEST = [*AVIATION, *CHEMISTRY, *CROSS]
-
-
-def knowing(*facts: Mapping[str, str], name: str = "scripted") -> ScriptedModel:
-    """A model that states every fact whose key is in the question."""
-    known = {key: value for table in facts for key, value in table.items()}
-    return ScriptedModel(lambda question: " ".join(f"It is {known[key]}." for key in known if key in question) or "I can't say.", name=name)
-
-
-EXPERTS: dict[str, LanguageModel] = {"aviation": knowing(AIRPORTS, name="aviation"), "chemistry": knowing(SYMBOLS, name="chemistry")}
-IGNORANT = ScriptedModel("I can't say.", name="ignorant")
-PERFECT = knowing(AIRPORTS, SYMBOLS, name="perfect")
 
 
 def evaluate(student: LanguageModel, *, examples: Any = TEST, experts: Any = None, **options: Any) -> EvaluationReport:
@@ -258,56 +235,147 @@ def test_too_few_resamples_are_refused() -> None:
         DomainRetentionEvaluator(resamples=99)
 
 
-# Benchmarks
-
-BENCHMARKS = {
-    "aviation": [{"query": f"Airport {code}?", "answers": {"aviation": country}} for code, country in AIRPORTS.items()],
-    "chemistry": [{"query": f"Element {name}?", "reference": symbol} for name, symbol in SYMBOLS.items()],
-}
+# Chance
 
 
-def run_benchmarks(benchmarks: Any = BENCHMARKS, examples: Any = (), student: LanguageModel = PERFECT) -> EvaluationReport:
-    return BenchmarkEvaluator(benchmarks, resamples=200).evaluate(student, EXPERTS, examples, baselines={"base": IGNORANT})
+def with_choices(count: int, **fields: Any) -> list[Example]:
+    """Questions of which each has so many choices."""
+    return [
+        example(f"Where is {code}{number}?", {"aviation": country}, metadata={"choices": list("abcdefgh"[:count])}, **fields)
+        for code, country in AIRPORTS.items()
+        for number in range(10)
+    ]
 
 
-def test_benchmarks_are_slices_in_which_every_model_is_measured() -> None:
-    report = run_benchmarks()
-    assert report.slices == ("aviation", "chemistry")
-    assert [(model.name, model.slices["aviation"].strict.value) for model in report.models] == [
-        ("student", 1), ("base", 0), ("aviation", 1), ("chemistry", 0)
-    ]  # fmt: skip
+def test_retention_is_corrected_for_chance_where_choices_are_given() -> None:
+    student = knowing(dict(list(AIRPORTS.items())[:3]))
+    row = evaluate(student, examples=with_choices(4)).retention[0]
+    assert row.chance == 0.25
+    assert row.chance_corrected is not None
+    assert row.chance_corrected.value == pytest.approx((0.75 - 0.25) / (1 - 0.25))
+    assert evaluate(student, examples=with_choices(4)).student.slices["aviation"].chance == 0.25
 
 
-def test_examples_are_kept_apart_from_the_benchmarks() -> None:
-    same_query = {"query": "Airport NRT?", "domain": "aviation", "answers": "China"}
-    report = run_benchmarks(examples=[same_query])
-    assert report.slices == ("aviation", "chemistry", "examples: aviation")
-    assert report.student.slices["aviation"].items == len(AIRPORTS)
-    assert report.student.slices["examples: aviation"].strict.value == 0
+def test_a_metric_may_know_the_chance() -> None:
+    class Coin:
+        chance = 0.5
+
+        def __call__(self, given: Example, text: str) -> Score:
+            return Score(1.0)
+
+    assert evaluate(PERFECT, metric=Coin()).retention[0].chance == 0.5
 
 
-def test_one_query_may_stand_in_two_benchmarks() -> None:
-    item = {"query": "Where is NRT?", "answers": "Japan"}
-    report = run_benchmarks({"aviation": [item], "chemistry": [item]})
-    assert len({answer.example_id for answer in report.student.answers}) == 2
+def test_chance_is_unknown_where_it_is_not_known_of_every_item() -> None:
+    row = evaluate(PERFECT, examples=[*with_choices(4), *AVIATION]).retention[0]
+    assert (row.chance, row.chance_corrected) == (None, None)
 
 
-def test_a_benchmark_may_be_a_file_whose_items_name_no_domain(tmp_path: Path) -> None:
-    file = tmp_path / "airports.jsonl"
-    file.write_text("".join(json.dumps({"query": f"Airport {code}?", "answers": AIRPORTS[code]}) + "\n" for code in AIRPORTS))
-    assert run_benchmarks({"aviation": str(file)}).student.slices["aviation"].strict.value == 1
+def test_an_expert_that_guesses_leaves_nothing_to_correct() -> None:
+    half = knowing(dict(list(AIRPORTS.items())[:2]))
+    row = evaluate(PERFECT, examples=with_choices(2), experts={**EXPERTS, "aviation": half}).retention[0]
+    assert row.chance_corrected is not None
+    assert row.chance_corrected.value is None
+    assert "better than chance" in row.chance_corrected.reason
 
 
-@pytest.mark.parametrize(
-    ("benchmarks", "what"),
-    [
-        ({}, "no benchmarks"),
-        ({"aviation": []}, "benchmark of 'aviation' is empty"),
-        ({"aviation": ["Where is NRT?"]}, "example 0 is no object"),
-        ({"aviation": [{"answers": "Japan"}]}, "example 0 has no query"),
-        ({"aviation": [{"query": "Airport NRT?"}] * 2}, "the same id"),
-    ],
-)
-def test_a_bad_benchmark_is_an_error(benchmarks: Any, what: str) -> None:
-    with pytest.raises(DataError, match=what):
-        run_benchmarks(benchmarks)
+def test_what_the_base_leaves_ungraded_takes_nothing_from_retention() -> None:
+    silent = ScriptedModel("gold", name="base")
+
+    def no_gold(given: Example, text: str) -> Score:
+        return Score.unscored("gold") if "gold" in text else Score(float("It is" in text))
+
+    row = evaluate(PERFECT, metric=no_gold, base=silent).retention[0]
+    assert (row.items, row.retention.value, row.base) == (4, 1, None)
+    assert row.headroom.reason == "no answer of the base could be graded"
+
+
+# The borders of domains
+
+
+def test_adversarial_examples_are_reported_by_ordered_pair_with_their_edge_cases() -> None:
+    examples = [
+        example("What flies on tin?", {"aviation": "tin"}, apparent_domain="chemistry", id="missed"),
+        example("Where is NRT's gold?", {"aviation": "Japan"}, apparent_domain="chemistry", id="right"),
+        example("Is gold flown to CDG?", {"chemistry": "Au"}, apparent_domain="aviation", id="known"),
+    ]
+    report = evaluate(knowing(AIRPORTS), examples=examples)
+    assert {key: (score.items, score.strict.value) for key, score in report.student.adversarial.items()} == {
+        "aviation → chemistry": (1, 0.0),
+        "chemistry → aviation": (2, 0.5),
+    }
+    assert result(report, "expert", "chemistry").adversarial["aviation → chemistry"].strict.value == 1
+    found = [(case.example_id, case.apparent, case.needed, case.experts_know) for case in report.edge_cases]
+    assert found == [("known", "aviation", "chemistry", True), ("missed", "chemistry", "aviation", False)]
+
+
+# Counted apart
+
+
+def test_a_looping_answer_is_counted() -> None:
+    report = evaluate(ScriptedModel("It is in Japan, I think. " * 8), examples=AVIATION)
+    assert report.student.slices["aviation"].repetitive == len(AVIATION)
+    assert evaluate(PERFECT).student.slices["aviation"].repetitive == 0
+
+
+# The overall score
+
+
+def test_the_overall_score_is_the_weighted_mean_of_its_components() -> None:
+    student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
+    found = evaluate(student, coherence_metric=lambda text: Score(0.8), weights={"DER": 2, "CDA": 1, "IC": 1}).overall
+    assert found is not None
+    assert {part.name: (part.weight, part.score.value) for part in found.components} == {
+        "DER": (0.5, 0.75),
+        "CDA": (0.25, 0.5),
+        "IC": (0.25, pytest.approx(0.8)),
+    }
+    assert found.score.value == pytest.approx(0.5 * 0.75 + 0.25 * 0.5 + 0.25 * 0.8)
+    assert "not validated" in found.components[2].about
+
+
+def test_the_overall_score_is_undefined_where_a_component_is() -> None:
+    found = evaluate(PERFECT, examples=AVIATION).overall
+    assert found is not None
+    assert found.score.value is None
+    assert "CDA and IC" in found.score.reason
+    assert evaluate(PERFECT, examples=AVIATION, weights={"DER": 1}).overall.score.value == 1  # type: ignore[union-attr]
+
+
+def test_a_domain_in_which_the_student_is_better_pays_for_no_other() -> None:
+    experts = {**EXPERTS, "aviation": knowing(dict(list(AIRPORTS.items())[:2]))}
+    report = evaluate(knowing(AIRPORTS, dict(list(SYMBOLS.items())[:2])), experts=experts, weights={"DER": 1})
+    assert [row.retention.value for row in report.retention] == [2, 0.5]
+    assert report.overall is not None
+    assert report.overall.score.value == 0.75
+
+
+@pytest.mark.parametrize("weights", [{}, {"DER": 0}, {"DER": -1}, {"speed": 1}, {"DER": float("nan")}])
+def test_weights_that_make_no_mean_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="weights"):
+        DomainRetentionEvaluator(weights=weights)
+
+
+@pytest.mark.parametrize("options", [{"margin": 0}, {"margin": 1.5}, {"second_temperature": 0}, {"on_overlap": "ignore"}])
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"margin|second_temperature|on_overlap"):
+        DomainRetentionEvaluator(**options)
+
+
+# What was trained on
+
+
+def test_trained_queries_are_refused_before_anything_is_asked() -> None:
+    student = knowing(AIRPORTS)
+    with pytest.raises(DataError, match=r"1 of 12 test queries were trained on, 1 as they are"):
+        DomainRetentionEvaluator().evaluate(student, EXPERTS, TEST, trained_on=[{"query": "where is  NRT?", "domain": "aviation"}])
+    assert student.calls == []
+
+
+def test_trained_queries_may_be_left_out_and_reported() -> None:
+    evaluator = DomainRetentionEvaluator(resamples=200, on_overlap="report")
+    report = evaluator.evaluate(PERFECT, EXPERTS, TEST, trained_on=AVIATION[:1])
+    assert report.overlap is not None
+    assert report.overlap.same == (AVIATION[0].id,)
+    assert report.retention[0].items == len(AVIATION) - 1
+    assert AVIATION[0].id not in {answer.example_id for answer in report.student.answers}

@@ -1,0 +1,200 @@
+"""Agreement with the experts where no reference says what is right: never called accuracy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from domainfusion.distillation.duplicates import content_words
+from domainfusion.distillation.evaluator.slices import by_slice
+from domainfusion.distillation.metrics import sentences
+from domainfusion.distillation.results import Agreement, Estimate
+from domainfusion.distillation.statistics import Bootstrap
+from domainfusion.models.base import LanguageModel
+from domainfusion.models.store import Ask
+from domainfusion.prompts import AGREEMENT_PROMPT, fill
+from domainfusion.types import Example, Generation, Sampling, Score, user
+
+Similarity = Callable[[str, str], float]
+"""How like two texts are, 0 to 1; the second is the expert's."""
+
+COVERED_FROM = 2 / 3
+"""The share of a claim's content words from which on an answer covers it."""
+
+_GRADES = {"yes": 1.0, "partly": 0.5, "no": 0.0}
+
+
+class Pair(NamedTuple):
+    """An answer and the expert's to the same query."""
+
+    query: str
+    answer: str
+    expert: str
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Who answered: each has one answer an example, in order.
+
+    Attributes:
+        student: The student's answers.
+        base: The student's before training; None where it was not measured.
+        experts: The experts' answers by domain.
+        again: A second answer of each expert, drawn at a temperature, by domain and by the place of each example of that domain.
+    """
+
+    student: Sequence[Generation]
+    base: Sequence[Generation] | None
+    experts: Mapping[str, Sequence[Generation]]
+    again: Mapping[str, Mapping[int, Generation]]
+
+
+Measure = Callable[[Sequence[Pair]], list[Score]]
+
+
+def claim_coverage(answer: str, expert: str) -> float | None:
+    """Returns the share of the expert's sentences that an answer covers; None where the expert claims nothing.
+
+    A sentence is covered where the answer has two thirds of its content words, and all those with a digit. Whether it is affirmed or
+    denied is not looked at.
+
+    Example:
+        >>> claim_coverage("NRT lies in Japan.", "NRT is in Japan. It opened in 1978.")
+        0.5
+    """
+    said = content_words(answer)
+    claims = [words for sentence in sentences(expert) if (words := content_words(sentence))]
+    if not claims:
+        return None
+    return sum(_covers(said, claim) for claim in claims) / len(claims)
+
+
+def _covers(said: frozenset[str], claim: frozenset[str]) -> bool:
+    numbers = {word for word in claim if re.search(r"\d", word)}
+    return numbers <= said and len(claim & said) >= COVERED_FROM * len(claim)
+
+
+def by_similarity(similarity: Similarity) -> Measure:
+    """Returns the measure of how like two answers are."""
+
+    def measure(pairs: Sequence[Pair]) -> list[Score]:
+        return [_checked(similarity(pair.answer, pair.expert)) for pair in pairs]
+
+    return measure
+
+
+def by_coverage(pairs: Sequence[Pair]) -> list[Score]:
+    """Measures claim coverage."""
+    found = [claim_coverage(pair.answer, pair.expert) for pair in pairs]
+    return [Score.unscored("the expert claims nothing") if value is None else Score(value) for value in found]
+
+
+def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
+    """Returns the measure that asks a model, in both orders, whether two answers say the same: yes, partly or no.
+
+    Where it says neither, there is no grade; where the two orders differ, their mean counts.
+    """
+
+    def measure(pairs: Sequence[Pair]) -> list[Score]:
+        prompts = [
+            user(fill(AGREEMENT_PROMPT, {"query": pair.query, "first": first, "second": second}))
+            for pair in pairs
+            for first, second in ((pair.answer, pair.expert), (pair.expert, pair.answer))
+        ]
+        replies = ask(judge, prompts, Sampling(max_new_tokens=8), label="judging agreement")
+        grades = [_verdict(reply.text) for reply in replies]
+        return [_both(first, second) for first, second in zip(grades[::2], grades[1::2], strict=True)]
+
+    return measure
+
+
+def _verdict(reply: str) -> float | None:
+    words = re.findall(r"[a-z]+", reply.casefold())
+    return _GRADES.get(words[0]) if words else None
+
+
+def _both(first: float | None, second: float | None) -> Score:
+    if first is None or second is None:
+        return Score.unscored("the judge did not say yes, partly or no")
+    return Score((first + second) / 2)
+
+
+def _checked(value: float) -> Score:
+    return Score(float(value)) if 0 <= value <= 1 else Score.unscored(f"the similarity is {value}, which is outside of 0 to 1")
+
+
+def measure_agreement(
+    examples: Sequence[Example], sides: Sides, measures: Mapping[str, Measure], bootstrap: Callable[[Sequence[int]], Bootstrap]
+) -> tuple[Agreement, ...]:
+    """Measures each slice by each measure.
+
+    Args:
+        examples: The examples, which have no reference.
+        sides: Who answered them.
+        measures: The measures by name.
+        bootstrap: Resamples the examples at the given places.
+    """
+    rows = []
+    for name, measure in measures.items():
+        grades = {
+            "student": _grades(examples, dict.fromkeys(sides.experts, sides.student), sides.experts, measure),
+            "expert": _grades(examples, sides.again, sides.experts, measure),
+        }
+        if sides.base is not None:
+            grades["base"] = _grades(examples, dict.fromkeys(sides.experts, sides.base), sides.experts, measure)
+        rows += [_row(slice_name, name, places, grades, bootstrap) for slice_name, places in by_slice(examples).items()]
+    return tuple(rows)
+
+
+def _grades(
+    examples: Sequence[Example],
+    answers: Mapping[str, Sequence[Generation] | Mapping[int, Generation]],
+    experts: Mapping[str, Sequence[Generation]],
+    measure: Measure,
+) -> list[float | None]:
+    """Returns an example's mean grade over its experts; None where one of them left nothing to compare with."""
+    pairs = [
+        Pair(example.query, answers[domain][place].text, experts[domain][place].text)
+        for place, example in enumerate(examples)
+        for domain in example.domains
+    ]
+    kept = [pair for pair in pairs if pair.expert.strip()]
+    graded = iter(measure(kept) if kept else [])
+    scores = iter([next(graded) if pair.expert.strip() else Score.unscored("the expert said nothing") for pair in pairs])
+    found: list[float | None] = []
+    for example in examples:
+        values = [next(scores).value for _ in example.domains]
+        known = [value for value in values if value is not None]
+        found.append(sum(known) / len(known) if len(known) == len(values) else None)
+    return found
+
+
+def _row(
+    slice_name: str,
+    measure: str,
+    places: Sequence[int],
+    grades: Mapping[str, Sequence[float | None]],
+    bootstrap: Callable[[Sequence[int]], Bootstrap],
+) -> Agreement:
+    measured = [place for place in places if all(side[place] is not None for side in grades.values())]
+    unscored = len(places) - len(measured)
+    if not measured:
+        nothing = Estimate(value=None, reason="there is nothing to compare")
+        return Agreement(
+            slice=slice_name, measure=measure, items=0, student=nothing, expert=nothing, base=None, relative=nothing, unscored=unscored
+        )
+    resampled = bootstrap(measured)
+    values = {name: [side[place] or 0.0 for place in measured] for name, side in grades.items()}
+    relative = resampled.ratio(values["student"], values["expert"])
+    return Agreement(
+        slice=slice_name,
+        measure=measure,
+        items=len(measured),
+        student=resampled.mean(values["student"]),
+        expert=resampled.mean(values["expert"]),
+        base=resampled.mean(values["base"]) if "base" in values else None,
+        relative=relative if relative.value is not None else Estimate(value=None, reason="the expert does not agree with itself"),
+        unscored=unscored,
+    )
