@@ -244,9 +244,10 @@ class Distiller:
         if not self._run.test_examples.is_file():
             raise RunError("There is no test set yet", fix="call generate() first")
         with self._run.open(), self._run.stage("evaluate"):
-            self.report = self._measure(self.evaluator, student, read_held_out(self._run, "test"))
+            held_out = read_held_out(self._run, "test")
+            self.report = self._measure(self.evaluator, student, held_out)
             write_json(self._run.evaluation, self.report)
-            self._measure_savings(student, examples)
+            self._measure_savings(student, held_out)
             return self.report
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
