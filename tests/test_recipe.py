@@ -18,6 +18,8 @@ from domainfusion.cli import init
 from domainfusion.cli.memory import LORA_FROM_PARAMETERS
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
+from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.review import write_review
 from domainfusion.errors import ConfigurationError
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.document import read_document, to_yaml
@@ -76,6 +78,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "broken.jsonl").write_text('{"query": "Fine?", "domain": "nutrition"}\n{"query": \n')
     (tmp_path / "twice.jsonl").write_text((json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n") * 2)
     (tmp_path / "none.jsonl").write_text("")
+    write_review(read_examples(examples), tmp_path / "review.csv")
     return tmp_path
 
 
@@ -195,6 +198,10 @@ MISTAKES = {
     "unknown judge": ("num_examples: 4", "judge: nutritoin", "judge: nutritoin", ["no model of this name", "write nutrition"]),
     "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["nobody is asked to judge"]),
     "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic: 3", ["variety.topic", "write topics"]),
+    "review with fields": ("file: examples.jsonl", "review: review.csv\n    domain: nutrition", "type: cur", ["columns are known"]),
+    "fields that are none": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {querry: q}", "file: ex", ["no field of an"]),
+    "column that is not there": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {reference: gold}", "file: ex", ["'gold'"]),
+    "review that accepts nothing": ("file: examples.jsonl", "review: review.csv", "review: review", ["the review accepts nothing"]),
     "two validation sets": (
         "test_examples: test.jsonl",
         "validation_examples: test.jsonl\n  validation_holdout: 0.1",
@@ -219,7 +226,7 @@ MISTAKES = {
     "empty section": ("student:\n  path: models/base\n", "student:\n", "student:", ["student has no value"]),
     "unknown word": ("epochs: 2", "adaptation: lroa", "lroa", ["trainer.adaptation is not known", "write lora"]),
     "device": ("path: models/base", "path: models/base\n  device: gpu", "gpu", ["student.device", "cuda:N"]),
-    "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the two"]),
+    "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the three"]),
     "two test sets": ("test_examples: test.jsonl", "test_examples: test.jsonl\n  holdout: 0.1", "evaluation:", ["both test_examples"]),
     "sample too large": ("file: examples.jsonl", "file: examples.jsonl\n    num_examples: 3", "num_examples: 3", ["allowed: 1 to 2"]),
     "example of no domain": ("file: examples", "file: strange", "strange", ["What is a quark?", "a domain that the recipe does not have"]),
@@ -506,6 +513,22 @@ def test_how_questions_are_written_and_judged_is_said_in_a_recipe(tiny_llama: Pa
         assert generator.variety.difficulties == Variety().difficulties
     assert (synthetic.domains_per_example, synthetic.sub_questions) == ((2,), True)
     assert adversarial.judge is distiller.teacher_models["nutrition"]
+
+
+def test_where_curated_examples_come_from_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
+    (folder / "table.csv").write_text("question,topic,level\nWhich joint bends the arm?,biomechanics,3\n", encoding="utf-8")
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
+    mapped = text.replace("file: examples.jsonl", "file: table.csv\n    fields: {query: question, domains: topic}")
+    *_, curated = build_distiller(read_recipe(write(folder, mapped)), output_dir=folder / "mapped").data_generators
+    assert isinstance(curated, distillation.CuratedDataGenerator)
+    assert [(example.query, example.metadata) for example in curated.examples] == [("Which joint bends the arm?", {"level": "3"})]
+    blank, row = (folder / "review.csv").read_text(encoding="utf-8-sig"), '"","","Which joint bends the leg?"'
+    assert blank.count(f'"",{row}') == 1
+    (folder / "review.csv").write_text(blank.replace(f'"",{row}', f'"accept",{row}'), encoding="utf-8")
+    reviewed = text.replace("file: examples.jsonl", "review: review.csv")
+    *_, curated = build_distiller(read_recipe(write(folder, reviewed)), output_dir=folder / "reviewed").data_generators
+    assert isinstance(curated, distillation.CuratedDataGenerator)
+    assert ([example.query for example in curated.examples], curated.left_out) == (["Which joint bends the leg?"], {"not reviewed": 1})
 
 
 def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:

@@ -148,6 +148,7 @@ def test_results_that_can_not_be_written_are_one_error(tmp_path: Path) -> None:
 
 def test_verbs_share_quiet_and_verbose() -> None:
     parser = build_parser()
-    for words in (["demo"], ["init"], ["distill", "r"], ["status", "r"], ["evaluate", "r"], ["ask", "m", "q"], ["report", "r"]):
+    of_a_run = [[verb, "run"] for verb in ("status", "evaluate", "report", "export")]
+    for words in (["demo"], ["init"], ["distill", "r"], ["ask", "m", "q"], *of_a_run):
         assert parser.parse_args([*words, "--quiet"]).quiet
         assert parser.parse_args([*words, "--verbose"]).verbose

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from domainfusion import __version__
-from domainfusion.cli import ask, demo, distill, evaluate, init, report, status
+from domainfusion.cli import ask, demo, distill, evaluate, export, init, report, status
 from domainfusion.cli.interruption import Stop, stopping_on_signals
 from domainfusion.errors import DomainFusionError
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-VERBS = (demo, init, distill, status, evaluate, ask, report)
+VERBS = (demo, init, distill, status, evaluate, ask, report, export)
 
 FAILED = 1
 MISUSED = 2

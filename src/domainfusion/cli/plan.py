@@ -139,7 +139,7 @@ def _unwritten(*domains: str) -> Example:
 
 def _examples_of(recipe: Recipe, generator: SyntheticSection | AdversarialSection | CuratedSection) -> Iterator[Example]:
     if isinstance(generator, CuratedSection):
-        yield from itertools.islice(read_examples(generator.file or generator.examples or []), generator.num_examples)
+        yield from itertools.islice(generator.read(), generator.num_examples)
         return
     if isinstance(generator, AdversarialSection):
         pairs = itertools.cycle(itertools.permutations(recipe.domains, 2))

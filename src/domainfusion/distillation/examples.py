@@ -2,46 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields as fields_of_class
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from domainfusion.distillation.dialogues import Dialogue, read_dialogue
+from domainfusion.distillation.entries import Entry, read_entries
 from domainfusion.distillation.metrics import normalize
-from domainfusion.errors import DataError
-from domainfusion.records import read_json, read_lines
+from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example, transcript
 
 ExampleLike = Example | Mapping[str, Any]
+ExampleSource = str | Path | Iterable[ExampleLike]
+"""A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of examples and dicts."""
 
 CROSS_DOMAIN = "cross-domain"
 ADVERSARIAL = "adversarial"
 
-_FIELDS = {item.name for item in fields(Example)} | {"answers", "domain", "schema"}
+_DIALOGUES = ("messages", "conversations")
+_FIELDS = {item.name for item in fields_of_class(Example)} | {"answers", "domain", "schema", *_DIALOGUES}
+_STRUCTURED = {"domains", "answers", "parts", "sub_questions", "history", "metadata", *_DIALOGUES}
 _READER = TypeAdapter(Example)
 
 
-def read_examples(source: str | Path | Sequence[ExampleLike], *, domain: str = "") -> Iterator[Example]:
-    """Yields examples from a file, or from a list of examples or dicts.
+def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[str, str] | None = None) -> Iterator[Example]:
+    """Yields examples from a file, a dataset or a list.
 
     Args:
         source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers by domain, or, where there is one
-            domain, the answers alone.
+            domain, the answers alone. `messages` (or `conversations`, as in ShareGPT) may stand for `query`, `history` and
+            `reference`: the last question, the turns before it, and its answer where there is one. A system message is no turn: it is
+            kept in the metadata as `system`. In CSV, several domains are separated by semicolons, and what has structure is JSON.
         domain: The domain of entries that name none.
+        fields: Where the source calls a field otherwise: its name there, or a path such as `answers.text`, by the name here. Whatever
+            is neither named here nor a field of an example is then kept in the metadata; without it, that is an error.
 
     Raises:
-        DataError: An entry can't be read; the message names its file and line, or its position.
+        DataError: An entry can't be read; the message names its file and line, or its position. Or a column that `fields` names is
+            nowhere.
+        ConfigurationError: `fields` names what is no field of an example.
+        MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
+
+    Example:
+        >>> (found,) = read_examples([{"q": "Where is NRT?", "a": "Japan"}], domain="aviation", fields={"query": "q", "answers": "a"})
+        >>> found.query, found.parts[0].answers
+        ('Where is NRT?', ('Japan',))
     """
-    if isinstance(source, str | Path):
-        path = Path(source)
-        entries = _entries_of_json(path) if path.suffix == ".json" else read_lines(path)
-        for place, entry in entries:
-            yield _to_example(entry, domain, place)
-        return
-    for position, item in enumerate(source):
-        yield item if isinstance(item, Example) else _to_example(item, domain, f"example {position}")
+    strange = sorted(set(fields or {}) - _FIELDS)
+    if strange:
+        raise ConfigurationError("fields names what is no field of an example", received=strange[0], allowed=", ".join(sorted(_FIELDS)))
+    missing = dict(fields or {})
+    place = ""
+    for entry in read_entries(source):
+        place = entry.place
+        if isinstance(entry.value, Example):
+            missing.clear()
+            yield entry.value
+            continue
+        value = entry.value if fields is None else _renamed(entry, fields, missing)
+        yield _to_example(_structured(value, entry) if entry.is_text else value, domain, place)
+    if missing and place:
+        name, column = next(iter(missing.items()))
+        raise DataError(f"No entry has {column!r}, which is said to hold the {name}", received=place, fix="mend fields=...")
+
+
+def _renamed(entry: Entry, fields: Mapping[str, str], missing: dict[str, str]) -> Any:
+    """Returns an entry under the names of an example's fields; what has none goes into its metadata."""
+    if not isinstance(entry.value, Mapping):
+        return entry.value
+    value, found = entry.value, {}
+    heads = {name: column if column in value else column.split(".")[0] for name, column in fields.items()}
+    for name, column in fields.items():
+        if entry.columns is not None and heads[name] not in entry.columns:
+            what = f"{entry.place} has no column {column!r}, which is said to hold the {name}"
+            raise DataError(what, allowed=", ".join(entry.columns), fix="mend fields=...")
+        if heads[name] in value:
+            missing.pop(name, None)
+        found[name] = _at(value, column)
+    others = {name: item for name, item in value.items() if name not in heads.values() and item is not None}
+    own = {name: item for name, item in others.items() if name in _FIELDS and name not in fields}
+    rest = {name: item for name, item in others.items() if name not in own}
+    if rest:  # a date, say, is kept as a text
+        own["metadata"] = {**json.loads(json.dumps(rest, default=str)), **own.get("metadata", {})}
+    return {**own, **found}
+
+
+def _at(value: Mapping[str, Any], path: str) -> Any:
+    """Returns what stands at a key, or at a path of keys with dots between."""
+    if path in value or "." not in path:
+        return value.get(path)
+    first, rest = path.split(".", 1)
+    inner = value.get(first)
+    return _at(inner, rest) if isinstance(inner, Mapping) else None
+
+
+def _structured(value: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Reads what has structure in a table of texts."""
+    read: dict[str, Any] = dict(value)
+    for name in _STRUCTURED & value.keys():
+        text = value[name]
+        if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
+            try:
+                read[name] = json.loads(text)
+            except ValueError as error:
+                raise DataError(f"{entry.place}: {name} is no JSON: {error}", received=text) from error
+        elif name == "domains" and isinstance(text, str):
+            read[name] = [part.strip() for part in text.split(";") if part.strip()]
+    return read
 
 
 def refuse_shared_ids(examples: Sequence[Example]) -> None:
@@ -53,20 +124,14 @@ def refuse_shared_ids(examples: Sequence[Example]) -> None:
             raise DataError("Two examples have the same id", received=[other.query, example.query], fix="give each query once, or set ids")
 
 
-def _entries_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError("The file does not hold a list of examples", received=str(path), fix="write [{...}, {...}], or use JSON Lines")
-    for position, entry in enumerate(content):
-        yield f"{path}: entry {position}", entry
-
-
 def _to_example(entry: object, domain: str, place: str) -> Example:
     if not isinstance(entry, Mapping):
         raise DataError(f"{place} is no object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
-    unknown = sorted(set(entry) - _FIELDS)
+    unknown = sorted(set(map(str, entry)) - _FIELDS)
     if unknown:
-        raise DataError(f"{place} has the unknown field {unknown[0]!r}", allowed=", ".join(sorted(_FIELDS)), fix="move it to metadata")
+        fix = "move it to metadata, or say with fields={...} what is what"
+        raise DataError(f"{place} has the unknown field {unknown[0]!r}", allowed=", ".join(sorted(_FIELDS)), fix=fix)
+    entry = _with_dialogue({name: value for name, value in entry.items() if value is not None}, place)
     if not isinstance(entry.get("query"), str) or not entry["query"].strip():
         raise DataError(f"{place} has no query", received=entry.get("query"), fix="give the question as text")
     values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
@@ -84,6 +149,25 @@ def _to_example(entry: object, domain: str, place: str) -> Example:
     if strange:
         raise DataError(f"{place} leads with or asks a domain that is not its own", received=strange[0], allowed=", ".join(example.domains))
     return example
+
+
+def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
+    """Returns an entry with its messages as a query, the turns before it and a reference."""
+    names = [name for name in _DIALOGUES if name in entry]
+    if not names:
+        return entry
+    twice = [name for name in ("query", "history", *names[1:]) if name in entry]
+    if twice:
+        raise DataError(f"{place} has {names[0]} and {twice[0]}, which say the same", received=entry[twice[0]], fix="leave out one of them")
+    dialogue: Dialogue = read_dialogue(entry.pop(names[0]), place)
+    if dialogue.reference is not None and "reference" in entry:
+        raise DataError(f"{place} has a reference, and messages that end with an answer", received=entry["reference"], fix="leave out one")
+    found: dict[str, Any] = {"query": dialogue.query, "history": dialogue.history}
+    if dialogue.reference is not None:
+        found["reference"] = dialogue.reference
+    if dialogue.system is not None:
+        found["metadata"] = {**entry.get("metadata", {}), "system": dialogue.system}
+    return {**entry, **found}
 
 
 def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]:

@@ -96,7 +96,11 @@ def _generator(recipe: Recipe, position: int, named: Mapping[str, HuggingFaceMod
     # By default each generator draws from its own stream: two of the same kind shall not write the same questions.
     seed = section.seed if section.seed is not None else recipe.seed + position
     if isinstance(section, CuratedSection):
-        return distillation.CuratedDataGenerator(section.file or section.examples or [], num_examples=section.num_examples, seed=seed)
+        if section.review is not None:
+            return distillation.CuratedDataGenerator.from_review(section.review, num_examples=section.num_examples, seed=seed)
+        source = section.file or section.examples or []
+        named_so = _given(domain=section.domain, fields=section.fields)
+        return distillation.CuratedDataGenerator(source, **named_so, num_examples=section.num_examples, seed=seed)
     settings: dict[str, Any] = {
         "generation_model": _model(section.model, named),
         "domains": recipe.domains,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from domainfusion.distillation.examples import ExampleLike, read_examples
-from domainfusion.errors import DataError
+from domainfusion.distillation.examples import read_examples
+from domainfusion.errors import ConfigurationError, DataError, MissingDependencyError
 from domainfusion.prompts import fields_of
 from domainfusion.recipe.document import Location
 from domainfusion.recipe.sections import (
@@ -25,7 +26,7 @@ from domainfusion.recipe.sections import (
     is_hub_id,
     suggestion,
 )
-from domainfusion.types import domains_of
+from domainfusion.types import Example, domains_of
 
 STUDENT = "student"
 """The name under which generators and integrator find the student; no domain may have it."""
@@ -141,13 +142,15 @@ def _crossing(recipe: Recipe, at: Location, generator: SyntheticSection) -> Iter
 
 
 def _curated(recipe: Recipe, at: Location, generator: CuratedSection) -> Iterator[Problem]:
-    key = "examples" if generator.file is None else "file"
+    key = next(name for name in ("file", "examples", "review") if getattr(generator, name) is not None)
     count = 0
-    for found in _examples(recipe, (*at, key), generator.file or generator.examples or []):
+    for found in _examples(recipe, (*at, key), generator.read):
         if isinstance(found, Problem):
             yield found
             return
         count += 1
+    if not count:
+        yield Problem((*at, key), "there are no examples" if key != "review" else "the review accepts nothing")
     if generator.num_examples is not None and generator.num_examples > count:
         what = "num_examples is out of range"
         yield Problem((*at, "num_examples"), what, received=generator.num_examples, allowed=f"1 to {count}")
@@ -158,7 +161,7 @@ def _idle(recipe: Recipe) -> Iterator[Problem]:
     curated = [generator for generator in recipe.generators if isinstance(generator, CuratedSection)]
     if len(curated) < len(recipe.generators):
         return
-    covered = domains_of([example for generator in curated for example in read_examples(generator.file or generator.examples or [])])
+    covered = domains_of([example for generator in curated for example in generator.read()])
     for domain in recipe.domains:
         if domain not in covered:
             what = f"no example needs the domain {domain!r}, so its teacher would never be asked"
@@ -226,7 +229,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
         if file is None:
             continue
         ids: Counter[str] = Counter()
-        for found in _examples(recipe, ("evaluation", key), file):
+        for found in _examples(recipe, ("evaluation", key), partial(read_examples, file)):
             if isinstance(found, Problem):
                 yield found
                 break
@@ -238,17 +241,17 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("evaluation", key), "the file holds no examples", received=file)
 
 
-def _examples(recipe: Recipe, at: Location, source: str | Sequence[ExampleLike]) -> Iterator[str | Problem]:
+def _examples(recipe: Recipe, at: Location, read: Callable[[], Iterable[Example]]) -> Iterator[str | Problem]:
     """Yields the id of each example, or the first problem with them."""
     try:
-        for example in read_examples(source):
+        for example in read():
             strange = [domain for domain in example.domains if domain not in recipe.domains]
             if strange:
                 what = f"the example {example.query[:60]!r} needs a domain that the recipe does not have"
                 yield _unknown(at, what, strange[0], recipe.domains)
                 return
             yield example.id
-    except (DataError, TypeError, KeyError, AttributeError) as error:
+    except (DataError, ConfigurationError, MissingDependencyError, TypeError, KeyError, AttributeError) as error:
         yield Problem(at, f"an example can't be read: {error}".removesuffix("."))
 
 

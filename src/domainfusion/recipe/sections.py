@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from domainfusion.types import Sampling
+from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.review import read_review
+from domainfusion.types import Example, Sampling
 
 
 def problem(what: str, *, key: str = "", received: object = None, allowed: str = "", fix: str = "") -> PydanticCustomError:
@@ -232,14 +234,26 @@ class CuratedSection(Section):
     type: Literal["curated"]
     file: ExistingFile | None = None
     examples: list[dict[str, Any]] | None = None
+    review: ExistingFile | None = None
+    domain: Text | None = None
+    fields: dict[str, Text] | None = None
     num_examples: Count | None = None
     seed: int | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> CuratedSection:
-        if (self.file is None) == (self.examples is None):
-            raise problem("needs a file or a list of examples, one of the two", fix="write file: ... or examples: [...]")
+        given = [name for name in ("file", "examples", "review") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise problem("needs a file, a list of examples or a review, one of the three", fix="write file: ... or examples: [...]")
+        if self.review is not None and (self.domain is not None or self.fields is not None):
+            raise problem("has a review, whose columns are known", fix="remove domain and fields")
         return self
+
+    def read(self) -> list[Example]:
+        """Returns the examples; a `DataError` or `ConfigurationError` names what can't be read."""
+        if self.review is not None:
+            return list(read_review(self.review).examples)
+        return list(read_examples(self.file or self.examples or [], domain=self.domain or "", fields=self.fields))
 
 
 GeneratorSection = Annotated[SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")]

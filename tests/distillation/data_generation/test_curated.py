@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from distillation.test_entries import KINDS, write
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.types import Message, Part
 
 
 def entries(count: int) -> list[dict[str, object]]:
@@ -43,3 +47,123 @@ def test_no_curated_examples_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match="no curated examples"):
         CuratedDataGenerator(tmp_path / "empty.jsonl")
+
+
+# Formats and fields
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_examples_come_from_every_format(kind: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": "Where is NRT?", "topic": "aviation", "gold": "Japan", "level": "1"},
+        {"question": "Where is CDG, and why?", "topic": "aviation", "gold": "France", "level": "2"},
+    ]
+    fields = {"query": "question", "domains": "topic", "answers": "gold"}
+    examples = CuratedDataGenerator(write(tmp_path, kind, rows), fields=fields).generate().examples
+    assert [(example.query, example.domains) for example in examples] == [(row["question"], ("aviation",)) for row in rows]
+    assert [example.parts for example in examples] == [(Part(domain="aviation", answers=(row["gold"],)),) for row in rows]
+    assert [example.metadata for example in examples] == [{"level": "1"}, {"level": "2"}], "what is not mapped is kept"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mapped_column_that_is_not_there_is_one_clear_error(kind: str, tmp_path: Path) -> None:
+    source = write(tmp_path, kind, [{"query": "Where is NRT?", "domain": "aviation"}])
+    with pytest.raises(DataError, match="'gold', which is said to hold the reference"):
+        CuratedDataGenerator(source, fields={"reference": "gold"})
+
+
+def test_fields_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no field of an example; received 'questoin'"):
+        CuratedDataGenerator(entries(1), fields={"questoin": "query"})
+
+
+def test_an_unknown_column_without_a_mapping_says_how_to_map_it(tmp_path: Path) -> None:
+    source = write(tmp_path, "csv", [{"question": "Where is NRT?", "domain": "aviation"}])
+    with pytest.raises(DataError, match=r"rows.csv:2 has the unknown field 'question'.*fields="):
+        CuratedDataGenerator(source)
+
+
+def test_a_path_leads_into_nested_fields() -> None:
+    squad = [{"question": "Where is NRT?", "answers": {"text": ["Japan", "Nippon"], "answer_start": [3, 9]}, "id": "q1"}]
+    (example,) = CuratedDataGenerator(squad, domain="aviation", fields={"query": "question", "answers": "answers.text"}).examples
+    assert example.parts[0].answers == ("Japan", "Nippon")
+    assert example.id == "q1"
+
+
+def test_several_domains_and_what_has_structure_fit_into_a_table(tmp_path: Path) -> None:
+    row = {
+        "query": "Where is NRT, and what is gold?",
+        "domains": "aviation; chemistry",
+        "answers": '{"aviation": ["Japan", "Nippon"], "chemistry": "Au"}',
+        "sub_questions": '{"chemistry": "What is gold?"}',
+        "reference": "",
+    }
+    (example,) = CuratedDataGenerator(write(tmp_path, "csv", [row])).examples
+    assert example.domains == ("aviation", "chemistry")
+    assert [part.answers for part in example.parts] == [("Japan", "Nippon"), ("Au",)]
+    assert (example.question_for("chemistry"), example.reference) == ("What is gold?", None)
+    with pytest.raises(DataError, match=r"rows\.csv:2: answers is no JSON"):
+        CuratedDataGenerator(write(tmp_path, "csv", [{**row, "answers": '{"aviation": '}]))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "dataset", "stream", "list"])
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+def test_messages_become_a_query_with_the_turns_before_it_and_a_reference(kind: str, name: str, tmp_path: Path) -> None:
+    turns = [("system", "Be brief."), ("user", "I fly to NRT."), ("assistant", "Good.")]
+    turns += [("user", "Where is it?"), ("assistant", "In Japan.")]
+    rows = [{name: [{"role": role, "content": text} for role, text in turns], "domain": "aviation"}]
+    (example,) = CuratedDataGenerator(write(tmp_path, kind, rows)).examples
+    assert example.history == (Message("user", "I fly to NRT."), Message("assistant", "Good."))
+    assert (example.query, example.reference) == ("Where is it?", "In Japan.")
+    assert example.metadata == {"system": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"query": "Where?"}, "messages and query"),
+        ({"history": []}, "messages and history"),
+        ({"conversations": []}, "messages and conversations"),
+        ({"reference": "In Japan."}, "a reference, and messages that end with an answer"),
+    ],
+)
+def test_messages_beside_what_they_say_are_one_clear_error(more: dict[str, Any], what: str) -> None:
+    turns = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "In Japan."}]
+    with pytest.raises(DataError, match=f"^example 0 has {what}"):
+        CuratedDataGenerator([{"messages": turns, "domain": "aviation", **more}])
+
+
+# Review
+
+
+def decide(path: Path, *decisions: dict[str, str]) -> None:
+    """Edits the rows of a review file as a spreadsheet would, and writes it back."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row, changes in zip(rows, decisions, strict=True):
+        row.update(changes)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0], quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_review_accepts_edits_and_rejects(tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    generator = CuratedDataGenerator(entries(4))
+    generator.write_review(path)
+    edited = {"decision": "edit", "query": "Where is gate 2?", "answers": "aviation: left | to the left", "comment": "clearer"}
+    decide(path, {"decision": "accept"}, edited, {"decision": "Reject"}, {})
+    outcome = CuratedDataGenerator.from_review(path).generate()
+    first, second = outcome.examples
+    assert first == generator.examples[0]
+    assert (second.query, second.parts) == ("Where is gate 2?", (Part(domain="aviation", answers=("left", "to the left")),))
+    assert second.metadata == {"review": "clearer"}
+    assert second.id != generator.examples[1].id
+    assert (outcome.asked, outcome.rejected) == (4, {"rejected in the review": 1, "not reviewed": 1})
+
+
+def test_a_review_that_accepts_nothing_is_one_clear_error(tmp_path: Path) -> None:
+    CuratedDataGenerator(entries(2)).write_review(tmp_path / "review.csv")
+    with pytest.raises(DataError, match=r"accepts nothing.*'not reviewed': 2"):
+        CuratedDataGenerator.from_review(tmp_path / "review.csv")

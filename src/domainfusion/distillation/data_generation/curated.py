@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
-from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.distillation.examples import ExampleSource, read_examples
+from domainfusion.distillation.review import read_review, write_review
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import domains_of
@@ -17,17 +19,30 @@ class CuratedDataGenerator(DataGenerator):
     """Gives examples that people wrote.
 
     Args:
-        examples: Examples, dicts with the fields of `Example` (`query` and `domains` at least), or the path of a JSON Lines or JSON
-            file of such dicts; see `read_examples`.
+        examples: A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of `Example`s and dicts with their fields
+            (`query` and `domains`, or `messages`, at least); see `read_examples`.
+        domain: The domain of entries that name none.
+        fields: Where the source calls a field otherwise: its name there by the name here, such as `{"query": "question"}`.
         num_examples: Take a random sample of this size; by default all.
         seed: Seed of the sample.
 
     Raises:
         DataError: An entry can't be read; the message names its file and line, or its position.
+        ConfigurationError: `num_examples` is out of range, or `fields` names what is no field.
+        MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
     """
 
-    def __init__(self, examples: str | Path | Sequence[ExampleLike], *, num_examples: int | None = None, seed: int = 0) -> None:
-        self.examples = tuple(read_examples(examples))
+    def __init__(
+        self,
+        examples: ExampleSource,
+        *,
+        domain: str = "",
+        fields: Mapping[str, str] | None = None,
+        num_examples: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.examples = tuple(read_examples(examples, domain=domain, fields=fields))
+        self.left_out: Mapping[str, int] = {}
         if not self.examples:
             raise DataError("There are no curated examples", received=str(examples), fix="give at least one")
         if num_examples is not None and not 1 <= num_examples <= len(self.examples):
@@ -35,13 +50,30 @@ class CuratedDataGenerator(DataGenerator):
         self.num_examples = num_examples
         self.seed = seed
 
+    @classmethod
+    def from_review(cls, path: str | Path, *, num_examples: int | None = None, seed: int = 0) -> Self:
+        """Gives the examples that an expert accepted or edited in a review file; see `write_review`.
+
+        Raises:
+            DataError: A row can't be read, or none was accepted.
+        """
+        reviewed = read_review(path)
+        if not reviewed.examples:
+            raise DataError("The review accepts nothing", received=dict(reviewed.left_out), fix=f"write accept into {path} where it fits")
+        generator = cls(reviewed.examples, num_examples=num_examples, seed=seed)
+        generator.left_out = reviewed.left_out
+        return generator
+
     @property
     def domains(self) -> tuple[str, ...]:
         """Every domain that the examples name."""
         return domains_of(self.examples)
 
+    def write_review(self, path: str | Path) -> None:
+        """Writes the examples to a review file; see `write_review`."""
+        write_review(self.examples, path)
+
     def generate(self, ask: Ask = ask_directly) -> Generated:
         """Returns the curated examples; no model is asked."""
-        if self.num_examples is None:
-            return Generated(self.examples)
-        return Generated(tuple(random.Random(self.seed).sample(self.examples, self.num_examples)))
+        chosen = self.examples if self.num_examples is None else tuple(random.Random(self.seed).sample(self.examples, self.num_examples))
+        return Generated(chosen, len(chosen) + sum(self.left_out.values()), self.left_out)

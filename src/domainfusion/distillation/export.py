@@ -1,0 +1,101 @@
+"""Records in the formats of other trainers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from domainfusion.errors import ConfigurationError
+from domainfusion.records import write_text
+from domainfusion.types import Conversation, Example, Message, TrainingRecord
+
+ExportFormat = Literal["messages", "prompt-completion", "sharegpt"]
+"""`messages` (TRL, LLaMA-Factory, Axolotl), `prompt-completion` (TRL, which then trains on the answers alone, as is done here), or
+`sharegpt` (LLaMA-Factory)."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        written: Rows.
+        left_out: How many were left out, by reason.
+    """
+
+    written: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def export_messages(
+    items: Iterable[TrainingRecord | Example], path: str | Path, *, format: ExportFormat = "messages", system_prompt: str | None = None
+) -> Exported:
+    """Writes what a student is trained on as JSON Lines, a dialogue each.
+
+    Left out are rejected records, those without an answer, and those whose answer was cut, as others would learn it as a whole one; of
+    examples, those without a reference.
+
+    Args:
+        items: Records, whose targets are the answers; or examples, whose references are.
+        path: The file.
+        format: Which format.
+        system_prompt: The system message that every dialogue begins with; None for none.
+
+    Raises:
+        ConfigurationError: The format is not known.
+        DataError: The file can't be written.
+    """
+    if format not in get_args(ExportFormat):
+        raise ConfigurationError("The format is not known", received=format, allowed=", ".join(get_args(ExportFormat)))
+    system = () if system_prompt is None else (Message("system", system_prompt),)
+    rows, left_out = [], Counter[str]()
+    for item in items:
+        example = item.example if isinstance(item, TrainingRecord) else item
+        answer, problem = _answer_of(item)
+        if problem:
+            left_out[problem] += 1
+        else:
+            rows.append(_ROWS[format]((*system, *example.conversation), answer))
+    write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Exported(len(rows), dict(left_out))
+
+
+def _answer_of(item: TrainingRecord | Example) -> tuple[str, str]:
+    """Returns the answer, and why there is none to export."""
+    if isinstance(item, Example):
+        return item.reference or "", "" if item.reference else "has no reference"
+    if item.verification == "rejected":
+        return "", "rejected"
+    if not item.target.strip():
+        return "", "has no answer"
+    return item.target, "was cut" if item.integration.finish_reason == "length" else ""
+
+
+def _messages(conversation: Conversation, answer: str) -> dict[str, Any]:
+    return {"messages": [*_plain(conversation), *_plain((Message("assistant", answer),))]}
+
+
+def _prompt_completion(conversation: Conversation, answer: str) -> dict[str, Any]:
+    return {"prompt": _plain(conversation), "completion": _plain((Message("assistant", answer),))}
+
+
+def _sharegpt(conversation: Conversation, answer: str) -> dict[str, Any]:
+    names = {"user": "human", "assistant": "gpt"}
+    turns = [message for message in (*conversation, Message("assistant", answer)) if message.role != "system"]
+    system = {"system": conversation[0].content} if conversation[0].role == "system" else {}
+    return {"conversations": [{"from": names[message.role], "value": message.content} for message in turns], **system}
+
+
+def _plain(conversation: Conversation) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in conversation]
+
+
+_ROWS: Mapping[str, Callable[[Conversation, str], dict[str, Any]]] = {
+    "messages": _messages,
+    "prompt-completion": _prompt_completion,
+    "sharegpt": _sharegpt,
+}
