@@ -109,8 +109,9 @@ def render_status(status: RunStatus) -> str:
 def _generated(directory: Path) -> tuple[bool, str]:
     if not (directory / "examples.jsonl").is_file():
         return False, ""
-    train, test = (_count_lines(directory / name) for name in ("examples.jsonl", "test_examples.jsonl"))
-    return True, f"{train:,} examples to train on, {test:,} to test on"
+    train, validation, test = (_count_lines(directory / f"{name}examples.jsonl") for name in ("", "validation_", "test_"))
+    between = f", {validation:,} to choose checkpoints by" if validation else ""
+    return True, f"{train:,} examples to train on{between}, {test:,} to test on"
 
 
 def _count_lines(file: Path) -> int:

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
         DataGenerator,
         Generated,
         SyntheticDataGenerator,
+        Variety,
     )
+    from domainfusion.distillation.dataset import Hygiene
     from domainfusion.distillation.distiller import Distiller
     from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator
+    from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
     from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
@@ -29,6 +32,7 @@ __all__ = [
     "EvaluationReport",
     "Evaluator",
     "Generated",
+    "Hygiene",
     "IntegrationTrainer",
     "MultiTaskTrainer",
     "Phase",
@@ -36,6 +40,8 @@ __all__ = [
     "SequentialTrainer",
     "SyntheticDataGenerator",
     "Trainer",
+    "Variety",
+    "export_messages",
 ]
 
 _HOMES = {
@@ -48,6 +54,7 @@ _HOMES = {
     "EvaluationReport": "results",
     "Evaluator": "evaluator",
     "Generated": "data_generation",
+    "Hygiene": "dataset",
     "IntegrationTrainer": "trainer",
     "MultiTaskTrainer": "trainer",
     "Phase": "trainer",
@@ -55,6 +62,8 @@ _HOMES = {
     "SequentialTrainer": "trainer",
     "SyntheticDataGenerator": "data_generation",
     "Trainer": "trainer",
+    "Variety": "data_generation",
+    "export_messages": "export",
 }
 
 

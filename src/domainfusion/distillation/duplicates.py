@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from datasketch import MinHash, MinHashLSH
@@ -97,6 +98,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(word.casefold() for word in found)
 
 
+@lru_cache(maxsize=1)
 def _hash(words: frozenset[str]) -> MinHash:
     made = MinHash(num_perm=_PERMUTATIONS)
     made.update_batch([word.encode() for word in sorted(words)])

@@ -103,6 +103,8 @@ def test_no_more_rounds_than_allowed() -> None:
         ("I can't think of one.", "no question"),
         ("Why so?", "too short"),
         ("Why " + "very " * 90 + "so?", "too long"),
+        ("Why " + "very " * 25_000 + "so?", "no question"),
+        ("", "no question"),
         ("How living things move, is that it?", "repeats the prompt"),
     ],
 )
@@ -192,6 +194,8 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
     options: dict[str, Any] = {"num_examples": 1, "ratio": 1.0, "variety": NO_VARIETY, "sub_questions": True, "max_rounds": 1}
     domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
     (example,) = SyntheticDataGenerator(writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True).generate()
+    single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, variety=NO_VARIETY, sub_questions=True).generate()
+    assert single.examples[0].sub_questions == {}, "an expert is asked all of a question in its own domain"
     assert example.sub_questions == {"physiology": "How do runners win?"}
     assert example.question_for("nutrition") == "How do runners and cooks win?"
     assert '"sub_questions"' in writer.prompts[0]

@@ -210,7 +210,8 @@ class WrittenByModel(DataGenerator):
         return "\n".join(part for part in (self._task(slot, counted), seeds.draw(slot.domains), ending) if part)
 
     def _to_example(self, slot: Slot, question: Question) -> Example:
-        known = {domain: text for domain, text in question.sub_questions.items() if domain in slot.domains} if self.sub_questions else {}
+        wants_parts = self.sub_questions and len(slot.domains) > 1
+        known = {domain: text for domain, text in question.sub_questions.items() if domain in slot.domains} if wants_parts else {}
         return Example(
             query=question.text, domains=slot.domains, source=self.source, sub_questions=known, apparent_domain=slot.apparent
         )
