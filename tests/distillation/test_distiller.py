@@ -428,13 +428,19 @@ def uninterrupted(base: LlamaModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 def full_run(world: World, **changes: Any) -> Distiller:
     """A run in which every stage asks a model."""
-    generators = [CuratedDataGenerator([*SINGLES, *PAIRS]), SyntheticDataGenerator(Writer(), DOMAINS, 6)]
+    generators = [
+        CuratedDataGenerator([*SINGLES, *PAIRS]),
+        SyntheticDataGenerator(Writer(), DOMAINS, 6),
+        AdversarialDataGenerator(Writer(), DOMAINS, 4, judge=ScriptedModel("I can't say.", name="judge")),
+    ]
     integrator = ResponseIntegrator(ScriptedModel(lambda prompt: f"It is {len(prompt)} long.", name="integrator"))
     return world.evaluated(**{"data_generators": generators, "integrator": integrator, **changes})
 
 
 @pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("part", ["synthetic questions", "asking aviation", "asking chemistry", "integrating", "domains", "evaluating"])
+@pytest.mark.parametrize(
+    "part", ["synthetic questions", "judging", "asking aviation", "asking chemistry", "integrating", "domains", "evaluating"]
+)
 def test_a_run_that_was_killed_in_any_stage_ends_as_one_that_was_not(
     world: World, uninterrupted: tuple[Path, str, int], part: str, count: int
 ) -> None:

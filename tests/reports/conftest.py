@@ -278,8 +278,8 @@ def a_run() -> RunSummary:
         evaluation=evaluation_of_run(),
         generation=(
             GenerationCount("curated questions", "curated", 104, 104, {}),
-            GenerationCount("SyntheticDataGenerator", "synthetic", 24, 5, {"no question": 9, "duplicate": 6, "asks for another domain": 4}),
-            GenerationCount("AdversarialDataGenerator", "adversarial", 12, 1, {"looks like the domain that it needs": 7, "duplicate": 4}),
+            GenerationCount("SyntheticDataGenerator", "synthetic", 24, 5, {"no question": 9, "duplicate": 6, "too short": 4}, 24),
+            GenerationCount("AdversarialDataGenerator", "adversarial", 12, 1, {"does not need the domain": 7, "duplicate": 4}, 12, 0.2),
         ),
         records=tuple(records),
         stages=(

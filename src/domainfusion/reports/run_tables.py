@@ -20,17 +20,20 @@ Number = TypeVar("Number", int, float)
 def generation_table(counts: Sequence[GenerationCount]) -> Table:
     """Returns what became of the examples asked for, a row a generator."""
     return Table(
-        caption="Examples by generator; kept is the share of its candidates that entered the run",
-        header=("Generator", "Kind", "Asked for", "Accepted", "Rejected", "Kept"),
-        align="llrrrr",
+        caption="Examples by generator; kept is the share of its candidates that entered the run, judged right that of the adversarial "
+        "questions that a judge found to look like one domain and to need another",
+        header=("Generator", "Kind", "Wanted", "Asked for", "Accepted", "Rejected", "Kept", "Judged right"),
+        align="llrrrrrr",
         rows=tuple(
             (
                 Cell(count.generator),
                 Cell(count.kind),
+                Cell("–" if count.wanted is None else f"{count.wanted:,}"),
                 Cell(f"{count.asked:,}"),
                 Cell(f"{count.accepted:,}"),
                 Cell(f"{sum(count.rejected.values()):,}"),
                 Cell(_kept(count)),
+                Cell("–" if count.acceptance_rate is None else percent(count.acceptance_rate)),
             )
             for count in counts
         ),

@@ -33,6 +33,9 @@ class GenerationCount:
         asked: Examples asked for, or candidates looked at.
         accepted: Examples that entered the run.
         rejected: Candidates left out, by reason.
+        wanted: Examples that were wanted; None where no number was.
+        acceptance_rate: Share of the judged adversarial questions that look like one domain and need another; None where none was
+            judged.
     """
 
     generator: str
@@ -40,6 +43,8 @@ class GenerationCount:
     asked: int
     accepted: int
     rejected: Mapping[str, int] = field(default_factory=dict)
+    wanted: int | None = None
+    acceptance_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
