@@ -55,7 +55,7 @@ class Training(Answering):
     def turn_end(self) -> int:
         pytest.fail("asking for a capability rendered a template")
 
-    ask = encode = trainable_copy = trainable_module = trained_state = load_trained_state = save = Answering.generate
+    ask = encode = continuations = trainable_copy = trainable_module = trained_state = load_trained_state = save = Answering.generate
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel, generate_with
 from domainfusion.models.encoding import CHATML_TEMPLATE
+from domainfusion.models.generation import row_seeds
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
 MakeAdapter = Callable[..., Path]
@@ -364,6 +365,24 @@ def test_answers_that_were_there_before_an_error_were_reported(tiny_llama: Path,
 
 def test_nothing_asked_is_nothing_answered(tiny_llama: Path) -> None:
     assert load(tiny_llama).generate([]) == []
+
+
+@pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, temperature=1.0)], ids=["greedy", "drawn"])
+def test_continuations_are_answers_as_tokens(tiny_llama: Path, make_adapter: MakeAdapter, sampling: Sampling) -> None:
+    model, asked = load(make_adapter("writer", 5), batch_size=2), [user("Why?"), user("What is iron?"), user("How do aircraft land?")]
+    rows = [model.encode(conversation) for conversation in asked]
+    written = model.continuations(rows, sampling, row_seeds(sampling.seed, asked))
+    for tokens, answer in zip(written, model.generate(asked, sampling), strict=True):
+        is_finished = tokens[-1] in model.end_tokens
+        assert not set(tokens[:-1]) & model.end_tokens
+        assert answer.finish_reason == ("stop" if is_finished else "length")
+        assert answer.completion_tokens == len(tokens) <= 12
+        assert answer.text == model.tokenizer.decode(tokens[:-1] if is_finished else tokens, skip_special_tokens=True).strip()
+
+
+def test_a_continuation_that_would_not_fit_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(ModelError, match="does not fit|do not fit"):
+        load(tiny_llama).continuations([[5] * 500], Sampling(max_new_tokens=20), [0])
 
 
 def test_ask_is_generate_for_one_question(tiny_llama: Path) -> None:

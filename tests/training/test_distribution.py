@@ -14,24 +14,21 @@ from typing import Any
 import pytest
 import torch
 
-from distillation.builders import record
 from domainfusion.description import describe
 from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
-from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import Head, head_of
 from domainfusion.progress import Advance
 from domainfusion.training import losses, teacher_signals
 from domainfusion.training.batching import collate, encode_record
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.losses import answer_hidden_states
-from domainfusion.training.objectives import Answers, Losses, Setting
+from domainfusion.training.objectives import Answers, Losses
 from domainfusion.training.reading import Form, draw
-from domainfusion.types import Conversation, Integration, TrainingRecord, user
-
-QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2, "adaptation": "lora"}
-SHOWN = user("The experts say: Japan. Au. What is the answer?")
+from domainfusion.types import TrainingRecord, user
+from training.lessons import QUICK, SHOWN, Killed, begun, cross_domain, dying_after, log_distributions, same, some_records
 
 
 @pytest.fixture(scope="module")
@@ -44,42 +41,11 @@ def experts(base: LlamaModel, make_adapter: Callable[..., Path]) -> dict[str, Ll
     return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
 
 
-def cross_domain(model: LanguageModel, messages: Conversation = SHOWN) -> TrainingRecord:
-    own = record("Where is NRT, and the symbol of gold?", "Japan. Au.", ("aviation", "chemistry"))
-    integration = Integration(text=own.target, method="model", messages=messages, model=model.fingerprint)
-    return replace(own, integration=integration)
-
-
-def some_records(base: LlamaModel) -> list[TrainingRecord]:
-    return [
-        record("Where is NRT?", "Japan, near Tokyo."),
-        record("The symbol of gold?", "Au.", ("chemistry",)),
-        record("The symbol of iron?", "The symbol Fe stands for iron.", ("chemistry",)),
-        cross_domain(base),
-    ]
-
-
-def begun(
-    objective: DistributionObjective, base: LlamaModel, teachers: Any, records: Sequence[TrainingRecord], directory: Path, **more: Any
-) -> dict[str, Any]:
-    rows = {encode_record(own, base): own for own in records}
-    found = objective.begin(Setting(student=base, records=rows, directory=directory, teachers=teachers, **more))
-    return dict(found)
-
-
 def losses_of(objective: DistributionObjective, student: TrainableModel, records: Sequence[TrainingRecord]) -> Losses:
     rows = tuple(encode_record(own, student) for own in records)
     module = student.trainable_module()
     hidden, targets = answer_hidden_states(module, collate(rows, 0))
     return objective.losses(Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows))
-
-
-def log_distributions(model: Any, conversation: Conversation, answer: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """What a model finds probable at an answer, computed here and now, of shape (answer tokens, vocabulary)."""
-    prompt = model.encode(conversation)
-    (hidden,) = model.hidden_states([[*prompt, *answer]])
-    found: torch.Tensor = (model.project(hidden[len(prompt) - 1 : -1]) / temperature).log_softmax(-1)
-    return found
 
 
 @pytest.fixture
@@ -338,27 +304,6 @@ def test_bytes_per_token_are_told(
         assert found["bytes"] < on_disk < found["bytes"] + 4096
 
 
-class Killed(BaseException):
-    """What stops a process at any instant."""
-
-
-def dying_after(count: int, label: str = "") -> Callable[..., Any]:
-    """A display of progress that kills whatever it shows under `label` after `count` pieces."""
-    left = count
-
-    @contextmanager
-    def progress(shown: str, total: int, done: int = 0) -> Iterator[Advance]:
-        def advance(number: int) -> None:
-            nonlocal left
-            left -= number if shown.startswith(label) else 0
-            if left < 0:
-                raise Killed
-
-        yield advance
-
-    return progress
-
-
 def counting(counts: Counter[str]) -> Callable[..., Any]:
     @contextmanager
     def progress(shown: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -416,11 +361,6 @@ def test_another_target_another_teacher_or_another_prompt_is_read_anew(
 
 
 # Training
-
-
-def same(first: TrainableModel, second: TrainableModel) -> bool:
-    one, other = first.trained_state(), second.trained_state()
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

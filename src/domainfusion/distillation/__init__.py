@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
-    from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+    from domainfusion.distillation.trainer import (
+        DistributionObjective,
+        IntegrationTrainer,
+        MultiTaskTrainer,
+        Objective,
+        OnPolicyObjective,
+        Phase,
+        SequenceObjective,
+        SequentialTrainer,
+        Trainer,
+    )
 
 __all__ = [
     "AdversarialDataGenerator",
@@ -28,6 +38,7 @@ __all__ = [
     "CuratedDataGenerator",
     "DataGenerator",
     "Distiller",
+    "DistributionObjective",
     "DomainRetentionEvaluator",
     "EvaluationReport",
     "Evaluator",
@@ -35,8 +46,11 @@ __all__ = [
     "Hygiene",
     "IntegrationTrainer",
     "MultiTaskTrainer",
+    "Objective",
+    "OnPolicyObjective",
     "Phase",
     "ResponseIntegrator",
+    "SequenceObjective",
     "SequentialTrainer",
     "SyntheticDataGenerator",
     "Trainer",
@@ -50,6 +64,7 @@ _HOMES = {
     "CuratedDataGenerator": "data_generation",
     "DataGenerator": "data_generation",
     "Distiller": "distiller",
+    "DistributionObjective": "trainer",
     "DomainRetentionEvaluator": "evaluator",
     "EvaluationReport": "results",
     "Evaluator": "evaluator",
@@ -57,8 +72,11 @@ _HOMES = {
     "Hygiene": "dataset",
     "IntegrationTrainer": "trainer",
     "MultiTaskTrainer": "trainer",
+    "Objective": "trainer",
+    "OnPolicyObjective": "trainer",
     "Phase": "trainer",
     "ResponseIntegrator": "integration",
+    "SequenceObjective": "trainer",
     "SequentialTrainer": "trainer",
     "SyntheticDataGenerator": "data_generation",
     "Trainer": "trainer",

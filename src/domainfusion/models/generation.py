@@ -39,7 +39,6 @@ def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
     return [int(fingerprint([own, conversation], length=15), 16) for own, conversation in zip(seeds, conversations, strict=True)]
 
 
-@torch.inference_mode()
 def answer_batch(
     module: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -48,7 +47,21 @@ def answer_batch(
     *,
     ends: set[int],
 ) -> list[Generation]:
-    """Answers the prompts of one batch.
+    """Answers the prompts of one batch; see `continue_batch` for the arguments."""
+    written = continue_batch(module, tokenizer, prompts, sampling, ends=ends)
+    return [_read_answer(tokenizer, row, len(prompt.tokens), ends) for row, prompt in zip(written, prompts, strict=True)]
+
+
+@torch.inference_mode()
+def continue_batch(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    ends: set[int],
+) -> list[list[int]]:
+    """Writes on from the prompts of one batch.
 
     Args:
         module: The model, as it is to compute.
@@ -56,6 +69,9 @@ def answer_batch(
         prompts: Rows of any lengths; they are padded on the left, and nothing looks at the padding.
         sampling: How to write the answers.
         ends: Every token that ends an answer.
+
+    Returns:
+        The tokens of each answer, up to and with the one that ends it; an answer that was cut has none.
     """
     padded = tokenizer.pad({"input_ids": [prompt.tokens for prompt in prompts]}, padding_side="left", return_tensors="pt").to(module.device)
     settings = cast(Any, GenerationConfig)(
@@ -64,18 +80,20 @@ def answer_batch(
     processors = LogitsProcessorList([RowSampler(sampling, [prompt.seed for prompt in prompts])] if sampling.temperature > 0 else [])
     with in_evaluation(module):
         output = cast(Any, module).generate(**padded, generation_config=settings, logits_processor=processors)
-    written = output[:, padded["input_ids"].shape[1] :].tolist()
-    return [_read_answer(tokenizer, row, len(prompt.tokens), ends) for row, prompt in zip(written, prompts, strict=True)]
+    return [_up_to_end(row, ends) for row in output[:, padded["input_ids"].shape[1] :].tolist()]
+
+
+def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
+    return tokens[: next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
 def _read_answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], prompt_tokens: int, ends: set[int]) -> Generation:
-    length = next((position for position, token in enumerate(tokens) if token in ends), None)
-    kept = tokens if length is None else tokens[:length]
+    is_finished = bool(tokens) and tokens[-1] in ends
     return Generation(
-        text=str(tokenizer.decode(kept, skip_special_tokens=True)).strip(),
-        finish_reason="length" if length is None else "stop",
+        text=str(tokenizer.decode(tokens[:-1] if is_finished else tokens, skip_special_tokens=True)).strip(),
+        finish_reason="stop" if is_finished else "length",
         prompt_tokens=prompt_tokens,
-        completion_tokens=len(kept) + (length is not None),
+        completion_tokens=len(tokens),
     )
 
 

@@ -27,6 +27,7 @@ from domainfusion.records import write_json
 from domainfusion.training.batching import Row, collate
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective
+from domainfusion.training.precision import mixed_precision
 from domainfusion.training.signals import DeferredSignals
 from domainfusion.training.tally import Tally
 
@@ -246,7 +247,7 @@ class _PhaseTrainer(TransformersTrainer):
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         module, device, rows = self.accelerator.unwrap_model(model), inputs["labels"].device, inputs["rows"]
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
-        with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
+        with mixed_precision(device):
             hidden, targets = answer_hidden_states(module, inputs)
             weights = torch.full((len(targets),), 1 / max(int(num_items_in_batch), 1), device=device)
             losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, rows))
@@ -341,9 +342,3 @@ def _last_checkpoint(directory: Path) -> Path | None:
 
 def _steps_done(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -105,7 +105,7 @@ class KeptSignals:
             waiting.remove(teacher)
             held.append(model)
             needed = [student, *(self._teaching.models[other] for other in waiting)]
-            held = [own for own in held if not _let_go(own, needed)]
+            held = [own for own in held if not let_go(own, needed)]
         sizes = {key: len(row.answer) for row, keys in self._keys.items() for key in keys}
         tokens, size = sum(sizes.values()), sum(self._store.bytes_of(key) for key in sizes)
         return {
@@ -160,7 +160,7 @@ class KeptSignals:
         return found
 
 
-def _let_go(model: TokenScorer, needed: Sequence[object]) -> bool:
+def let_go(model: TokenScorer, needed: Sequence[object]) -> bool:
     """Releases a model unless one that is needed is the same or has the same weights; returns whether it did."""
     shares, release = getattr(model, "is_adapter_on", None), getattr(model, "release", None)
     if model in needed or (shares is not None and any(isinstance(other, type(model)) and shares(other) for other in needed)):

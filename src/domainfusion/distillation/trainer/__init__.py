@@ -5,11 +5,18 @@ from domainfusion.distillation.trainer.multi_task import MultiTaskTrainer
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.sequential import SequentialTrainer
 from domainfusion.distillation.trainer.trainer import Trainer
+from domainfusion.training.distribution import DistributionObjective
+from domainfusion.training.objectives import Objective, SequenceObjective
+from domainfusion.training.on_policy import OnPolicyObjective
 
 __all__ = [
+    "DistributionObjective",
     "IntegrationTrainer",
     "MultiTaskTrainer",
+    "Objective",
+    "OnPolicyObjective",
     "Phase",
+    "SequenceObjective",
     "SequentialTrainer",
     "Trainer",
 ]

@@ -28,6 +28,7 @@ from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, SequenceObjective, Setting
+from domainfusion.training.on_policy import OnPolicyObjective
 from domainfusion.types import TrainingRecord, fingerprint
 
 LORA_FROM_PARAMETERS = 100_000_000
@@ -36,7 +37,11 @@ LORA_FROM_PARAMETERS = 100_000_000
 OBJECTIVE = "objective"
 """The folder in which an objective keeps files; it goes when the training is finished."""
 
-OBJECTIVES: Mapping[str, Callable[[], Objective]] = {"sequence": SequenceObjective, "distribution": DistributionObjective}
+OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
+    "sequence": SequenceObjective,
+    "distribution": DistributionObjective,
+    "on_policy": OnPolicyObjective,
+}
 """Objectives by name, each as it is without settings."""
 
 FINISHED = "finished.safetensors"
@@ -63,8 +68,9 @@ class Trainer(ABC):
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
         objective: Toward what the student is trained: `sequence` (the targets word for word), `distribution` (what the teachers find
-            probable at every token), or an `Objective` with settings. `auto` takes the richest one that the teachers allow and that a
-            benchmark of ours has shown to win, which so far is `sequence`.
+            probable at every token), `on_policy` (what they find probable where the student writes by itself), or an `Objective` with
+            settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
+            `sequence`.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
 
     Raises:

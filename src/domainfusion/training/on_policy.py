@@ -1,0 +1,226 @@
+"""The objective `on_policy`: the student writes, and its prompt's teacher says at every token what it would have found probable."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from domainfusion.errors import ConfigurationError, TrainingError
+from domainfusion.models.base import TokenScorer, TrainableModel
+from domainfusion.models.generation import in_evaluation
+from domainfusion.models.mixing import hidden_states_with
+from domainfusion.models.projection import Head, head_of
+from domainfusion.training.batching import Row, collate, refuse_overlong
+from domainfusion.training.distribution import TaughtObjective
+from domainfusion.training.losses import Divergence, answer_hidden_states
+from domainfusion.training.objectives import Answers, Losses, Setting
+from domainfusion.training.precision import mixed_precision
+from domainfusion.training.reading import Signal, let_go
+from domainfusion.training.tally import Tally
+from domainfusion.training.teaching import Teachers, plan_teaching
+from domainfusion.types import Sampling, fingerprint
+
+logger = logging.getLogger("domainfusion")
+
+Residency = Literal["all", "one"]
+
+
+class _Read(NamedTuple):
+    """A row that the student wrote and its teachers read."""
+
+    signals: tuple[Signal, ...]
+    vocabulary: int
+
+
+class OnPolicyObjective(TaughtObjective):
+    """The divergence from the prompt's teacher over the whole vocabulary, at the tokens that the student itself writes.
+
+    So the student learns where its own answers lead it (GKD, Agarwal et al., 2023, arXiv 2306.13649; one teacher a prompt, as in MOPD,
+    arXiv 2606.30406). The teacher of a cross-domain prompt is the integrator, shown the experts' responses, which the student never
+    sees. Records whose teacher gives text alone are learnt word for word; the log counts them.
+
+    On-policy learning needs a warm start: what a student far from its teacher writes teaches it nothing. A pilot measures KL(student‖
+    teacher) per token before each phase and refuses to start above `max_initial_kl`. It has worked from about 0.04 and collapsed from
+    about 0.19 (arXiv 2606.30406), so the default is in between.
+
+    Args:
+        divergence: See `TaughtObjective`, as for `beta`, `temperature` and `teachers`.
+        beta: See there.
+        temperature: See there; it is none of the sampling.
+        teachers: See there.
+        max_new_tokens: Tokens after which what the student writes is cut; an answer that was cut is learnt from up to there.
+        sampling_temperature: How freely the student writes; 0 takes the most probable token.
+        max_initial_kl: The highest KL per token, in nats, from which a phase starts; None starts from any.
+        pilot_prompts: Prompts that the pilot looks at.
+        resident: `all` keeps every teacher in memory, `one` loads a teacher that does not share the student's weights anew in each step,
+            which is slow and takes the memory of one.
+
+    Raises:
+        ConfigurationError: A number is out of range or a word is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        divergence: Divergence = "reverse_kl",
+        beta: float | None = None,
+        temperature: float = 1.0,
+        teachers: Teachers = "routed",
+        max_new_tokens: int = 128,
+        sampling_temperature: float = 1.0,
+        max_initial_kl: float | None = 0.1,
+        pilot_prompts: int = 32,
+        resident: Residency = "all",
+    ) -> None:
+        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=1.0, teachers=teachers)
+        for name, count in {"max_new_tokens": max_new_tokens, "pilot_prompts": pilot_prompts}.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
+        if not 0 <= sampling_temperature < float("inf"):
+            allowed = "0 or a number above it"
+            raise ConfigurationError("sampling_temperature is out of range", received=sampling_temperature, allowed=allowed)
+        if max_initial_kl is not None and not max_initial_kl > 0:
+            raise ConfigurationError("max_initial_kl is out of range", received=max_initial_kl, allowed="a number above 0")
+        if resident not in get_args(Residency):
+            raise ConfigurationError("resident is not known", received=resident, allowed=", ".join(get_args(Residency)))
+        self.max_new_tokens = max_new_tokens
+        self.sampling_temperature = sampling_temperature
+        self.max_initial_kl = max_initial_kl
+        self.pilot_prompts = pilot_prompts
+        self._resident = resident
+        self._seed = 0
+        self._origin: object = None
+        self._heads: dict[str, Head] = {}
+        self._narrow: dict[tuple[int, torch.device, torch.dtype | None], Head] = {}
+        self._read: dict[Row, _Read] = {}
+
+    def begin(self, setting: Setting) -> Mapping[str, Any]:
+        """Finds who teaches what, and returns the counts.
+
+        Raises:
+            CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is probable.
+            ConfigurationError: The mixture names no teacher of this training.
+            TrainingError: A prompt with an answer of `max_new_tokens` does not fit student or teacher.
+        """
+        self._teaching = plan_teaching(setting, self.teachers, answer_tokens=self.max_new_tokens)
+        longest = [replace(row, tokens=(*row.prompt, *(0,) * self.max_new_tokens)) for row in self._teaching.lessons]
+        refuse_overlong(longest, setting.student.context_length)
+        self._seed, self._origin = setting.seed, setting.student
+        self._heads = self._shared_heads()
+        return {"objective": "on_policy", **self._teaching.describe()}
+
+    def _shared_heads(self) -> dict[str, Head]:
+        """Returns each teacher's head; one object for all that have the same weights, so that their tokens are computed together."""
+        heads: dict[str, Head] = {}
+        same: dict[object, Head] = {}
+        for teacher, model in self.teaching.models.items():
+            head = model.head()
+            heads[teacher] = same.setdefault((head.weight.data_ptr(), head.weight.shape, head.scale, head.cap), head)
+            self._release(model)
+        return heads
+
+    def _release(self, model: TokenScorer) -> None:
+        if self._resident == "one":
+            let_go(model, [self._origin])
+
+    def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Measures how far the student is from its teachers where it writes by itself.
+
+        Raises:
+            TrainingError: It is too far.
+        """
+        taught = [row for row in dict.fromkeys(rows) if row in self.teaching.lessons]
+        if not taught:
+            return {}
+        chosen = random.Random(self._seed).sample(taught, min(self.pilot_prompts, len(taught)))
+        tally = Tally()
+        for start in range(0, len(chosen), 8):
+            written = self.rows(chosen[start : start + 8], -1, student)
+            tally.add(written, self._measure(student, written).terms)
+        found = tally.take()
+        kl = found["terms"]["reverse_kl"]
+        logger.info("On-policy pilot: KL(student‖teacher) is %.4f a token on %d prompts.", kl, len(chosen))
+        if self.max_initial_kl is not None and not kl <= self.max_initial_kl:
+            raise TrainingError(
+                "The student is too far from its teachers to learn from what it writes: KL(student‖teacher) per token",
+                received={"all": round(kl, 4), **{name: round(own["reverse_kl"], 4) for name, own in found["domains"].items()}},
+                allowed=f"up to max_initial_kl={self.max_initial_kl:g}",
+                fix="start nearer: from the experts' merge (initialization='merge'), or from a student that objective='sequence' or "
+                "'distribution' has trained and save() has written; or raise max_initial_kl",
+            )
+        return {"pilot": {"prompts": len(chosen), "max_initial_kl": self.max_initial_kl, "domains": found["domains"], "kl": kl}}
+
+    def _measure(self, student: TrainableModel, rows: Sequence[Row]) -> Losses:
+        """Returns the reverse KL at the tokens of rows that were written and read."""
+        module = student.trainable_module()
+        device = next(module.parameters()).device
+        batch = {name: given.to(device) for name, given in collate(rows, 0).items()}  # type: ignore[attr-defined]
+        plain = copy(self)
+        plain.divergence, plain.temperature = "reverse_kl", 1.0
+        with torch.no_grad(), in_evaluation(module), mixed_precision(device):
+            hidden, targets = answer_hidden_states(module, batch)  # type: ignore[arg-type]
+            return plain.losses(Answers(hidden, head_of(module), targets, torch.ones(len(targets), device=device), tuple(rows)))
+
+    def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
+        """Lets the student write and its teachers read; rows that nobody teaches stay as they are."""
+        taught = [place for place, row in enumerate(rows) if row in self.teaching.lessons]
+        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.sampling_temperature)
+        seeds = [int(fingerprint([self._seed, step, place, rows[place].record_id], length=15), 16) for place in taught]
+        with mixed_precision(next(student.trainable_module().parameters()).device):
+            answers = student.continuations([rows[place].prompt for place in taught], sampling, seeds)
+        written = list(rows)
+        for place, answer in zip(taught, answers, strict=True):
+            written[place] = replace(rows[place], tokens=(*rows[place].prompt, *answer))
+        self._let_read([(rows[place], written[place]) for place in taught])
+        student.trainable_module()  # a teacher may have merged itself into weights that it shares with the student
+        return written
+
+    def _let_read(self, pairs: Sequence[tuple[Row, Row]]) -> None:
+        """Lets the teachers of each row read what the student wrote in its place."""
+        asked = [(lesson, written) for row, written in pairs for lesson in self.teaching.lessons[row]]
+        states = self._hidden_states([(lesson.teacher, (*lesson.prompt, *written.answer)) for lesson, written in asked])
+        signals = iter(
+            Signal({"hidden": hidden[len(lesson.prompt) - 1 : -1]}, self._heads[lesson.teacher], lesson.weight)
+            for hidden, (lesson, _) in zip(states, asked, strict=True)
+        )
+        self._read = {
+            written: _Read(tuple(next(signals) for _ in self.teaching.lessons[row]), self.teaching.vocabulary_of(row))
+            for row, written in pairs
+        }
+
+    def _hidden_states(self, asked: Sequence[tuple[str, Sequence[int]]]) -> list[torch.Tensor]:
+        """Returns what each teacher's final hidden states are at all tokens that it is given."""
+        groups = [{teacher} for teacher in dict.fromkeys(teacher for teacher, _ in asked)]
+        if self._resident == "all":
+            groups = [set().union(*groups)]
+        found: dict[int, torch.Tensor] = {}
+        for group in groups:
+            own = [index for index, (teacher, _) in enumerate(asked) if teacher in group]
+            models = [self.teaching.models[asked[index][0]] for index in own]
+            found |= dict(zip(own, hidden_states_with(models, [asked[index][1] for index in own]), strict=True))
+            for teacher in group:
+                self._release(self.teaching.models[teacher])
+        return [found[index] for index in range(len(asked))]
+
+    def signals_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Sequence[Signal]:
+        """Returns what the row's teachers read in this step."""
+        if row not in self._read:
+            return []
+        return [signal._replace(head=self._head(signal.head, device, dtype)) for signal in self._read[row].signals]
+
+    def _head(self, head: Head | None, device: torch.device, dtype: torch.dtype | None) -> Head:
+        assert head is not None
+        wanted = (id(head), device, dtype)
+        if wanted not in self._narrow:
+            self._narrow[wanted] = head.to(device, dtype)
+        return self._narrow[wanted]
+
+    def vocabulary_of(self, row: Row) -> int:
+        """Returns the ids that the student shares with a row's teachers; 0 where it has none."""
+        return self._read[row].vocabulary if row in self._read else 0
