@@ -16,12 +16,14 @@ from pydantic import BaseModel
 from domainfusion import distillation
 from domainfusion.cli import init
 from domainfusion.cli.memory import LORA_FROM_PARAMETERS
+from domainfusion.description import describe
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.examples import read_examples
 from domainfusion.distillation.review import write_review
 from domainfusion.errors import ConfigurationError
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
+from domainfusion.recipe.building import _trainer
 from domainfusion.recipe.document import read_document, to_yaml
 from domainfusion.types import Sampling
 
@@ -225,6 +227,45 @@ MISTAKES = {
     "missing section": ("student:\n  path: models/base\n", "", "title:", ["the recipe has no student"]),
     "empty section": ("student:\n  path: models/base\n", "student:\n", "student:", ["student has no value"]),
     "unknown word": ("epochs: 2", "adaptation: lroa", "lroa", ["trainer.adaptation is not known", "write lora"]),
+    "unknown objective": ("epochs: 2", "objective: sequences", "sequences", ["trainer.objective.type is not known", "write sequence"]),
+    "setting of another objective": (
+        "epochs: 2",
+        "objective: {type: distribution, max_new_tokens: 3}",
+        "max_new_tokens",
+        ["trainer.objective.max_new_tokens is no key"],
+    ),
+    "share of the divergence": (
+        "epochs: 2",
+        "objective: {type: distribution, alpha: 2}",
+        "alpha",
+        ["trainer.objective.alpha is out of range", "up to 1"],
+    ),
+    "beta without a mixture": ("epochs: 2", "objective: {type: on_policy, beta: 0.5}", "objective", ["reverse_kl has none"]),
+    "draws for another divergence": (
+        "epochs: 2",
+        "objective: {type: distribution, signals: sampled, divergence: reverse_kl}",
+        "objective",
+        ["signals: hidden"],
+    ),
+    "draws without drawing": ("epochs: 2", "objective: {type: distribution, draws: 5}", "objective", ["signals: sampled"]),
+    "stranger in a mixture of teachers": (
+        "epochs: 2",
+        "objective: {type: distribution, teachers: {nutrition: 1, physics: 2}}",
+        "physics",
+        ["mixes what is no teacher"],
+    ),
+    "weight of a teacher": (
+        "epochs: 2",
+        "objective: {type: distribution, teachers: {nutrition: 0}}",
+        "objective",
+        ["trainer.objective.teachers.nutrition is out of range"],
+    ),
+    "word for who teaches": (
+        "epochs: 2",
+        "objective: {type: distribution, teachers: all}",
+        "all",
+        ["trainer.objective.teachers", "routed"],
+    ),
     "device": ("path: models/base", "path: models/base\n  device: gpu", "gpu", ["student.device", "cuda:N"]),
     "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the three"]),
     "two test sets": ("test_examples: test.jsonl", "test_examples: test.jsonl\n  holdout: 0.1", "evaluation:", ["both test_examples"]),
@@ -397,6 +438,45 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
 )
 def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(section: type[BaseModel], builds: type[Any]) -> None:
     settings = {**keyword_defaults(distillation.Trainer.__init__), **keyword_defaults(builds.__init__)}
+    defaults = {name: field.default for name, field in section.model_fields.items() if name != "type"}
+    assert {**defaults, "objective": defaults["objective"].type} == settings
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("sequence", distillation.SequenceObjective()),
+        ("auto", distillation.SequenceObjective()),
+        ("distribution", distillation.DistributionObjective()),
+        ("on_policy", distillation.OnPolicyObjective()),
+        (
+            "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha: 0.9, "
+            "teachers: {nutrition: 1, biomechanics: 3}}",
+            distillation.DistributionObjective(
+                divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9, teachers={"nutrition": 1.0, "biomechanics": 3.0}
+            ),
+        ),
+        ("{type: distribution, signals: sampled, draws: 9}", distillation.DistributionObjective(signals="sampled", draws=9)),
+        ("{type: on_policy, max_new_tokens: 7, max_initial_kl: 5}", distillation.OnPolicyObjective(max_new_tokens=7, max_initial_kl=5.0)),
+    ],
+)
+def test_an_objective_is_what_the_recipe_says(folder: Path, tmp_path: Path, written: str, expected: distillation.Objective) -> None:
+    recipe = read_recipe(write(folder, RECIPE.replace("epochs: 2", f"objective: {written}")))
+    assert describe(_trainer(recipe.trainer).objective) == describe(expected)
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert read_recipe(tmp_path / "again.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("section", "builds"),
+    [
+        (sections.DistributionSection, distillation.DistributionObjective),
+        (sections.OnPolicySection, distillation.OnPolicyObjective),
+        (sections.SequenceSection, distillation.SequenceObjective),
+    ],
+)
+def test_an_objective_has_the_same_settings_and_defaults_in_a_recipe(section: type[BaseModel], builds: type[Any]) -> None:
+    settings = keyword_defaults(builds.__init__) if "__init__" in vars(builds) else {}
     assert {name: field.default for name, field in section.model_fields.items() if name != "type"} == settings
 
 

@@ -16,11 +16,15 @@ from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
     HOLDOUT,
     AdversarialSection,
+    AutoSection,
     CuratedSection,
+    DistributionSection,
     ModelIntegratorSection,
     ModelSection,
     MultiTaskSection,
+    OnPolicySection,
     Recipe,
+    SequenceSection,
     SequentialSection,
     StudentSection,
     SyntheticSection,
@@ -143,12 +147,21 @@ def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distil
 
 
 def _trainer(section: TrainerSection) -> distillation.Trainer:
-    settings = section.model_dump(exclude={"type"})
+    settings = {**section.model_dump(exclude={"type", "objective"}), "objective": _objective(section.objective)}
     if isinstance(section, MultiTaskSection):
         return distillation.MultiTaskTrainer(**settings)
     if isinstance(section, SequentialSection):
         return distillation.SequentialTrainer(**settings)
     return distillation.IntegrationTrainer(**settings)
+
+
+def _objective(section: SequenceSection | AutoSection | DistributionSection | OnPolicySection) -> str | distillation.Objective:
+    settings = section.model_dump(exclude={"type"})
+    if isinstance(section, DistributionSection):
+        return distillation.DistributionObjective(**settings)
+    if isinstance(section, OnPolicySection):
+        return distillation.OnPolicyObjective(**settings)
+    return section.type
 
 
 def _model(choice: str | ModelSection, named: Mapping[str, HuggingFaceModel]) -> HuggingFaceModel:
