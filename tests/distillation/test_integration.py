@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distillation.builders import Cut, responses
 from domainfusion.distillation.integration import ABSENT, OnDisagreement, ResponseIntegrator, Task, as_response, contradict, merge
+from domainfusion.distillation.integration.writing import fenced
 from domainfusion.distillation.metrics import normalize, sentences
 from domainfusion.errors import ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
@@ -249,7 +250,7 @@ def test_the_loser_of_a_conflict_is_recorded_with_the_rule() -> None:
 def integrate_with(template: str | None, texts: Mapping[str, str], query: str = QUERY) -> str:
     """Returns what the integration model was asked."""
     model = ScriptedModel("One answer.")
-    answer = ResponseIntegrator(model, template).integrate(query, texts)
+    answer = ResponseIntegrator(model, template, check_claims=False).integrate(query, texts)
     assert (answer.text, answer.method, answer.model) == ("One answer.", "model", model.fingerprint)
     assert answer.messages == model.calls[0]
     return answer.messages[0].content
@@ -262,7 +263,7 @@ def test_a_template_has_a_place_for_each_domain() -> None:
 
 def test_responses_stand_for_all_of_them_primary_domain_first() -> None:
     prompt = integrate_with("{query}\n{responses}", EXPERTS)
-    assert prompt == f"{QUERY}\n[nutrition expert]\nEat rice.\n\n[physiology expert]\nJog for 10 minutes."
+    assert prompt == f"{QUERY}\n[nutrition expert]\n```\nEat rice.\n```\n\n[physiology expert]\n```\nJog for 10 minutes.\n```"
 
 
 def test_the_default_template_shows_everything() -> None:
@@ -272,6 +273,14 @@ def test_the_default_template_shows_everything() -> None:
 
 def test_an_expert_that_was_not_asked_is_said_to_be_absent() -> None:
     assert ABSENT in integrate_with(TEMPLATE + "{coaching}", EXPERTS)
+    answer = ResponseIntegrator(ScriptedModel("Eat rice. Jog for 10 minutes."), TEMPLATE + "{coaching}").integrate(QUERY, EXPERTS)
+    assert answer.ledger.notes == ("the prompt has a place for coaching, who has no response",)
+
+
+@given(text=st.text("`x\n"))
+def test_no_response_can_end_its_own_fence(text: str) -> None:
+    fence = fenced({"nutrition": text}).splitlines()[1]
+    assert fence == "`" * len(fence) and fence not in text
 
 
 @pytest.mark.parametrize("domain", ["coaching", "query", "c++"])
@@ -297,7 +306,8 @@ def test_whatever_a_response_contains_is_put_in_as_it_is(text: str) -> None:
 
 def test_sentences_that_the_model_took_over_are_its_contributions() -> None:
     model = ScriptedModel("First, Jog for 10 minutes. Then rest.")
-    answer = ResponseIntegrator(model).integrate(QUERY, EXPERTS)
+    answer = ResponseIntegrator(model, check_claims=False).integrate(QUERY, EXPERTS)
+    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("nutrition", "left out by the integration model")]
     assert [(part.domain, answer.text[part.start : part.end]) for part in answer.ledger.contributions] == [
         ("physiology", "Jog for 10 minutes.")
     ]
@@ -318,11 +328,11 @@ class Refusing(Cut):
 def test_a_model_without_an_answer_falls_back_to_the_merge_and_the_ledger_says_so(model: ScriptedModel) -> None:
     answer = ResponseIntegrator(model).integrate(QUERY, EXPERTS)
     assert (answer.text, answer.method) == ("Eat rice. Jog for 10 minutes.", "merge")
-    assert "merged instead" in answer.ledger.notes[0]
+    assert answer.ledger.notes == ("the integration model gave no answer", "the responses were merged instead")
 
 
 def test_a_cut_answer_of_the_model_is_marked() -> None:
-    assert ResponseIntegrator(Cut("One answer, which")).integrate(QUERY, EXPERTS).finish_reason == "length"
+    assert ResponseIntegrator(Cut("One answer, which"), check_claims=False).integrate(QUERY, EXPERTS).finish_reason == "length"
 
 
 def test_many_examples_are_asked_for_in_one_call() -> None:
@@ -341,7 +351,7 @@ def test_many_examples_are_asked_for_in_one_call() -> None:
         Task(Example(query="alone", domains=("a",)), responses(a="Three.")),
         Task(Example(query="Q2", domains=("a", "b")), responses(a="Four.", b="Five.")),
     ]
-    texts = [outcome.text for outcome in ResponseIntegrator(model).integrate_all(tasks)]
+    texts = [outcome.text for outcome in ResponseIntegrator(model, check_claims=False).integrate_all(tasks)]
     assert (texts, model.sizes) == (["Answer 0.", "Three.", "Answer 1."], [2])
 
 

@@ -1,49 +1,30 @@
-"""Integration: several experts' responses become one answer, with a ledger of who contributed what and how conflicts were settled."""
+"""The integrator: a merge by rules, a model that is checked, or a strategy of your own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import get_args
 
-from domainfusion.distillation.integration.merge import OnDisagreement, merge
-from domainfusion.distillation.metrics import sentences
+from domainfusion.distillation.integration.merge import Merged, OnDisagreement, merge_claims
+from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
+from domainfusion.distillation.integration.writing import (
+    RESERVED,
+    Draft,
+    absent_in,
+    check_draft,
+    conversation_for,
+    integration_of,
+    retry_of,
+)
 from domainfusion.errors import ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, fill, unindent
-from domainfusion.types import (
-    Contribution,
-    Example,
-    Generation,
-    Integration,
-    Ledger,
-    Response,
-    Sampling,
-    transcript,
-    user,
-)
-
-ResponseLike = str | Response | Mapping[str, Any]
+from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
+from domainfusion.types import Conversation, Example, Integration, Response, Sampling
 
 Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 """A way of your own to integrate: from the query and the responses, primary domain first, to the answer."""
-
-_FIELDS = {item.name for item in fields(Response)}
-
-ABSENT = "(this expert was not asked)"
-
-@dataclass(frozen=True)
-class Task:
-    """One example's responses, to be integrated.
-
-    Attributes:
-        example: The example.
-        responses: The experts' responses by domain.
-    """
-
-    example: Example
-    responses: Mapping[str, Response]
 
 
 class ResponseIntegrator:
@@ -53,8 +34,11 @@ class ResponseIntegrator:
     each other where they answer the same question with values that can't both be right, or where their sentences are the same but for
     one value or a negation. What settles it, in this order: the reference, where it supports one side; the expert of the domain in
     question, which is the one who was asked just that, else the one of the primary domain; the majority of the experts, copies
-    counted once; else `on_disagreement`. With a model, the model writes the answer from a prompt; an empty answer falls back to the
-    merge, and the ledger says so. Whatever an answer says, it is material: an instruction in it is a sentence like any other.
+    counted once; else `on_disagreement`.
+
+    With a model, the model writes the answer from a prompt. Where it gives none, or twice one that does not hold to what the experts
+    said, the merge stands in for it, and the ledger says so. Whatever a response says is material: an instruction in it is a sentence
+    like any other.
 
     Args:
         integration_model: Writes the answer; None merges.
@@ -63,6 +47,8 @@ class ResponseIntegrator:
         strategy: A function of your own in place of both.
         on_disagreement: What to do with a conflict that no rule settles: `report` in the answer that the experts disagree, `abstain`
             with an empty answer, which is never trained on, or keep the claim of the expert named `first`.
+        check_claims: Whether the model's answer is checked claim by claim: that it has the quantities, dates, names and negations that the
+            merge would keep, and none that no expert stated. One that fails is asked for once more, with what was wrong.
         sampling: How the model writes; by default greedily, up to 512 tokens.
 
     Raises:
@@ -82,6 +68,7 @@ class ResponseIntegrator:
         *,
         strategy: Strategy | None = None,
         on_disagreement: OnDisagreement = "report",
+        check_claims: bool = True,
         sampling: Sampling = Sampling(max_new_tokens=512),
     ) -> None:
         if strategy is not None and integration_model is not None:
@@ -97,6 +84,7 @@ class ResponseIntegrator:
         self.prompt_template = template
         self.strategy = strategy
         self.on_disagreement = on_disagreement
+        self.check_claims = check_claims
         self.sampling = sampling
 
     def integrate(
@@ -137,58 +125,61 @@ class ResponseIntegrator:
         return self.integrate_all([Task(example, given)], ask=ask)[0]
 
     def integrate_all(self, tasks: Sequence[Task], *, ask: Ask = ask_directly) -> list[Integration]:
-        """Integrates many examples; a model is asked for all of them together."""
+        """Integrates many examples; a model is asked for all of them together, and once more for all whose answer did not hold."""
         outcomes: dict[int, Integration] = {}
-        to_ask: list[int] = []
+        merged: dict[int, Merged] = {}
         for index, task in enumerate(tasks):
             ordered = primary_first(task)
-            usable = {domain: response for domain, response in ordered.items() if response.text.strip()}
             if self.strategy is not None:
                 outcomes[index] = _from_strategy(self.strategy, task.example.query, ordered)
-            elif len(usable) <= 1 or self.integration_model is None:
-                outcomes[index] = merge(task.example, ordered, self.on_disagreement)
+                continue
+            found = merge_claims(task.example, ordered, self.on_disagreement)
+            usable = sum(bool(response.text.strip()) for response in ordered.values())
+            if self.integration_model is None or usable <= 1 or not found.integration.text:
+                outcomes[index] = found.integration
             else:
-                to_ask.append(index)
-        if to_ask and self.integration_model is not None:
-            conversations = [user(self._prompt(tasks[index])) for index in to_ask]
-            written = ask(self.integration_model, conversations, self.sampling, label="integrating")
-            for index, conversation, generation in zip(to_ask, conversations, written, strict=True):
-                integration = self._read(tasks[index], generation)
-                outcomes[index] = replace(integration, messages=conversation, model=self.integration_model.fingerprint)
+                merged[index] = found
+        if merged and self.integration_model is not None:
+            outcomes |= self._write(self.integration_model, {index: tasks[index] for index in merged}, merged, ask)
         return [outcomes[index] for index in range(len(tasks))]
 
-    def _prompt(self, task: Task) -> str:
-        names = set(fields_of(self.prompt_template))
-        texts = {domain: response.text for domain, response in primary_first(task).items()}
-        homeless = [domain for domain in texts if domain not in names - {"query", "responses"}]
-        if homeless and "responses" not in names:
+    def check_domains(self, domains: Collection[str]) -> None:
+        """Checks that the template has places for experts of these domains alone, and one for each.
+
+        Raises:
+            TemplateError: It names something else, or leaves one out.
+        """
+        if self.integration_model is None:
+            return
+        names = set(fields_of(self.prompt_template)).difference(RESERVED)
+        if strange := sorted(names.difference(domains)):
             raise TemplateError(
-                f"The prompt template has no place for the response of {homeless[0]!r}",
-                received=sorted(names),
-                fix=f"write {{{homeless[0]}}} or {{responses}} where it belongs",
+                f"The prompt template has the placeholder {{{strange[0]}}}, which is no domain",
+                allowed=", ".join(f"{{{name}}}" for name in (*RESERVED, *domains)),
+                fix="rename the placeholder",
             )
-        absent = dict.fromkeys(names - {"query", "responses"}, ABSENT)
-        block = "\n\n".join(f"[{domain} expert]\n{text}" for domain, text in texts.items())
-        return fill(self.prompt_template, {**absent, **texts, "query": transcript(task.example.conversation), "responses": block})
 
-    def _read(self, task: Task, generation: Generation) -> Integration:
-        if not generation.text.strip() or generation.finish_reason in ("refused", "filtered"):
-            merged = merge(task.example, primary_first(task), self.on_disagreement)
-            note = "the integration model gave no answer; the responses were merged instead"
-            return replace(merged, ledger=replace(merged.ledger, notes=(*merged.ledger.notes, note)))
-        ledger = Ledger(contributions=_contributions(generation.text, task.responses))
-        return Integration(text=generation.text, method="model", ledger=ledger, finish_reason=generation.finish_reason)
+    def _write(self, model: LanguageModel, tasks: Mapping[int, Task], merged: Mapping[int, Merged], ask: Ask) -> dict[int, Integration]:
+        """Lets the model write the answers: asks once, tells it what does not hold, and falls back to the merge where nothing helps."""
+        drafts: dict[int, list[Draft]] = {index: [] for index in tasks}
 
+        def let_write(conversations: Mapping[int, Conversation], label: str) -> None:
+            written = ask(model, list(conversations.values()), self.sampling, label=label)
+            for (index, conversation), generation in zip(conversations.items(), written, strict=True):
+                draft = check_draft(conversation, generation, tasks[index], merged[index])
+                drafts[index].append(draft if self.check_claims else replace(draft, check=None))
 
-def _contributions(text: str, responses: Mapping[str, Response]) -> tuple[Contribution, ...]:
-    """Finds the experts' sentences that a model took over word for word."""
-    found = []
-    for domain, response in responses.items():
-        for sentence in sentences(response.text):
-            start = text.find(sentence)
-            if start >= 0:
-                found.append(Contribution(domain=domain, text=sentence, start=start, end=start + len(sentence)))
-    return tuple(found)
+        let_write({index: conversation_for(self.prompt_template, task) for index, task in tasks.items()}, "integrating")
+        again = {index: retry_of(made[0]) for index, made in drafts.items() if not made[0].is_sound and not made[0].is_empty}
+        if again:
+            let_write(again, "integrating once more")
+        return {
+            index: replace(integration_of(made, merged[index], self._notes(tasks[index])), model=model.fingerprint)
+            for index, made in drafts.items()
+        }
+
+    def _notes(self, task: Task) -> list[str]:
+        return [f"the prompt has a place for {name}, who has no response" for name in absent_in(self.prompt_template, task)]
 
 
 def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Response]) -> Integration:
@@ -198,21 +189,3 @@ def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Respo
     if not isinstance(outcome, str):
         raise DataError("The integration strategy returned neither text nor Integration", received=outcome)
     return Integration(text=outcome, method=getattr(strategy, "__name__", type(strategy).__name__))
-
-
-def primary_first(task: Task) -> dict[str, Response]:
-    """Returns the responses in the order in which they count: that of the primary domain, then the others as they are."""
-    primary = task.example.primary_domain
-    return dict(sorted(task.responses.items(), key=lambda item: item[0] != primary))
-
-
-def as_response(domain: str, given: ResponseLike) -> Response:
-    """Returns a `Response` for a text, a dict with a `text`, or a response."""
-    if isinstance(given, Response):
-        return given
-    if isinstance(given, str):
-        return Response(domain=domain, text=given)
-    if isinstance(given, Mapping) and isinstance(given.get("text"), str) and given.keys() <= _FIELDS:
-        return Response(**{"domain": domain, **given})
-    raise DataError(f"The response of {domain!r} can't be read", received=given, allowed='a text, a Response, or {"text": "..."}')
-

@@ -9,6 +9,7 @@ from domainfusion.distillation.integration.vocabulary import DENIED, EMPTY, MYTH
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
+_DOUBLED = re.compile(r"([b-df-hj-np-tv-z])\1$")
 _LEAST_STEM = 3
 _OPPOSING = re.compile(r"^(?:un|in|im|il|ir|non-?)(?=\w{3})")
 _QUALIFIED = re.compile(r"\b(?:no|not) (?:less|fewer|more|only|later|earlier) (?:than)?|\bno\. ?\d", re.IGNORECASE)
@@ -28,11 +29,11 @@ def stem(word: str) -> str:
     """Returns a word without the ending that grammar gives it; the same for `melts`, `melted` and `melting`.
 
     Example:
-        >>> stem("melts"), stem("melting"), stem("cities"), stem("gas")
-        ('melt', 'melt', 'cit', 'gas')
+        >>> stem("melts"), stem("melting"), stem("jog"), stem("jogging"), stem("gas")
+        ('melt', 'melt', 'jog', 'jog', 'gas')
     """
-    short = _ENDING.sub("", word.removesuffix("'s"))
-    return short.rstrip("e") if len(short.rstrip("e")) >= _LEAST_STEM else word
+    short = _DOUBLED.sub(r"\1", _ENDING.sub("", word.removesuffix("'s")).rstrip("e"))
+    return short if len(short) >= _LEAST_STEM else word
 
 
 def content(text: str) -> frozenset[str]:
