@@ -39,6 +39,7 @@ def test_other_words_for_the_same_are_a_near_duplicate(other: str) -> None:
         ("What is the capital of the country where airport NRT is?", "What is the capital of the country where airport CDG is?"),
         ("What is the largest lake in the north of Peru?", "What is the largest lake in the north of Kenya?"),
         ("How long does a run of 5 km take in the rain?", "How long does a run of 10 km take in the rain?"),
+        ("How long is a flight from Lima to Nairobi?", "How long is a flight from Nairobi to Lima?"),
         (BASE, "How much water does a swimmer need after a long race?"),
     ],
 )

@@ -1,5 +1,7 @@
 """Laws of a distillation with teachers behind an API: what is no answer is no target, and a gap is told, never hidden."""
 
+import itertools
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from faulty_server import FaultyServer, answer_to, message, status
 
 from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer, SyntheticDataGenerator
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models import APIModel, LlamaModel, ScriptedModel
+from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
 from domainfusion.types import Example, Sampling, TrainingRecord
 
 EXAMPLES = [
@@ -70,6 +72,27 @@ def test_a_refusal_is_no_question() -> None:
         writer = APIModel("writer", base_url=server.url)
         made = SyntheticDataGenerator(writer, {"a": "The first", "b": "The second"}, num_examples=4, max_rounds=1).generate()
     assert len(made) == 0 and made.rejected == {"the model refused": 4}
+
+
+def test_a_server_writes_several_questions_in_json_of_a_schema_and_each_is_asked_for_once(tmp_path: Path) -> None:
+    domains = {"a": "The first subject", "b": "The second subject"}
+    numbers = itertools.count()
+
+    def write(exchange: faulty.Exchange) -> None:
+        if "response_format" not in exchange.body:
+            message(content="- rivers\n- towns")(exchange)
+            return
+        number = next(numbers)
+        questions = [{"question": f"Where does river {number} meet town {place}?"} for place in range(5)]
+        message(content=json.dumps({"questions": questions}))(exchange)
+
+    with FaultyServer(default=write) as server, ResponseStore(tmp_path / "answers.sqlite") as store:
+        made = SyntheticDataGenerator(APIModel("writer", base_url=server.url), domains, num_examples=20, cross_domain_ratio=0.5)
+        outcome = made.generate(store.ask)
+        asked = len(server.exchanges)
+        assert made.generate(store.ask) == outcome
+        assert len(server.exchanges) == asked == 2 + 4, "topics of two domains, then two prompts for each and for each order of both"
+    assert (len(outcome), outcome.asked, sum(example.is_cross_domain for example in outcome)) == (20, 20, 10)
 
 
 def test_reasoning_is_kept_in_the_record_and_out_of_the_target(tiny_llama: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ Likeness = Literal["duplicate", "near-duplicate"]
 _BANDS, _ROWS = 42, 3
 """Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but one in 10¹³."""
 _PERMUTATIONS = _BANDS * _ROWS
+_EMPTY = MinHash(num_perm=_PERMUTATIONS)
 _FUNCTION_WORDS = frozenset((
     "a", "about", "an", "and", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has",
     "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "of", "on", "one", "or", "our", "should", "so", "tell",
@@ -30,9 +31,9 @@ class Duplicates:
     """Remembers questions and knows them again.
 
     Two questions are duplicates where they differ in case, accents, articles and white space alone. They are near-duplicates where they
-    share at least `threshold` of their content words (Jaccard similarity) and all their numbers and names, so that a question about Peru
-    is none about Kenya. Candidates are found by MinHash (Broder, 1997), as in Lee et al., 2022, arXiv 2107.06499, and then compared
-    exactly, so that the outcome does not depend on the hashes of what is compared.
+    share at least `threshold` of their content words (Jaccard similarity) and all their numbers and names in the same order, so that a
+    question about Peru is none about Kenya, and the way from Peru to Kenya not the way back. Candidates are found by MinHash
+    (Broder, 1997), as in Lee et al., 2022, arXiv 2107.06499, and then compared exactly.
 
     Args:
         threshold: The least Jaccard similarity of near-duplicates; 1 looks for duplicates alone.
@@ -52,7 +53,7 @@ class Duplicates:
             raise ConfigurationError("The threshold of near-duplicates is out of range", received=threshold, allowed="0.5 to 1")
         self._threshold = threshold
         self._keys: set[str] = set()
-        self._seen: list[tuple[frozenset[str], frozenset[str]]] = []
+        self._seen: list[tuple[frozenset[str], tuple[str, ...]]] = []
         self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS)) if threshold < 1 else None
 
     def add(self, example: Example) -> None:
@@ -88,18 +89,19 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", normalize(text))) - _FUNCTION_WORDS
 
 
-def _names(text: str) -> frozenset[str]:
-    """Returns the words with a digit, and those in capitals that do not just begin a sentence."""
-    found: set[str] = set()
+def _names(text: str) -> tuple[str, ...]:
+    """Returns the words with a digit, and those in capitals that do not just begin a sentence, in their order."""
+    found: list[str] = []
     for sentence in sentences(text):
-        first, *others = re.findall(r"\w+", sentence) or [""]
-        found |= {word for word in others if word[0].isupper() and word != "I"}
-        found |= {word for word in (first, *others) if re.search(r"\d", word) or (len(word) > 1 and word.isupper())}
-    return frozenset(word.casefold() for word in found)
+        for place, word in enumerate(re.findall(r"\w+", sentence)):
+            begins_big = place > 0 and word[0].isupper() and word != "I"
+            if begins_big or re.search(r"\d", word) or (len(word) > 1 and word.isupper()):
+                found.append(word.casefold())
+    return tuple(found)
 
 
 @lru_cache(maxsize=1)
 def _hash(words: frozenset[str]) -> MinHash:
-    made = MinHash(num_perm=_PERMUTATIONS)
+    made = _EMPTY.copy()  # to make one afresh draws its permutations again
     made.update_batch([word.encode() for word in sorted(words)])
     return made

@@ -65,6 +65,11 @@ def test_a_question_in_json_may_be_a_request_or_have_a_sentence_before_it() -> N
     assert texts(json.dumps(written)) == written
 
 
+def test_what_a_model_says_about_a_question_is_none() -> None:
+    reply = {"topic": "Sleep and its phases, of course.", "item": "How long do cats sleep?", "why": "This needs one domain alone."}
+    assert texts(json.dumps([reply])) == ["How long do cats sleep?"]
+
+
 def test_sub_questions_are_read_as_a_mapping_and_as_a_list() -> None:
     wanted = [Question("Both?", {"a": "First?"})]
     assert find_questions('{"question": "Both?", "sub_questions": {"a": "First?", "b": ""}}') == wanted

@@ -18,13 +18,13 @@ from distillation.data_generation.scribe import DOMAINS, SchemaScribe, Scribe
 from domainfusion.distillation.data_generation import AdversarialDataGenerator, Generated, SyntheticDataGenerator, Variety, check_domains
 from domainfusion.distillation.data_generation.variety import NO_VARIETY
 from domainfusion.errors import ConfigurationError, TemplateError
-from domainfusion.models import ScriptedModel
-from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.base import LanguageModel, OnResult, sample_seeds
 from domainfusion.models.store import ResponseStore
 from domainfusion.types import Conversation, Example, Generation, Sampling, fingerprint
 
 
-def synthetic(writer: ScriptedModel | None = None, num_examples: int = 12, ratio: float = 0.5, **options: object) -> SyntheticDataGenerator:
+def synthetic(writer: LanguageModel | None = None, num_examples: int = 12, ratio: float = 0.5, **options: object) -> SyntheticDataGenerator:
     return SyntheticDataGenerator(writer or Scribe(), DOMAINS, num_examples, ratio, **options)  # type: ignore[arg-type]
 
 
@@ -202,6 +202,20 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
     assert "sub_questions" in writer.schemas[0]["properties"]["questions"]["items"]["required"]
     with pytest.raises(ConfigurationError, match="come in JSON"):
         synthetic(Scribe(), **options)
+
+
+@pytest.mark.parametrize("reply_format", ["lines", "json"])
+def test_a_real_model_that_knows_nothing_is_counted_and_breaks_nothing(tiny_llama: Path, reply_format: Any) -> None:
+    outcome = synthetic(
+        LlamaModel(tiny_llama, dtype="float32"),
+        num_examples=4,
+        reply_format=reply_format,
+        variety=Variety(topics_per_domain=2),
+        sampling=Sampling(max_new_tokens=12, temperature=0.8),
+        max_rounds=2,
+    ).generate()
+    assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
+    assert len(outcome) == 4 or outcome.asked >= 8
 
 
 # Variety

@@ -36,8 +36,9 @@ class Question:
 def find_questions(reply: str) -> list[Question]:
     r"""Returns the questions in a model's reply, in order.
 
-    Of JSON, a text counts that ends as a sentence does; of plain lines, the first sentence with a question mark in each. JSON may be
-    fenced, commented, in single quotes, cut, one object a line, or among other words.
+    Of JSON, what is called a question or stands in a list counts where it ends as a sentence does, and any other text where it ends with
+    a question mark; of plain lines, the first sentence with a question mark in each. JSON may be fenced, commented, in single quotes,
+    cut, one object a line, or among other words.
 
     Example:
         >>> [found.text for found in find_questions('Sure!\n1. "What is the symbol of gold?"\n2. Where is Rome?')]
@@ -100,7 +101,7 @@ def _questions_of(value: Any) -> Iterator[Question]:
         if text is not None:
             yield Question(text.strip(), _sub_questions_of(named.get("sub_questions")))
         else:
-            yield from _questions_of(list(value.values()))
+            yield from _questions_of([item for item in value.values() if not isinstance(item, str) or item.rstrip().endswith("?")])
 
 
 def _sub_questions_of(value: Any) -> dict[str, str]:

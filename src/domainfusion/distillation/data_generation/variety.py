@@ -11,7 +11,7 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import TOPICS_PROMPT, fill
-from domainfusion.types import Sampling, user
+from domainfusion.types import Generation, Sampling, user
 
 _TOKENS_A_TOPIC = 16
 _LONGEST_TOPIC = 100
@@ -96,8 +96,13 @@ def list_topics(model: LanguageModel, domains: Mapping[str, str], count: int, sa
         return {}
     prompts = [user(fill(TOPICS_PROMPT, {"count": str(count), "domain": name, "description": text})) for name, text in domains.items()]
     replies = ask(model, prompts, Sampling(max_new_tokens=_TOKENS_A_TOPIC * count, seed=sampling.seed), label="topics")
-    found = ([topic for topic in find_items(reply.text) if len(topic) <= _LONGEST_TOPIC] for reply in replies)
-    return {name: topics[:count] for name, topics in zip(domains, found, strict=True)}
+    return {name: _topics_in(reply)[:count] for name, reply in zip(domains, replies, strict=True)}
+
+
+def _topics_in(reply: Generation) -> list[str]:
+    if reply.finish_reason in ("refused", "filtered"):
+        return []
+    return [topic for topic in find_items(reply.text) if len(topic) <= _LONGEST_TOPIC]
 
 
 def _dealt(items: Sequence[str], rng: random.Random) -> Iterator[str]:
