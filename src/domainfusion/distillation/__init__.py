@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from domainfusion.distillation.dataset import Hygiene
     from domainfusion.distillation.distiller import Distiller
-    from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator
+    from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator, HarnessTask
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
@@ -43,6 +43,7 @@ __all__ = [
     "EvaluationReport",
     "Evaluator",
     "Generated",
+    "HarnessTask",
     "Hygiene",
     "IntegrationTrainer",
     "MultiTaskTrainer",
@@ -69,6 +70,7 @@ _HOMES = {
     "EvaluationReport": "results",
     "Evaluator": "evaluator",
     "Generated": "data_generation",
+    "HarnessTask": "evaluator",
     "Hygiene": "dataset",
     "IntegrationTrainer": "trainer",
     "MultiTaskTrainer": "trainer",

@@ -16,6 +16,9 @@ Counts = NDArray[np.uint8]
 MEMORY_BYTES = 2**30
 """Memory that the draws of a `Resampling` may take: 10,000 resamples of 100,000 clusters."""
 
+FEW = 5
+"""Where something happened to fewer items than these, resampling them tells too little of how often it might happen."""
+
 _CHUNK = 2**22
 """Counts that are looked at together: 32 MiB as float64."""
 

@@ -1,59 +1,85 @@
-"""How the student, its experts and baselines do on benchmarks of each domain."""
+"""How the student, its experts and baselines do on benchmarks of each domain, and on general ability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-from domainfusion.distillation.evaluator.measuring import MeasuringEvaluator, name_of, role_of
+from domainfusion.distillation.evaluator.measuring import Graded, MeasuringEvaluator, name_of, role_of, routed
 from domainfusion.distillation.evaluator.overlap import OnOverlap, hold_apart
+from domainfusion.distillation.evaluator.regression import regression
+from domainfusion.distillation.evaluator.slices import by_slice
+from domainfusion.distillation.evaluator.source import GENERAL, BenchmarkSources, LoadedBenchmark, in_slice, load, normalized
 from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
 from domainfusion.distillation.metrics import MetricChoice, stated_parts
-from domainfusion.distillation.results import EvaluationReport, Role
-from domainfusion.errors import DataError
+from domainfusion.distillation.results import Benchmark, Estimate, EvaluationReport, ModelResult, Role, SliceScore
+from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import Example, Sampling, fingerprint
+from domainfusion.types import Example, Generation, Sampling, Score, fingerprint
 
 
 class BenchmarkEvaluator(MeasuringEvaluator):
-    """Measures the student, its experts and baselines on benchmarks of each domain.
+    """Measures the student, its experts and baselines on benchmarks of each domain, side by side.
+
+    Every model answers every item. The routed oracle answers each with the expert of its domain. Where there is a base, every benchmark of
+    general ability is held against it: whether the student lost some of it.
 
     Args:
-        benchmarks: For each domain its items: examples, dicts with `query` and `answers` or `reference`, or the path of a file of such.
+        benchmarks: For each domain a benchmark, or a list of several: examples or dicts with `query` and `answers` or `reference`, the path
+            of a file of such, or a task of lm-evaluation-harness (its name, or a `HarnessTask`).
+        general: Benchmarks of general ability, likewise.
         metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
-            states. An example may name its own in `metadata["metric"]`.
+            states. An example may name its own in `metadata["metric"]`. Tasks of lm-evaluation-harness have their own.
         baselines: Further models to measure beside.
+        baseline_scores: Scores of further models that were measured elsewhere: for each its accuracy, 0 to 1, by benchmark.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
         seed: Seed of the bootstrap.
         on_overlap: What to do with items that were trained on: `refuse` to evaluate, or leave them out and `report` them.
+        tolerance: The loss of general ability up to which none is spoken of.
 
     Raises:
         DataError: A benchmark is empty or can't be read.
+        ConfigurationError: A number is out of range.
     """
 
     def __init__(
         self,
-        benchmarks: Mapping[str, str | Path | Sequence[ExampleLike]],
+        benchmarks: Mapping[str, BenchmarkSources],
         *,
+        general: BenchmarkSources = (),
         metric: MetricChoice = stated_parts,
         baselines: Mapping[str, LanguageModel] | None = None,
+        baseline_scores: Mapping[str, Mapping[str, float]] | None = None,
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,
         seed: int = 0,
         on_overlap: OnOverlap = "refuse",
+        tolerance: float = 0.05,
     ) -> None:
         super().__init__(metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines, on_overlap=on_overlap)
-        self.benchmarks = {domain: _read_benchmark(domain, items) for domain, items in benchmarks.items()}
-        if not self.benchmarks:
+        if not 0 <= tolerance < 1:
+            raise ConfigurationError("tolerance is out of range", received=tolerance, allowed="a number from 0 to below 1")
+        self.benchmarks = {domain: normalized(sources, domain) for domain, sources in benchmarks.items()}
+        self.general = normalized(general, GENERAL) if isinstance(general, str | Path) or general else ()
+        if not self.benchmarks and not self.general:
             raise DataError("There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}')
+        self.baseline_scores = {name: dict(scores) for name, scores in (baseline_scores or {}).items()}
+        self.tolerance = tolerance
 
     @property
     def own_examples(self) -> Mapping[str, Sequence[Example]]:
         """The items of the benchmarks."""
-        return {f"{domain} benchmark": items for domain, items in self.benchmarks.items()}
+        return {f"{benchmark.slice} benchmark": benchmark.examples for benchmark in self._loaded}
+
+    @cached_property
+    def _loaded(self) -> tuple[LoadedBenchmark, ...]:
+        """The benchmarks with their items: tasks are read when they are first needed."""
+        general = {GENERAL: self.general} if self.general else {}
+        return (*load(self.benchmarks), *load(general, general=True))
 
     def evaluate(
         self,
@@ -68,18 +94,42 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named `examples: ...`.
 
         Raises:
-            DataError: Two items of a benchmark, or two of the examples, have the same id, or some were trained on.
+            DataError: A benchmark can't be read, two of its items or of the examples have the same id, some were trained on, or
+                a benchmark is of a domain that has no expert.
+            ConfigurationError: A given score is of no benchmark, or is no share.
         """
-        extra = [_in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
-        items = [item for benchmark in self.benchmarks.values() for item in benchmark] + extra
+        self._check_domains(teacher_models)
+        given = [in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
+        items = [item for benchmark in self._loaded for item in benchmark.examples] + given
         refuse_shared_ids(items)
+        self._check_scores(items)
         items, overlap = hold_apart(items, trained_on, self.on_overlap)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
         rows += [(name, role_of(name), model) for name, model in {**(baselines or {}), **self.baselines}.items()]
         rows += [(domain, "expert", teacher) for domain, teacher in teacher_models.items()]
-        models = tuple(self._result(name, role, items, self._grade(model, items, ask, name)) for name, role, model in rows)
+        graded = [self._grade_all(model, items, ask, name) for name, _, model in rows]
+        models = [self._result(name, role, items, found) for (name, role, _), found in zip(rows, graded, strict=True)]
+        experts = {name: found for (name, role, _), found in zip(rows, graded, strict=True) if role == "expert"}
+        if experts:
+            models.append(replace(self._result("oracle", "oracle", items, _oracle(items, experts)), answers=()))
+        models += [self._given(name, scores) for name, scores in self.baseline_scores.items()]
+        places = by_slice(items)
+        base = next((model for model in models if model.role == "base"), None)
         return EvaluationReport(
-            models=models,
+            models=tuple(models),
+            benchmarks=tuple(self._about(benchmark, len(places.get(benchmark.slice, ()))) for benchmark in self._loaded),
+            regressions=tuple(
+                regression(
+                    benchmark.slice,
+                    places.get(benchmark.slice, ()),
+                    models[0],
+                    base,
+                    self.tolerance,
+                    lambda kept: self._bootstrap(items, kept),
+                )
+                for benchmark in self._loaded
+                if not benchmark.domain
+            ),
             overlap=overlap,
             examples=tuple(items),
             test_set=fingerprint(items),
@@ -88,13 +138,52 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             metric=name_of(self.metric),
         )
 
+    def _grade_all(self, model: LanguageModel, items: Sequence[Example], ask: Ask, name: str) -> list[Graded]:
+        """Grades a task's items in the task's own way, and all others by the metric."""
+        found: dict[str, Graded] = {}
+        rest = list(items)
+        for benchmark in self._loaded:
+            if benchmark.task is None:
+                continue
+            own = {example.id for example in benchmark.examples}
+            chosen = [item for item in rest if item.id in own]
+            rest = [item for item in rest if item.id not in own]
+            label = f"evaluating {name} on {benchmark.source}"
+            graded = benchmark.task.grade(model, chosen, sampling=self.sampling, ask=ask, label=label)
+            found.update({item.id: grade for item, grade in zip(chosen, graded, strict=True)})
+        found.update({item.id: grade for item, grade in zip(rest, self._grade(model, rest, ask, name), strict=True)})
+        return [found[item.id] for item in items]
 
-def _read_benchmark(domain: str, items: str | Path | Sequence[ExampleLike]) -> list[Example]:
-    read = [_in_slice(example, domain) for example in read_examples(items, domain=domain)]
-    if not read:
-        raise DataError(f"The benchmark of {domain!r} is empty", received=items, fix="give at least one item")
-    return read
+    def _about(self, benchmark: LoadedBenchmark, items: int) -> Benchmark:
+        own = "its own, of lm-evaluation-harness" if benchmark.task else name_of(self.metric)
+        return Benchmark(slice=benchmark.slice, domain=benchmark.domain, source=benchmark.source, items=items, metric=own)
+
+    def _given(self, name: str, scores: Mapping[str, float]) -> ModelResult:
+        slices = {key: SliceScore(items=0, strict=Estimate(value=value), partial=Estimate(value=value)) for key, value in scores.items()}
+        return ModelResult(name=name, role="baseline", slices=slices, given=True)
+
+    def _check_domains(self, teachers: Mapping[str, LanguageModel]) -> None:
+        strange = [domain for domain in self.benchmarks if domain not in teachers]
+        if teachers and strange:
+            raise DataError(
+                f"There is a benchmark of {strange[0]!r}, which has no expert",
+                allowed=", ".join(teachers),
+                fix="add its expert, or give it as a benchmark of general ability",
+            )
+
+    def _check_scores(self, items: Sequence[Example]) -> None:
+        known = list(by_slice(items))
+        for name, scores in self.baseline_scores.items():
+            for key, value in scores.items():
+                if key not in known:
+                    raise ConfigurationError(f"{name} has a score of what is no benchmark", received=key, allowed=", ".join(known))
+                if not 0 <= value <= 1:
+                    raise ConfigurationError(f"The score of {name} in {key!r} is no share", received=value, allowed="a number from 0 to 1")
 
 
-def _in_slice(example: Example, name: str) -> Example:
-    return replace(example, metadata={**example.metadata, "slice": name}, id=f"{name}/{example.id}")
+def _oracle(items: Sequence[Example], experts: Mapping[str, Sequence[Graded]]) -> list[Graded]:
+    nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
+    return [
+        routed(item, [experts[domain][place] for domain in item.domains]) if all(domain in experts for domain in item.domains) else nobody
+        for place, item in enumerate(items)
+    ]

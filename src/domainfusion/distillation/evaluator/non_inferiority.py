@@ -9,10 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from domainfusion.distillation.results import Estimate, NonInferiority
-from domainfusion.distillation.statistics import Bootstrap, most_probable_share
-
-FEW = 5
-"""Where fewer clusters than these were lost, resampling them tells too little of how many might be."""
+from domainfusion.distillation.statistics import FEW, Bootstrap, most_probable_share
 
 METHOD = (
     "The 95 % interval of DER, a ratio of means, by the paired bootstrap over clusters. Where fewer than 5 of the clusters that the expert "
