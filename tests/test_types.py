@@ -191,3 +191,14 @@ def test_domains_come_once_in_order_of_appearance() -> None:
 
 def test_user_is_a_conversation_of_one_question() -> None:
     assert user("Why?") == (Message("user", "Why?"),)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", {("a", "b"): 1}, 1j])
+def test_metadata_that_no_file_can_hold_are_refused(value: object) -> None:
+    with pytest.raises(DataError, match="metadata of an example can't be kept"):
+        Example(query="q", domains=("a",), metadata={"key": value})
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_metadata_of_json_are_taken_as_they_are(metadata: dict[str, Any]) -> None:
+    assert Example(query="q", domains=("a",), metadata=metadata).metadata == metadata

@@ -165,8 +165,8 @@ class Example:
         metadata: Whatever else its maker wants kept; values are JSON.
 
     Raises:
-        DataError: There are no domains, `domains` is one string instead of several, it looks like a domain that it needs, or the turns
-            of the history do not alternate from a user's to an assistant's.
+        DataError: There are no domains, `domains` is one string instead of several, it looks like a domain that it needs, the turns of
+            the history do not alternate from a user's to an assistant's, or the metadata are not JSON.
     """
 
     query: str
@@ -193,6 +193,7 @@ class Example:
         object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
         object.__setattr__(self, "history", tuple(self.history))
         _check_turns(self.history)
+        _check_metadata(self.metadata)
         object.__setattr__(self, "id", self.id or _id_of(self))
         object.__setattr__(self, "group", self.group or self.query)
 
@@ -224,6 +225,18 @@ def _check_turns(history: Conversation) -> None:
     roles = [message.role for message in history]
     if roles != ["user", "assistant"] * (len(roles) // 2):
         raise DataError("The turns before a query do not alternate", received=roles, allowed="user, assistant, user, assistant …")
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(dict(metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"The metadata of an example can't be kept: {error}",
+            received=metadata,
+            allowed="what JSON has: texts, numbers, true, false and None, lists and dicts of them",
+            fix="turn the value into one of these",
+        ) from error
 
 
 def _id_of(example: Example) -> str:

@@ -210,3 +210,31 @@ def test_the_seconds_of_an_interrupted_stage_add_up_and_a_finished_one_is_not_ti
     with run.stage("collect"):
         pass
     assert stages(run)["collect"]["seconds"] == 13
+
+
+# What a killed process leaves
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    gone = [tmp_path / f".model.{ended.pid}", tmp_path / f".report.html.{ended.pid}", tmp_path / f".model.{os.getpid()}"]
+    kept = [tmp_path / f".report.md.{os.getppid()}", tmp_path / ".notes.txt", tmp_path / "model.1", tmp_path / ".hidden"]
+    for path in (gone[0], gone[2]):
+        path.mkdir()
+        (path / "model.safetensors").write_text("half")
+    for path in (gone[1], *kept):
+        path.write_text("text")
+    with run_in(tmp_path).open():
+        assert not [path for path in gone if path.exists()]
+        assert all(path.exists() for path in kept)
+
+
+def test_what_waits_for_the_end_is_called_once_when_the_directory_is_let_go_of(tmp_path: Path) -> None:
+    run, calls = run_in(tmp_path), []
+    for _ in range(2):
+        with run.open():
+            with run.open():
+                run.when_let_go(lambda: calls.append("called"))
+            assert len(calls) in (0, 1)
+    assert len(calls) == 2

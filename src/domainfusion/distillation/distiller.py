@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
+from domainfusion.distillation.asking import AskOverGaps, RunAsk
 from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
 from domainfusion.distillation.evaluator import Evaluator, check_examples
@@ -22,16 +24,13 @@ from domainfusion.distillation.run import RunDirectory
 from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
-from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
 from domainfusion.reports import RunSummary, render_model_card, write_reports
 from domainfusion.types import (
-    Conversation,
     Example,
-    Generation,
     Integration,
     Response,
     Sampling,
@@ -80,7 +79,8 @@ class Distiller:
         response_sampling: How the experts answer; by default greedily, up to 256 tokens.
         verifier: Checks a target against the example's reference; one that it contradicts is never trained on.
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
-            what is missing, or `continue` without the examples that need it, which are rejected with the reason.
+            what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
+            no grade there, which the report says.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
 
@@ -148,7 +148,8 @@ class Distiller:
         self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
         self._run = RunDirectory(self.output_dir, inputs, title)
-        self._store: ResponseStore | None = None
+        self._ask = RunAsk(self._run, self._role_of, progress)
+        self._measured: Mapping[str, LanguageModel] = {}
 
     def distill(self) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once."""
@@ -161,6 +162,16 @@ class Distiller:
                 self.evaluate(student)
             write_reports(self.output_dir)
         return student
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Holds the run's directory for this process, so that no other writes there; in the block, stages hold it no second time.
+
+        Raises:
+            RunError: Another process holds it, it belongs to other inputs, or it can't be written to.
+        """
+        with self._run.open():
+            yield
 
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to train on."""
@@ -313,7 +324,8 @@ class Distiller:
             logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
 
     def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
-        answers = self._answers(domain, teacher, [example.conversation_for(domain) for example in examples])
+        questions = [example.conversation_for(domain) for example in examples]
+        answers = self._over_gaps()(teacher, questions, self.response_sampling, label=f"asking {domain}")
         return [
             Response(
                 domain=domain,
@@ -325,21 +337,6 @@ class Distiller:
             )
             for example, answer in zip(examples, answers, strict=True)
         ]
-
-    def _answers(self, domain: str, teacher: LanguageModel, conversations: Sequence[Conversation]) -> list[Generation]:
-        """Returns the expert's answers; where the run goes on without some, they are marked as failed, and never stored."""
-        label = f"asking {domain}"
-        try:
-            return self._ask(teacher, conversations, self.response_sampling, label=label)
-        except ModelError as error:
-            answered = [conversation for conversation in conversations if conversation not in error.unanswered]
-            if self.on_teacher_failure == "stop" or not answered or len(answered) == len(conversations):
-                raise
-            missing = len(conversations) - len(answered)
-            logger.warning("The expert of %s left %d of %d questions unanswered: %s", domain, missing, len(conversations), error)
-            gaps = error.unanswered
-        stored = iter(self._ask(teacher, answered, self.response_sampling, label=label))
-        return [Generation(text="", finish_reason="failed") if each in gaps else next(stored) for each in conversations]
 
     def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
         verification, reason = self._verify(task, integration)
@@ -394,9 +391,10 @@ class Distiller:
 
     def _measure(self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]) -> EvaluationReport:
         trained_on = [record.example for record in self._stored_records()] if self._run.records.is_file() else None
-        return evaluator.evaluate(
-            student, self.teacher_models, examples, baselines=self._baselines(), trained_on=trained_on, ask=self._ask
-        )
+        baselines, ask = self._baselines(), self._over_gaps()
+        self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
+        report = evaluator.evaluate(student, self.teacher_models, examples, baselines=baselines, trained_on=trained_on, ask=ask)
+        return replace(report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps)))
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
         """Times the student against its experts, once in a run: the times of a busier hour would tell something else."""
@@ -434,12 +432,22 @@ class Distiller:
                 fix="add its expert",
             )
 
-    @property
-    def _ask(self) -> Ask:
-        if self._store is None:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            self._store = ResponseStore(self._run.responses, progress=self.progress)
-        return self._store.ask
+    def _over_gaps(self) -> AskOverGaps:
+        """Returns how models are asked where an expert may leave a gap, if the run is to go on over it."""
+        return AskOverGaps(self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {})
+
+    def _role_of(self, model: LanguageModel) -> str:
+        """Returns what `usage.json` says that a model is asked as."""
+        stage, writers = self._run.current_stage, [getattr(generator, "generation_model", None) for generator in self.data_generators]
+        if stage == "generate":
+            judges = [getattr(generator, "judge", None) for generator in self.data_generators]
+            return "judge" if any(model is judge for judge in judges) and model not in writers else "generation"
+        if stage == "integrate" and model is getattr(self.integrator, "integration_model", None):
+            return "integration"
+        domains = [domain for domain, teacher in self.teacher_models.items() if teacher is model]
+        if domains:
+            return f"expert of {' and '.join(domains)}"
+        return next((role for role, one in self._measured.items() if one is model), "judge")
 
     def _inputs(self) -> dict[str, Any]:
         """Returns what decides the outcome of the run."""

@@ -7,10 +7,11 @@ import logging
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,9 @@ class RunDirectory:
 
     Raises:
         RunError: The directory belongs to other inputs, another process is writing to it, or it can't be written to.
+
+    Attributes:
+        current_stage: The stage that is under way; empty between stages.
     """
 
     def __init__(self, path: Path, inputs: Mapping[str, Any], title: str) -> None:
@@ -43,6 +47,8 @@ class RunDirectory:
         self._title = title
         self._lock: int | None = None
         self._depth = 0
+        self._at_the_end = ExitStack()
+        self.current_stage = ""
 
     @property
     def examples(self) -> Path:
@@ -90,6 +96,11 @@ class RunDirectory:
         return self.path / "savings.json"
 
     @property
+    def usage(self) -> Path:
+        """What each model was asked and what that took, over all sessions."""
+        return self.path / "usage.json"
+
+    @property
     def stages(self) -> Path:
         """Seconds and memory of each finished stage."""
         return self.path / "stages.json"
@@ -111,6 +122,7 @@ class RunDirectory:
                 raise RunError(what, received=str(self.path), fix="give another output_dir") from error
             try:
                 self._check_inputs()
+                self._remove_unfinished()
             except BaseException:
                 self._drop_lock()
                 raise
@@ -120,7 +132,25 @@ class RunDirectory:
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self._drop_lock()
+                try:
+                    self._at_the_end.close()
+                finally:
+                    self._drop_lock()
+
+    def when_let_go(self, call: Callable[[], None]) -> None:
+        """Calls `call` when this process lets go of the directory that it holds."""
+        self._at_the_end.callback(call)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what a process that was killed had begun to write: such names end in the id of their process."""
+        for path in self.path.glob(".*.*"):
+            process = path.name.rpartition(".")[2]
+            if not process.isdecimal() or _is_alive(int(process)):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _take_lock(self) -> None:
         """Locks the directory; the system lets go of the lock when its process ends, however it ends."""
@@ -183,10 +213,12 @@ class RunDirectory:
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that is looked at again is not timed."""
         started, finished = time.perf_counter(), False
+        self.current_stage = name
         try:
             yield
             finished = True
         finally:
+            self.current_stage = ""
             entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
             known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": 0, "finished": False})
             if not known["finished"]:
@@ -205,6 +237,19 @@ def peak_memory_bytes() -> int:
     """Returns the most memory that this process has had resident so far."""
     kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes_or_bytes if sys.platform == "darwin" else kibibytes_or_bytes * 1024
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process has this id. In a container the one that was killed had often the same id as this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _command(argv: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Sampling, Score
 
+_NO_ANSWER = Score.unscored("the model did not answer")
+
 
 def grade(
     metric: MetricChoice,
@@ -61,8 +63,10 @@ def grade(
         graded.update(zip(places, found, strict=True))
     rest = [place for place in range(len(examples)) if place not in graded]
     answers = ask(model, [examples[place].conversation for place in rest], sampling, label=label) if rest else []
-    scores = grade_texts(metric, [examples[place] for place in rest], [answer.text for answer in answers], ask=ask)
-    graded.update({place: Graded(answer, score) for place, answer, score in zip(rest, answers, scores, strict=True)})
+    graded.update({place: Graded(answer, _NO_ANSWER) for place, answer in zip(rest, answers, strict=True)})
+    answered = [place for place in rest if graded[place].generation.finish_reason != "failed"]
+    scores = grade_texts(metric, [examples[place] for place in answered], [graded[place].generation.text for place in answered], ask=ask)
+    graded.update({place: Graded(graded[place].generation, score) for place, score in zip(answered, scores, strict=True)})
     return [Graded(graded[place].generation, _checked(graded[place].score)) for place in range(len(examples))]
 
 
