@@ -48,6 +48,28 @@ def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, rat
     assert [call.count for call in plan.calls if call.stage == "generate"] == [20]
 
 
+@pytest.mark.parametrize(
+    ("settings", "calls"),
+    [
+        ("", [("student, adversarial", 20), ("student, judging", 40)]),
+        ("judge: animals, max_questions: 7", [("student, adversarial", 7), ("animals, judging", 14)]),
+        ("verify: false", [("student, adversarial", 20)]),
+    ],
+)
+def test_adversarial_questions_are_judged_twice_each(recipe_file: Path, settings: str, calls: list[tuple[str, int]]) -> None:
+    generator = f"  - {{type: adversarial, model: student, num_examples: 10, max_rounds: 2, {settings}}}\n".replace(", }", "}")
+    plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
+    assert [(call.model, call.count) for call in plan.calls if call.stage == "generate"] == calls
+
+
+def test_what_checkpoints_are_chosen_by_is_not_trained_on_either(recipe_file: Path) -> None:
+    generator = "  - {type: adversarial, model: student, num_examples: 36}\n"
+    held = recipe_file.read_text().replace("test_examples: test.jsonl", "holdout: 0.25, validation_holdout: 0.1")
+    recipe_file.with_name("planned.yaml").write_text(held.replace("responses:", generator + "responses:"))
+    plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
+    assert (plan.train, plan.test) == (26, 10)
+
+
 def test_what_is_held_out_is_not_trained_on(recipe_file: Path) -> None:
     generator = "  - {type: adversarial, model: student, num_examples: 36}\n"
     held = recipe_file.read_text().replace("test_examples: test.jsonl", "holdout: 0.25").replace("responses:", generator + "responses:")

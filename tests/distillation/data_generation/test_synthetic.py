@@ -142,6 +142,17 @@ def test_what_may_be_asked_is_never_exceeded_and_a_shortfall_is_never_silent(bud
     assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
 
 
+@given(budget=st.integers(1, 30), ratio=st.sampled_from([0.2, 0.5, 0.7, 1.0]))
+def test_what_is_asked_before_the_budget_is_spent_is_balanced(budget: int, ratio: float) -> None:
+    examples = synthetic(num_examples=30, ratio=ratio, max_questions=budget).generate().examples
+    assert len(examples) == budget
+    assert abs(sum(example.is_cross_domain for example in examples) - budget * ratio) <= 1
+    for size in (1, 2):
+        seen = Counter(frozenset(example.domains) for example in examples if len(example.domains) == size)
+        counts = [seen[frozenset(wanted)] for wanted in itertools.combinations(DOMAINS, size)]
+        assert max(counts) - min(counts) <= 1
+
+
 def test_a_shortfall_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
     outcome_of_every_third(num_examples=9, max_rounds=1)
     assert "3 of 9 synthetic questions are there: 6 no question" in caplog.text

@@ -106,7 +106,7 @@ class SyntheticDataGenerator(WrittenByModel):
         crossing = round(self.num_examples * self.cross_domain_ratio)
         singles = itertools.islice(itertools.cycle(self.domains), self.num_examples - crossing)
         combined = itertools.islice(combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing)
-        return [Slot((name,)) for name in singles] + [Slot(domains) for domains in combined]
+        return _mixed([Slot((name,)) for name in singles], [Slot(domains) for domains in combined])
 
     def _task(self, slot: Slot, count: str) -> str:
         if len(slot.domains) == 1:
@@ -114,3 +114,10 @@ class SyntheticDataGenerator(WrittenByModel):
             return fill(self.prompt_template, {"count": count, "domain": name, "description": self.domains[name]})
         subjects = "\n".join(f"- {name}: {self.domains[name]}" for name in slot.domains)
         return fill(self.cross_domain_template, {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects})
+
+
+def _mixed(first: Sequence[Slot], second: Sequence[Slot]) -> list[Slot]:
+    """Returns both in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
+    places = [((place + 0.5) / len(part), number) for number, part in enumerate((first, second)) for place in range(len(part))]
+    streams = (iter(first), iter(second))
+    return [next(streams[number]) for _, number in sorted(places)]
