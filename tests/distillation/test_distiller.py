@@ -15,7 +15,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from distillation.builders import Cut, Failing, Writer, example
-from domainfusion.distillation import Distiller, IntegrationTrainer, MultiTaskTrainer, ResponseIntegrator
+from domainfusion.distillation import Distiller, IntegrationTrainer, MultiTaskTrainer, OnPolicyObjective, ResponseIntegrator
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
     CuratedDataGenerator,
@@ -218,6 +218,26 @@ def test_the_same_question_after_other_turns_is_another_one(world: World) -> Non
     alone, after = (example("Where is it?", domains=["aviation"], history=turns) for turns in ((), TURNS))
     distiller = world.evaluated(data_generators=[CuratedDataGenerator([*SINGLES, after])], test_examples=[*TEST, alone])
     assert after in distiller.generate()
+
+
+@pytest.mark.parametrize(
+    "objective", ["distribution", OnPolicyObjective(max_new_tokens=4, max_initial_kl=None)], ids=["distribution", "on-policy"]
+)
+def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt_word_for_word(
+    world: World, make_adapter: Callable[..., Path], objective: Any
+) -> None:
+    examples = [example(f"{item.query} Why?", domains=item.domains) for item in (*SINGLES, *PAIRS)]
+    integrator = LlamaModel(make_adapter("integrator", 9), dtype="float32")
+    distiller = world.distiller(
+        teacher_models={**world.teachers(), "aviation": LlamaModel(make_adapter("aviation", 8), dtype="float32")},
+        data_generators=[CuratedDataGenerator(examples)],
+        integrator=ResponseIntegrator(integrator, sampling=SHORT),
+        trainer=MultiTaskTrainer(learning_rate=3e-3, epochs=1, batch_size=4, objective=objective),
+    )
+    distiller.distill()
+    said = json.loads((world.directory / "training" / "log.jsonl").read_text().splitlines()[0])
+    assert said["taught"] == {"aviation": len(AIRPORTS), "integrator": len(PAIRS)}
+    assert said["word_for_word"] == {"chemistry gives text alone": len(SYMBOLS)}
 
 
 def test_responses_stand_primary_domain_first(world: World) -> None:

@@ -1,1 +1,1 @@
-"""What every trainer shares: batches, mixtures of domains, losses, and the loop over phases."""
+"""What every trainer shares: batches, mixtures of domains, objectives and their losses, and the loop over phases."""

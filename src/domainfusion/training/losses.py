@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from domainfusion.models.projection import Head
@@ -131,7 +132,7 @@ def token_losses(
         divergence: D.
         beta: β, the teacher's weight in the mixture of `skew_kl` and `jensen_shannon`, strictly between 0 and 1.
         temperature: τ, which divides the logits of both (Hinton et al., 2015).
-        alpha: α, the share of the divergence.
+        alpha: α, the share of the divergence, above 0.
 
     Under autocast the products with the heads are computed in autocast's data type, all else in float32.
     """
@@ -180,16 +181,20 @@ class _ChunkedLoss(torch.autograd.Function):
                 states, weights = hidden[places].to(head.weight.dtype), plan.weights[places].to(wide)
                 with torch.autocast(hidden.device.type, enabled=False):
                     logits = head.logits(states)
-                    slopes = torch.zeros_like(logits)
+                    slopes = []
                     if alpha < 1:
                         share = (1 - alpha) * weights
-                        found = cross_entropies[places] = _add_cross_entropy(slopes, logits, plan.targets[places], share)
+                        found, slope = _cross_entropy(logits, plan.targets[places], share)
+                        cross_entropies[places] = found
                         total += share @ found
-                    if taught is not None and alpha > 0:
+                        slopes.append(slope)
+                    if taught is not None:
                         share = alpha * plan.temperature**2 * weights
-                        found = divergences[places] = _add_divergence(slopes, logits, taught, slice(start, start + size), plan, share)
+                        found, slope = _divergence(logits, taught, slice(start, start + size), plan, share)
+                        divergences[places] = found
                         total += share @ found
-                    gradients.add(slopes, logits, head, states, places)
+                        slopes.append(slope)
+                    gradients.add(_sum(slopes, logits), logits, head, states, places)
         ctx.save_for_backward(*gradients)
         ctx.dtypes = [None if given is None else given.dtype for given in (hidden, weight, bias)]
         ctx.mark_non_differentiable(cross_entropies, divergences)
@@ -202,19 +207,18 @@ class _ChunkedLoss(torch.autograd.Function):
         return (*(None if found is None else (found * outer.to(found.dtype)).to(dtype) for found, dtype in pairs), None)
 
 
-def _add_cross_entropy(slopes: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns each token's cross-entropy, and adds its weighted derivative by the logits to `slopes`."""
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns each token's cross-entropy, and its weighted derivative by the logits."""
     log_q = logits.log_softmax(-1)
     found = -log_q.gather(-1, targets[:, None])[:, 0]
-    slopes += log_q.exp_().mul_(weights[:, None])
-    slopes.scatter_add_(-1, targets[:, None], -weights[:, None])
-    return found
+    slope = log_q.exp_().mul_(weights[:, None])
+    return found, slope.scatter_add_(-1, targets[:, None], -weights[:, None])
 
 
-def _add_divergence(
-    slopes: torch.Tensor, logits: torch.Tensor, taught: Taught, tokens: slice, plan: _Plan, weights: torch.Tensor
-) -> torch.Tensor:
-    """Returns each token's divergence D, and adds its weighted derivative by the logits to `slopes`.
+def _divergence(
+    logits: torch.Tensor, taught: Taught, tokens: slice, plan: _Plan, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns each token's divergence D, and its weighted derivative by the logits of the shared vocabulary.
 
     With u = q·∂D/∂q, the derivative by the logits is (u − q·Σu) / τ.
     """
@@ -225,9 +229,16 @@ def _add_divergence(
         found, u = -(known.estimates * log_q).sum(-1) - known.entropies, -known.estimates
     else:
         found, u = _compare(plan.divergence, plan.beta, known.log_probabilities, log_q, q)
-    u -= q * u.sum(-1, keepdim=True)
-    slopes[:, : taught.vocabulary] += u.mul_(weights[:, None] / plan.temperature)
-    return found
+    u = torch.addcmul(u, q, u.sum(-1, keepdim=True), value=-1)
+    return found, u.mul_(weights[:, None] / plan.temperature)
+
+
+def _sum(slopes: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of derivatives by the logits, of which some are by the first ones alone; one that is alone is not copied."""
+    first = slopes[0] if slopes[0].shape == logits.shape else pad(slopes[0], (0, logits.shape[1] - slopes[0].shape[1]))
+    for slope in slopes[1:]:
+        first[:, : slope.shape[1]] += slope
+    return first
 
 
 def _compare(
