@@ -27,7 +27,7 @@ from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Losses
 from domainfusion.training.reading import Form, draw
-from domainfusion.types import TrainingRecord, user
+from domainfusion.types import Sampling, TrainingRecord, user
 from training.lessons import QUICK, SHOWN, Killed, begun, cross_domain, dying_after, log_distributions, same, some_records
 
 
@@ -127,6 +127,7 @@ def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_train
     ("change", "reason"),
     [
         (lambda own: replace(own, integration=replace(own.integration, messages=(), model="")), "no model integrated it"),
+        (lambda own: replace(own, integration=replace(own.integration, method="merge")), "its integrator's answer was not taken"),
         (lambda own: replace(own, integration=replace(own.integration, model="another")), "the model that integrated it is not here"),
     ],
 )
@@ -144,6 +145,25 @@ def test_the_integrator_teaches_what_it_integrated_though_it_is_no_expert(
     integrator = LlamaModel(make_adapter("integrator", 7), dtype="float32")
     found = begun(DistributionObjective(), base, experts, [cross_domain(integrator)], tmp_path, integrator=integrator)
     assert found["taught"] == {"integrator": 1}
+
+
+def test_teachers_with_weights_of_their_own_are_in_memory_one_at_a_time(
+    base: LlamaModel, make_llama: Callable[..., Path], make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    loaded: list[set[str]] = []
+
+    class Watched(LlamaModel):
+        def hidden_states(self, rows: Any) -> list[torch.Tensor]:
+            loaded.append({domain for domain, model in teachers.items() if model._base is not None})
+            return super().hidden_states(rows)
+
+    teachers = {domain: Watched(make_llama(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
+    integrator = Watched(make_adapter("integrator", 7), dtype="float32")
+    base.ask("Where is NRT?", sampling=Sampling(max_new_tokens=1))
+    begun(DistributionObjective(), base, teachers, [*some_records(base)[:3], cross_domain(integrator)], tmp_path, integrator=integrator)
+    assert loaded == [{"aviation"}, {"chemistry"}, set()]
+    assert all(model._base is None for model in teachers.values())
+    assert integrator._base is base._base is not None, "an adapter on the student's base takes no memory to speak of"
 
 
 # What can't be

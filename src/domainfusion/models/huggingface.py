@@ -351,9 +351,9 @@ class HuggingFaceModel:
         names = list(dict.fromkeys(expert._adapter for expert in experts))  # who is the expert of two domains counts once
         base.combine_adapters(self._adapter, names, [adaptation.merge_weight] * len(names), dropout=adaptation.dropout)
 
-    def is_adapter_on(self, other: HuggingFaceModel) -> bool:
+    def is_adapter_on(self, other: object) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
-        return bool(self._adapter) and self._key == other._key
+        return bool(self._adapter) and isinstance(other, HuggingFaceModel) and self._key == other._key
 
     def can_share_batches(self) -> bool:
         """Whether its rows can stand in one batch with those of other experts on its base: it is no DoRA adapter."""

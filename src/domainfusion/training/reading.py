@@ -163,7 +163,7 @@ class KeptSignals:
 def let_go(model: TokenScorer, needed: Sequence[object]) -> bool:
     """Releases a model unless one that is needed is the same or has the same weights; returns whether it did."""
     shares, release = getattr(model, "is_adapter_on", None), getattr(model, "release", None)
-    if model in needed or (shares is not None and any(isinstance(other, type(model)) and shares(other) for other in needed)):
+    if any(other is model or (shares is not None and shares(other)) for other in needed):
         return False
     if release is not None:
         release()

@@ -125,6 +125,8 @@ class _Pupil:
             return self._lesson(self._experts[domain], record.example.conversation_for(domain))
         if not record.integration.messages:
             return "no model integrated it"
+        if record.integration.method == "merge":
+            return "its integrator's answer was not taken"
         if record.integration.model not in self._writers:
             return "the model that integrated it is not here"
         return self._lesson(self._writers[record.integration.model], record.integration.messages)
