@@ -42,3 +42,21 @@ def describe(value: object) -> Any:
         return f"{value.__module__}.{value.__qualname__}"
     settings = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
     return {"class": type(value).__qualname__, **settings}
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Returns what differs between two descriptions, in words; empty where nothing does.
+
+    Example:
+        >>> differences({"seed": 1, "trainer": {"epochs": 3}}, {"seed": 1, "trainer": {"epochs": 2}})
+        'trainer: epochs was 3, is 2'
+    """
+    changed = [name for name in {**stored, **given} if fingerprint(stored.get(name)) != fingerprint(given.get(name))]
+    return "; ".join(f"{name}: {_difference(stored.get(name), given.get(name))}" for name in changed)
+
+
+def _difference(stored: object, given: object) -> str:
+    if isinstance(stored, Mapping) and isinstance(given, Mapping):
+        changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
+        return ", ".join(f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed)[:300]
+    return f"was {stored!r:.150}, is {given!r:.150}"

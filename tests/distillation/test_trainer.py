@@ -7,7 +7,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrain
 from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
-from domainfusion.models.base import TrainableModel
+from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
-from domainfusion.types import Sampling, TrainingRecord, user
+from domainfusion.types import Message, Sampling, TrainingRecord, user
 
 FACTS = {
     "Where is NRT?": ("Japan.", ("aviation",)),
@@ -80,7 +80,7 @@ def test_the_integration_trainer_shows_every_record_and_replays_its_share(domain
     if single:
         assert ids(phases["domains"].records) == ids(single)
     if cross:
-        shown = ids(phases["integration"].records)
+        shown = ids(phases["integration"].shown(random.Random(0)))
         assert shown[: len(cross)] == ids(cross)
         replayed = shown[len(cross) :]
         assert len(replayed) == len(set(replayed)) == round(replay * len(single))
@@ -122,11 +122,19 @@ def test_the_sequential_trainer_shows_every_record_first_in_the_phase_of_its_las
     ]  # fmt: skip
     seen: set[str] = set()
     for phase in phases:
-        fresh = [own for own in phase.records if own.example.id not in seen]
-        assert all(max(own.example.domains, key=order.index) == phase.name for own in fresh)
-        assert len(phase.records) - len(fresh) == round(replay * len(seen))
-        seen |= set(ids(fresh))
+        assert all(max(own.example.domains, key=order.index) == phase.name for own in phase.records)
+        replayed = ids(phase.shown(random.Random(0)))[len(phase.records) :]
+        assert len(replayed) == len(set(replayed)) == round(replay * len(seen))
+        assert set(replayed) <= seen
+        seen |= set(ids(phase.records))
     assert seen == set(ids(records))
+
+
+def test_what_is_replayed_is_drawn_with_the_seed_of_the_run(base: LlamaModel, tmp_path: Path) -> None:
+    records = records_of([["aviation"]] * 12 + [["aviation", "chemistry"]] * 2)
+    (_, integration) = IntegrationTrainer(replay=0.5).phases(records)
+    draws = [ids(integration.shown(random.Random(seed))) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
 
 
 def test_the_sequential_trainer_follows_the_records_where_no_order_is_given() -> None:
@@ -156,11 +164,24 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         ("objective", "sequences"),
         ("replay", 1.1),
         ("replay", -0.1),
+        *[("merge_weight", value) for value in ("best", [], [0.5, "1"], float("nan"), True)],
     ],
 )
 def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         IntegrationTrainer(**{name: value})
+
+
+@pytest.mark.parametrize("shares", [{}, {"aviation": 0.0}, {"aviation": -1.0, "chemistry": 2.0}, {"aviation": float("nan")}])
+def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="shares of a mixture do not add up"):
+        MultiTaskTrainer(shares=shares)
+
+
+@pytest.mark.parametrize("order", [(), "aviation", ("aviation", "aviation")])
+def test_an_order_that_is_none_is_refused(order: Any) -> None:
+    with pytest.raises(ConfigurationError, match="order is none"):
+        SequentialTrainer(order=order)
 
 
 def test_a_word_that_is_no_argument_is_refused() -> None:
@@ -231,6 +252,92 @@ def test_a_merge_that_is_asked_for_and_not_possible_is_an_error(base: LlamaModel
 def test_a_student_that_can_t_be_trained_is_an_error() -> None:
     with pytest.raises(CapabilityError, match="can't be trained"):
         IntegrationTrainer().train(ScriptedModel("x"), RECORDS)  # type: ignore[arg-type]
+
+
+# What is chosen before the first step
+
+
+def chosen(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "choices.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(base: LlamaModel, tmp_path: Path) -> None:
+    knowing = MultiTaskTrainer(learning_rate=5e-3, epochs=30, batch_size=2, adaptation="full").train(base, RECORDS[2:4])
+    knowing.save(tmp_path / "chemist")
+    chemist = LlamaModel(tmp_path / "chemist", dtype="float32")
+    SequentialTrainer(**QUICK).train(chemist, RECORDS, directory=tmp_path / "run")
+    made = chosen(tmp_path / "run")["order"]
+    assert made["value"] == ["chemistry", "aviation"]
+    assert 0 > made["measured"]["chemistry"] > made["measured"]["aviation"]
+    assert [folder.name for folder in sorted((tmp_path / "run").glob("phase-*"))] == ["phase-1-chemistry", "phase-2-aviation"]
+    assert {"chosen": "order", **made} in [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_likelihood_of_a_domain_is_the_mean_over_the_tokens_of_its_own_records(base: LlamaModel, tmp_path: Path) -> None:
+    SequentialTrainer(**QUICK).train(base, RECORDS, directory=tmp_path)
+    scores = base.score([(*own.example.conversation, Message("assistant", own.target)) for own in RECORDS[:2]])
+    tokens = [value for score in scores for value in score.log_probabilities]
+    assert chosen(tmp_path)["order"]["measured"]["aviation"] == pytest.approx(sum(tokens) / len(tokens))
+
+
+def test_an_order_that_is_given_is_not_measured(base: LlamaModel, tmp_path: Path) -> None:
+    SequentialTrainer(**QUICK, order=("chemistry", "aviation")).train(base, RECORDS, directory=tmp_path)
+    assert not (tmp_path / "choices.json").exists()
+
+
+SWEPT: dict[str, Any] = {**QUICK, "adaptation": "lora", "merge_weight": [0.2, 0.9, 0.5]}
+
+
+def test_the_weight_of_a_merge_is_the_one_that_does_best_on_validation(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    tried: list[dict[str, torch.Tensor]] = []
+
+    def validate(student: TrainableModel) -> dict[str, float]:
+        tried.append(student.trained_state())
+        return {"aviation": [0.3, 0.8, 0.8][len(tried) - 1], "chemistry": 0.5} if len(tried) <= 3 else {"aviation": 0.0}
+
+    IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts, validate=validate, directory=tmp_path)
+    assert chosen(tmp_path)["merge_weight"] == {
+        "measured": {weight: {"aviation": score, "chemistry": 0.5} for weight, score in (("0.2", 0.3), ("0.5", 0.8), ("0.9", 0.8))},
+        "value": 0.5,
+    }
+    for state, weight in zip(tried, (0.2, 0.5, 0.9), strict=False):
+        merge = base.trainable_copy(Adaptation(start_from=tuple(experts.values()), merge_weight=weight)).trained_state()
+        assert all(torch.allclose(state[name], merge[name]) for name in merge)
+    assert IntegrationTrainer(**SWEPT).merge_weight_in(tmp_path) == 0.5
+    assert IntegrationTrainer().merge_weight_in(tmp_path) == 1.0
+
+
+def test_a_weight_that_was_chosen_is_not_chosen_again(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def validate(student: TrainableModel) -> dict[str, float]:
+        asked.append(1)
+        if len(asked) == 2:
+            raise Killed
+        return {"aviation": 0.5}
+
+    trainer = IntegrationTrainer(**{**SWEPT, "evaluation_steps": 500})
+    whole = trainer.train(base, RECORDS, teachers=experts, validate=lambda _: {"aviation": 0.5})
+    for _ in range(2):
+        with suppress(Killed):
+            resumed = trainer.train(base, RECORDS, teachers=experts, validate=validate, directory=tmp_path)
+    assert len(asked) == 1 + 1 + 2 + 2, "one weight, a kill, two weights, and the ends of two phases"
+    assert same(whole, resumed)
+
+
+def test_a_weight_to_be_chosen_needs_a_validation_and_a_merge(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+    with pytest.raises(ConfigurationError, match="merge_weight is chosen by validation"):
+        IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts)
+    with pytest.raises(ConfigurationError, match="initialization='base'"):
+        IntegrationTrainer(merge_weight="auto", initialization="base")
+    with pytest.raises(TrainingError, match="gives no score"):
+        IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts, validate=lambda _: {})
+    with pytest.raises(CapabilityError, match="own base"):
+        IntegrationTrainer(**SWEPT, initialization="merge").train(
+            base, RECORDS, teachers={"aviation": ScriptedModel("x")}, validate=lambda _: {"aviation": 1.0}
+        )
 
 
 # Learning
@@ -391,7 +498,7 @@ def test_a_directory_of_another_training_is_refused(
 ) -> None:
     with pytest.raises(Killed):
         IntegrationTrainer(**QUICK).train(base, RECORDS, directory=tmp_path, progress=dying_after(0))
-    with pytest.raises(RunError, match=f"other inputs: {what}"):
+    with pytest.raises(RunError, match=rf"other inputs \({what}: .*was .*, is "):
         IntegrationTrainer(**{**QUICK, **settings}).train(base, records, directory=tmp_path, seed=seed)
 
 

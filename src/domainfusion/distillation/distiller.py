@@ -144,6 +144,7 @@ class Distiller:
             check_examples(self._given_test, teacher_models)
         if self._given_validation:
             check_examples(self._given_validation, teacher_models)
+        trainer.check_validation(given=bool(self._given_validation) or validation_holdout > 0)
         inputs = self._inputs()
         self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
@@ -383,7 +384,8 @@ class Distiller:
     def _baselines(self) -> dict[str, LanguageModel]:
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
         try:
-            start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=self.trainer.merge_weight)
+            weight = self.trainer.merge_weight_in(self._run.training)
+            start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=weight)
             baselines["merge"] = self.student_model.trainable_copy(start)
         except CapabilityError:
             logger.info("The experts are not adapters on the student's base, so there is no weight merge to compare with.")

@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from domainfusion.description import differences
 from domainfusion.errors import RunError
 from domainfusion.records import read_json, write_json
-from domainfusion.types import fingerprint
 
 logger = logging.getLogger("domainfusion")
 
@@ -177,12 +177,11 @@ class RunDirectory:
             self._write_description()
             return
         stored = read_json(self.description).get("inputs", {})
-        if fingerprint(stored) == fingerprint(self._inputs):
+        found = differences(stored, self._inputs)
+        if not found:
             return
-        changed = [key for key in self._inputs | stored if fingerprint(stored.get(key)) != fingerprint(self._inputs.get(key))]
-        differences = "; ".join(f"{key}: {_brief(stored.get(key), self._inputs.get(key))}" for key in changed)
         raise RunError(
-            f"This directory holds a run with other inputs ({differences})",
+            f"This directory holds a run with other inputs ({found})",
             received=str(self.path),
             fix="use another output_dir, or delete this one to start afresh",
         )
@@ -265,10 +264,3 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _brief(stored: object, given: object) -> str:
-    if isinstance(stored, Mapping) and isinstance(given, Mapping):
-        changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
-        return ", ".join(f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed)[:300]
-    return f"was {stored!r:.150}, is {given!r:.150}"

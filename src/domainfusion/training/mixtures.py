@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -28,9 +29,8 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
         (2, 8)
     """
     rows = {group: [index for index, own in enumerate(groups) if own == group] for group in shares}
+    check_shares(shares)
     total = sum(shares.values())
-    if total <= 0 or min(shares.values()) < 0:
-        raise ConfigurationError("The shares of a mixture do not add up", received=dict(shares), allowed="numbers from 0, one above 0")
     empty = [group for group, share in shares.items() if share > 0 and not rows[group]]
     if empty:
         raise ConfigurationError(
@@ -45,6 +45,16 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
         offset = rng.random()
         places += [((position + offset) / count, index) for position, index in enumerate(cycle)]
     return [index for _, index in sorted(places)]
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Refuses shares that are no mixture.
+
+    Raises:
+        ConfigurationError: There are none, one is negative or no number, or all are 0.
+    """
+    if not all(0 <= share < math.inf for share in shares.values()) or not sum(shares.values()) > 0:
+        raise ConfigurationError("The shares of a mixture do not add up", received=dict(shares), allowed="numbers from 0, one above 0")
 
 
 def natural_shares(groups: Sequence[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.trainer import Trainer
-from domainfusion.training.mixtures import natural_shares
+from domainfusion.training.mixtures import check_shares, natural_shares
 from domainfusion.types import TrainingRecord
 
 
@@ -17,11 +17,16 @@ class MultiTaskTrainer(Trainer):
     Args:
         shares: The share of each domain, by the primary domain of the records; by default as many as there are.
         **settings: See `Trainer`.
+
+    Raises:
+        ConfigurationError: The shares are none, negative, or all 0.
     """
 
     def __init__(self, *, shares: Mapping[str, float] | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.shares = dict(shares) if shares else None
+        if shares is not None:
+            check_shares(shares)
+        self.shares = None if shares is None else dict(shares)
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns the one phase, `mixture`."""

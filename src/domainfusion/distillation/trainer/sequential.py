@@ -1,15 +1,22 @@
-"""One phase a domain, from general to special."""
+"""One phase a domain, from what the student knows to what it does not."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
+from domainfusion.distillation.trainer.checks import check_share
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.trainer import Trainer
+from domainfusion.distillation.trainer.training import Training
 from domainfusion.errors import ConfigurationError
-from domainfusion.types import TrainingRecord
+from domainfusion.models.base import TokenScorer
+from domainfusion.types import Message, TrainingRecord
+
+RECORDS_SCORED = 64
+"""Records of a domain whose likelihood tells how well the student knows it."""
 
 
 class SequentialTrainer(Trainer):
@@ -18,32 +25,62 @@ class SequentialTrainer(Trainer):
     A cross-domain record is seen in the phase of the last of its domains.
 
     Args:
-        order: The domains from general to special; by default in the order in which the records name them.
+        order: The domains from general to special. By default the one comes first whose records the student, before it is trained,
+            finds most probable per token; where a student can't tell, the order is that in which the records name the domains.
         replay: Share of the records of earlier phases that each phase sees again.
         **settings: See `Trainer`.
+
+    Raises:
+        ConfigurationError: The order is empty or names a domain twice, or a setting is out of range.
     """
 
     def __init__(self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any) -> None:
         super().__init__(**settings)
-        if not 0 <= replay <= 1:
-            raise ConfigurationError("replay is no share", received=replay, allowed="a number from 0 to 1")
-        self.order = tuple(order) if order else None
+        if order is not None and (isinstance(order, str) or not order or len(set(order)) < len(order)):
+            raise ConfigurationError("The order is none", received=order, allowed="every domain once", fix="leave it out to infer it")
+        check_share("replay", replay)
+        self.order = None if order is None else tuple(order)
         self.replay = replay
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
-        """Returns a phase for each domain, named after it."""
-        found = tuple(dict.fromkeys(domain for record in records for domain in record.example.domains))
-        order = self.order or found
+        """Returns a phase for each domain, named after it; without an order, as the records name the domains."""
+        found = _domains_of(records)
+        order = found if self.order is None else self.order
         missing = set(found) - set(order)
         if missing:
             raise ConfigurationError(f"The order leaves out {', '.join(sorted(missing))}", received=order, allowed=", ".join(found))
         phases: list[Phase] = []
-        seen: list[TrainingRecord] = []
+        seen: tuple[TrainingRecord, ...] = ()
         for domain in order:
-            own = [r for r in records if max(r.example.domains, key=order.index) == domain]
-            if not own:
-                continue
-            replayed = random.Random(domain).sample(seen, round(self.replay * len(seen)))
-            phases.append(Phase(name=domain, records=(*own, *replayed)))
+            own = tuple(record for record in records if max(record.example.domains, key=order.index) == domain)
+            if own:
+                phases.append(Phase(name=domain, records=own, earlier=seen, replay=self.replay))
             seen += own
         return phases
+
+    def decided(self, training: Training) -> Self:
+        """Returns this trainer with its order, and what any trainer leaves to be chosen; see `Trainer.decided`."""
+        decided = copy(super().decided(training))
+        scorer, records, seed = training.student, training.records, training.seed
+        if self.order is None and isinstance(scorer, TokenScorer):
+            order = training.choices.make(
+                "order",
+                _domains_of(records),
+                lambda domain: _mean_log_probability(scorer, records, domain, seed),
+                lambda known: sorted(known, key=known.__getitem__, reverse=True),
+            )
+            decided.order = tuple(order)
+        return decided
+
+
+def _domains_of(records: Sequence[TrainingRecord]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(domain for record in records for domain in record.example.domains))
+
+
+def _mean_log_probability(scorer: TokenScorer, records: Sequence[TrainingRecord], domain: str, seed: int) -> float:
+    """Returns the mean log-probability per token of the domain's own targets; of cross-domain ones where it has no others."""
+    own = [record for record in records if domain in record.example.domains]
+    own = [record for record in own if not record.example.is_cross_domain] or own
+    sample = random.Random(f"{seed}/{domain}").sample(own, min(RECORDS_SCORED, len(own)))
+    scores = scorer.score([(*record.example.conversation, Message("assistant", record.target)) for record in sample])
+    return sum(score.total for score in scores) / sum(len(score.tokens) for score in scores)

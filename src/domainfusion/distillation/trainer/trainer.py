@@ -1,9 +1,8 @@
-"""The trainer: phases over one loop, from where the student starts to where it ends."""
+"""The trainer: its settings, its phases, and where the student starts."""
 
 from __future__ import annotations
 
-import random
-import shutil
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -11,31 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal, Self, TypeGuard
 
-from safetensors.torch import load_file
-from transformers import set_seed
-
-from domainfusion.description import describe
-from domainfusion.distillation.trainer.log import JsonLog
+from domainfusion.distillation.trainer.checks import check_count, check_word
+from domainfusion.distillation.trainer.choices import Choices
+from domainfusion.distillation.trainer.merging import CHOICE, MERGE_WEIGHTS, choose_merge_weight
 from domainfusion.distillation.trainer.phase import Phase
-from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
+from domainfusion.distillation.trainer.training import CHOICES, Training
+from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
-from domainfusion.records import read_json, write_json
-from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
 from domainfusion.training.distribution import DistributionObjective
-from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
-from domainfusion.training.mixtures import interleaved_order
-from domainfusion.training.objectives import Objective, SequenceObjective, Setting
+from domainfusion.training.loop import Validate
+from domainfusion.training.objectives import Objective, SequenceObjective
 from domainfusion.training.on_policy import OnPolicyObjective
-from domainfusion.types import TrainingRecord, fingerprint
+from domainfusion.types import TrainingRecord
 
 LORA_FROM_PARAMETERS = 100_000_000
 """From this size on, `adaptation="auto"` trains a LoRA adapter instead of all weights."""
-
-OBJECTIVE = "objective"
-"""The folder in which an objective keeps files; it goes when the training is finished."""
 
 OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "sequence": SequenceObjective,
@@ -43,9 +35,6 @@ OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "on_policy": OnPolicyObjective,
 }
 """Objectives by name, each as it is without settings."""
-
-FINISHED = "finished.safetensors"
-"""The outcome of a phase; its presence says that the phase is done."""
 
 USUAL_LORA_RATE = 1e-4
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
@@ -64,7 +53,8 @@ class Trainer(ABC):
         lora_rank: Rank of the adapter where it starts from nothing.
         initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base),
             `base` from the student as it is; `auto` merges where that is possible.
-        merge_weight: Weight λ of each expert in that sum.
+        merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 … 1), choose the one whose merge scores
+            best on validation, before it is trained.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
         objective: Toward what the student is trained: `sequence` (the targets word for word), `distribution` (what the teachers find
@@ -87,7 +77,7 @@ class Trainer(ABC):
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
         initialization: Literal["auto", "base", "merge"] = "auto",
-        merge_weight: float = 1.0,
+        merge_weight: float | Sequence[float] | Literal["auto"] = 1.0,
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
@@ -102,14 +92,13 @@ class Trainer(ABC):
             "checkpoint_steps": checkpoint_steps,
         }
         for name, count in counts.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
+            check_count(name, count)
         if batch_size % counts["device_batch_size"]:
             raise ConfigurationError("device_batch_size does not divide batch_size", received=device_batch_size, fix=f"divide {batch_size}")
         if not 0 < learning_rate < 1:
             raise ConfigurationError("learning_rate is out of range", received=learning_rate, allowed="a number between 0 and 1")
-        _check_word("adaptation", adaptation, ("auto", "lora", "full"))
-        _check_word("initialization", initialization, ("auto", "base", "merge"))
+        check_word("adaptation", adaptation, ("auto", "lora", "full"))
+        check_word("initialization", initialization, ("auto", "base", "merge"))
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -117,7 +106,7 @@ class Trainer(ABC):
         self.adaptation = adaptation
         self.lora_rank = lora_rank
         self.initialization = initialization
-        self.merge_weight = merge_weight
+        self.merge_weight = _merge_weight(merge_weight, initialization)
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
@@ -147,7 +136,8 @@ class Trainer(ABC):
                 stacklevel=3,
             )
         plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank)
-        merged = Adaptation(start_from=tuple(teachers.values()), merge_weight=self.merge_weight)
+        weight = self.merge_weight if isinstance(self.merge_weight, float) else 1.0
+        merged = Adaptation(start_from=tuple(teachers.values()), merge_weight=weight)
         if self.initialization == "base" or not teachers:
             return student.trainable_copy(plain), plain
         try:
@@ -185,21 +175,8 @@ class Trainer(ABC):
             TrainingError: There is nothing to train on, or the loss stops being a number.
             RunError: The directory holds a training with other records, settings or seed, or of another student.
         """
-        with TemporaryDirectory() as temporary:
-            return self._train(student, records, teachers or {}, integrator, validate, Path(directory or temporary), seed, progress)
-
-    def _train(
-        self,
-        student: TrainableModel,
-        records: Sequence[TrainingRecord],
-        teachers: Mapping[str, LanguageModel],
-        integrator: LanguageModel | None,
-        validate: Validate | None,
-        directory: Path,
-        seed: int,
-        progress: Progress,
-    ) -> TrainableModel:
         _refuse_untrainable(student)
+        self.check_validation(given=validate is not None)
         usable = [record for record in records if record.verification != "rejected" and record.target.strip()]
         if not usable:
             reasons = Counter(record.reason or "there is no answer" for record in records).most_common(3)
@@ -208,114 +185,81 @@ class Trainer(ABC):
                 received=dict(reasons) or None,
                 fix="look at what the experts answered",
             )
-        phases = self.phases(usable)
-        empty = [phase.name for phase in phases if not phase.records]
-        if empty or not phases:
-            raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(self).__name__, fix="give it records")
-        models = {"student": describe(student), "teachers": describe(teachers), "integrator": describe(integrator)}
-        _claim(directory, {**models, "trainer": describe(self), "records": fingerprint(usable), "seed": seed})
-        folders = [directory / f"phase-{number}-{phase.name}" for number, phase in enumerate(phases, start=1)]
-        log = JsonLog(directory / "log.jsonl")
-        objective = copy(self.objective)  # what it makes ready belongs to this training alone
-        if not all((folder / FINISHED).is_file() for folder in folders):
-            rows = {encode_record(record, student): record for phase in phases for record in phase.records}
-            refuse_overlong(list(rows), student.context_length)
-            setting = Setting(
+        with TemporaryDirectory() as temporary:
+            return Training(
+                trainer=self,
                 student=student,
-                records=rows,
-                teachers=teachers,
+                records=usable,
+                teachers=teachers or {},
                 integrator=integrator,
-                directory=directory / OBJECTIVE,
+                validate=validate,
+                directory=Path(directory or temporary),
                 seed=seed,
                 progress=progress,
+            ).run()
+
+    def check_validation(self, *, given: bool) -> None:
+        """Refuses a training without validation where a setting needs one.
+
+        Args:
+            given: Whether there is a validation.
+
+        Raises:
+            ConfigurationError: There is none, and `merge_weight` is to be chosen by it.
+        """
+        if not given and not isinstance(self.merge_weight, float):
+            raise ConfigurationError(
+                "merge_weight is chosen by validation, and there is none",
+                received=self.merge_weight,
+                fix="give validation examples, or a number",
             )
-            if found := objective.begin(setting):
-                log(found)
-        _parameter_count(student)  # loads the student: loading draws from the stream that the adapter starts from
-        set_seed(seed)
-        trained, _ = self.adapt(student, teachers)
-        for number, (phase, folder) in enumerate(zip(phases, folders, strict=True), start=1):
-            if not (folder / FINISHED).is_file():
-                last = number == len(phases)
-                self._train_phase(trained, phase, objective, folder, seed, number, validate, last, log, progress)
-            trained.load_trained_state(load_file(folder / FINISHED))
-        shutil.rmtree(directory / OBJECTIVE, ignore_errors=True)
-        return trained
 
-    def _train_phase(
-        self,
-        student: TrainableModel,
-        phase: Phase,
-        objective: Objective,
-        folder: Path,
-        seed: int,
-        number: int,
-        validate: Validate | None,
-        is_last: bool,
-        log: JsonLog,
-        progress: Progress,
-    ) -> None:
-        """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
-        rows = [encode_record(record, student) for record in phase.records]
-        order = self._order(phase, [len(row.tokens) for row in rows], random.Random(f"{seed}/{number}"))
-        settings = LoopSettings(
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            device_batch_size=self.device_batch_size,
-            evaluation_steps=self.evaluation_steps,
-            checkpoint_steps=self.checkpoint_steps,
-            activation_checkpointing=self.activation_checkpointing,
-            seed=seed,
+    def merge_weight_in(self, directory: Path) -> float:
+        """Returns the weight λ of the merge that the training in `directory` starts from: the one that is set, or was chosen there."""
+        made = Choices(directory / CHOICES).made(CHOICE)
+        return self.merge_weight if isinstance(self.merge_weight, float) else 1.0 if made is None else float(made)
+
+    def decided(self, training: Training) -> Self:
+        """Returns this trainer with every setting decided that it leaves to be chosen by what is measured before the first step.
+
+        Args:
+            training: What there is to measure; what is chosen is kept in its `choices`.
+        """
+        if isinstance(self.merge_weight, float) or not training.teachers:
+            return self
+        weights = MERGE_WEIGHTS if isinstance(self.merge_weight, str) else self.merge_weight
+        assert training.validate is not None
+        decided = copy(self)
+        try:
+            decided.merge_weight = choose_merge_weight(training.student, training.teachers, weights, training.validate, training.choices)
+        except CapabilityError:
+            if self.initialization == "merge":
+                raise
+            decided.merge_weight = 1.0  # of a merge that there is not
+        return decided
+
+
+def _merge_weight(given: object, initialization: str) -> float | tuple[float, ...] | Literal["auto"]:
+    """Returns the weight, the weights to choose from, or `auto`."""
+    if _is_number(given):
+        return float(given)
+    several = isinstance(given, list | tuple) and bool(given) and all(map(_is_number, given))
+    if given != "auto" and not several:
+        raise ConfigurationError("merge_weight is no number", received=given, allowed="a number, a list of numbers, or auto")
+    if initialization == "base":
+        raise ConfigurationError(
+            "merge_weight is chosen for a start from the merge", received="initialization='base'", fix="set initialization='auto'"
         )
-        train_phase(
-            student,
-            rows,
-            order,
-            name=phase.name,
-            settings=settings,
-            directory=folder,
-            objective=objective,
-            validate=validate,
-            log=log,
-            progress=progress,
-        )
-        if is_last and (folder / "best.safetensors").is_file():
-            student.load_trained_state(load_file(folder / "best.safetensors"))
-        save_state(student, folder / FINISHED)
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-
-    def _order(self, phase: Phase, lengths: Sequence[int], rng: random.Random) -> list[int]:
-        if phase.shares is None:
-            return [index for _ in range(self.epochs) for index in bucketed_order(lengths, self.batch_size, rng)]
-        groups = [phase.group_of(record) for record in phase.records]
-        return [index for _ in range(self.epochs) for index in interleaved_order(groups, phase.shares, rng)]
+    return tuple(map(float, given)) if isinstance(given, list | tuple) else "auto"
 
 
-def _claim(directory: Path, inputs: Mapping[str, Any]) -> None:
-    """Notes what is trained in `directory`, or refuses where that is something else: its checkpoints would be taken for these."""
-    note = directory / "inputs.json"
-    if not note.is_file():
-        write_json(note, inputs)
-        return
-    stored = read_json(note)
-    changed = [name for name in inputs if fingerprint(stored.get(name)) != fingerprint(inputs[name])]
-    if changed:
-        raise RunError(
-            f"This directory holds a training with other inputs: {', '.join(changed)}",
-            received=str(directory),
-            fix="use another directory, or delete this one to train afresh",
-        )
+def _is_number(given: object) -> TypeGuard[float]:
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
 def _objective(name: str) -> Objective:
-    _check_word("objective", name, ("auto", *OBJECTIVES))
+    check_word("objective", name, ("auto", *OBJECTIVES))
     return OBJECTIVES["sequence" if name == "auto" else name]()
-
-
-def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
-    if word not in allowed:
-        raise ConfigurationError(f"{name} is not known", received=word, allowed=", ".join(allowed))
 
 
 def _refuse_untrainable(student: object) -> None:

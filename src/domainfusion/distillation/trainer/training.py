@@ -1,0 +1,164 @@
+"""One training: phase after phase, in a directory that a killed training goes on from."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file
+from transformers import set_seed
+
+from domainfusion.description import describe, differences
+from domainfusion.distillation.trainer.choices import Choices
+from domainfusion.distillation.trainer.log import JsonLog
+from domainfusion.distillation.trainer.phase import Phase
+from domainfusion.errors import RunError, TrainingError
+from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.progress import Progress
+from domainfusion.records import read_json, write_json
+from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
+from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
+from domainfusion.training.mixtures import interleaved_order
+from domainfusion.training.objectives import Objective, Setting
+from domainfusion.types import TrainingRecord, fingerprint
+
+if TYPE_CHECKING:
+    from domainfusion.distillation.trainer.trainer import Trainer
+
+CHOICES = "choices.json"
+"""What the training chose before its first step."""
+
+FINISHED = "finished.safetensors"
+"""The outcome of a phase; its presence says that the phase is done."""
+
+OBJECTIVE = "objective"
+"""The folder in which an objective keeps files; it goes when the training is finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a trainer was given to train with, and where; see `Trainer.train`."""
+
+    trainer: Trainer
+    student: TrainableModel
+    records: Sequence[TrainingRecord]
+    teachers: Mapping[str, LanguageModel]
+    integrator: LanguageModel | None
+    validate: Validate | None
+    directory: Path
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def log(self) -> JsonLog:
+        """What happened."""
+        return JsonLog(self.directory / "log.jsonl")
+
+    @cached_property
+    def choices(self) -> Choices:
+        """What was left to the training to choose."""
+        return Choices(self.directory / CHOICES, self.log)
+
+    def run(self) -> TrainableModel:
+        """Trains a copy of the student and returns it."""
+        phases = self._phases(self.trainer)  # what is wrong with them is told before the directory is claimed
+        rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
+        refuse_overlong(list(rows), self.student.context_length)
+        self._claim()
+        trainer = self.trainer.decided(self)
+        folders = {self.directory / f"phase-{number}-{phase.name}": phase for number, phase in enumerate(self._phases(trainer), start=1)}
+        objective = copy(trainer.objective)  # what it makes ready belongs to this training alone
+        if not all((folder / FINISHED).is_file() for folder in folders):
+            setting = Setting(
+                student=self.student,
+                records=rows,
+                teachers=self.teachers,
+                integrator=self.integrator,
+                directory=self.directory / OBJECTIVE,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            if found := objective.begin(setting):
+                self.log(found)
+        getattr(self.student, "parameter_count", None)  # loads the student: loading draws from the stream that the adapter starts from
+        set_seed(self.seed)
+        trained, _ = trainer.adapt(self.student, self.teachers)
+        for number, (folder, phase) in enumerate(folders.items(), start=1):
+            if not (folder / FINISHED).is_file():
+                self._train_phase(trainer, trained, phase, objective, folder, number, is_last=number == len(folders))
+            trained.load_trained_state(load_file(folder / FINISHED))
+        shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
+        return trained
+
+    def _phases(self, trainer: Trainer) -> list[Phase]:
+        phases = trainer.phases(self.records)
+        empty = [phase.name for phase in phases if not phase.records]
+        if empty or not phases:
+            raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(trainer).__name__, fix="give it records")
+        return phases
+
+    def _claim(self) -> None:
+        """Notes what is trained in the directory, or refuses where that is something else: its checkpoints would be taken for these."""
+        note = self.directory / "inputs.json"
+        inputs: dict[str, Any] = {
+            "student": describe(self.student),
+            "teachers": describe(self.teachers),
+            "integrator": describe(self.integrator),
+            "trainer": describe(self.trainer),
+            "records": {"count": len(self.records), "fingerprint": fingerprint(self.records)},
+            "seed": self.seed,
+        }
+        if not note.is_file():
+            write_json(note, inputs)
+        elif found := differences(read_json(note), inputs):
+            raise RunError(
+                f"This directory holds a training with other inputs ({found})",
+                received=str(self.directory),
+                fix="use another directory, or delete this one to train afresh",
+            )
+
+    def _train_phase(
+        self, trainer: Trainer, student: TrainableModel, phase: Phase, objective: Objective, folder: Path, number: int, *, is_last: bool
+    ) -> None:
+        """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
+        records = phase.shown(random.Random(f"{self.seed}/{number}/replay"))
+        rows = [encode_record(record, student) for record in records]
+        settings = LoopSettings(
+            learning_rate=trainer.learning_rate,
+            batch_size=trainer.batch_size,
+            device_batch_size=trainer.device_batch_size,
+            evaluation_steps=trainer.evaluation_steps,
+            checkpoint_steps=trainer.checkpoint_steps,
+            activation_checkpointing=trainer.activation_checkpointing,
+            seed=self.seed,
+        )
+        train_phase(
+            student,
+            rows,
+            _order(trainer, phase, records, [len(row.tokens) for row in rows], random.Random(f"{self.seed}/{number}")),
+            name=phase.name,
+            settings=settings,
+            directory=folder,
+            objective=objective,
+            validate=self.validate,
+            log=self.log,
+            progress=self.progress,
+        )
+        if is_last and (folder / "best.safetensors").is_file():
+            student.load_trained_state(load_file(folder / "best.safetensors"))
+        save_state(student, folder / FINISHED)
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], lengths: Sequence[int], rng: random.Random) -> list[int]:
+    if phase.shares is None:
+        return [index for _ in range(trainer.epochs) for index in bucketed_order(lengths, trainer.batch_size, rng)]
+    groups = [phase.group_of(record) for record in records]
+    return [index for _ in range(trainer.epochs) for index in interleaved_order(groups, phase.shares, rng)]
