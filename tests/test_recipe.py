@@ -295,6 +295,7 @@ MISTAKES = {
     "merge of whole models": ("epochs: 2", "initialization: merge", "initialization", ["only adapters", "'biomechanics'"]),
     "weight without validation": ("epochs: 2", "merge_weight: auto", "merge_weight", ["chosen by validation", "validation_holdout"]),
     "weight of no merge": ("epochs: 2", "merge_weight: [0.5, 1]\n  initialization: base", "merge_weight", ["chosen for a start"]),
+    "patience without validation": ("epochs: 2", "early_stopping_patience: 2", "early_stopping_patience", ["when to stop early"]),
     "no weight": ("epochs: 2", "merge_weight: []", "merge_weight", []),
     "empty order": ("integration\n", "sequential\n  order: []\n", "order", ["leaves out"]),
     "empty shares": ("integration\n", "multi_task\n  shares: {}\n", "shares", ["no share is above 0"]),

@@ -21,10 +21,12 @@ from distillation.builders import record
 from domainfusion.description import describe
 from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
 from domainfusion.distillation.trainer.log import JsonLog
+from domainfusion.distillation.trainer.outcome import divergence_from
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
+from domainfusion.training.batching import encode_record
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
 from domainfusion.types import Message, Sampling, TrainingRecord, user
@@ -52,6 +54,15 @@ def base(tiny_llama: Path) -> LlamaModel:
 @pytest.fixture(scope="module")
 def experts(tiny_llama: Path, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
     return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"))}
+
+
+@pytest.fixture(autouse=True)
+def without_the_students_of_other_tests(base: LlamaModel) -> Iterator[None]:
+    """Takes what a test trained off the base that all share: PEFT looks through every adapter at every turn."""
+    yield
+    shared = base._load()
+    for name in [name for name in (shared.peft.peft_config if shared.peft else {}) if name.startswith("student_")]:
+        shared.remove_adapter(name)
 
 
 def records_of(domain_lists: Sequence[Sequence[str]]) -> list[TrainingRecord]:
@@ -409,7 +420,7 @@ def test_it_does_not_matter_whether_the_student_was_loaded_before(tiny_llama: Pa
 def test_an_epoch_is_a_pass_over_the_records_of_a_phase(base: LlamaModel, tmp_path: Path) -> None:
     IntegrationTrainer(**{**QUICK, "epochs": 3}, replay=0.5).train(base, RECORDS, directory=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert Counter(line["phase"] for line in lines) == {"domains": 3 * 4 / 2, "integration": -(-3 * 3 // 2)}
+    assert Counter(line["phase"] for line in lines if "loss" in line) == {"domains": 3 * 4 / 2, "integration": -(-3 * 3 // 2)}
 
 
 def test_a_trainer_without_records_in_a_phase_is_an_error(base: LlamaModel) -> None:
@@ -446,6 +457,59 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
+def log_of(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def test_every_phase_ends_with_the_score_of_every_domain_and_the_way_from_the_base(base: LlamaModel, tmp_path: Path) -> None:
+    scores = iter([{"aviation": 0.1, "chemistry": 0.2}, {"aviation": 0.3, "chemistry": 0.4}])
+    SequentialTrainer(**QUICK, order=("aviation", "chemistry")).train(base, RECORDS, validate=lambda _: next(scores), directory=tmp_path)
+    ends = [line for line in log_of(tmp_path) if line.get("finished")]
+    assert [(line["phase"], line["validation"]["aviation"]) for line in ends] == [("aviation", 0.1), ("chemistry", 0.3)]
+    assert all(set(line["divergence_from_base"]) == {"aviation", "chemistry", "cross-domain"} for line in ends)
+    assert all(value > 0 for line in ends for value in line["divergence_from_base"].values())
+
+
+def test_the_way_from_the_base_is_the_divergence_of_the_distributions(base: LlamaModel) -> None:
+    student = MultiTaskTrainer(**QUICK).train(base, RECORDS)
+    assert isinstance(student, LlamaModel)
+    row = encode_record(RECORDS[0], base)
+    logits = [model.project(model.hidden_states([row.tokens])[0][row.prompt_length - 1 : -1]).double() for model in (base, student)]
+    log_p, log_q = (found.log_softmax(-1) for found in logits)
+    expected = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+    assert divergence_from(base, student, {"a": [row]})["a"] == pytest.approx(expected, rel=1e-4)
+    assert divergence_from(base, base, {"a": [row]})["a"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_a_phase_that_is_merged_all_the_way_back_taught_nothing(base: LlamaModel, tmp_path: Path, adaptation: Any) -> None:
+    settings: dict[str, Any] = {**QUICK, "order": ("aviation", "chemistry"), "adaptation": adaptation}
+    SequentialTrainer(**settings, merge_back=1.0).train(base, RECORDS, directory=tmp_path / "all")
+    SequentialTrainer(**settings, merge_back=0.5).train(base, RECORDS, directory=tmp_path / "half")
+    SequentialTrainer(**settings).train(base, RECORDS, directory=tmp_path / "none")
+    ways = {
+        name: [line["divergence_from_base"]["aviation"] for line in log_of(tmp_path / name) if line.get("finished")]
+        for name in ("all", "half", "none")
+    }
+    assert ways["all"] == [pytest.approx(0, abs=1e-6)] * 2
+    assert all(0 < half < none for half, none in zip(ways["half"], ways["none"], strict=True))
+
+
+def test_a_phase_that_ends_early_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
+    scores = iter([0.9, 0.1, 0.2, 0.8])
+    trainer = IntegrationTrainer(**{**QUICK, "epochs": 6, "evaluation_steps": 2}, early_stopping_patience=2)
+    trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)})
+    first = tmp_path / "phase-1-domains"
+    assert (first / "finished.safetensors").read_bytes() == (first / "best.safetensors").read_bytes()
+    assert max(line["step"] for line in log_of(tmp_path) if line["phase"] == "domains" and "step" in line) == 6
+    assert next(line for line in log_of(tmp_path) if line.get("finished"))["validation"] == {"a": 0.9}
+
+
+def test_stopping_early_needs_a_validation(base: LlamaModel) -> None:
+    with pytest.raises(ConfigurationError, match="when to stop early"):
+        IntegrationTrainer(**QUICK, early_stopping_patience=1).train(base, RECORDS)
+
+
 # Going on
 
 
@@ -470,12 +534,25 @@ def dying_after(steps: int) -> Callable[..., Any]:
     return progress
 
 
-@pytest.mark.parametrize("adaptation", ["full", "lora"])
-@pytest.mark.parametrize("steps", [0, 2, 4, 5])
+CURRICULA: dict[str, Callable[..., Trainer]] = {
+    "integration": IntegrationTrainer,
+    "multi-task": partial(MultiTaskTrainer, shares={"aviation": 2, "chemistry": 1}),
+    "sequential": partial(SequentialTrainer, replay=0.5, merge_back=0.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "adaptation", "steps"),
+    [
+        *[("integration", adaptation, steps) for adaptation in ("full", "lora") for steps in (0, 2, 4, 5)],
+        *[("multi-task", "lora", steps) for steps in (1, 3)],
+        *[("sequential", "lora", steps) for steps in (1, 3, 5)],
+    ],
+)
 def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
-    base: LlamaModel, tmp_path: Path, adaptation: Any, steps: int
+    base: LlamaModel, tmp_path: Path, curriculum: str, adaptation: Any, steps: int
 ) -> None:
-    trainer = IntegrationTrainer(**QUICK, adaptation=adaptation)
+    trainer = CURRICULA[curriculum](**QUICK, adaptation=adaptation)
     whole = trainer.train(base, RECORDS, seed=5)
     with pytest.raises(Killed):
         trainer.train(base, RECORDS, directory=tmp_path, seed=5, progress=dying_after(steps))

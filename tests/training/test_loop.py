@@ -24,7 +24,8 @@ from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training import loop
 from domainfusion.training.batching import Row, encode_record
-from domainfusion.training.loop import LoopSettings, save_state, train_phase
+from domainfusion.training.checkpoints import save_state
+from domainfusion.training.loop import LoopSettings, train_phase
 from domainfusion.training.objectives import Answers, Losses, Objective, SequenceObjective
 from domainfusion.types import Sampling, user
 
@@ -311,7 +312,7 @@ def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loop, "save_file", half_written)
+    monkeypatch.setattr("domainfusion.training.checkpoints.save_file", half_written)
     with pytest.raises(TrainingError, match="No space left"):
         save_state(student, tmp_path / "state.safetensors")
     assert same(before, load_file(tmp_path / "state.safetensors"))
@@ -371,6 +372,41 @@ def test_the_last_step_is_validated_whatever_the_interval(base: LlamaModel, rows
     settings = replace(SETTINGS, evaluation_steps=500)
     trained(student_of(base, "full"), rows, tmp_path, validate=lambda student: {}, settings=settings, log=steps.append)
     assert [line["step"] for line in steps if "validation" in line] == [6]
+
+
+@pytest.mark.parametrize(
+    ("means", "patience", "steps"),
+    [((5, 4, 6, 5, 5, 9), 2, 10), ((5, 5, 5, 9), 2, 6), ((1, 2, 3, 4, 5, 6), 1, 12), ((5, 4), None, 12)],
+)
+def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patience(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, means: tuple[float, ...], patience: int | None, steps: int
+) -> None:
+    scores, log = iter(means), []
+    settings = replace(SETTINGS, patience=patience)
+    trained(
+        student_of(base, "adapter"), rows, tmp_path, order=ORDER * 2, settings=settings, log=log.append,
+        validate=lambda _: {"a": next(scores, 0.0)},
+    )  # fmt: skip
+    assert max(line["step"] for line in log) == steps
+
+
+@pytest.mark.parametrize("step", [3, 4, 6, 8])
+def test_a_phase_that_ends_early_ends_alike_whenever_it_was_killed(base: LlamaModel, rows: list[Row], tmp_path: Path, step: int) -> None:
+    sizes: dict[float, int] = {}
+
+    def validate(student: TrainableModel) -> dict[str, float]:
+        """Rises up to the second validation and falls from then on: it knows states again, and so follows from the state alone."""
+        size = float(sum(tensor.norm() for tensor in student.trained_state().values()))
+        return {"a": [0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4][sizes.setdefault(size, len(sizes))]}
+
+    options = {"order": ORDER * 2, "settings": replace(SETTINGS, patience=2, checkpoint_steps=3), "validate": validate}
+    whole = trained(student_of(base, "adapter"), rows, tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        trained(student_of(base, "adapter"), rows, tmp_path / "killed", progress=dying_at(step), **options)
+    assert same(whole, trained(student_of(base, "adapter"), rows, tmp_path / "killed", **options))
+    assert same(whole, trained(student_of(base, "adapter"), rows, tmp_path / "killed", **options)), "nor is it gone on with"
+    for directory in (tmp_path / "whole", tmp_path / "killed"):
+        assert json.loads((directory / "best.json").read_text())["step"] == 4
 
 
 @pytest.mark.parametrize("step", [2, 4, 6])

@@ -196,13 +196,17 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("trainer", "initialization"), what, fix="write initialization: auto")
         if trainer.adaptation == "full":
             yield Problem(("trainer", "initialization"), "a merge of adapters starts a LoRA student", fix="write adaptation: lora")
-    if not isinstance(trainer.merge_weight, float):
-        if trainer.initialization == "base":
-            yield Problem(("trainer", "merge_weight"), "it is chosen for a start from the merge", fix="write initialization: auto")
-        evaluation = recipe.evaluation
-        if evaluation is None or (evaluation.validation_examples is None and evaluation.validation_holdout is None):
+    if trainer.initialization == "base" and not isinstance(trainer.merge_weight, float):
+        yield Problem(("trainer", "merge_weight"), "it is chosen for a start from the merge", fix="write initialization: auto")
+    evaluation = recipe.evaluation
+    if evaluation is None or (evaluation.validation_examples is None and evaluation.validation_holdout is None):
+        add = "evaluation.validation_holdout: 0.1"
+        if not isinstance(trainer.merge_weight, float):
             what = "the weight of a merge is chosen by validation, and there is none"
-            yield Problem(("trainer", "merge_weight"), what, fix="write a number, or evaluation.validation_holdout: 0.1")
+            yield Problem(("trainer", "merge_weight"), what, fix=f"write a number, or {add}")
+        if trainer.early_stopping_patience is not None:
+            what = "validation decides when to stop early, and there is none"
+            yield Problem(("trainer", "early_stopping_patience"), what, fix=f"leave it out, or write {add}")
     if trainer.device_batch_size is not None and trainer.batch_size % trainer.device_batch_size:
         what, allowed = "batch_size is no multiple of device_batch_size", f"a divisor of {trainer.batch_size}"
         yield Problem(("trainer", "device_batch_size"), what, received=trainer.device_batch_size, allowed=allowed)

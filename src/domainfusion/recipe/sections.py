@@ -360,6 +360,7 @@ class TrainerSection(Section):
     epochs: Count = 3
     batch_size: Count = 16
     evaluation_steps: Count = 500
+    early_stopping_patience: Count | None = None
     adaptation: Literal["auto", "lora", "full"] = "auto"
     lora_rank: Count = 16
     initialization: Literal["auto", "base", "merge"] = "auto"
@@ -395,6 +396,7 @@ class SequentialSection(TrainerSection):
     type: Literal["sequential"]
     order: list[str] | None = None
     replay: Share = 0.1
+    merge_back: Share = 0.0
 
 
 TrainerChoice = Annotated[IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -23,8 +21,9 @@ from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance, Progress, silent
-from domainfusion.records import write_json
-from domainfusion.training.batching import Row, collate
+from domainfusion.training.batching import Batch, Row, collate
+from domainfusion.training.best import BestState
+from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective
 from domainfusion.training.precision import mixed_precision
@@ -49,6 +48,7 @@ class LoopSettings:
         weight_decay: AdamW's decoupled weight decay.
         max_gradient_norm: Gradients are scaled down to this norm.
         evaluation_steps: Steps between two validations.
+        patience: Validations without a better mean after which the phase ends; None trains it to its end.
         checkpoint_steps: Steps between two checkpoints.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, more time
             (Chen et al., 2016, arXiv 1604.06174).
@@ -62,9 +62,22 @@ class LoopSettings:
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     evaluation_steps: int = 500
+    patience: int | None = None
     checkpoint_steps: int = 50
     activation_checkpointing: bool = False
     seed: int = 0
+
+
+class PhaseEnd(NamedTuple):
+    """How a phase ended.
+
+    Attributes:
+        is_early: Whether it ended before its time, for want of patience.
+        scores: What the student scored after the last step; None where that is not known.
+    """
+
+    is_early: bool
+    scores: Mapping[str, float] | None
 
 
 def train_phase(
@@ -79,7 +92,7 @@ def train_phase(
     validate: Validate | None = None,
     log: Callable[[Mapping[str, Any]], None] = lambda _: None,
     progress: Progress = silent,
-) -> None:
+) -> PhaseEnd:
     """Trains the student in place on `rows` in the given order, going on from the last checkpoint in `directory` if there is one.
 
     Args:
@@ -94,6 +107,9 @@ def train_phase(
         log: Receives a dict every few steps.
         progress: Shows the steps.
 
+    Returns:
+        How the phase ended.
+
     SIGINT and SIGTERM wait for the step that is under way, whose outcome is kept; a second one does not wait.
 
     Raises:
@@ -104,7 +120,7 @@ def train_phase(
     module = student.trainable_module()
     device = next(module.parameters()).device
     pad_token = int(student.tokenizer.pad_token_id or 0)
-    arguments = TrainingArguments(
+    arguments = _Arguments(
         output_dir=str(directory),
         max_steps=steps,
         learning_rate=settings.learning_rate,
@@ -112,8 +128,7 @@ def train_phase(
         warmup_steps=math.floor(steps * settings.warmup_share),  # its first step learns nothing: a single step must not be it
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
-        per_device_train_batch_size=settings.device_batch_size,
-        gradient_accumulation_steps=settings.batch_size // settings.device_batch_size,
+        per_device_train_batch_size=settings.batch_size,  # a step's rows; how many go through the model at once is our business
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
         logging_steps=1,
@@ -128,19 +143,29 @@ def train_phase(
     # Beside a second GPU, Transformers would give each step twice the rows, and run through the order twice.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     objective = objective or SequenceObjective()
-    last = _last_checkpoint(directory)
+    last = last_checkpoint(directory)
+    best = BestState(directory, patience=settings.patience, evaluation_steps=settings.evaluation_steps)
+    if last is not None and best.is_exhausted(steps_done(last)):
+        student.load_trained_state(load_file(last / STUDENT_FILE))
+        return PhaseEnd(is_early=True, scores=None)
     if last is None and (found := objective.begin_phase(student, rows)):
         log({"phase": name, **found})
     with (
-        progress(f"training: {name}", steps, _steps_done(last)) as advance,
+        progress(f"training: {name}", steps, steps_done(last)) as advance,
         DeferredSignals() as signals,
         _activation_checkpointing(module, settings.activation_checkpointing),
+        ExitStack() as stack,
     ):
         tally = Tally()
-        reporter = _Reporter(student, name, settings.evaluation_steps, directory, validate, log, advance, signals, tally)
-        trainer = _PhaseTrainer(student, rows, order, pad_token, objective, tally, model=module, args=arguments, callbacks=[reporter])
+        reporter = _Reporter(student, name, settings.evaluation_steps, best, validate, log, advance, signals, tally)
+        trainer = _PhaseTrainer(
+            student, rows, order, pad_token, settings, objective, tally, model=module, args=arguments, callbacks=[reporter]
+        )
         trainer.remove_callback(PrinterCallback)
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))  # whose random numbers a checkpoint keeps
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return PhaseEnd(is_early=best.is_exhausted(trainer.state.global_step), scores=reporter.last_scores)
 
 
 @contextmanager
@@ -155,30 +180,11 @@ def _activation_checkpointing(module: PreTrainedModel, wanted: bool) -> Iterator
             module.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
 
 
-def save_state(student: TrainableModel, path: Path) -> None:
-    """Writes the trained weights so that a reader, or a crash, sees the old file or the new one and nothing between.
-
-    Raises:
-        TrainingError: The file can't be written.
-    """
-    temporary = path.with_name(f".{path.name}")
-    with _write_errors(path):
-        save_file(student.trained_state(), temporary)
-        temporary.replace(path)
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except TrainingError:
-        raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
-        raise TrainingError(
-            f"The state of the training could not be written: {error}",
-            received=str(path),
-            fix="free disk space and start again; the checkpoint before is kept",
-        ) from error
+class _Arguments(TrainingArguments):
+    @property
+    def place_model_on_device(self) -> bool:
+        """Never: the student stays on the device that it is on, and its experts with it."""
+        return False
 
 
 class _Positions(Dataset[int]):
@@ -210,6 +216,7 @@ class _PhaseTrainer(TransformersTrainer):
         rows: Sequence[Row],
         order: Sequence[int],
         pad_token: int,
+        settings: LoopSettings,
         objective: Objective,
         tally: Tally,
         **options: Any,
@@ -220,56 +227,58 @@ class _PhaseTrainer(TransformersTrainer):
         self._rows = rows
         self._positions = positions
         self._pad_token = pad_token
+        self._device_batch_size = settings.device_batch_size
         self._objective = objective
         self._tally = tally
         self._directory = Path(self.args.output_dir or "")
-        self.model_accepts_loss_kwargs = True
-        self.loss_is_scaled_for_ga = True
+        self.accelerator.prepare_model = lambda module, **_: module  # experts share it: nothing wraps it
 
     def get_train_dataloader(self) -> DataLoader[int]:
-        return self.accelerator.prepare(  # type: ignore[no-any-return]
-            DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=_places)
-        )
+        return DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=_places)
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """Turns the places of a step's rows into batches, once the objective has had its say about the rows."""
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        lengths = [len(part["places"]) for part in parts]
-        planned = [self._rows[place] for part in parts for place in part["places"].tolist()]
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Adds up the gradient of a step's rows, a few at a time, once the objective has had its say about the rows."""
+        planned = [self._rows[place] for place in inputs["places"].tolist()]
         rows = list(self._objective.rows(planned, self.state.global_step, self._student))
-        batches, answer_tokens = [], 0
-        for length in lengths:
-            own, rows = rows[:length], rows[length:]
-            batches.append({**collate(own, self._pad_token), "rows": tuple(own)})
-            answer_tokens += sum(len(row.answer) for row in own)
-        return batches, torch.tensor(answer_tokens, device=device)
+        answer_tokens = sum(len(row.answer) for row in rows)
+        model.train()
+        size = self._device_batch_size
+        losses = [self._backward(rows[at : at + size], answer_tokens) for at in range(0, len(rows), size)]
+        return torch.stack(losses).sum().to(self.args.device)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
-        module, device, rows = self.accelerator.unwrap_model(model), inputs["labels"].device, inputs["rows"]
+    def _backward(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
+        module = cast(PreTrainedModel, self.model)
+        device = module.device
+        padded = collate(rows, self._pad_token)
+        batch: Batch = {"input_ids": padded["input_ids"].to(device), "labels": padded["labels"].to(device)}
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
         with mixed_precision(device):
-            hidden, targets = answer_hidden_states(module, inputs)
-            weights = torch.full((len(targets),), 1 / max(int(num_items_in_batch), 1), device=device)
-            losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, rows))
+            hidden, targets = answer_hidden_states(module, batch)
+            weights = torch.full((len(targets),), 1 / max(answer_tokens, 1), device=device)
+            losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, tuple(rows)))
         if not torch.isfinite(losses.total):
             named = ", ".join(row.record_id for row in rows)
             raise TrainingError(
                 f"The loss is {losses.total.item()} at step {self.state.global_step}, in a batch with the records {named}",
                 fix="lower the learning rate, or look at these records; the last checkpoint is kept",
             )
+        losses.total.backward()  # type: ignore[no-untyped-call]
         self._tally.add(rows, losses.terms)
-        return losses.total
+        return losses.total.detach()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # not counted: a step's rows differ in length
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes the checkpoint aside and moves it to its place, then removes the one before."""
         staging = Path(self._get_output_dir(trial))
         shutil.rmtree(staging, ignore_errors=True)
-        with _write_errors(self._directory):
+        with write_errors(self._directory):
             super()._save_checkpoint(model, trial)
             (written,) = staging.iterdir()
             written.replace(self._directory / written.name)
             staging.rmdir()
-        for older in _checkpoints(self._directory):
+        for older in checkpoints(self._directory):
             if older.name != written.name:
                 shutil.rmtree(older)
 
@@ -293,7 +302,7 @@ class _Reporter(TrainerCallback):
         student: TrainableModel,
         name: str,
         evaluation_steps: int,
-        directory: Path,
+        best: BestState,
         validate: Validate | None,
         log: Callable[[Mapping[str, Any]], None],
         advance: Advance,
@@ -302,13 +311,15 @@ class _Reporter(TrainerCallback):
     ) -> None:
         self._signals, self._tally = signals, tally
         self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
-        self._directory, self._validate, self._log, self._advance = directory, validate, log, advance
+        self._best, self._validate, self._log, self._advance = best, validate, log, advance
         self._started = time.perf_counter()
+        self.last_scores: Mapping[str, float] | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._advance(1)
         if self._validate is not None and (state.global_step % self._evaluation_steps == 0 or state.global_step == state.max_steps):
             self._validate_now(state.global_step)
+            control.should_training_stop |= self._best.is_exhausted(state.global_step)
         if self._signals.received is not None:
             control.should_save = control.should_training_stop = True
 
@@ -325,20 +336,5 @@ class _Reporter(TrainerCallback):
         scores = dict(self._validate(self._student))
         self._student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
         self._log({"phase": self._name, "step": step, "validation": scores})
-        mean = sum(scores.values()) / max(len(scores), 1)
-        best = self._directory / "best.json"
-        if not best.exists() or mean >= json.loads(best.read_text(encoding="utf-8"))["mean"]:
-            save_state(self._student, self._directory / "best.safetensors")
-            write_json(best, {"step": step, "mean": mean, "scores": scores})
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("checkpoint-*"), key=_steps_done)
-
-
-def _last_checkpoint(directory: Path) -> Path | None:
-    return next(reversed(_checkpoints(directory)), None)
-
-
-def _steps_done(checkpoint: Path | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+        self._best.consider(self._student, step, scores)
+        self.last_scores = scores

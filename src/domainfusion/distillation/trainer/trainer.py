@@ -49,6 +49,8 @@ class Trainer(ABC):
         epochs: Passes over the records of each phase.
         batch_size: Rows per optimiser step, over all devices.
         evaluation_steps: Optimiser steps between two validations; the best state by validation is the one that is kept.
+        early_stopping_patience: Validations without a better mean score after which a phase ends, at its best state; None trains every
+            phase to its end.
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on.
         lora_rank: Rank of the adapter where it starts from nothing.
         initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base),
@@ -74,6 +76,7 @@ class Trainer(ABC):
         epochs: int = 3,
         batch_size: int = 16,
         evaluation_steps: int = 500,
+        early_stopping_patience: int | None = None,
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
         initialization: Literal["auto", "base", "merge"] = "auto",
@@ -90,6 +93,7 @@ class Trainer(ABC):
             "lora_rank": lora_rank,
             "device_batch_size": batch_size if device_batch_size is None else device_batch_size,
             "checkpoint_steps": checkpoint_steps,
+            "early_stopping_patience": 1 if early_stopping_patience is None else early_stopping_patience,
         }
         for name, count in counts.items():
             check_count(name, count)
@@ -103,6 +107,7 @@ class Trainer(ABC):
         self.epochs = epochs
         self.batch_size = batch_size
         self.evaluation_steps = evaluation_steps
+        self.early_stopping_patience = early_stopping_patience
         self.adaptation = adaptation
         self.lora_rank = lora_rank
         self.initialization = initialization
@@ -205,14 +210,17 @@ class Trainer(ABC):
             given: Whether there is a validation.
 
         Raises:
-            ConfigurationError: There is none, and `merge_weight` is to be chosen by it.
+            ConfigurationError: There is none, and `merge_weight` or when to stop early is to be decided by it.
         """
-        if not given and not isinstance(self.merge_weight, float):
-            raise ConfigurationError(
-                "merge_weight is chosen by validation, and there is none",
-                received=self.merge_weight,
-                fix="give validation examples, or a number",
-            )
+        if given:
+            return
+        if not isinstance(self.merge_weight, float):
+            fix = "give validation examples, or a number"
+            raise ConfigurationError("merge_weight is chosen by validation, and there is none", received=self.merge_weight, fix=fix)
+        if self.early_stopping_patience is not None:
+            what = "Validation decides when to stop early, and there is none"
+            fix = "give validation examples, or leave early_stopping_patience out"
+            raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
 
     def merge_weight_in(self, directory: Path) -> float:
         """Returns the weight λ of the merge that the training in `directory` starts from: the one that is set, or was chosen there."""

@@ -17,13 +17,17 @@ from transformers import set_seed
 from domainfusion.description import describe, differences
 from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.distillation.trainer.log import JsonLog
+from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import RunError, TrainingError
-from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import read_json, write_json
-from domainfusion.training.batching import bucketed_order, encode_record, refuse_overlong
-from domainfusion.training.loop import LoopSettings, Validate, save_state, train_phase
+from domainfusion.training.averaging import part_way_back
+from domainfusion.training.batching import Row, bucketed_order, encode_record, refuse_overlong
+from domainfusion.training.best import BEST, BestState
+from domainfusion.training.checkpoints import save_state
+from domainfusion.training.loop import LoopSettings, Validate, train_phase
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, Setting
 from domainfusion.types import TrainingRecord, fingerprint
@@ -64,6 +68,11 @@ class Training:
     def choices(self) -> Choices:
         """What was left to the training to choose."""
         return Choices(self.directory / CHOICES, self.log)
+
+    @cached_property
+    def compared(self) -> dict[str, list[Row]]:
+        """A few rows of each domain, at which the student is compared with its base."""
+        return sample_by_domain([encode_record(record, self.student) for record in self.records], self.seed)
 
     def run(self) -> TrainableModel:
         """Trains a copy of the student and returns it."""
@@ -126,7 +135,8 @@ class Training:
     def _train_phase(
         self, trainer: Trainer, student: TrainableModel, phase: Phase, objective: Objective, folder: Path, number: int, *, is_last: bool
     ) -> None:
-        """Trains one phase and leaves its outcome in `folder`; the last phase leaves its best state by validation."""
+        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it is the last or ended before its time."""
+        start = student.trained_state() if phase.merge_back else {}
         records = phase.shown(random.Random(f"{self.seed}/{number}/replay"))
         rows = [encode_record(record, student) for record in records]
         settings = LoopSettings(
@@ -134,11 +144,12 @@ class Training:
             batch_size=trainer.batch_size,
             device_batch_size=trainer.device_batch_size,
             evaluation_steps=trainer.evaluation_steps,
+            patience=trainer.early_stopping_patience,
             checkpoint_steps=trainer.checkpoint_steps,
             activation_checkpointing=trainer.activation_checkpointing,
             seed=self.seed,
         )
-        train_phase(
+        end = train_phase(
             student,
             rows,
             _order(trainer, phase, records, [len(row.tokens) for row in rows], random.Random(f"{self.seed}/{number}")),
@@ -150,11 +161,28 @@ class Training:
             log=self.log,
             progress=self.progress,
         )
-        if is_last and (folder / "best.safetensors").is_file():
-            student.load_trained_state(load_file(folder / "best.safetensors"))
+        scores = end.scores
+        if (is_last or end.is_early) and (folder / BEST).is_file():
+            student.load_trained_state(load_file(folder / BEST))
+            scores = BestState.scores_in(folder)
+        if phase.merge_back:
+            student.load_trained_state(part_way_back(student.trained_state(), start, phase.merge_back))
+            scores = None
+        self._log_outcome(student, phase, scores)
         save_state(student, folder / FINISHED)
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+
+
+    def _log_outcome(self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None) -> None:
+        """Logs the held-out score of every domain at the end of a phase, and how far from its base the student went in each."""
+        found: dict[str, Any] = {}
+        if self.validate is not None:
+            found["validation"] = dict(self.validate(student) if scores is None else scores)
+        if isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
+            found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
+        student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
+        self.log({"phase": phase.name, "finished": True, **found})
 
 
 def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], lengths: Sequence[int], rng: random.Random) -> list[int]:
