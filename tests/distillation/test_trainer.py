@@ -505,6 +505,27 @@ def test_a_phase_that_ends_early_goes_back_to_its_best_state(base: LlamaModel, t
     assert next(line for line in log_of(tmp_path) if line.get("finished"))["validation"] == {"a": 0.9}
 
 
+@pytest.mark.parametrize("balance", [{}, {"aviation": 0.0, "chemistry": 1.0}])
+def test_a_balance_of_no_shares_is_refused(balance: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="balance gives no shares"):
+        MultiTaskTrainer(balance=balance)
+
+
+@pytest.mark.parametrize("balance", [{"aviation": 1.0, "chemistry": 1.0}, {"aviation": 1, "chemistry": 1, "cross-domain": 1, "history": 1}])
+def test_a_balance_has_a_share_for_each_domain(base: LlamaModel, tmp_path: Path, balance: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="allowed: aviation, chemistry, cross-domain"):
+        MultiTaskTrainer(**QUICK, balance=balance).train(base, RECORDS, directory=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("balance", [True, {"aviation": 1, "chemistry": 1, "cross-domain": 2}])
+def test_the_shares_of_the_gradient_are_steered_on_request(base: LlamaModel, tmp_path: Path, balance: Any) -> None:
+    MultiTaskTrainer(**QUICK, balance=balance).train(base, RECORDS, directory=tmp_path)
+    measured = next(line for line in log_of(tmp_path) if "gradient_shares" in line)
+    assert sum(measured["gradient_shares"].values()) == pytest.approx(1)
+    assert set(measured["loss_weights"]) == {"aviation", "chemistry", "cross-domain"}
+
+
 def test_stopping_early_needs_a_validation(base: LlamaModel) -> None:
     with pytest.raises(ConfigurationError, match="when to stop early"):
         IntegrationTrainer(**QUICK, early_stopping_patience=1).train(base, RECORDS)

@@ -211,8 +211,8 @@ def test_the_student_comes_nearer_to_its_teachers(base: LlamaModel, experts: dic
     trainer = MultiTaskTrainer(**{**QUICK, **pace}, objective=OnPolicyObjective(**ANY, sampling_temperature=0))
     before = [expert.fingerprint for expert in experts.values()]
     trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    figures = [line["terms"]["reverse_kl"] for line in lines if "step" in line]
+    lines = [line for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if "step" in line]
+    figures = [line["terms"]["reverse_kl"] for line in lines]
     assert sum(figures[-5:]) < 0.5 * sum(figures[:5])
     assert set(lines[-1]["domains"]) == {"aviation", "chemistry", "cross-domain"}
     assert [expert.fingerprint for expert in experts.values()] == before

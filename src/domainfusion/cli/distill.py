@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainfusion.cli.stages import STAGES
+from domainfusion.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -34,6 +36,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         from domainfusion.cli.plan import plan_of, render_plan
 
         terminal.print(render_plan(plan_of(recipe)))
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments.until != STAGES[-1]:
+        raise ConfigurationError("Several processes run every stage", received=f"--until {arguments.until}", fix="start one process")
+    if os.environ.get("RANK", "0") != "0":
+        build_distiller(recipe, output_dir=arguments.output_dir).distill()  # which trains beside the main process, and writes nothing
         return
     from domainfusion.cli.origin import remember_recipe
     from domainfusion.cli.outcome import publish, save_student

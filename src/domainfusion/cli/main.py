@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from domainfusion.cli.terminal import Terminal
 
-    with Terminal(quiet=arguments.quiet, verbose=arguments.verbose) as terminal:
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, which torchrun starts, one tells what goes on
+    with Terminal(quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main) as terminal:
         try:
             with stopping_on_signals():
                 arguments.run(arguments, terminal)

@@ -29,6 +29,7 @@ from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
 from domainfusion.reports import RunSummary, render_model_card, write_reports
+from domainfusion.training import processes
 from domainfusion.types import (
     Example,
     Integration,
@@ -153,11 +154,20 @@ class Distiller:
         self._measured: Mapping[str, LanguageModel] = {}
 
     def distill(self) -> TrainableModel:
-        """Runs every stage and returns the trained student, which answers at once."""
+        """Runs every stage and returns the trained student, which answers at once.
+
+        Of several processes that `torchrun` or `accelerate launch` started, the main one runs every stage; the others come to train.
+        """
+        processes.join()
+        if not processes.is_main():
+            processes.wait()
+            self.student = self._train(self._stored_records())
+            return self.student
         with self._run.open():
             examples = self.generate()
             responses = self.collect(examples)
             records = self.integrate(responses)
+            processes.wait()
             student = self.train(records)
             if self.evaluator is not None:
                 self.evaluate(student)
@@ -214,17 +224,7 @@ class Distiller:
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
         with self._run.open(), self._run.stage("train"):
-            validation = self._validation_examples()
-            self.student = self.trainer.train(
-                self.student_model,
-                records,
-                teachers=self.teacher_models,
-                integrator=getattr(self.integrator, "integration_model", None),
-                validate=partial(self._validate, validation) if validation else None,
-                directory=self._run.training,
-                seed=self.seed,
-                progress=self.progress,
-            )
+            self.student = self._train(records)
             about = {
                 "name": self.student.name,
                 "parameters": getattr(self.student, "parameter_count", None),
@@ -265,11 +265,15 @@ class Distiller:
     def save(self, path: str | Path, *, merge: bool = True) -> None:
         """Writes the student, with a model card, to a folder that plain Transformers loads; with `merge=False` an adapter stays an adapter.
 
+        Of several processes the main one writes.
+
         Raises:
             RunError: There is no student yet.
         """
         if self.student is None:
             raise RunError("There is no student to save", fix="call distill() or train() first")
+        if not processes.is_main():
+            return
         self.student.save(path, merge=merge)
         summary = RunSummary.read(self.output_dir)
         is_adapter = not merge and (Path(path) / "adapter_config.json").is_file()
@@ -277,6 +281,19 @@ class Distiller:
         write_text(Path(path) / "README.md", render_model_card(replace(summary, student=about)))
 
     # The stages' details
+
+    def _train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
+        validation = self._validation_examples()
+        return self.trainer.train(
+            self.student_model,
+            records,
+            teachers=self.teacher_models,
+            integrator=getattr(self.integrator, "integration_model", None),
+            validate=partial(self._validate, validation) if validation else None,
+            directory=self._run.training,
+            seed=self.seed,
+            progress=self.progress,
+        )
 
     def _tell_directory(self) -> None:
         """Tells where the run is kept: to whoever reads the log, else on stderr where nobody but this class knows it."""

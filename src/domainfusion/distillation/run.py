@@ -113,6 +113,12 @@ class RunDirectory:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Holds the directory for this process while a stage writes to it."""
+        if os.environ.get("RANK", "0") != "0":
+            raise RunError(
+                "Of several processes the main one alone runs the stages of a run",
+                received=f"process {os.environ['RANK']}",
+                fix="call distill(), which lets the others train beside it",
+            )
         if self._depth == 0:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -361,6 +361,7 @@ class TrainerSection(Section):
     batch_size: Count = 16
     evaluation_steps: Count = 500
     early_stopping_patience: Count | None = None
+    balance: bool | dict[str, Annotated[float, _within(lambda number: number > 0, "a number above 0")]] = False
     adaptation: Literal["auto", "lora", "full"] = "auto"
     lora_rank: Count = 16
     initialization: Literal["auto", "base", "merge"] = "auto"

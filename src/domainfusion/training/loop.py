@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +22,9 @@ from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance, Progress, silent
+from domainfusion.records import read_json, write_json
+from domainfusion.training import processes
+from domainfusion.training.balance import Balance
 from domainfusion.training.batching import Batch, Row, collate
 from domainfusion.training.best import BestState
 from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
@@ -34,6 +38,7 @@ Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""
 
 STUDENT_FILE = "student.safetensors"
+BALANCE_FILE = "balance.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class LoopSettings:
         checkpoint_steps: Steps between two checkpoints.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, more time
             (Chen et al., 2016, arXiv 1604.06174).
+        gradient_shares: The share of the gradient that each domain shall have; None measures what it has.
         seed: Seed of the dropout.
     """
 
@@ -65,6 +71,7 @@ class LoopSettings:
     patience: int | None = None
     checkpoint_steps: int = 50
     activation_checkpointing: bool = False
+    gradient_shares: Mapping[str, float] | None = None
     seed: int = 0
 
 
@@ -116,6 +123,7 @@ def train_phase(
         TrainingError: The loss is not a number; the message names the records of the batch. Or a checkpoint can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    processes.join()
     steps = math.ceil(len(order) / settings.batch_size)
     module = student.trainable_module()
     device = next(module.parameters()).device
@@ -157,9 +165,12 @@ def train_phase(
         ExitStack() as stack,
     ):
         tally = Tally()
-        reporter = _Reporter(student, name, settings.evaluation_steps, best, validate, log, advance, signals, tally)
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        processes.take_over(trained)
+        balance = Balance(trained, [row.domain for row in rows], settings.gradient_shares, processes.add_up)
+        reporter = _Reporter(student, name, settings.evaluation_steps, best, validate, log, advance, signals, tally, balance)
         trainer = _PhaseTrainer(
-            student, rows, order, pad_token, settings, objective, tally, model=module, args=arguments, callbacks=[reporter]
+            student, rows, order, pad_token, settings, objective, tally, balance, model=module, args=arguments, callbacks=[reporter]
         )
         trainer.remove_callback(PrinterCallback)
         if device.type == "cuda":
@@ -219,6 +230,7 @@ class _PhaseTrainer(TransformersTrainer):
         settings: LoopSettings,
         objective: Objective,
         tally: Tally,
+        balance: Balance,
         **options: Any,
     ) -> None:
         positions = _Positions(order)
@@ -230,6 +242,7 @@ class _PhaseTrainer(TransformersTrainer):
         self._device_batch_size = settings.device_batch_size
         self._objective = objective
         self._tally = tally
+        self._balance = balance
         self._directory = Path(self.args.output_dir or "")
         self.accelerator.prepare_model = lambda module, **_: module  # experts share it: nothing wraps it
 
@@ -238,13 +251,27 @@ class _PhaseTrainer(TransformersTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Adds up the gradient of a step's rows, a few at a time, once the objective has had its say about the rows."""
-        planned = [self._rows[place] for place in inputs["places"].tolist()]
+        planned = processes.own_part([self._rows[place] for place in inputs["places"].tolist()])
         rows = list(self._objective.rows(planned, self.state.global_step, self._student))
-        answer_tokens = sum(len(row.answer) for row in rows)
+        answer_tokens = sum(processes.gathered(sum(len(row.answer) for row in rows)))
         model.train()
-        size = self._device_batch_size
-        losses = [self._backward(rows[at : at + size], answer_tokens) for at in range(0, len(rows), size)]
-        return torch.stack(losses).sum().to(self.args.device)
+        loss = torch.zeros((), device=self.args.device)
+        if self._balance.is_due(self.state.global_step):
+            for domain in self._balance.domains:
+                own = [row for row in rows if row.domain == domain]
+                loss += self._balance.measure(domain, partial(self._add_gradient, own, answer_tokens))
+            self._balance.settle()
+        else:
+            loss += self._add_gradient(rows, answer_tokens)
+        processes.add_up([loss])
+        processes.add_up_gradients([parameter for parameter in model.parameters() if parameter.requires_grad])
+        return loss
+
+    def _add_gradient(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
+        loss = torch.zeros((), device=self.args.device)
+        for at in range(0, len(rows), self._device_batch_size):
+            loss += self._backward(rows[at : at + self._device_batch_size], answer_tokens).to(loss.device)
+        return loss
 
     def _backward(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
         module = cast(PreTrainedModel, self.model)
@@ -254,7 +281,7 @@ class _PhaseTrainer(TransformersTrainer):
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
         with mixed_precision(device):
             hidden, targets = answer_hidden_states(module, batch)
-            weights = torch.full((len(targets),), 1 / max(answer_tokens, 1), device=device)
+            weights = torch.tensor([self._balance.weight(row.domain) / answer_tokens for row in rows for _ in row.answer], device=device)
             losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, tuple(rows)))
         if not torch.isfinite(losses.total):
             named = ", ".join(row.record_id for row in rows)
@@ -272,9 +299,18 @@ class _PhaseTrainer(TransformersTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes the checkpoint aside and moves it to its place, then removes the one before."""
         staging = Path(self._get_output_dir(trial))
-        shutil.rmtree(staging, ignore_errors=True)
+        with processes.main_first():
+            if processes.is_main():
+                shutil.rmtree(staging, ignore_errors=True)
         with write_errors(self._directory):
             super()._save_checkpoint(model, trial)
+        processes.wait()
+        with processes.main_first():
+            if processes.is_main():
+                self._publish_checkpoint(staging)
+
+    def _publish_checkpoint(self, staging: Path) -> None:
+        with write_errors(self._directory):
             (written,) = staging.iterdir()
             written.replace(self._directory / written.name)
             staging.rmdir()
@@ -289,9 +325,11 @@ class _PhaseTrainer(TransformersTrainer):
         folder = Path(output_dir or self._directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._student.trained_state(), folder / STUDENT_FILE)
+        write_json(folder / BALANCE_FILE, self._balance.state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._student.load_trained_state(load_file(Path(resume_from_checkpoint) / STUDENT_FILE))
+        self._balance.load_state(read_json(Path(resume_from_checkpoint) / BALANCE_FILE))
 
 
 class _Reporter(TrainerCallback):
@@ -308,8 +346,9 @@ class _Reporter(TrainerCallback):
         advance: Advance,
         signals: DeferredSignals,
         tally: Tally,
+        balance: Balance,
     ) -> None:
-        self._signals, self._tally = signals, tally
+        self._signals, self._tally, self._balance = signals, tally, balance
         self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
         self._best, self._validate, self._log, self._advance = best, validate, log, advance
         self._started = time.perf_counter()
@@ -319,8 +358,8 @@ class _Reporter(TrainerCallback):
         self._advance(1)
         if self._validate is not None and (state.global_step % self._evaluation_steps == 0 or state.global_step == state.max_steps):
             self._validate_now(state.global_step)
-            control.should_training_stop |= self._best.is_exhausted(state.global_step)
-        if self._signals.received is not None:
+            control.should_training_stop |= processes.from_main(self._best.is_exhausted(state.global_step))
+        if any(received is not None for received in processes.gathered(self._signals.received)):
             control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -328,13 +367,16 @@ class _Reporter(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             figures = {name: float(logs[name]) for name in ("loss", "learning_rate")}
-            seconds = round(time.perf_counter() - self._started, 2)
-            self._log({"phase": self._name, "step": state.global_step, **figures, "seconds": seconds, **self._tally.take()})
+            found = Tally.over(processes.gathered(self._tally)).take()
+            self._tally.take()
+            figures["seconds"] = round(time.perf_counter() - self._started, 2)
+            self._log({"phase": self._name, "step": state.global_step, **figures, **found, **self._balance.take()})
 
     def _validate_now(self, step: int) -> None:
         assert self._validate is not None
-        scores = dict(self._validate(self._student))
+        scores = processes.from_main(dict(self._validate(self._student)))  # all ask, so that none waits for the others
         self._student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
         self._log({"phase": self._name, "step": step, "validation": scores})
-        self._best.consider(self._student, step, scores)
+        if processes.is_main():
+            self._best.consider(self._student, step, scores)
         self.last_scores = scores

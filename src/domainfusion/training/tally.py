@@ -17,6 +17,18 @@ class Tally:
         self._sums: dict[str, dict[str, tuple[float, int]]] = {}
         self._tokens: dict[str, int] = {}
 
+    @classmethod
+    def over(cls, tallies: Sequence[Tally]) -> Tally:
+        """Returns what several tallies counted together."""
+        whole = cls()
+        for tally in tallies:
+            for domain, sums in tally._sums.items():
+                whole._tokens[domain] = whole._tokens.get(domain, 0) + tally._tokens[domain]
+                for name, (total, count) in sums.items():
+                    before = whole._sums.setdefault(domain, {}).get(name, (0.0, 0))
+                    whole._sums[domain][name] = before[0] + total, before[1] + count
+        return whole
+
     def add(self, rows: Sequence[Row], terms: Mapping[str, torch.Tensor]) -> None:
         """Adds the terms of a batch.
 

@@ -20,6 +20,7 @@ from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
+from domainfusion.training import processes
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import Validate
 from domainfusion.training.objectives import Objective, SequenceObjective
@@ -63,6 +64,8 @@ class Trainer(ABC):
             probable at every token), `on_policy` (what they find probable where the student writes by itself), or an `Objective` with
             settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
             `sequence`.
+        balance: Steers each domain's share of the gradient by weights on the losses: True to equal shares, or to those given by domain
+            (and for `cross-domain`). False measures and logs the shares alone.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
 
     Raises:
@@ -84,6 +87,7 @@ class Trainer(ABC):
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
+        balance: bool | Mapping[str, float] = False,
         activation_checkpointing: bool = False,
     ) -> None:
         counts = {
@@ -115,6 +119,7 @@ class Trainer(ABC):
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
+        self.balance = balance if isinstance(balance, bool) else _targets(balance)
         self.activation_checkpointing = activation_checkpointing
 
     @abstractmethod
@@ -172,7 +177,8 @@ class Trainer(ABC):
             teachers: The experts: for a start from their merge, and for objectives that learn from what they find probable.
             integrator: The model that wrote the targets of cross-domain records: the teacher of those.
             validate: Scores the student on held-out examples, for `evaluation_steps`.
-            directory: Keeps checkpoints; the same call with the same directory goes on where it was. None keeps nothing.
+            directory: Keeps checkpoints; the same call with the same directory goes on where it was. None keeps nothing. Several
+                processes that train together, as `torchrun` starts them, need one that all of them see.
             seed: Seed of the order and of everything random.
             progress: Shows the steps.
 
@@ -190,6 +196,9 @@ class Trainer(ABC):
                 received=dict(reasons) or None,
                 fix="look at what the experts answered",
             )
+        if directory is None and processes.count() > 1:
+            raise ConfigurationError("Several processes train in one directory, and there is none", fix="give directory=...")
+        processes.join()
         with TemporaryDirectory() as temporary:
             return Training(
                 trainer=self,
@@ -200,7 +209,7 @@ class Trainer(ABC):
                 validate=validate,
                 directory=Path(directory or temporary),
                 seed=seed,
-                progress=progress,
+                progress=progress if processes.is_main() else silent,
             ).run()
 
     def check_validation(self, *, given: bool) -> None:
@@ -263,6 +272,12 @@ def _merge_weight(given: object, initialization: str) -> float | tuple[float, ..
 
 def _is_number(given: object) -> TypeGuard[float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+
+
+def _targets(given: Mapping[str, float]) -> dict[str, float]:
+    if not given or not all(0 < share < math.inf for share in given.values()):
+        raise ConfigurationError("balance gives no shares", received=given, allowed="True, or a number above 0 for each domain")
+    return dict(given)
 
 
 def _objective(name: str) -> Objective:

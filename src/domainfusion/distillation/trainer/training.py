@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +19,11 @@ from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
 from domainfusion.distillation.trainer.phase import Phase
-from domainfusion.errors import RunError, TrainingError
+from domainfusion.errors import ConfigurationError, RunError, TrainingError
 from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import read_json, write_json
+from domainfusion.training import processes
 from domainfusion.training.averaging import part_way_back
 from domainfusion.training.batching import Row, bucketed_order, encode_record, refuse_overlong
 from domainfusion.training.best import BEST, BestState
@@ -60,9 +61,9 @@ class Training:
     progress: Progress
 
     @cached_property
-    def log(self) -> JsonLog:
-        """What happened."""
-        return JsonLog(self.directory / "log.jsonl")
+    def log(self) -> Callable[[Mapping[str, Any]], None]:
+        """What happened, as the main process tells it."""
+        return JsonLog(self.directory / "log.jsonl") if processes.is_main() else lambda _: None
 
     @cached_property
     def choices(self) -> Choices:
@@ -79,22 +80,24 @@ class Training:
         phases = self._phases(self.trainer)  # what is wrong with them is told before the directory is claimed
         rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
         refuse_overlong(list(rows), self.student.context_length)
-        self._claim()
-        trainer = self.trainer.decided(self)
-        folders = {self.directory / f"phase-{number}-{phase.name}": phase for number, phase in enumerate(self._phases(trainer), start=1)}
-        objective = copy(trainer.objective)  # what it makes ready belongs to this training alone
-        if not all((folder / FINISHED).is_file() for folder in folders):
-            setting = Setting(
-                student=self.student,
-                records=rows,
-                teachers=self.teachers,
-                integrator=self.integrator,
-                directory=self.directory / OBJECTIVE,
-                seed=self.seed,
-                progress=self.progress,
-            )
-            if found := objective.begin(setting):
-                self.log(found)
+        _check_balance(self.trainer.balance, {row.domain for row in rows})
+        with processes.main_first():
+            self._claim()
+            trainer = self.trainer.decided(self)
+            folders = {self.directory / f"phase-{at}-{phase.name}": phase for at, phase in enumerate(self._phases(trainer), start=1)}
+            objective = copy(trainer.objective)  # what it makes ready belongs to this training alone
+            if not all((folder / FINISHED).is_file() for folder in folders):
+                setting = Setting(
+                    student=self.student,
+                    records=rows,
+                    teachers=self.teachers,
+                    integrator=self.integrator,
+                    directory=self.directory / OBJECTIVE,
+                    seed=self.seed,
+                    progress=self.progress,
+                )
+                if found := objective.begin(setting):
+                    self.log(found)
         getattr(self.student, "parameter_count", None)  # loads the student: loading draws from the stream that the adapter starts from
         set_seed(self.seed)
         trained, _ = trainer.adapt(self.student, self.teachers)
@@ -102,7 +105,8 @@ class Training:
             if not (folder / FINISHED).is_file():
                 self._train_phase(trainer, trained, phase, objective, folder, number, is_last=number == len(folders))
             trained.load_trained_state(load_file(folder / FINISHED))
-        shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
+        if processes.is_main():
+            shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
         return trained
 
     def _phases(self, trainer: Trainer) -> list[Phase]:
@@ -146,6 +150,7 @@ class Training:
             evaluation_steps=trainer.evaluation_steps,
             patience=trainer.early_stopping_patience,
             checkpoint_steps=trainer.checkpoint_steps,
+            gradient_shares=dict.fromkeys((row.domain for row in rows), 1.0) if trainer.balance is True else trainer.balance or None,
             activation_checkpointing=trainer.activation_checkpointing,
             seed=self.seed,
         )
@@ -169,20 +174,31 @@ class Training:
             student.load_trained_state(part_way_back(student.trained_state(), start, phase.merge_back))
             scores = None
         self._log_outcome(student, phase, scores)
-        save_state(student, folder / FINISHED)
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        if processes.is_main():
+            save_state(student, folder / FINISHED)
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        processes.wait()
 
 
     def _log_outcome(self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None) -> None:
         """Logs the held-out score of every domain at the end of a phase, and how far from its base the student went in each."""
         found: dict[str, Any] = {}
         if self.validate is not None:
-            found["validation"] = dict(self.validate(student) if scores is None else scores)
-        if isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
+            found["validation"] = processes.from_main(dict(self.validate(student) if scores is None else scores))
+        if processes.is_main() and isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
             found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
         student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
         self.log({"phase": phase.name, "finished": True, **found})
+
+
+def _check_balance(balance: bool | Mapping[str, float], domains: Set[str]) -> None:
+    if not isinstance(balance, bool) and balance.keys() != domains:
+        raise ConfigurationError(
+            "balance has to give a share to each domain that is trained on, and to no other",
+            received=dict(balance),
+            allowed=", ".join(sorted(domains)),
+        )
 
 
 def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], lengths: Sequence[int], rng: random.Random) -> list[int]:

@@ -1,0 +1,126 @@
+"""Two processes train as one: the same losses at every step, and files of the main process alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domainfusion.errors import ConfigurationError
+from domainfusion.training import processes
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+TRAINING = """
+import json, sys, torch
+torch.cpu._is_avx512_bf16_supported = lambda: False  # in float32, that the order of sums is all that differs
+from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer, SequentialTrainer
+from domainfusion.models import LlamaModel
+from domainfusion.types import Example, Integration, TrainingRecord
+
+def record(query, target, *domains):
+    return TrainingRecord(example=Example(query=query, domains=domains), responses=(), integration=Integration(text=target, method="given"))
+
+records = [record(f"Where is airport {n}?", "one two three"[: 3 + 2 * n], "aviation") for n in range(5)]
+records += [record(f"The symbol of element {n}?", "Fe " * (n + 1), "chemistry") for n in range(4)]
+records += [record(f"Where is airport {n}, and element {n}?", "Paris. Fe.", "aviation", "chemistry") for n in range(2)]
+folder, settings = sys.argv[1], json.loads(sys.argv[2])
+kind = {"integration": IntegrationTrainer, "sequential": SequentialTrainer, "multi_task": MultiTaskTrainer}[settings.pop("type")]
+base = LlamaModel(folder, dtype="float32")
+trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, **settings)
+calls = iter(range(99))
+student = trainer.train(base, records, directory=sys.argv[3], validate=lambda _: {"a": next(calls) / 10}, seed=3)
+"""
+
+
+def train(base: Path, directory: Path, settings: dict[str, Any], count: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    script = directory.with_suffix(".py")
+    script.write_text(TRAINING)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+    return subprocess.run(
+        [sys.executable, *launcher, str(script), str(base), json.dumps(settings), str(directory)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+
+
+def log_of(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "integration": {"type": "integration", "adaptation": "full"},
+    "balanced": {"type": "multi_task", "adaptation": "lora", "balance": True},
+    "sequential": {"type": "sequential", "adaptation": "lora", "merge_back": 0.2, "device_batch_size": 1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Path, tmp_path: Path, name: str) -> None:
+    logs, states = [], []
+    for count in (1, 2):
+        directory = tmp_path / str(count)
+        done = train(tiny_llama, directory, SETTINGS[name], count)
+        assert done.returncode == 0, done.stderr
+        logs.append(log_of(directory))
+        states.append(load_file(max(directory.glob("phase-*")) / "finished.safetensors"))
+    assert [line.get("step") for line in logs[0]] == [line.get("step") for line in logs[1]], "one process writes the log"
+    for one, two in zip(*logs, strict=True):
+        assert one.keys() == two.keys()
+        for figure in one.keys() & {"loss", "learning_rate"}:
+            assert one[figure] == pytest.approx(two[figure], rel=1e-5)
+        for figure in one.keys() & {"gradient_shares", "loss_weights", "divergence_from_base", "validation", "terms"}:
+            assert one[figure] == pytest.approx(two[figure], rel=1e-3, abs=1e-6)
+        assert {name: own["tokens"] for name, own in one.get("domains", {}).items()} == {
+            name: own["tokens"] for name, own in two.get("domains", {}).items()
+        }
+    assert all(torch.allclose(tensor, states[1][name], atol=1e-4) for name, tensor in states[0].items())
+
+
+@pytest.mark.slow
+def test_processes_that_share_out_the_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    done = train(tiny_llama, tmp_path / "run", SETTINGS["integration"], 2, ACCELERATE_USE_FSDP="true")
+    assert done.returncode != 0
+    assert "FSDP shares out the weights of a module" in done.stderr
+
+
+def test_in_one_process_it_is_all_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.ones(2)
+    processes.join()
+    processes.add_up([tensor])
+    processes.take_over([tensor])
+    assert tensor.tolist() == [1, 1]
+    assert processes.from_main("x") == "x"
+    assert processes.gathered(3) == [3]
+    assert processes.own_part([1, 2, 3]) == [1, 2, 3]
+    assert (processes.count(), processes.is_main()) == (1, True)
+    with processes.main_first():
+        pass
+
+
+def test_every_item_is_the_part_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    parts = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        parts.append(list(processes.own_part(list(range(8)))))
+    assert sorted(item for part in parts for item in part) == list(range(8))
+    assert {len(part) for part in parts} == {2, 3}
+
+
+def test_sharing_out_the_weights_is_refused_before_the_others_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigurationError, match=r"one module here.*accelerate launch --multi_gpu"):
+        processes.join()
