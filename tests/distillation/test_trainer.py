@@ -26,7 +26,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, RunError, T
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
-from domainfusion.training.batching import encode_record
+from domainfusion.training.batching import Row, encode_record
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
 from domainfusion.types import Message, Sampling, TrainingRecord, user
@@ -187,6 +187,12 @@ def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
 def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="shares of a mixture do not add up"):
         MultiTaskTrainer(shares=shares)
+
+
+@pytest.mark.parametrize(("name", "value"), [("anchor", -1.0), ("anchor", float("inf")), ("merge_back", 1.5), ("replay", -1.0)])
+def test_a_protection_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        SequentialTrainer(**{name: value})
 
 
 @pytest.mark.parametrize("order", [(), "aviation", ("aviation", "aviation")])
@@ -495,6 +501,30 @@ def test_a_phase_that_is_merged_all_the_way_back_taught_nothing(base: LlamaModel
     assert all(0 < half < none for half, none in zip(ways["half"], ways["none"], strict=True))
 
 
+def test_an_anchor_holds_the_student_near_its_start(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**QUICK, "order": ("aviation", "chemistry"), "adaptation": "lora"}
+    ways = []
+    for anchor in (0.0, 1.0, 100.0):
+        directory = tmp_path / str(anchor)
+        SequentialTrainer(**settings, anchor=anchor).train(base, RECORDS, teachers=experts, directory=directory)
+        steps = [line for line in log_of(directory) if "step" in line]
+        assert all(("anchor" in line["terms"]) == (anchor > 0) for line in steps)
+        if anchor:
+            assert steps[0]["terms"]["anchor"] == pytest.approx(0, abs=1e-3), "the start is the merge, before its first step"
+            ways.append(steps[-1]["terms"]["anchor"])
+            assert not (directory / "anchor").exists()
+    assert ways[1] < ways[0]
+
+
+def test_an_anchor_and_what_the_student_writes_by_itself_are_refused_together(base: LlamaModel) -> None:
+    class Rewriting(SequenceObjective):
+        def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
+            return rows
+
+    with pytest.raises(ConfigurationError, match="An anchor holds at the targets"):
+        SequentialTrainer(**QUICK, anchor=1.0, objective=Rewriting()).train(base, RECORDS)
+
+
 def test_a_phase_that_ends_early_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
     scores = iter([0.9, 0.1, 0.2, 0.8])
     trainer = IntegrationTrainer(**{**QUICK, "epochs": 6, "evaluation_steps": 2}, early_stopping_patience=2)
@@ -558,7 +588,7 @@ def dying_after(steps: int) -> Callable[..., Any]:
 CURRICULA: dict[str, Callable[..., Trainer]] = {
     "integration": IntegrationTrainer,
     "multi-task": partial(MultiTaskTrainer, shares={"aviation": 2, "chemistry": 1}),
-    "sequential": partial(SequentialTrainer, replay=0.5, merge_back=0.3),
+    "sequential": partial(SequentialTrainer, replay=0.5, anchor=0.5, merge_back=0.3),
 }
 
 

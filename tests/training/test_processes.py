@@ -61,7 +61,7 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
 SETTINGS: dict[str, dict[str, Any]] = {
     "integration": {"type": "integration", "adaptation": "full"},
     "balanced": {"type": "multi_task", "adaptation": "lora", "balance": True},
-    "sequential": {"type": "sequential", "adaptation": "lora", "merge_back": 0.2, "device_batch_size": 1},
+    "sequential": {"type": "sequential", "adaptation": "lora", "merge_back": 0.2, "anchor": 0.5, "device_batch_size": 1},
 }
 
 

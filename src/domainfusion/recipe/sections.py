@@ -397,6 +397,7 @@ class SequentialSection(TrainerSection):
     type: Literal["sequential"]
     order: list[str] | None = None
     replay: Share = 0.1
+    anchor: Annotated[float, _within(lambda number: number >= 0, "a number from 0")] = 0.0
     merge_back: Share = 0.0
 
 

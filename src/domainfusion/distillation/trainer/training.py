@@ -24,6 +24,7 @@ from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import read_json, write_json
 from domainfusion.training import processes
+from domainfusion.training.anchor import Anchor, AnchoredObjective
 from domainfusion.training.averaging import part_way_back
 from domainfusion.training.batching import Row, bucketed_order, encode_record, refuse_overlong
 from domainfusion.training.best import BEST, BestState
@@ -35,6 +36,9 @@ from domainfusion.types import TrainingRecord, fingerprint
 
 if TYPE_CHECKING:
     from domainfusion.distillation.trainer.trainer import Trainer
+
+ANCHOR = "anchor"
+"""The folder of what the student found probable before it was trained; it goes when the training is finished."""
 
 CHOICES = "choices.json"
 """What the training chose before its first step."""
@@ -101,13 +105,27 @@ class Training:
         getattr(self.student, "parameter_count", None)  # loads the student: loading draws from the stream that the adapter starts from
         set_seed(self.seed)
         trained, _ = trainer.adapt(self.student, self.teachers)
+        anchor = self._anchor(trained, [phase for folder, phase in folders.items() if not (folder / FINISHED).is_file()])
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if not (folder / FINISHED).is_file():
-                self._train_phase(trainer, trained, phase, objective, folder, number, is_last=number == len(folders))
+                toward = AnchoredObjective(objective, anchor, phase.anchor) if anchor and phase.anchor else objective
+                self._train_phase(trainer, trained, phase, toward, folder, number, is_last=number == len(folders))
             trained.load_trained_state(load_file(folder / FINISHED))
         if processes.is_main():
-            shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
+            for temporary in (OBJECTIVE, ANCHOR):
+                shutil.rmtree(self.directory / temporary, ignore_errors=True)
         return trained
+
+    def _anchor(self, start: TrainableModel, phases: Sequence[Phase]) -> Anchor | None:
+        """Returns the start of the student where phases that are yet to come are anchored to it."""
+        records = [record for phase in phases if phase.anchor for record in (*phase.records, *phase.earlier)]
+        if not records:
+            return None
+        with processes.main_first():
+            anchor = Anchor(self.directory / ANCHOR)
+            rows = [encode_record(record, start) for record in records]
+            anchor.drop(start, rows, batch_size=self.trainer.device_batch_size, progress=self.progress)
+        return anchor
 
     def _phases(self, trainer: Trainer) -> list[Phase]:
         phases = trainer.phases(self.records)
