@@ -210,6 +210,15 @@ MISTAKES = {
         "evaluation",
         ["both validation_examples and validation_holdout"],
     ),
+    "benchmark of no domain": ("test.jsonl", "test.jsonl\n  benchmarks: {physics: [test.jsonl]}", "physics", ["is not of a domain"]),
+    "broken benchmark": ("test.jsonl", "test.jsonl\n  benchmarks: {nutrition: [broken.jsonl]}", "broken", ["an example can't be read"]),
+    "empty benchmark": ("test.jsonl", "test.jsonl\n  benchmarks: {nutrition: [none.jsonl]}", "none.jsonl", ["holds no examples"]),
+    "missing benchmark": ("test.jsonl", "test.jsonl\n  general: [gone.jsonl]", "gone.jsonl", ["names a file that is not there"]),
+    "missing folder of tasks": ("test.jsonl", "test.jsonl\n  general: [{task: arc, folder: gone}]", "gone", ["names a folder that is"]),
+    "scores without benchmarks": ("test.jsonl", "test.jsonl\n  baseline_scores: {x: {nutrition: 0.5}}", "scores", ["no benchmarks"]),
+    "score that is no share": ("test.jsonl", "test.jsonl\n  baseline_scores: {x: {nutrition: 71}}", "scores", ["received 71"]),
+    "weights that weigh nothing": ("test.jsonl", "test.jsonl\n  weights: {DER: 0, CDA: 0, IC: 0}", "weights", ["weigh nothing"]),
+    "unknown agreement judge": ("test.jsonl", "test.jsonl\n  agreement_judge: chef", "chef", ["no model of this name"]),
     "everything held out": ("test_examples: test.jsonl", "holdout: 0.5\n  validation_holdout: 0.5", "evaluation", ["nothing to train on"]),
     "ratio below 0": ("ratio: 0.5", "ratio: -0.1", "ratio: -0.1", ["received -0.1", "from 0 to 1"]),
     "unknown model": ("model: biomechanics", "model: biomechanic", "biomechanic\n", ["no model of this name", "write biomechanics"]),
@@ -501,6 +510,11 @@ def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
     assert sections.QuestionSamplingSection().sampling(0) == written
     evaluator = keyword_defaults(distillation.DomainRetentionEvaluator.__init__)
     assert sections.EvaluationSection().resamples == evaluator["resamples"]
+    assert {name: getattr(sections.EvaluationSection(), name) for name in ("margin", "on_overlap", "agreement_judge")} == {
+        name: evaluator[name] for name in ("margin", "on_overlap", "agreement_judge")
+    }
+    assert sections.EvaluationSection().weights.model_dump() == evaluator["weights"]
+    assert sections.EvaluationSection().tolerance == keyword_defaults(distillation.BenchmarkEvaluator.__init__)["tolerance"]
     assert sections.EvaluationSection().max_new_tokens == evaluator["sampling"].max_new_tokens
     assert keyword_defaults(distillation.Distiller.__init__)["holdout"] == sections.HOLDOUT
     assert keyword_defaults(distillation.Distiller.__init__)["hygiene"] == Hygiene(**sections.HygieneSection().model_dump())
@@ -623,6 +637,22 @@ def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, fold
     distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
     assert (distiller.validation_holdout, distiller.group_by) == (0.2, "template")
     assert distiller.hygiene == Hygiene(ngram_words=5, containment=0.9)
+
+
+def test_how_the_student_is_measured_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
+    text += "  margin: 0.9\n  weights: {DER: 1, CDA: 0, IC: 0}\n  on_overlap: report\n  agreement_judge: student\n"
+    text += "  benchmarks: {biomechanics: [test.jsonl]}\n  general: [{task: arc_easy, limit: 10}]\n  tolerance: 0.1\n"
+    text += "  baseline_scores: {gpt-x: {biomechanics: 0.71}}\n"
+    evaluator = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run").evaluator
+    assert isinstance(evaluator, distillation.DomainRetentionEvaluator)
+    assert (evaluator.margin, evaluator.weights, evaluator.on_overlap) == (0.9, {"DER": 1}, "report")
+    assert evaluator.agreement_judge is not None
+    assert evaluator.benchmarks is not None
+    assert evaluator.benchmarks.benchmarks == {"biomechanics": (folder / "test.jsonl",)}
+    assert evaluator.benchmarks.general == (distillation.HarnessTask(name="arc_easy", limit=10),)
+    assert (evaluator.benchmarks.tolerance, evaluator.benchmarks.on_overlap) == (0.1, "report")
+    assert evaluator.benchmarks.baseline_scores == {"gpt-x": {"biomechanics": 0.71}}
 
 
 def test_the_base_of_an_adapter_is_the_students_by_whatever_path(

@@ -17,8 +17,10 @@ from domainfusion.recipe.sections import (
     HOLDOUT,
     AdversarialSection,
     AutoSection,
+    Benchmarks,
     CuratedSection,
     DistributionSection,
+    EvaluationSection,
     ModelIntegratorSection,
     ModelSection,
     MultiTaskSection,
@@ -62,11 +64,7 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         teacher_models=teachers,
         data_generators=[_generator(recipe, position, named) for position in range(len(recipe.generators))],
         trainer=_trainer(recipe.trainer),
-        evaluator=None
-        if evaluation is None
-        else distillation.DomainRetentionEvaluator(
-            sampling=Sampling(max_new_tokens=evaluation.max_new_tokens), resamples=evaluation.resamples, seed=recipe.seed
-        ),
+        evaluator=None if evaluation is None else _evaluator(evaluation, recipe.seed, named),
         integrator=_integrator(recipe, named),
         seed=recipe.seed,
         output_dir=output_dir or recipe.output_dir,
@@ -162,6 +160,46 @@ def _objective(section: SequenceSection | AutoSection | DistributionSection | On
     if isinstance(section, OnPolicySection):
         return distillation.OnPolicyObjective(**settings)
     return section.type
+
+
+def _evaluator(section: EvaluationSection, seed: int, named: Mapping[str, HuggingFaceModel]) -> distillation.Evaluator:
+    shared: dict[str, Any] = {
+        "sampling": Sampling(max_new_tokens=section.max_new_tokens),
+        "resamples": section.resamples,
+        "seed": seed,
+        "on_overlap": section.on_overlap,
+    }
+    benchmarks = None
+    if section.benchmarks or section.general:
+        benchmarks = distillation.BenchmarkEvaluator(
+            {domain: _benchmarks(sources) for domain, sources in section.benchmarks.items()},
+            general=_benchmarks(section.general),
+            baseline_scores=section.baseline_scores,
+            tolerance=section.tolerance,
+            **shared,
+        )
+    return distillation.DomainRetentionEvaluator(
+        margin=section.margin,
+        weights=section.weights.model_dump(),
+        agreement_judge=None if section.agreement_judge is None else _model(section.agreement_judge, named),
+        benchmarks=benchmarks,
+        **shared,
+    )
+
+
+def _benchmarks(sources: Benchmarks) -> list[Path | distillation.HarnessTask]:
+    return [
+        Path(source)
+        if isinstance(source, str)
+        else distillation.HarnessTask(
+            name=source.task,
+            folder=source.folder or "",
+            metric=source.metric or "",
+            num_fewshot=source.num_fewshot,
+            limit=source.limit,
+        )
+        for source in sources
+    ]
 
 
 def _model(choice: str | ModelSection, named: Mapping[str, HuggingFaceModel]) -> HuggingFaceModel:

@@ -15,6 +15,7 @@ from domainfusion.recipe.document import Location
 from domainfusion.recipe.sections import (
     AdversarialSection,
     CuratedSection,
+    EvaluationSection,
     ModelIntegratorSection,
     ModelSection,
     MultiTaskSection,
@@ -241,6 +242,9 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     evaluation = recipe.evaluation
     if evaluation is None:
         return
+    if evaluation.agreement_judge is not None:
+        yield from _known_model(recipe, ("evaluation", "agreement_judge"), evaluation.agreement_judge)
+    yield from _benchmarks(recipe, evaluation)
     for key in ("test_examples", "validation_examples"):
         file = getattr(evaluation, key)
         if file is None:
@@ -256,6 +260,22 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("evaluation", key), "two of the examples are the same, or have the same id", received=twice[0])
         if not ids:
             yield Problem(("evaluation", key), "the file holds no examples", received=file)
+
+
+def _benchmarks(recipe: Recipe, evaluation: EvaluationSection) -> Iterator[Problem]:
+    for domain, sources in evaluation.benchmarks.items():
+        if domain not in recipe.domains:
+            yield _unknown(("evaluation", "benchmarks", domain), "a benchmark is not of a domain", domain, recipe.domains)
+            continue
+        for position, source in enumerate(sources):
+            if isinstance(source, str):
+                at = ("evaluation", "benchmarks", domain, position)
+                found = list(_examples(recipe, at, partial(read_examples, source, domain=domain)))
+                yield from (problem for problem in found if isinstance(problem, Problem))
+                if not found:
+                    yield Problem(at, "the file holds no examples", received=source)
+    if evaluation.baseline_scores and not (evaluation.benchmarks or evaluation.general):
+        yield Problem(("evaluation", "baseline_scores"), "there are scores and no benchmarks", fix="add benchmarks")
 
 
 def _examples(recipe: Recipe, at: Location, read: Callable[[], Iterable[Example]]) -> Iterator[str | Problem]:

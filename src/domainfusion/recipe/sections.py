@@ -56,6 +56,13 @@ def _existing_file(path: str, info: ValidationInfo) -> str:
     return _absolute(file)
 
 
+def _existing_folder(path: str, info: ValidationInfo) -> str:
+    folder = _folder(info) / Path(path).expanduser()
+    if not folder.is_dir():
+        raise problem("names a folder that is not there", received=path, allowed=f"a folder; this one would be {_absolute(folder)}")
+    return _absolute(folder)
+
+
 def _existing_model(path: str, info: ValidationInfo) -> str:
     found = _folder(info) / Path(path).expanduser()
     if found.is_dir() and not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -111,6 +118,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 Count = Annotated[int, _within(lambda number: number >= 1, "a whole number from 1")]
 Positive = Annotated[float, _within(lambda number: number > 0, "a number above 0")]
 Share = Annotated[float, _within(lambda number: 0 <= number <= 1, "a number from 0 to 1")]
+Weight = Annotated[float, _within(lambda number: number >= 0, "a number from 0")]
 ExistingFile = Annotated[str, AfterValidator(_existing_file)]
 ModelPath = Annotated[str, AfterValidator(_existing_model)]
 Device = Annotated[str, _within(lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, "auto, cpu, cuda or cuda:N")]
@@ -408,6 +416,39 @@ HOLDOUT = 0.1
 """Share of the generated examples that is held out where there are no test examples."""
 
 
+class WeightsSection(Section):
+    """What each figure weighs in the overall score."""
+
+    DER: Weight = 0.5
+    CDA: Weight = 0.3
+    IC: Weight = 0.2
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> WeightsSection:
+        if not self.DER + self.CDA + self.IC > 0:
+            raise problem("weigh nothing", allowed="numbers from 0, not all 0")
+        return self
+
+
+class HarnessSection(Section):
+    """A `HarnessTask`."""
+
+    task: Text
+    folder: Annotated[str, AfterValidator(_existing_folder)] | None = None
+    metric: Text | None = None
+    num_fewshot: Annotated[int, _within(lambda number: number >= 0, "a whole number from 0")] | None = None
+    limit: Count | None = None
+
+
+Benchmarks = list[
+    Annotated[
+        Annotated[ExistingFile, Tag("(file)")] | Annotated[HarnessSection, Tag("(task)")],
+        Discriminator(lambda given: "(file)" if isinstance(given, str) else "(task)"),
+    ]
+]
+"""Benchmarks: files of examples, and tasks of lm-evaluation-harness."""
+
+
 class EvaluationSection(Section):
     """A `DomainRetentionEvaluator`, and what it evaluates on."""
 
@@ -418,6 +459,14 @@ class EvaluationSection(Section):
     group_by: Text = "group"
     max_new_tokens: Count = 256
     resamples: Annotated[int, _within(lambda number: number >= 100, "a whole number from 100")] = 10_000
+    margin: Annotated[float, _within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 0.95
+    weights: WeightsSection = WeightsSection()
+    on_overlap: Literal["refuse", "report"] = "refuse"
+    agreement_judge: ModelChoice | None = None
+    benchmarks: dict[str, Benchmarks] = {}
+    general: Benchmarks = []
+    baseline_scores: dict[str, dict[str, Share]] = {}
+    tolerance: Annotated[float, _within(lambda number: 0 <= number < 1, "a number from 0 to below 1")] = 0.05
 
     @model_validator(mode="after")
     def _one_test_set(self) -> EvaluationSection:

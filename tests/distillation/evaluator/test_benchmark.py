@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from distillation.evaluator.facts import AIRPORTS, EXPERTS, IGNORANT, PERFECT, SYMBOLS
-from domainfusion.distillation.evaluator import BenchmarkEvaluator
+from distillation.evaluator.facts import AIRPORTS, EXPERTS, IGNORANT, PERFECT, SYMBOLS, TEST
+from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
@@ -156,3 +156,29 @@ def test_without_a_base_nothing_is_said_of_a_loss() -> None:
 def test_a_tolerance_out_of_range_is_refused(tolerance: float) -> None:
     with pytest.raises(ConfigurationError, match="tolerance"):
         BenchmarkEvaluator(BENCHMARKS, tolerance=tolerance)
+
+
+# Beside a test set
+
+
+def test_benchmarks_stand_beside_the_test_set_in_one_report() -> None:
+    benchmarks = BenchmarkEvaluator(BENCHMARKS, general=GENERAL[:10], baseline_scores={"gpt-x": {"aviation": 0.71}}, resamples=200)
+    evaluator = DomainRetentionEvaluator(benchmarks=benchmarks, resamples=200)
+    report = evaluator.evaluate(PERFECT, EXPERTS, TEST, baselines={"base": IGNORANT})
+    alone = DomainRetentionEvaluator(resamples=200).evaluate(PERFECT, EXPERTS, TEST, baselines={"base": IGNORANT})
+    assert report.slices == (*alone.slices, "benchmark: aviation", "benchmark: chemistry", "general: examples")
+    assert (report.retention, report.overall, report.cross_domain_accuracy) == (
+        alone.retention, alone.overall, alone.cross_domain_accuracy
+    )  # fmt: skip
+    assert [(model.role, model.name) for model in report.models][:-1] == [(model.role, model.name) for model in alone.models]
+    assert report.models[-1].slices["benchmark: aviation"].strict.value == 0.71
+    assert [found.slice for found in report.benchmarks] == ["benchmark: aviation", "benchmark: chemistry", "general: examples"]
+    assert [found.slice for found in report.regressions] == ["general: examples"]
+    assert {answer.example_id for answer in report.student.answers} == {example.id for example in report.examples}
+    assert report.test_set != alone.test_set
+
+
+def test_the_items_of_benchmarks_beside_a_test_set_are_kept_out_of_training() -> None:
+    evaluator = DomainRetentionEvaluator(benchmarks=BenchmarkEvaluator(BENCHMARKS))
+    assert sum(map(len, evaluator.own_examples.values())) == len(AIRPORTS) + len(SYMBOLS)
+    assert DomainRetentionEvaluator().own_examples == {}

@@ -79,7 +79,9 @@ class BenchmarkEvaluator(MeasuringEvaluator):
     def _loaded(self) -> tuple[LoadedBenchmark, ...]:
         """The benchmarks with their items: tasks are read when they are first needed."""
         general = {GENERAL: self.general} if self.general else {}
-        return (*load(self.benchmarks), *load(general, general=True))
+        found = (*load(self.benchmarks), *load(general, general=True))
+        self._check_scores([benchmark.slice for benchmark in found])
+        return found
 
     def evaluate(
         self,
@@ -102,7 +104,6 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         given = [in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
         items = [item for benchmark in self._loaded for item in benchmark.examples] + given
         refuse_shared_ids(items)
-        self._check_scores(items)
         items, overlap = hold_apart(items, trained_on, self.on_overlap)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
         rows += [(name, role_of(name), model) for name, model in {**(baselines or {}), **self.baselines}.items()]
@@ -171,8 +172,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
                 fix="add its expert, or give it as a benchmark of general ability",
             )
 
-    def _check_scores(self, items: Sequence[Example]) -> None:
-        known = list(by_slice(items))
+    def _check_scores(self, known: Sequence[str]) -> None:
         for name, scores in self.baseline_scores.items():
             for key, value in scores.items():
                 if key not in known:

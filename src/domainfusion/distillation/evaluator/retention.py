@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainfusion.distillation.evaluator.agreement import Sides, Similarity, by_coverage, by_judge, by_similarity, measure_agreement
+from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
 from domainfusion.distillation.evaluator.chance import chance_of
 from domainfusion.distillation.evaluator.evaluator import check_examples
+from domainfusion.distillation.evaluator.joining import joined
 from domainfusion.distillation.evaluator.measuring import Graded, MeasuringEvaluator, name_of, role_of, routed
 from domainfusion.distillation.evaluator.non_inferiority import non_inferiority
 from domainfusion.distillation.evaluator.overall import WEIGHTS, check_weights, overall
@@ -51,6 +53,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         similarity: How like an answer is to the expert's, 0 to 1, where there is no reference; by default the F1 of their words.
         agreement_judge: A model that says whether an answer agrees with the expert's; None asks none.
         second_temperature: Temperature of the experts' second answers.
+        benchmarks: Measures benchmarks beside the test set; what it finds is in the same report, in slices of their own.
 
     Raises:
         ConfigurationError: A number is out of range, or a weight is of no figure.
@@ -73,6 +76,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         similarity: Similarity = token_f1,
         agreement_judge: LanguageModel | None = None,
         second_temperature: float = 0.7,
+        benchmarks: BenchmarkEvaluator | None = None,
     ) -> None:
         super().__init__(
             metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines, on_overlap=on_overlap
@@ -89,6 +93,12 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         self.similarity = similarity
         self.agreement_judge = agreement_judge
         self.second_temperature = second_temperature
+        self.benchmarks = benchmarks
+
+    @property
+    def own_examples(self) -> Mapping[str, Sequence[Example]]:
+        """The items of the benchmarks."""
+        return {} if self.benchmarks is None else self.benchmarks.own_examples
 
     def evaluate(
         self,
@@ -138,7 +148,13 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             metric=name_of(self.metric),
             coherence_metric=name_of(self.coherence_metric),
         )
-        return replace(found, overall=overall(self.weights, found.retention, found.cross_domain_accuracy, found.coherence))
+        found = replace(found, overall=overall(self.weights, found.retention, found.cross_domain_accuracy, found.coherence))
+        if self.benchmarks is None:
+            return found
+        more = self.benchmarks.evaluate(
+            student_model, teacher_models, baselines={**(baselines or {}), **self.baselines}, trained_on=trained_on, ask=ask
+        )
+        return joined(found, more)
 
     def _retention(
         self,
