@@ -63,17 +63,20 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
             missing.clear()
             yield entry.value
             continue
-        value = entry.value if fields is None else _renamed(entry, fields, missing)
-        yield _to_example(_structured(value, entry) if entry.is_text else value, domain, place)
+        value: Any = entry.value
+        rest: dict[str, Any] = {}
+        if fields is not None and isinstance(value, Mapping):
+            value, rest = _renamed(entry, fields, missing)
+        if entry.is_text:
+            value = _structured(value, place)
+        yield _to_example(_with_metadata(value, rest, place), domain, place)
     if missing and place:
         name, column = next(iter(missing.items()))
         raise DataError(f"No entry has {column!r}, which is said to hold the {name}", received=place, fix="mend fields=...")
 
 
-def _renamed(entry: Entry, fields: Mapping[str, str], missing: dict[str, str]) -> Any:
-    """Returns an entry under the names of an example's fields; what has none goes into its metadata."""
-    if not isinstance(entry.value, Mapping):
-        return entry.value
+def _renamed(entry: Entry, fields: Mapping[str, str], missing: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what an entry says under the names of an example's fields, and what is left of it."""
     value, found = entry.value, {}
     heads = {name: column if column in value else column.split(".")[0] for name, column in fields.items()}
     for name, column in fields.items():
@@ -85,10 +88,17 @@ def _renamed(entry: Entry, fields: Mapping[str, str], missing: dict[str, str]) -
         found[name] = _at(value, column)
     others = {name: item for name, item in value.items() if name not in heads.values() and item is not None}
     own = {name: item for name, item in others.items() if name in _FIELDS and name not in fields}
-    rest = {name: item for name, item in others.items() if name not in own}
-    if rest:  # a date, say, is kept as a text
-        own["metadata"] = {**json.loads(json.dumps(rest, default=str)), **own.get("metadata", {})}
-    return {**own, **found}
+    return {**own, **found}, {name: item for name, item in others.items() if name not in own}
+
+
+def _with_metadata(value: Any, more: Mapping[str, Any], place: str) -> Any:
+    """Returns an entry with more in its metadata; a date, say, as a text."""
+    if not more:
+        return value
+    metadata = value.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise DataError(f"{place}: metadata is no object", received=metadata, allowed='{"name": "value"}')
+    return {**value, "metadata": {**json.loads(json.dumps(more, default=str)), **metadata}}
 
 
 def _at(value: Mapping[str, Any], path: str) -> Any:
@@ -100,7 +110,7 @@ def _at(value: Mapping[str, Any], path: str) -> Any:
     return _at(inner, rest) if isinstance(inner, Mapping) else None
 
 
-def _structured(value: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+def _structured(value: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Reads what has structure in a table of texts."""
     read: dict[str, Any] = dict(value)
     for name in _STRUCTURED & value.keys():
@@ -109,7 +119,7 @@ def _structured(value: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
             try:
                 read[name] = json.loads(text)
             except ValueError as error:
-                raise DataError(f"{entry.place}: {name} is no JSON: {error}", received=text) from error
+                raise DataError(f"{place}: {name} is no JSON: {error}", received=text) from error
         elif name == "domains" and isinstance(text, str):
             read[name] = [part.strip() for part in text.split(";") if part.strip()]
     return read
@@ -165,9 +175,7 @@ def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
     found: dict[str, Any] = {"query": dialogue.query, "history": dialogue.history}
     if dialogue.reference is not None:
         found["reference"] = dialogue.reference
-    if dialogue.system is not None:
-        found["metadata"] = {**entry.get("metadata", {}), "system": dialogue.system}
-    return {**entry, **found}
+    return dict(_with_metadata({**entry, **found}, {} if dialogue.system is None else {"system": dialogue.system}, place))
 
 
 def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]:

@@ -83,6 +83,14 @@ def test_an_unknown_column_without_a_mapping_says_how_to_map_it(tmp_path: Path) 
         CuratedDataGenerator(source)
 
 
+def test_metadata_of_its_own_is_kept_beside_what_is_not_mapped(tmp_path: Path) -> None:
+    row = {"question": "Where is NRT?", "domain": "aviation", "metadata": '{"source": "quiz"}', "level": "3"}
+    (example,) = CuratedDataGenerator(write(tmp_path, "csv", [row]), fields={"query": "question"}).examples
+    assert example.metadata == {"source": "quiz", "level": "3"}
+    with pytest.raises(DataError, match=r"rows\.csv:2: metadata is no object; received 'quiz'"):
+        CuratedDataGenerator(write(tmp_path, "csv", [{**row, "metadata": "quiz"}]), fields={"query": "question"})
+
+
 def test_a_path_leads_into_nested_fields() -> None:
     squad = [{"question": "Where is NRT?", "answers": {"text": ["Japan", "Nippon"], "answer_start": [3, 9]}, "id": "q1"}]
     (example,) = CuratedDataGenerator(squad, domain="aviation", fields={"query": "question", "answers": "answers.text"}).examples

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from domainfusion.distillation.data_generation.domains import check_domains
@@ -61,14 +62,28 @@ class Verdict(NamedTuple):
 
 
 @dataclass
-class _Tally:
-    """What became of the questions so far."""
+class _Work:
+    """What is wanted, with whom and how it is asked for, and what became of it so far: accepted examples by slot, and counts."""
 
-    accepted: dict[int, Example]
-    rejected: Counter[str]
+    slots: Sequence[Slot]
+    writer: LanguageModel
+    seeds: Seeds
+    duplicates: Duplicates
+    accepted: dict[int, Example] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
     asked: int = 0
     judged: int = 0
     passed: int = 0
+
+    def wanted(self, budget: int | None) -> list[int]:
+        """Returns the slots that are still to be filled, as many as may still be asked for."""
+        left = [index for index in range(len(self.slots)) if index not in self.accepted]
+        return left if budget is None else left[: budget - self.asked]
+
+    def outcome(self) -> Generated:
+        """Returns what is there."""
+        examples = tuple(self.accepted[index] for index in sorted(self.accepted))
+        return Generated(examples, self.asked, dict(self.rejected), len(self.slots), self.judged, self.passed)
 
 
 class WrittenByModel(DataGenerator):
@@ -124,19 +139,17 @@ class WrittenByModel(DataGenerator):
 
     def generate(self, ask: Ask = ask_directly) -> Generated:
         """Asks the model in rounds until there are enough examples, or what may be asked is spent; see `DataGenerator.generate`."""
-        tally, slots, writer = _Tally({}, Counter()), self._slots(), self._writer()
         topics = list_topics(self.generation_model, self.domains, self.variety.topics_per_domain, self.sampling, ask)
-        seeds, duplicates = Seeds(self.variety, topics, self.seed), Duplicates(self.duplicate_threshold)
+        seeds = Seeds(self.variety, topics, self.seed)
+        work = _Work(self._slots(), self._writer(), seeds, Duplicates(self.duplicate_threshold))
         for number in range(self.max_rounds):
-            wanted = [index for index in range(len(slots)) if index not in tally.accepted]
-            if self.max_questions is not None:
-                wanted = wanted[: self.max_questions - tally.asked]
+            wanted = work.wanted(self.max_questions)
             if not wanted:
                 break
-            self._ask_for(slots, wanted, number, seeds, duplicates, tally, writer, ask)
-        outcome = self._outcome(tally)
+            self._keep(work, self._ask_for(work, wanted, self._sampling(number), ask), ask)
+        outcome = work.outcome()
         if len(outcome) < self.num_examples:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(outcome.rejected).most_common())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in work.rejected.most_common())
             logger.warning("%s of %s %s questions are there: %s", len(outcome), self.num_examples, self.source, reasons)
         return outcome
 
@@ -151,44 +164,33 @@ class WrittenByModel(DataGenerator):
         """Judges what passed the common checks in one round; by default there is nothing more to judge."""
         return [Verdict(example) for example in examples]
 
-    def _outcome(self, tally: _Tally) -> Generated:
-        examples = tuple(tally.accepted[index] for index in sorted(tally.accepted))
-        return Generated(examples, tally.asked, dict(tally.rejected), self.num_examples, tally.judged, tally.passed)
-
-    def _ask_for(
-        self,
-        slots: Sequence[Slot],
-        wanted: Sequence[int],
-        number: int,
-        seeds: Seeds,
-        duplicates: Duplicates,
-        tally: _Tally,
-        writer: LanguageModel,
-        ask: Ask,
-    ) -> None:
-        """One round: asks for what is wanted, several questions of a kind in one prompt, and keeps what passes."""
-        calls = _in_groups(slots, wanted, self.questions_per_reply)
-        prompts = [user(self._prompt(slots[call[0]], len(call), seeds)) for call in calls]
-        replies = ask(writer, prompts, self._sampling(number), label=f"{self.source} questions")
-        tally.asked += len(wanted)
+    def _ask_for(self, work: _Work, wanted: Sequence[int], sampling: Sampling, ask: Ask) -> dict[int, Example]:
+        """One round: asks for what is wanted, several questions of a kind in one prompt, and returns what passes the common checks."""
+        calls = _in_groups(work.slots, wanted, self.questions_per_reply)
+        prompts = [user(self._prompt(work.slots[call[0]], len(call), work.seeds)) for call in calls]
+        replies = ask(work.writer, prompts, sampling, label=f"{self.source} questions")
+        work.asked += len(wanted)
         candidates: dict[int, Example] = {}
         for call, reply in zip(calls, replies, strict=True):
-            questions = _questions_in(reply)
-            for place, index in enumerate(call):
-                example = self._to_example(slots[index], questions[place]) if place < len(questions) else None
-                problem = _nothing(reply) if example is None else self._problem(example, duplicates)
+            for index, question in itertools.zip_longest(call, _questions_in(reply)[: len(call)]):
+                example = None if question is None else self._to_example(work.slots[index], question)
+                problem = _nothing(reply) if example is None else self._problem(example, work.duplicates)
                 if example is None or problem:
-                    tally.rejected[problem or "no question"] += 1
+                    work.rejected[problem or "no question"] += 1
                 else:
-                    duplicates.add(example)
+                    work.duplicates.add(example)
                     candidates[index] = example
+        return candidates
+
+    def _keep(self, work: _Work, candidates: Mapping[int, Example], ask: Ask) -> None:
+        """Judges what passed the common checks, and keeps what passes."""
         for index, verdict in zip(candidates, self._verdicts(list(candidates.values()), ask), strict=True):
-            tally.judged += verdict.judged
-            tally.passed += verdict.judged and not verdict.problem
+            work.judged += verdict.judged
+            work.passed += verdict.judged and not verdict.problem
             if verdict.problem:
-                tally.rejected[verdict.problem] += 1
+                work.rejected[verdict.problem] += 1
             else:
-                tally.accepted[index] = verdict.example
+                work.accepted[index] = verdict.example
 
     def _writer(self) -> LanguageModel:
         if self.reply_format == "json" and isinstance(self.generation_model, SchemaModel):
