@@ -44,9 +44,7 @@ class ConsistencyEvaluator(Evaluator):
         wordings = [[user(item.query) for item in items], [user(item.metadata["again"]) for item in items]]
         first, second = (ask(student_model, wording) for wording in wordings)
         same = [float(normalize(a.text) == normalize(b.text)) for a, b in zip(first, second, strict=True)]
-        slices: dict[str, list[float]] = {}
-        for item, value in zip(items, same, strict=True):
-            slices.setdefault(slice_of(item), []).append(value)
+        slices = {name: [value for item, value in zip(items, same, strict=True) if slice_of(item) == name] for name in map(slice_of, items)}
         means = {name: Estimate(value=sum(values) / len(values)) for name, values in slices.items()}
         scores = {name: SliceScore(items=len(slices[name]), strict=mean, partial=mean) for name, mean in means.items()}
         return EvaluationReport(models=(ModelResult(name="student", role="student", slices=scores),), metric="consistency", overlap=overlap)

@@ -188,7 +188,7 @@ class Example:
         object.__setattr__(self, "domains", tuple(self.domains))
         if not self.domains:
             raise DataError("An example names no domain", received=self.query, fix="name the domains whose expertise the query needs")
-        if self.apparent_domain in self.domains:
+        if self.apparent_domain and self.apparent_domain in self.domains:
             raise DataError("An example looks like a domain that it needs", received=self.apparent_domain, fix="name another, or none")
         object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
         object.__setattr__(self, "history", tuple(self.history))
