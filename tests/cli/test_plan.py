@@ -80,7 +80,7 @@ def test_what_is_held_out_is_not_trained_on(recipe_file: Path) -> None:
 
 def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path) -> None:
     plan = plan_of(read_recipe(with_(recipe_file, "responses:", "integrator: {type: model, model: animals}\nresponses:")))
-    assert [(call.model, call.count) for call in plan.calls if call.stage == "integrate"] == [("animals", 1)]
+    assert [(call.model, call.count) for call in plan.calls if call.stage == "integrate"] == [("animals", 2)]
 
 
 def test_the_weights_of_a_shared_base_count_once(recipe_file: Path, tiny_llama: Path) -> None:

@@ -129,6 +129,8 @@ def conflicts(query: str, first: str, second: str) -> int:
         ("How fast is a lion and a cat?", "A lion runs at 80 km/h.", "A cat runs at 48 km/h.", 0),
         ("Where is NRT, and what is Au?", "It is Japan.", "It is gold.", 0),
         ("Where is NRT?", "It is in Japan.", "NRT is an airport in China.", 1),
+        ("What is the capital of the country where NRT is?", "NRT is in Japan.", "Its capital is Tokyo.", 0),
+        ("What is the capital of the country where NRT is?", "NRT is in Japan, whose capital is Kyoto.", "Its capital is Tokyo.", 1),
         ("Who wrote Emma?", "Jane Austen wrote Emma.", "Emma was written by Bram Stoker.", 1),
         ("Who wrote Emma?", "Jane Austen wrote Emma.", "Emma was filmed in London. Jane Austen wrote it.", 0),
         ("What is the currency of Japan?", "The currency of Japan is the yen.", "The currency of Japan is the won.", 1),

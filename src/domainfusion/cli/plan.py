@@ -18,7 +18,7 @@ from domainfusion.cli.memory import Memory, memory_of
 from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.examples import read_examples
-from domainfusion.prompts import CROSS_DOMAIN_PROMPT, INTEGRATION_PROMPT, NEEDED_DOMAIN_PROMPT
+from domainfusion.prompts import CROSS_DOMAIN_PROMPT, DISCUSSION_PROMPT, INTEGRATION_PROMPT, NEEDED_DOMAIN_PROMPT
 from domainfusion.recipe.sections import (
     HOLDOUT,
     AdversarialSection,
@@ -188,6 +188,11 @@ def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     for domain in recipe.teachers:
         asked = [item.asked[domain] for item in train if domain in item.domains]
         yield Calls("collect", domain, len(asked), sum(asked), len(asked) * recipe.responses.max_new_tokens)
+        if rounds := recipe.integrator.discussion_rounds:
+            crossing = [item for item in train if domain in item.domains and len(item.domains) > 1]
+            prompt, answer = _tokens(DISCUSSION_PROMPT), recipe.responses.max_new_tokens
+            read = sum(prompt + 2 * item.asked[domain] + len(item.domains) * answer for item in crossing)
+            yield Calls("collect", f"{domain}, discussing", rounds * len(crossing), rounds * read, rounds * len(crossing) * answer)
 
 
 def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
@@ -198,7 +203,11 @@ def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     prompt = _tokens(integrator.prompt_template or INTEGRATION_PROMPT)
     read = sum(prompt + item.whole + len(item.domains) * recipe.responses.max_new_tokens for item in crossing)
     name = integrator.model if isinstance(integrator.model, str) else _name(integrator.model)
-    yield Calls("integrate", name, len(crossing), read, len(crossing) * integrator.max_new_tokens)
+    # An answer that does not hold is asked for once more, with the first one before it.
+    twice = integrator.check_claims
+    read += twice * (read + len(crossing) * integrator.max_new_tokens)
+    count = len(crossing) * (1 + twice)
+    yield Calls("integrate", name, count, read, count * integrator.max_new_tokens)
 
 
 def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:

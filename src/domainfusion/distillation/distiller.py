@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
 from domainfusion.distillation.evaluator import Evaluator, check_examples
 from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of
-from domainfusion.distillation.integration import ResponseIntegrator, Task, primary_first
+from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunDirectory
@@ -82,6 +82,7 @@ class Distiller:
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
             what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
             no grade there, which the report says.
+        discussion_rounds: How often each expert of an example is shown what the others said, and may revise its answer.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
 
@@ -116,18 +117,22 @@ class Distiller:
         response_sampling: Sampling = Sampling(),
         verifier: AccuracyMetric = stated_parts,
         on_teacher_failure: OnTeacherFailure = "stop",
+        discussion_rounds: int = 0,
         title: str = "Distillation",
         progress: Progress = silent,
     ) -> None:
         _check(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
+        if discussion_rounds < 0:
+            raise ConfigurationError("discussion_rounds is negative", received=discussion_rounds, allowed="a whole number from 0")
         self.student_model = student_model
         self.teacher_models = dict(teacher_models)
         self.data_generators = list(data_generators)
         self.trainer = trainer
         self.evaluator = evaluator
         self.integrator = integrator or ResponseIntegrator()
+        self.integrator.check_domains(self.teacher_models)
         self.seed = seed
         self.holdout = holdout if evaluator is not None else 0.0
         self.validation_holdout = validation_holdout
@@ -136,6 +141,7 @@ class Distiller:
         self.response_sampling = response_sampling
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
+        self.discussion_rounds = discussion_rounds
         self.progress = progress
         self.student: TrainableModel | None = None
         self.report: EvaluationReport | None = None
@@ -194,15 +200,17 @@ class Distiller:
             return read_records(self._run.examples, Example)
 
     def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
-        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query."""
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query.
+
+        Then they discuss, as often as `discussion_rounds` says.
+        """
         self._check_teachers(examples)
         with self._run.open(), self._run.stage("collect"):
-            collected: dict[str, dict[str, Response]] = {example.id: {} for example in examples}
-            for domain, teacher in self.teacher_models.items():
-                asked = [example for example in examples if domain in example.domains]
-                for example, response in zip(asked, self._ask_expert(domain, teacher, asked), strict=True):
-                    collected[example.id][domain] = response
-            return [(example, collected[example.id]) for example in examples]
+            experts = Experts(self.teacher_models, self._over_gaps(), self.response_sampling)
+            tasks = experts.answer(examples)
+            for _ in range(self.discussion_rounds):
+                tasks = experts.discuss(tasks)
+            return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
         """Makes one target of each example's responses and checks it against the reference, where there is one.
@@ -341,21 +349,6 @@ class Distiller:
         if idle:
             logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
 
-    def _ask_expert(self, domain: str, teacher: LanguageModel, examples: Sequence[Example]) -> list[Response]:
-        questions = [example.conversation_for(domain) for example in examples]
-        answers = self._over_gaps()(teacher, questions, self.response_sampling, label=f"asking {domain}")
-        return [
-            Response(
-                domain=domain,
-                example_id=example.id,
-                question=example.question_for(domain),
-                teacher=teacher.fingerprint,
-                sampling=self.response_sampling,
-                **asdict(answer),
-            )
-            for example, answer in zip(examples, answers, strict=True)
-        ]
-
     def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
         verification, reason = self._verify(task, integration)
         return TrainingRecord(
@@ -371,7 +364,8 @@ class Distiller:
             if response.finish_reason in _NO_ANSWER:
                 return "rejected", f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}"
         if not integration.text.strip():
-            return "rejected", "there is no answer"
+            is_open = any(conflict.kept is None for conflict in integration.ledger.conflicts)
+            return "rejected", "the experts disagree" if is_open else "there is no answer"
         if not task.example.has_reference:
             return "unverified", ""
         if not task.example.parts and self.verifier is stated_parts:
@@ -476,6 +470,7 @@ class Distiller:
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),
             "integrator": describe(self.integrator),
+            **({"discussion_rounds": self.discussion_rounds} if self.discussion_rounds else {}),
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),

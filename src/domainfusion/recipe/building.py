@@ -66,6 +66,7 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         trainer=_trainer(recipe.trainer),
         evaluator=None if evaluation is None else _evaluator(evaluation, recipe.seed, named),
         integrator=_integrator(recipe, named),
+        discussion_rounds=recipe.integrator.discussion_rounds,
         seed=recipe.seed,
         output_dir=output_dir or recipe.output_dir,
         test_examples=evaluation.test_examples if evaluation else None,
@@ -139,9 +140,14 @@ def _variety(section: VarietySection) -> Variety:
 def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distillation.ResponseIntegrator:
     section = recipe.integrator
     if not isinstance(section, ModelIntegratorSection):
-        return distillation.ResponseIntegrator()
-    sampling = Sampling(max_new_tokens=section.max_new_tokens)
-    return distillation.ResponseIntegrator(_model(section.model, named), section.prompt_template, sampling=sampling)
+        return distillation.ResponseIntegrator(on_disagreement=section.on_disagreement)
+    return distillation.ResponseIntegrator(
+        _model(section.model, named),
+        section.prompt_template,
+        on_disagreement=section.on_disagreement,
+        check_claims=section.check_claims,
+        sampling=Sampling(max_new_tokens=section.max_new_tokens),
+    )
 
 
 def _trainer(section: TrainerSection) -> distillation.Trainer:

@@ -268,18 +268,26 @@ class CuratedSection(Section):
 GeneratorSection = Annotated[SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")]
 
 
-class MergeSection(Section):
+class IntegrationRulesSection(Section):
+    """What every integration takes."""
+
+    on_disagreement: Literal["report", "abstain", "first"] = "report"
+    discussion_rounds: Annotated[int, _within(lambda number: number >= 0, "a whole number from 0")] = 0
+
+
+class MergeSection(IntegrationRulesSection):
     """A `ResponseIntegrator` without a model."""
 
     type: Literal["merge"] = "merge"
 
 
-class ModelIntegratorSection(Section):
+class ModelIntegratorSection(IntegrationRulesSection):
     """A `ResponseIntegrator` that lets a model write."""
 
     type: Literal["model"]
     model: ModelChoice
     prompt_template: Text | None = None
+    check_claims: bool = True
     max_new_tokens: Count = 512
 
 

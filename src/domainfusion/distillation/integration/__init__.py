@@ -1,9 +1,21 @@
 """Integration: several experts' responses become one answer, with a ledger of who contributed what and how conflicts were settled."""
 
 from domainfusion.distillation.integration.conflicts import contradict
+from domainfusion.distillation.integration.experts import Experts
 from domainfusion.distillation.integration.integrator import ResponseIntegrator, Strategy
 from domainfusion.distillation.integration.merge import OnDisagreement, merge
 from domainfusion.distillation.integration.task import Task, as_response, primary_first
 from domainfusion.distillation.integration.writing import ABSENT
 
-__all__ = ["ABSENT", "OnDisagreement", "ResponseIntegrator", "Strategy", "Task", "as_response", "contradict", "merge", "primary_first"]
+__all__ = [
+    "ABSENT",
+    "Experts",
+    "OnDisagreement",
+    "ResponseIntegrator",
+    "Strategy",
+    "Task",
+    "as_response",
+    "contradict",
+    "merge",
+    "primary_first",
+]

@@ -131,7 +131,7 @@ class _Asked:
 
     def _score(self, domain: str, question: Question, claim: Claim) -> tuple[int, int] | None:
         """Returns how well a claim answers a question: how much of what is asked it has, and whether it names what that is asked about."""
-        if not _answers(question, claim):
+        if not _answers(question, claim) or (question.relation and not question.relation & claim.all_words):
             return None
         covered = len(claim.all_words & question.all_words) + opposes(claim.all_words, question.all_words)
         is_short = covered < _LEAST_COVERED * len(question.words) if question.kind == "yes or no" else not question.is_named_in(claim)

@@ -34,6 +34,10 @@ _SEVERAL = re.compile(
     r"\b(?:what|which) (?:\w+ )?(?!is\b|was\b|does\b|has\b)\w{3,}s (?:are|were|do|can|have|did)\b|\bwhat can\b|"
     r"\b(?:name|list) (?:some|two|three|all|the main)\b|\bwhat are\b|\bexamples?\b"
 )
+_OVER = re.compile(
+    r"(.*?)\b(?:of|in|for|from|to|with|call) (?:the|a|an) "
+    r"(?:\w+ (?:(?:in )?which|where|that|whose)|(?:country|city|state|continent|company|author|inventor|founder) of)\b"
+)
 _ABOUT_OF = re.compile(
     rf"\bof (?:(?:an?|the)\s)?(?P<about>[\w\s'-]+?)(?=$|\s(?:in|on|at|for|during|when|if|and|or|from|with|under|{_AUXILIARY})\b|[,?.])"
 )
@@ -50,6 +54,7 @@ class Question:
         words: Stems of its words, without the sort of thing that is asked for.
         all_words: The same with it.
         about: The names in it or, where there are none, the words that stand for its subject, as far as one can be seen.
+        relation: Where the question goes over a second thing, as "the capital of the country where NRT is" does, the words before that.
         asks_several: Whether more than one name is a right answer, as of "which languages".
         is_compound: Whether it joins several things with "and" or "or".
     """
@@ -59,6 +64,7 @@ class Question:
     words: frozenset[str]
     all_words: frozenset[str]
     about: tuple[Name, ...] | frozenset[str]
+    relation: frozenset[str]
     asks_several: bool
     is_compound: bool
 
@@ -97,6 +103,7 @@ def _read(text: str) -> Question:
         words=words,
         all_words=content(text),
         about=tuple(names) or _about(low),
+        relation=content(over[1]) if (over := _OVER.match(low)) else frozenset(),
         asks_several=_SEVERAL.search(low) is not None,
         is_compound=re.search(r"\b(?:and|or|as well as)\b|,", plain) is not None,
     )
