@@ -14,6 +14,7 @@ from domainfusion.errors import DataError
 from domainfusion.records import read_json, read_lines, read_records, write_json, write_records, write_text
 from domainfusion.types import (
     SCHEMA_VERSION,
+    Agreement,
     Conflict,
     Contribution,
     Dropped,
@@ -23,6 +24,7 @@ from domainfusion.types import (
     Message,
     Part,
     Response,
+    Revision,
     Sampling,
     TrainingRecord,
 )
@@ -73,12 +75,17 @@ responses = st.builds(
     completion_tokens=counts,
     teacher=text,
     sampling=st.none() | samplings,
+    earlier=tuples(text),
 )
+said = st.dictionaries(text, text, max_size=2)
 ledgers = st.builds(
     Ledger,
     contributions=tuples(st.builds(Contribution, domain=text, text=text, start=counts, end=counts)),
-    conflicts=tuples(st.builds(Conflict, claims=st.dictionaries(text, text, max_size=2), kept=st.none() | text, rule=text)),
+    agreements=tuples(st.builds(Agreement, claims=said)),
+    conflicts=tuples(st.builds(Conflict, claims=said, kept=st.none() | text, rule=text, question=text, sides=tuples(tuples(text)))),
     dropped=tuples(st.builds(Dropped, domain=text, text=text, reason=text)),
+    copies=tuples(tuples(text)),
+    revisions=tuples(st.builds(Revision, domain=text, before=text, after=text)),
     notes=tuples(text),
 )
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=text)

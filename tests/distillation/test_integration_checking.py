@@ -105,6 +105,13 @@ def test_the_side_that_lost_a_conflict_need_not_be_told() -> None:
     assert (answer.text, answer.ledger.conflicts[0].kept) == ("It is 8611 m high.", "geography")
 
 
+def test_the_side_that_lost_must_not_be_told_either() -> None:
+    experts = {"geography": "K2 is 8611 m high.", "cooking": "K2 is 5000 m high."}
+    answer = ResponseIntegrator(InTurn("It is 8611 m or 5000 m high.", "It is 8611 m high.")).integrate("How high is K2?", experts)
+    assert answer.text == "It is 8611 m high."
+    assert "no expert says '5000 m'" in answer.ledger.notes[0]
+
+
 def test_an_integrator_that_abstains_asks_no_model() -> None:
     experts = {"law": "Ask.", "a": "K2 is 8611 m high.", "b": "K2 is 5000 m high."}
     model = InTurn()

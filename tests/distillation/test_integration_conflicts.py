@@ -142,6 +142,11 @@ def conflicts(query: str, first: str, second: str) -> int:
         ("Does gold rust?", "Gold never rusts.", "No.", 0),
         ("Is honey safe?", "Honey is unsafe.", "Honey is safe.", 1),
         ("Is it allowed?", "Smoking is forbidden.", "Smoking is not allowed.", 0),
+        ("How long is the Danube?", "It flows 2,850 km from the Black Forest to the sea.", "The Danube has a length of 1,900 km.", 1),
+        ("How far is the Moon?", "The Moon is 384,400 km away.", "The distance is 150 million km.", 1),
+        ("What is the capital of Australia?", "Sydney is Australia's capital.", "It is Canberra.", 1),
+        ("Can penguins fly?", "Penguins cannot fly.", "Penguins are unable to fly.", 0),
+        ("Can penguins fly?", "Penguins cannot fly.", "Penguins are able to fly.", 1),
         ("How long is the Nile?", "The Nile is 6,650 km long.", "The Blue Nile is 1,450 km long.", 0),
         ("When does water boil?", "At sea level, water boils at 100 °C.", "On high mountains, water boils at 71 °C.", 0),
         ("How hot is it?", "I am not sure, but I think it is 30 °C.", "It is 40 °C.", 1),
@@ -150,6 +155,11 @@ def conflicts(query: str, first: str, second: str) -> int:
 )
 def test_a_conflict_is_one_question_and_two_values(query: str, first: str, second: str, expected: int) -> None:
     assert conflicts(query, first, second) == expected
+
+
+def test_an_answer_of_one_word_is_a_name() -> None:
+    texts = {"a": "Sydney is the capital of Australia.", "b": "Canberra."}
+    assert len(ResponseIntegrator().integrate("What is the capital of Australia?", texts).ledger.conflicts) == 1
 
 
 def test_the_sentences_that_repeat_a_value_that_lost_go_with_it() -> None:

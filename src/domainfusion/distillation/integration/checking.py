@@ -49,7 +49,7 @@ def check_answer(text: str, query: str, said: Sequence[Claim], merged: Merged) -
       where a sentence about the same denies something if the claim does.
     - An expert whose kept sentences state no such thing is covered where the answer has a word that he alone brought in.
     - A sentence of the answer is founded where query or experts have its quantities, dates and names and a third of its words, and where
-      the sentence of an expert that is most like it denies something if it does.
+      the sentence of an expert that is most like it denies something if it does; what lost a conflict does not count.
 
     Args:
         text: The answer.
@@ -59,10 +59,11 @@ def check_answer(text: str, query: str, said: Sequence[Claim], merged: Merged) -
     """
     answer = claims_of("", text)
     asked = claims_of("", query)
-    query_alone, everything = _Sources(asked), _Sources([*said, *asked])
+    standing = [claim for claim in said if (claim.domain, claim.place) not in {(lost.domain, lost.place) for lost in merged.lost}]
+    sources = _Sources([*standing, *asked])
     return Check(
-        missing=tuple(_missing(answer, merged.kept, query_alone)),
-        unfounded=tuple((sentence.text, problem) for sentence in answer if (problem := _problem(sentence, everything, said))),
+        missing=tuple(_missing(answer, merged.kept, _Sources(asked))),
+        unfounded=tuple((sentence.text, problem) for sentence in answer if (problem := _problem(sentence, sources, standing))),
     )
 
 
@@ -75,9 +76,11 @@ class _Sources:
         self._values = dict.fromkeys(found.value for claim in claims for found in claim.values)
 
     def have(self, found: Found, claim: Claim) -> bool:
-        """Whether one of them has a value of a claim, or its very words."""
-        if any(compare(found.value, value) == "same" for value in self._values):
-            return True
+        """Whether one of them has a value of a claim, in whatever words."""
+        return self.spell(found, claim) or any(compare(found.value, value) == "same" for value in self._values)
+
+    def spell(self, found: Found, claim: Claim) -> bool:
+        """Whether one of them has the very words of a claim's value."""
         words = frozenset(tokens(claim.bare[found.start : found.end]))
         return any(words <= known for known in self._tokens)
 
@@ -120,7 +123,7 @@ def _missing(answer: Sequence[Claim], kept: Sequence[Claim], query: _Sources) ->
 
 
 def _states(claim: Claim, answer: Sequence[Claim], query: _Sources) -> bool:
-    new = [found.value for found in _values(claim) if not query.have(found, claim)]
+    new = [found.value for found in _values(claim) if not query.spell(found, claim)]
     if not all(any(compare(value, other.value) == "same" for sentence in answer for other in sentence.values) for value in new):
         return False
     if not claim.denies:

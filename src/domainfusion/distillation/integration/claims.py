@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TypeVar
 
@@ -89,7 +89,15 @@ def claims_of(domain: str, answer: str) -> list[Claim]:
         >>> sorted(claim.words), claim.frame
         (['gold', 'melt'], '<name> melts at <quantity>.')
     """
-    return [_read(domain, text, place) for place, text in enumerate(sentences(answer))]
+    claims = [_read(domain, text, place) for place, text in enumerate(sentences(answer))]
+    return [_as_one_word(claims[0])] if len(claims) == 1 else claims
+
+
+def _as_one_word(claim: Claim) -> Claim:
+    """Takes the capital of an answer of one word for a name's."""
+    if len(tokens(claim.bare)) != 1 or not claim.values or not isinstance(name := claim.values[0].value, Name):
+        return claim
+    return replace(claim, values=(replace(claim.values[0], value=replace(name, is_initial=False)),), words=frozenset())
 
 
 def _read(domain: str, text: str, place: int) -> Claim:

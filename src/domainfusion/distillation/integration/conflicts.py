@@ -24,6 +24,7 @@ _ONLY_ONE = re.compile(r"<name> (?:is|was|are|were) the\b")
 _ONE_OF_SEVERAL = re.compile(r"\b(?:can|may|might|could|includ\w+|such as|for example|e\.g\.|one of|some|many|among|also|likes?)\b")
 _ONE_OF_A_KIND = re.compile(r"\b(?:an?|near|with)\b")
 _YES = re.compile(r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nope|false|wrong)\b(?!\s\w+ (?:is|are|has))", re.IGNORECASE)
+_WHERE = re.compile(r"\b(?:in|on|at|under|above|below|near)(?: the)? $", re.IGNORECASE)
 _YEARS = range(1000, 2101)
 _IS = re.compile(r"\b(?:is|are|was|were|called)\b")
 _LEAST_COVERED = 0.6
@@ -131,16 +132,17 @@ class _Asked:
 
     def _score(self, domain: str, question: Question, claim: Claim) -> tuple[int, int] | None:
         """Returns how well a claim answers a question: how much of what is asked it has, and whether it names what that is asked about."""
-        if not _answers(question, claim) or (question.relation and not question.relation & claim.all_words):
+        if not _answers(question, claim) or (question.hop and not question.hop & claim.all_words):
             return None
         covered = len(claim.all_words & question.all_words) + opposes(claim.all_words, question.all_words)
         is_short = covered < _LEAST_COVERED * len(question.words) if question.kind == "yes or no" else not question.is_named_in(claim)
+        related = len(claim.all_words & question.relation)
         if not is_short:
-            return covered - 1, 1
+            return related, 1
         if self._only.get(domain) != question or not question.is_pointed_at_by(claim):
             return None
         is_answer = question.kind != "yes or no" or claim.points or _YES.match(claim.text)
-        return (covered, 0) if is_answer else None
+        return (related, 0) if is_answer else None
 
 
 def _answers(question: Question, claim: Claim) -> bool:
@@ -177,7 +179,7 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
         return "same" if nouns[0] == nouns[1] else "unrelated" if question.asks_several else "different"
     for values in ((_dates(question, one), _dates(question, other)), (_quantities(question, one), _quantities(question, other))):
         verdict = _compare_all(*values)
-        if verdict == "different" and _name_different_things(*names):
+        if verdict == "different" and _name_different_things(question, one, other):
             return "unrelated"
         if verdict != "unrelated":
             return verdict
@@ -193,10 +195,19 @@ def _may_be_one_of_several(one: Claim, other: Claim) -> bool:
     return one.frame == other.frame and _ONE_OF_SEVERAL.search(one.frame) is not None
 
 
-def _name_different_things(first: Sequence[Name], second: Sequence[Name]) -> bool:
-    """Whether one of two claims about quantities is about something that the other does not name: the Nile and the Blue Nile."""
-    sure = [[name for name in names if not name.is_initial] for names in (first, second)]
-    return any(all(compare(name, other) != "same" for other in sure[1 - side]) for side in (0, 1) for name in sure[side])
+def _name_different_things(question: Question, first: Claim, second: Claim) -> bool:
+    """Whether one of two claims about quantities is about something that the other does not name: the Nile and the Blue Nile.
+
+    What is named after the quantity is a detail, unless it is where that holds: "… 71 °C on Mount Everest".
+    """
+    named = [_names_told(question, claim) for claim in (first, second)]
+    return any(all(compare(name, other) != "same" for other in named[1 - side]) for side in (0, 1) for name in named[side])
+
+
+def _names_told(question: Question, claim: Claim) -> list[Name]:
+    value = min((found.start for found in claim.values if not isinstance(found.value, Name)), default=0)
+    early = [found.value for found in claim.values if found.start < value or _WHERE.search(claim.bare[: found.start])]
+    return [name for name in _names(question, claim) if not name.is_initial and any(name is told for told in early)]
 
 
 def _compare_all(first: Sequence[Value], second: Sequence[Value]) -> Verdict:

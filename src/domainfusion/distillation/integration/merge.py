@@ -36,11 +36,13 @@ class Merged:
     Attributes:
         integration: The merged answer and its ledger.
         kept: The claims in it.
+        lost: The claims that lost a conflict.
         points: What several experts state of the same thing.
     """
 
     integration: Integration
     kept: tuple[Claim, ...]
+    lost: tuple[Claim, ...]
     points: tuple[Point, ...]
 
 
@@ -63,7 +65,8 @@ def merge_claims(example: Example, responses: Mapping[str, Response], on_disagre
     points = [point for point in find_points(example, responses, claims) if not _are_all_right(example, point)]
     settled = [_settle(example, point, copies, on_disagreement) for point in points if point.is_disputed]
     dropped = [Dropped(domain=domain, text="", reason=EMPTY_RESPONSE) for domain, said in claims.items() if not said]
-    out = _lost(settled, claims) | _unsure(claims)
+    lost = _lost(settled, claims)
+    out = lost | _unsure(claims)
     open_points = [each for each in settled if each.winner is None]
     kept, repeated, agreements = _without_repeats(claims, points, out, open_points)
     dropped += [Dropped(domain=claim.domain, text=claim.text, reason=reason) for claim, reason in (*out.items(), *repeated.items())]
@@ -83,7 +86,7 @@ def merge_claims(example: Example, responses: Mapping[str, Response], on_disagre
     cut = any(response.finish_reason == "length" for response in responses.values())
     method = "single" if len(responses) == 1 else "merge"
     integration = Integration(text=text, method=method, ledger=ledger, finish_reason="length" if cut else "stop")
-    return Merged(integration, tuple(kept), tuple(points))
+    return Merged(integration, tuple(kept), tuple(lost), tuple(points))
 
 
 # Settling

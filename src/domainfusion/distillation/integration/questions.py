@@ -28,6 +28,7 @@ _BEGINNING = re.compile(r"^(?:\W|\b(?:and|also|then|next|finally|second|secondly
 _DATED = re.compile(r"\bwhen\b|\b(?:what|which) (?:day|date|year|month|century)\b")
 _COUNTED = re.compile(rf"\bhow (?!(?:{_AUXILIARY}|to|come|about)\b)\w+")
 _MEASURED = re.compile(rf"\b(?:what|which)\b(?:\W+\w+){{0,6}}?\W+(?:{'|'.join(sorted(MEASURES))})s?\b")
+_MEASURES = frozenset(map(stem, MEASURES))
 _NAMED = re.compile(r"\b(?:who|whom|whose|where)\b")
 _ASKING = re.compile(rf"\b(?:{_WH})\b")
 _SEVERAL = re.compile(
@@ -54,7 +55,7 @@ class Question:
         words: Stems of its words, without the sort of thing that is asked for.
         all_words: The same with it.
         about: The names in it or, where there are none, the words that stand for its subject, as far as one can be seen.
-        relation: Where the question goes over a second thing, as "the capital of the country where NRT is" does, the words before that.
+        hop: Where the question goes over a second thing, as "the capital of the country where NRT is" does, the words before that.
         asks_several: Whether more than one name is a right answer, as of "which languages".
         is_compound: Whether it joins several things with "and" or "or".
     """
@@ -64,7 +65,7 @@ class Question:
     words: frozenset[str]
     all_words: frozenset[str]
     about: tuple[Name, ...] | frozenset[str]
-    relation: frozenset[str]
+    hop: frozenset[str]
     asks_several: bool
     is_compound: bool
 
@@ -74,9 +75,15 @@ class Question:
             return bool(self.about & claim.all_words)
         return any(stem(name.words[-1]) in claim.all_words for name in self.about if name.words)
 
+    @property
+    def relation(self) -> frozenset[str]:
+        """What it asks of its subject: its words without those that name that."""
+        subject = self.about if isinstance(self.about, frozenset) else {stem(word) for name in self.about for word in name.words}
+        return self.all_words - subject
+
     def is_pointed_at_by(self, claim: Claim) -> bool:
-        """Whether a claim needs the question to be understood: "It is …", or nothing but the question's words and a value."""
-        return not claim.is_unsure and (claim.points or claim.words <= self.all_words)
+        """Whether a claim needs the question to be understood: "It is …", "The length is …", or the question's words and a value."""
+        return not claim.is_unsure and (claim.points or claim.words <= self.all_words | _MEASURES)
 
 
 def questions_of(query: str) -> list[Question]:
@@ -103,7 +110,7 @@ def _read(text: str) -> Question:
         words=words,
         all_words=content(text),
         about=tuple(names) or _about(low),
-        relation=content(over[1]) if (over := _OVER.match(low)) else frozenset(),
+        hop=content(over[1]) if (over := _OVER.match(low)) else frozenset(),
         asks_several=_SEVERAL.search(low) is not None,
         is_compound=re.search(r"\b(?:and|or|as well as)\b|,", plain) is not None,
     )

@@ -20,7 +20,7 @@ EMPTY = _words("""
 
 NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere without hardly")
 MYTHS = _words("myth misconception")
-DENIED = {"forbidden": "allow", "prohibited": "allow", "banned": "allow", "false": "true"}
+DENIED = {"forbidden": "allow", "prohibited": "allow", "banned": "allow", "false": "true", "unable": "able"}
 """What denies another word by itself, and the stem of that word."""
 
 POINTING = _words("it he she they this that these those its their his her")
