@@ -17,13 +17,16 @@ from domainfusion import distillation
 from domainfusion.cli import init
 from domainfusion.cli.memory import LORA_FROM_PARAMETERS
 from domainfusion.description import describe
+from domainfusion.distillation import DomainRetentionEvaluator
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.metrics import Judge, ModelCoherence, Numeric
 from domainfusion.distillation.review import write_review
 from domainfusion.errors import ConfigurationError
+from domainfusion.models import LlamaModel
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
-from domainfusion.recipe.building import _trainer
+from domainfusion.recipe.building import _coherence, _metrics, _trainer
 from domainfusion.recipe.document import read_document, to_yaml
 from domainfusion.types import Sampling
 
@@ -312,6 +315,17 @@ MISTAKES = {
     "order that leaves out": ("integration\n", "sequential\n  order: [nutrition]\n", "order", ["leaves out 'biomechanics'"]),
     "order of no domain": ("integration\n", "sequential\n  order: [nutrition, bio, biomechanics]\n", "order", ["is no domain", "'bio'"]),
     "share of no domain": ("integration\n", "multi_task\n  shares:\n    bio: 1\n", "bio: 1", ["a share is not of a domain"]),
+    "unknown metric": ("test_examples: test", "metric: numerical\n  test_examples: test", "metric", ["evaluation.metric", "write numeric"]),
+    "setting of another metric": (
+        "test_examples: test",
+        "metric: {name: exact, unit: km}\n  test_examples: test",
+        "metric",
+        ["evaluation.metric is no metric", "unit"],
+    ),
+    "metric of no domain": ("test_examples: test", "metrics: {physics: exact}\n  test_examples: test", "metrics", ["not of a domain"]),
+    "judge that is missing": ("test_examples: test", "metric: judge\n  test_examples: test", "evaluation", ["needs a judge"]),
+    "judge of coherence": ("test_examples: test", "coherence: judge\n  test_examples: test", "evaluation", ["needs a judge"]),
+    "judge that is not there": ("test_examples: test", "judge: nobody\n  test_examples: test", "judge", ["no model of this name"]),
     "key of another trainer": ("epochs: 2", "shares: {nutrition: 1}", "shares", ["trainer.shares is no key"]),
     "tab": ("  epochs: 2", "\tepochs: 2", "\tepochs", ["not YAML", "not tabs"]),
     "colon in a text": ("title: Two fields", "title: Two: fields", "title", ["not YAML", "in quotes"]),
@@ -666,3 +680,25 @@ def test_the_base_of_an_adapter_is_the_students_by_whatever_path(
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
     distiller = build_distiller(read_recipe(write(folder, text)))
     assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
+
+
+def test_metrics_are_built_as_the_recipe_says(folder: Path, tiny_llama: Path) -> None:
+    keys = """
+  metric: {name: numeric, unit: km}
+  metrics: {nutrition: judge}
+  judge: student
+  coherence: model
+  reference_model: nutrition"""
+    recipe = read_recipe(write(folder, RECIPE.replace("  test_examples: test.jsonl", f"  test_examples: test.jsonl{keys}")))
+    assert recipe.evaluation is not None
+    named = {name: LlamaModel(tiny_llama, name=name) for name in ("student", "biomechanics", "nutrition")}
+    assert _metrics(recipe, recipe.evaluation, named) == {"biomechanics": Numeric(unit="km"), "nutrition": Judge(named["student"])}
+    assert _coherence(recipe.evaluation, named) == ModelCoherence(named["nutrition"])
+
+
+def test_without_a_word_the_metrics_are_those_of_the_evaluator(folder: Path) -> None:
+    recipe = read_recipe(write(folder, RECIPE))
+    assert recipe.evaluation is not None
+    usual = inspect.signature(DomainRetentionEvaluator).parameters
+    assert _metrics(recipe, recipe.evaluation, {}) is usual["metric"].default
+    assert _coherence(recipe.evaluation, {}) is usual["coherence_metric"].default

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,43 @@ def test_a_run_of_a_program_says_where_to_evaluate_it(finished_run: Path, tmp_pa
     (directory / "recipe.yaml").unlink()
     assert main(["evaluate", str(directory), "--quiet"]) == 1
     assert "call distiller.evaluate(...) in the program that made it" in capsys.readouterr().err
+
+
+# What the metrics are worth
+
+
+def test_the_metrics_are_measured_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--check-metrics", "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "surface_coherence, on 81 texts" in shown
+    for name in ("shuffled", "contradicted", "looped", "truncated", "concatenated"):
+        assert re.search(rf"^  {name} +[01]\.\d{{3}} \[", shown, re.MULTILINE)
+    assert "below 0.90" in shown
+
+
+def test_the_metric_of_a_run_is_measured_and_its_report_says_so(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    before = read_json(directory / "evaluation.json")
+    assert main(["evaluate", str(directory), "--check-metrics", "--quiet"]) == 0
+    assert "surface_coherence, on 81 texts" in capsys.readouterr().out
+    after = read_json(directory / "evaluation.json")
+    found = after["coherence"].pop("validation")
+    assert set(found["auroc"]) >= {"shuffled", "contradicted", "looped", "truncated", "concatenated"}
+    assert str(directory) in found["command"]
+    before["coherence"].pop("validation")
+    assert after == before
+    assert main(["report", str(directory), "--quiet"]) == 0
+    assert "not reached on shuffled" in " ".join((directory / "report.md").read_text().split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--check-metrics", "--against", "x.jsonl"], ["--reference-model", "m"], ["run", "--check-metrics", "--reference-model", "m"]],
+)
+def test_words_that_do_not_go_together_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *words])
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err

@@ -13,19 +13,35 @@ if TYPE_CHECKING:
     from domainfusion.types import Example
 
 _DESCRIPTION = """Evaluate the student of a run again, as it was saved, beside its base and its experts: on the run's own test set, or
-on another file of examples. None of these may have been trained on."""
+on another file of examples. None of these may have been trained on. With --check-metrics, measure the coherence metric instead: can it
+tell sound texts from shuffled, contradicted, looped, truncated and merely concatenated ones?"""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
     parser = verbs.add_parser("evaluate", parents=[shared], help="evaluate the student of a run again", description=_DESCRIPTION)
-    parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument("directory", type=Path, metavar="RUN", nargs="?", help="the directory of a run; --check-metrics needs none")
     parser.add_argument("--against", type=Path, metavar="FILE", help="a file of examples, in place of the run's test set")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--check-metrics", action="store_true", help="measure the coherence metric of the run; without RUN, those that need no run"
+    )
+    parser.add_argument(
+        "--reference-model", type=Path, metavar="MODEL", help="with --check-metrics and no RUN: also measure this model's view of coherence"
+    )
+    parser.set_defaults(run=run, misused=parser.error)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Evaluates and prints the tables."""
+    _check_words(arguments)
+    if arguments.check_metrics:
+        from domainfusion.cli.check_metrics import check_metrics_of, check_own_metrics
+
+        if arguments.directory is None:
+            check_own_metrics(arguments.reference_model, terminal)
+        else:
+            check_metrics_of(arguments.directory, terminal)
+        return
     from domainfusion.cli.origin import check_run, rebuild
     from domainfusion.cli.outcome import publish
     from domainfusion.distillation.examples import read_examples
@@ -44,6 +60,16 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         publish(directory, terminal)
     else:
         _evaluate_against(distiller, student, examples, arguments.against, terminal)
+
+
+def _check_words(arguments: argparse.Namespace) -> None:
+    """Refuses words that do not go together, as argparse does."""
+    if arguments.directory is None and not arguments.check_metrics:
+        arguments.misused("the following arguments are required: RUN")
+    if arguments.check_metrics and arguments.against:
+        arguments.misused("argument --against: not allowed with argument --check-metrics")
+    if arguments.reference_model and (arguments.directory or not arguments.check_metrics):
+        arguments.misused("argument --reference-model: goes with --check-metrics and no RUN")
 
 
 def _student_of(directory: Path) -> HuggingFaceModel:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainfusion import distillation, models
+from domainfusion.distillation import metrics
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
     HOLDOUT,
+    JUDGE,
     AdversarialSection,
     AutoSection,
     Benchmarks,
@@ -39,6 +41,7 @@ from domainfusion.recipe.sections import (
 from domainfusion.types import Sampling
 
 if TYPE_CHECKING:
+    from domainfusion.distillation.metrics import BatchCoherence, CoherenceMetric, Metric, MetricChoice
     from domainfusion.models.huggingface import HuggingFaceModel
 
 logger = logging.getLogger("domainfusion")
@@ -64,7 +67,7 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         teacher_models=teachers,
         data_generators=[_generator(recipe, position, named) for position in range(len(recipe.generators))],
         trainer=_trainer(recipe.trainer),
-        evaluator=None if evaluation is None else _evaluator(evaluation, recipe.seed, named),
+        evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
         integrator=_integrator(recipe, named),
         discussion_rounds=recipe.integrator.discussion_rounds,
         seed=recipe.seed,
@@ -150,6 +153,25 @@ def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distil
     )
 
 
+def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> MetricChoice:
+    judge = None if section.judge is None else metrics.Judge(_model(section.judge, named))
+
+    def metric(spec: Any) -> Metric:
+        return judge if judge is not None and spec == JUDGE else metrics.metric_named(spec)
+
+    if not section.metrics:
+        return metric(section.metric)
+    return {domain: metric(section.metrics.get(domain, section.metric)) for domain in recipe.domains}
+
+
+def _coherence(section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> CoherenceMetric | BatchCoherence:
+    if section.coherence == "model":
+        return metrics.ModelCoherence(_model(section.reference_model, named))
+    if section.coherence == JUDGE and section.judge is not None:
+        return metrics.JudgedCoherence(_model(section.judge, named))
+    return metrics.surface_coherence
+
+
 def _trainer(section: TrainerSection) -> distillation.Trainer:
     settings = {**section.model_dump(exclude={"type", "objective"}), "objective": _objective(section.objective)}
     if isinstance(section, MultiTaskSection):
@@ -168,11 +190,12 @@ def _objective(section: SequenceSection | AutoSection | DistributionSection | On
     return section.type
 
 
-def _evaluator(section: EvaluationSection, seed: int, named: Mapping[str, HuggingFaceModel]) -> distillation.Evaluator:
+def _evaluator(recipe: Recipe, section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> distillation.Evaluator:
     shared: dict[str, Any] = {
+        "metric": _metrics(recipe, section, named),
         "sampling": Sampling(max_new_tokens=section.max_new_tokens),
         "resamples": section.resamples,
-        "seed": seed,
+        "seed": recipe.seed,
         "on_overlap": section.on_overlap,
     }
     benchmarks = None
@@ -185,6 +208,7 @@ def _evaluator(section: EvaluationSection, seed: int, named: Mapping[str, Huggin
             **shared,
         )
     return distillation.DomainRetentionEvaluator(
+        coherence_metric=_coherence(section, named),
         margin=section.margin,
         weights=section.weights.model_dump(),
         agreement_judge=None if section.agreement_judge is None else _model(section.agreement_judge, named),

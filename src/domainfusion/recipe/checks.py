@@ -105,6 +105,9 @@ def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection]]:
                 yield ("generators", position, key), model
     if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection):
         yield ("integrator", "model"), recipe.integrator.model
+    for key in ("judge", "reference_model"):
+        if isinstance(model := getattr(recipe.evaluation, key, None), ModelSection):
+            yield ("evaluation", key), model
 
 
 def _generators(recipe: Recipe) -> Iterator[Problem]:
@@ -245,6 +248,12 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     if evaluation.agreement_judge is not None:
         yield from _known_model(recipe, ("evaluation", "agreement_judge"), evaluation.agreement_judge)
     yield from _benchmarks(recipe, evaluation)
+    for domain in evaluation.metrics:
+        if domain not in recipe.domains:
+            yield _unknown(("evaluation", "metrics", domain), "a metric is not of a domain", domain, recipe.domains)
+    for key in ("judge", "reference_model"):
+        if (model := getattr(evaluation, key)) is not None:
+            yield from _known_model(recipe, ("evaluation",), model, key=key)
     for key in ("test_examples", "validation_examples"):
         file = getattr(evaluation, key)
         if file is None:

@@ -14,7 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.metrics.named import METRICS, metric_named
 from domainfusion.distillation.review import read_review
+from domainfusion.errors import DomainFusionError
 from domainfusion.types import Example, Sampling
 
 
@@ -457,6 +459,28 @@ Benchmarks = list[
 """Benchmarks: files of examples, and tasks of lm-evaluation-harness."""
 
 
+JUDGE = "judge"
+"""The metric that has no name of its own in the library, because it needs a model: the one that `judge` names."""
+
+
+def _metric(given: Any) -> Any:
+    name = given.get("name") if isinstance(given, dict) else given
+    if not isinstance(name, str):
+        raise problem("is no metric", received=given, allowed="a name, or {name: ..., and its settings}")
+    if given == JUDGE:
+        return given
+    try:
+        metric_named(given)
+    except DomainFusionError as error:
+        what, known = f"is no metric: {str(error).removesuffix('.')}", (*METRICS, JUDGE)
+        raise problem(what, received=given, allowed=", ".join(known), fix=suggestion(name, known)) from error
+    return given
+
+
+MetricSpec = Annotated[Any, AfterValidator(_metric)]
+"""The name of a metric, or a mapping of its name and its settings."""
+
+
 class EvaluationSection(Section):
     """A `DomainRetentionEvaluator`, and what it evaluates on."""
 
@@ -475,6 +499,17 @@ class EvaluationSection(Section):
     general: Benchmarks = []
     baseline_scores: dict[str, dict[str, Share]] = {}
     tolerance: Annotated[float, _within(lambda number: 0 <= number < 1, "a number from 0 to below 1")] = 0.05
+    metric: MetricSpec = "stated_parts"
+    metrics: dict[str, MetricSpec] = {}
+    judge: ModelChoice | None = None
+    coherence: Literal["surface", "model", "judge"] = "surface"
+    reference_model: ModelChoice = "student"
+
+    @model_validator(mode="after")
+    def _known_judge(self) -> EvaluationSection:
+        if self.judge is None and (JUDGE in (self.metric, *self.metrics.values()) or self.coherence == JUDGE):
+            raise problem("has a metric that needs a judge", fix="write judge: and a model")
+        return self
 
     @model_validator(mode="after")
     def _one_test_set(self) -> EvaluationSection:

@@ -303,19 +303,21 @@ def _coherence(report: EvaluationReport) -> str:
     """Coherence is named among the misses until its metric has been validated."""
     if report.coherence is None or report.coherence.validated:
         return ""
-    return "Integration Coherence is not validated: its metric has not been shown to tell sound texts from corrupted ones."
+    validation = report.coherence.validation
+    if validation is None:
+        return "Integration Coherence is not validated: its metric has not been shown to tell sound texts from corrupted ones."
+    return f"Integration Coherence is validated in part: its metric does not see texts that are {', '.join(validation.missed)}."
 
 
 def coherence_sentence(found: Coherence) -> str:
-    """Writes Integration Coherence with its coverage, marked where its metric has not been validated.
+    """Writes Integration Coherence with its coverage, and what is known of its metric.
 
     Example:
         >>> coherence_sentence(Coherence(score=Estimate(value=0.8), coverage=Estimate(value=0.9), validated=False, items=12))
         'Integration Coherence (not validated): 0.800 over 12 answers. They state 90 % of what a right answer states.'
     """
-    mark = "" if found.validated else " (not validated)"
     return (
-        f"Integration Coherence{mark}: {found.score}{_because(found.score)} over {counted(found.items, 'answer')}. "
+        f"Integration Coherence ({found.standing}): {found.score}{_because(found.score)} over {counted(found.items, 'answer')}. "
         f"They state {_share(found.coverage)} of what a right answer states."
     )
 

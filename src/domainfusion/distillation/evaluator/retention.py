@@ -17,8 +17,25 @@ from domainfusion.distillation.evaluator.overall import WEIGHTS, check_weights, 
 from domainfusion.distillation.evaluator.overlap import OnOverlap, hold_apart
 from domainfusion.distillation.evaluator.slices import by_slice, edge_cases
 from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike
-from domainfusion.distillation.metrics import CoherenceMetric, MetricChoice, stated_parts, surface_coherence, token_f1
-from domainfusion.distillation.results import Agreement, Coherence, DomainRetention, Estimate, EvaluationReport, NonInferiority
+from domainfusion.distillation.metrics import (
+    BatchCoherence,
+    CoherenceMetric,
+    MetricChoice,
+    grade_coherence,
+    known_validation,
+    stated_parts,
+    surface_coherence,
+    token_f1,
+)
+from domainfusion.distillation.results import (
+    Agreement,
+    Coherence,
+    CoherenceValidation,
+    DomainRetention,
+    Estimate,
+    EvaluationReport,
+    NonInferiority,
+)
 from domainfusion.distillation.statistics import Bootstrap
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
@@ -41,7 +58,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
             states. An example may name its own in `metadata["metric"]`.
         coherence_metric: Grades how a text holds together; by default by its surface.
-        coherence_validated: Whether that metric has been shown to tell sound texts from corrupted ones; the report says so.
+        coherence_validation: What was measured of that metric, by `validate_coherence`; by default what is known of it. The report says it.
         baselines: Further models to measure beside.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
@@ -63,8 +80,8 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         self,
         *,
         metric: MetricChoice = stated_parts,
-        coherence_metric: CoherenceMetric = surface_coherence,
-        coherence_validated: bool = False,
+        coherence_metric: CoherenceMetric | BatchCoherence = surface_coherence,
+        coherence_validation: CoherenceValidation | None = None,
         baselines: Mapping[str, LanguageModel] | None = None,
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,
@@ -86,7 +103,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         if not second_temperature > 0:
             raise ConfigurationError("second_temperature draws nothing", received=second_temperature, allowed="a number above 0")
         self.coherence_metric = coherence_metric
-        self.coherence_validated = coherence_validated
+        self.coherence_validation = coherence_validation
         self.notes = tuple(notes)
         self.margin = margin
         self.weights = check_weights(weights)
@@ -136,7 +153,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         found = EvaluationReport(
             models=tuple(models),
             retention=tuple(retention),
-            coherence=self._coherence(items, student),
+            coherence=self._coherence(items, student, ask),
             edge_cases=edge_cases(items, [item.correct for item in student], [item.correct for item in oracle]),
             agreement=self._agreement(items, student, experts, others.get("base"), teacher_models, ask),
             overlap=overlap,
@@ -252,20 +269,23 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         )
         return measure_agreement(chosen, sides, measures, lambda kept: self._bootstrap(chosen, kept))
 
-    def _coherence(self, examples: Sequence[Example], graded: Sequence[Graded]) -> Coherence | None:
+    def _coherence(self, examples: Sequence[Example], graded: Sequence[Graded], ask: Ask) -> Coherence | None:
         places = by_slice(examples).get(CROSS_DOMAIN, [])
-        scores = {place: self.coherence_metric(graded[place].generation.text) for place in places}
+        texts = [graded[place].generation.text for place in places]
+        scores = dict(zip(places, grade_coherence(self.coherence_metric, texts, ask=ask), strict=True))
         measured = [place for place in places if scores[place].value is not None]
         if not measured:
             return None
+        validation = self.coherence_validation or known_validation(self.coherence_metric)
         covered = [place for place in measured if graded[place].score.value is not None]
         return Coherence(
             score=self._bootstrap(examples, measured).mean([scores[place].value or 0.0 for place in measured]),
             coverage=self._bootstrap(examples, covered).mean([graded[place].score.value or 0.0 for place in covered])
             if covered
             else Estimate(value=None, reason="no answer could be graded"),
-            validated=self.coherence_validated,
+            validated=validation is not None and validation.passed,
             items=len(measured),
+            validation=validation,
         )
 
 

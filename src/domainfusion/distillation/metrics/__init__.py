@@ -24,13 +24,17 @@ from domainfusion.distillation.metrics.text import normalize, sentences, states
 
 if TYPE_CHECKING:
     from domainfusion.distillation.metrics.choice import LikelyChoice, NamedChoice
+    from domainfusion.distillation.metrics.continuity import ModelCoherence
+    from domainfusion.distillation.metrics.corruptions import Passage
     from domainfusion.distillation.metrics.embedding import EmbeddingSimilarity
     from domainfusion.distillation.metrics.grading import check_metric, grade, grade_coherence, grade_texts, name_of
     from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
     from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence
     from domainfusion.distillation.metrics.named import metric_named
     from domainfusion.distillation.metrics.numeric import Numeric
+    from domainfusion.distillation.metrics.passages import read_passages
     from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
+    from domainfusion.distillation.metrics.validation import known_validation, validate_coherence
 
 __all__ = [
     "AccuracyMetric",
@@ -48,10 +52,12 @@ __all__ = [
     "LikelyChoice",
     "Metric",
     "MetricChoice",
+    "ModelCoherence",
     "ModelMetric",
     "NamedChoice",
     "Numeric",
     "Pair",
+    "Passage",
     "RougeL",
     "TokenF1",
     "check_metric",
@@ -60,16 +66,19 @@ __all__ = [
     "grade_texts",
     "is_extraction_failure",
     "judge_agreement",
+    "known_validation",
     "metric_named",
     "name_of",
     "normalize",
     "not_extracted",
+    "read_passages",
     "rouge_l",
     "sentences",
     "stated_parts",
     "states",
     "surface_coherence",
     "token_f1",
+    "validate_coherence",
 ]
 
 _HOMES = {
@@ -79,18 +88,23 @@ _HOMES = {
     "JudgeAgreement": "judge",
     "JudgedCoherence": "judged_coherence",
     "LikelyChoice": "choice",
+    "ModelCoherence": "continuity",
     "NamedChoice": "choice",
     "Numeric": "numeric",
     "Pair": "judge",
+    "Passage": "corruptions",
     "RougeL": "rouge",
     "check_metric": "grading",
     "grade": "grading",
     "grade_coherence": "grading",
     "grade_texts": "grading",
     "judge_agreement": "judge",
+    "known_validation": "validation",
     "metric_named": "named",
     "name_of": "grading",
+    "read_passages": "passages",
     "rouge_l": "rouge",
+    "validate_coherence": "validation",
 }
 """What brings a library along that reading texts does not need; it is loaded when it is asked for."""
 

@@ -9,12 +9,14 @@ from domainfusion.distillation.results.overall import Component, OverallScore
 from domainfusion.distillation.results.overlap import Overlap
 from domainfusion.distillation.results.report import EvaluationReport
 from domainfusion.distillation.results.retention import DomainRetention, NonInferiority
+from domainfusion.distillation.results.validation import CoherenceValidation
 
 __all__ = [
     "Agreement",
     "Answer",
     "Benchmark",
     "Coherence",
+    "CoherenceValidation",
     "Component",
     "DomainRetention",
     "EdgeCase",

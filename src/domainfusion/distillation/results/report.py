@@ -119,8 +119,8 @@ class EvaluationReport:
         if self.cross_domain_accuracy.value is not None:
             lines.append(f"Cross-Domain Accuracy (strict): {self.cross_domain_accuracy}")
         if self.coherence is not None:
-            mark = "" if self.coherence.validated else " (not validated)"
-            lines.append(f"Integration Coherence{mark}: {self.coherence.score}, with coverage {self.coherence.coverage}")
+            found = self.coherence
+            lines.append(f"Integration Coherence ({found.standing}): {found.score}, with coverage {found.coverage}")
         if self.overall is not None:
             weights = " + ".join(f"{part.weight:g} {part.name}" for part in self.overall.components)
             reason = f" ({self.overall.score.reason})" if self.overall.score.value is None else ""
