@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -171,7 +172,7 @@ class OnPolicyObjective(TaughtObjective):
         """Lets the student write and its teachers read; rows that nobody teaches stay as they are."""
         taught = [place for place, row in enumerate(rows) if row in self.teaching.lessons]
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.sampling_temperature)
-        seeds = [int(fingerprint([self._seed, step, place, rows[place].record_id], length=15), 16) for place in taught]
+        seeds = self._seeds([rows[place].record_id for place in taught], step)
         with mixed_precision(next(student.trainable_module().parameters()).device):
             answers = student.continuations([rows[place].prompt for place in taught], sampling, seeds)
         written = list(rows)
@@ -180,6 +181,14 @@ class OnPolicyObjective(TaughtObjective):
         self._let_read([(rows[place], written[place]) for place in taught])
         student.trainable_module()  # a teacher may have merged itself into weights that it shares with the student
         return written
+
+    def _seeds(self, records: Sequence[str], step: int) -> list[int]:
+        """Returns the seed of each row, which follows from step, record, and how often that came before: not from who stands beside it."""
+        repeats, seeds = Counter[str](), []
+        for record in records:
+            seeds.append(int(fingerprint([self._seed, step, record, repeats[record]], length=15), 16))
+            repeats[record] += 1
+        return seeds
 
     def _let_read(self, pairs: Sequence[tuple[Row, Row]]) -> None:
         """Lets the teachers of each row read what the student wrote in its place."""
