@@ -341,8 +341,8 @@ class Distiller:
             )
         if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in dataset.test):
             logger.warning(
-                "None of the %d test examples says what a right answer states, so accuracy on them will be undefined; "
-                "give test_examples with `answers`.",
+                "None of the %d test examples says what a right answer states, so their accuracy is undefined: "
+                "a DomainRetentionEvaluator measures agreement with the experts. For accuracy, give test_examples with `answers`.",
                 len(dataset.test),
             )
         idle = [domain for domain in self.teacher_models if domain not in domains_of(dataset.train)]
