@@ -124,3 +124,48 @@ def test_sharing_out_the_weights_is_refused_before_the_others_are_met(monkeypatc
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigurationError, match=r"one module here.*accelerate launch --multi_gpu"):
         processes.join()
+
+
+RUN = """
+import sys
+from domainfusion.distillation import CuratedDataGenerator, Distiller, DomainRetentionEvaluator, MultiTaskTrainer
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.training import processes
+
+examples = [{"query": f"Where is airport {n}?", "domain": "aviation", "answers": {"aviation": "France"}} for n in range(8)]
+asked = []
+
+def answer(question):
+    asked.append(question)
+    return "France."
+
+distiller = Distiller(
+    LlamaModel(sys.argv[1], dtype="float32"),
+    {"aviation": ScriptedModel(answer)},
+    [CuratedDataGenerator(examples)],
+    MultiTaskTrainer(learning_rate=1e-3, epochs=1, batch_size=4),
+    DomainRetentionEvaluator(resamples=100),
+    output_dir=sys.argv[2],
+    holdout=0.25,
+)
+student = distiller.distill()
+distiller.save(sys.argv[2] + "/model")
+assert bool(asked) == processes.is_main(), "the main process alone asks"
+with open(f"{sys.argv[2]}/student-{processes.rank()}", "w") as stream:
+    stream.write(student.fingerprint)
+"""
+
+
+@pytest.mark.slow
+def test_the_main_process_asks_and_writes_and_all_have_the_student(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(RUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py")]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tiny_llama), str(tmp_path / "run")], env=environment, capture_output=True, text=True, check=False, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "evaluation.json").is_file()
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    one, other = ((tmp_path / "run" / f"student-{rank}").read_text() for rank in range(2))
+    assert one == other
