@@ -126,6 +126,16 @@ def test_sharing_out_the_weights_is_refused_before_the_others_are_met(monkeypatc
         processes.join()
 
 
+def test_a_student_on_the_gpu_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.check_device(torch.device("cuda:1"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for device in ("cpu", "cuda", "cuda:1"):
+        processes.check_device(torch.device(device))
+    with pytest.raises(ConfigurationError, match="name no device"):
+        processes.check_device(torch.device("cuda:0"))
+
+
 RUN = """
 import sys
 from domainfusion.distillation import CuratedDataGenerator, Distiller, DomainRetentionEvaluator, MultiTaskTrainer

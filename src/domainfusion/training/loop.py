@@ -127,6 +127,7 @@ def train_phase(
     steps = math.ceil(len(order) / settings.batch_size)
     module = student.trainable_module()
     device = next(module.parameters()).device
+    processes.check_device(device)
     pad_token = int(student.tokenizer.pad_token_id or 0)
     arguments = _Arguments(
         output_dir=str(directory),

@@ -65,6 +65,18 @@ def join() -> None:
     atexit.register(distributed.destroy_process_group)
 
 
+def check_device(device: torch.device) -> None:
+    """Refuses a student on a GPU that is another process's.
+
+    Raises:
+        ConfigurationError: It is on one.
+    """
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    if count() > 1 and device.type == "cuda" and device.index not in (None, own):
+        what = "Each process trains on a GPU of its own"
+        raise ConfigurationError(what, received=str(device), allowed=f"cuda:{own}", fix="name no device")
+
+
 def wait() -> None:
     """Returns when every process is here."""
     if count() > 1:
