@@ -1,0 +1,120 @@
+"""The guides keep their word: their code runs from the first line to the last, and their recipes are valid."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domainfusion.distillation import (
+    CuratedDataGenerator,
+    Distiller,
+    DomainRetentionEvaluator,
+    EvaluationReport,
+    MultiTaskTrainer,
+)
+from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.recipe import build_distiller, read_recipe
+from domainfusion.types import Sampling
+
+GUIDES = Path(__file__).parents[1] / "docs" / "guides"
+DOMAINS = ("biomechanics", "physiology", "nutrition")
+SHORT = Sampling(max_new_tokens=4)
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (GUIDES / guide).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run_code(guide: str, names: dict[str, Any], quick: dict[str, str] | None = None) -> dict[str, Any]:
+    """Runs a guide's code with the changes that make it quick, each of which has to be there to be changed."""
+    code = "\n".join(blocks(guide, "python"))
+    for written, instead in (quick or {}).items():
+        assert written in code, written
+        code = code.replace(written, instead)
+    exec(compile(code, guide, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def models(
+    tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A working directory in which the guides' paths lead to a tiny base and adapters on it."""
+    folder = tmp_path / "path" / "to"
+    folder.mkdir(parents=True)
+    (folder / "base-model").symlink_to(tiny_llama)
+    for seed, domain in enumerate(DOMAINS):
+        (folder / f"{domain}-adapter").symlink_to(make_adapter(domain, seed))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def write_questions(path: str, wording: str) -> None:
+    singles = [(domain,) for domain in DOMAINS]
+    pairs = [(first, second) for first in DOMAINS for second in DOMAINS if first < second]
+    lines = [
+        {"query": f"{wording} {' and '.join(names)}?", "domains": names, "answers": {name: name[0] for name in names}}
+        for names in (*singles, *pairs)
+    ]
+    Path(path).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def test_three_lora_experts_become_one(models: Path) -> None:
+    write_questions("questions.jsonl", "What is there to know of")
+    write_questions("test.jsonl", "Tell me something about")
+    writer = "ScriptedModel(lambda prompt: f'What follows from number {len(prompt)} in a long race?')"
+    quick = {
+        "generation_model=base": f"generation_model={writer}",
+        "num_examples=200": "num_examples=2",
+        "num_examples=40": "num_examples=1",
+        "epochs=3": "epochs=1",
+        "DomainRetentionEvaluator()": "DomainRetentionEvaluator(sampling=SHORT, resamples=100)",
+        'output_dir="runs/sports"': 'output_dir="runs/sports", response_sampling=SHORT',
+    }
+    names = run_code("three_lora_experts.md", {"ScriptedModel": ScriptedModel, "SHORT": SHORT}, quick)
+    assert isinstance(names["distiller"].report, EvaluationReport)
+    assert Path("sports-model/model.safetensors").is_file() and Path("sports-adapter/adapter_config.json").is_file()
+    assert "merge" in {model.role for model in names["distiller"].report.models}
+
+
+def test_the_recipe_of_the_three_experts_is_the_run_of_the_guide(models: Path) -> None:
+    write_questions("questions.jsonl", "What is there to know of")
+    write_questions("test.jsonl", "Tell me something about")
+    (text,) = blocks("three_lora_experts.md", "yaml")
+    Path("recipe.yaml").write_text(text, encoding="utf-8")
+    distiller = build_distiller(read_recipe(Path("recipe.yaml")))
+    assert tuple(distiller.teacher_models) == DOMAINS
+    assert distiller.output_dir.parts[-2:] == ("runs", "sports")
+
+
+def test_the_questions_of_the_guide_can_be_read(models: Path) -> None:
+    (text,) = blocks("three_lora_experts.md", "json")
+    lines = text.replace(",\n ", ", ").splitlines()
+    generator = CuratedDataGenerator([json.loads(line) for line in lines])
+    assert [example.domains for example in generator.examples] == [("biomechanics",), ("biomechanics", "nutrition")]
+    assert generator.examples[1].question_for("nutrition") == "Which sugar do muscles store?"
+
+
+def test_a_report_is_read_as_the_guide_says(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_questions("questions.jsonl", "What is there to know of")
+    write_questions("test.jsonl", "Tell me something about")
+    Distiller(
+        student_model=LlamaModel(models / "base-model"),
+        teacher_models={domain: ScriptedModel(f"It begins with {domain[0]}", name=domain) for domain in DOMAINS},
+        data_generators=[CuratedDataGenerator("questions.jsonl")],
+        trainer=MultiTaskTrainer(learning_rate=1e-3, epochs=1, batch_size=3),
+        evaluator=DomainRetentionEvaluator(sampling=SHORT, resamples=100),
+        response_sampling=SHORT,
+        test_examples="test.jsonl",
+        output_dir="runs/sports",
+    ).distill()
+    run_code("reading_the_report.md", {})
+    said = capsys.readouterr().out
+    assert all(f"{domain}: " in said for domain in DOMAINS)
+    assert "not shown to keep enough of" in said
+    assert Path("report-to-send.html").read_text(encoding="utf-8") == Path("runs/sports/report.html").read_text(encoding="utf-8")
