@@ -31,7 +31,7 @@ from domainfusion.distillation.results import (
 from domainfusion.distillation.savings import Footprint, Savings
 from domainfusion.models.usage import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
-from domainfusion.types import Conflict, Contribution, Dropped, Example, Integration, Ledger, Part, Response, TrainingRecord
+from domainfusion.types import Conflict, Contribution, Dropped, Example, Integration, Ledger, Part, Response, Revision, TrainingRecord
 
 Knows = Callable[[Example, Part, int], bool]
 """Whether a model states a part; the number is the example's place in the test set."""
@@ -232,8 +232,9 @@ def record_of(example: Example, place: int) -> TrainingRecord:
             dropped=(Dropped(domain=second, text=conflict.claims[second], reason="contradicts the expert of the domain"),),
         )
     if example.is_cross_domain and place % 9 == 3:
-        conflict = Conflict(claims=dict(said), kept=None, rule="neither domain is the primary one")
-        ledger = replace(ledger, conflicts=(conflict,))
+        conflict = Conflict(claims=dict(said), kept=None, rule="nothing settles it", question=example.query.split("? ")[-1])
+        revision = Revision(domain=example.domains[1], before="I am not sure.", after=said[example.domains[1]])
+        ledger = replace(ledger, conflicts=(conflict,), revisions=(revision,), copies=(example.domains,))
     verification = "unverified" if example.source != "curated" else "verified"
     return TrainingRecord(
         example=example, responses=responses, integration=Integration(text=text, method=method, ledger=ledger), verification=verification

@@ -110,7 +110,11 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
                 ledger=replace(
                     record.integration.ledger,
                     conflicts=tuple(
-                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE) for found in record.integration.ledger.conflicts
+                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE, question=f"which {HOSTILE}")
+                        for found in record.integration.ledger.conflicts
+                    ),
+                    revisions=tuple(
+                        replace(found, domain=HOSTILE, before=HOSTILE, after=HOSTILE) for found in record.integration.ledger.revisions
                     ),
                     dropped=tuple(replace(found, reason=HOSTILE) for found in record.integration.ledger.dropped),
                 ),

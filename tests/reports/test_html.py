@@ -233,7 +233,11 @@ def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: py
     shown = page(run)
     assert len(list(shown.one("section", id="answers").all("article"))) == 20
     assert "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json." in shown.words
-    assert len(list(shown.one("section", id="conflicts").all("article"))) == 4
+    conflicts = shown.one("section", id="conflicts")
+    settled = [element.words for element in conflicts.all("dt") if element.words in ("settled by", "not settled")]
+    changed = [element.words for element in conflicts.all("dt") if element.words == "after the discussion"]
+    assert len(settled) == len(changed) == 4
+    assert "further conflicts in records.jsonl" in conflicts.words and "further change in records.jsonl" in conflicts.words
 
 
 def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSummary, evaluation: EvaluationReport) -> None:

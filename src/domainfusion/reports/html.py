@@ -201,6 +201,7 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
         "generation": run_tables.generation_table(summary.generation) if summary.generation else None,
         "rejects": run_tables.rejects_table(summary.generation),
         "records": run_tables.records_table(summary.records) if summary.records else None,
+        "sources": run_tables.sources_table(summary.records),
         "rejected": tables.tally_table("Rejected records, by reason", "Reason", rejected),
         "methods": tables.tally_table("How the targets were made", "Method", (record.integration.method for record in summary.records)),
         "examples": ledgers.worth_reading(summary.records),
@@ -209,18 +210,21 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
 
 
 def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
-    found = ledgers.conflicts_in(summary.records)
+    found, revisions = ledgers.conflicts_in(summary.records), ledgers.revisions_in(summary.records)
     dropped = tables.tally_table("Left out of integrated answers, by reason", "Reason", ledgers.dropped_reasons(summary.records))
-    several = ledgers.integrated_from_several(summary.records)
-    if not (found or dropped or several):
+    several, counts = ledgers.integrated_from_several(summary.records), ledgers.ledger_counts(summary.records)
+    if not (found or dropped or several or revisions):
         return None
     return {
         "found": found[:MOST_CONFLICTS],
         "open": OPEN_CONFLICTS,
         "total": len(found),
         "several": several,
+        "counts": run_tables.ledger_table(counts) if counts else None,
         "rules": tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found)),
         "dropped": dropped,
+        "revisions": revisions[:MOST_CONFLICTS],
+        "revised": len(revisions),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from domainfusion.types import Conflict, Example, TrainingRecord
+from domainfusion.types import Conflict, Example, Revision, TrainingRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +16,48 @@ class SettledConflict:
     example: Example
     conflict: Conflict
 
+    @property
+    def kept(self) -> frozenset[str]:
+        """Every domain whose claim stands: the one that was kept, and those that agree with it."""
+        if self.conflict.kept is None:
+            return frozenset()
+        side = next((side for side in self.conflict.sides if self.conflict.kept in side), ())
+        return frozenset((self.conflict.kept, *side))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revised:
+    """An answer that an expert changed in the discussion, with the question."""
+
+    example: Example
+    revision: Revision
+
 
 def conflicts_in(records: Sequence[TrainingRecord]) -> list[SettledConflict]:
     """Returns every conflict of the records' ledgers, in order."""
     return [
         SettledConflict(example=record.example, conflict=conflict) for record in records for conflict in record.integration.ledger.conflicts
     ]
+
+
+def revisions_in(records: Sequence[TrainingRecord]) -> list[Revised]:
+    """Returns every answer that an expert changed after it saw the others', in order."""
+    return [Revised(example=record.example, revision=found) for record in records for found in record.integration.ledger.revisions]
+
+
+def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
+    """Returns what the ledgers hold; what occurs nowhere is left out."""
+    found = [record.integration.ledger for record in records]
+    counts = {
+        "sentences of experts that entered an answer": sum(len(ledger.contributions) for ledger in found),
+        "statements that several experts made alike": sum(len(ledger.agreements) for ledger in found),
+        "conflicts that a rule settled": sum(conflict.kept is not None for ledger in found for conflict in ledger.conflicts),
+        "conflicts that nothing settled": sum(conflict.kept is None for ledger in found for conflict in ledger.conflicts),
+        "sentences left out": sum(len(ledger.dropped) for ledger in found),
+        "groups of copied answers, each counted once": sum(len(ledger.copies) for ledger in found),
+        "answers that an expert changed in the discussion": sum(len(ledger.revisions) for ledger in found),
+    }
+    return {name: number for name, number in counts.items() if number}
 
 
 def dropped_reasons(records: Sequence[TrainingRecord]) -> list[str]:

@@ -143,6 +143,7 @@ def _data(summary: RunSummary) -> list[str]:
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.rejects_table(summary.generation),
         run_tables.records_table(summary.records) if summary.records else None,
+        run_tables.sources_table(summary.records),
         tables.tally_table("Rejected records, by reason", "Reason", rejected),
     ]
     blocks = [table(item) for item in found if item]
@@ -158,7 +159,9 @@ def _conflicts(summary: RunSummary) -> list[str]:
     number = counted(len(found), "conflict") if found else "No conflict"
     rules = tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found))
     sentence = f"{number} in {counted(several, 'record')} with the responses of several experts."
-    return ["## Conflicts and how they were settled", sentence, *(table(item) for item in (rules, dropped) if item)]
+    counts = ledgers.ledger_counts(summary.records)
+    held = run_tables.ledger_table(counts) if counts else None
+    return ["## Conflicts and how they were settled", sentence, *(table(item) for item in (held, rules, dropped) if item)]
 
 
 def _training(summary: RunSummary) -> list[str]:

@@ -63,7 +63,7 @@ def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
 def records_table(records: Sequence[TrainingRecord]) -> Table:
     """Returns the training records by domains and verification."""
     kinds: tuple[Verification, ...] = ("verified", "unverified", "rejected")
-    counts = Counter((" + ".join(record.example.domains), record.verification) for record in records)
+    counts = Counter((_domains_of(record), record.verification) for record in records)
     names = list(dict.fromkeys(domains for domains, _ in counts))
     rows = [(name, [counts[name, kind] for kind in kinds]) for name in sorted(names, key=lambda name: name.count(" + "))]
     if len(rows) > 1:
@@ -74,6 +74,31 @@ def records_table(records: Sequence[TrainingRecord]) -> Table:
         align="lrrrr",
         rows=tuple((Cell(name), *(Cell(f"{number:,}") for number in (*numbers, sum(numbers)))) for name, numbers in rows),
     )
+
+
+def sources_table(records: Sequence[TrainingRecord]) -> Table | None:
+    """Returns the training records by domains and kind of generator; None where all are of one kind."""
+    counts = Counter((_domains_of(record), record.example.source) for record in records)
+    kinds, names = sorted({source for _, source in counts}), list(dict.fromkeys(_domains_of(record) for record in records))
+    if len(kinds) < 2:
+        return None
+    names.sort(key=lambda name: name.count(" + "))
+    return Table(
+        caption="Where the questions of the training records came from",
+        header=("Domains", *map(capitalised, kinds)),
+        align="l" + "r" * len(kinds),
+        rows=tuple((Cell(name), *(Cell(f"{counts[name, kind]:,}") for kind in kinds)) for name in names),
+    )
+
+
+def _domains_of(record: TrainingRecord) -> str:
+    return " + ".join(record.example.domains)
+
+
+def ledger_table(counts: Mapping[str, int]) -> Table:
+    """Returns what the ledgers of the integrated answers hold, as `ledgers.ledger_counts` counts it."""
+    rows = tuple((Cell(capitalised(name)), Cell(f"{number:,}")) for name, number in counts.items())
+    return Table(caption="What the ledgers of the integrated answers hold", header=("Entry", "Number"), align="lr", rows=rows)
 
 
 def training_table(curves: TrainingCurves) -> Table:
