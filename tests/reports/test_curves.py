@@ -100,7 +100,7 @@ def test_the_losses_of_a_domain_are_means_in_which_each_answer_token_counts_once
 def test_a_window_ends_where_its_phase_does() -> None:
     steps = [line(phase, step, domains={"a": {"tokens": 1, "kl": 1.0}}) for phase in ("one", "two") for step in range(1, 101)]
     curves = training_curves(steps)
-    assert curves.window == 4
+    assert curves.window == 7
     ends = [step for step, _ in curves.terms["kl"]["a"]]
     assert 100 in ends and ends[-1] == 200
 

@@ -13,7 +13,7 @@ from domainfusion.reports.charts import Tick
 MOST_POINTS = 400
 """Points of a curve; more can't be told apart on a page."""
 
-WINDOWS = 60
+WINDOWS = 30
 """Points of a curve of means: a batch has few rows of a domain, so that single steps would be noise."""
 
 
