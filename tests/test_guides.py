@@ -17,9 +17,10 @@ from domainfusion.distillation import (
     EvaluationReport,
     MultiTaskTrainer,
 )
+from domainfusion.distillation.trainer.trainer import OBJECTIVES
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.recipe import build_distiller, read_recipe
-from domainfusion.types import Sampling
+from domainfusion.types import Example, Integration, Sampling, TrainingRecord
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 DOMAINS = ("biomechanics", "physiology", "nutrition")
@@ -118,3 +119,20 @@ def test_a_report_is_read_as_the_guide_says(models: Path, capsys: pytest.Capture
     assert all(f"{domain}: " in said for domain in DOMAINS)
     assert "not shown to keep enough of" in said
     assert Path("report-to-send.html").read_text(encoding="utf-8") == Path("runs/sports/report.html").read_text(encoding="utf-8")
+
+
+def test_trainers_and_objectives_are_as_the_guide_says(models: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (models / "law-expert").symlink_to(tiny_llama)
+    names = run_code("trainers_and_objectives.md", {"__name__": "guide"})
+    assert "the student can learn the teacher's distributions as they are" in capsys.readouterr().out
+    assert tuple(names["in_turn"].order) == ("law", "tax") and names["together"].shares == {"law": 0.5, "tax": 0.5}
+    assert names["richer"].objective.__class__ is names["softer"].objective.__class__ is names["DistributionObjective"]
+    targets = [Integration(text="a" * length, method="given") for length in range(1, 5)]
+    records = [TrainingRecord(example=Example(query=f"{t.text}?", domains=("law",)), responses=(), integration=t) for t in targets]
+    assert [[len(record.target) for record in phase.records] for phase in names["trainer"].phases(records)] == [[1, 2], [1, 2, 3, 4]]
+    assert names["trainer"].train(LlamaModel(tiny_llama), records).ask("1?") is not None
+
+
+def test_every_objective_has_a_row_in_the_guide() -> None:
+    text = (GUIDES / "trainers_and_objectives.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in OBJECTIVES)

@@ -242,7 +242,7 @@ def record_of(example: Example, place: int) -> TrainingRecord:
 
 
 def training_log() -> list[dict[str, object]]:
-    lines: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = [{"objective": "distribution", "taught": {"the expert of aviation": 16}, "word_for_word": {}}]
     for phase, start, floor, steps in (("domains", 1.1, 0.004, 180), ("integration", 0.09, 0.006, 90)):
         for step in range(1, steps + 1):
             loss = floor + (start - floor) * math.exp(-4.5 * step / steps) * (1 + 0.18 * math.sin(step * 2.3))

@@ -172,6 +172,11 @@ def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, e
         assert (f"about {row.non_inferiority.more_items} more questions" in said) is (row.non_inferiority.more_items is not None)
 
 
+def test_what_the_training_noted_is_told(whole: Element) -> None:
+    shown = {row[0][0]: row[1][0] for row in body(table(whole, "What the training noted"))}
+    assert shown == {"objective": "distribution", "taught · the expert of aviation": "16"}
+
+
 def test_what_is_saved_is_told_and_where_it_was_not_measured_that_is(whole: Element, run: RunSummary) -> None:
     shown = {row[0][0]: [text for text, _ in row[1:]] for row in body(table(whole, "One student in place of 3 experts"))}
     assert shown["Parameters"] == ["144,500,000", "163,900,000", "0.88"]

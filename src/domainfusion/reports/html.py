@@ -239,6 +239,7 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
         "validation": validation,
         "curves": found,
         "tables": [run_tables.training_table(found), run_tables.domain_losses_table(found)],
+        "notes": run_tables.training_notes_table(summary.training_log),
     }
 
 

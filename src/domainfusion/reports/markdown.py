@@ -168,7 +168,8 @@ def _training(summary: RunSummary) -> list[str]:
     curves = training_curves(summary.training_log)
     if not curves.losses:
         return []
-    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves))
+    notes = run_tables.training_notes_table(summary.training_log)
+    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves), notes)
     return ["## Training", *(table(item) for item in found if item)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.usage import ModelUsage, total_cost
@@ -112,6 +112,16 @@ def training_table(curves: TrainingCurves) -> Table:
     return Table(
         caption="Training loss by phase", header=("Phase", "Steps", "First loss", "Lowest", "Last"), align="lrrrr", rows=tuple(rows)
     )
+
+
+def training_notes_table(log: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Returns what the training noted beside its steps, such as who taught how many records; None where it noted nothing."""
+    rows: dict[str, str] = {}
+    for line in log:
+        if "step" not in line:
+            phase = f"{line['phase']} · " if line.get("phase") else ""
+            rows |= dict(flattened({key: value for key, value in line.items() if key != "phase"}, phase))
+    return pairs_table("What the training noted", [(name.replace("_", " "), text) for name, text in rows.items()]) if rows else None
 
 
 def domain_losses_table(curves: TrainingCurves) -> Table | None:
