@@ -201,6 +201,25 @@ def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: Evalua
     assert "(the expert got nothing right)" in shown.one("section", id="verdict").words
 
 
+def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(run: RunSummary, evaluation: EvaluationReport) -> None:
+    nothing = Estimate(value=None, reason="no answer could be graded")
+
+    def ungraded(model: ModelResult) -> ModelResult:
+        return replace(
+            model,
+            answers=tuple(replace(answer, correct=None, score=None) for answer in model.answers),
+            slices={name: replace(score, strict=nothing, partial=nothing) for name, score in model.slices.items()},
+        )
+
+    rows = tuple(replace(row, retention=nothing, headroom=nothing) for row in evaluation.retention)
+    shown = page(replace(run, evaluation=replace(evaluation, models=tuple(map(ungraded, evaluation.models)), retention=rows)))
+    assert not {"retention", "accuracy"} & {element.attributes["id"] for element in shown.all("section")}
+    assert shown.one("section", id="verdict").words.count("no answer could be graded") == 1
+    answers = shown.one("section", id="answers")
+    folded = [article for fold in answers.all("details", "fold") for article in fold.all("article")]
+    assert len(list(answers.all("article"))) - len(folded) == html.OPEN_COMPARISONS
+
+
 @pytest.mark.parametrize("validated", [False, True])
 def test_coherence_is_marked_until_it_is_validated(run: RunSummary, evaluation: EvaluationReport, validated: bool) -> None:
     assert evaluation.coherence is not None

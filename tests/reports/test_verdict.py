@@ -107,7 +107,8 @@ def test_where_nobody_says_what_is_right_agreement_is_the_headline() -> None:
         relative=Estimate(value=0.875),
     )
     headline = verdict(replace(report(), agreement=(row,))).headline
-    assert headline == "Nobody says what is right; the student agrees with its experts 87.5 % as much as they do with themselves, on law."
+    agrees = "the student agrees with its experts at least 87.5 % as much as they do with themselves"
+    assert headline == f"Nobody says what is right; by similarity, {agrees}."
 
 
 def test_a_rule_that_beats_the_student_is_named() -> None:

@@ -98,6 +98,11 @@ def matrix_table(report: EvaluationReport) -> Table:
     )
 
 
+def is_graded(report: EvaluationReport) -> bool:
+    """Whether any answer could be graded: without one, tables of accuracy would say nothing, cell by cell."""
+    return any(score.strict.value is not None for model in report.models for score in model.slices.values())
+
+
 def goal_of(report: EvaluationReport) -> float:
     """Returns the share of an expert that the student has to keep: the margin of the non-inferiority test."""
     tested = (row.non_inferiority for row in report.retention)
@@ -141,7 +146,7 @@ def kept(row: DomainRetention) -> Cell:
 def cross_domain_table(report: EvaluationReport) -> Table | None:
     """Returns every model on the cross-domain questions, by combination of domains; None where there are none."""
     models = [model for model in report.models if "cross-domain" in model.slices]
-    if "cross-domain" not in report.slices:
+    if "cross-domain" not in report.slices or not is_graded(report):
         return None
     pairs = tuple(report.student.pairs)
     rows = []
@@ -168,7 +173,7 @@ def cross_domain_table(report: EvaluationReport) -> Table | None:
 def adversarial_table(report: EvaluationReport) -> Table | None:
     """Returns the adversarial questions by what they look like and need; None where there are none."""
     pairs = report.student.adversarial
-    if not pairs:
+    if not pairs or not is_graded(report):
         return None
     experts = {model.name: model for model in report.models if model.role == "expert"}
     base = next((model for model in report.models if model.role == "base"), None)
@@ -276,6 +281,8 @@ def apart_table(report: EvaluationReport) -> Table | None:
         ("Repetitive", lambda score: score.repetitive),
     )
     scores = [(model, name, score) for model in report.models for name, score in model.slices.items()]
+    if not is_graded(report):
+        kinds = kinds[1:]  # that nothing was graded is said once
     present = [(title, count) for title, count in kinds if any(count(score) for _, _, score in scores)]
     rows = tuple(
         (Cell(label_of(model)), Cell(name), Cell(f"{score.items:,}"), *(Cell(f"{count(score):,}") for _, count in present))

@@ -137,15 +137,16 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _evaluation(report: EvaluationReport) -> dict[str, Any]:
     measurement, goal = evaluation_tables.measurement_table(report), evaluation_tables.goal_of(report)
+    graded = evaluation_tables.is_graded(report)
     present = [role for role in evaluation_tables.ROLES if any(model.role == role for model in report.models)]
     return {
         "verdict": verdict(report),
-        "retention": evaluation_tables.retention_table(report) if report.retention else None,
+        "retention": evaluation_tables.retention_table(report) if report.retention and graded else None,
         "goal": goal,
-        "tested": [row for row in report.retention if row.non_inferiority is not None],
+        "tested": [row for row in report.retention if row.non_inferiority is not None and graded],
         "retention_chart": charts.retention_chart(report.retention, goal),
         "learning_chart": charts.learning_chart(report.retention),
-        "matrix": evaluation_tables.matrix(report) if report.slices else None,
+        "matrix": evaluation_tables.matrix(report) if report.slices and graded else None,
         "roles": [(role, evaluation_tables.ROLES[role]) for role in present],
         "apart": evaluation_tables.apart_table(report),
         "cross_domain": evaluation_tables.cross_domain_table(report),
@@ -180,6 +181,7 @@ def _answers(report: EvaluationReport) -> dict[str, Any] | None:
         "groups": groups,
         "counts": {grade: sum(item.grade == grade for item in found) for grade in groups},
         "slices": list(dict.fromkeys(slice_of(comparison.example) for comparison in shown)),
+        "first": next(iter(groups)),
         "open": OPEN_COMPARISONS,
         "total": len(found),
         "left_out": len(found) - len(shown),

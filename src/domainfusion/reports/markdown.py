@@ -91,8 +91,9 @@ def verdict_blocks(found: Verdict) -> list[str]:
 
 def result_blocks(report: EvaluationReport) -> list[str]:
     """Returns the tables of an evaluation."""
-    blocks = [table(evaluation_tables.retention_table(report))] if report.retention else []
-    blocks += [table(evaluation_tables.matrix_table(report))] if report.slices else []
+    graded = evaluation_tables.is_graded(report)
+    blocks = [table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    blocks += [table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [table(found) for found in evaluation_tables.further_tables(report)]
     blocks += [inline(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks

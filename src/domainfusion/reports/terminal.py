@@ -48,8 +48,9 @@ def _evaluation(report: EvaluationReport) -> list[RenderableType]:
         for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses))
         if sentences
     ]
-    blocks += [_table(evaluation_tables.retention_table(report))] if report.retention else []
-    blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices else []
+    graded = evaluation_tables.is_graded(report)
+    blocks += [_table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [_table(table) for table in evaluation_tables.further_tables(report)]
     blocks += [_text(coherence_sentence(report.coherence))] if report.coherence else []
     return blocks

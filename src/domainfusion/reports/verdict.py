@@ -16,7 +16,7 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
-from domainfusion.reports.evaluation_tables import goal_of, label_of
+from domainfusion.reports.evaluation_tables import goal_of, is_graded, label_of
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.summary import RunSummary
 
@@ -51,7 +51,7 @@ def verdict(report: EvaluationReport) -> Verdict:
         misses=tuple(
             sentence
             for sentence in (
-                _undefined(report.retention),
+                _undefined(report),
                 _short(report),
                 _unsettled(report),
                 _wrong_answers(report),
@@ -107,11 +107,14 @@ def _headline(report: EvaluationReport) -> str:
 
 
 def _agreement_headline(report: EvaluationReport) -> str:
-    found = [(row.slice, row.relative.value) for row in report.agreement if row.relative.value is not None]
+    measure = report.agreement[0].measure
+    found = [row.relative.value for row in report.agreement if row.measure == measure and row.relative.value is not None]
     if not found:
         return "Nobody says what is right, and agreement with the experts is undefined."
-    least, name = min((value, name) for name, value in found)
-    return f"Nobody says what is right; the student agrees with its experts {percent(least)} as much as they do with themselves, on {name}."
+    return (
+        f"Nobody says what is right; by {measure}, the student agrees with its experts at least {percent(min(found))} as much as they do "
+        "with themselves."
+    )
 
 
 def _sizes(report: EvaluationReport) -> list[str]:
@@ -182,8 +185,11 @@ def _measured(report: EvaluationReport, name: str, role: Role) -> list[tuple[Mod
     return [(model, value) for model, value in scores if value is not None]
 
 
-def _undefined(rows: Iterable[DomainRetention]) -> str:
-    missing = [f"{row.domain}{f' ({row.retention.reason})' if row.retention.reason else ''}" for row in rows if row.retention.value is None]
+def _undefined(report: EvaluationReport) -> str:
+    if report.retention and not is_graded(report):
+        return "Retention and accuracy are undefined: no answer could be graded."
+    rows = [row for row in report.retention if row.retention.value is None]
+    missing = [f"{row.domain}{f' ({row.retention.reason})' if row.retention.reason else ''}" for row in rows]
     return f"Retention is undefined in {listed(missing)}." if missing else ""
 
 
