@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 from pages import HOSTILE, Element, Page, page
 
-from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
+from domainfusion.distillation.results import CoherenceValidation, Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.figures import duration
@@ -227,6 +227,18 @@ def test_coherence_is_marked_until_it_is_validated(run: RunSummary, evaluation: 
     words = shown.one("section", id="cross-domain").words
     assert "0.814 [0.792, 0.834]" in words
     assert ("(not validated)" in words) is not validated
+
+
+def test_what_the_coherence_metric_sees_is_told_for_each_corruption(run: RunSummary, evaluation: EvaluationReport) -> None:
+    areas = {"shuffled": Estimate(value=0.951, low=0.92, high=0.98), "looped": Estimate(value=0.61, low=0.5, high=0.7)}
+    validation = CoherenceValidation(metric="discourse features", auroc=areas, texts=81, text_set="5c1f")
+    coherence = replace(evaluation.coherence, validation=validation)
+    shown = page(replace(run, evaluation=replace(evaluation, coherence=coherence)))
+    rows = body(table(shown, "Whether discourse features sees corrupted texts"))
+    assert rows == [
+        [("shuffled", ""), ("0.951", "0.920 to 0.980"), ("yes", "")],
+        [("looped", ""), ("0.610", "0.500 to 0.700"), ("no", "")],
+    ]
 
 
 def test_every_answer_is_there_and_wrong_ones_come_first(whole: Element, evaluation: EvaluationReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from domainfusion.distillation.results import DomainRetention, EvaluationReport, ModelResult, Overlap, Role, SliceScore
+from domainfusion.distillation.results import DomainRetention, Estimate, EvaluationReport, ModelResult, Overlap, Role, SliceScore
 from domainfusion.reports.figures import counted, percent
 from domainfusion.reports.tables import Cell, Table, bare, figure, pairs_table, share
 
@@ -299,9 +299,31 @@ def apart_table(report: EvaluationReport) -> Table | None:
     )
 
 
+def validation_table(report: EvaluationReport) -> Table | None:
+    """Returns how well the coherence metric tells sound texts from corrupted ones; None where nobody has measured that."""
+    found = None if report.coherence is None else report.coherence.validation
+    if found is None:
+        return None
+    measured = f"{counted(found.texts, 'sound text')} that it was not made on" + (f", {found.date}" if found.date else "")
+    return Table(
+        caption=f"Whether {found.metric} sees corrupted texts: AUROC, the chance that it grades a sound text above a corrupted one, on "
+        f"{measured}",
+        header=("Corruption", "AUROC", "Seen?"),
+        align="lrl",
+        rows=tuple((Cell(name), _auroc(area), Cell("yes" if name in found.reached else "no")) for name, area in found.auroc.items()),
+    )
+
+
+def _auroc(found: Estimate) -> Cell:
+    if found.value is None:
+        return Cell("undefined", found.reason)
+    inside = "" if found.low is None or found.high is None else f"{found.low:.3f} to {found.high:.3f}"
+    return Cell(f"{found.value:.3f}", inside)
+
+
 def further_tables(report: EvaluationReport) -> list[Table]:
     """Returns every table but those of retention, the matrix and the measurement, as far as there is something in them."""
-    across = (cross_domain_table, adversarial_table)
+    across = (cross_domain_table, validation_table, adversarial_table)
     others = (agreement_table, benchmarks_table, regressions_table, overall_table, apart_table)
     return [table for maker in (*across, *others) if (table := maker(report))]
 

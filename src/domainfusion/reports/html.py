@@ -151,6 +151,7 @@ def _evaluation(report: EvaluationReport) -> dict[str, Any]:
         "apart": evaluation_tables.apart_table(report),
         "cross_domain": evaluation_tables.cross_domain_table(report),
         "coherence": report.coherence,
+        "validation": evaluation_tables.validation_table(report),
         "overall": evaluation_tables.overall_table(report),
         "adversarial": evaluation_tables.adversarial_table(report),
         "edge_cases": _edge_cases(report),
