@@ -20,7 +20,7 @@ LAYERS = (
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.dialogues",
-        "distillation.review", "distillation.export", "distillation.savings",
+        "distillation.review", "distillation.export", "distillation.savings", "distillation.calling",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
     UPPERMOST := ("distillation.asking", "distillation.dataset", "distillation.distiller"),

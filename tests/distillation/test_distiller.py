@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from domainfusion.distillation.data_generation import (
     DataGenerator,
     SyntheticDataGenerator,
 )
-from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator
+from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult, SliceScore
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError, StoreError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
-from domainfusion.records import read_json, read_records, write_json
+from domainfusion.records import read_json, read_records, write_json, write_records
 from domainfusion.reports import RunSummary
 from domainfusion.types import Example, Message, Sampling, Score, TrainingRecord, user
 
@@ -604,6 +605,37 @@ def test_a_generator_whose_every_question_was_rejected_says_why(world: World) ->
     useless = SyntheticDataGenerator(ScriptedModel("I can't."), DOMAINS, 3)
     with pytest.raises(DataError, match=r"No example is left to train on.*no question"):
         world.distiller(data_generators=[useless]).distill()
+
+
+def test_a_generator_and_an_evaluator_of_ones_own_name_only_what_they_need(world: World) -> None:
+    class Own(DataGenerator):
+        def generate(self) -> list[Example]:  # type: ignore[override]
+            return [*SINGLES, *PAIRS]
+
+    class Shouting(Evaluator):
+        def evaluate(self, student_model: Any, teacher_models: Any, examples: Any) -> EvaluationReport:  # type: ignore[override]
+            (answer, *_) = student_model.generate([examples[0].conversation], SHORT)
+            part = SliceScore(items=1, strict=Estimate(value=float(answer.text.isupper())), partial=Estimate(value=0.0))
+            return EvaluationReport(models=(ModelResult(name="student", role="student", slices={"loud": part}),))
+
+    distiller = world.evaluated(data_generators=[Own()], evaluator=Shouting())
+    distiller.distill()
+    assert distiller.report is not None
+    assert distiller.report.slices == ("loud",)
+
+
+def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: World) -> None:
+    class Blind(Evaluator):
+        def evaluate(self, student_model: Any, teacher_models: Any, examples: Any) -> EvaluationReport:  # type: ignore[override]
+            raise AssertionError("it was asked")
+
+    distiller = world.evaluated(evaluator=Blind(), test_examples=None, holdout=0.4)
+    student = distiller.train(distiller.integrate(distiller.collect(distiller.generate())))
+    records = read_records(world.directory / "records.jsonl", TrainingRecord)
+    held_out = read_records(world.directory / "test_examples.jsonl", Example)[0]
+    write_records(world.directory / "records.jsonl", [*records, replace(records[0], example=replace(held_out, id="leaked"))])
+    with pytest.raises(DataError, match="trained on"):
+        distiller.evaluate(student)
 
 
 def test_too_few_examples_to_hold_any_out_is_an_error_before_anything_is_trained(world: World) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.contamination import EvaluationSets, Leak
 from domainfusion.distillation.data_generation import DataGenerator, Generated
 from domainfusion.distillation.duplicates import Duplicates
@@ -177,7 +178,7 @@ def run_generator(generator: DataGenerator, ask: Ask) -> Batch:
     Raises:
         DataError: It made none, and rejected none.
     """
-    outcome = generator.generate(ask)
+    outcome = generator.generate(**options_for(generator.generate, ask=ask))
     generated = outcome if isinstance(outcome, Generated) else Generated(tuple(outcome))
     if not generated.examples and not generated.rejected:
         raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")

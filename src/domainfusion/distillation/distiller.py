@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
 from domainfusion.distillation.asking import AskOverGaps, RunAsk
+from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
-from domainfusion.distillation.evaluator import Evaluator, check_examples
+from domainfusion.distillation.evaluator import Evaluator, check_examples, hold_apart
 from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
@@ -406,7 +407,10 @@ class Distiller:
         trained_on = [record.example for record in self._stored_records()] if self._run.records.is_file() else None
         baselines, ask = self._baselines(), self._over_gaps()
         self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
-        report = evaluator.evaluate(student, self.teacher_models, examples, baselines=baselines, trained_on=trained_on, ask=ask)
+        options = options_for(evaluator.evaluate, baselines=baselines, trained_on=trained_on, ask=ask)
+        if "trained_on" not in options:
+            examples, _ = hold_apart(examples, trained_on)
+        report = evaluator.evaluate(student, self.teacher_models, examples, **options)
         return replace(report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps)))
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:

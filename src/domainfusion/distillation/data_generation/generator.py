@@ -43,7 +43,7 @@ class Generated:
 
 
 class DataGenerator(ABC):
-    """Makes training examples. A generator of your own implements `generate`.
+    """Makes training examples. A generator of your own implements `generate`, without `ask` where it calls no model.
 
     A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those whose names begin with an underscore:
     that is where a secret belongs.

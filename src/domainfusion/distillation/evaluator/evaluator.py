@@ -15,7 +15,10 @@ from domainfusion.types import Example
 
 
 class Evaluator(ABC):
-    """Measures a student. An evaluator of your own implements `evaluate`."""
+    """Measures a student. An evaluator of your own implements `evaluate`, with those of the keyword arguments that it needs.
+
+    A run holds the examples against what was trained on by itself where `trained_on` is left out.
+    """
 
     @property
     def own_examples(self) -> Mapping[str, Sequence[Example]]:
