@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distillation.builders import example
+from domainfusion.distillation import DomainRetentionEvaluator
 from domainfusion.distillation.examples import read_examples
 from domainfusion.distillation.metrics import (
     Contains,
@@ -293,6 +294,15 @@ def test_a_metric_that_is_not_there_is_one_error(named: object) -> None:
     asked = Example(query="?", domains=("d",), reference="x", metadata={"metric": named})
     with pytest.raises(ConfigurationError, match="metric"):
         grade_texts(stated_parts, [asked], ["x"])
+
+
+def test_a_metric_of_what_is_no_domain_is_refused() -> None:
+    evaluator = DomainRetentionEvaluator(metric={"chemistry": "exact", "physics": "numeric"}, resamples=100)
+    asked = example("?", {"chemistry": "Au"})
+    with pytest.raises(ConfigurationError, match="'physics'; allowed: chemistry"):
+        evaluator.evaluate(ScriptedModel("Au"), {"chemistry": ScriptedModel("Au")}, [asked])
+    with pytest.raises(ConfigurationError, match="no metric"):
+        DomainRetentionEvaluator(metric=7)  # type: ignore[arg-type]
 
 
 def test_examples_keep_their_metric_on_disk(tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ def test_of_two_sentences_one_order_gains_what_the_other_loses(reference: LlamaM
     assert views[given].order == pytest.approx(-views[given[::-1]].order, abs=0.05)
 
 
+def test_a_text_beyond_the_models_context_is_unscored_and_the_others_are_not(reference: LlamaModel) -> None:
+    long, short = grade_coherence(ModelCoherence(reference), [" ".join([SOUND] * 40), SOUND])
+    assert long.value is None and "context" in long.reason
+    assert short.value is not None
+
+
 def test_a_model_of_text_alone_has_no_view() -> None:
     with pytest.raises(CapabilityError, match="JudgedCoherence"):
         ModelCoherence(ScriptedModel("fine"))

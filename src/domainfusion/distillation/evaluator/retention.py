@@ -21,6 +21,7 @@ from domainfusion.distillation.metrics import (
     BatchCoherence,
     CoherenceMetric,
     MetricChoice,
+    check_metric,
     grade_coherence,
     known_validation,
     stated_parts,
@@ -132,6 +133,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         Raises:
             DataError: There are no examples, one needs a domain that has no expert, or queries were trained on.
         """
+        check_metric(self.metric, teacher_models)
         items, overlap = hold_apart(check_examples(examples, teacher_models), trained_on, self.on_overlap)
         student = self._grade(student_model, items, ask, "the student")
         models = [self._result("student", "student", items, student)]

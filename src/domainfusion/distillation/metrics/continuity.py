@@ -68,10 +68,25 @@ class ModelCoherence:
         return f"{type(self).__name__}({self.model.name}, {self.model.fingerprint})"
 
     def grade_all(self, texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
-        """Grades each text that is not empty; nothing is asked."""
+        """Grades each text that is not empty and fits the model's context; nothing is asked."""
         split = [tuple(sentences(text)) for text in texts]
-        views = self._views([given for given in split if len(given) > 1])
-        return [_score(text, given, views.get(given)) for text, given in zip(texts, split, strict=True)]
+        too_long = {given for given in set(split) if not self._fits(given)}
+        views = self._views([given for given in split if len(given) > 1 and given not in too_long])
+        return [
+            Score.unscored("the text is longer than the reference model's context")
+            if given in too_long
+            else _score(text, given, views.get(given))
+            for text, given in zip(texts, split, strict=True)
+        ]
+
+    def _fits(self, given: tuple[str, ...]) -> bool:
+        assert isinstance(self.model, TokenScorer)
+        limit = self.model.context_length
+        if limit is None:
+            return True
+        # In another order a sentence may take a token more, for the space before it; and one token ends the turn.
+        needed = len(self.model.encode(_QUESTION)) + len(encode_text(self.model.tokenizer, " ".join(given))) + len(given) + 1
+        return needed <= limit
 
     def _views(self, split: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], _View]:
         assert isinstance(self.model, TokenScorer)
