@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from domainfusion.cli.memory import memory_of
 from domainfusion.cli.plan import plan_of
@@ -107,3 +109,22 @@ def test_a_model_that_is_not_here_has_no_known_size(recipe_file: Path, tiny_llam
     memory = {item.what: item.high for item in memory_of(recipe)}
     assert memory["weights of something"] is None
     assert memory["training"] is None
+
+
+def test_a_quantized_teacher_takes_what_its_linear_layers_shrink_to_and_no_copy(recipe_file: Path, tiny_llama: Path) -> None:
+    text = recipe_file.read_text()
+    [adapter] = [line.split(": ")[1] for line in text.splitlines() if line.startswith("  animals: ") and "/" in line]
+    sizes = {}
+    for quantization in ("4bit", "8bit", None):
+        section = f"{{path: {adapter}, base_model: {tiny_llama}" + (f", quantization: {quantization}}}" if quantization else "}")
+        memory = memory_of(read_recipe(with_(recipe_file, f"  animals: {adapter}", f"  animals: {section}")))
+        weights = {item.what: item for item in memory if "adapter" not in item.what and "training" not in item.what}
+        sizes[quantization] = weights.get(f"weights of {tiny_llama.name} in {quantization}", weights[f"weights of {tiny_llama.name}"])
+        copies = [item for item in memory if item.what.startswith("copy of")]
+        assert len(copies) == 1, "that of the other teacher's base, which is the student's"
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    linear = sum(layer.weight.numel() for layer in model.model.layers.modules() if isinstance(layer, torch.nn.Linear))
+    rest = model.num_parameters() - linear
+    assert (sizes["8bit"].low, sizes["8bit"].high) == (2 * rest + linear, 4 * rest + linear)
+    assert 2 * rest + 0.5 * linear < sizes["4bit"].low < 2 * rest + 0.55 * linear
+    assert sizes[None].low == 2 * (rest + linear)

@@ -489,6 +489,15 @@ def test_usage_counts_what_models_wrote_in_all_sessions_and_nothing_twice(tmp_pa
     assert sum(usage.prompt_tokens for usage in found) == sum(answer.prompt_tokens for answer in answers)
 
 
+def test_what_is_missing_is_what_would_be_asked(tmp_path: Path) -> None:
+    model = SeededModel()
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(model, questions(3), WARM)
+        for wanted, missing in ((questions(3), 0), (questions(5), 2), (questions(3) * 2, 3), (questions(0), 0)):
+            assert store.missing(model.fingerprint, wanted, WARM) == missing
+        assert store.missing("another", questions(3), WARM) == 3
+
+
 def test_seconds_are_those_in_which_a_model_was_waited_for(tmp_path: Path) -> None:
     def slow(question: str) -> str:
         time.sleep(0.02)

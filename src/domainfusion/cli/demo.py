@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     directory = arguments.output_dir or Path("runs") / ("demo-small" if arguments.small else "demo")
     terminal.log_to(directory)
     distiller = build_demo(directory, progress=terminal.progress, small=arguments.small)
-    run_stages(distiller, "evaluate", on_start=lambda: remember_demo(directory, small=arguments.small))
-    save_student(distiller)
-    publish(directory, terminal)
+    with distiller.hold():
+        run_stages(distiller, "evaluate", on_start=lambda: remember_demo(directory, small=arguments.small))
+        save_student(distiller)
+        publish(directory, terminal)

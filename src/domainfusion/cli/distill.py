@@ -24,6 +24,8 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print calls, tokens, cost and memory, and load no model")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, help="where the run is kept, in place of what the recipe says")
+    failure = "what to do where an expert leaves questions unanswered, in place of what the recipe says"
+    parser.add_argument("--on-teacher-failure", choices=("stop", "continue"), help=failure)
     parser.set_defaults(run=run)
 
 
@@ -32,6 +34,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from domainfusion.recipe import build_distiller, read_recipe
 
     recipe = read_recipe(arguments.recipe)
+    if arguments.on_teacher_failure:
+        recipe = recipe.model_copy(update={"on_teacher_failure": arguments.on_teacher_failure})
     if arguments.dry_run:
         from domainfusion.cli.plan import plan_of, render_plan
 
@@ -50,9 +54,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
-    run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
+    with distiller.hold():
+        run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
+        if distiller.student is not None:
+            save_student(distiller)
+            publish(directory, terminal)
     if distiller.student is None:
         terminal.print(render_status(status_of(directory)))
-        return
-    save_student(distiller)
-    publish(directory, terminal)

@@ -55,11 +55,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         from domainfusion.errors import RunError
 
         raise RunError("The recipe of this run has no evaluation", received=str(directory), fix="remove `evaluation: off` from it")
-    if examples is None:
-        distiller.evaluate(student)
-        publish(directory, terminal)
-    else:
-        _evaluate_against(distiller, student, examples, arguments.against, terminal)
+    with distiller.hold():
+        if examples is None:
+            distiller.evaluate(student)
+            publish(directory, terminal)
+        else:
+            _evaluate_against(distiller, student, examples, arguments.against, terminal)
 
 
 def _check_words(arguments: argparse.Namespace) -> None:

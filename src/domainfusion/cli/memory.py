@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from domainfusion.recipe.checks import models_of
-from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection, base_of, is_adapter, is_hub_id
+from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection, base_of, is_hub_id
 
 LORA_FROM_PARAMETERS = 100_000_000
 """The size from which on the trainer's `adaptation: auto` is LoRA."""
 
 BYTES_TO_TRAIN = 16
 """Weight, gradient and the two moments of Adam, four bytes each, for every parameter that is trained."""
+
+
+BYTES_WHEN_QUANTIZED = {"8bit": 1.0, "4bit": 0.5 + 0.127 / 8}
+"""Of a weight in a linear layer; 4-bit weights have 0.127 bits of constants each (QLoRA, arXiv 2305.14314, double quantization)."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,40 @@ def memory_of(recipe: Recipe) -> tuple[Memory, ...]:
 
 
 def _weights(recipe: Recipe) -> Iterator[Memory]:
-    sections: list[StudentSection] = [recipe.student, *(model for _, model in models_of(recipe))]
-    bases: dict[tuple[str, str, str], StudentSection] = {}
+    sections: list[StudentSection] = [recipe.student, *(model for _, model in models_of(recipe) if isinstance(model, ModelSection))]
+    bases: dict[_Base, list[StudentSection]] = {}
     for section in sections:
-        bases.setdefault((_base_path(section), section.dtype, section.device), section)
-    for (path, dtype, _), section in bases.items():
-        parameters = _parameters(path)
-        yield Memory(f"weights of {Path(path).name}", *_bytes(parameters, dtype))
-        if any(is_adapter(other.path) and _base_path(other) == path and other.dtype == section.dtype for other in sections):
-            yield Memory(f"copy of {Path(path).name} beside a merged adapter", *_bytes(parameters, dtype))
-    for adapter in sorted({section.path for section in sections if is_adapter(section.path)}):
+        bases.setdefault(_Base.of(section), []).append(section)
+    for base, users in bases.items():
+        in_words = f" in {base.quantization}" if base.quantization else ""
+        yield Memory(f"weights of {Path(base.path).name}{in_words}", *base.size())
+        # Into quantized weights no adapter is merged, so nothing of them is kept aside.
+        if not base.quantization and any(user.is_adapter for user in users):
+            yield Memory(f"copy of {Path(base.path).name} beside a merged adapter", *base.size())
+    for adapter in sorted({section.path for section in sections if section.is_adapter}):
         yield Memory(f"adapter {Path(adapter).name}", *_bytes(_parameters(adapter), "float32"))
+
+
+class _Base(NamedTuple):
+    """Weights that models share: what is loaded, in which numbers, and where."""
+
+    path: str
+    dtype: str
+    device: str
+    quantization: str | None
+
+    @classmethod
+    def of(cls, section: StudentSection) -> _Base:
+        return cls(_base_path(section), section.dtype, section.device, section.quantization if isinstance(section, ModelSection) else None)
+
+    def size(self) -> tuple[int, int | None]:
+        shapes = _shapes(self.path)
+        if shapes is None:
+            return 0, None
+        quantized = sum(map(math.prod, _linear(shapes))) if self.quantization else 0
+        low, high = _bytes(sum(map(math.prod, shapes.values())) - quantized, self.dtype)
+        shrunk = math.ceil(quantized * BYTES_WHEN_QUANTIZED.get(self.quantization or "", 0))
+        return low + shrunk, None if high is None else high + shrunk
 
 
 def _training(recipe: Recipe) -> Memory:
@@ -60,17 +88,21 @@ def _training(recipe: Recipe) -> Memory:
     trainer, parameters = recipe.trainer, sum(map(math.prod, shapes.values()))
     if trainer.adaptation == "full" or (trainer.adaptation == "auto" and parameters < LORA_FROM_PARAMETERS):
         return Memory("training of all weights", *[parameters * BYTES_TO_TRAIN] * 2)
-    adapters = [teacher.path for teacher in recipe.teachers.values()]
-    if trainer.initialization != "base" and all(map(is_adapter, adapters)):
+    adapters = [teacher.path for teacher in recipe.teachers.values() if isinstance(teacher, ModelSection) and teacher.is_adapter]
+    if trainer.initialization != "base" and len(adapters) == len(recipe.teachers):
         trained = sum(_parameters(path) or 0 for path in adapters)
         return Memory("training of the experts' merged adapter", *[trained * BYTES_TO_TRAIN] * 2)
-    linear = [shape for name, shape in shapes.items() if len(shape) == 2 and not any(word in name for word in ("embed", "lm_head"))]
-    trained = sum(trainer.lora_rank * sum(shape) for shape in linear)
+    trained = sum(trainer.lora_rank * sum(shape) for shape in _linear(shapes))
     return Memory(f"training of an adapter of rank {trainer.lora_rank}", *[trained * BYTES_TO_TRAIN] * 2)
 
 
+def _linear(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Returns the shapes of the layers that adapters stand on and that are quantized: all matrices but embedding and head."""
+    return [shape for name, shape in shapes.items() if len(shape) == 2 and not any(word in name for word in ("embed", "lm_head"))]
+
+
 def _base_path(section: StudentSection) -> str:
-    if not is_adapter(section.path):
+    if not section.is_adapter:
         return section.path
     return (section.base_model if isinstance(section, ModelSection) else None) or base_of(section.path)
 

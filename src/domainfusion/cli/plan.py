@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -19,18 +18,20 @@ from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.examples import read_examples
 from domainfusion.prompts import CROSS_DOMAIN_PROMPT, DISCUSSION_PROMPT, INTEGRATION_PROMPT, NEEDED_DOMAIN_PROMPT
+from domainfusion.recipe.checks import STUDENT, models_of
 from domainfusion.recipe.sections import (
     HOLDOUT,
     AdversarialSection,
+    APISection,
     CuratedSection,
     IntegrationSection,
     ModelIntegratorSection,
+    ModelSection,
     Recipe,
     StudentSection,
     SyntheticSection,
-    is_adapter,
 )
-from domainfusion.reports.figures import size
+from domainfusion.reports.figures import money, size
 from domainfusion.types import Example, transcript
 
 CHARACTERS_PER_TOKEN = 4
@@ -48,6 +49,8 @@ class Calls:
         count: How often, at most.
         read: Tokens it reads, estimated.
         written: Tokens it writes, at most.
+        remote: Whether it is behind an API.
+        cost: What they cost, with no answer stored yet; None where the recipe has no prices.
     """
 
     stage: str
@@ -55,6 +58,8 @@ class Calls:
     count: int
     read: int
     written: int
+    remote: bool = False
+    cost: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Plan:
         test: Examples to test on.
         steps: Optimiser steps, about.
         memory: Memory by what needs it.
+        limits: `max_cost` by the model that has one.
     """
 
     calls: tuple[Calls, ...]
@@ -74,6 +80,7 @@ class Plan:
     test: int
     steps: int
     memory: tuple[Memory, ...]
+    limits: Mapping[str, float]
 
 
 def plan_of(recipe: Recipe) -> Plan:
@@ -81,7 +88,9 @@ def plan_of(recipe: Recipe) -> Plan:
     made = [_Planned.of(example) for generator in recipe.generators for example in _examples_of(recipe, generator)]
     train, test = _split(recipe, made)
     calls = (*_writing(recipe), *_collecting(recipe, train), *_integrating(recipe, train), *_evaluating(recipe, test))
-    return Plan(tuple(call for call in calls if call.count), len(train), len(test), _steps(recipe, train), memory_of(recipe))
+    limits = {section.called: section.max_cost for _, section in models_of(recipe) if isinstance(section, APISection) and section.max_cost}
+    made_of = tuple(call for call in calls if call.count)
+    return Plan(made_of, len(train), len(test), _steps(recipe, train), memory_of(recipe), limits)
 
 
 def render_plan(plan: Plan) -> RenderableType:
@@ -100,7 +109,7 @@ def render_plan(plan: Plan) -> RenderableType:
 
 def _closing(plan: Plan) -> Iterator[str]:
     yield f"Training:  up to {plan.train:,} examples, about {plan.steps:,} steps; {plan.test:,} examples to test on"
-    yield "Cost:      0, as every model runs on this machine"
+    yield from _cost_lines(plan)
     yield "Memory:"
     for item in plan.memory:
         yield f"  {_range(item.low, item.high):>20}  {item.what}"
@@ -111,6 +120,21 @@ def _closing(plan: Plan) -> Iterator[str]:
     if len(known) < len(plan.memory):
         yield "A model's memory is known once it is on this machine."
     yield "Beside it come Python with torch, about 0.5 GB, and activations, which grow with the batch size and the length of texts."
+
+
+def _cost_lines(plan: Plan) -> Iterator[str]:
+    costs: dict[str, float] = {}
+    for call in plan.calls:
+        if call.remote and call.cost is not None:
+            costs[call.model] = costs.get(call.model, 0.0) + call.cost
+    unknown = ", ".join(dict.fromkeys(call.model for call in plan.calls if call.cost is None))
+    if not costs:
+        yield "Cost:      " + (f"not known, as there are no prices of {unknown}" if unknown else "0, as every model runs on this machine")
+        return
+    by_model = ", ".join(f"{model} {money(cost)}" for model, cost in costs.items())
+    yield f"Cost:      at most about {money(sum(costs.values()))} ({by_model})" + (f", without {unknown}" if unknown else "")
+    if plan.limits:
+        yield f"           max_cost: {', '.join(f'{model} {money(limit)}' for model, limit in plan.limits.items())}"
 
 
 def _range(low: int, high: int | None) -> str:
@@ -177,22 +201,23 @@ def _writing(recipe: Recipe) -> Iterator[Calls]:
         prompt = _tokens(CROSS_DOMAIN_PROMPT) + 2 * max(map(_tokens, recipe.domains.values()))
         # Of several questions in a reply each may be the only one of its kind that is still wanted, so each counts as a call.
         written = count * generator.sampling.max_new_tokens
-        yield Calls("generate", f"{_called(generator.model)}, {generator.type}", count, count * prompt, written)
+        yield _calls(recipe, "generate", generator.model, count, count * prompt, written, doing=f", {generator.type}")
         if isinstance(generator, AdversarialSection) and generator.verify:
-            judge, verdicts = _called(generator.judge or generator.model), 2 * count
+            judge, verdicts = generator.judge or generator.model, 2 * count
             prompt = _tokens(NEEDED_DOMAIN_PROMPT) + sum(map(_tokens, recipe.domains.values())) + QUESTION_TOKENS
-            yield Calls("generate", f"{judge}, judging", verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS)
+            yield _calls(recipe, "generate", judge, verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS, doing=", judging")
 
 
 def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     for domain in recipe.teachers:
         asked = [item.asked[domain] for item in train if domain in item.domains]
-        yield Calls("collect", domain, len(asked), sum(asked), len(asked) * recipe.responses.max_new_tokens)
+        yield _calls(recipe, "collect", domain, len(asked), sum(asked), len(asked) * recipe.responses.max_new_tokens)
         if rounds := recipe.integrator.discussion_rounds:
             crossing = [item for item in train if domain in item.domains and len(item.domains) > 1]
             prompt, answer = _tokens(DISCUSSION_PROMPT), recipe.responses.max_new_tokens
             read = sum(prompt + 2 * item.asked[domain] + len(item.domains) * answer for item in crossing)
-            yield Calls("collect", f"{domain}, discussing", rounds * len(crossing), rounds * read, rounds * len(crossing) * answer)
+            count = rounds * len(crossing)
+            yield _calls(recipe, "collect", domain, count, rounds * read, count * answer, doing=", discussing")
 
 
 def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
@@ -202,20 +227,22 @@ def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     crossing = [item for item in train if len(item.domains) > 1]
     prompt = _tokens(integrator.prompt_template or INTEGRATION_PROMPT)
     read = sum(prompt + item.whole + len(item.domains) * recipe.responses.max_new_tokens for item in crossing)
-    name = integrator.model if isinstance(integrator.model, str) else _name(integrator.model)
     # An answer that does not hold is asked for once more, with the first one before it.
     twice = integrator.check_claims
     read += twice * (read + len(crossing) * integrator.max_new_tokens)
     count = len(crossing) * (1 + twice)
-    yield Calls("integrate", name, count, read, count * integrator.max_new_tokens)
+    yield _calls(recipe, "integrate", integrator.model, count, read, count * integrator.max_new_tokens)
 
 
 def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:
     if recipe.evaluation is None:
         return
-    merge = ["the experts' merge"] if all(is_adapter(teacher.path) for teacher in recipe.teachers.values()) else []
-    for name in ("student", "its base", *merge, *recipe.teachers):
-        yield Calls("evaluate", name, len(test), sum(item.whole for item in test), len(test) * recipe.evaluation.max_new_tokens)
+    read, written = sum(item.whole for item in test), len(test) * recipe.evaluation.max_new_tokens
+    merge = ["the experts' merge"] if all(teacher.is_adapter for teacher in recipe.teachers.values()) else []
+    for name in (STUDENT, "its base", *merge):
+        yield Calls("evaluate", name, len(test), read, written)
+    for domain in recipe.teachers:
+        yield _calls(recipe, "evaluate", domain, len(test), read, written)
 
 
 def _steps(recipe: Recipe, train: Sequence[_Planned]) -> int:
@@ -228,12 +255,16 @@ def _steps(recipe: Recipe, train: Sequence[_Planned]) -> int:
     return sum(math.ceil(rows * trainer.epochs / trainer.batch_size) for rows in phases)
 
 
-def _called(model: str | StudentSection) -> str:
-    return model if isinstance(model, str) else _name(model)
-
-
-def _name(section: StudentSection) -> str:
-    return section.name or Path(section.path).name
+def _calls(
+    recipe: Recipe, stage: str, model: str | ModelSection | APISection, count: int, read: int, written: int, *, doing: str = ""
+) -> Calls:
+    """Returns the calls of a model that is a name or its own section; its system prompt is read with every call."""
+    section: StudentSection | APISection = recipe.teachers.get(model, recipe.student) if isinstance(model, str) else model
+    name = model if isinstance(model, str) else section.called
+    read += count * _tokens(section.system_prompt or "")
+    remote = isinstance(section, APISection)
+    cost = section.cost(read=read, written=written) if isinstance(section, APISection) else 0.0
+    return Calls(stage, f"{name}{doing}", count, read, written, remote, cost)
 
 
 def _tokens(text: str) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
+    from domainfusion.models.usage import ModelUsage
     from domainfusion.types import Example
 
 _DESCRIPTION = "Tell which stages of a run are done, what they made, what they took, and whether a process is writing to it."
@@ -43,12 +44,14 @@ class RunStatus:
         directory: Where it is kept.
         title: What reports call it.
         stages: Its stages in order.
+        usage: What its models were asked so far.
         writer: The id of the process that is writing to it; None if there is none, empty if it is not known.
     """
 
     directory: Path
     title: str
     stages: tuple[StageStatus, ...]
+    usage: tuple[ModelUsage, ...]
     writer: str | None
 
 
@@ -86,7 +89,7 @@ def status_of(directory: Path) -> RunStatus:
         # A process that was killed could not note its last stage as finished, but the stage's file is there.
         state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
         stages.append(StageStatus(name, state, entry.get("seconds"), made))
-    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _writer(directory / "lock"))
+    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _usage(directory), _writer(directory / "lock"))
 
 
 def render_status(status: RunStatus) -> str:
@@ -99,11 +102,34 @@ def render_status(status: RunStatus) -> str:
         lines.append(f"  {stage.name:<10} {stage.state:<6} {took:>12}   {stage.made}".rstrip())
     total = sum(stage.seconds or 0 for stage in status.stages)
     lines.append(f"  {'':<10} {'':<6} {duration(total):>12}   in all")
+    lines += [_usage_line(status.usage)] if status.usage else []
     if status.writer is None:
         lines.append("No process is writing to it.")
     else:
         lines.append(f"Process {status.writer or '(unknown)'} is writing to it.")
     return "\n".join(lines)
+
+
+def _usage(directory: Path) -> tuple[ModelUsage, ...]:
+    """Reads from the store itself: a process that was killed, or is at work, has not written `usage.json` yet."""
+    from domainfusion.models.store import ResponseStore
+
+    if not (directory / "responses.sqlite").is_file():
+        return ()
+    with ResponseStore(directory / "responses.sqlite", read_only=True) as store:
+        return store.usage()
+
+
+def _usage_line(usage: Sequence[ModelUsage]) -> str:
+    from domainfusion.models.usage import total_cost
+    from domainfusion.reports.figures import counted, money
+
+    calls, read, written = (sum(getattr(model, name) for model in usage) for name in ("calls", "prompt_tokens", "completion_tokens"))
+    line = f"{counted(calls, 'answer')} of {counted(len(usage), 'model')}: {read:,} tokens read, {written:,} written"
+    cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
+    if cost is not None:
+        line += f"; cost {money(cost)}" + (f", and at most {money(unknown)} more" if unknown else "")
+    return f"{line}."
 
 
 def _generated(directory: Path) -> tuple[bool, str]:
@@ -131,15 +157,11 @@ def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
     examples = read_records(directory / "examples.jsonl", Example)
     sampling = Sampling(**inputs.get("response_sampling", {}))
     missing = needed = 0
-    with ResponseStore(directory / "responses.sqlite") as store:
+    with ResponseStore(directory / "responses.sqlite", read_only=True) as store:
         for domain, teacher in inputs.get("teachers", {}).items():
             questions = [example.conversation_for(domain) for example in _of_domain(examples, domain)]
             needed += len(questions)
-            recorded = _Recorded(teacher["model"], teacher["fingerprint"])
-            try:
-                store.ask(recorded, questions, sampling)
-            except _NotStored as error:
-                missing += error.count
+            missing += store.missing(teacher["fingerprint"], questions, sampling)
     if missing == needed:
         return needed == 0, ""
     return missing == 0, f"{needed - missing:,} of {needed:,} answers of the experts"
@@ -147,23 +169,6 @@ def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
 
 def _of_domain(examples: Sequence[Example], domain: str) -> Iterator[Example]:
     return (example for example in examples if domain in example.domains)
-
-
-class _NotStored(Exception):
-    def __init__(self, count: int) -> None:
-        super().__init__(f"{count} answers are not stored")
-        self.count = count
-
-
-class _Recorded:
-    """Stands for a model by its fingerprint alone: it has the answers that are stored, and writes none."""
-
-    def __init__(self, name: str, fingerprint: str) -> None:
-        self.name = name
-        self.fingerprint = fingerprint
-
-    def generate(self, conversations: Sequence[Any], *_: object) -> list[Any]:
-        raise _NotStored(len(conversations))
 
 
 def _integrated(directory: Path) -> tuple[bool, str]:

@@ -136,6 +136,10 @@ class ResponseStore:
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
+    def missing(self, model_fingerprint: str, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> int:
+        """Returns how many of these answers of a model are not stored."""
+        return sum(self._read(request.key) is None for request in _requests(model_fingerprint, conversations, sampling))
+
     def usage(self) -> tuple[ModelUsage, ...]:
         """Returns what each model was asked since the store was made, and what that took, in the order in which they were first asked."""
         with _read_errors(self.path):
@@ -177,7 +181,7 @@ class ResponseStore:
             label: Names the work where its progress is shown.
             role: What `usage` says that the model is asked as.
         """
-        requests = list(_requests(model, conversations, sampling))
+        requests = list(_requests(model.fingerprint, conversations, sampling))
         answers = {request.key: found for request in requests if (found := self._read(request.key)) is not None}
         missing = list({request.key: request for request in requests if request.key not in answers}.values())
         self.reused += len(requests) - len(missing)
@@ -267,9 +271,9 @@ class _Request:
     sample: int
 
 
-def _requests(model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[_Request]:
+def _requests(model_fingerprint: str, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[_Request]:
     """Yields what is asked; a conversation that comes twice gets a second sample, unless decoding is greedy."""
-    model_fingerprint, samples = model.fingerprint, Counter[Conversation]()
+    samples = Counter[Conversation]()
     for conversation in conversations:
         sample = samples[conversation] if sampling.temperature > 0 else 0
         samples[conversation] += 1

@@ -12,12 +12,14 @@ from domainfusion import distillation, models
 from domainfusion.distillation import metrics
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
+from domainfusion.models import LanguageModel
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
     HOLDOUT,
     JUDGE,
     AdversarialSection,
+    APISection,
     AutoSection,
     Benchmarks,
     CuratedSection,
@@ -57,8 +59,10 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
 
     Raises:
         ModelError: There is no model where the recipe says.
+        ConfigurationError: The environment variable with the key of an API is not set.
+        MissingDependencyError: A model behind an API is asked for, and the package openai is not installed.
     """
-    student = build_model(recipe.student)
+    student = _local(recipe.student)
     teachers = {domain: build_model(section) for domain, section in recipe.teachers.items()}
     named = {**teachers, STUDENT: student}
     evaluation = recipe.evaluation
@@ -79,13 +83,20 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         group_by=evaluation.group_by if evaluation else "group",
         hygiene=Hygiene(**recipe.hygiene.model_dump()),
         response_sampling=recipe.responses.sampling(recipe.seed),
+        on_teacher_failure=recipe.on_teacher_failure,
         title=recipe.title,
         progress=progress,
     )
 
 
-def build_model(section: StudentSection) -> HuggingFaceModel:
-    """Builds the model of a section; its weights are loaded on first use."""
+def build_model(section: StudentSection | APISection) -> LanguageModel:
+    """Builds the model of a section; weights are loaded on first use, and nothing is sent."""
+    if isinstance(section, APISection):
+        return models.APIModel(**section.model_dump(exclude_none=True))
+    return _local(section)
+
+
+def _local(section: StudentSection) -> HuggingFaceModel:
     settings = section.model_dump(exclude={"path"})
     if is_adapter(section.path):
         # An adapter may name its base by another path than the student's; in the same words they share one base in memory.
@@ -97,7 +108,7 @@ def build_model(section: StudentSection) -> HuggingFaceModel:
     return models.HuggingFaceModel(section.path, **settings)
 
 
-def _generator(recipe: Recipe, position: int, named: Mapping[str, HuggingFaceModel]) -> distillation.DataGenerator:
+def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]) -> distillation.DataGenerator:
     section = recipe.generators[position]
     # By default each generator draws from its own stream: two of the same kind shall not write the same questions.
     seed = section.seed if section.seed is not None else recipe.seed + position
@@ -140,7 +151,7 @@ def _variety(section: VarietySection) -> Variety:
     return Variety(**settings)
 
 
-def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distillation.ResponseIntegrator:
+def _integrator(recipe: Recipe, named: Mapping[str, LanguageModel]) -> distillation.ResponseIntegrator:
     section = recipe.integrator
     if not isinstance(section, ModelIntegratorSection):
         return distillation.ResponseIntegrator(on_disagreement=section.on_disagreement)
@@ -153,7 +164,7 @@ def _integrator(recipe: Recipe, named: Mapping[str, HuggingFaceModel]) -> distil
     )
 
 
-def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> MetricChoice:
+def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]) -> MetricChoice:
     judge = None if section.judge is None else metrics.Judge(_model(section.judge, named))
 
     def metric(spec: Any) -> Metric:
@@ -164,7 +175,7 @@ def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, Hug
     return {domain: metric(section.metrics.get(domain, section.metric)) for domain in recipe.domains}
 
 
-def _coherence(section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> CoherenceMetric | BatchCoherence:
+def _coherence(section: EvaluationSection, named: Mapping[str, LanguageModel]) -> CoherenceMetric | BatchCoherence:
     if section.coherence == "model":
         return metrics.ModelCoherence(_model(section.reference_model, named))
     if section.coherence == JUDGE and section.judge is not None:
@@ -190,7 +201,7 @@ def _objective(section: SequenceSection | AutoSection | DistributionSection | On
     return section.type
 
 
-def _evaluator(recipe: Recipe, section: EvaluationSection, named: Mapping[str, HuggingFaceModel]) -> distillation.Evaluator:
+def _evaluator(recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]) -> distillation.Evaluator:
     shared: dict[str, Any] = {
         "metric": _metrics(recipe, section, named),
         "sampling": Sampling(max_new_tokens=section.max_new_tokens),
@@ -232,7 +243,7 @@ def _benchmarks(sources: Benchmarks) -> list[Path | distillation.HarnessTask]:
     ]
 
 
-def _model(choice: str | ModelSection, named: Mapping[str, HuggingFaceModel]) -> HuggingFaceModel:
+def _model(choice: str | ModelSection | APISection, named: Mapping[str, LanguageModel]) -> LanguageModel:
     return named[choice] if isinstance(choice, str) else build_model(choice)
 
 

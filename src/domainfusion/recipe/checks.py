@@ -14,6 +14,7 @@ from domainfusion.prompts import fields_of
 from domainfusion.recipe.document import Location
 from domainfusion.recipe.sections import (
     AdversarialSection,
+    APISection,
     CuratedSection,
     EvaluationSection,
     ModelIntegratorSection,
@@ -80,11 +81,13 @@ def _domains(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _models(recipe: Recipe) -> Iterator[Problem]:
-    if is_adapter(recipe.student.path):
+    if recipe.student.is_adapter:
         base = base_of(recipe.student.path)
         fix = f"give its base as the student{f', {base}' if base else ''}, or merge it into its base"
         yield Problem(("student",), "an adapter can't be the student", received=recipe.student.path, fix=fix)
     for at, model in models_of(recipe):
+        if isinstance(model, APISection):
+            continue
         base = model.base_model or base_of(model.path)
         if not is_adapter(model.path):
             if model.base_model is not None:
@@ -95,18 +98,18 @@ def _models(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(at, what, received=base or None, fix=fix)
 
 
-def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection]]:
+def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection | APISection]]:
     """Yields the teachers and all further models, each with its place; the student is not among them."""
     for domain, teacher in recipe.teachers.items():
         yield ("teachers", domain), teacher
     for position, generator in enumerate(recipe.generators):
         for key in ("model", "judge"):
-            if isinstance(model := getattr(generator, key, None), ModelSection):
+            if isinstance(model := getattr(generator, key, None), ModelSection | APISection):
                 yield ("generators", position, key), model
-    if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection):
+    if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection | APISection):
         yield ("integrator", "model"), recipe.integrator.model
-    for key in ("judge", "reference_model"):
-        if isinstance(model := getattr(recipe.evaluation, key, None), ModelSection):
+    for key in ("judge", "reference_model", "agreement_judge"):
+        if isinstance(model := getattr(recipe.evaluation, key, None), ModelSection | APISection):
             yield ("evaluation", key), model
 
 
@@ -194,7 +197,7 @@ def _integrator(recipe: Recipe) -> Iterator[Problem]:
 def _trainer(recipe: Recipe) -> Iterator[Problem]:
     trainer = recipe.trainer
     if trainer.initialization == "merge":
-        whole = [domain for domain, teacher in recipe.teachers.items() if not is_adapter(teacher.path)]
+        whole = [domain for domain, teacher in recipe.teachers.items() if not teacher.is_adapter]
         if whole:
             what = f"only adapters on the student's base can be merged, and the teacher of {whole[0]!r} is none"
             yield Problem(("trainer", "initialization"), what, fix="write initialization: auto")
@@ -301,10 +304,11 @@ def _examples(recipe: Recipe, at: Location, read: Callable[[], Iterable[Example]
         yield Problem(at, f"an example can't be read: {error}".removesuffix("."))
 
 
-def _known_model(recipe: Recipe, at: Location, model: str | ModelSection, *, key: str = "model") -> Iterator[Problem]:
+def _known_model(recipe: Recipe, at: Location, model: str | ModelSection | APISection, *, key: str = "model") -> Iterator[Problem]:
     if isinstance(model, str) and model != STUDENT and model not in recipe.teachers:
         what = "there is no model of this name"
-        yield _unknown((*at, key), what, model, (*recipe.teachers, STUDENT), fix="give a model of its own as {path: ...}")
+        fix = "give a model of its own as {path: ...}, or one behind an API as {model: ...}"
+        yield _unknown((*at, key), what, model, (*recipe.teachers, STUDENT), fix=fix)
 
 
 def _template(at: Location, template: str | None, known: Sequence[str]) -> Iterator[Problem]:

@@ -94,7 +94,7 @@ def _as_problem(error: Mapping[str, Any]) -> Problem:
 
 def _without_tags(location: Sequence[Any]) -> tuple[Any, ...]:
     """Leaves out the names of union members, which pydantic puts into a location."""
-    steps = [step for step in location if step not in ("(name)", "(model)", "(weights)", "[key]")]
+    steps = [step for step in location if step not in ("(name)", "(model)", "(api)", "(weights)", "[key]")]
     tag = {"generators": 2, "trainer": 1, "integrator": 1}.get(str(steps[0]) if steps else "")
     steps = [step for position, step in enumerate(steps) if position != tag]
     if steps[:2] == ["trainer", "objective"]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from domainfusion.errors import MissingDependencyError
-from domainfusion.models.api.address import is_loopback
+from domainfusion.models.address import is_loopback
 from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, read_reply
 from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.api.failures import AttemptFailed, from_status

@@ -26,9 +26,9 @@ class Key:
         if variable is not None and not self._value:
             raise ConfigurationError(
                 "The environment variable with the API key is not set",
-                received=variable,
+                received=variable if variable.isidentifier() and variable.isupper() else None,  # else it may be the key itself
                 allowed="the name of a variable, or None for a server without keys",
-                fix=f"run: export {variable}=...",
+                fix="set it with `export NAME=...` in the shell that runs this, and name it, never write the key itself",
             )
         if not (self._value.isascii() and self._value.isprintable()):
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models.api.address import OPENAI_URL, check_url
+from domainfusion.models.address import OPENAI_URL, check_url
 from domainfusion.models.api.asking import Asker, Outcome
 from domainfusion.models.api.costs import Account, CostEstimate, Prices, Usage
 from domainfusion.models.api.dialect import Dialect

@@ -1,0 +1,240 @@
+"""Laws of a recipe with a teacher behind an API: it distils from start to end, its key is in no file, and its cost is told."""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faulty_server import FaultyServer, status
+
+from domainfusion.cli.main import main
+from domainfusion.models import APIModel
+from domainfusion.models.address import OPENAI_URL
+from domainfusion.recipe import build_distiller, read_recipe, write_recipe
+from domainfusion.recipe.sections import APISection
+from domainfusion.reports import RunSummary
+
+KEY = "sk-a-secret-of-some-length"
+RECIPE = """\
+domains: {{physiology: What bodies do, nutrition: What bodies eat}}
+student: {student}
+teachers:
+  physiology:
+    model: clinic-large
+    base_url: {url}
+    api_key_env: CLINIC_API_KEY
+    system_prompt: You are a physiologist.
+    max_retries: 0
+    backoff_seconds: 0.001
+    price_per_million_input_tokens: 1e6
+    price_per_million_output_tokens: 1e6
+    max_cost: 10_000.0
+  nutrition: {expert}
+generators:
+  - type: curated
+    examples:
+      - {{query: "How do muscles work?", domain: physiology}}
+      - {{query: "How do they rest?", domain: physiology}}
+      - {{query: "What is in bread?", domain: nutrition}}
+      - {{query: "What feeds a muscle?", domains: [physiology, nutrition]}}
+responses: {{max_new_tokens: 8}}
+trainer: {{type: integration, learning_rate: 1e-3, epochs: 1}}
+evaluation: {{test_examples: test.jsonl, max_new_tokens: 8, resamples: 100}}
+""".replace("10_000.0", "10000.0")
+TEST = [
+    {"query": "How do lungs work?", "domain": "physiology", "answers": {"physiology": "lungs"}},
+    {"query": "What is in milk?", "domain": "nutrition", "answers": {"nutrition": "fat"}},
+]
+COST_OF_ALL = 5 * 15
+"""The expert is asked three questions to train on and two to measure by, and the server counts 15 tokens each."""
+
+MakeRecipe = Callable[..., Path]
+
+
+@pytest.fixture
+def make_recipe(tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path) -> MakeRecipe:
+    """Writes the recipe for a server; further pairs replace text in it."""
+
+    def make(url: str, *changes: tuple[str, str]) -> Path:
+        text = RECIPE.format(student=tiny_llama, url=url, expert=make_adapter("nutrition", 1))
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "test.jsonl").write_text("".join(f"{json.dumps(example)}\n" for example in TEST))
+        (tmp_path / "recipe.yaml").write_text(text)
+        return tmp_path / "recipe.yaml"
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CLINIC_API_KEY", KEY)
+    yield
+
+
+def test_a_recipe_with_an_api_teacher_and_a_local_one_runs_from_start_to_end(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    with FaultyServer() as server:
+        recipe = make_recipe(server.url)
+        assert main(["distill", str(recipe), "--output-dir", str(run), "--verbose"]) == 0
+        asked = len(server.exchanges)
+        assert {exchange.headers["authorization"] for exchange in server.exchanges} == {f"Bearer {KEY}"}
+        assert {exchange.body["messages"][0]["content"] for exchange in server.exchanges} == {"You are a physiologist."}
+        assert main(["evaluate", str(run)]) == main(["status", str(run)]) == 0
+        assert len(server.exchanges) == asked == 5, "what is kept is not asked for again"
+    shown = capsys.readouterr()
+    assert KEY not in shown.out + shown.err
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert run / "responses.sqlite" in files and run / "usage.json" in files and run / "run.log" in files
+    assert not [file for file in files if KEY.encode() in file.read_bytes()]
+    usage = {model.name: model for model in RunSummary.read(run).usage}
+    assert usage["clinic-large"].cost == COST_OF_ALL and usage["clinic-large"].roles == ("expert of physiology",)
+    assert usage["nutrition"].cost is None and usage["nutrition"].calls == 4
+    assert "cost 75.00" in shown.out
+    assert "## Calls and cost" in (run / "report.md").read_text() and "| 75.00 |" in (run / "report.md").read_text()
+    assert (run / "model" / "config.json").is_file()
+
+
+def test_without_its_key_a_run_ends_before_it_begins(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CLINIC_API_KEY")
+    recipe, run = make_recipe("http://127.0.0.1:9/v1"), tmp_path / "run"
+    assert main(["distill", str(recipe), "--output-dir", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: The environment variable with the API key is not set; received 'CLINIC_API_KEY'")
+    assert "export" in error and error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_a_dry_run_needs_no_key_asks_nobody_and_estimates_no_less_than_the_run_costs(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CLINIC_API_KEY")
+    with FaultyServer() as server:
+        assert main(["distill", str(make_recipe(server.url)), "--dry-run"]) == 0
+        assert server.exchanges == []
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Cost:")]
+    assert float(line.split("about ")[1].split(" (")[0]) >= COST_OF_ALL
+    assert "physiology" in line and "nutrition" not in line
+
+
+def test_a_dry_run_says_whose_prices_it_lacks(make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = "    price_per_million_input_tokens: 1e6\n    price_per_million_output_tokens: 1e6\n    max_cost: 10000.0\n"
+    assert main(["distill", str(make_recipe("http://127.0.0.1:9/v1", (prices, ""))), "--dry-run"]) == 0
+    assert "Cost:      not known, as there are no prices of physiology" in capsys.readouterr().out
+
+
+def test_a_run_that_reached_its_limit_goes_on_where_it_was_once_it_is_raised(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--output-dir", str(tmp_path / "run")]
+    with FaultyServer() as server:
+        for _ in range(2):
+            recipe = make_recipe(server.url, ("max_cost: 10000.0", "max_cost: 100.0"))
+            assert main(["distill", str(recipe), *words]) == 1
+            assert "max_cost" in capsys.readouterr().err
+            spent = len(server.exchanges) * 15
+            assert 0 < spent <= 100
+            assert main(["status", str(tmp_path / "run")]) == 0
+            assert f"cost {spent:.2f}." in capsys.readouterr().out
+        assert main(["distill", str(make_recipe(server.url)), *words]) == 0
+        assert len(server.exchanges) == 5
+    assert sum(model.cost or 0 for model in RunSummary.read(tmp_path / "run").usage) == COST_OF_ALL
+
+
+def test_a_run_goes_on_over_a_gap_where_recipe_or_command_say_so(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gaps = {"How do they rest?": [status(400)] * 9, "How do lungs work?": [status(400)] * 9}
+    with FaultyServer(gaps) as server:
+        recipe, run = make_recipe(server.url), tmp_path / "run"
+        assert main(["distill", str(recipe), "--output-dir", str(run)]) == 1
+        assert "1 of 3 questions unanswered" in capsys.readouterr().err
+        assert main(["distill", str(recipe), "--output-dir", str(run), "--on-teacher-failure", "continue"]) == 0
+        assert read_recipe(run / "recipe.yaml").on_teacher_failure == "continue"
+        report = (run / "report.md").read_text()
+        assert "The expert of physiology left 1 of 2 questions unanswered; these have no grade" in report
+        told = make_recipe(server.url, ("responses:", "on_teacher_failure: continue\nresponses:"))
+        assert main(["distill", str(told), "--output-dir", str(tmp_path / "other"), "--until", "integrate"]) == 0
+    rejected = [record for record in RunSummary.read(tmp_path / "other").records if record.verification == "rejected"]
+    assert [record.reason for record in rejected] == ["the expert of physiology did not answer"]
+
+
+def test_what_stands_where_a_variable_belongs_is_never_shown(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (KEY, "aKeyOfLettersAlone"):
+        recipe = make_recipe("http://127.0.0.1:9/v1", ("CLINIC_API_KEY", wrong))
+        assert main(["distill", str(recipe), "--output-dir", str(tmp_path / "run")]) == 1
+        shown = capsys.readouterr()
+        assert wrong not in shown.out + shown.err and "variable" in shown.err
+
+
+def test_every_setting_of_an_api_model_can_be_given_and_has_its_default() -> None:
+    parameters = inspect.signature(APIModel).parameters
+    assert APISection.model_fields.keys() == parameters.keys()
+    section = APISection(model="m").model_dump()
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "model"}
+    assert {name: section[name] for name in defaults} == defaults | {"base_url": None, "omit": []}
+    assert defaults["base_url"] == OPENAI_URL and defaults["omit"] == ()
+
+
+def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    settings = """\
+    name: clinic
+    include_reasoning: true
+    omit: [temperature, seed]
+    extra_body: {reasoning_effort: low}
+    json_schema: {type: object}
+    max_concurrency: 4
+    requests_per_minute: 60
+    tokens_per_minute: 5000
+    timeout_seconds: 30
+    price_per_million_cached_tokens: 1
+    account: the clinic's
+"""
+    recipe = read_recipe(make_recipe("http://localhost:9/v1", ("    max_retries: 0\n", f"    max_retries: 0\n{settings}")))
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert read_recipe(tmp_path / "again.yaml") == recipe
+    built = build_distiller(recipe, output_dir=tmp_path / "run").teacher_models["physiology"]
+    assert isinstance(built, APIModel) and built.name == "clinic"
+    same = APIModel(
+        "clinic-large",
+        base_url="http://localhost:9/v1",
+        system_prompt="You are a physiologist.",
+        include_reasoning=True,
+        omit=("temperature", "seed"),
+        extra_body={"reasoning_effort": "low"},
+        json_schema={"type": "object"},
+    )
+    assert built.fingerprint == same.fingerprint
+    assert built._limits == replace(built._limits, max_concurrency=4, requests_per_minute=60, tokens_per_minute=5_000, max_retries=0)
+    assert built._account.name == "the clinic's"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("http://127.0.0.1:9/v1", "http://models.example.com/v1", ["teachers.physiology.base_url", "Plain http"]),
+        ("api_key_env: CLINIC_API_KEY", "api_key: x", ["teachers.physiology.api_key is no key", "write api_key_env"]),
+        ("    price_per_million_input_tokens: 1e6\n", "", ["has one price"]),
+        ("max_retries: 0", "max_retries: -1", ["max_retries is out of range", "from 0"]),
+        ("max_retries: 0", "omit: [top_k]", ["omit[0] is not known", "top_p"]),
+        ("model: clinic-large\n    ", "", ["teachers.physiology has no model"]),
+        ("learning_rate: 1e-3", "initialization: merge, learning_rate: 1e-3", ["only adapters", "'physiology'"]),
+    ],
+)
+def test_a_mistake_is_one_error_that_names_its_line(
+    make_recipe: MakeRecipe, old: str, new: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe("http://127.0.0.1:9/v1", (old, new))
+    assert main(["distill", str(recipe), "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {recipe}:") and error.count("\n") == 1
+    assert all(word in error for word in words), error
