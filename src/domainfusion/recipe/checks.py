@@ -248,13 +248,11 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     evaluation = recipe.evaluation
     if evaluation is None:
         return
-    if evaluation.agreement_judge is not None:
-        yield from _known_model(recipe, ("evaluation", "agreement_judge"), evaluation.agreement_judge)
     yield from _benchmarks(recipe, evaluation)
     for domain in evaluation.metrics:
         if domain not in recipe.domains:
             yield _unknown(("evaluation", "metrics", domain), "a metric is not of a domain", domain, recipe.domains)
-    for key in ("judge", "reference_model"):
+    for key in ("agreement_judge", "judge", "reference_model"):
         if (model := getattr(evaluation, key)) is not None:
             yield from _known_model(recipe, ("evaluation",), model, key=key)
     for key in ("test_examples", "validation_examples"):

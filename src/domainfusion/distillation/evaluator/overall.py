@@ -58,4 +58,6 @@ def _mean_retention(rows: Sequence[DomainRetention]) -> Estimate:
 def _coherence(found: Coherence | None) -> tuple[Estimate, str]:
     if found is None:
         return Estimate(value=None, reason="there are no cross-domain answers to measure"), ""
-    return found.score, "" if found.validated else "its metric is not validated"
+    if found.validated:
+        return found.score, ""
+    return found.score, f"its metric is {'not validated' if found.validation is None else 'validated in part'}"
