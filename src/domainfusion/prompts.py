@@ -46,7 +46,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
             raise TemplateError(
                 f"The prompt template has the placeholder {{{name}}}, which nothing fills",
                 allowed=known,
-                fix="rename the placeholder, or give a response of that domain",
+                fix="rename or remove the placeholder",
             )
         return values[name]
 

@@ -67,6 +67,7 @@ BROKEN = [
     pytest.param({**GOOD, "domains": ["a", "a"]}, "empty or repeated domain", id="repeated domain"),
     pytest.param({**GOOD, "domains": ["a", ""]}, "empty or repeated domain", id="empty domain"),
     pytest.param({**GOOD, "domains": [["a"]]}, "empty or repeated domain", id="nested domain"),
+    pytest.param({**GOOD, "domain": "aviation"}, "domains and domain", id="domain beside domains"),
     pytest.param({**GOOD, "domains": 3}, "empty or repeated domain", id="domain of another type"),
     pytest.param({**GOOD, "primary_domain": "b"}, "a domain that is not its own", id="strange primary domain"),
     pytest.param({**GOOD, "sub_questions": {"b": "?"}}, "a domain that is not its own", id="strange sub-question"),

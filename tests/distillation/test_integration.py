@@ -14,7 +14,7 @@ from distillation.builders import Cut, responses
 from domainfusion.distillation.integration import ABSENT, OnDisagreement, ResponseIntegrator, Task, as_response, contradict, merge
 from domainfusion.distillation.integration.writing import fenced
 from domainfusion.distillation.metrics import normalize, sentences
-from domainfusion.errors import ConfigurationError, DataError, TemplateError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Example, Generation, Integration, Part, Response, Sampling
@@ -244,6 +244,12 @@ def test_the_loser_of_a_conflict_is_recorded_with_the_rule() -> None:
     assert "the expert of the primary domain" in dropped.reason
 
 
+def test_a_full_stop_more_or_less_is_the_same_sentence() -> None:
+    answer = ResponseIntegrator().integrate(QUERY, {"a": "Jog easily.", "b": "Jog easily", "c": "jog easily!"})
+    assert answer.text == "Jog easily."
+    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "said before"), ("c", "said before")]
+
+
 # With a model
 
 
@@ -311,6 +317,34 @@ def test_sentences_that_the_model_took_over_are_its_contributions() -> None:
     assert [(part.domain, answer.text[part.start : part.end]) for part in answer.ledger.contributions] == [
         ("physiology", "Jog for 10 minutes.")
     ]
+
+
+def test_what_the_model_put_into_one_sentence_is_not_said_to_be_left_out() -> None:
+    model = ScriptedModel("Land softly on the forefoot, jog for 10 minutes, and eat rice.")
+    answer = ResponseIntegrator(model).integrate(QUERY, {**EXPERTS, "biomechanics": "Land softly on the forefoot."})
+    assert (answer.method, answer.ledger.dropped) == ("model", ())
+    assert {part.domain for part in answer.ledger.contributions} == {*EXPERTS, "biomechanics"}
+
+
+def test_an_empty_template_is_no_template() -> None:
+    with pytest.raises(TemplateError, match="no place for the query"):
+        ResponseIntegrator(ScriptedModel("One answer."), "")
+
+
+def test_a_template_without_a_place_for_a_domain_is_refused_before_its_expert_is_asked() -> None:
+    integrator = ResponseIntegrator(ScriptedModel("One answer."), TEMPLATE)
+    integrator.check_domains(["nutrition", "physiology"])
+    with pytest.raises(TemplateError, match="no place for the response of 'coaching'"):
+        integrator.check_domains(["nutrition", "physiology", "coaching"])
+
+
+def test_what_can_not_integrate_is_refused_at_once() -> None:
+    with pytest.raises(CapabilityError, match="The integration model can't answer; received 'gpt'"):
+        ResponseIntegrator("gpt")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="The strategy is no function"):
+        ResponseIntegrator(strategy="merge")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="The responses have no domains"):
+        ResponseIntegrator().integrate(QUERY, ["Eat rice."])  # type: ignore[arg-type]
 
 
 def test_one_usable_response_needs_no_model() -> None:

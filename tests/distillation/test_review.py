@@ -89,3 +89,13 @@ def test_a_file_that_is_no_review_says_so(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("query,domain\nWhere?,a\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"no column 'decision'.*write_review"):
         read_review(tmp_path / "other.csv")
+
+
+def test_a_review_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    write_review([FULL], path)
+    decide(path, {"decision": "accept"})
+    decided = path.read_bytes()
+    with pytest.raises(DataError, match="there already"):
+        write_review([FULL], path)
+    assert path.read_bytes() == decided

@@ -179,6 +179,8 @@ def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]:
+    if entry.get("domains") and entry.get("domain"):
+        raise DataError(f"{place} has domains and domain, which say the same", received=entry["domain"], fix="leave out one of them")
     given = entry.get("domains") or entry.get("domain") or default
     if not given:
         raise DataError(f"{place} names no domain", received=entry.get("domains"), fix='add "domains": ["..."]')

@@ -50,8 +50,11 @@ def write_review(examples: Iterable[Example], path: str | Path) -> None:
         path: The file.
 
     Raises:
-        DataError: The file can't be written.
+        DataError: The file can't be written, or is there already: it may hold an expert's decisions.
     """
+    if Path(path).exists():
+        what = "The review file is there already, perhaps with decisions in it"
+        raise DataError(what, received=str(path), fix="read it with read_review, or choose another name")
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()

@@ -245,7 +245,7 @@ class APISection(Section):
 def _kind_of_model(given: object) -> str:
     if isinstance(given, str):
         return "(name)"
-    is_remote = isinstance(given, dict) and "path" not in given and ("model" in given or "base_url" in given)
+    is_remote = isinstance(given, dict) and ("model" in given or "base_url" in given)
     return "(api)" if is_remote or isinstance(given, APISection) else "(model)"
 
 

@@ -17,7 +17,7 @@ from distillation.builders import Cut
 from distillation.data_generation.scribe import DOMAINS, SchemaScribe, Scribe
 from domainfusion.distillation.data_generation import AdversarialDataGenerator, Generated, SyntheticDataGenerator, Variety, check_domains
 from domainfusion.distillation.data_generation.variety import NO_VARIETY
-from domainfusion.errors import ConfigurationError, TemplateError
+from domainfusion.errors import CapabilityError, ConfigurationError, TemplateError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import LanguageModel, OnResult, sample_seeds
 from domainfusion.models.store import ResponseStore
@@ -155,7 +155,7 @@ def test_what_is_asked_before_the_budget_is_spent_is_balanced(budget: int, ratio
 
 def test_a_shortfall_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
     outcome_of_every_third(num_examples=9, max_rounds=1)
-    assert "3 of 9 synthetic questions are there: 6 no question" in caplog.text
+    assert "3 of 9 synthetic questions are there: 9 asked for, as many as max_questions or max_rounds allow, 6 no question" in caplog.text
 
 
 def test_a_reply_that_was_cut_before_its_end_says_so() -> None:
@@ -378,3 +378,21 @@ def test_two_domains_are_needed_to_cross_them() -> None:
 def test_a_template_with_a_placeholder_that_nothing_fills_is_an_error() -> None:
     with pytest.raises(TemplateError, match="level"):
         synthetic(prompt_template="Write a question of level {level}", ratio=0).generate()
+
+
+def test_a_writer_that_can_not_write_is_refused_at_once() -> None:
+    with pytest.raises(CapabilityError, match="The generation model can't write; received 'gpt'"):
+        synthetic("gpt")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["prompt_template", "cross_domain_template"])
+def test_a_placeholder_that_nothing_fills_is_refused_before_anything_is_asked(name: str) -> None:
+    with pytest.raises(TemplateError, match=r"\{domian\}, which nothing fills"):
+        synthetic(**{name: "Write {count} on {domian}."})
+
+
+def test_variety_is_made_of_several_texts() -> None:
+    with pytest.raises(ConfigurationError, match="personas is one text"):
+        Variety(personas="a coach")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="variety is not known"):
+        synthetic(variety="topics")

@@ -10,7 +10,7 @@ from domainfusion.distillation.data_generation.replies import without_thoughts
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel
 from domainfusion.distillation.metrics import states
-from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import ADVERSARIAL_PROMPT, APPARENT_DOMAIN_PROMPT, NEEDED_DOMAIN_PROMPT, fill
@@ -54,6 +54,8 @@ class AdversarialDataGenerator(WrittenByModel):
 
     Raises:
         ConfigurationError: A number is out of range, there are fewer than two domains, or a judge is given and not used.
+        CapabilityError: Writer or judge can't answer.
+        TemplateError: The template has a placeholder that nothing fills.
     """
 
     source = "adversarial"
@@ -97,6 +99,11 @@ class AdversarialDataGenerator(WrittenByModel):
             raise ConfigurationError("Adversarial examples need two domains", received=list(self.domains), fix="name another domain")
         if not verify and (judge is not None or classifier is not None):
             raise ConfigurationError("Nobody is asked to judge", received="verify=False", fix="leave out judge and classifier, or verify")
+        if judge is not None and not isinstance(judge, LanguageModel):
+            raise CapabilityError("The judge can't answer", received=judge, allowed="a model with generate(...)")
+        if classifier is not None and not callable(classifier):
+            raise ConfigurationError("The classifier is no function", received=classifier, allowed="a function from question to domain")
+        fill(prompt_template, dict.fromkeys(("count", "apparent", "needed", "apparent_domain", "needed_domain"), ""))
         self.judge = judge or generation_model
         self.classifier = classifier
         self.verify = verify

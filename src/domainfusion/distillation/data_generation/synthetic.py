@@ -43,6 +43,8 @@ class SyntheticDataGenerator(WrittenByModel):
 
     Raises:
         ConfigurationError: A number is out of range, or the domains are empty, have no description or are too few to cross.
+        CapabilityError: The generation model can't write.
+        TemplateError: A template has a placeholder that nothing fills.
     """
 
     source = "synthetic"
@@ -97,6 +99,8 @@ class SyntheticDataGenerator(WrittenByModel):
                 received=list(self.domains),
                 fix="name more domains, lower domains_per_example, or set cross_domain_ratio=0",
             )
+        fill(prompt_template, dict.fromkeys(("count", "domain", "description"), ""))
+        fill(cross_domain_template, dict.fromkeys(("count", "domains", "subjects"), ""))
         self.cross_domain_ratio = cross_domain_ratio
         self.domains_per_example = sizes
         self.prompt_template = prompt_template

@@ -28,7 +28,7 @@ class Variety:
         forms: Which form they have.
 
     Raises:
-        ConfigurationError: The number of topics is negative.
+        ConfigurationError: The number of topics is negative, or one text stands where there should be several.
     """
 
     topics_per_domain: int = 20
@@ -56,6 +56,9 @@ class Variety:
     def __post_init__(self) -> None:
         if self.topics_per_domain < 0:
             raise ConfigurationError("topics_per_domain is negative", received=self.topics_per_domain, allowed="a whole number from 0")
+        for name in ("personas", "difficulties", "forms"):
+            if isinstance(given := getattr(self, name), str):
+                raise ConfigurationError(f"{name} is one text instead of several", received=given, fix=f"write {name}=({given!r},)")
 
 
 NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())

@@ -16,7 +16,7 @@ from domainfusion.distillation.data_generation.replies import Question, find_que
 from domainfusion.distillation.data_generation.variety import NO_VARIETY, Seeds, Variety, list_topics
 from domainfusion.distillation.duplicates import Duplicates
 from domainfusion.distillation.metrics import normalize
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import ONE_QUESTION, QUESTION_JSON, QUESTION_LINES, SUB_QUESTION_JSON, fill
@@ -108,6 +108,10 @@ class WrittenByModel(DataGenerator):
         check: Check | None,
         seed: int,
     ) -> None:
+        if not isinstance(generation_model, LanguageModel):
+            raise CapabilityError("The generation model can't write", received=generation_model, allowed="a model with generate(...)")
+        if variety is not None and not isinstance(variety, Variety):
+            raise ConfigurationError("variety is not known", received=variety, allowed="Variety(...), or None")
         counts = {
             "num_examples": num_examples,
             "max_rounds": max_rounds,
@@ -149,7 +153,8 @@ class WrittenByModel(DataGenerator):
             self._keep(work, self._ask_for(work, wanted, self._sampling(number), ask), ask)
         outcome = work.outcome()
         if len(outcome) < self.num_examples:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in work.rejected.most_common())
+            spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
+            reasons = ", ".join([spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())])
             logger.warning("%s of %s %s questions are there: %s", len(outcome), self.num_examples, self.source, reasons)
         return outcome
 

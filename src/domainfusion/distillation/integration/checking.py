@@ -94,11 +94,18 @@ def find_contributions(text: str, kept: Iterable[Claim]) -> tuple[Contribution, 
         if start >= 0:
             found.append(Contribution(domain=claim.domain, text=claim.bare, start=start, end=start + len(claim.bare)))
             continue
-        alike = [(sentence, start) for sentence, start in answer if claim.is_checkable and _states(claim, [sentence], _Sources())]
+        alike = [(sentence, start) for sentence, start in answer if _takes_over(sentence, claim)]
         if alike:
             sentence, start = max(alike, key=lambda item: len(item[0].all_words & claim.all_words))
             found.append(Contribution(domain=claim.domain, text=claim.bare, start=start, end=start + len(sentence.text)))
     return tuple(found)
+
+
+def _takes_over(sentence: Claim, claim: Claim) -> bool:
+    """Whether a sentence has the values of a claim, or, where these are none, all of its words."""
+    if claim.is_checkable:
+        return _states(claim, [sentence], _Sources())
+    return bool(claim.all_words) and claim.all_words <= sentence.all_words
 
 
 def _placed(text: str) -> list[tuple[Claim, int]]:

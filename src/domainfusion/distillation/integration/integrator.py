@@ -17,7 +17,7 @@ from domainfusion.distillation.integration.writing import (
     integration_of,
     retry_of,
 )
-from domainfusion.errors import ConfigurationError, DataError, TemplateError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
@@ -53,7 +53,8 @@ class ResponseIntegrator:
 
     Raises:
         TemplateError: The template has no `{query}`.
-        ConfigurationError: Arguments that do not go together.
+        ConfigurationError: Arguments that do not go together, or a strategy that is no function.
+        CapabilityError: The integration model can't answer.
 
     Example:
         >>> answer = ResponseIntegrator().integrate("Where is NRT, and what is Au?", {"aviation": "In Japan.", "chemistry": "Gold."})
@@ -71,13 +72,17 @@ class ResponseIntegrator:
         check_claims: bool = True,
         sampling: Sampling = Sampling(max_new_tokens=512),
     ) -> None:
+        if integration_model is not None and not isinstance(integration_model, LanguageModel):
+            raise CapabilityError("The integration model can't answer", received=integration_model, allowed="a model with generate(...)")
+        if strategy is not None and not callable(strategy):
+            raise ConfigurationError("The strategy is no function", received=strategy, allowed="a function of query and responses")
         if strategy is not None and integration_model is not None:
             raise ConfigurationError("Give an integration model or a strategy, not both", received=strategy)
         if prompt_template is not None and integration_model is None:
             raise ConfigurationError("A prompt template needs an integration_model to read it", received=prompt_template)
         if on_disagreement not in get_args(OnDisagreement):
             raise ConfigurationError("on_disagreement is not known", received=on_disagreement, allowed=", ".join(get_args(OnDisagreement)))
-        template = unindent(prompt_template or INTEGRATION_PROMPT)
+        template = unindent(INTEGRATION_PROMPT if prompt_template is None else prompt_template)
         if "query" not in fields_of(template):
             raise TemplateError("The prompt template has no place for the query", received=template, fix="write {query} where it belongs")
         self.integration_model = integration_model
@@ -109,10 +114,12 @@ class ResponseIntegrator:
             The integrated answer; `str()` of it is its text.
 
         Raises:
-            DataError: There is no response, none of them says anything, one is neither text nor response, or none is of the primary
-                domain.
+            DataError: There is no response, they are no mapping, none of them says anything, one is neither text nor response, or none is
+                of the primary domain.
             TemplateError: The template has no place for a response.
         """
+        if not isinstance(responses, Mapping):
+            raise DataError("The responses have no domains", received=responses, allowed='{"domain": "its expert\'s answer"}')
         given = {domain: as_response(domain, response) for domain, response in responses.items()}
         if not given:
             raise DataError("There are no responses to integrate", received=query, fix="give at least one expert's response")
@@ -157,6 +164,12 @@ class ResponseIntegrator:
                 f"The prompt template has the placeholder {{{strange[0]}}}, which is no domain",
                 allowed=", ".join(f"{{{name}}}" for name in (*RESERVED, *domains)),
                 fix="rename the placeholder",
+            )
+        if "responses" not in fields_of(self.prompt_template) and (homeless := [name for name in domains if name not in names]):
+            raise TemplateError(
+                f"The prompt template has no place for the response of {homeless[0]!r}",
+                received=sorted(names),
+                fix=f"write {{{homeless[0]}}} or {{responses}} where it belongs",
             )
 
     def _write(self, model: LanguageModel, tasks: Mapping[int, Task], merged: Mapping[int, Merged], ask: Ask) -> dict[int, Integration]:

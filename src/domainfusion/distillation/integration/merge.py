@@ -209,13 +209,14 @@ def _without_repeats(
     for claim in (claim for said in claims.values() for claim in said):
         if claim in out or claim in repeated:
             continue
-        earlier = first.setdefault(normalize(claim.bare), claim)
+        wording = normalize(claim.bare).rstrip(".!")
+        earlier = first.setdefault(wording, claim)
         if earlier is claim or claim in reported:
             kept.append(claim)
             continue
         repeated[claim] = SAID_BEFORE
         if earlier.domain != claim.domain and claim not in answers:
-            agreed.setdefault(normalize(claim.bare), {earlier.domain: earlier.text})[claim.domain] = claim.text
+            agreed.setdefault(wording, {earlier.domain: earlier.text})[claim.domain] = claim.text
     return kept, repeated, [Agreement(claims=said) for said in agreed.values()]
 
 

@@ -221,7 +221,7 @@ class APIModel:
         else:
             first = outcome.failures[missing[0]]
             what = f"{where} left {len(missing)} of {len(conversations)} questions unanswered, the first for this reason: {first}"
-            rest, fix = first, "run again: answers that were kept are not asked for a second time"
+            rest, fix = first, "run again, which asks for these alone; or go on without them: on_teacher_failure='continue'"
         error = ModelError(what, fix=fix)
         error.unanswered = {conversations[index]: outcome.failures.get(index, rest) for index in missing}
         return error
