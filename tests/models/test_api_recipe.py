@@ -235,6 +235,7 @@ def test_a_mistake_is_one_error_that_names_its_line(
     make_recipe: MakeRecipe, old: str, new: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = make_recipe("http://127.0.0.1:9/v1", (old, new))
+    capsys.readouterr()  # what building the models of the fixtures said
     assert main(["distill", str(recipe), "--dry-run"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"Error: {recipe}:") and error.count("\n") == 1
