@@ -624,6 +624,16 @@ def test_a_generator_and_an_evaluator_of_ones_own_name_only_what_they_need(world
     assert distiller.report.slices == ("loud",)
 
 
+@pytest.mark.parametrize("made", [None, "What is gold?", ["What is gold?"], 3])
+def test_a_generator_that_returns_no_examples_is_one_clear_error(world: World, made: Any) -> None:
+    class Own(DataGenerator):
+        def generate(self) -> Any:  # type: ignore[override]
+            return made
+
+    with pytest.raises(DataError, match=r"no examples|can't be read|What is gold"):
+        world.distiller(data_generators=[Own()]).distill()
+
+
 def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: World) -> None:
     class Blind(Evaluator):
         def evaluate(self, student_model: Any, teacher_models: Any, examples: Any) -> EvaluationReport:  # type: ignore[override]

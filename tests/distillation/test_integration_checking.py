@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.integration import ResponseIntegrator
-from domainfusion.models import ScriptedModel
+from domainfusion.distillation.integration import ResponseIntegrator, Task
+from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import OnResult
-from domainfusion.types import Conversation, Generation, Integration, Sampling
+from domainfusion.types import Conversation, Example, Generation, Integration, Response, Sampling
 
 QUERY = "How high is K2, who climbed it first, and may one climb it alone?"
 EXPERTS = {
@@ -131,3 +132,23 @@ def test_orders_in_a_response_stay_between_the_fences_and_out_of_the_rules() -> 
 
 def test_a_check_can_be_left_out() -> None:
     assert ResponseIntegrator(InTurn("K2 is in Peru."), check_claims=False).integrate(QUERY, EXPERTS).text == "K2 is in Peru."
+
+
+def test_responses_too_long_for_the_models_context_are_merged_and_the_ledger_says_so(tiny_llama: Path) -> None:
+    model = LlamaModel(tiny_llama, dtype="float32")
+    integrator = ResponseIntegrator(model, sampling=Sampling(max_new_tokens=4))
+    long = " ".join(f"Fact number {number} is {number}." for number in range(5_000))
+    found = integrator.integrate("What is known?", {"law": long, "art": "It is red."})
+    assert found.method == "merge"
+    assert "It is red." in found.text
+    assert any("too long" in note for note in found.ledger.notes)
+
+
+def test_a_prompt_that_does_not_fit_leaves_the_others_to_the_model(tiny_llama: Path) -> None:
+    integrator = ResponseIntegrator(
+        LlamaModel(tiny_llama, dtype="float32"), "{query} {responses}", check_claims=False, sampling=Sampling(max_new_tokens=4)
+    )
+    example = Example(query="Which?", domains=("law", "art"))
+    short = {"law": Response(domain="law", text="It is red."), "art": Response(domain="art", text="It is blue.")}
+    long = {**short, "law": Response(domain="law", text="It is red. " * 500)}
+    assert [found.method for found in integrator.integrate_all([Task(example, long), Task(example, short)])] == ["merge", "model"]

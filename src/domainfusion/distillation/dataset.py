@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.contamination import EvaluationSets, Leak
 from domainfusion.distillation.data_generation import DataGenerator, Generated
 from domainfusion.distillation.duplicates import Duplicates
-from domainfusion.distillation.examples import refuse_shared_ids
+from domainfusion.distillation.examples import read_examples, refuse_shared_ids
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.distillation.splitting import GroupBy, grouped, split
 from domainfusion.errors import DataError
@@ -179,7 +179,9 @@ def run_generator(generator: DataGenerator, ask: Ask) -> Batch:
         DataError: It made none, and rejected none.
     """
     outcome = generator.generate(**options_for(generator.generate, ask=ask))
-    generated = outcome if isinstance(outcome, Generated) else Generated(tuple(outcome))
+    if isinstance(outcome, str) or not isinstance(outcome, Iterable):
+        raise DataError(f"{type(generator).__name__} returned no examples", received=outcome, allowed="examples, or dicts of their fields")
+    generated = outcome if isinstance(outcome, Generated) else Generated(tuple(read_examples(list(outcome))))
     if not generated.examples and not generated.rejected:
         raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
     return Batch(generator, generated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
@@ -9,7 +10,9 @@ from typing import get_args
 from domainfusion.distillation.integration.merge import Merged, OnDisagreement, merge_claims
 from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
 from domainfusion.distillation.integration.writing import (
+    MERGED,
     RESERVED,
+    TOO_LONG,
     Draft,
     absent_in,
     check_draft,
@@ -18,10 +21,12 @@ from domainfusion.distillation.integration.writing import (
     retry_of,
 )
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
-from domainfusion.models.base import LanguageModel
+from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
 from domainfusion.types import Conversation, Example, Integration, Response, Sampling
+
+logger = logging.getLogger("domainfusion")
 
 Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 """A way of your own to integrate: from the query and the responses, primary domain first, to the answer."""
@@ -36,9 +41,9 @@ class ResponseIntegrator:
     question, which is the one who was asked just that, else the one of the primary domain; the majority of the experts, copies
     counted once; else `on_disagreement`.
 
-    With a model, the model writes the answer from a prompt. Where it gives none, or twice one that does not hold to what the experts
-    said, the merge stands in for it, and the ledger says so. Whatever a response says is material: an instruction in it is a sentence
-    like any other.
+    With a model, the model writes the answer from a prompt. Where it gives none, twice one that does not hold to what the experts
+    said, or the prompt does not fit into its context, the merge stands in for it, and the ledger says so. Whatever a response says
+    is material: an instruction in it is a sentence like any other.
 
     Args:
         integration_model: Writes the answer; None merges.
@@ -177,9 +182,13 @@ class ResponseIntegrator:
         drafts: dict[int, list[Draft]] = {index: [] for index in tasks}
 
         def let_write(conversations: Mapping[int, Conversation], label: str) -> None:
-            written = ask(model, list(conversations.values()), self.sampling, label=label)
-            for (index, conversation), generation in zip(conversations.items(), written, strict=True):
-                draft = check_draft(conversation, generation, tasks[index], merged[index])
+            fitting = {index: conversation for index, conversation in conversations.items() if self._fits(model, conversation)}
+            written = dict(zip(fitting, ask(model, list(fitting.values()), self.sampling, label=label), strict=True)) if fitting else {}
+            if len(fitting) < len(conversations):
+                homeless = len(conversations) - len(fitting)
+                logger.warning("%d of %d prompts do not fit %s; %s.", homeless, len(conversations), model.name, MERGED)
+            for index, conversation in conversations.items():
+                draft = check_draft(conversation, written.get(index, TOO_LONG), tasks[index], merged[index])
                 drafts[index].append(draft if self.check_claims else replace(draft, check=None))
 
         let_write({index: conversation_for(self.prompt_template, task) for index, task in tasks.items()}, "integrating")
@@ -190,6 +199,12 @@ class ResponseIntegrator:
             index: replace(integration_of(made, merged[index], self._notes(tasks[index])), model=model.fingerprint)
             for index, made in drafts.items()
         }
+
+    def _fits(self, model: LanguageModel, conversation: Conversation) -> bool:
+        """Whether prompt and answer fit into the context of a model that tells its length; any other model is asked, and says so itself."""
+        if not isinstance(model, TokenScorer) or model.context_length is None:
+            return True
+        return len(model.encode(conversation)) + self.sampling.max_new_tokens <= model.context_length
 
     def _notes(self, task: Task) -> list[str]:
         return [f"the prompt has a place for {name}, who has no response" for name in absent_in(self.prompt_template, task)]

@@ -16,6 +16,9 @@ from domainfusion.types import Conversation, Dropped, Generation, Integration, M
 
 ABSENT = "(this expert was not asked)"
 MERGED = "the responses were merged instead"
+TOO_LONG = Generation(text="", finish_reason="failed")
+"""In place of the answer to a prompt that does not fit into the model's context."""
+
 LEFT_OUT = "left out by the integration model"
 RESERVED = ("query", "responses")
 """The placeholders of a template that are no domains."""
@@ -129,6 +132,8 @@ def integration_of(drafts: Sequence[Draft], merged: Merged, notes: Sequence[str]
 
 
 def _complaint(draft: Draft) -> str:
+    if draft.generation == TOO_LONG:
+        return "the responses are too long for the integration model's context"
     if draft.is_empty or draft.check is None:
         return "the integration model gave no answer"
     missing = [f"it left out what {claim.domain} says ({claim.bare})" for claim in draft.check.missing]
