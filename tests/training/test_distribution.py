@@ -396,8 +396,8 @@ def test_the_student_comes_nearer_to_its_teachers(
     trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[0]["objective"] == "distribution"
-    first, last = (line["terms"][objective.divergence] for line in (lines[1], lines[-1]))
-    assert last < 0.5 * first
+    steps = [line["terms"][objective.divergence] for line in lines if "terms" in line]
+    assert steps[-1] < 0.5 * steps[0]
     assert set(lines[1]["domains"]) == {"aviation", "chemistry", "cross-domain"}
     assert [expert.fingerprint for expert in experts.values()] == before
     assert not (tmp_path / "objective").exists(), "signals go with the training"
