@@ -4,7 +4,9 @@ The experts, the base and the facts are the demo's; the test set has 300 single 
 questions (`data.py`). Every trial is a process of its own; its outcome is kept in `--work` the moment it is there, and a trial that is
 kept is not run again.
 
-    python benchmarks/quality/measure.py rates    # four learning rates for each condition, seed 0, scored on validation
+    python benchmarks/quality/measure.py prepare  # lets the experts answer what is trained on
+    python benchmarks/quality/measure.py answers  # lets experts, base and merge answer the test set
+    python benchmarks/quality/measure.py rates    # four learning rates for each objective, seed 0, scored on validation
     python benchmarks/quality/measure.py seeds    # three seeds for each condition at its best rate, scored on the test set
     python benchmarks/quality/measure.py report --write   # replaces quality.json and quality.md beside this file
 """
@@ -15,13 +17,17 @@ import argparse
 import json
 import os
 import platform
+import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
@@ -42,13 +48,23 @@ from domainfusion.distillation.examples import slice_of  # noqa: E402
 from domainfusion.distillation.metrics import stated_parts  # noqa: E402
 from domainfusion.distillation.results import EvaluationReport  # noqa: E402
 from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, SequentialTrainer, Trainer  # noqa: E402
+from domainfusion.errors import TrainingError  # noqa: E402
 from domainfusion.models import LlamaModel, ResponseStore  # noqa: E402
+from domainfusion.models.base import Adaptation, TrainableModel  # noqa: E402
+from domainfusion.records import read_records  # noqa: E402
+from domainfusion.training.on_policy import OnPolicyObjective  # noqa: E402
 from domainfusion.types import Example, TrainingRecord, fingerprint, user  # noqa: E402
 
 SEEDS = (0, 1, 2)
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+FINE_RATES = (5e-5, 1e-4, 2e-4, 5e-4)
+"""Of trainings that go on from a trained student."""
+
 ORDER = ("geography", "chemistry", "aviation")
 """Of the sequential curriculum: what the base knows best comes first."""
+
+LATER_PROMPTS = 320
+"""Records of the trainings that go on from a trained student, drawn once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +75,41 @@ class Condition:
         trainer: The curriculum.
         options: Its arguments.
         targets: `experts`, `gold` (the facts' own sentences), or `shuffled` (each domain answered by another domain's expert).
+        rates: Learning rates to choose from on validation; none takes the rate that was chosen for `rate_of`.
+        rate_of: Another condition, which shares its rate.
+        after: The condition whose student, of the same seed, is trained on, on `LATER_PROMPTS` records.
     """
 
     trainer: Callable[..., Trainer]
     options: Mapping[str, Any] = field(default_factory=dict)
     targets: str = "experts"
+    rates: tuple[float, ...] = ()
+    rate_of: str = "sequence, integration"
+    after: str = ""
 
+
+WITH_REPLAY = {"replay": 0.25}
+SEQUENCE = "sequence, integration"
+ON_POLICY = "on-policy, after sequence"
 
 CONDITIONS = {
-    "sequence, integration": Condition(IntegrationTrainer, {"replay": 0.5}),
+    SEQUENCE: Condition(IntegrationTrainer, WITH_REPLAY, rates=RATES),
+    "distribution, integration": Condition(IntegrationTrainer, {**WITH_REPLAY, "objective": "distribution"}, rates=RATES),
     "sequence, multi-task": Condition(MultiTaskTrainer),
     "sequence, sequential, unprotected": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.0}),
     "sequence, sequential, replay": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25}),
-    "sequence, integration, from the base": Condition(IntegrationTrainer, {"replay": 0.5, "initialization": "base"}),
-    "gold answers (SFT), integration": Condition(IntegrationTrainer, {"replay": 0.5}, targets="gold"),
-    "shuffled domain labels, integration": Condition(IntegrationTrainer, {"replay": 0.5}, targets="shuffled"),
+    "gold answers (SFT), integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="gold"),
+    "shuffled domain labels, integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="shuffled"),
+    ON_POLICY: Condition(
+        MultiTaskTrainer,
+        {"initialization": "base", "objective": OnPolicyObjective(max_new_tokens=32)},
+        rates=FINE_RATES,
+        after=SEQUENCE,
+    ),
+    "sequence, after sequence": Condition(MultiTaskTrainer, {"initialization": "base"}, rate_of=ON_POLICY, after=SEQUENCE),
+    "sequence, integration, balanced": Condition(IntegrationTrainer, {**WITH_REPLAY, "balance": True}),
+    "sequence, sequential, replay and anchor": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25, "anchor": 0.1}),
+    "sequence, integration, from the base": Condition(IntegrationTrainer, {**WITH_REPLAY, "initialization": "base"}),
 }
 
 
@@ -84,6 +120,9 @@ def models() -> tuple[LlamaModel, dict[str, LlamaModel]]:
 
 def records_for(targets: str, questions: Questions, work: Path) -> list[TrainingRecord]:
     """Returns the records to train on; the experts are asked once and for all trials."""
+    directory = work / f"records-{'experts' if targets == 'gold' else targets}"
+    if (directory / "records.jsonl").is_file():
+        return targets_of(read_records(directory / "records.jsonl", TrainingRecord), targets)
     base, teachers = models()
     examples = questions.train
     if targets == "shuffled":
@@ -97,9 +136,13 @@ def records_for(targets: str, questions: Questions, work: Path) -> list[Training
         IntegrationTrainer(learning_rate=1e-3),
         holdout=0.0,
         response_sampling=ANSWER,
-        output_dir=work / f"records-{'experts' if targets == 'gold' else targets}",
+        output_dir=directory,
     )
-    records = run.integrate(run.collect(run.generate()))
+    return targets_of(run.integrate(run.collect(run.generate())), targets)
+
+
+def targets_of(records: list[TrainingRecord], targets: str) -> list[TrainingRecord]:
+    """Returns the records with the targets that are asked for."""
     if targets != "gold":
         return records
     return [replace(record, integration=replace(record.integration, text=gold_target(record.example))) for record in records]
@@ -107,22 +150,12 @@ def records_for(targets: str, questions: Questions, work: Path) -> list[Training
 
 def run_trial(name: str, rate: float, seed: int, on: str, work: Path) -> dict[str, Any]:
     """Trains one student and scores it on `on`: `validation`, or `test` beside everything else."""
-    condition = CONDITIONS[name]
     questions = build()
-    records = records_for(condition.targets, questions, work)
     base, teachers = models()
-    options = {"epochs": 1, "batch_size": 16, "evaluation_steps": 10_000, "adaptation": "lora", "learning_rate": rate, **condition.options}
-    started, cpu = time.perf_counter(), time.process_time()
-    student = condition.trainer(**options).train(
-        base, records, teachers=teachers, directory=work / "training" / fingerprint([name, rate, seed]), seed=seed
-    )
-    trained = {
-        "minutes": (time.perf_counter() - started) / 60,
-        "cpu_minutes": (time.process_time() - cpu) / 60,
-        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-        "records": len(records),
-        "used": sum(record.verification != "rejected" for record in records),
-    }
+    try:
+        student, trained = train(name, rate, seed, questions, work)
+    except TrainingError as error:  # a cold start of on-policy training is an outcome too
+        return {"condition": name, "rate": rate, "seed": seed, "on": on, "refused": str(error)}
     with ResponseStore(work / "responses.sqlite") as store:
         if on == "validation":
             found: dict[str, Any] = {"validation": score(student, questions.validation, store)}
@@ -135,9 +168,53 @@ def run_trial(name: str, rate: float, seed: int, on: str, work: Path) -> dict[st
     return {"condition": name, "rate": rate, "seed": seed, "on": on, **trained, **found}
 
 
-def student_of_merge(base: LlamaModel, teachers: Mapping[str, LlamaModel]) -> Any:
-    from domainfusion.models.base import Adaptation
+def train(name: str, rate: float, seed: int, questions: Questions, work: Path) -> tuple[TrainableModel, dict[str, Any]]:
+    """Returns the student of a condition, and what it took; the same training is not done twice."""
+    condition = CONDITIONS[name]
+    records = records_for(condition.targets, questions, work)
+    base, teachers = models()
+    if condition.after:
+        base = student_to_go_on_from(condition.after, seed, questions, work)
+        records = random.Random(0).sample(records, LATER_PROMPTS)
+    directory = work / "training" / fingerprint([name, rate, seed])
+    options = {"epochs": 1, "batch_size": 16, "evaluation_steps": 10_000, "adaptation": "lora", "learning_rate": rate, **condition.options}
+    started, cpu = time.perf_counter(), time.process_time()
+    student = condition.trainer(**options).train(base, records, teachers=teachers, directory=directory, seed=seed)
+    took = directory / "took.json"
+    if not took.is_file():
+        trained = {
+            "minutes": (time.perf_counter() - started) / 60,
+            "cpu_minutes": (time.process_time() - cpu) / 60,
+            "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+            "records": len(records),
+            "used": sum(record.verification != "rejected" for record in records),
+            "logged": logged(directory / "log.jsonl"),
+        }
+        took.write_text(json.dumps(trained), encoding="utf-8")
+    return student, json.loads(took.read_text(encoding="utf-8"))
 
+
+def student_to_go_on_from(name: str, seed: int, questions: Questions, work: Path) -> LlamaModel:
+    """Returns the saved student of a condition at its best rate, as the base of further training."""
+    folder = work / "students" / fingerprint([name, seed])
+    if not (folder / "config.json").is_file():
+        student, _ = train(name, best_rate(work, name), seed, questions, work)
+        staged = folder.with_name(f"{folder.name}.{os.getpid()}")
+        student.save(staged)
+        try:
+            staged.rename(folder)
+        except OSError:  # another trial was faster
+            shutil.rmtree(staged)
+    return LlamaModel(folder, name=f"{name}, seed {seed}")
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    """Returns what the training's log tells beside its steps: what the objective found, the pilot, the end of each phase."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if "step" not in line]
+
+
+def student_of_merge(base: LlamaModel, teachers: Mapping[str, LlamaModel]) -> Any:
     return base.trainable_copy(Adaptation(start_from=tuple(teachers.values())))
 
 
@@ -190,8 +267,35 @@ def ensure(work: Path, name: str, rate: float, seed: int, on: str) -> dict[str, 
 
 def best_rate(work: Path, name: str) -> float:
     """Returns the rate with the highest mean validation score over slices, ties to the lower rate."""
-    trials = [ensure(work, name, rate, SEEDS[0], "validation") for rate in RATES]
-    return float(max(trials, key=lambda trial: (mean(trial["validation"].values()), -trial["rate"]))["rate"])
+    condition = CONDITIONS[name]
+    if not condition.rates:
+        return best_rate(work, condition.rate_of)
+    trials = [ensure(work, name, rate, SEEDS[0], "validation") for rate in condition.rates]
+    scored = [trial for trial in trials if "validation" in trial]
+    if not scored:
+        return condition.rates[0]  # refused at every rate
+    return float(max(scored, key=lambda trial: (mean(trial["validation"].values()), -trial["rate"]))["rate"])
+
+
+def prepare(work: Path) -> None:
+    """Lets the experts answer what is trained on, for all trials."""
+    for targets in dict.fromkeys(condition.targets for condition in CONDITIONS.values()):
+        records_for(targets, build(), work)
+
+
+def answer_test(work: Path) -> None:
+    """Lets the experts, the base and the merge answer the test set, for all trials."""
+    questions, (base, teachers) = build(), models()
+    with ResponseStore(work / "responses.sqlite") as store:
+        for model in (base, *teachers.values(), student_of_merge(base, teachers)):
+            store.ask(model, [example.conversation for example in questions.test], ANSWER)
+
+
+def at_once(jobs: int, trials: Iterable[Callable[[], object]]) -> None:
+    """Runs trials, a few at a time, in their order."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(trial) for trial in trials]:
+            done.result()
 
 
 def report_of(work: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
@@ -208,34 +312,58 @@ def report_of(work: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 
 def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table: a row a condition, means over seeds with the lowest and the highest seed."""
-    domains = list(DOMAINS)
+    """Returns the tables: a row a condition with means over seeds, the models beside them, the rates, and what was refused."""
+    done = [trial for trial in tests if "figures" in trial]
     lines = [
         "# Quality of each way to train",
         "",
-        "The demo's three experts (LoRA on SmolLM2-135M-Instruct) and their facts: 1,468 training questions, 260 validation and 1,260",
-        "test items (300 a domain, 300 pairs, 60 two-hop). Learning rates are chosen on validation with seed 0. Figures are means over",
-        f"seeds, with the lowest and the highest seed. {results['date']}, {results['machine']}, torch {results['versions']['torch']};",
-        "made by `python benchmarks/quality/measure.py`.",
+        "The demo's three experts (LoRA on SmolLM2-135M-Instruct) and their facts. Training: 540 questions, one phrasing a fact, a",
+        "third of what the demo trains on. Validation: 260 questions. Test: 1,260 (300 a domain, 300 pairs, 60 two-hop). One epoch in",
+        f"batches of 16; what goes on `after sequence` sees {LATER_PROMPTS} of the records again, in 20 steps. Rates are chosen on",
+        "validation with seed 0; curricula take the rate of `sequence, integration`. Figures are means over seeds, with the lowest and the",
+        "highest seed; the JSON has every trial with bootstrap intervals.",
+        f"{results['date']}, {results['machine']}, torch {results['versions']['torch']}; made by `python benchmarks/quality/measure.py`.",
         "",
-        f"| condition | rate | seeds | {' | '.join(f'DER {name}' for name in domains)} | CDA strict | two-hop | CPU minutes | peak GB |",
-        "|---|---:|---:|" + "---:|" * (len(domains) + 4),
+        *_table_of_students(done),
     ]
-    for name in dict.fromkeys(trial["condition"] for trial in tests):
-        own = [trial for trial in tests if trial["condition"] == name]
-        cells = [spread([trial["figures"]["retention"][domain][0] for trial in own]) for domain in domains]
-        cells.append(spread([trial["figures"]["cda"][0] for trial in own]))
-        cells.append(spread([trial["figures"]["accuracy"]["student"]["two-hop"][0] for trial in own]))
+    if done:
+        lines += ["", "## Beside them", "", "Accuracy, all parts right.", "", *_table_of_others(done[0]["figures"]["accuracy"])]
+    lines += ["", "## Learning rates", "", "Mean validation score over slices, seed 0.", "", *_table_of_rates(results["trials"])]
+    refused = {(trial["condition"], trial["refused"]) for trial in results["trials"] if "refused" in trial}
+    lines += ["", *(f"- {name}: {why}" for name, why in sorted(refused))] if refused else []
+    return "\n".join(lines) + "\n"
+
+
+def _table_of_students(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns = [*(f"{what} {name}" for what in ("DER", "headroom") for name in DOMAINS), "CDA strict", "two-hop", "CPU minutes", "peak GB"]
+    lines = [f"| condition | rate | seeds | {' | '.join(columns)} |", "|---|---:|---:|" + "---:|" * len(columns)]
+    for name in (name for name in CONDITIONS if any(trial["condition"] == name for trial in trials)):
+        own = [trial for trial in trials if trial["condition"] == name]
+        found = [trial["figures"] for trial in own]
+        cells = [spread([figure["retention"][domain][0] for figure in found]) for domain in DOMAINS]
+        cells += [spread([figure["headroom"][domain][0] for figure in found]) for domain in DOMAINS]
+        cells.append(spread([figure["cda"][0] for figure in found]))
+        cells.append(spread([figure["accuracy"]["student"]["two-hop"][0] for figure in found]))
         cells += [f"{mean(trial['cpu_minutes'] for trial in own):.1f}", f"{max(trial['peak_gigabytes'] for trial in own):.1f}"]
         lines.append(f"| {name} | {own[0]['rate']:g} | {len(own)} | " + " | ".join(cells) + " |")
-    if tests:
-        accuracy = tests[0]["figures"]["accuracy"]
-        slices = list(accuracy["student"])
-        lines += ["", "Beside them (accuracy, all parts right):", ""]
-        lines += [f"| model | {' | '.join(slices)} |", "|---|" + "---:|" * len(slices)]
-        for model in (name for name in accuracy if name != "student"):
-            lines.append(f"| {model} | " + " | ".join(shown(accuracy[model].get(name, [None])[0]) for name in slices) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _table_of_others(accuracy: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[str]:
+    slices = list(accuracy["student"])
+    lines = [f"| model | {' | '.join(slices)} |", "|---|" + "---:|" * len(slices)]
+    for model in (name for name in accuracy if name != "student"):
+        lines.append(f"| {model} | " + " | ".join(shown(accuracy[model].get(name, [None])[0]) for name in slices) + " |")
+    return lines
+
+
+def _table_of_rates(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| condition | rate | score | slices |", "|---|---:|---:|---|"]
+    scored = [trial for trial in trials if "validation" in trial]
+    for trial in sorted(scored, key=lambda trial: (list(CONDITIONS).index(trial["condition"]), trial["rate"])):
+        slices = ", ".join(f"{name} {value:.3f}" for name, value in trial["validation"].items())
+        lines.append(f"| {trial['condition']} | {trial['rate']:g} | {mean(trial['validation'].values()):.3f} | {slices} |")
+    return lines
 
 
 def spread(values: Sequence[float | None]) -> str:
@@ -251,11 +379,12 @@ def shown(value: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How good a student each way of training makes.")
-    parser.add_argument("step", choices=("rates", "seeds", "report", "trial"))
+    parser.add_argument("step", choices=("prepare", "answers", "rates", "seeds", "report", "trial"))
     parser.add_argument("--work", type=Path, default=Path("runs/quality"))
     parser.add_argument("--condition", action="append", help="by default all")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    parser.add_argument("--rate", type=float, help="use this rate instead of choosing one")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--on", default="test", help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
@@ -266,13 +395,21 @@ def main() -> None:
         found = run_trial(names[0], options.rate, options.seed, options.on, options.work)
         options.into.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
+    work = options.work
+    if options.step == "prepare":
+        prepare(work)
+        return
+    if options.step == "answers":
+        answer_test(work)
+        return
     if options.step == "rates":
+        rates = [(name, rate) for name in names for rate in CONDITIONS[name].rates]
+        at_once(options.jobs, [partial(ensure, work, name, rate, SEEDS[0], "validation") for name, rate in rates])
         for name in names:
-            print(name, best_rate(options.work, name))
+            print(name, best_rate(work, name))
     elif options.step == "seeds":
-        for seed in options.seeds:
-            for name in names:
-                ensure(options.work, name, options.rate or best_rate(options.work, name), seed, "test")
+        wanted = [(name, best_rate(work, name), seed) for seed in options.seeds for name in names]
+        at_once(options.jobs, [partial(ensure, work, name, rate, seed, "test") for name, rate, seed in wanted])
     results, text = report_of(options.work, names)
     print(text)
     if options.write:
