@@ -142,7 +142,16 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
             generation=tuple(replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2}) for count in run.generation),
             records=records,
             stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
-            training_log=tuple({**line, "phase": HOSTILE, "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}}} for line in run.training_log),
+            training_log=tuple(
+                {
+                    **line,
+                    "phase": HOSTILE,
+                    "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}},
+                    "gradient_shares": {HOSTILE: 1.0},
+                    "target_shares": {HOSTILE: 1.0},
+                }
+                for line in run.training_log
+            ),
             student={HOSTILE: HOSTILE},
             teachers={HOSTILE: HOSTILE},
             inputs={HOSTILE: HOSTILE},

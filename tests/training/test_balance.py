@@ -88,7 +88,7 @@ def test_weights_bring_the_shares_to_their_targets() -> None:
             balance.measure(domain, lambda domain=domain, slope=slope: (balance.weight(domain) * slope * weight).backward())  # type: ignore[misc]
         balance.settle()
         found = balance.take()
-    assert found["gradient_shares"] == pytest.approx({"a": 0.25, "b": 0.75})
+    assert found["gradient_shares"] == pytest.approx({"a": 0.25, "b": 0.75}) == found["target_shares"]
     assert sum(found["loss_weights"][domain] * slopes[domain] for domain in slopes) == pytest.approx(8), "the whole is as large as before"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from domainfusion.reports.charts import Tick
+from domainfusion.reports.figures import percent
 
 MOST_POINTS = 400
 """Points of a curve; more can't be told apart on a page."""
@@ -26,11 +27,29 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A figure that curves are meant to keep for a while, in per cent of the plot, `at` counted from the top.
+
+    Attributes:
+        start: Where it begins, in per cent of the width.
+        end: Where it ends.
+        at: Its height.
+        curves: The places of the curves that it is meant for; empty where it is meant for all.
+    """
+
+    start: float
+    end: float
+    at: float
+    curves: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
     """Curves over the steps of training.
 
     Attributes:
         curves: The lines.
+        levels: What they are meant to keep; empty where nothing steers them.
         y_ticks: From bottom to top; `at` is counted from the top.
         x_ticks: Steps.
         phases: Where each phase begins, and its name.
@@ -39,6 +58,7 @@ class LineChart:
     """
 
     curves: tuple[Curve, ...]
+    levels: tuple[Level, ...] = ()
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
     phases: tuple[Tick, ...]
@@ -55,6 +75,8 @@ class TrainingCurves:
         losses: By phase, (step, loss).
         validation: By domain or slice, (step, figure).
         terms: By term of the loss and domain, (step, mean over the answer tokens of a window that ends there).
+        shares: By domain, (step, its measured share of the gradient).
+        targets: By phase and domain, the share that the phase steers to; without a phase that steers to none.
         window: Steps in such a window.
         not_finite: Logged losses that were no number.
         steps: The last step.
@@ -64,9 +86,16 @@ class TrainingCurves:
     losses: Mapping[str, tuple[tuple[int, float], ...]]
     validation: Mapping[str, tuple[tuple[int, float], ...]]
     terms: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]]
+    shares: Mapping[str, tuple[tuple[int, float], ...]]
+    targets: Mapping[str, Mapping[str, float]]
     window: int
     not_finite: int
     steps: int
+
+    def stretches(self) -> tuple[tuple[str, int, int], ...]:
+        """Returns each phase with the step that it begins after and its last step."""
+        ends = [*(start for _, start in self.phases[1:]), self.steps]
+        return tuple((name, start, end) for (name, start), end in zip(self.phases, ends, strict=True))
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
@@ -75,6 +104,8 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
     names = list(dict.fromkeys(str(line.get("phase", "")) for line in lines))
     losses: dict[str, tuple[tuple[int, float], ...]] = {}
     validation: dict[str, dict[int, float]] = {}
+    shares: dict[str, dict[int, float]] = {}
+    targets: dict[str, dict[str, float]] = {}
     phases: list[tuple[str, int]] = []
     start = not_finite = 0
     window = math.ceil(sum(max(line["step"] for line in lines if str(line.get("phase", "")) == name) for name in names) / WINDOWS) or 1
@@ -88,6 +119,9 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         for line in own:
             for domain, figure in _figures(line.get("validation")):
                 validation.setdefault(domain, {})[start + line["step"]] = figure
+            for domain, share in _figures(line.get("gradient_shares")):
+                shares.setdefault(domain, {})[start + line["step"]] = share
+            targets.setdefault(name, {}).update(_figures(line.get("target_shares")))
         for term, domain, point in _window_means(own, start, window):
             terms.setdefault(term, {}).setdefault(domain, []).append(point)
         phases.append((name, start))
@@ -97,6 +131,8 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         losses={name: found for name, found in losses.items() if found},
         validation={domain: tuple(sorted(found.items())) for domain, found in validation.items()},
         terms={term: {domain: tuple(found) for domain, found in by_domain.items()} for term, by_domain in terms.items()},
+        shares={domain: tuple(sorted(found.items())) for domain, found in shares.items()},
+        targets={name: found for name, found in targets.items() if found},
         window=window,
         not_finite=not_finite,
         steps=start,
@@ -118,8 +154,8 @@ def _window_means(lines: Sequence[Mapping[str, Any]], start: int, window: int) -
     return [(term, str(domain), (start + end, total / count)) for (term, domain, end), (total, count) in sums.items() if count]
 
 
-def _figures(validation: object) -> list[tuple[str, float]]:
-    found = validation.items() if isinstance(validation, Mapping) else ()
+def _figures(by_name: object) -> list[tuple[str, float]]:
+    found = by_name.items() if isinstance(by_name, Mapping) else ()
     return [(str(domain), float(figure)) for domain, figure in found if _is_number(figure) and math.isfinite(figure)]
 
 
@@ -177,6 +213,46 @@ def validation_chart(curves: TrainingCurves) -> LineChart | None:
     )
 
 
+def shares_chart(curves: TrainingCurves) -> LineChart | None:
+    """Returns each domain's share of the gradient, as means over windows of steps; None where none was measured."""
+    if not curves.shares:
+        return None
+    drawn = {domain: _mean_shares(curves, found) for domain, found in curves.shares.items()}
+    wanted = [share for by_domain in curves.targets.values() for share in by_domain.values()]
+    scale = _linear_scale([0.0, *wanted, *(share for found in drawn.values() for _, share in found)])
+    return _line_chart(
+        curves,
+        drawn,
+        scale,
+        logarithmic=False,
+        description="; ".join(f"{domain}: from {percent(found[0][1])} to {percent(found[-1][1])}" for domain, found in drawn.items()),
+        levels=_target_levels(curves, list(drawn), scale),
+        write=percent,
+    )
+
+
+def _mean_shares(curves: TrainingCurves, found: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Returns the means of the shares that were measured within a window, each at the last step that was; none reaches over a phase."""
+    windows: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for step, share in found:
+        start = max(start for _, start in curves.phases if start < step)
+        windows.setdefault((start, math.ceil((step - start) / curves.window)), []).append((step, share))
+    return [(own[-1][0], sum(share for _, share in own) / len(own)) for own in windows.values()]
+
+
+def _target_levels(curves: TrainingCurves, domains: Sequence[str], scale: _Scale) -> tuple[Level, ...]:
+    """Returns a level for each target of a phase; domains that share a target share its level."""
+    levels = []
+    for name, start, end in curves.stretches():
+        places: dict[float, list[int]] = {}
+        for domain, share in curves.targets.get(name, {}).items():
+            places.setdefault(scale.place(share), []).extend([domains.index(domain)] if domain in domains else [])
+        for at, own in places.items():
+            meant = tuple(sorted(own)) if len(places) > 1 else ()
+            levels.append(Level(start=_across(curves, start), end=_across(curves, end), at=at, curves=meant))
+    return tuple(levels)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     low: float
@@ -219,21 +295,25 @@ def _line_chart(
     *,
     logarithmic: bool,
     description: str,
+    levels: tuple[Level, ...] = (),
+    write: Callable[[float], str] = "{:g}".format,
 ) -> LineChart:
-    def across(step: int) -> float:
-        return round(100 * step / max(curves.steps, 1), 2)
-
     def placed(found: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:
-        return tuple((across(step), scale.place(value)) for step, value in thinned(found))
+        return tuple((_across(curves, step), scale.place(value)) for step, value in thinned(found))
 
     return LineChart(
         curves=tuple(Curve(name=name, points=placed(found)) for name, found in lines.items()),
-        y_ticks=tuple(Tick(at=scale.place(value), label=f"{value:g}") for value in scale.ticks),
-        x_ticks=tuple(Tick(at=across(step), label=f"{step:,}") for step in _steps(curves.steps)),
-        phases=tuple(Tick(at=across(start), label=name) for name, start in curves.phases),
+        levels=levels,
+        y_ticks=tuple(Tick(at=scale.place(value), label=write(value)) for value in scale.ticks),
+        x_ticks=tuple(Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)),
+        phases=tuple(Tick(at=_across(curves, start), label=name) for name, start in curves.phases),
         logarithmic=logarithmic,
         description=description,
     )
+
+
+def _across(curves: TrainingCurves, step: int) -> float:
+    return round(100 * step / max(curves.steps, 1), 2)
 
 
 def thinned(found: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

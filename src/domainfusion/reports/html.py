@@ -239,9 +239,10 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
     return {
         "loss": loss,
         "domains": curves.domain_charts(found),
+        "shares": curves.shares_chart(found),
         "validation": validation,
         "curves": found,
-        "tables": [run_tables.training_table(found), run_tables.domain_losses_table(found)],
+        "tables": [run_tables.training_table(found), run_tables.domain_losses_table(found), run_tables.shares_table(found)],
         "notes": run_tables.training_notes_table(summary.training_log),
     }
 

@@ -170,7 +170,7 @@ def _training(summary: RunSummary) -> list[str]:
     if not curves.losses:
         return []
     notes = run_tables.training_notes_table(summary.training_log)
-    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves), notes)
+    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves), run_tables.shares_table(curves), notes)
     return ["## Training", *(table(item) for item in found if item)]
 
 

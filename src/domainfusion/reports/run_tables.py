@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.usage import ModelUsage, total_cost
 from domainfusion.reports.curves import TrainingCurves
-from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, size
+from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, points, size
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
 from domainfusion.types import TrainingRecord, Verification
@@ -103,9 +103,8 @@ def ledger_table(counts: Mapping[str, int]) -> Table:
 
 def training_table(curves: TrainingCurves) -> Table:
     """Returns the steps and the first, lowest and last loss of each phase."""
-    ends = [*(start for _, start in curves.phases[1:]), curves.steps]
     rows = []
-    for (name, start), end in zip(curves.phases, ends, strict=True):
+    for name, start, end in curves.stretches():
         losses = [loss for _, loss in curves.losses.get(name, ())]
         figures = (f"{losses[0]:.4g}", f"{min(losses):.4g}", f"{losses[-1]:.4g}") if losses else ("–",) * 3
         rows.append((Cell(name), Cell(f"{end - start:,}"), *map(Cell, figures)))
@@ -142,6 +141,33 @@ def domain_losses_table(curves: TrainingCurves) -> Table | None:
         align="l" + "r" * len(titles),
         rows=tuple(rows),
     )
+
+
+def shares_table(curves: TrainingCurves) -> Table | None:
+    """Returns each domain's mean share of the gradient by phase, beside its target where there is one; None where none was measured."""
+    if not curves.shares:
+        return None
+    measured = [
+        (name, {domain: [share for step, share in found if start < step <= end] for domain, found in curves.shares.items()})
+        for name, start, end in curves.stretches()
+    ]
+    measured = [(name, by_domain) for name, by_domain in measured if any(by_domain.values())]
+    caption = "Each domain's share of the gradient by phase, the mean over the measured steps; without rows in a step it has none of it"
+    return Table(
+        caption=caption + ("; below it the target of balance" if curves.targets else ""),
+        header=("Domain", *(name for name, _ in measured)),
+        align="l" + "r" * len(measured),
+        rows=tuple(
+            (Cell(domain), *(_mean_share(by_domain[domain], curves.targets.get(name, {}).get(domain)) for name, by_domain in measured))
+            for domain in curves.shares
+        ),
+    )
+
+
+def _mean_share(shares: Sequence[float], target: float | None) -> Cell:
+    if not shares:
+        return Cell("–")
+    return Cell(f"{points(sum(shares) / len(shares))} %", "" if target is None else f"target {percent(target)}")
 
 
 def _words(term: str) -> str:

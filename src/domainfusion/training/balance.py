@@ -93,12 +93,17 @@ class Balance:
             self._weights[domain] = min(max(wanted, 1 / LARGEST_WEIGHT), LARGEST_WEIGHT)
 
     def take(self) -> dict[str, Any]:
-        """Returns, for the log, what was measured since it was last taken, and the weights; nothing where nothing was measured."""
+        """Returns, for the log, what was measured since it was last taken, with targets and weights where there are targets.
+
+        Where nothing was measured, there is nothing.
+        """
         total = sum(self._settled.values())
         if not total > 0:
             return {}
         found: dict[str, Any] = {"gradient_shares": {domain: norm / total for domain, norm in self._settled.items()}}
         if self._targets is not None:
+            whole = sum(self._targets[domain] for domain in self.domains)
+            found["target_shares"] = {domain: self._targets[domain] / whole for domain in self.domains}
             found["loss_weights"] = dict(self._weights)
         self._settled = {}
         return found
