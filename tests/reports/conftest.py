@@ -249,7 +249,8 @@ def measured_shares(phase: str, step: int, steps: int) -> dict[str, object]:
     domains = [*DOMAINS, *(["cross-domain"] if phase == "integration" else [])]
     targets = {domain: WANTED[domain] / sum(WANTED[name] for name in domains) for domain in domains}
     apart = 0.6 * math.exp(-6 * step / steps)
-    shares = {domain: target + apart * (float(place == 0) - target) for place, (domain, target) in enumerate(targets.items())}
+    start = dict(zip(domains, (0.55, 0.15, 0.3, 0.0), strict=False))
+    shares = {domain: target + apart * (start[domain] - target) for domain, target in targets.items()}
     return {"gradient_shares": shares, "target_shares": targets, "loss_weights": dict.fromkeys(domains, 1.0)}
 
 

@@ -174,7 +174,7 @@ def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, e
 
 
 def test_the_shares_of_the_gradient_are_those_that_were_measured(whole: Element, run: RunSummary) -> None:
-    shown = body(table(whole, "share of the gradient by phase"))
+    shown = body(table(whole, "Share of the gradient by domain and phase"))
     for (domain, _), *cells in shown:
         for phase, (mean, target) in zip(("domains", "integration"), cells, strict=True):
             own = [line for line in run.training_log if line.get("phase") == phase and domain in line.get("gradient_shares", {})]
@@ -191,7 +191,7 @@ def test_the_shares_of_the_gradient_are_those_that_were_measured(whole: Element,
 def test_shares_that_nobody_measured_or_steered_are_not_told(run: RunSummary) -> None:
     free = [{key: found for key, found in line.items() if key not in ("target_shares", "loss_weights")} for line in run.training_log]
     shown = page(replace(run, training_log=tuple(free))).one("section", id="training")
-    assert "Share of the gradient by domain" in shown.words and "target" not in shown.words
+    assert "Share of the gradient by domain: who moves the student" in shown.words and "target" not in shown.words
     unmeasured = [{key: found for key, found in line.items() if key != "gradient_shares"} for line in free]
     shown = page(replace(run, training_log=tuple(unmeasured))).one("section", id="training")
     assert "gradient" not in shown.words and "Training loss by domain" in shown.words

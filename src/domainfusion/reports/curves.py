@@ -232,12 +232,13 @@ def shares_chart(curves: TrainingCurves) -> LineChart | None:
 
 
 def _mean_shares(curves: TrainingCurves, found: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Returns the means of the shares that were measured within a window, each at the last step that was; none reaches over a phase."""
-    windows: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    """Returns the means of the shares that were measured within a window, each at the window's end; none reaches over a phase."""
+    windows: dict[int, list[float]] = {}
     for step, share in found:
-        start = max(start for _, start in curves.phases if start < step)
-        windows.setdefault((start, math.ceil((step - start) / curves.window)), []).append((step, share))
-    return [(own[-1][0], sum(share for _, share in own) / len(own)) for own in windows.values()]
+        start, last = next((start, last) for _, start, last in curves.stretches() if start < step <= last)
+        end = min(start + math.ceil((step - start) / curves.window) * curves.window, last)
+        windows.setdefault(end, []).append(share)
+    return [(end, sum(own) / len(own)) for end, own in windows.items()]
 
 
 def _target_levels(curves: TrainingCurves, domains: Sequence[str], scale: _Scale) -> tuple[Level, ...]:

@@ -152,9 +152,9 @@ def shares_table(curves: TrainingCurves) -> Table | None:
         for name, start, end in curves.stretches()
     ]
     measured = [(name, by_domain) for name, by_domain in measured if any(by_domain.values())]
-    caption = "Each domain's share of the gradient by phase, the mean over the measured steps; without rows in a step it has none of it"
+    caption = "Share of the gradient by domain and phase: the mean over the measured steps, in which a domain without rows counts as 0"
     return Table(
-        caption=caption + ("; below it the target of balance" if curves.targets else ""),
+        caption=caption + ("; beside it the target of balance" if curves.targets else ""),
         header=("Domain", *(name for name, _ in measured)),
         align="l" + "r" * len(measured),
         rows=tuple(
