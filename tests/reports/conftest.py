@@ -256,6 +256,9 @@ def measured_shares(phase: str, step: int, steps: int) -> dict[str, object]:
 
 def training_log() -> list[dict[str, object]]:
     lines: list[dict[str, object]] = [{"objective": "distribution", "taught": {"the expert of aviation": 16}, "word_for_word": {}}]
+    scores_of_merges = {"0.5": {"aviation": 0.5, "chemistry": 0.25}, "1": {"aviation": 0.75, "chemistry": 0.5}}
+    lines.append({"chosen": "merge_weight", "measured": scores_of_merges, "value": 1.0})
+    lines.append({"chosen": "order", "measured": {"aviation": -2.25, "chemistry": -1.5}, "value": ["chemistry", "aviation"]})
     for phase, start, floor, steps in (("domains", 1.1, 0.004, 180), ("integration", 0.09, 0.006, 90)):
         for step in range(1, steps + 1):
             loss = floor + (start - floor) * math.exp(-4.5 * step / steps) * (1 + 0.18 * math.sin(step * 2.3))
@@ -270,6 +273,7 @@ def training_log() -> list[dict[str, object]]:
                 late = 0.04 * (phase == "integration") + 0.01 * step / steps
                 scores = {"aviation": 0.94 + late, "chemistry": 0.9 + late, "geography": 0.92 + late, "cross-domain": 0.6 + 7 * late}
                 lines.append({"phase": phase, "step": step, "validation": scores})
+        lines.append({"phase": phase, "finished": True, "validation": scores, "divergence_from_base": {"aviation": 0.03125 * start}})
     return lines
 
 

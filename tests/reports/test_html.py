@@ -174,7 +174,7 @@ def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, e
 
 
 def test_the_shares_of_the_gradient_are_those_that_were_measured(whole: Element, run: RunSummary) -> None:
-    shown = body(table(whole, "Share of the gradient by domain and phase"))
+    shown = body(table(whole, "Share of the gradient by domain: the mean over the steps"))
     for (domain, _), *cells in shown:
         for phase, (mean, target) in zip(("domains", "integration"), cells, strict=True):
             own = [line for line in run.training_log if line.get("phase") == phase and domain in line.get("gradient_shares", {})]
@@ -195,6 +195,20 @@ def test_shares_that_nobody_measured_or_steered_are_not_told(run: RunSummary) ->
     unmeasured = [{key: found for key, found in line.items() if key != "gradient_shares"} for line in free]
     shown = page(replace(run, training_log=tuple(unmeasured))).one("section", id="training")
     assert "gradient" not in shown.words and "Training loss by domain" in shown.words
+
+
+def test_where_each_phase_ended_is_told_by_domain(whole: Element, run: RunSummary) -> None:
+    shown = {row[0][0]: row[1:] for row in body(table(whole, "At the end of each phase"))}
+    first, second = (line["validation"] for line in run.training_log if "finished" in line)
+    assert shown["aviation"] == [(f"{first['aviation']:.3f}", "KL 0.0344"), (f"{second['aviation']:.3f}", "KL 0.00281")]
+    assert shown["cross-domain"] == [(f"{scores['cross-domain']:.3f}", "") for scores in (first, second)]
+
+
+def test_each_choice_is_told_with_what_spoke_for_it(whole: Element) -> None:
+    assert [[text for text, _ in row] for row in body(table(whole, "What the training chose"))] == [
+        ["Merge weight", "1.0", "0.5: 0.375, 1: 0.625"],
+        ["Order", "chemistry, aviation", "aviation: −2.250, chemistry: −1.500"],
+    ]
 
 
 def test_what_the_training_noted_is_told(whole: Element) -> None:

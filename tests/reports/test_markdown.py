@@ -71,7 +71,7 @@ def test_the_matrix_holds_the_figures_of_the_evaluation(run: RunSummary, evaluat
 
 
 def test_the_mean_shares_of_the_gradient_stand_beside_their_targets(run: RunSummary) -> None:
-    (table,) = (table for table in tables_of(render_markdown(run)) if table[0] == "| Domain | domains | integration |")
+    (table,) = (table for table in tables_of(render_markdown(run)) if table[0] == "| Domain | domains, 9 steps | integration, 5 steps |")
     assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == ["aviation", "chemistry", "geography", "cross-domain"]
     assert all(line.count("(target 33.3 %)") == line.count("(target 20 %)") == 1 for line in table[2:5])
     assert table[5].startswith("| cross-domain | – | ") and table[5].endswith("(target 40 %) |")

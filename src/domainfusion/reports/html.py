@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables
+from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
 from domainfusion.reports.summary import RunSummary
@@ -242,8 +242,8 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
         "shares": curves.shares_chart(found),
         "validation": validation,
         "curves": found,
-        "tables": [run_tables.training_table(found), run_tables.domain_losses_table(found), run_tables.shares_table(found)],
-        "notes": run_tables.training_notes_table(summary.training_log),
+        "tables": training_tables.all_tables(found, summary.training_log),
+        "notes": training_tables.training_notes_table(summary.training_log),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables
+from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.curves import training_curves
 from domainfusion.reports.figures import clipped, command_line, counted, printable
@@ -169,9 +169,9 @@ def _training(summary: RunSummary) -> list[str]:
     curves = training_curves(summary.training_log)
     if not curves.losses:
         return []
-    notes = run_tables.training_notes_table(summary.training_log)
-    found = (run_tables.training_table(curves), run_tables.domain_losses_table(curves), run_tables.shares_table(curves), notes)
-    return ["## Training", *(table(item) for item in found if item)]
+    notes = training_tables.training_notes_table(summary.training_log)
+    found = (*training_tables.all_tables(curves, summary.training_log), *([notes] if notes else ()))
+    return ["## Training", *map(table, found)]
 
 
 def repeat_blocks(summary: RunSummary) -> list[str]:

@@ -1,15 +1,14 @@
-"""The tables of a run: its data, training, time and memory, and what is needed to repeat it."""
+"""The tables of a run: its data, time and memory, and what is needed to repeat it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.usage import ModelUsage, total_cost
-from domainfusion.reports.curves import TrainingCurves
-from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, points, size
+from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, size
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
 from domainfusion.types import TrainingRecord, Verification
@@ -99,79 +98,6 @@ def ledger_table(counts: Mapping[str, int]) -> Table:
     """Returns what the ledgers of the integrated answers hold, as `ledgers.ledger_counts` counts it."""
     rows = tuple((Cell(capitalised(name)), Cell(f"{number:,}")) for name, number in counts.items())
     return Table(caption="What the ledgers of the integrated answers hold", header=("Entry", "Number"), align="lr", rows=rows)
-
-
-def training_table(curves: TrainingCurves) -> Table:
-    """Returns the steps and the first, lowest and last loss of each phase."""
-    rows = []
-    for name, start, end in curves.stretches():
-        losses = [loss for _, loss in curves.losses.get(name, ())]
-        figures = (f"{losses[0]:.4g}", f"{min(losses):.4g}", f"{losses[-1]:.4g}") if losses else ("–",) * 3
-        rows.append((Cell(name), Cell(f"{end - start:,}"), *map(Cell, figures)))
-    return Table(
-        caption="Training loss by phase", header=("Phase", "Steps", "First loss", "Lowest", "Last"), align="lrrrr", rows=tuple(rows)
-    )
-
-
-def training_notes_table(log: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Returns what the training noted beside its steps, such as who taught how many records; None where it noted nothing."""
-    rows: dict[str, str] = {}
-    for line in log:
-        if "step" not in line:
-            phase = f"{line['phase']} · " if line.get("phase") else ""
-            rows |= dict(flattened({key: value for key, value in line.items() if key != "phase"}, phase))
-    return pairs_table("What the training noted", [(name.replace("_", " "), text) for name, text in rows.items()]) if rows else None
-
-
-def domain_losses_table(curves: TrainingCurves) -> Table | None:
-    """Returns where the loss terms of each domain began and ended; None where none was logged."""
-    names = list(dict.fromkeys(domain for by_domain in curves.terms.values() for domain in by_domain))
-    if not names:
-        return None
-    titles = [f"{_words(term)}, {when}" for term in curves.terms for when in ("first", "last")]
-    rows = []
-    for name in names:
-        found = [by_domain.get(name, ()) for by_domain in curves.terms.values()]
-        cells = [Cell(f"{points[place][1]:.4g}" if points else "–") for points in found for place in (0, -1)]
-        rows.append((Cell(name), *cells))
-    steps = f", as means over {curves.window} steps" if curves.window > 1 else ""
-    return Table(
-        caption=f"Training loss by domain, per answer token{steps}",
-        header=("Domain", *titles),
-        align="l" + "r" * len(titles),
-        rows=tuple(rows),
-    )
-
-
-def shares_table(curves: TrainingCurves) -> Table | None:
-    """Returns each domain's mean share of the gradient by phase, beside its target where there is one; None where none was measured."""
-    if not curves.shares:
-        return None
-    measured = [
-        (name, {domain: [share for step, share in found if start < step <= end] for domain, found in curves.shares.items()})
-        for name, start, end in curves.stretches()
-    ]
-    measured = [(name, by_domain) for name, by_domain in measured if any(by_domain.values())]
-    caption = "Share of the gradient by domain and phase: the mean over the measured steps, in which a domain without rows counts as 0"
-    return Table(
-        caption=caption + ("; beside it the target of balance" if curves.targets else ""),
-        header=("Domain", *(name for name, _ in measured)),
-        align="l" + "r" * len(measured),
-        rows=tuple(
-            (Cell(domain), *(_mean_share(by_domain[domain], curves.targets.get(name, {}).get(domain)) for name, by_domain in measured))
-            for domain in curves.shares
-        ),
-    )
-
-
-def _mean_share(shares: Sequence[float], target: float | None) -> Cell:
-    if not shares:
-        return Cell("–")
-    return Cell(f"{points(sum(shares) / len(shares))} %", "" if target is None else f"target {percent(target)}")
-
-
-def _words(term: str) -> str:
-    return capitalised(term.replace("_", " "))
 
 
 def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> Table:
