@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from domainfusion.cli.main import main
 from domainfusion.cli.memory import memory_of
-from domainfusion.cli.plan import plan_of
+from domainfusion.cli.plan import Plan, plan_of
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
+from domainfusion.reports.figures import money
 from domainfusion.types import TrainingRecord
 
 
@@ -53,15 +55,84 @@ def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, rat
 @pytest.mark.parametrize(
     ("settings", "calls"),
     [
-        ("", [("student, adversarial", 20), ("student, judging", 40)]),
-        ("judge: animals, max_questions: 7", [("student, adversarial", 7), ("animals, judging", 14)]),
-        ("verify: false", [("student, adversarial", 20)]),
+        ("", [("student", "adversarial", 20), ("student", "judging", 40)]),
+        ("judge: animals, max_questions: 7", [("student", "adversarial", 7), ("animals", "judging", 14)]),
+        ("verify: false", [("student", "adversarial", 20)]),
     ],
 )
-def test_adversarial_questions_are_judged_twice_each(recipe_file: Path, settings: str, calls: list[tuple[str, int]]) -> None:
+def test_adversarial_questions_are_judged_twice_each(recipe_file: Path, settings: str, calls: list[tuple[str, str, int]]) -> None:
     generator = f"  - {{type: adversarial, model: student, num_examples: 10, max_rounds: 2, {settings}}}\n".replace(", }", "}")
     plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
-    assert [(call.model, call.count) for call in plan.calls if call.stage == "generate"] == calls
+    assert [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "generate"] == calls
+
+
+PRICES = "price_per_million_input_tokens: 3, price_per_million_output_tokens: 9"
+JUDGE = f"judge: {{model: judge-large, base_url: 'http://127.0.0.1:9/v1', {PRICES}}}"
+MEASURED = 5
+"""Student, base, the experts' merge, and two experts."""
+
+
+def judged(plan: Plan) -> dict[str, int]:
+    return {call.doing: call.count for call in plan.calls if call.model == "judge-large"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "answers"),
+    [
+        ("metric: judge", 3),
+        ("metrics: {animals: judge}", 2),  # of the question across domains one part is the judge's
+        ("metric: judge, metrics: {animals: exact}", 2),
+        ("metrics: {animals: judge, colours: judge}", 3),  # which then grades the two parts as one
+        ("coherence: surface", 0),
+    ],
+)
+def test_a_judge_sees_every_graded_answer_of_every_model_in_both_orders(recipe_file: Path, settings: str, answers: int) -> None:
+    plan = plan_of(read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, {settings}")))
+    assert judged(plan) == ({"judging": 2 * MEASURED * answers} if answers else {})
+
+
+def test_coherence_is_judged_once_for_each_answer_of_the_student_across_domains(recipe_file: Path) -> None:
+    plan = plan_of(read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, coherence: judge")))
+    assert judged(plan) == {"judging coherence": 1}
+
+
+def test_agreement_is_judged_where_nobody_says_what_is_right(recipe_file: Path) -> None:
+    unreferenced = [
+        {"query": "What does a dog eat?", "domain": "animals"},
+        {"query": "What does an ape eat and what mixes to brown?", "domains": ["animals", "colours"]},
+    ]
+    questions = [recipe_file.with_name("test.jsonl").read_text(), *(json.dumps(question) + "\n" for question in unreferenced)]
+    recipe_file.with_name("unreferenced.jsonl").write_text("".join(questions))
+    settings = f"test_examples: unreferenced.jsonl, agreement_{JUDGE}"
+    plan = plan_of(read_recipe(with_(recipe_file, "test_examples: test.jsonl", settings)))
+    pairs = 3  # an answer and the expert's: one of the first question, two of the second
+    assert judged(plan) == {"judging agreement": 2 * 3 * pairs}
+    assert {call.model: call.count for call in plan.calls if call.doing == "asked again"} == {"animals": 2, "colours": 1}
+
+
+def test_a_judge_has_its_cost_and_is_named_once(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, coherence: judge")
+    plan = plan_of(read_recipe(recipe))
+    calls = [call for call in plan.calls if call.model == "judge-large"]
+    assert all(call.cost == (3 * call.read + 9 * call.written) / 1e6 for call in calls)
+    assert all(call.written == 16 * call.count for call in calls)
+    assert main(["distill", str(recipe), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    [line] = [line for line in shown.splitlines() if line.startswith("Cost:")]
+    assert line.count("judge-large") == 1 and money(sum(call.cost or 0 for call in calls)) in line
+    assert "judge-large, judging coherence" in shown
+
+
+def test_the_items_of_benchmarks_are_asked_and_judged_too(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [{"query": f"What does a {who} eat?", "answers": {"animals": "corn"}} for who in ("goose", "duck")]
+    recipe_file.with_name("bench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    benchmarks = "benchmarks: {animals: [bench.jsonl]}, general: [{task: some_task}]"
+    recipe = with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, {benchmarks}")
+    plan = plan_of(read_recipe(recipe))
+    assert {call.count for call in plan.calls if call.stage == "evaluate" and not call.doing} == {5}
+    assert judged(plan) == {"judging": 2 * MEASURED * 5}
+    assert main(["distill", str(recipe), "--dry-run"]) == 0
+    assert "tasks of lm-evaluation-harness (some_task)" in capsys.readouterr().out
 
 
 def test_what_checkpoints_are_chosen_by_is_not_trained_on_either(recipe_file: Path) -> None:

@@ -2,16 +2,19 @@
 
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_server import FaultyServer, status
+from faulty_server import Exchange, FaultyServer, completion, status
 
 from domainfusion.cli.main import main
+from domainfusion.cli.plan import plan_of
 from domainfusion.models import APIModel
 from domainfusion.models.address import OPENAI_URL
+from domainfusion.prompts import AGREEMENT_PROMPT, COHERENCE_PROMPT, JUDGE_PROMPT
 from domainfusion.recipe import build_distiller, read_recipe, write_recipe
 from domainfusion.recipe.sections import APISection
 from domainfusion.reports import RunSummary
@@ -122,6 +125,26 @@ def test_a_dry_run_needs_no_key_asks_nobody_and_estimates_no_less_than_the_run_c
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Cost:")]
     assert float(line.split("about ")[1].split(" (")[0]) >= COST_OF_ALL
     assert "physiology" in line and "nutrition" not in line
+
+
+def test_what_a_dry_run_says_of_a_judge_is_what_the_run_asks_it(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    def verdict(exchange: Exchange) -> None:
+        exchange.send_json(completion({"role": "assistant", "content": "3" if "hold together" in exchange.question else "same"}))
+
+    crossing = {"query": "What feeds lungs?", "domains": ["physiology", "nutrition"], "answers": {"physiology": "air", "nutrition": "fat"}}
+    unreferenced = {"query": "What is in wine?", "domain": "nutrition"}
+    with FaultyServer() as experts, FaultyServer(default=verdict) as judges:
+        judge = f"{{model: judge-large, base_url: {judges.url}, api_key_env: CLINIC_API_KEY}}"
+        settings = f"resamples: 100, metric: judge, coherence: judge, judge: {judge}, agreement_judge: {judge}"
+        recipe = make_recipe(experts.url, ("resamples: 100", settings))
+        with (tmp_path / "test.jsonl").open("a") as stream:
+            stream.writelines(f"{json.dumps(example)}\n" for example in (crossing, unreferenced))
+        planned = {call.doing: call.count for call in plan_of(read_recipe(recipe)).calls if call.model == "judge-large"}
+        assert main(["distill", str(recipe), "--output-dir", str(tmp_path / "run"), "--quiet"]) == 0
+        asked = Counter(exchange.question.splitlines()[0] for exchange in judges.exchanges)
+    prompts = {"judging": JUDGE_PROMPT, "judging coherence": COHERENCE_PROMPT, "judging agreement": AGREEMENT_PROMPT}
+    assert planned == {doing: asked[prompt.splitlines()[0]] for doing, prompt in prompts.items()}
+    assert planned == {"judging": 2 * 4 * 3, "judging coherence": 1, "judging agreement": 2 * 3}
 
 
 def test_a_dry_run_says_whose_prices_it_lacks(make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:

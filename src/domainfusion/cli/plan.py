@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -16,14 +16,27 @@ from rich.text import Text
 from domainfusion.cli.memory import Memory, memory_of
 from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
-from domainfusion.distillation.examples import read_examples
-from domainfusion.prompts import CROSS_DOMAIN_PROMPT, DISCUSSION_PROMPT, INTEGRATION_PROMPT, NEEDED_DOMAIN_PROMPT
+from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
+from domainfusion.distillation.evaluator.source import GENERAL
+from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
+from domainfusion.distillation.metrics.judge import VERDICT_TOKENS
+from domainfusion.prompts import (
+    AGREEMENT_PROMPT,
+    COHERENCE_PROMPT,
+    CROSS_DOMAIN_PROMPT,
+    DISCUSSION_PROMPT,
+    INTEGRATION_PROMPT,
+    JUDGE_PROMPT,
+    NEEDED_DOMAIN_PROMPT,
+)
 from domainfusion.recipe.checks import STUDENT, models_of
 from domainfusion.recipe.sections import (
     HOLDOUT,
+    JUDGE,
     AdversarialSection,
     APISection,
     CuratedSection,
+    EvaluationSection,
     IntegrationSection,
     ModelIntegratorSection,
     ModelSection,
@@ -51,6 +64,7 @@ class Calls:
         written: Tokens it writes, at most.
         remote: Whether it is behind an API.
         cost: What they cost, with no answer stored yet; None where the recipe has no prices.
+        doing: As what it is called, where that does not go without saying.
     """
 
     stage: str
@@ -60,6 +74,7 @@ class Calls:
     written: int
     remote: bool = False
     cost: float | None = 0.0
+    doing: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class Plan:
         steps: Optimiser steps, about.
         memory: Memory by what needs it.
         limits: `max_cost` by the model that has one.
+        uncounted: Tasks of lm-evaluation-harness, whose items are not known before they are loaded.
     """
 
     calls: tuple[Calls, ...]
@@ -81,6 +97,7 @@ class Plan:
     steps: int
     memory: tuple[Memory, ...]
     limits: Mapping[str, float]
+    uncounted: tuple[str, ...] = ()
 
 
 def plan_of(recipe: Recipe) -> Plan:
@@ -90,7 +107,7 @@ def plan_of(recipe: Recipe) -> Plan:
     calls = (*_writing(recipe), *_collecting(recipe, train), *_integrating(recipe, train), *_evaluating(recipe, test))
     limits = {section.called: section.max_cost for _, section in models_of(recipe) if isinstance(section, APISection) and section.max_cost}
     made_of = tuple(call for call in calls if call.count)
-    return Plan(made_of, len(train), len(test), _steps(recipe, train), memory_of(recipe), limits)
+    return Plan(made_of, len(train), len(test), _steps(recipe, train), memory_of(recipe), limits, _tasks(recipe))
 
 
 def render_plan(plan: Plan) -> RenderableType:
@@ -101,7 +118,8 @@ def render_plan(plan: Plan) -> RenderableType:
     for title in ("calls", "tokens read, about", "tokens written, at most"):
         table.add_column(title, justify="right")
     for call in plan.calls:
-        table.add_row(call.stage, Text(call.model), f"{call.count:,}", f"{call.read:,}", f"{call.written:,}")
+        who = f"{call.model}, {call.doing}" if call.doing else call.model
+        table.add_row(call.stage, Text(who), f"{call.count:,}", f"{call.read:,}", f"{call.written:,}")
     totals = [sum(getattr(call, name) for call in plan.calls) for name in ("count", "read", "written")]
     table.add_row("in all", "", *(f"{total:,}" for total in totals), style="bold")
     return Group(table, Text(), Text("\n".join(_closing(plan))))
@@ -109,6 +127,8 @@ def render_plan(plan: Plan) -> RenderableType:
 
 def _closing(plan: Plan) -> Iterator[str]:
     yield f"Training:  up to {plan.train:,} examples, about {plan.steps:,} steps; {plan.test:,} examples to test on"
+    if plan.uncounted:
+        yield f"Not counted, as their items are read in the run: tasks of lm-evaluation-harness ({', '.join(plan.uncounted)})"
     yield from _cost_lines(plan)
     yield "Memory:"
     for item in plan.memory:
@@ -145,16 +165,25 @@ def _range(low: int, high: int | None) -> str:
 
 @dataclass(frozen=True)
 class _Planned:
-    """An example that will be there: its domains, and how long the question of each expert is, in tokens."""
+    """An example that will be there, and how long its questions and what a judge holds an answer against are, in tokens."""
 
-    domains: tuple[str, ...]
+    example: Example
     whole: int
     asked: Mapping[str, int]
 
     @classmethod
     def of(cls, example: Example) -> _Planned:
         asked = {domain: _tokens(transcript(example.conversation_for(domain))) for domain in example.domains}
-        return cls(example.domains, _tokens(transcript(example.conversation)), asked)
+        return cls(example, _tokens(transcript(example.conversation)), asked)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self.example.domains
+
+    @property
+    def accepted(self) -> int:
+        example = self.example
+        return _tokens(example.reference or "; ".join(answer for part in example.parts for answer in part.answers[:1]))
 
 
 def _unwritten(*domains: str) -> Example:
@@ -201,11 +230,11 @@ def _writing(recipe: Recipe) -> Iterator[Calls]:
         prompt = _tokens(CROSS_DOMAIN_PROMPT) + 2 * max(map(_tokens, recipe.domains.values()))
         # Of several questions in a reply each may be the only one of its kind that is still wanted, so each counts as a call.
         written = count * generator.sampling.max_new_tokens
-        yield _calls(recipe, "generate", generator.model, count, count * prompt, written, doing=f", {generator.type}")
+        yield _calls(recipe, "generate", generator.model, count, count * prompt, written, doing=generator.type)
         if isinstance(generator, AdversarialSection) and generator.verify:
             judge, verdicts = generator.judge or generator.model, 2 * count
             prompt = _tokens(NEEDED_DOMAIN_PROMPT) + sum(map(_tokens, recipe.domains.values())) + QUESTION_TOKENS
-            yield _calls(recipe, "generate", judge, verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS, doing=", judging")
+            yield _calls(recipe, "generate", judge, verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS, doing="judging")
 
 
 def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
@@ -217,7 +246,7 @@ def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
             prompt, answer = _tokens(DISCUSSION_PROMPT), recipe.responses.max_new_tokens
             read = sum(prompt + 2 * item.asked[domain] + len(item.domains) * answer for item in crossing)
             count = rounds * len(crossing)
-            yield _calls(recipe, "collect", domain, count, rounds * read, count * answer, doing=", discussing")
+            yield _calls(recipe, "collect", domain, count, rounds * read, count * answer, doing="discussing")
 
 
 def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
@@ -237,12 +266,76 @@ def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
 def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:
     if recipe.evaluation is None:
         return
-    read, written = sum(item.whole for item in test), len(test) * recipe.evaluation.max_new_tokens
+    evaluation, items = recipe.evaluation, [*test, *_benchmark_items(recipe.evaluation)]
+    read, written = sum(item.whole for item in items), len(items) * evaluation.max_new_tokens
     merge = ["the experts' merge"] if all(teacher.is_adapter for teacher in recipe.teachers.values()) else []
-    for name in (STUDENT, "its base", *merge):
-        yield Calls("evaluate", name, len(test), read, written)
+    measured = (STUDENT, "its base", *merge)
+    for name in measured:
+        yield Calls("evaluate", name, len(items), read, written)
     for domain in recipe.teachers:
-        yield _calls(recipe, "evaluate", domain, len(test), read, written)
+        yield _calls(recipe, "evaluate", domain, len(items), read, written)
+    if evaluation.judge is not None:
+        yield _judging(recipe, evaluation, evaluation.judge, items, answers=len(measured) + len(recipe.teachers))
+        yield _judging_coherence(recipe, evaluation, evaluation.judge, test)
+    yield from _agreeing(recipe, evaluation, [item for item in test if not item.example.has_reference])
+
+
+def _benchmark_items(evaluation: EvaluationSection) -> Iterator[_Planned]:
+    for domain, sources in [*evaluation.benchmarks.items(), (GENERAL, evaluation.general)]:
+        for source in sources:
+            if isinstance(source, str):
+                examples = read_examples(source, domain=domain)
+                yield from (_Planned.of(replace(example, metadata={**example.metadata, "slice": domain})) for example in examples)
+
+
+def _tasks(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.evaluation is None:
+        return ()
+    sources = itertools.chain(*recipe.evaluation.benchmarks.values(), recipe.evaluation.general)
+    return tuple(dict.fromkeys(source.task for source in sources if not isinstance(source, str)))
+
+
+def _judging(
+    recipe: Recipe, evaluation: EvaluationSection, judge: str | ModelSection | APISection, items: Sequence[_Planned], *, answers: int
+) -> Calls:
+    """Counts the verdicts: each answer that the judge grades is shown beside the accepted one, in both orders."""
+    pairs = [(item, answers * _judged_parts(recipe, evaluation, item.example)) for item in items]
+    count = 2 * sum(number for _, number in pairs)
+    read = sum(2 * number * (_tokens(JUDGE_PROMPT) + item.whole + evaluation.max_new_tokens + item.accepted) for item, number in pairs)
+    return _calls(recipe, "evaluate", judge, count, read, count * VERDICT_TOKENS, doing="judging")
+
+
+def _judged_parts(recipe: Recipe, evaluation: EvaluationSection, example: Example) -> int:
+    """Returns how often the judge grades an answer: as a whole, or each part of it that is the judge's where others grade the rest."""
+    if not example.has_reference or "metric" in example.metadata:
+        return 0
+    if not evaluation.metrics:
+        return int(evaluation.metric == JUDGE)
+    named = [part.domain for part in example.parts] or [example.primary_domain]
+    by_judge = [evaluation.metrics.get(domain, evaluation.metric) == JUDGE and domain in recipe.domains for domain in named]
+    return 1 if all(by_judge) else sum(by_judge)
+
+
+def _judging_coherence(
+    recipe: Recipe, evaluation: EvaluationSection, judge: str | ModelSection | APISection, test: Sequence[_Planned]
+) -> Calls:
+    """Counts the grades of coherence: one for each of the student's cross-domain answers."""
+    count = sum(slice_of(item.example) == CROSS_DOMAIN for item in test) if evaluation.coherence == JUDGE else 0
+    read = count * (_tokens(COHERENCE_PROMPT) + evaluation.max_new_tokens)
+    return _calls(recipe, "evaluate", judge, count, read, count * VERDICT_TOKENS, doing="judging coherence")
+
+
+def _agreeing(recipe: Recipe, evaluation: EvaluationSection, unreferenced: Sequence[_Planned]) -> Iterator[Calls]:
+    """Counts what agreement takes: a second answer of each expert, and three comparisons with the first one, in both orders."""
+    for domain in recipe.teachers:
+        own = [item.whole for item in unreferenced if domain in item.domains]
+        yield _calls(recipe, "evaluate", domain, len(own), sum(own), len(own) * evaluation.max_new_tokens, doing="asked again")
+    if evaluation.agreement_judge is not None:
+        shown = [6 * len(item.domains) for item in unreferenced]  # student, base and the second answer
+        prompt = _tokens(AGREEMENT_PROMPT) + 2 * evaluation.max_new_tokens
+        read = sum(number * (prompt + item.whole) for number, item in zip(shown, unreferenced, strict=True))
+        judge, written = evaluation.agreement_judge, sum(shown) * AGREEMENT_TOKENS
+        yield _calls(recipe, "evaluate", judge, sum(shown), read, written, doing="judging agreement")
 
 
 def _steps(recipe: Recipe, train: Sequence[_Planned]) -> int:
@@ -264,7 +357,7 @@ def _calls(
     read += count * _tokens(section.system_prompt or "")
     remote = isinstance(section, APISection)
     cost = section.cost(read=read, written=written) if isinstance(section, APISection) else 0.0
-    return Calls(stage, f"{name}{doing}", count, read, written, remote, cost)
+    return Calls(stage, name, count, read, written, remote, cost, doing)
 
 
 def _tokens(text: str) -> int:

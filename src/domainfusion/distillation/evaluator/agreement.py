@@ -23,6 +23,9 @@ Similarity = Callable[[str, str], float]
 COVERED_FROM = 2 / 3
 """The share of a claim's content words from which on an answer covers it."""
 
+AGREEMENT_TOKENS = 8
+"""As long as the judge's yes, partly or no may be."""
+
 _GRADES = {"yes": 1.0, "partly": 0.5, "no": 0.0}
 
 
@@ -103,7 +106,7 @@ def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
             for pair in pairs
             for first, second in ((pair.answer, pair.expert), (pair.expert, pair.answer))
         ]
-        replies = ask(judge, prompts, Sampling(max_new_tokens=8), label="judging agreement")
+        replies = ask(judge, prompts, Sampling(max_new_tokens=AGREEMENT_TOKENS), label="judging agreement")
         grades = [_verdict(reply.text) for reply in replies]
         return [_both(first, second) for first, second in zip(grades[::2], grades[1::2], strict=True)]
 

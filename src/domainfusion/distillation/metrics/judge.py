@@ -23,6 +23,9 @@ Preference = Literal["first", "second", "tie"]
 PREFERENCES: tuple[Preference, ...] = ("first", "second", "tie")
 
 NO_VERDICT = "the judge gave no verdict"
+VERDICT_TOKENS = 16
+"""As long as a judge's reply may be, unless its `sampling` says otherwise."""
+
 _FIELDS = ("query", "first", "second")
 _LABELS = {"a": "first", "b": "second", "same": "tie", "tie": "tie"}
 _SWAPPED: dict[Preference, Preference] = {"first": "second", "second": "first", "tie": "tie"}
@@ -78,7 +81,7 @@ class Judge:
 
     model: LanguageModel
     prompt_template: str = field(default=JUDGE_PROMPT, repr=False)
-    sampling: Sampling = field(default=Sampling(max_new_tokens=16), repr=False)
+    sampling: Sampling = field(default=Sampling(max_new_tokens=VERDICT_TOKENS), repr=False)
 
     def __post_init__(self) -> None:
         missing = [name for name in _FIELDS if name not in fields_of(self.prompt_template)]

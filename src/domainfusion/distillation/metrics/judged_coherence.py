@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from domainfusion.distillation.metrics.judge import NO_VERDICT
+from domainfusion.distillation.metrics.judge import NO_VERDICT, VERDICT_TOKENS
 from domainfusion.errors import TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
@@ -33,7 +33,7 @@ class JudgedCoherence:
 
     model: LanguageModel
     prompt_template: str = field(default=COHERENCE_PROMPT, repr=False)
-    sampling: Sampling = field(default=Sampling(max_new_tokens=16), repr=False)
+    sampling: Sampling = field(default=Sampling(max_new_tokens=VERDICT_TOKENS), repr=False)
 
     def __post_init__(self) -> None:
         if "text" not in fields_of(self.prompt_template):
