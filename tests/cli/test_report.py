@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,3 +37,38 @@ def test_a_run_without_a_student_has_a_report_too(finished_run: Path, tmp_path: 
     assert "has not been evaluated" in shown
     assert "Student:" not in shown
     assert not (directory / "model").exists()
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Holds a run as another writer does; a lock of the same process, taken by another descriptor, keeps out all the same."""
+    with (directory / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate()
+        lock.write("4711\n")
+        lock.flush()
+        yield
+
+
+@pytest.mark.parametrize("verb", [["report"], ["evaluate", "--check-metrics"]])
+def test_what_another_process_writes_to_is_left_alone(
+    finished_run: Path, tmp_path: Path, verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    files = [file for file in directory.rglob("*") if file.is_file() and file.name != "lock"]
+    before = {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files}
+    with held(directory):
+        assert main([*verb, str(directory), "--quiet"]) == 1
+    assert capsys.readouterr().err.startswith(f"Error: Another process (4711) is writing to this run; received '{directory}'")
+    assert {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files} == before
+
+
+def test_a_report_needs_nothing_of_what_the_run_was_made_from(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "recipe.yaml").unlink()
+    before = (directory / "run.json").read_bytes()
+    assert main(["report", str(directory), "--quiet"]) == 0
+    assert (directory / "run.json").read_bytes() == before
+    assert main(["report", str(directory), "--quiet"]) == 0, "the lock was let go"

@@ -132,6 +132,18 @@ def test_a_stage_within_a_stage_holds_the_directory_once(tmp_path: Path) -> None
         pass
 
 
+def test_a_directory_that_is_there_is_held_without_its_inputs(tmp_path: Path) -> None:
+    with run_in(tmp_path).open():
+        before = (tmp_path / "run.json").read_bytes()
+        with pytest.raises(RunError, match="is writing to this run"), RunDirectory.existing(tmp_path).open():
+            pass
+    with RunDirectory.existing(tmp_path).open(), pytest.raises(RunError, match="is writing to this run"), run_in(tmp_path).open():
+        pass
+    assert (tmp_path / "run.json").read_bytes() == before
+    with pytest.raises(DataError, match="can't be read"):
+        RunDirectory.existing(tmp_path / "nowhere")
+
+
 def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         told = f"Another process \\({process.pid}\\) is writing"

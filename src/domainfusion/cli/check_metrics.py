@@ -37,19 +37,20 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
         RunError: The run has no evaluation with a coherence metric.
     """
     directory = check_run(run_directory)
-    evaluator = rebuild(directory, progress=terminal.progress).evaluator
-    metric = getattr(evaluator, "coherence_metric", None)
+    distiller = rebuild(directory, progress=terminal.progress)
+    metric = getattr(distiller.evaluator, "coherence_metric", None)
     if metric is None:
         raise RunError("This run has no coherence metric", received=str(directory), fix="remove `evaluation: off` from its recipe")
-    with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
-        found = validate_coherence(metric, ask=store.ask, command=f"{_COMMAND} {run_directory}")
-    terminal.print(_table([found]))
-    report = RunSummary.read(directory).evaluation
-    if report is not None and report.coherence is not None:
-        coherence = replace(report.coherence, validation=found, validated=found.passed)
-        kept = directory / "evaluation.json"
-        write_json(kept, replace(report, coherence=coherence))
-        terminal.print(f"\nKept in {kept}; `domainfusion report {run_directory}` shows it.")
+    with distiller.hold():
+        with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
+            found = validate_coherence(metric, ask=store.ask, command=f"{_COMMAND} {run_directory}")
+        terminal.print(_table([found]))
+        report = RunSummary.read(directory).evaluation
+        if report is not None and report.coherence is not None:
+            coherence = replace(report.coherence, validation=found, validated=found.passed)
+            kept = directory / "evaluation.json"
+            write_json(kept, replace(report, coherence=coherence))
+            terminal.print(f"\nKept in {kept}; `domainfusion report {run_directory}` shows it.")
 
 
 def _table(validations: Sequence[CoherenceValidation]) -> str:

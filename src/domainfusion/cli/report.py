@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-_DESCRIPTION = "Print the tables of a run, finished or not, and write its report.html, report.md and model card anew."
+_DESCRIPTION = """Print the tables of a run, finished or not, and write its report.html, report.md and model card anew. While the run is
+going on, `domainfusion status` says how far it is."""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
@@ -20,8 +21,11 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Prints and writes the reports."""
+    """Prints and writes the reports, while no other process writes to the run."""
     from domainfusion.cli.origin import check_run
     from domainfusion.cli.outcome import publish
+    from domainfusion.distillation.run import RunDirectory
 
-    publish(check_run(arguments.directory), terminal)
+    directory = check_run(arguments.directory)
+    with RunDirectory.existing(directory).open():
+        publish(directory, terminal)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from domainfusion.description import differences
 from domainfusion.errors import RunError
@@ -109,6 +109,16 @@ class RunDirectory:
     def description(self) -> Path:
         """What the run is: inputs, versions, machine."""
         return self.path / "run.json"
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Returns the directory of a run that is there, with the inputs that it was made with: for what is written from its files alone.
+
+        Raises:
+            DataError: Its `run.json` can't be read.
+        """
+        description = read_json(path / "run.json")
+        return cls(path, description.get("inputs", {}), description.get("title", ""))
 
     @contextmanager
     def open(self) -> Iterator[None]:
