@@ -141,10 +141,19 @@ def test_a_target_reaches_over_its_phase_and_domains_that_share_it_have_one_line
     chart = shares_chart(training_curves([*log, line("two", 4, loss=1.0)]))
     assert chart is not None
     heights = {tick.label: tick.at for tick in chart.y_ticks}
-    assert [(level.start, level.end, level.curves) for level in chart.levels] == [(0, 50, ()), (50, 100, (0, 1)), (50, 100, (2,))]
+    assert [(level.start, level.end, level.styles) for level in chart.levels] == [(0, 50, ()), (50, 100, (0, 1)), (50, 100, (2,))]
     assert [level.at for level in chart.levels] == [heights["50 %"], heights["25 %"], heights["50 %"]]
 
 
 def test_where_no_share_was_measured_none_is_drawn() -> None:
     assert shares_chart(training_curves([line("one", 1, loss=1.0, gradient_shares={})])) is None
     assert shares_chart(training_curves([line("one", 1, loss=1.0, target_shares={"a": 1.0})])) is None
+
+
+def test_a_domain_looks_the_same_in_every_chart() -> None:
+    domains = {name: {"tokens": 1, "kl": 1.0} for name in ("a", "b")}
+    found = {"gradient_shares": {"c": 0.5, "b": 0.5}, "validation": {"b": 1.0, "d": 0.0}}
+    curves = training_curves([line("b", 1, loss=1.0, domains=domains, **found)])
+    charts = [loss_chart(curves), shares_chart(curves), validation_chart(curves), *domain_charts(curves).values()]
+    looks = {(curve.name, curve.style) for chart in charts if chart for curve in chart.curves}
+    assert looks == {("a", 0), ("b", 1), ("c", 2), ("d", 3)}

@@ -20,10 +20,17 @@ WINDOWS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line of (x, y), both in per cent, y counted from the top."""
+    """A line of (x, y), both in per cent, y counted from the top.
+
+    Attributes:
+        name: What it shows.
+        points: Where it goes.
+        style: Which colour, dash and mark it has: a domain has the same ones in every chart of a training.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
+    style: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +41,13 @@ class Level:
         start: Where it begins, in per cent of the width.
         end: Where it ends.
         at: Its height.
-        curves: The places of the curves that it is meant for; empty where it is meant for all.
+        styles: Those of the curves that it is meant for; empty where it is meant for all.
     """
 
     start: float
     end: float
     at: float
-    curves: tuple[int, ...] = ()
+    styles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,11 @@ class TrainingCurves:
     window: int
     not_finite: int
     steps: int
+
+    def styles(self) -> dict[str, int]:
+        """Returns a number for each domain and slice, by which every chart draws it."""
+        names = dict.fromkeys(domain for by_domain in (*self.terms.values(), self.shares, self.validation) for domain in by_domain)
+        return {name: number for number, name in enumerate(names)}
 
     def stretches(self) -> tuple[tuple[str, int, int], ...]:
         """Returns each phase with the step that it begins after and its last step."""
@@ -226,7 +238,7 @@ def shares_chart(curves: TrainingCurves) -> LineChart | None:
         scale,
         logarithmic=False,
         description="; ".join(f"{domain}: from {percent(found[0][1])} to {percent(found[-1][1])}" for domain, found in drawn.items()),
-        levels=_target_levels(curves, list(drawn), scale),
+        levels=_target_levels(curves, scale),
         write=percent,
     )
 
@@ -241,16 +253,16 @@ def _mean_shares(curves: TrainingCurves, found: Sequence[tuple[int, float]]) -> 
     return [(end, sum(own) / len(own)) for end, own in windows.items()]
 
 
-def _target_levels(curves: TrainingCurves, domains: Sequence[str], scale: _Scale) -> tuple[Level, ...]:
+def _target_levels(curves: TrainingCurves, scale: _Scale) -> tuple[Level, ...]:
     """Returns a level for each target of a phase; domains that share a target share its level."""
-    levels = []
+    styles, levels = curves.styles(), []
     for name, start, end in curves.stretches():
         places: dict[float, list[int]] = {}
         for domain, share in curves.targets.get(name, {}).items():
-            places.setdefault(scale.place(share), []).extend([domains.index(domain)] if domain in domains else [])
+            places.setdefault(scale.place(share), []).extend([styles[domain]] if domain in styles else [])
         for at, own in places.items():
             meant = tuple(sorted(own)) if len(places) > 1 else ()
-            levels.append(Level(start=_across(curves, start), end=_across(curves, end), at=at, curves=meant))
+            levels.append(Level(start=_across(curves, start), end=_across(curves, end), at=at, styles=meant))
     return tuple(levels)
 
 
@@ -302,8 +314,11 @@ def _line_chart(
     def placed(found: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:
         return tuple((_across(curves, step), scale.place(value)) for step, value in thinned(found))
 
+    styles = curves.styles()
     return LineChart(
-        curves=tuple(Curve(name=name, points=placed(found)) for name, found in lines.items()),
+        curves=tuple(
+            Curve(name=name, points=placed(found), style=styles.get(name, place)) for place, (name, found) in enumerate(lines.items())
+        ),
         levels=levels,
         y_ticks=tuple(Tick(at=scale.place(value), label=write(value)) for value in scale.ticks),
         x_ticks=tuple(Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)),
