@@ -166,6 +166,7 @@ class Distiller:
         Of several processes that `torchrun` or `accelerate launch` started, the main one runs every stage; the others come to train.
         """
         processes.join()
+        self.trainer.check_launch(self.student_model)
         if not processes.is_main():
             processes.wait()
             self.student = self._train(self._stored_records())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch.nn.utils import get_total_norm
 
 MEASURED_PARAMETERS = 50_000_000
 """Weights whose gradient is measured: the trained ones, from the last back. Adapters are measured whole."""
@@ -35,7 +36,7 @@ class Balance:
         parameters: What is trained, in the order of the model's layers.
         domains: The domains of the phase's rows.
         targets: The share that each domain's gradient shall have, in any unit; None measures alone.
-        add_up: Adds up tensors over all processes, in place.
+        norm: Returns the norm of gradients over all processes; it may change them.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class Balance:
         parameters: Sequence[torch.nn.Parameter],
         domains: Sequence[str],
         targets: Mapping[str, float] | None,
-        add_up: Callable[[Sequence[torch.Tensor]], None] = lambda _: None,
+        norm: Callable[[Sequence[torch.Tensor]], float] = lambda gradients: float(get_total_norm(gradients)),
     ) -> None:
         self.domains = sorted(set(domains))
         self._parameters = _last(parameters)
         self._targets = targets
-        self._add_up = add_up
+        self._norm = norm
         self._every = math.ceil((len(self.domains) - 1) / LARGEST_SHARE_OF_TIME)
         self._means: dict[str, float] = {}
         self._measured: dict[str, float] = {}
@@ -70,8 +71,7 @@ class Balance:
             parameter.grad = None
         result = add_gradient()
         own = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone() for parameter in self._parameters]
-        self._add_up(own)
-        self._measured[domain] = float(torch.stack([gradient.float().norm() for gradient in own]).norm())
+        self._measured[domain] = self._norm(own)
         for parameter, kept in zip(self._parameters, before, strict=True):
             if kept is not None:
                 parameter.grad = kept if parameter.grad is None else kept.add_(parameter.grad)

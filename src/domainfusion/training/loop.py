@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,9 +28,10 @@ from domainfusion.training.balance import Balance
 from domainfusion.training.batching import Batch, Row, collate
 from domainfusion.training.best import BestState
 from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
-from domainfusion.training.losses import answer_hidden_states
+from domainfusion.training.losses import answer_hidden_states, token_losses
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective
 from domainfusion.training.precision import mixed_precision
+from domainfusion.training.sharding import Copies, Shards, laid_out
 from domainfusion.training.signals import DeferredSignals
 from domainfusion.training.tally import Tally
 
@@ -39,6 +40,8 @@ Validate = Callable[[TrainableModel], Mapping[str, float]]
 
 STUDENT_FILE = "student.safetensors"
 BALANCE_FILE = "balance.json"
+OPTIMIZER_FILE = "optimizer.pt"
+SCHEDULER_FILE = "scheduler.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,24 +157,24 @@ def train_phase(
     objective = objective or SequenceObjective()
     last = last_checkpoint(directory)
     best = BestState(directory, patience=settings.patience, evaluation_steps=settings.evaluation_steps)
-    if last is not None and best.is_exhausted(steps_done(last)):
+    if last is not None:
         student.load_trained_state(load_file(last / STUDENT_FILE))
-        return PhaseEnd(is_early=True, scores=None)
+        if best.is_exhausted(steps_done(last)):
+            return PhaseEnd(is_early=True, scores=None)
     if last is None and (found := objective.begin_phase(student, rows)):
         log({"phase": name, **found})
     with (
         progress(f"training: {name}", steps, steps_done(last)) as advance,
         DeferredSignals() as signals,
-        _activation_checkpointing(module, settings.activation_checkpointing),
+        laid_out(module) as weights,
+        _activation_checkpointing(weights.module, settings.activation_checkpointing),
         ExitStack() as stack,
     ):
         tally = Tally()
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        processes.take_over(trained)
-        balance = Balance(trained, [row.domain for row in rows], settings.gradient_shares, processes.add_up)
-        reporter = _Reporter(student, name, settings.evaluation_steps, best, validate, log, advance, signals, tally, balance)
+        balance = Balance(weights.trained, [row.domain for row in rows], settings.gradient_shares, weights.norm)
+        reporter = _Reporter(student, weights, name, settings.evaluation_steps, best, validate, log, advance, signals, tally, balance)
         trainer = _PhaseTrainer(
-            student, rows, order, pad_token, settings, objective, tally, balance, model=module, args=arguments, callbacks=[reporter]
+            student, weights, rows, order, pad_token, settings, objective, tally, balance, args=arguments, callbacks=[reporter]
         )
         trainer.remove_callback(PrinterCallback)
         if device.type == "cuda":
@@ -225,6 +228,7 @@ class _PhaseTrainer(TransformersTrainer):
     def __init__(
         self,
         student: TrainableModel,
+        weights: Copies | Shards,
         rows: Sequence[Row],
         order: Sequence[int],
         pad_token: int,
@@ -235,8 +239,9 @@ class _PhaseTrainer(TransformersTrainer):
         **options: Any,
     ) -> None:
         positions = _Positions(order)
-        super().__init__(train_dataset=positions, **options)
+        super().__init__(model=weights.module, train_dataset=positions, **options)
         self._student = student
+        self._weights = weights
         self._rows = rows
         self._positions = positions
         self._pad_token = pad_token
@@ -245,7 +250,7 @@ class _PhaseTrainer(TransformersTrainer):
         self._tally = tally
         self._balance = balance
         self._directory = Path(self.args.output_dir or "")
-        self.accelerator.prepare_model = lambda module, **_: module  # experts share it: nothing wraps it
+        self.accelerator.prepare_model = lambda module, **_: module  # experts share it, or it is shared out already
 
     def get_train_dataloader(self) -> DataLoader[int]:
         return DataLoader(self._positions, batch_size=self._train_batch_size, shuffle=False, collate_fn=_places)
@@ -253,7 +258,7 @@ class _PhaseTrainer(TransformersTrainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Adds up the gradient of a step's rows, a few at a time, once the objective has had its say about the rows."""
         planned = processes.own_part([self._rows[place] for place in inputs["places"].tolist()])
-        rows = list(self._objective.rows(planned, self.state.global_step, self._student))
+        rows = list(self._shown(planned))
         answer_tokens = sum(processes.gathered(sum(len(row.answer) for row in rows)))
         model.train()
         loss = torch.zeros((), device=self.args.device)
@@ -265,34 +270,48 @@ class _PhaseTrainer(TransformersTrainer):
         else:
             loss += self._add_gradient(rows, answer_tokens)
         processes.add_up([loss])
-        processes.add_up_gradients([parameter for parameter in model.parameters() if parameter.requires_grad])
+        self._weights.add_up_gradients()
         return loss
 
+    def _shown(self, planned: Sequence[Row]) -> Sequence[Row]:
+        if type(self._objective).rows is Objective.rows:
+            return planned
+        with self._weights.whole():
+            return self._objective.rows(planned, self.state.global_step, self._student)
+
     def _add_gradient(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
-        loss = torch.zeros((), device=self.args.device)
-        for at in range(0, len(rows), self._device_batch_size):
-            loss += self._backward(rows[at : at + self._device_batch_size], answer_tokens).to(loss.device)
+        loss, size = torch.zeros((), device=self.args.device), self._device_batch_size
+        for number in range(self._weights.passes(math.ceil(len(rows) / size))):
+            loss += self._backward(rows[number * size : (number + 1) * size], answer_tokens).to(loss.device)
         return loss
 
     def _backward(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
-        module = cast(PreTrainedModel, self.model)
+        module = self._weights.module
         device = module.device
-        padded = collate(rows, self._pad_token)
+        # A process that has no more rows goes along with the others, with a row that counts nothing.
+        padded = collate(rows or [min(self._rows, key=lambda row: len(row.tokens))], self._pad_token)
         batch: Batch = {"input_ids": padded["input_ids"].to(device), "labels": padded["labels"].to(device)}
+        weights = torch.tensor([self._balance.weight(row.domain) / answer_tokens for row in rows for _ in row.answer], device=device)
+
+        def losses() -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+            hidden, targets = answer_hidden_states(module, batch)
+            if not rows:
+                return token_losses(hidden, head_of(module), targets, hidden.new_zeros(len(targets))).total, {}
+            found = self._objective.losses(Answers(hidden, head_of(module), targets, weights, tuple(rows)))
+            return found.total, found.terms
+
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
         with mixed_precision(device):
-            hidden, targets = answer_hidden_states(module, batch)
-            weights = torch.tensor([self._balance.weight(row.domain) / answer_tokens for row in rows for _ in row.answer], device=device)
-            losses = self._objective.losses(Answers(hidden, head_of(module), targets, weights, tuple(rows)))
-        if not torch.isfinite(losses.total):
+            total, terms = self._weights.forward(losses)
+        if not torch.isfinite(total):
             named = ", ".join(row.record_id for row in rows)
             raise TrainingError(
-                f"The loss is {losses.total.item()} at step {self.state.global_step}, in a batch with the records {named}",
+                f"The loss is {total.item()} at step {self.state.global_step}, in a batch with the records {named}",
                 fix="lower the learning rate, or look at these records; the last checkpoint is kept",
             )
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self._tally.add(rows, losses.terms)
-        return losses.total.detach()
+        total.backward()  # type: ignore[no-untyped-call]
+        self._tally.add(rows, terms)
+        return total.detach()
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not counted: a step's rows differ in length
@@ -303,7 +322,7 @@ class _PhaseTrainer(TransformersTrainer):
         with processes.main_first():
             if processes.is_main():
                 shutil.rmtree(staging, ignore_errors=True)
-        with write_errors(self._directory):
+        with write_errors(self._directory), self._weights.whole():
             super()._save_checkpoint(model, trial)
         processes.wait()
         with processes.main_first():
@@ -328,8 +347,23 @@ class _PhaseTrainer(TransformersTrainer):
         save_file(self._student.trained_state(), folder / STUDENT_FILE)
         write_json(folder / BALANCE_FILE, self._balance.state())
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        state = self._weights.optimizer_state(self.optimizer)
+        if processes.is_main():
+            torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        state = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        self._weights.load_optimizer_state(self.optimizer, state)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._student.load_trained_state(load_file(Path(resume_from_checkpoint) / STUDENT_FILE))
+        """Loads the rest: the weights are those of the checkpoint already, or it would be too late to lay them out."""
         self._balance.load_state(read_json(Path(resume_from_checkpoint) / BALANCE_FILE))
 
 
@@ -339,6 +373,7 @@ class _Reporter(TrainerCallback):
     def __init__(
         self,
         student: TrainableModel,
+        weights: Copies | Shards,
         name: str,
         evaluation_steps: int,
         best: BestState,
@@ -350,7 +385,7 @@ class _Reporter(TrainerCallback):
         balance: Balance,
     ) -> None:
         self._signals, self._tally, self._balance = signals, tally, balance
-        self._student, self._name, self._evaluation_steps = student, name, evaluation_steps
+        self._student, self._weights, self._name, self._evaluation_steps = student, weights, name, evaluation_steps
         self._best, self._validate, self._log, self._advance = best, validate, log, advance
         self._started = time.perf_counter()
         self.last_scores: Mapping[str, float] | None = None
@@ -375,9 +410,10 @@ class _Reporter(TrainerCallback):
 
     def _validate_now(self, step: int) -> None:
         assert self._validate is not None
-        scores = processes.from_main(dict(self._validate(self._student)))  # all ask, so that none waits for the others
-        self._student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
-        self._log({"phase": self._name, "step": step, "validation": scores})
-        if processes.is_main():
-            self._best.consider(self._student, step, scores)
+        with self._weights.whole():
+            scores = processes.from_main(dict(self._validate(self._student)))  # all ask, so that none waits for the others
+            self._student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
+            self._log({"phase": self._name, "step": step, "validation": scores})
+            if processes.is_main():
+                self._best.consider(self._student, step, scores)
         self.last_scores = scores

@@ -26,6 +26,8 @@ BUCKET_ELEMENTS = 1 << 24
 
 T = TypeVar("T")
 
+_shares_out = False
+
 
 def count() -> int:
     """Returns the number of processes."""
@@ -42,27 +44,69 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def shares_out_weights() -> bool:
+    """Whether each process is to hold a part of the weights (FSDP2), as the launch has asked for."""
+    return _shares_out and count() > 1
+
+
+def lets_go_after_forward() -> bool:
+    """Whether a layer's weights are let go of between its forward and its backward pass: less memory, more that is sent."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() not in ("0", "false")
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
 def join() -> None:
     """Meets the other processes, once; each takes the GPU of its local rank.
 
     Raises:
-        ConfigurationError: The processes were started to share out the weights, which is not supported.
+        ConfigurationError: The processes were started to share out the weights in a way that is not supported.
     """
+    _read_launch()
     if count() == 1 or distributed.is_initialized():
         return
-    for name, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(name, "").lower() in ("1", "true"):
-            raise ConfigurationError(
-                f"{what} shares out the weights of a module, but student, base and experts are one module here, each in its own turn",
-                received=f"{name}={os.environ[name]}",
-                allowed="data parallelism: torchrun, or accelerate launch --multi_gpu",
-                fix="launch without it; a LoRA student keeps optimiser state and gradients for its adapter alone",
-            )
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=LONGEST_WAIT)
     atexit.register(distributed.destroy_process_group)
+
+
+def _read_launch() -> None:
+    """Notes whether weights are to be shared out, and keeps it from Accelerate and Transformers, which would do it in their own way."""
+    global _shares_out
+    if count() > 1:
+        _refuse_unsupported_launch()
+    if _is_set("ACCELERATE_USE_FSDP"):
+        del os.environ["ACCELERATE_USE_FSDP"]
+        _shares_out = True
+
+
+def _refuse_unsupported_launch() -> None:
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigurationError(
+            "DeepSpeed replaces a module's weights and its optimiser, but student, base and experts are one module here, each in its turn",
+            received="ACCELERATE_USE_DEEPSPEED",
+            allowed="torchrun, accelerate launch --multi_gpu, or FSDP2 for a student that is trained in full",
+            fix="launch without it",
+        )
+    if not _is_set("ACCELERATE_USE_FSDP"):
+        return
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise ConfigurationError(
+            "FSDP 1 makes one flat tensor of many weights, so that none of them can be told apart",
+            received=f"FSDP_VERSION={version}",
+            allowed="FSDP_VERSION=2 for a student that is trained in full; else torchrun, or accelerate launch --multi_gpu",
+            fix="launch with --fsdp_version 2, or without FSDP",
+        )
+    for name, fix in {
+        "FSDP_OFFLOAD_PARAMS": "leave it out",
+        "FSDP_ACTIVATION_CHECKPOINTING": "set the trainer's activation_checkpointing instead",
+    }.items():
+        if _is_set(name):
+            raise ConfigurationError("This setting of FSDP is not supported", received=f"{name}={os.environ[name]}", fix=fix)
 
 
 def check_device(device: torch.device) -> None:

@@ -25,6 +25,7 @@ from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import Validate
 from domainfusion.training.objectives import Objective, SequenceObjective
 from domainfusion.training.on_policy import OnPolicyObjective
+from domainfusion.training.sharding import refuse_shared_weights
 from domainfusion.types import TrainingRecord
 
 LORA_FROM_PARAMETERS = 100_000_000
@@ -133,7 +134,7 @@ class Trainer(ABC):
             CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
         """
         _refuse_untrainable(student)
-        if self.adaptation == "full" or (self.adaptation == "auto" and _parameter_count(student) < LORA_FROM_PARAMETERS):
+        if self._trains_all_weights(student):
             if self.initialization == "merge":
                 raise ConfigurationError(
                     "A merge of adapters starts a LoRA student", received="initialization='merge'", fix="set adaptation='lora'"
@@ -156,6 +157,9 @@ class Trainer(ABC):
             if self.initialization == "merge":
                 raise
             return student.trainable_copy(plain), plain
+
+    def _trains_all_weights(self, student: TrainableModel) -> bool:
+        return self.adaptation == "full" or (self.adaptation == "auto" and _parameter_count(student) < LORA_FROM_PARAMETERS)
 
     def train(
         self,
@@ -199,6 +203,7 @@ class Trainer(ABC):
         if directory is None and processes.count() > 1:
             raise ConfigurationError("Several processes train in one directory, and there is none", fix="give directory=...")
         processes.join()
+        self.check_launch(student)
         with TemporaryDirectory() as temporary:
             return Training(
                 trainer=self,
@@ -230,6 +235,15 @@ class Trainer(ABC):
             what = "Validation decides when to stop early, and there is none"
             fix = "give validation examples, or leave early_stopping_patience out"
             raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
+
+    def check_launch(self, student: TrainableModel) -> None:
+        """Refuses processes that were started to share out the weights (FSDP) of a student that is not trained in full.
+
+        Raises:
+            ConfigurationError: They were.
+        """
+        if processes.shares_out_weights() and not self._trains_all_weights(student):
+            refuse_shared_weights(f"adaptation={self.adaptation!r}")
 
     def merge_weight_in(self, directory: Path) -> float:
         """Returns the weight λ of the merge that the training in `directory` starts from: the one that is set, or was chosen there."""
