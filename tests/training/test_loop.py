@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer as TransformersTrainer
 
 from distillation.builders import record
 from domainfusion.errors import TrainingError
@@ -254,14 +253,14 @@ def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
     base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        save = getattr(TransformersTrainer, instant)
+        save = getattr(loop._PhaseTrainer, instant)
 
         def save_once(trainer: Any, folder: str) -> None:
             if not folder.endswith("checkpoint-2"):
                 raise Killed
             save(trainer, folder)
 
-        patch.setattr(TransformersTrainer, instant, save_once)
+        patch.setattr(loop._PhaseTrainer, instant, save_once)
         trained(student_of(base, "full"), rows, tmp_path / "killed")
     assert checkpoints(tmp_path / "killed") == ["checkpoint-2"]
     assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "killed"))
@@ -294,7 +293,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(
         if writes > 1:
             raise full
 
-    target, name = (loop, "save_file") if failing == "weights" else (TransformersTrainer, "_save_optimizer_and_scheduler")
+    target, name = (loop, "save_file") if failing == "weights" else (loop._PhaseTrainer, "_save_optimizer_and_scheduler")
     original = getattr(target, name)
     with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"could not be written: .*free disk space"):
         patch.setattr(target, name, lambda *given, **options: write_once() or original(*given, **options))
