@@ -342,6 +342,8 @@ class _PhaseTrainer(TransformersTrainer):
         return str(self._directory / ".checkpoint")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not processes.is_main():  # Transformers asks each of them
+            return
         folder = Path(output_dir or self._directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._student.trained_state(), folder / STUDENT_FILE)
