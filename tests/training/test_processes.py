@@ -160,10 +160,11 @@ with open(f"{sys.argv[2]}/student-{processes.rank()}", "w") as stream:
 
 
 @pytest.mark.slow
-def test_the_main_process_asks_and_writes_and_all_have_the_student(tiny_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launch", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["copies", "shards"])
+def test_the_main_process_asks_and_writes_and_all_have_the_student(tiny_llama: Path, tmp_path: Path, launch: dict[str, str]) -> None:
     (tmp_path / "run.py").write_text(RUN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py")]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **launch}
     done = subprocess.run(
         [*command, str(tiny_llama), str(tmp_path / "run")], env=environment, capture_output=True, text=True, check=False, timeout=400
     )

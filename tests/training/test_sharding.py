@@ -72,12 +72,11 @@ def record(query, target, *domains):
 records = [record(f"Where is airport {n}?", "one two three"[: 3 + 2 * n], "aviation") for n in range(5)]
 records += [record(f"The symbol of element {n}?", "Fe " * (n + 1), "chemistry") for n in range(4)]
 records += [record(f"Where is airport {n}, and element {n}?", "Paris. Fe.", "aviation", "chemistry") for n in range(2)]
-calls = iter(range(99))
 
 def validate(student):
     for _ in range(1 + processes.rank()):  # as if this process had to ask more
         student.ask("Where is airport 1?")
-    return {"a": next(calls) / 10}
+    return {"a": 0.5}
 
 @contextmanager
 def progress(label, total, done=0):
@@ -106,7 +105,8 @@ found = {
     "fingerprint": student.fingerprint,
     "answer": student.ask("Where is airport 1?"),
 }
-student.save(f"{directory}-{processes.rank()}")
+if processes.is_main():
+    student.save(f"{directory}-model")
 with open(f"{directory}-{processes.rank()}.json", "w") as stream:
     json.dump(found, stream)
 """
@@ -170,7 +170,8 @@ def finished(train: Callable[..., Run]) -> Callable[..., Run]:
 
     @cache
     def run(name: str, count: int, is_shared_out: bool) -> Run:
-        found = train(name, count, **(FSDP if is_shared_out else {}))
+        kept = {"FSDP_RESHARD_AFTER_FORWARD": "false"} if name == "distribution" else {}
+        found = train(name, count, **({**FSDP, **kept} if is_shared_out else {}))
         assert found.process.returncode == 0, found.process.stderr
         return found
 
@@ -205,9 +206,10 @@ def test_each_process_holds_half_of_what_is_trained_and_of_the_optimizer(finishe
 
 @pytest.mark.slow
 def test_the_main_process_alone_writes_whole_states(finished: Callable[..., Run]) -> None:
-    one, two = finished("balanced", 1, False), finished("balanced", 2, True)
-    assert two.found(1)["wrote"] == ["rng_state_1.pth"], "each process its own random numbers"
-    assert {*two.found(0)["wrote"], "rng_state.pth"} == {*one.found(0)["wrote"], "rng_state_0.pth"}
+    for run in (finished("balanced", 2, True), finished("on_policy", 2, False)):
+        assert run.found(1)["wrote"] == ["rng_state_1.pth"], "each process its own random numbers"
+        wrote = run.found(0)["wrote"]
+        assert {"student.safetensors", "optimizer.pt", ".finished.safetensors", "log.jsonl", "rng_state_0.pth"} <= set(wrote)
 
 
 @pytest.mark.slow
@@ -216,9 +218,8 @@ def test_at_the_end_every_process_has_a_plain_student(finished: Callable[..., Ru
     first, second = run.found(0), run.found(1)
     assert first["is_plain"] and second["is_plain"]
     assert [first["fingerprint"], first["answer"]] == [second["fingerprint"], second["answer"]]
-    for rank in range(2):
-        saved = load_file(Path(f"{run.directory}-{rank}") / "model.safetensors")
-        assert all(torch.equal(tensor, run.outcome[name]) for name, tensor in saved.items())
+    saved = load_file(Path(f"{run.directory}-model") / "model.safetensors")
+    assert all(torch.equal(tensor, run.outcome[name]) for name, tensor in saved.items())
 
 
 @pytest.mark.slow
