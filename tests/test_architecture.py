@@ -20,10 +20,12 @@ LAYERS = (
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.dialogues",
-        "distillation.review", "distillation.export", "distillation.savings", "distillation.calling",
+        "distillation.review", "distillation.export", "distillation.savings", "distillation.calling", "distillation.validating",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
-    UPPERMOST := ("distillation.asking", "distillation.dataset", "distillation.distiller"),
+    UPPERMOST := (
+        "distillation.asking", "distillation.dataset", "distillation.parts", "distillation.refinement", "distillation.distiller"
+    ),
     ("recipe", "demo"),
     ("cli", "__main__"),
 )  # fmt: skip

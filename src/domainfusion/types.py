@@ -430,6 +430,11 @@ class TrainingRecord:
         """The text that the student is trained to answer."""
         return self.integration.text
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be trained on: it has a target, and was not rejected."""
+        return self.verification != "rejected" and bool(self.target.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.contamination import EvaluationSets, Leak
-from domainfusion.distillation.data_generation import DataGenerator, Generated
+from domainfusion.distillation.data_generation import DataGenerator, Focus, Generated
 from domainfusion.distillation.duplicates import Duplicates
 from domainfusion.distillation.examples import read_examples, refuse_shared_ids
 from domainfusion.distillation.run import RunDirectory
@@ -109,6 +109,11 @@ class Batch:
                 self.removed.append(Removed(example.query, reason, leak.query))
         self.kept = [example for example in self.kept if example.id not in leaks]
 
+    def drop_groups(self, ids: Collection[str]) -> None:
+        """Leaves out the examples with these ids, whose groups are held out."""
+        self.removed += [Removed(example.query, "belongs to a group that is held out") for example in self.kept if example.id in ids]
+        self.kept = [example for example in self.kept if example.id not in ids]
+
     def count(self) -> dict[str, Any]:
         """Returns the entry of `generation.json`."""
         made = self.generated
@@ -172,17 +177,18 @@ def read_held_out(run: RunDirectory, name: str) -> list[Example]:
     return examples
 
 
-def run_generator(generator: DataGenerator, ask: Ask) -> Batch:
-    """Lets a generator make its examples.
+def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None) -> Batch:
+    """Lets a generator make its examples, or more of them where a focus says.
 
     Raises:
-        DataError: It made none, and rejected none.
+        DataError: What it returned are no examples; or it made none and rejected none, without a focus that may want none of its own.
     """
-    outcome = generator.generate(**options_for(generator.generate, ask=ask))
+    options = {"ask": ask} if focus is None else {"ask": ask, "focus": focus}
+    outcome = generator.generate(**options_for(generator.generate, **options))
     if isinstance(outcome, str) or not isinstance(outcome, Iterable):
         raise DataError(f"{type(generator).__name__} returned no examples", received=outcome, allowed="examples, or dicts of their fields")
     generated = outcome if isinstance(outcome, Generated) else Generated(tuple(read_examples(list(outcome))))
-    if not generated.examples and not generated.rejected:
+    if focus is None and not generated.examples and not generated.rejected:
         raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
     return Batch(generator, generated)
 
@@ -222,9 +228,38 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
     )
 
 
-def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene) -> None:
+def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> list[Example]:
+    """Returns what further batches add to the examples that are trained on; there may be nothing.
+
+    Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a question that is held out, or belongs
+    to a group that is.
+
+    Args:
+        batches: What was made; each keeps what is added and notes what is not.
+        earlier: What is trained on already.
+        held_out: The test and the validation set as they were frozen, and the benchmarks.
+        hygiene: What is removed.
+
+    Raises:
+        DataError: A new example has the id of an earlier or a held-out one.
+    """
+    _drop_duplicates(batches, hygiene, earlier)
+    sets = {"test": held_out.test or (), "validation": held_out.validation or (), **held_out.benchmarks}
+    kept = _without(sets, [example for batch in batches for example in batch.kept], batches, hygiene)
+    refuse_shared_ids([*earlier, *(example for examples in sets.values() for example in examples), *kept])
+    added = grouped([*earlier, *kept], held_out.group_by)[len(earlier) :]
+    apart = {example.group for name in ("test", "validation") for example in sets[name]}
+    groups = {example.id: example.group for example in added}
+    for batch in batches:
+        batch.drop_groups({identity for identity, group in groups.items() if group in apart})
+    return [example for example in added if example.group not in apart]
+
+
+def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequence[Example] = ()) -> None:
     by_models = any(example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated)
     seen = Duplicates(hygiene.duplicate_threshold if by_models else 1.0)
+    for example in earlier:
+        seen.add(example)
     for batch in batches:
         for example in batch.generated:
             likeness = seen.find(example, near=example.source in WRITTEN_BY_MODELS)

@@ -7,24 +7,26 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
 from domainfusion.distillation.asking import AskOverGaps, RunAsk
 from domainfusion.distillation.calling import options_for
-from domainfusion.distillation.data_generation import DataGenerator, check_names
-from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, read_held_out, run_generator
+from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
+from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, assemble_more, read_held_out, run_generator
 from domainfusion.distillation.evaluator import Evaluator, check_examples, hold_apart
-from domainfusion.distillation.examples import ExampleLike, read_examples, slice_of
+from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
+from domainfusion.distillation.parts import check_parts, check_refinement
+from domainfusion.distillation.refinement import Refiner, Stages, trained_records
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.run import DataFiles, RunDirectory
 from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
+from domainfusion.distillation.validating import Validation
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
@@ -84,11 +86,14 @@ class Distiller:
             what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
             no grade there, which the report says.
         discussion_rounds: How often each expert of an example is shown what the others said, and may revise its answer.
+        refinement_rounds: How often at most more examples are made where validation shows the student weakest, and trained on; a round
+            that does not improve validation is undone, and the last. It takes validation examples and a generator that can make more.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
 
     Raises:
-        ConfigurationError: No teachers, no generators, a domain that only one side knows, or a number out of range.
+        ConfigurationError: No teachers, no generators, a domain that only one side knows, a number out of range, or a refinement without
+            validation or without a generator that can make more.
         CapabilityError: The student can't be trained.
         DataError: A test or validation example can't be read, or needs a domain that has no teacher.
 
@@ -119,10 +124,11 @@ class Distiller:
         verifier: AccuracyMetric = stated_parts,
         on_teacher_failure: OnTeacherFailure = "stop",
         discussion_rounds: int = 0,
+        refinement_rounds: int = 0,
         title: str = "Distillation",
         progress: Progress = silent,
     ) -> None:
-        _check(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
+        check_parts(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
         if discussion_rounds < 0:
@@ -143,6 +149,7 @@ class Distiller:
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
         self.discussion_rounds = discussion_rounds
+        self.refinement_rounds = refinement_rounds
         self.progress = progress
         self.student: TrainableModel | None = None
         self.report: EvaluationReport | None = None
@@ -152,7 +159,9 @@ class Distiller:
             check_examples(self._given_test, teacher_models)
         if self._given_validation:
             check_examples(self._given_validation, teacher_models)
-        trainer.check_validation(given=bool(self._given_validation) or validation_holdout > 0)
+        has_validation = bool(self._given_validation) or validation_holdout > 0
+        trainer.check_validation(given=has_validation)
+        check_refinement(refinement_rounds, data_generators, has_validation=has_validation)
         inputs = self._inputs()
         self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
@@ -169,7 +178,7 @@ class Distiller:
         self.trainer.check_launch(self.student_model)
         if not processes.is_main():
             processes.wait()
-            self.student = self._train(self._stored_records())
+            self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
             return self.student
         with self._run.open():
             examples = self.generate()
@@ -177,6 +186,8 @@ class Distiller:
             records = self.integrate(responses)
             processes.wait()
             student = self.train(records)
+            if self.refinement_rounds:
+                student = self.refine()
             if self.evaluator is not None:
                 self.evaluate(student)
             write_reports(self.output_dir)
@@ -221,26 +232,39 @@ class Distiller:
             RunError: The run has records of other responses already.
         """
         with self._run.open():
-            if self._run.records.is_file():
-                self._refuse_other_responses(collected)
-            else:
-                with self._run.stage("integrate"):
-                    tasks = [Task(example, responses) for example, responses in collected]
-                    integrations = self.integrator.integrate_all(tasks, ask=self._ask)
-                    records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
-                    write_records(self._run.records, records)
-            return self._stored_records()
+            return self._integrate(collected, self._run)
 
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
         with self._run.open(), self._run.stage("train"):
-            self.student = self._train(records)
+            self.student = self._train(records, self._run)
             about = {
                 "name": self.student.name,
                 "parameters": getattr(self.student, "parameter_count", None),
                 "system_prompt": getattr(self.student, "system_prompt", None),
             }
             self._run.add_to_description("student", about)
+            return self.student
+
+    def refine(self) -> TrainableModel:
+        """Makes more examples where validation shows the trained student weakest, and trains on; returns the student at its best.
+
+        Raises:
+            RunError: There is no student yet, or `refinement_rounds` is 0.
+        """
+        if self.student is None or not self.refinement_rounds:
+            fix = "train first" if self.refinement_rounds else "give refinement_rounds=..."
+            raise RunError("There is nothing to refine", received=f"refinement_rounds={self.refinement_rounds}", fix=fix)
+        with self._run.open(), self._run.stage("refine"):
+            self.student = Refiner(
+                rounds=self.refinement_rounds,
+                files=self._run,
+                stages=Stages(make=self._make_more, integrate=self._collect_and_integrate, train=self._train),
+                validation=self._validation(),
+                teachers=self.teacher_models,
+                ask=self._over_gaps(),
+                seed=self.seed,
+            ).refine(self.student)
             return self.student
 
     def evaluate(
@@ -292,15 +316,16 @@ class Distiller:
 
     # The stages' details
 
-    def _train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
-        validation = self._validation_examples()
+    def _train(self, records: Sequence[TrainingRecord], files: DataFiles, start: TrainableModel | None = None) -> TrainableModel:
+        validation = self._validation()
         return self.trainer.train(
             self.student_model,
             records,
+            start=start,
             teachers=self.teacher_models,
             integrator=getattr(self.integrator, "integration_model", None),
-            validate=partial(self._validate, validation) if validation else None,
-            directory=self._run.training,
+            validate=validation if validation.examples else None,
+            directory=files.training,
             seed=self.seed,
             progress=self.progress,
         )
@@ -322,6 +347,18 @@ class Distiller:
         self._check_dataset(dataset)
         dataset.write(self._run)
 
+    def _make_more(self, focus: Focus, files: DataFiles) -> list[Example]:
+        """Lets every generator that can make more examples where the focus says; they are trained on and nothing else."""
+        if not files.examples.is_file():
+            with self._run.stage("generate"):
+                batches = [run_generator(generator, self._ask, focus) for generator in self.data_generators if makes_more(generator)]
+                self._check_teachers([example for batch in batches for example in batch.generated])
+                frozen = replace(self._held_out, test=read_held_out(self._run, "test"), validation=read_held_out(self._run, "validation"))
+                examples = assemble_more(batches, focus.earlier, frozen, self.hygiene)
+                write_json(files.generation, [batch.count() for batch in batches])
+                write_records(files.examples, examples)
+        return read_records(files.examples, Example)
+
     @property
     def _held_out(self) -> HeldOut:
         return HeldOut(
@@ -341,6 +378,13 @@ class Distiller:
                 received=f"{len(dataset.train)} examples, holdout={self.holdout:g}",
                 fix="give test_examples, or make more examples",
             )
+        gradable = [example for example in dataset.validation if example.has_reference or self.verifier is not stated_parts]
+        if self.refinement_rounds and not gradable:
+            raise DataError(
+                "No validation example says what a right answer states, so a refinement can't tell where the student is weak",
+                received=f"{len(dataset.validation)} validation examples",
+                fix="give validation_examples with `answers`, or leave refinement_rounds out",
+            )
         if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in dataset.test):
             logger.warning(
                 "None of the %d test examples says what a right answer states, so their accuracy is undefined: "
@@ -350,6 +394,20 @@ class Distiller:
         idle = [domain for domain in self.teacher_models if domain not in domains_of(dataset.train)]
         if idle:
             logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
+
+    def _collect_and_integrate(self, examples: Sequence[Example], files: DataFiles) -> list[TrainingRecord]:
+        return self._integrate(self.collect(examples), files)
+
+    def _integrate(self, collected: Collected, files: DataFiles) -> list[TrainingRecord]:
+        if files.records.is_file():
+            self._refuse_other_responses(collected, files)
+        else:
+            with self._run.stage("integrate"):
+                tasks = [Task(example, responses) for example, responses in collected]
+                integrations = self.integrator.integrate_all(tasks, ask=self._ask)
+                records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
+                write_records(files.records, records)
+        return read_records(files.records, TrainingRecord)
 
     def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
         verification, reason = self._verify(task, integration)
@@ -378,21 +436,10 @@ class Distiller:
         wrong = [part.domain for part, grade in zip(task.example.parts, score.parts, strict=False) if grade < 1]
         return ("verified", "") if score.value >= 1 else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
 
-    def _validation_examples(self) -> list[Example]:
-        if self._run.validation_examples.is_file():
-            return read_held_out(self._run, "validation")
-        return list(self._given_validation or ())
-
-    def _validate(self, examples: Sequence[Example], student: TrainableModel) -> dict[str, float]:
-        """Scores the student on the validation examples by slice: the share of parts stated."""
-        sampling = getattr(self.evaluator, "sampling", self.response_sampling)
-        answers = student.generate([example.conversation for example in examples], sampling)
-        grades: dict[str, list[float]] = {}
-        for example, answer in zip(examples, answers, strict=True):
-            value = self.verifier(example, answer.text).value
-            if value is not None:
-                grades.setdefault(slice_of(example), []).append(value)
-        return {name: sum(values) / len(values) for name, values in grades.items()}
+    def _validation(self) -> Validation:
+        is_frozen = self._run.validation_examples.is_file()
+        examples = read_held_out(self._run, "validation") if is_frozen else list(self._given_validation or ())
+        return Validation(examples, self.verifier, getattr(self.evaluator, "sampling", self.response_sampling))
 
     def _baselines(self) -> dict[str, LanguageModel]:
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
@@ -405,7 +452,7 @@ class Distiller:
         return baselines
 
     def _measure(self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]) -> EvaluationReport:
-        trained_on = [record.example for record in self._stored_records()] if self._run.records.is_file() else None
+        trained_on = [record.example for record in trained_records(self._run.path)] if self._run.records.is_file() else None
         baselines, ask = self._baselines(), self._over_gaps()
         self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
         options = options_for(evaluator.evaluate, baselines=baselines, trained_on=trained_on, ask=ask)
@@ -422,8 +469,8 @@ class Distiller:
         if savings is not None:
             write_json(self._run.savings, savings)
 
-    def _refuse_other_responses(self, collected: Collected) -> None:
-        records = self._stored_records()
+    def _refuse_other_responses(self, collected: Collected, files: DataFiles) -> None:
+        records = read_records(files.records, TrainingRecord)
         # What failed when the records were written may have been answered since.
         gaps = {(record.example.id, r.domain) for record in records for r in record.responses if r.finish_reason == "failed"}
         stored = {record.example.id: sorted(r.text for r in record.responses if r.finish_reason != "failed") for record in records}
@@ -435,11 +482,8 @@ class Distiller:
             raise RunError(
                 "This run has records of other responses",
                 received=f"{len(given)} examples where the run has {len(stored)}",
-                fix=f"use another output_dir, or delete {self._run.records}",
+                fix=f"use another output_dir, or delete {files.records}",
             )
-
-    def _stored_records(self) -> list[TrainingRecord]:
-        return read_records(self._run.records, TrainingRecord)
 
     def _check_teachers(self, examples: Sequence[Example]) -> None:
         strange = [domain for domain in domains_of(examples) if domain not in self.teacher_models]
@@ -476,6 +520,7 @@ class Distiller:
             "trainer": describe(self.trainer),
             "integrator": describe(self.integrator),
             **({"discussion_rounds": self.discussion_rounds} if self.discussion_rounds else {}),
+            **({"refinement_rounds": self.refinement_rounds} if self.refinement_rounds else {}),
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),
@@ -486,46 +531,3 @@ class Distiller:
             "hygiene": describe(self.hygiene),
             "seed": self.seed,
         }
-
-
-def _check(
-    student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], shares: Mapping[str, float]
-) -> None:
-    if not isinstance(student, TrainableModel):
-        raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
-    is_adapter_on = getattr(student, "is_adapter_on", None)
-    if is_adapter_on is not None and is_adapter_on(student):
-        raise CapabilityError("A student can't be an adapter", received=student, fix="merge it into its base, or give the base")
-    if not teachers:
-        raise ConfigurationError("There are no teachers", received=teachers, fix='give {"domain": model}')
-    check_names(teachers)
-    for domain, teacher in teachers.items():
-        if not isinstance(teacher, LanguageModel):
-            raise CapabilityError(f"The teacher of {domain!r} can't answer", received=teacher, allowed="a model with generate(...)")
-    if not generators:
-        raise ConfigurationError("There are no data generators", received=generators, fix="give at least one")
-    _check_coverage(teachers, generators)
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise ConfigurationError(f"{name} is no share", received=share, allowed="a number from 0 to below 1")
-    if sum(shares.values()) >= 1:
-        raise ConfigurationError("Nothing would be left to train on", received=dict(shares), allowed="shares whose sum is below 1")
-
-
-def _check_coverage(teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]) -> None:
-    """Holds the domains of the teachers against those of the generators, as far as the generators say theirs."""
-    said = [getattr(generator, "domains", None) for generator in generators]
-    known = [domains for domains in said if isinstance(domains, Mapping | tuple | list)]
-    wanted = dict.fromkeys(name for domains in known for name in domains)
-    homeless = [name for name in wanted if name not in teachers]
-    if homeless:
-        raise ConfigurationError(
-            f"A generator makes examples of {homeless[0]!r}, which has no teacher", allowed=", ".join(teachers), fix="add its expert"
-        )
-    idle = [name for name in teachers if name not in wanted]
-    if idle and len(known) == len(said):
-        raise ConfigurationError(
-            f"No generator makes examples of {idle[0]!r}, so its teacher would never be asked",
-            allowed=", ".join(wanted),
-            fix="add the domain to a generator, or leave the teacher out",
-        )

@@ -26,7 +26,47 @@ logger = logging.getLogger("domainfusion")
 PACKAGES = ("domainfusion", "torch", "transformers", "peft", "accelerate")
 
 
-class RunDirectory:
+class DataFiles:
+    """The files of one way through the stages up to training: that of a run, or of a round of its refinement.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def examples(self) -> Path:
+        """The examples to train on."""
+        return self.path / "examples.jsonl"
+
+    @property
+    def generation(self) -> Path:
+        """What each generator was asked for and what was rejected."""
+        return self.path / "generation.json"
+
+    @property
+    def records(self) -> Path:
+        """The training records, rejected ones too."""
+        return self.path / "records.jsonl"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, phases and the log of the training."""
+        return self.path / "training"
+
+    @property
+    def refinement(self) -> Path:
+        """What became of each round of the refinement."""
+        return self.path / "refinement.json"
+
+    def round(self, number: int) -> DataFiles:
+        """Returns the files of a round of the refinement, counted from 1."""
+        return DataFiles(self.path / "refinement" / str(number))
+
+
+class RunDirectory(DataFiles):
     """The files of one run.
 
     Args:
@@ -42,18 +82,13 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, inputs: Mapping[str, Any], title: str) -> None:
-        self.path = path
+        super().__init__(path)
         self._inputs = dict(inputs)
         self._title = title
         self._lock: int | None = None
         self._depth = 0
         self._at_the_end = ExitStack()
         self.current_stage = ""
-
-    @property
-    def examples(self) -> Path:
-        """The examples to train on."""
-        return self.path / "examples.jsonl"
 
     @property
     def test_examples(self) -> Path:
@@ -66,24 +101,9 @@ class RunDirectory:
         return self.path / "validation_examples.jsonl"
 
     @property
-    def generation(self) -> Path:
-        """What each generator was asked for and what was rejected."""
-        return self.path / "generation.json"
-
-    @property
     def responses(self) -> Path:
         """Every answer of every model."""
         return self.path / "responses.sqlite"
-
-    @property
-    def records(self) -> Path:
-        """The training records, rejected ones too."""
-        return self.path / "records.jsonl"
-
-    @property
-    def training(self) -> Path:
-        """Checkpoints, phases and the log of the training."""
-        return self.path / "training"
 
     @property
     def evaluation(self) -> Path:
@@ -226,14 +246,17 @@ class RunDirectory:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that is looked at again is not timed."""
-        started, finished = time.perf_counter(), False
+        """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that is looked at again is not timed.
+
+        Within another stage, as in a refinement, it is that stage's time.
+        """
+        started, finished, around = time.perf_counter(), False, self.current_stage
         self.current_stage = name
         try:
             yield
             finished = True
         finally:
-            self.current_stage = ""
+            self.current_stage = around
             entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
             known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": 0, "finished": False})
             if not known["finished"]:

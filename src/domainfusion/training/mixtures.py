@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from domainfusion.errors import ConfigurationError
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: random.Random) -> list[int]:
@@ -30,7 +33,6 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
     """
     rows = {group: [index for index, own in enumerate(groups) if own == group] for group in shares}
     check_shares(shares)
-    total = sum(shares.values())
     empty = [group for group, share in shares.items() if share > 0 and not rows[group]]
     if empty:
         raise ConfigurationError(
@@ -38,7 +40,7 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
             received=dict(shares),
             fix="leave it out, or make examples of it",
         )
-    counts = _apportion(len(groups), {group: share / total for group, share in shares.items()})
+    counts = apportion(len(groups), shares)
     places = []
     for group, count in counts.items():
         cycle = _shuffled_cycle(rows[group], count, rng)
@@ -62,10 +64,17 @@ def natural_shares(groups: Sequence[str]) -> dict[str, float]:
     return {group: groups.count(group) / len(groups) for group in dict.fromkeys(groups)}
 
 
-def _apportion(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Splits `total` by `shares` into whole numbers that sum to it (largest remainders first)."""
-    counts = {group: int(total * share) for group, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda group: total * shares[group] - counts[group], reverse=True)
+def apportion(total: int, shares: Mapping[Key, float]) -> dict[Key, int]:
+    """Splits `total` by `shares`, in any unit, into whole numbers that sum to it (largest remainders first).
+
+    Example:
+        >>> apportion(4, {"a": 3, "b": 2, "c": 0})
+        {'a': 2, 'b': 2, 'c': 0}
+    """
+    whole = sum(shares.values())
+    exact = {group: total * (share / whole) for group, share in shares.items()}
+    counts = {group: int(count) for group, count in exact.items()}
+    by_remainder = sorted(shares, key=lambda group: exact[group] - counts[group], reverse=True)
     for group in by_remainder[: total - sum(counts.values())]:
         counts[group] += 1
     return counts

@@ -3,6 +3,7 @@
 from domainfusion.distillation.data_generation.adversarial import AdversarialDataGenerator, Classifier
 from domainfusion.distillation.data_generation.curated import CuratedDataGenerator
 from domainfusion.distillation.data_generation.domains import check_domains, check_names
+from domainfusion.distillation.data_generation.focus import Focus, makes_more
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
 from domainfusion.distillation.data_generation.replies import Question, find_items, find_questions
 from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
@@ -15,6 +16,7 @@ __all__ = [
     "Classifier",
     "CuratedDataGenerator",
     "DataGenerator",
+    "Focus",
     "Generated",
     "Question",
     "ReplyFormat",
@@ -24,4 +26,5 @@ __all__ = [
     "check_names",
     "find_items",
     "find_questions",
+    "makes_more",
 ]

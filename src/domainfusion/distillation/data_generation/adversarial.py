@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.replies import without_thoughts
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel
@@ -32,7 +33,8 @@ class AdversarialDataGenerator(WrittenByModel):
     Every ordered pair of domains is covered in turn. The example's domain is the one that is needed; the one that it looks like is
     its `apparent_domain`. Each question is then judged twice, independently: which domain it looks like, and which it needs. One that
     looks like another domain, or needs another, is rejected and asked for again; where the judge names no single domain, the question
-    is kept and says so (`metadata["boundary_check"]`). `Generated.acceptance_rate` is the share of judged questions that passed.
+    is kept and says so (`metadata["boundary_check"]`). `Generated.acceptance_rate` is the share of judged questions that passed. Where a
+    `Focus` is given, its weights of single domains say how often each is the one that is needed.
 
     Args:
         generation_model: Writes the questions.
@@ -112,6 +114,13 @@ class AdversarialDataGenerator(WrittenByModel):
     def _slots(self) -> list[Slot]:
         pairs = itertools.islice(itertools.cycle(itertools.permutations(self.domains, 2)), self.num_examples)
         return [Slot((needed,), apparent) for apparent, needed in pairs]
+
+    def _focused_slots(self, focus: Focus) -> list[Slot]:
+        slots: list[Slot] = []
+        for (needed,), count in focus.apportion(self.num_examples, self.domains, most=1).items():
+            others = itertools.cycle(domain for domain in self.domains if domain != needed)
+            slots += [Slot((needed,), apparent) for apparent in itertools.islice(others, count)]
+        return slots
 
     def _task(self, slot: Slot, count: str) -> str:
         (needed,) = slot.domains

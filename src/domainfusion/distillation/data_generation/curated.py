@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
 from domainfusion.distillation.examples import ExampleSource, read_examples
 from domainfusion.distillation.review import read_review, write_review
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import domains_of
+from domainfusion.types import Example, domains_of
 
 
 class CuratedDataGenerator(DataGenerator):
@@ -23,7 +24,7 @@ class CuratedDataGenerator(DataGenerator):
             (`query` and `domains`, or `messages`, at least); see `read_examples`.
         domain: The domain of entries that name none.
         fields: Where the source calls a field otherwise: its name there by the name here, such as `{"query": "question"}`.
-        num_examples: Take a random sample of this size; by default all.
+        num_examples: Take a random sample of this size; by default all. Where a `Focus` is given, others are taken, as many at most.
         seed: Seed of the sample.
 
     Raises:
@@ -69,11 +70,37 @@ class CuratedDataGenerator(DataGenerator):
         """Every domain that the examples name."""
         return domains_of(self.examples)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are examples beside the sample that is taken first."""
+        return self.num_examples is not None and self.num_examples < len(self.examples)
+
     def write_review(self, path: str | Path) -> None:
         """Writes the examples to a review file; see `write_review`."""
         write_review(self.examples, path)
 
-    def generate(self, ask: Ask = ask_directly) -> Generated:
-        """Returns the curated examples; no model is asked."""
-        chosen = self.examples if self.num_examples is None else tuple(random.Random(self.seed).sample(self.examples, self.num_examples))
+    def generate(self, ask: Ask = ask_directly, *, focus: Focus | None = None) -> Generated:
+        """Returns the curated examples; no model is asked.
+
+        Args:
+            ask: See `DataGenerator.generate`.
+            focus: Take others than those of the first sample, by its weights and none of its earlier ones; as many as there are.
+        """
+        if focus is not None:
+            return self._others(focus)
+        chosen = self._first
         return Generated(chosen, len(chosen) + sum(self.left_out.values()), self.left_out)
+
+    @property
+    def _first(self) -> tuple[Example, ...]:
+        return self.examples if self.num_examples is None else tuple(random.Random(self.seed).sample(self.examples, self.num_examples))
+
+    def _others(self, focus: Focus) -> Generated:
+        known = {example.id for example in (*self._first, *focus.earlier)}
+        drawn = random.Random(f"{self.seed}/{focus.round}").sample(self.examples, len(self.examples))
+        counts = focus.apportion(self.num_examples or 0, self.domains)
+        chosen: list[Example] = []
+        for needed, count in counts.items():
+            fitting = [example for example in drawn if set(example.domains) == set(needed) and example.id not in known]
+            chosen += fitting[:count]
+        return Generated(tuple(chosen), wanted=sum(counts.values()))

@@ -45,6 +45,9 @@ class Generated:
 class DataGenerator(ABC):
     """Makes training examples. A generator of your own implements `generate`, without `ask` where it calls no model.
 
+    One that can make more examples where they are wanted most also takes the keyword `focus`, a `Focus`: None at first, and then one for
+    each round of a refinement.
+
     A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those whose names begin with an underscore:
     that is where a secret belongs.
     """

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
+from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, WrittenByModel
 from domainfusion.errors import ConfigurationError
@@ -19,7 +20,8 @@ class SyntheticDataGenerator(WrittenByModel):
 
     Domains are covered in turn, as are all combinations of them, each led by another of its domains every time. The model is asked in
     rounds; what is rejected (no question, cut, too short or long, a duplicate, a near-duplicate, or turned down by `check`) is counted by
-    its reason and asked for again in the next round, in other words.
+    its reason and asked for again in the next round, in other words. Where a `Focus` is given, it says which domains and combinations
+    are covered, in place of `cross_domain_ratio` and `domains_per_example`.
 
     Args:
         generation_model: Writes the questions.
@@ -112,6 +114,10 @@ class SyntheticDataGenerator(WrittenByModel):
         combined = itertools.islice(combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing)
         return _mixed([Slot((name,)) for name in singles], [Slot(domains) for domains in combined])
 
+    def _focused_slots(self, focus: Focus) -> list[Slot]:
+        counts = focus.apportion(self.num_examples, self.domains)
+        return _mixed(*([Slot(_led_by(needed, turn)) for turn in range(count)] for needed, count in counts.items()))
+
     def _task(self, slot: Slot, count: str) -> str:
         if len(slot.domains) == 1:
             (name,) = slot.domains
@@ -120,8 +126,14 @@ class SyntheticDataGenerator(WrittenByModel):
         return fill(self.cross_domain_template, {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects})
 
 
-def _mixed(first: Sequence[Slot], second: Sequence[Slot]) -> list[Slot]:
-    """Returns both in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
-    places = [((place + 0.5) / len(part), number) for number, part in enumerate((first, second)) for place in range(len(part))]
-    streams = (iter(first), iter(second))
+def _led_by(domains: tuple[str, ...], turn: int) -> tuple[str, ...]:
+    """Returns the domains with another one leading in each turn."""
+    lead = domains[turn % len(domains)]
+    return (lead, *(domain for domain in domains if domain != lead))
+
+
+def _mixed(*parts: Sequence[Slot]) -> list[Slot]:
+    """Returns all in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
+    places = [((place + 0.5) / len(part), number) for number, part in enumerate(parts) for place in range(len(part))]
+    streams = [iter(part) for part in parts]
     return [next(streams[number]) for _, number in sorted(places)]

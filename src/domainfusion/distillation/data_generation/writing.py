@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from domainfusion.distillation.data_generation.domains import check_domains
+from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
 from domainfusion.distillation.data_generation.replies import Question, find_questions
 from domainfusion.distillation.data_generation.variety import NO_VARIETY, Seeds, Variety, list_topics
@@ -141,25 +142,40 @@ class WrittenByModel(DataGenerator):
         self.check = check
         self.seed = seed
 
-    def generate(self, ask: Ask = ask_directly) -> Generated:
-        """Asks the model in rounds until there are enough examples, or what may be asked is spent; see `DataGenerator.generate`."""
+    def generate(self, ask: Ask = ask_directly, *, focus: Focus | None = None) -> Generated:
+        """Asks the model in rounds until there are enough examples, or what may be asked is spent; see `DataGenerator.generate`.
+
+        Args:
+            ask: How a model is called.
+            focus: What the examples are to need, by its weights; questions like its earlier ones are asked for again in other words.
+        """
+        slots = self._slots() if focus is None else self._focused_slots(focus)
+        if not slots:
+            return Generated((), wanted=0)
         topics = list_topics(self.generation_model, self.domains, self.variety.topics_per_domain, self.sampling, ask)
-        seeds = Seeds(self.variety, topics, self.seed)
-        work = _Work(self._slots(), self._writer(), seeds, Duplicates(self.duplicate_threshold))
-        for number in range(self.max_rounds):
+        begin = 0 if focus is None else focus.round * self.max_rounds  # no two times draw with the same seeds
+        seeds = Seeds(self.variety, topics, self.seed + 1000 * begin)
+        work = _Work(slots, self._writer(), seeds, Duplicates(self.duplicate_threshold))
+        for example in () if focus is None else focus.earlier:
+            work.duplicates.add(example)
+        for number in range(begin, begin + self.max_rounds):
             wanted = work.wanted(self.max_questions)
             if not wanted:
                 break
             self._keep(work, self._ask_for(work, wanted, self._sampling(number), ask), ask)
         outcome = work.outcome()
-        if len(outcome) < self.num_examples:
+        if len(outcome) < len(slots):
             spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
             reasons = ", ".join([spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())])
-            logger.warning("%s of %s %s questions are there: %s", len(outcome), self.num_examples, self.source, reasons)
+            logger.warning("%s of %s %s questions are there: %s", len(outcome), len(slots), self.source, reasons)
         return outcome
 
     @abstractmethod
     def _slots(self) -> list[Slot]: ...
+
+    @abstractmethod
+    def _focused_slots(self, focus: Focus) -> list[Slot]:
+        """Returns the slots of a focus: `num_examples` of them, or none where it wants nothing that this generator makes."""
 
     @abstractmethod
     def _task(self, slot: Slot, count: str) -> str:

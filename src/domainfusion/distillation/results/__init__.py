@@ -7,6 +7,7 @@ from domainfusion.distillation.results.estimate import Estimate
 from domainfusion.distillation.results.model_result import Answer, EdgeCase, ModelResult, Role, SliceScore
 from domainfusion.distillation.results.overall import Component, OverallScore
 from domainfusion.distillation.results.overlap import Overlap
+from domainfusion.distillation.results.refinement import Refinement, RefinementRound, Shortfall
 from domainfusion.distillation.results.report import EvaluationReport
 from domainfusion.distillation.results.retention import DomainRetention, NonInferiority
 from domainfusion.distillation.results.validation import CoherenceValidation
@@ -26,7 +27,10 @@ __all__ = [
     "NonInferiority",
     "OverallScore",
     "Overlap",
+    "Refinement",
+    "RefinementRound",
     "Regression",
     "Role",
+    "Shortfall",
     "SliceScore",
 ]

@@ -166,6 +166,7 @@ class Trainer(ABC):
         student: TrainableModel,
         records: Sequence[TrainingRecord],
         *,
+        start: TrainableModel | None = None,
         teachers: Mapping[str, LanguageModel] | None = None,
         integrator: LanguageModel | None = None,
         validate: Validate | None = None,
@@ -178,6 +179,8 @@ class Trainer(ABC):
         Args:
             student: Where training starts.
             records: What is learnt; rejected records and empty targets are left out.
+            start: What an earlier training of this student returned, with settings that train the same weights: the copy goes on from
+                there, and `start` stays as it is. None starts as `initialization` says.
             teachers: The experts: for a start from their merge, and for objectives that learn from what they find probable.
             integrator: The model that wrote the targets of cross-domain records: the teacher of those.
             validate: Scores the student on held-out examples, for `evaluation_steps`.
@@ -192,7 +195,7 @@ class Trainer(ABC):
         """
         _refuse_untrainable(student)
         self.check_validation(given=validate is not None)
-        usable = [record for record in records if record.verification != "rejected" and record.target.strip()]
+        usable = [record for record in records if record.is_usable]
         if not usable:
             reasons = Counter(record.reason or "there is no answer" for record in records).most_common(3)
             raise TrainingError(
@@ -209,6 +212,7 @@ class Trainer(ABC):
                 trainer=self,
                 student=student,
                 records=usable,
+                start=start,
                 teachers=teachers or {},
                 integrator=integrator,
                 validate=validate,
@@ -256,7 +260,7 @@ class Trainer(ABC):
         Args:
             training: What there is to measure; what is chosen is kept in its `choices`.
         """
-        if isinstance(self.merge_weight, float) or not training.teachers:
+        if isinstance(self.merge_weight, float) or not training.teachers or training.start is not None:
             return self
         weights = MERGE_WEIGHTS if isinstance(self.merge_weight, str) else self.merge_weight
         assert training.validate is not None

@@ -57,6 +57,7 @@ class Training:
     trainer: Trainer
     student: TrainableModel
     records: Sequence[TrainingRecord]
+    start: TrainableModel | None
     teachers: Mapping[str, LanguageModel]
     integrator: LanguageModel | None
     validate: Validate | None
@@ -105,6 +106,8 @@ class Training:
         getattr(self.student, "parameter_count", None)  # loads the student: loading draws from the stream that the adapter starts from
         set_seed(self.seed)
         trained, _ = trainer.adapt(self.student, self.teachers)
+        if self.start is not None:
+            trained.load_trained_state(self.start.trained_state())
         anchor = self._anchor(trained, [phase for folder, phase in folders.items() if not (folder / FINISHED).is_file()])
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if not (folder / FINISHED).is_file():
@@ -139,6 +142,7 @@ class Training:
         note = self.directory / "inputs.json"
         inputs: dict[str, Any] = {
             "student": describe(self.student),
+            **({} if self.start is None else {"start": describe(self.start)}),
             "teachers": describe(self.teachers),
             "integrator": describe(self.integrator),
             "trainer": describe(self.trainer),
