@@ -27,18 +27,16 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Writes the file."""
     from domainfusion.cli.origin import check_run, recipe_of
     from domainfusion.distillation.export import export_messages
+    from domainfusion.distillation.refinement import trained_records
     from domainfusion.errors import RunError
-    from domainfusion.records import read_records
-    from domainfusion.types import TrainingRecord
 
     directory = check_run(arguments.directory)
-    records = directory / "records.jsonl"
-    if not records.is_file():
+    if not (directory / "records.jsonl").is_file():
         raise RunError("This run has no records yet", received=str(directory), fix="run it until `integrate` at least")
     recipe = recipe_of(directory)
     output = arguments.output or directory / f"export-{arguments.format}.jsonl"
     exported = export_messages(
-        read_records(records, TrainingRecord),
+        trained_records(directory),
         output,
         format=arguments.format,
         system_prompt=recipe.student.system_prompt if recipe else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from domainfusion.distillation import Distiller
 
-STAGES = ("generate", "collect", "integrate", "train", "evaluate")
+STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
 
 
 def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> None:
@@ -31,3 +31,5 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
         records = distiller.integrate(collected)
     if "train" in wanted:
         distiller.train(records)
+    if "refine" in wanted and distiller.refinement_rounds:
+        distiller.refine()

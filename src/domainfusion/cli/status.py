@@ -79,6 +79,7 @@ def status_of(directory: Path) -> RunStatus:
         "collect": _collected(directory, description.get("inputs", {})),
         "integrate": _integrated(directory),
         "train": _trained(directory, description),
+        **({"refine": _refined(directory)} if description.get("inputs", {}).get("refinement_rounds") else {}),
         "evaluate": ((directory / "evaluation.json").is_file(), ""),
     }
     stages_file = directory / "stages.json"
@@ -191,6 +192,17 @@ def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
     if steps and not done:
         made += f", now at step {steps[-1]['step']:,} of the phase {steps[-1]['phase']}"
     return done, made
+
+
+def _refined(directory: Path) -> tuple[bool, str]:
+    from domainfusion.records import read_json
+    from domainfusion.reports.figures import counted
+
+    file = directory / "refinement.json"
+    found = read_json(file) if file.is_file() else {}
+    kept, rounds = sum(entry["is_kept"] is True for entry in found.get("rounds", ())), len(found.get("rounds", ()))
+    stopped = str(found.get("stopped", ""))
+    return bool(stopped), f"{counted(rounds, 'round')}, {kept} kept" + (f": {stopped}" if stopped else "") if found else ""
 
 
 def _writer(lock: Path) -> str | None:

@@ -74,6 +74,7 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
         integrator=_integrator(recipe, named),
         discussion_rounds=recipe.integrator.discussion_rounds,
+        refinement_rounds=recipe.refinement_rounds,
         seed=recipe.seed,
         output_dir=output_dir or recipe.output_dir,
         test_examples=evaluation.test_examples if evaluation else None,

@@ -58,7 +58,7 @@ def problems_of(recipe: Recipe) -> Iterator[Problem]:
     """Yields what does not fit together in a recipe whose values are right one by one. Files of examples are read, models are not."""
     parts = (_domains, _models, _generators, _integrator, _trainer, _evaluation)
     found = [problem for part in parts for problem in part(recipe)]
-    yield from found or _idle(recipe)
+    yield from found or (*_idle(recipe), *_refinement(recipe))
 
 
 def _domains(recipe: Recipe) -> Iterator[Problem]:
@@ -176,6 +176,24 @@ def _idle(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("domains", domain), what, fix="add examples of it, or leave the domain out")
 
 
+def _has_validation(recipe: Recipe) -> bool:
+    evaluation = recipe.evaluation
+    return evaluation is not None and not (evaluation.validation_examples is None and evaluation.validation_holdout is None)
+
+
+def _refinement(recipe: Recipe) -> Iterator[Problem]:
+    if not recipe.refinement_rounds:
+        return
+    at = ("refinement_rounds",)
+    if not _has_validation(recipe):
+        what, fix = "validation says where to refine, and there is none", "write evaluation.validation_holdout: 0.1, or leave it out"
+        yield Problem(at, what, received=recipe.refinement_rounds, fix=fix)
+    if not any(generator.makes_more for generator in recipe.generators):
+        allowed = "a synthetic or adversarial generator, or a curated one with num_examples below what there is"
+        what = "no generator can make more examples for a refinement"
+        yield Problem(at, what, received=recipe.refinement_rounds, allowed=allowed, fix="add one, or leave refinement_rounds out")
+
+
 def _integrator(recipe: Recipe) -> Iterator[Problem]:
     integrator = recipe.integrator
     if not isinstance(integrator, ModelIntegratorSection):
@@ -205,8 +223,7 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("trainer", "initialization"), "a merge of adapters starts a LoRA student", fix="write adaptation: lora")
     if trainer.initialization == "base" and not isinstance(trainer.merge_weight, float):
         yield Problem(("trainer", "merge_weight"), "it is chosen for a start from the merge", fix="write initialization: auto")
-    evaluation = recipe.evaluation
-    if evaluation is None or (evaluation.validation_examples is None and evaluation.validation_holdout is None):
+    if not _has_validation(recipe):
         add = "evaluation.validation_holdout: 0.1"
         if not isinstance(trainer.merge_weight, float):
             what = "the weight of a merge is chosen by validation, and there is none"

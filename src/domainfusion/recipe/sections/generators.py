@@ -40,6 +40,11 @@ class WritingSection(Section):
     seed: int | None = None
     sampling: QuestionSamplingSection = QuestionSamplingSection()
 
+    @property
+    def makes_more(self) -> bool:
+        """Whether it can make more examples for a refinement."""
+        return True
+
 
 class SyntheticSection(WritingSection):
     """A `SyntheticDataGenerator`."""
@@ -86,6 +91,11 @@ class CuratedSection(Section):
         if self.review is not None and (self.domain is not None or self.fields is not None):
             raise problem("has a review, whose columns are known", fix="remove domain and fields")
         return self
+
+    @property
+    def makes_more(self) -> bool:
+        """Whether it can make more examples for a refinement: where a part of them was taken at first."""
+        return self.num_examples is not None and self.num_examples < len(self.read())
 
     def read(self) -> list[Example]:
         """Returns the examples; a `DataError` or `ConfigurationError` names what can't be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
@@ -15,7 +15,7 @@ from domainfusion.recipe.sections.paths import from_recipe
 from domainfusion.recipe.sections.sampling import SamplingSection
 from domainfusion.recipe.sections.section import Section
 from domainfusion.recipe.sections.training import IntegrationSection, TrainerChoice
-from domainfusion.recipe.sections.values import Text
+from domainfusion.recipe.sections.values import Text, within
 
 
 class Recipe(Section):
@@ -33,6 +33,7 @@ class Recipe(Section):
     on_teacher_failure: Literal["stop", "continue"] = "stop"
     integrator: IntegratorSection = MergeSection()
     trainer: TrainerChoice = IntegrationSection()
+    refinement_rounds: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] = 0
     evaluation: EvaluationSection | None = EvaluationSection()
 
     @field_validator("output_dir")
