@@ -137,6 +137,13 @@ MISTAKES = {
         "base_model",
         ["goes with an adapter"],
     ),
+    "refinement without validation": (
+        "seed: 3",
+        "seed: 3\nrefinement_rounds: 2",
+        "refinement_rounds",
+        ["says where to refine", "validation_holdout: 0.1"],
+    ),
+    "refinement that is negative": ("seed: 3", "seed: 3\nrefinement_rounds: -1", "refinement_rounds", ["a whole number from 0"]),
     "domain without a teacher": (
         "nutrition: The study of food",
         "nutrition: The study of food\n  physics: Matter",

@@ -199,3 +199,19 @@ def test_a_quantized_teacher_takes_what_its_linear_layers_shrink_to_and_no_copy(
     assert (sizes["8bit"].low, sizes["8bit"].high) == (2 * rest + linear, 4 * rest + linear)
     assert 2 * rest + 0.5 * linear < sizes["4bit"].low < 2 * rest + 0.55 * linear
     assert sizes[None].low == 2 * (rest + linear)
+
+
+def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(recipe_file: Path) -> None:
+    generator = "  - {type: synthetic, model: student, num_examples: 10, max_rounds: 2}\n"
+    text = recipe_file.read_text().replace("responses:", generator + "refinement_rounds: 3\nresponses:")
+    recipe_file.with_name("planned.yaml").write_text(text.replace("test_examples:", "validation_examples: test.jsonl, test_examples:"))
+    plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
+    assert [(call.model, call.count) for call in plan.calls if call.stage == "refine"] == [
+        ("student, synthetic", 3 * 20),
+        ("animals", 3 * 10),
+        ("colours", 3 * 10),
+        ("animals, on validation", 1),
+        ("colours, on validation", 1),
+    ]
+    without = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
+    assert [call for call in plan.calls if call.stage != "refine"] == list(without.calls)

@@ -635,3 +635,45 @@ def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: P
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     JsonLog(path)({"step": 3})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+# Going on from what an earlier training reached
+
+
+@pytest.mark.filterwarnings("ignore:learning_rate=1e-09 is low for LoRA")
+@pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"adaptation": "lora"}])
+def test_a_training_goes_on_from_its_start_and_leaves_it_as_it_is(
+    base: LlamaModel, experts: dict[str, LlamaModel], settings: dict[str, Any]
+) -> None:
+    first = MultiTaskTrainer(**QUICK, **settings).train(base, RECORDS[:3], teachers=experts)
+    before = first.trained_state()
+    standing = MultiTaskTrainer(**{**QUICK, "learning_rate": 1e-9, "epochs": 1}, **settings)
+    second = standing.train(base, RECORDS[3:], start=first, teachers=experts)
+    moved = second.trained_state()
+    assert second is not first
+    assert all(torch.allclose(moved[name], tensor, atol=1e-6) for name, tensor in before.items())
+    afresh = standing.train(base, RECORDS[3:], teachers=experts).trained_state()
+    assert not all(torch.allclose(moved[name], tensor, atol=1e-6) for name, tensor in afresh.items())
+    learning = MultiTaskTrainer(**QUICK, **settings).train(base, RECORDS[3:], start=first, teachers=experts)
+    assert not all(torch.equal(learning.trained_state()[name], tensor) for name, tensor in before.items())
+    assert all(torch.equal(first.trained_state()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_training_from_another_start_is_another_one(base: LlamaModel, tmp_path: Path) -> None:
+    trainer = MultiTaskTrainer(**QUICK)
+    first, other = (trainer.train(base, records) for records in (RECORDS[:2], RECORDS[2:4]))
+    trained = trainer.train(base, RECORDS, start=first, directory=tmp_path)
+    assert trainer.train(base, RECORDS, start=first, directory=tmp_path).fingerprint == trained.fingerprint
+    for start in (other, None):
+        with pytest.raises(RunError, match=r"other inputs .*start"):
+            trainer.train(base, RECORDS, start=start, directory=tmp_path)
+
+
+def test_the_weight_of_a_merge_is_not_chosen_anew_for_a_start_that_has_one(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    trainer = MultiTaskTrainer(**QUICK, adaptation="lora", merge_weight=[0.3, 1.0])
+    first = trainer.train(base, RECORDS[:3], teachers=experts, validate=lambda _: {"all": 0.5}, directory=tmp_path / "first")
+    assert (tmp_path / "first" / "choices.json").is_file()
+    trainer.train(base, RECORDS, start=first, teachers=experts, validate=lambda _: {"all": 0.5}, directory=tmp_path / "second")
+    assert not (tmp_path / "second" / "choices.json").exists()

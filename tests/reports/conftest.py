@@ -24,8 +24,11 @@ from domainfusion.distillation.results import (
     NonInferiority,
     OverallScore,
     Overlap,
+    Refinement,
+    RefinementRound,
     Regression,
     Role,
+    Shortfall,
     SliceScore,
 )
 from domainfusion.distillation.savings import Footprint, Savings
@@ -327,6 +330,35 @@ def a_run() -> RunSummary:
                 cost=0.0645,
                 unknown_cost=0.002,
             ),
+        ),
+        refinement=Refinement(
+            rounds=(
+                RefinementRound(
+                    number=1,
+                    shortfalls=(
+                        Shortfall(domains=("aviation", "geography"), items=8, student=0.25, expert=None, missing=0.75),
+                        Shortfall(domains=("chemistry",), items=6, student=0.5, expert=0.8, missing=0.375),
+                        Shortfall(domains=("aviation",), items=6, student=1.0, expert=1.0, missing=0.0),
+                    ),
+                    before={"aviation": 1.0, "chemistry": 0.5, "cross-domain": 0.25},
+                    examples=24,
+                    records=21,
+                    replayed=20,
+                    after={"aviation": 1.0, "chemistry": 0.667, "cross-domain": 0.5},
+                    is_kept=True,
+                ),
+                RefinementRound(
+                    number=2,
+                    shortfalls=(Shortfall(domains=("aviation", "geography"), items=8, student=0.5, expert=None, missing=0.5),),
+                    before={"aviation": 1.0, "chemistry": 0.667, "cross-domain": 0.5},
+                    examples=17,
+                    records=17,
+                    replayed=17,
+                    after={"aviation": 1.0, "chemistry": 0.5, "cross-domain": 0.5},
+                    is_kept=False,
+                ),
+            ),
+            stopped="the round did not improve validation, so the student before it is kept",
         ),
         savings=Savings(
             questions=16,

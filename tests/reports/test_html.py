@@ -334,6 +334,7 @@ PARTS: list[tuple[dict[str, object], set[str]]] = [
     ({"evaluation": None}, EVALUATED),
     ({"generation": (), "records": ()}, {"data", "conflicts"}),
     ({"training_log": ()}, {"training"}),
+    ({"refinement": None}, {"refinement"}),
     ({"stages": ()}, {"cost"}),
     ({"usage": ()}, {"usage"}),
     ({"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""}, {"repeat"}),

@@ -90,6 +90,7 @@ def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: Evalu
         ({"generation": (), "records": ()}, "## What the data was"),
         ({"records": ()}, "## Conflicts"),
         ({"training_log": ()}, "## Training"),
+        ({"refinement": None}, "## Refinement"),
         ({"stages": ()}, "## Time and memory"),
         ({"usage": ()}, "## Calls and cost"),
         ({"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""}, "## To repeat this run"),

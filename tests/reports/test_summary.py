@@ -26,6 +26,7 @@ def write_run(run: RunSummary, directory: Path) -> None:
     write_json(directory / "generation.json", [asdict(count) for count in run.generation])
     write_json(directory / "evaluation.json", run.evaluation)
     write_json(directory / "savings.json", run.savings)
+    write_json(directory / "refinement.json", run.refinement)
     write_records(directory / "records.jsonl", run.records)
     (directory / "training").mkdir()
     (directory / "training" / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in run.training_log))
@@ -53,6 +54,7 @@ def test_what_a_run_wrote_is_read_back(run: RunSummary, directory: Path) -> None
         ("training/log.jsonl", ("training_log",)),
         ("evaluation.json", ("evaluation",)),
         ("savings.json", ("savings",)),
+        ("refinement.json", ("refinement",)),
     ],
 )
 def test_a_missing_file_leaves_its_own_fields_empty_and_no_other(

@@ -83,7 +83,7 @@ class Plan:
 
     Attributes:
         calls: Calls by stage and model.
-        train: Examples to train on, at most.
+        train: Examples to train on, at most; without those of a refinement.
         test: Examples to test on.
         steps: Optimiser steps, about.
         memory: Memory by what needs it.
@@ -104,7 +104,8 @@ def plan_of(recipe: Recipe) -> Plan:
     """Works out what a recipe would take. Files are read, no model is loaded."""
     made = [_Planned.of(example) for generator in recipe.generators for example in _examples_of(recipe, generator)]
     train, test = _split(recipe, made)
-    calls = (*_writing(recipe), *_collecting(recipe, train), *_integrating(recipe, train), *_evaluating(recipe, test))
+    first = (*_writing(recipe), *_collecting(recipe, train), *_integrating(recipe, train))
+    calls = (*first, *_refining(recipe, made), *_evaluating(recipe, test))
     limits = {section.called: section.max_cost for _, section in models_of(recipe) if isinstance(section, APISection) and section.max_cost}
     made_of = tuple(call for call in calls if call.count)
     return Plan(made_of, len(train), len(test), _steps(recipe, train), memory_of(recipe), limits, _tasks(recipe))
@@ -127,6 +128,8 @@ def render_plan(plan: Plan) -> RenderableType:
 
 def _closing(plan: Plan) -> Iterator[str]:
     yield f"Training:  up to {plan.train:,} examples, about {plan.steps:,} steps; {plan.test:,} examples to test on"
+    if any(call.stage == "refine" for call in plan.calls):
+        yield "           and what a refinement adds, whose calls are counted as if every new example needed every domain"
     if plan.uncounted:
         yield f"Not counted, as their items are read in the run: tasks of lm-evaluation-harness ({', '.join(plan.uncounted)})"
     yield from _cost_lines(plan)
@@ -261,6 +264,25 @@ def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     read += twice * (read + len(crossing) * integrator.max_new_tokens)
     count = len(crossing) * (1 + twice)
     yield _calls(recipe, "integrate", integrator.model, count, read, count * integrator.max_new_tokens)
+
+
+def _refining(recipe: Recipe, made: Sequence[_Planned]) -> Iterator[Calls]:
+    """Every round as if all of its examples needed all domains: which they need is known once validation has told."""
+    rounds, evaluation = recipe.refinement_rounds, recipe.evaluation
+    if not rounds or evaluation is None:
+        return
+    count = sum(generator.num_examples or 0 for generator in recipe.generators if generator.makes_more)
+    new = [_Planned.of(_unwritten(*recipe.domains))] * count
+    for call in (*_writing(recipe), *_collecting(recipe, new), *_integrating(recipe, new)):
+        cost = None if call.cost is None else call.cost * rounds
+        many = {name: getattr(call, name) * rounds for name in ("count", "read", "written")}
+        yield replace(call, stage="refine", **many, cost=cost)
+    given = evaluation.validation_examples
+    validation = [*map(_Planned.of, read_examples(given))] if given else _drawn(made, evaluation.validation_holdout or 0.0)[1]
+    for domain in recipe.teachers:
+        asked = [item.whole for item in validation if item.domains == (domain,)]
+        written = len(asked) * evaluation.max_new_tokens
+        yield _calls(recipe, "refine", domain, len(asked), sum(asked), written, doing=", on validation")
 
 
 def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:

@@ -18,6 +18,7 @@ from domainfusion.distillation.results import EvaluationReport
 from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
+from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.verdict import coherence_sentence, introduction, verdict
 
@@ -104,6 +105,7 @@ def _context(summary: RunSummary) -> dict[str, Any]:
         "data": _data(summary),
         "conflicts": _conflicts(summary),
         "training": _training(summary),
+        "refinement": _refinement(summary),
         "savings": run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
         "cost": run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
         "usage": run_tables.usage_table(summary.usage) if summary.usage else None,
@@ -127,6 +129,7 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("data", "What the data was", parts["data"]),
         ("conflicts", "Conflicts and how they were settled", parts["conflicts"]),
         ("training", "Training", parts["training"]),
+        ("refinement", "Refinement", parts["refinement"]),
         ("savings", "What one student saves", parts["savings"] or parts["evaluation"]),
         ("cost", "Time and memory", parts["cost"]),
         ("usage", "Calls and cost", parts["usage"]),
@@ -245,6 +248,11 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
         "tables": training_tables.all_tables(found, summary.training_log),
         "notes": training_tables.training_notes_table(summary.training_log),
     }
+
+
+def _refinement(summary: RunSummary) -> dict[str, Any] | None:
+    found = summary.refinement
+    return {"sentence": refinement_sentence(found), "tables": refinement_tables(found)} if found else None
 
 
 def _repeat(summary: RunSummary) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables,
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.curves import training_curves
 from domainfusion.reports.figures import clipped, command_line, counted, printable
+from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
 from domainfusion.reports.verdict import Verdict, coherence_sentence, verdict
@@ -40,6 +41,9 @@ def render_markdown(summary: RunSummary) -> str:
     blocks += _data(summary)
     blocks += _conflicts(summary)
     blocks += _training(summary)
+    if summary.refinement:
+        shown = (table(found) for found in refinement_tables(summary.refinement))
+        blocks += ["## Refinement", inline(refinement_sentence(summary.refinement)), *shown]
     if summary.savings:
         blocks += ["## What one student saves", table(run_tables.savings_table(summary.savings, len(summary.teachers)))]
     if summary.stages:

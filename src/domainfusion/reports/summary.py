@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.results import EvaluationReport, Refinement
 from domainfusion.distillation.savings import Savings
 from domainfusion.errors import DataError
 from domainfusion.models.usage import ModelUsage
@@ -73,6 +73,7 @@ class RunSummary:
         records: The training records, the rejected ones too.
         stages: Time of each stage, in order.
         usage: What each model was asked and what that took, over all sessions of the run.
+        refinement: The rounds of the refinement; None where there is none.
         savings: What the student saves against running its experts; None where that was not measured.
         training_log: Lines of the training log: dicts with `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or
             `validation`, a figure per domain.
@@ -90,6 +91,7 @@ class RunSummary:
     records: tuple[TrainingRecord, ...] = ()
     stages: tuple[StageTime, ...] = ()
     usage: tuple[ModelUsage, ...] = ()
+    refinement: Refinement | None = None
     savings: Savings | None = None
     training_log: tuple[Mapping[str, Any], ...] = ()
     student: Mapping[str, Any] = field(default_factory=_nothing)
@@ -125,6 +127,7 @@ class RunSummary:
             records=tuple(read_records(records, TrainingRecord)) if records.exists() else (),
             stages=stages,
             usage=_read(run_directory / "usage.json", tuple[ModelUsage, ...]) or (),
+            refinement=_read(run_directory / "refinement.json", Refinement),
             savings=_read(run_directory / "savings.json", Savings),
             training_log=tuple(fields for _, fields in read_lines(log)) if log.exists() else (),
             student=run.student,

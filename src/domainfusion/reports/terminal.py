@@ -10,6 +10,7 @@ from rich.text import Text
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.reports import evaluation_tables, run_tables
 from domainfusion.reports.figures import printable
+from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
 from domainfusion.reports.verdict import coherence_sentence, verdict
@@ -31,11 +32,13 @@ def render_terminal(summary: RunSummary) -> RenderableType:
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.records_table(summary.records) if summary.records else None,
+        *(refinement_tables(summary.refinement) if summary.refinement else ()),
         run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
         run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
         run_tables.usage_table(summary.usage) if summary.usage else None,
     ]
     blocks += [_table(item) for item in found if item]
+    blocks += [_text(f"Refinement: {refinement_sentence(summary.refinement)}")] if summary.refinement else []
     spaced = [part for block in blocks for part in (block, Text())]
     return Group(*spaced[:-1])
 
