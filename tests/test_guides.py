@@ -16,9 +16,11 @@ from domainfusion.distillation import (
     Distiller,
     DomainRetentionEvaluator,
     EvaluationReport,
+    Focus,
     MultiTaskTrainer,
     SequentialTrainer,
 )
+from domainfusion.distillation.data_generation import makes_more
 from domainfusion.distillation.trainer.merging import MERGE_WEIGHTS
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -134,6 +136,9 @@ def test_trainers_and_objectives_are_as_the_guide_says(models: Path, tiny_llama:
     assert names["balanced"].balance == {"law": 2.0, "tax": 1.0, "cross-domain": 1.0}
     assert (names["careful"].replay, names["careful"].anchor, names["careful"].merge_back) == (0.2, 0.1, 0.2)
     assert names["richer"].objective.__class__ is names["softer"].objective.__class__ is names["DistributionObjective"]
+    forum = names["FromOurForum"]()
+    more = forum.generate(focus=Focus(weights={("nutrition",): 1.0, ("physiology",): 0.0}, earlier=tuple(forum.generate())))
+    assert [given.query for given in more] == names["QUESTIONS"]["nutrition",][1:] and makes_more(forum)
     targets = [Integration(text="a" * length, method="given") for length in range(1, 5)]
     records = [TrainingRecord(example=Example(query=f"{t.text}?", domains=("law",)), responses=(), integration=t) for t in targets]
     assert [[len(record.target) for record in phase.records] for phase in names["trainer"].phases(records)] == [[1, 2], [1, 2, 3, 4]]
