@@ -206,12 +206,12 @@ def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(rec
     text = recipe_file.read_text().replace("responses:", generator + "refinement_rounds: 3\nresponses:")
     recipe_file.with_name("planned.yaml").write_text(text.replace("test_examples:", "validation_examples: test.jsonl, test_examples:"))
     plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
-    assert [(call.model, call.count) for call in plan.calls if call.stage == "refine"] == [
-        ("student, synthetic", 3 * 20),
-        ("animals", 3 * 10),
-        ("colours", 3 * 10),
-        ("animals, on validation", 1),
-        ("colours, on validation", 1),
+    assert [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "refine"] == [
+        ("student", "synthetic", 3 * 20),
+        ("animals", "", 3 * 10),
+        ("colours", "", 3 * 10),
+        ("animals", "on validation", 1),
+        ("colours", "on validation", 1),
     ]
     without = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
     assert [call for call in plan.calls if call.stage != "refine"] == list(without.calls)

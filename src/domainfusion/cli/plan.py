@@ -282,7 +282,7 @@ def _refining(recipe: Recipe, made: Sequence[_Planned]) -> Iterator[Calls]:
     for domain in recipe.teachers:
         asked = [item.whole for item in validation if item.domains == (domain,)]
         written = len(asked) * evaluation.max_new_tokens
-        yield _calls(recipe, "refine", domain, len(asked), sum(asked), written, doing=", on validation")
+        yield _calls(recipe, "refine", domain, len(asked), sum(asked), written, doing="on validation")
 
 
 def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:
