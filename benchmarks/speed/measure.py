@@ -1,0 +1,295 @@
+"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and minutes to DER 0.97.
+
+Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1, float32), the same start, prompts, batch and
+sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before it,
+both train a few steps on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to a student that
+keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
+
+    python benchmarks/speed/measure.py steps
+    python benchmarks/speed/measure.py race
+    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
+
+What is measured is kept in `--work` and not measured again. TRL is needed beside the development environment: `pip install trl==1.16.0`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import torch  # noqa: E402
+from report import as_markdown  # noqa: E402
+from setting import MARK, SEED, Race, accuracy, base_model, experts, matrix_peak, needed_flops  # noqa: E402
+
+from domainfusion.types import fingerprint  # noqa: E402
+
+SIDES = ("ours", "trl")
+STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter"}
+SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
+RACE = {"limit": 10.0, "every": 10, "epochs": 4, "singles": 180, "phrasings": 1, "validation": 40}
+SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 6, "validation": 4}
+LOSS_STEPS = 3
+
+
+def kept(work: Path, name: str, settings: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns what is kept under `name` and these settings, or measures and keeps it."""
+    path = work / "measured" / f"{name}-{fingerprint(dict(settings), length=8)}.json"
+    if not path.is_file():
+        print(f"{datetime.now(UTC):%H:%M} {name}", file=sys.stderr, flush=True)
+        found = {"name": name, "settings": dict(settings), "date": f"{datetime.now(UTC):%Y-%m-%d}", **measure()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return dict(found)
+
+
+class Side:
+    """One side as a process of its own."""
+
+    def __init__(self, side: str, job: str, work: Path, threads: int, **settings: Any) -> None:
+        command = [sys.executable, "-W", "ignore", str(HERE / "measure.py"), "side", "--work", str(work), "--threads", str(threads)]
+        given = json.dumps({"side": side, "job": job, **settings})
+        self._log = (work / f"{side}-{job}.log").open("a", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [*command, "--given", given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def go(self) -> None:
+        """Gives the side a turn."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Waits for what the side has to tell."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                return dict(json.loads(line.removeprefix(MARK)))
+        raise SystemExit(f"A side ended without telling what it found; see {self._log.name}")
+
+
+def run_side(given: dict[str, Any], work: Path, pipe: TextIO) -> None:
+    """Does what one side has to do, inside of its own process."""
+    side, job = given.pop("side"), given.pop("job")
+    import ours
+
+    if side == "trl":
+        import trls
+    module = ours if side == "ours" else trls
+    folder = work / "runs" / fingerprint([side, job, given, os.getpid()], length=12)
+    start = work / "start"
+    if job in ("losses", "turns") and side == "trl":
+        given.pop("teacher")
+        given["start"] = start
+    if job == "start":
+        ours.save_start(start)
+    elif job == "losses":
+        paths = {name: Path(given.pop(name)) for name in ("written", "into") if name in given}
+        module.losses(**given, **paths, directory=folder)
+    elif job == "turns":
+        module.turns(**given, directory=folder, pipe=pipe)
+    elif job == "race":
+        questions = Race.build(given.pop("singles"), given.pop("phrasings"), given.pop("validation"))
+        if "start" in given:
+            given["start"] = start if given["start"] else None
+        print(f"{MARK}{json.dumps(module.race(questions=questions, directory=folder, **given))}", file=pipe, flush=True)
+    if job != "race":
+        print(f"{MARK}{{}}", file=pipe, flush=True)
+
+
+# Steps
+
+
+def compare_losses(work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains both sides on the same tokens, and returns the losses of each step."""
+    written, into = work / f"written-{adaptation}.json", work / f"replayed-{adaptation}.json"
+    shape = {name: settings[name] for name in ("batch", "tokens", "teacher")} | {"adaptation": adaptation}
+    with Side("ours", "losses", work, threads, **shape, steps=LOSS_STEPS, into=str(written)) as side:
+        side.hear()
+    with Side("trl", "losses", work, threads, **shape, written=str(written), into=str(into)) as side:
+        side.hear()
+    own = [step["loss"] for step in json.loads(written.read_text(encoding="utf-8"))]
+    theirs = json.loads(into.read_text(encoding="utf-8"))
+    pairs = list(zip(own, theirs, strict=True))
+    return {"ours": own, "trl": theirs, "largest_relative_difference": max(abs(a - b) / abs(b) for a, b in pairs)}
+
+
+def take_turns(work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lets the two sides train in turn, and returns every turn."""
+    rounds: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        sides = {}
+        for side in SIDES:  # one after the other, so that no side's memory or time is the other's
+            sides[side] = stack.enter_context(Side(side, "turns", work, threads, adaptation=adaptation, **settings))
+            sides[side].hear()
+        for number in range(settings["rounds"]):
+            turn = {}
+            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+                sides[side].go()
+                turn[side] = sides[side].hear()
+            rounds.append(turn)
+    if any(sorted(map(str, turn["ours"]["rows"])) != sorted(map(str, turn["trl"]["rows"])) for turn in rounds):
+        raise SystemExit("The two sides were not shown the same prompts, or did not write equally long answers")
+    config = base_model()._read_config()
+    rank = 48  # of the merge: the sum of the experts'
+    for turn in rounds:
+        for side in SIDES:
+            turn[side]["flops"] = needed_flops(turn[side]["rows"], config, adaptation, rank)
+            del turn[side]["rows"]
+    return {"rounds": rounds}
+
+
+def measure_steps(work: Path, threads: int, adaptations: Sequence[str], settings: Mapping[str, Any]) -> None:
+    ensure_start(work, threads)
+    for adaptation in adaptations:
+        shared = {**settings, "adaptation": adaptation, "threads": threads}
+        kept(work, f"losses-{adaptation}", shared, lambda adaptation=adaptation: compare_losses(work, threads, adaptation, settings))
+        kept(work, f"steps-{adaptation}", shared, lambda adaptation=adaptation: take_turns(work, threads, adaptation, settings))
+    kept(
+        work,
+        "peak",
+        {"threads": threads},
+        lambda: {"float32": matrix_peak(torch.float32, 2048), "bfloat16": matrix_peak(torch.bfloat16, 768, 4)},
+    )
+
+
+def ensure_start(work: Path, threads: int) -> None:
+    """Writes the merge that both sides start from."""
+    if not (work / "start" / "adapter_config.json").is_file():
+        with Side("ours", "start", work, threads) as side:
+            side.hear()
+
+
+# Race
+
+
+def measure_race(
+    work: Path, threads: int, contestants: Sequence[str], rates: Mapping[str, Sequence[float]], settings: Mapping[str, Any]
+) -> None:
+    ensure_start(work, threads)
+    shape = {name: settings[name] for name in ("singles", "phrasings", "validation")}
+
+    def of_experts() -> dict[str, Any]:
+        questions = Race.build(**shape).validation
+        own = {domain: [one for one in questions if one.primary_domain == domain] for domain in experts()}
+        return {"accuracy": {domain: accuracy(expert, own[domain])[domain] for domain, expert in experts().items()}}
+
+    reached = kept(work, "experts", shape | {"threads": threads}, of_experts)["accuracy"]
+    for contestant in contestants:
+        side = "ours" if contestant == "ours" else "trl"
+        own: dict[str, Any] = {"epochs": settings["epochs"]} if side == "ours" else {"start": contestant.endswith("merge")}
+        for rate in rates[side]:
+            given = {**shape, **own, "rate": rate, "limit": settings["limit"], "every": settings["every"]}
+
+            def run(side: str = side, given: dict[str, Any] = given) -> dict[str, Any]:
+                with Side(side, "race", work, threads, **given, of_experts=reached) as process:
+                    return process.hear()
+
+            kept(work, f"race-{contestant.replace(' ', '-')}-{rate:g}", given | {"contestant": contestant, "threads": threads}, run)
+
+
+# Results
+
+
+def results_of(work: Path) -> dict[str, Any]:
+    """Returns everything that is kept; of a measurement that was made with several settings, the newest."""
+    measured = {}
+    for path in sorted((work / "measured").glob("*.json"), key=lambda path: path.stat().st_mtime):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measured[found["name"]] = found
+    threads = next(found["settings"]["threads"] for found in measured.values() if "threads" in found["settings"])
+    return {
+        "date": max(found["date"] for found in measured.values()),
+        "machine": f"{threads} of {os.cpu_count()} cores ({processor()}, {platform.system()} {platform.machine()}, no GPU)",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
+        "seed": SEED,
+        "command": "python benchmarks/speed/measure.py steps|race|report",
+        "measured": measured,
+    }
+
+
+def processor() -> str:
+    """Returns the processor's maker and line."""
+    names = [
+        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line
+    ]
+    return names[0] if names else "unknown processor"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How fast training is beside TRL's DistillationTrainer.")
+    parser.add_argument("part", choices=("steps", "race", "report", "side"))
+    parser.add_argument("--work", type=Path, default=Path("runs/speed"), help="where everything is kept")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--small", action="store_true", help="a slice of it, to see that everything runs; its figures mean nothing")
+    parser.add_argument("--write", action="store_true", help="write the results beside this file")
+    steps = parser.add_argument_group("steps")
+    steps.add_argument("--adaptation", nargs="*", choices=("lora", "full"), default=["lora", "full"])
+    for name in ("batch", "tokens", "steps", "rounds", "warmup"):
+        steps.add_argument(f"--{name}", type=int, help=f"by default {STEPS[name]}")
+    steps.add_argument("--teacher", choices=("adapter", "merged"), help="our expert: an adapter on the base, or weights of its own")
+    race = parser.add_argument_group("race")
+    race.add_argument("--contestant", nargs="*", choices=("ours", "trl from the base", "trl from the merge"))
+    race.add_argument("--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}")
+    race.add_argument("--our-rates", type=float, nargs="*", default=[1e-3])
+    race.add_argument("--trl-rates", type=float, nargs="*", default=[3e-4, 1e-3])
+    for name in ("every", "epochs", "singles", "phrasings", "validation"):
+        race.add_argument(f"--{name}", type=int, help=f"by default {RACE[name]}")
+    parser.add_argument("--given", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    options.work = options.work.resolve()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+
+    def settings(usual: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
+        given = {name: found for name in usual if (found := getattr(options, name)) is not None}
+        return (small if options.small else usual) | given
+
+    if options.part == "side":
+        pipe, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not for who started this
+        run_side(json.loads(options.given), options.work, pipe)
+        return
+    if options.part == "steps":
+        measure_steps(options.work, options.threads, options.adaptation, settings(STEPS, SMALL_STEPS))
+    elif options.part == "race":
+        contestants = options.contestant or ["ours", "trl from the merge", "trl from the base"]
+        rates = {"ours": options.our_rates, "trl": options.trl_rates[:1] if options.small else options.trl_rates}
+        measure_race(options.work, options.threads, contestants, rates, settings(RACE, SMALL_RACE))
+    results = results_of(options.work)
+    text = as_markdown(results)
+    print(text)
+    if options.write:
+        (HERE / "results.md").write_text(text, encoding="utf-8")
+        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""TRL's side of the speed benchmark: its `DistillationTrainer` as anyone would call it, without what only costs time here."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, peak_bytes, step_examples, step_order
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DistillationConfig, DistillationTrainer
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.trainer import distillation_trainer
+
+from domainfusion.demo.base import base_folder
+from domainfusion.demo.run import ADAPTERS
+from domainfusion.models import LlamaModel
+
+NEVER = 49_152
+"""A token that no model writes: SmolLM2's vocabulary ends before it."""
+
+
+def load(adapter: str | Path | None = None, *, merge: bool = False) -> Any:
+    """Returns the base in float32, with an adapter to train on it, or with one merged into it."""
+    model = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=torch.float32)
+    if adapter is None:
+        return model
+    found = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
+    return found.merge_and_unload() if merge else found
+
+
+def student_for(adaptation: str, start: Path) -> Any:
+    return load(start if adaptation == "lora" else None)
+
+
+def prompts(queries: Sequence[str]) -> Dataset:
+    return Dataset.from_dict({"prompt": [[{"role": "user", "content": query}] for query in queries]})
+
+
+def configuration(directory: Path, **settings: Any) -> DistillationConfig:
+    """Returns the settings with which TRL is fastest here: no activations computed twice, no bfloat16 that the processor lacks."""
+    given = {
+        "output_dir": str(directory),
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "shuffle_dataset": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "temperature": 1.0,
+        "beta": 1.0,  # the reverse KL, as ours
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "seed": SEED,
+        **settings,
+    }
+    return DistillationConfig(**given)
+
+
+def build(
+    student: Any, teacher: Any, queries: Sequence[str], settings: DistillationConfig, kind: type = DistillationTrainer, **more: Any
+) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(base_folder(), padding_side="left")
+    return kind(model=student, teacher_model=teacher, args=settings, train_dataset=prompts(queries), processing_class=tokenizer, **more)
+
+
+class Replayed(DistillationTrainer):
+    """Is given the answers that the other side sampled, so that the losses can be compared."""
+
+    written: list[dict[str, Any]]
+    found: list[float]
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        rows = self.written[len(self.found)]["rows"]
+        asked = self._tokenize_prompts(prompts)[0]
+        given = {tuple(prompt): answer for prompt, answer in rows}
+        return asked, [given[tuple(prompt)] for prompt in asked], None, None, []
+
+    def compute_loss(self, *given: Any, **named: Any) -> Any:
+        """Notes the loss."""
+        loss = super().compute_loss(*given, **named)
+        self.found.append(float(loss[0] if isinstance(loss, tuple) else loss))
+        return loss
+
+
+def losses(*, adaptation: str, tokens: int, batch: int, directory: Path, start: Path, written: Path, into: Path) -> None:
+    """Trains on what the other side wrote, and keeps the losses."""
+    steps = json.loads(written.read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(base_folder())
+    by_prompt = {
+        tuple(
+            tokenizer.apply_chat_template([{"role": "user", "content": example.query}], add_generation_prompt=True, return_dict=False)
+        ): example.query
+        for example in step_examples()
+    }
+    queries = [by_prompt[tuple(prompt)] for step in steps for prompt, _ in step["rows"]]
+    settings = configuration(
+        directory,
+        max_steps=len(steps),
+        per_device_train_batch_size=batch,
+        max_completion_length=tokens,
+        learning_rate=1e-4,
+        lr_scheduler_type="cosine",
+    )
+    trainer = build(student_for(adaptation, start), load(ADAPTERS / TEACHER, merge=True), queries, settings, Replayed)
+    trainer.written, trainer.found = steps, []
+    trainer.train()
+    into.write_text(json.dumps(trainer.found), encoding="utf-8")
+
+
+class TakesTurns(TrainerCallback):
+    """Waits for its turn between two steps."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tells of the turn when it is over."""
+        self._turns.step_over()
+
+
+class Counted(DistillationTrainer):
+    """TRL's trainer as it is, which notes how long rows are."""
+
+    turn: Turns
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        found = super()._generate(prompts)
+        self.turn.rows += [{"prompt": len(prompt), "answer": len(answer)} for prompt, answer in zip(found[0], found[1], strict=True)]
+        return found
+
+
+def turns(
+    *, adaptation: str, tokens: int, batch: int, steps: int, rounds: int, warmup: int, directory: Path, start: Path, pipe: TextIO
+) -> None:
+    """Trains by turns, and tells after each how long it took and where the time went."""
+    watch = Stopwatch()
+    watch.wrap_common()
+    watch.wrap(DistillationTrainer, "_generate", "sampling")
+    watch.wrap(DistillationTrainer, "_get_last_hidden_state", lambda: "student forward" if torch.is_grad_enabled() else "teacher")
+    watch.wrap(distillation_trainer, "_chunked_divergence_loss", "heads and divergence")
+    watch.wrap(ChunkedDivergenceFunction, "backward", "heads and divergence")
+    turn = Turns(steps, warmup, watch, pipe)
+    examples = step_examples()
+    every = warmup + steps * rounds
+    order = step_order(len(examples), every * batch // len(examples) + 1)
+    settings = configuration(
+        directory,
+        max_steps=every,
+        per_device_train_batch_size=batch,
+        max_completion_length=tokens,
+        learning_rate=1e-4,
+        lr_scheduler_type="cosine",
+        generation_kwargs={"eos_token_id": [NEVER]},  # every answer has all its tokens
+    )
+    queries = [examples[index].query for index in order]
+    student, teacher = student_for(adaptation, start), load(ADAPTERS / TEACHER, merge=True)
+    trainer = build(student, teacher, queries, settings, Counted, callbacks=[TakesTurns(turn)])
+    trainer.turn, trainer.eos_token_ids = turn, [NEVER]
+    trainer.train()
+
+
+class Routed(TrainerCallback):
+    """Gives each step the teacher of its domain: TRL takes one teacher, and reads it anew in every step."""
+
+    def __init__(self, teachers: Sequence[Any]) -> None:
+        self._teachers, self.trainer = itertools.cycle(teachers), None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Changes the teacher."""
+        self.trainer.teacher_model = next(self._teachers)
+
+
+class Scored(TrainerCallback):
+    """Has a checkpoint scored every few steps, by the code that scores the other side."""
+
+    def __init__(self, student: Any, referee: Referee, every: int, directory: Path) -> None:
+        self._student, self._referee, self._every, self._directory = student, referee, every, directory
+
+    def score(self, step: int) -> None:
+        """Scores the student as it is, read back from disk."""
+        folder = self._directory / f"checkpoint-{step}"
+        self._student.save_pretrained(folder)
+        model = LlamaModel(folder, base_model=base_folder(), dtype="float32")
+        try:
+            self._referee.score(model, step)
+        finally:
+            model.release()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Scores when it is time."""
+        if state.global_step % self._every == 0:
+            self.score(state.global_step)
+
+
+def race(
+    *, questions: Race, of_experts: Mapping[str, float], rate: float, limit: float, every: int, start: Path | None, directory: Path
+) -> dict[str, Any]:
+    """Trains on-policy, the domains' experts in turn, from the merge or from an adapter that changes nothing yet."""
+    torch.manual_seed(SEED)
+    if start is not None:
+        student = load(start)
+    else:
+        student = get_peft_model(load(), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    domains = sorted({example.primary_domain for example in questions.train})
+    routed = Routed([load(ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains])
+    settings = configuration(
+        directory,
+        max_steps=100_000,
+        per_device_train_batch_size=16,
+        max_completion_length=32,
+        learning_rate=rate,
+        lr_scheduler_type="constant",
+    )
+    shared = LlamaModel(base_folder(), dtype="float32")  # the scored checkpoints' base, loaded off the clock and held to the end
+    shared._load()
+    queries = batches_by_domain(questions, domains)
+    referee = Referee(questions, of_experts, limit)
+    scored = Scored(student, referee, every, directory)
+    trainer = build(student, load(), queries, settings, callbacks=[routed, scored])
+    routed.trainer = trainer
+    with contextlib.suppress(RaceOver):
+        trainer.train()
+    return {**referee.outcome(), "ended": "stopped", "goal": GOAL, "peak_bytes": peak_bytes()}
+
+
+def batches_by_domain(questions: Race, domains: Sequence[str], batch: int = 16) -> list[str]:
+    """Returns the questions in batches of one domain each, the domains in turn."""
+    generator = torch.Generator().manual_seed(SEED)
+    by_domain = {}
+    for domain in domains:
+        own = [example.query for example in questions.train if example.primary_domain == domain]
+        by_domain[domain] = [own[index] for index in torch.randperm(len(own), generator=generator).tolist()]
+    batches = min(len(own) for own in by_domain.values()) // batch
+    return [query for at in range(batches) for domain in domains for query in by_domain[domain][at * batch : (at + 1) * batch]]
