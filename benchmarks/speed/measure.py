@@ -9,7 +9,7 @@ keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the c
     python benchmarks/speed/measure.py race
     python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
 
-What is measured is kept in `--work` and not measured again. TRL is needed beside the development environment: `pip install trl==1.16.0`.
+What is measured is kept in `--work` and not measured again. TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -40,8 +41,8 @@ from domainfusion.types import fingerprint  # noqa: E402
 SIDES = ("ours", "trl")
 STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter"}
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
-RACE = {"limit": 10.0, "every": 10, "epochs": 4, "singles": 180, "phrasings": 1, "validation": 40}
-SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 6, "validation": 4}
+RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 1, "validation": 40}
+SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
 LOSS_STEPS = 3
 
 
@@ -51,6 +52,7 @@ def kept(work: Path, name: str, settings: Mapping[str, Any], measure: Callable[[
     if not path.is_file():
         print(f"{datetime.now(UTC):%H:%M} {name}", file=sys.stderr, flush=True)
         found = {"name": name, "settings": dict(settings), "date": f"{datetime.now(UTC):%Y-%m-%d}", **measure()}
+        shutil.rmtree(work / "runs", ignore_errors=True)  # checkpoints, which nobody reads again
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -167,14 +167,22 @@ def race(
     )
     records = run.integrate(run.collect(run.generate()))
     collected = referee.seconds / 60
-    steps = iter(range(every, 1_000_000, every))
+    done = 0
+
+    @contextmanager
+    def progress(label: str, total: int, already: int = 0) -> Iterator[Any]:
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps if label.startswith("training") else 0
+
+        yield advance
 
     def validate(student: Any) -> dict[str, float]:
-        return referee.score(student, next(steps))
+        return referee.score(student, done)
 
     ended = "trained to its end"
     try:
-        trainer.train(base, records, teachers=teachers, validate=validate, directory=directory / "training", seed=SEED)
+        trainer.train(base, records, teachers=teachers, validate=validate, directory=directory / "training", seed=SEED, progress=progress)
     except RaceOver:
         ended = "stopped"
     return {**referee.outcome(), "minutes_collecting": collected, "ended": ended, "peak_bytes": peak_bytes()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -232,12 +233,12 @@ def race(
     return {**referee.outcome(), "ended": "stopped", "goal": GOAL, "peak_bytes": peak_bytes()}
 
 
-def batches_by_domain(questions: Race, domains: Sequence[str], batch: int = 16) -> list[str]:
-    """Returns the questions in batches of one domain each, the domains in turn."""
-    generator = torch.Generator().manual_seed(SEED)
+def batches_by_domain(questions: Race, domains: Sequence[str], batch: int = 16, passes: int = 16) -> list[str]:
+    """Returns the questions of several passes in batches of one domain each, the domains in turn, each pass in a new order."""
+    rng = random.Random(SEED)
     by_domain = {}
     for domain in domains:
         own = [example.query for example in questions.train if example.primary_domain == domain]
-        by_domain[domain] = [own[index] for index in torch.randperm(len(own), generator=generator).tolist()]
+        by_domain[domain] = [query for _ in range(passes) for query in rng.sample(own, len(own))]
     batches = min(len(own) for own in by_domain.values()) // batch
     return [query for at in range(batches) for domain in domains for query in by_domain[domain][at * batch : (at + 1) * batch]]
