@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from setting import SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, Unending, base_model, experts, peak_bytes, step_examples
+from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, Unending, base_model, experts, step_examples
 
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
@@ -185,4 +185,4 @@ def race(
         trainer.train(base, records, teachers=teachers, validate=validate, directory=directory / "training", seed=SEED, progress=progress)
     except RaceOver:
         ended = "stopped"
-    return {**referee.outcome(), "minutes_collecting": collected, "ended": ended, "peak_bytes": peak_bytes()}
+    return {**referee.outcome(), "minutes_collecting": collected, "ended": ended, "goal": GOAL}

@@ -138,8 +138,8 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         "learns on-policy (reverse KL, up to 32 tokens an answer, batch 16) at a constant rate, in LoRA adapters as well: those of the",
         "merge, or new ones of rank 16 on the base.",
         "",
-        f"| | rate | minutes to the goal | lowest DER at its best, when | {' | '.join(domains)} | peak memory |",
-        "|---|---:|---:|---:|" + "---:|" * (len(domains) + 1),
+        f"| | rate | minutes to the goal | lowest DER at its best, when | {' | '.join(domains)} |",
+        "|---|---:|---:|---:|" + "---:|" * len(domains),
     ]
     for found in races.values():
         best, reached = found["best"], found["minutes_to_goal"]
@@ -149,7 +149,6 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
             f"not within {found['minutes']:.1f}" if reached is None else f"{reached:.2f}",
             f"{min(best['der'].values()):.3f}, {best['minutes']:.1f} minutes",
             *(f"{best['der'][domain]:.3f}" for domain in domains),
-            f"{found['peak_bytes'] / 1e9:.1f} GB",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, peak_bytes, step_examples, step_order
+from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, step_examples, step_order
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
@@ -173,7 +173,8 @@ class Routed(TrainerCallback):
     """Gives each step the teacher of its domain: TRL takes one teacher, and reads it anew in every step."""
 
     def __init__(self, teachers: Sequence[Any]) -> None:
-        self._teachers, self.trainer = itertools.cycle(teachers), None
+        self._teachers = itertools.cycle(teachers)
+        self.trainer: Any = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Changes the teacher."""
@@ -212,7 +213,8 @@ def race(
     else:
         student = get_peft_model(load(), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     domains = sorted({example.primary_domain for example in questions.train})
-    routed = Routed([load(ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains])
+    teachers = [load(ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains]
+    routed = Routed(teachers)
     settings = configuration(
         directory,
         max_steps=100_000,
@@ -226,11 +228,11 @@ def race(
     queries = batches_by_domain(questions, domains)
     referee = Referee(questions, of_experts, limit)
     scored = Scored(student, referee, every, directory)
-    trainer = build(student, load(), queries, settings, callbacks=[routed, scored])
+    trainer = build(student, teachers[0], queries, settings, callbacks=[routed, scored])
     routed.trainer = trainer
     with contextlib.suppress(RaceOver):
         trainer.train()
-    return {**referee.outcome(), "ended": "stopped", "goal": GOAL, "peak_bytes": peak_bytes()}
+    return {**referee.outcome(), "ended": "stopped", "goal": GOAL}
 
 
 def batches_by_domain(questions: Race, domains: Sequence[str], batch: int = 16, passes: int = 16) -> list[str]:
