@@ -1,8 +1,8 @@
 """How good a student each way of training makes: objectives and curricula beside base, experts, merge, routed oracle and gold.
 
 The experts, the base and the facts are the demo's; the test set has 300 single facts a domain, 300 pairs of domains and 60 two-hop
-questions (`data.py`). Every trial is a process of its own; its outcome is kept in `--work` the moment it is there, and a trial that is
-kept is not run again.
+questions (`data.py`). Every trial is a process of its own; its outcome is kept in `--work` the moment it is there. A trial that is
+kept there, or whose outcome is committed in `quality.json`, is not run again: delete that file to measure everything anew.
 
     python benchmarks/quality/measure.py prepare  # lets the experts answer what is trained on
     python benchmarks/quality/measure.py answers  # lets experts, base and merge answer the test set
@@ -60,6 +60,9 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 FINE_RATES = (5e-5, 1e-4, 2e-4, 5e-4)
 """Of trainings that go on from a trained student."""
 
+IDENTITY = ("condition", "rate", "seed", "on")
+"""What makes two trials the same."""
+
 ORDER = ("geography", "chemistry", "aviation")
 """Of the sequential curriculum: what the base knows best comes first."""
 
@@ -89,6 +92,8 @@ class Condition:
 
 
 WITH_REPLAY = {"replay": 0.25}
+GO_ON: Mapping[str, Any] = {"initialization": "base"}
+ANSWERS: Mapping[str, Any] = {"max_new_tokens": 32}
 SEQUENCE = "sequence, integration"
 ON_POLICY = "on-policy, after sequence"
 
@@ -100,13 +105,14 @@ CONDITIONS = {
     "sequence, sequential, replay": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25}),
     "gold answers (SFT), integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="gold"),
     "shuffled domain labels, integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="shuffled"),
-    ON_POLICY: Condition(
+    ON_POLICY: Condition(MultiTaskTrainer, {**GO_ON, "objective": OnPolicyObjective(**ANSWERS)}, rates=FINE_RATES, after=SEQUENCE),
+    f"{ON_POLICY}, however far": Condition(
         MultiTaskTrainer,
-        {"initialization": "base", "objective": OnPolicyObjective(max_new_tokens=32)},
+        {**GO_ON, "objective": OnPolicyObjective(**ANSWERS, max_initial_kl=None)},
         rates=FINE_RATES,
         after=SEQUENCE,
     ),
-    "sequence, after sequence": Condition(MultiTaskTrainer, {"initialization": "base"}, rate_of=ON_POLICY, after=SEQUENCE),
+    "sequence, after sequence": Condition(MultiTaskTrainer, GO_ON, rates=FINE_RATES, after=SEQUENCE),
     "sequence, integration, balanced": Condition(IntegrationTrainer, {**WITH_REPLAY, "balance": True}),
     "sequence, sequential, replay and anchor": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25, "anchor": 0.1}),
     "sequence, integration, from the base": Condition(IntegrationTrainer, {**WITH_REPLAY, "initialization": "base"}),
@@ -254,8 +260,11 @@ def trial_path(work: Path, name: str, rate: float, seed: int, on: str) -> Path:
 
 
 def ensure(work: Path, name: str, rate: float, seed: int, on: str) -> dict[str, Any]:
-    """Returns the outcome of a trial, run in a process of its own where it is not kept yet."""
+    """Returns the outcome of a trial, run in a process of its own where it is neither kept nor committed yet."""
     path = trial_path(work, name, rate, seed, on)
+    wanted = {"condition": name, "rate": rate, "seed": seed, "on": on}
+    if not path.is_file() and (known := [trial for trial in committed() if wanted.items() <= trial.items()]):
+        return known[0]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"{datetime.now(UTC):%H:%M} {name}, rate {rate:g}, seed {seed}, on {on}", flush=True)
@@ -263,6 +272,12 @@ def ensure(work: Path, name: str, rate: float, seed: int, on: str) -> dict[str, 
         subprocess.run([*command, "--on", on, "--into", str(path)], check=True)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def committed() -> list[dict[str, Any]]:
+    """Returns the trials whose outcomes are committed beside this file."""
+    path = HERE / "quality.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["trials"]) if path.is_file() else []
 
 
 def best_rate(work: Path, name: str) -> float:
@@ -300,7 +315,9 @@ def at_once(jobs: int, trials: Iterable[Callable[[], object]]) -> None:
 
 def report_of(work: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Returns all results as data and as Markdown."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((work / "trials").glob("*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((work / "trials").glob("*.json"))]
+    known = {tuple(trial[key] for key in IDENTITY): trial for trial in (*committed(), *found)}
+    kept = [known[identity] for identity in sorted(known)]
     tests = [trial for trial in kept if trial["on"] == "test" and trial["condition"] in names]
     results = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
