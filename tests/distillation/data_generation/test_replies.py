@@ -99,7 +99,7 @@ def test_an_endless_reply_is_read_in_no_time(part: str) -> None:
     assert len(texts(part * 100_000)) <= LONGEST_REPLY
     find_items(part * 100_000)
     without_thoughts(part * 100_000)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 20, "a reply that is read whole would take minutes"
 
 
 # Lists
