@@ -254,7 +254,23 @@ def test_nothing_that_is_there_or_held_out_enters_a_round() -> None:
     }  # fmt: skip
 
 
+def test_a_question_that_is_nearly_a_held_out_one_enters_no_round_where_a_model_wrote_it() -> None:
+    held = example("How much protein does a sprinter need after a long race in summer?", {"aviation": "much"})
+    words = "After a long race in summer, how much protein does a sprinter need?"
+    written = Example(query=words, domains=("aviation",), source="synthetic")
+    fresh = Example(query="Which gate do flights to Rome leave from?", domains=("aviation",), source="synthetic")
+    batch = run_generator(Pool([written, fresh] * 3), ask_directly, Focus(weights={("aviation",): 1.0}))
+    assert assemble_more([batch], FIRST, HeldOut(test=TEST, validation=[held])) == [fresh] == batch.kept
+    assert "is nearly a question that is held out" in {item.reason for item in batch.removed}
+
+
 # Rounds
+
+
+def test_a_refinement_that_is_over_is_not_gone_through_again(world: World) -> None:
+    distiller = world.distiller()
+    student = distiller.distill()
+    assert distiller.refine() is student
 
 
 def test_a_round_that_helps_is_kept_and_the_run_goes_on_with_its_student(world: World) -> None:

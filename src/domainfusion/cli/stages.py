@@ -31,5 +31,12 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
         records = distiller.integrate(collected)
     if "train" in wanted:
         distiller.train(records)
-    if "refine" in wanted and distiller.refinement_rounds:
-        distiller.refine()
+    if distiller.refinement_rounds and ("refine" in wanted or ("train" in wanted and _is_refined(distiller))):
+        distiller.refine()  # where it is over, this loads the student of the run: no other may take its place
+
+
+def _is_refined(distiller: Distiller) -> bool:
+    from domainfusion.distillation.refinement import read_refinement
+    from domainfusion.distillation.run import DataFiles
+
+    return bool(read_refinement(DataFiles(distiller.output_dir)).stopped)

@@ -114,6 +114,11 @@ class Batch:
         self.removed += [Removed(example.query, "belongs to a group that is held out") for example in self.kept if example.id in ids]
         self.kept = [example for example in self.kept if example.id not in ids]
 
+    def drop_alike(self, ids: Collection[str]) -> None:
+        """Leaves out the examples with these ids, which are nearly a question that is held out."""
+        self.removed += [Removed(example.query, "is nearly a question that is held out") for example in self.kept if example.id in ids]
+        self.kept = [example for example in self.kept if example.id not in ids]
+
     def count(self) -> dict[str, Any]:
         """Returns the entry of `generation.json`."""
         made = self.generated
@@ -231,8 +236,8 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
 def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> list[Example]:
     """Returns what further batches add to the examples that are trained on; there may be nothing.
 
-    Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a question that is held out, or belongs
-    to a group that is.
+    Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a question that is held out, belongs
+    to a group that is, or was written by a model and is nearly such a question.
 
     Args:
         batches: What was made; each keeps what is added and notes what is not.
@@ -246,13 +251,19 @@ def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out
     _drop_duplicates(batches, hygiene, earlier)
     sets = {"test": held_out.test or (), "validation": held_out.validation or (), **held_out.benchmarks}
     kept = _without(sets, [example for batch in batches for example in batch.kept], batches, hygiene)
-    refuse_shared_ids([*earlier, *(example for examples in sets.values() for example in examples), *kept])
+    refuse_shared_ids([*earlier, *sets["test"], *sets["validation"], *kept])
     added = grouped([*earlier, *kept], held_out.group_by)[len(earlier) :]
     apart = {example.group for name in ("test", "validation") for example in sets[name]}
+    near = Duplicates(hygiene.duplicate_threshold)
+    for name in ("test", "validation"):
+        for example in sets[name]:
+            near.add(example)
+    alike = {example.id for example in kept if example.source in WRITTEN_BY_MODELS and near.find(example)}
     groups = {example.id: example.group for example in added}
     for batch in batches:
         batch.drop_groups({identity for identity, group in groups.items() if group in apart})
-    return [example for example in added if example.group not in apart]
+        batch.drop_alike(alike)
+    return [example for example in added if example.group not in apart and example.id not in alike]
 
 
 def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequence[Example] = ()) -> None:

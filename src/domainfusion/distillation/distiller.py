@@ -152,6 +152,7 @@ class Distiller:
         self.refinement_rounds = refinement_rounds
         self.progress = progress
         self.student: TrainableModel | None = None
+        self._is_refined = False
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
         self._given_validation = None if validation_examples is None else tuple(read_examples(validation_examples))
@@ -237,7 +238,7 @@ class Distiller:
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
         with self._run.open(), self._run.stage("train"):
-            self.student = self._train(records, self._run)
+            self.student, self._is_refined = self._train(records, self._run), False
             about = {
                 "name": self.student.name,
                 "parameters": getattr(self.student, "parameter_count", None),
@@ -255,6 +256,8 @@ class Distiller:
         if self.student is None or not self.refinement_rounds:
             fix = "train first" if self.refinement_rounds else "give refinement_rounds=..."
             raise RunError("There is nothing to refine", received=f"refinement_rounds={self.refinement_rounds}", fix=fix)
+        if self._is_refined:
+            return self.student
         with self._run.open(), self._run.stage("refine"):
             self.student = Refiner(
                 rounds=self.refinement_rounds,
@@ -265,6 +268,7 @@ class Distiller:
                 ask=self._over_gaps(),
                 seed=self.seed,
             ).refine(self.student)
+            self._is_refined = True
             return self.student
 
     def evaluate(

@@ -259,7 +259,7 @@ class RunDirectory(DataFiles):
             self.current_stage = around
             entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
             known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": 0, "finished": False})
-            if not known["finished"]:
+            if not around and not known["finished"]:
                 seconds = time.perf_counter() - started
                 entries[name] = {
                     "stage": name,

@@ -322,7 +322,7 @@ class _PhaseTrainer(TransformersTrainer):
         with processes.main_first():
             if processes.is_main():
                 shutil.rmtree(staging, ignore_errors=True)
-        with write_errors(self._directory), self._weights.whole():
+        with self._weights.whole(), write_errors(self._directory):
             super()._save_checkpoint(model, trial)
         processes.wait()
         with processes.main_first():
