@@ -2,7 +2,8 @@
 
 The experts, the base and the facts are the demo's; the test set has 300 single facts a domain, 300 pairs of domains and 60 two-hop
 questions (`data.py`). Every trial is a process of its own; its outcome is kept in `--work` the moment it is there. A trial that is
-kept there, or whose outcome is committed in `quality.json`, is not run again: delete that file to measure everything anew.
+kept there, or whose outcome is committed in `quality.json`, is not run again: delete that file to measure everything anew. Models
+compute in what is fast on the machine, bfloat16 or float32; trials of the other data type are not counted among one's own.
 
     python benchmarks/quality/measure.py prepare  # lets the experts answer what is trained on
     python benchmarks/quality/measure.py answers  # lets experts, base and merge answer the test set
@@ -60,7 +61,7 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 FINE_RATES = (5e-5, 1e-4, 2e-4, 5e-4)
 """Of trainings that go on from a trained student."""
 
-IDENTITY = ("condition", "rate", "seed", "on")
+IDENTITY = ("condition", "rate", "seed", "on", "dtype")
 """What makes two trials the same."""
 
 ORDER = ("geography", "chemistry", "aviation")
@@ -124,6 +125,11 @@ def models() -> tuple[LlamaModel, dict[str, LlamaModel]]:
     return base, {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert") for domain in DOMAINS}
 
 
+def computed_in() -> str:
+    """Returns the data type that the models compute in on this machine."""
+    return str(models()[0]._key.dtype).removeprefix("torch.")
+
+
 def records_for(targets: str, questions: Questions, work: Path) -> list[TrainingRecord]:
     """Returns the records to train on; the experts are asked once and for all trials."""
     directory = work / f"records-{'experts' if targets == 'gold' else targets}"
@@ -158,10 +164,11 @@ def run_trial(name: str, rate: float, seed: int, on: str, work: Path) -> dict[st
     """Trains one student and scores it on `on`: `validation`, or `test` beside everything else."""
     questions = build()
     base, teachers = models()
+    identity = {"condition": name, "rate": rate, "seed": seed, "on": on, "dtype": computed_in(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     try:
         student, trained = train(name, rate, seed, questions, work)
     except TrainingError as error:  # a cold start of on-policy training is an outcome too
-        return {"condition": name, "rate": rate, "seed": seed, "on": on, "refused": str(error)}
+        return identity | {"refused": str(error)}
     with ResponseStore(work / "responses.sqlite") as store:
         if on == "validation":
             found: dict[str, Any] = {"validation": score(student, questions.validation, store)}
@@ -171,7 +178,7 @@ def run_trial(name: str, rate: float, seed: int, on: str, work: Path) -> dict[st
                 student, teachers, questions.test, baselines={"base": base, "merge": merge}, ask=store.ask
             )
             found = {"test_set": report.test_set, "figures": figures(report)}
-    return {"condition": name, "rate": rate, "seed": seed, "on": on, **trained, **found}
+    return identity | trained | found
 
 
 def train(name: str, rate: float, seed: int, questions: Questions, work: Path) -> tuple[TrainableModel, dict[str, Any]]:
@@ -262,7 +269,7 @@ def trial_path(work: Path, name: str, rate: float, seed: int, on: str) -> Path:
 def ensure(work: Path, name: str, rate: float, seed: int, on: str) -> dict[str, Any]:
     """Returns the outcome of a trial, run in a process of its own where it is neither kept nor committed yet."""
     path = trial_path(work, name, rate, seed, on)
-    wanted = {"condition": name, "rate": rate, "seed": seed, "on": on}
+    wanted = {"condition": name, "rate": rate, "seed": seed, "on": on, "dtype": computed_in()}
     if not path.is_file() and (known := [trial for trial in committed() if wanted.items() <= trial.items()]):
         return known[0]
     if not path.is_file():
@@ -316,12 +323,13 @@ def at_once(jobs: int, trials: Iterable[Callable[[], object]]) -> None:
 def report_of(work: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Returns all results as data and as Markdown."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((work / "trials").glob("*.json"))]
-    known = {tuple(trial[key] for key in IDENTITY): trial for trial in (*committed(), *found)}
-    kept = [known[identity] for identity in sorted(known)]
+    known = {tuple(trial.get(key, "") for key in IDENTITY): trial for trial in (*committed(), *found)}
+    kept = [known[identity] for identity in sorted(known) if known[identity].get("dtype") == computed_in()]
     tests = [trial for trial in kept if trial["on"] == "test" and trial["condition"] in names]
     results = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()})",
+        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), one thread a trial",
+        "dtype": computed_in(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "trials": kept,
     }
@@ -339,7 +347,7 @@ def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) 
         f"batches of 16; what goes on `after sequence` sees {LATER_PROMPTS} of the records again, in 20 steps. Rates are chosen on",
         "validation with seed 0; curricula take the rate of `sequence, integration`. Figures are means over seeds, with the lowest and the",
         "highest seed; the JSON has every trial with bootstrap intervals.",
-        f"{results['date']}, {results['machine']}, torch {results['versions']['torch']}; made by `python benchmarks/quality/measure.py`.",
+        f"{results['date']}, {results['machine']}, {results['dtype']}, torch {results['versions']['torch']}; made by `python benchmarks/quality/measure.py`.",
         "",
         *_table_of_students(done),
     ]
