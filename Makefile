@@ -13,7 +13,7 @@ test: setup check
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest -m slow --timeout 1200
 
 test-browser: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser

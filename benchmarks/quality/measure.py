@@ -323,8 +323,8 @@ def at_once(jobs: int, trials: Iterable[Callable[[], object]]) -> None:
 def report_of(work: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Returns all results as data and as Markdown."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((work / "trials").glob("*.json"))]
-    known = {tuple(trial.get(key, "") for key in IDENTITY): trial for trial in (*committed(), *found)}
-    kept = [known[identity] for identity in sorted(known) if known[identity].get("dtype") == computed_in()]
+    known = {tuple(trial[key] for key in IDENTITY): trial for trial in (*committed(), *found)}
+    kept = [known[identity] for identity in sorted(known) if known[identity]["dtype"] == computed_in()]
     tests = [trial for trial in kept if trial["on"] == "test" and trial["condition"] in names]
     results = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -347,7 +347,8 @@ def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) 
         f"batches of 16; what goes on `after sequence` sees {LATER_PROMPTS} of the records again, in 20 steps. Rates are chosen on",
         "validation with seed 0; curricula take the rate of `sequence, integration`. Figures are means over seeds, with the lowest and the",
         "highest seed; the JSON has every trial with bootstrap intervals.",
-        f"{results['date']}, {results['machine']}, {results['dtype']}, torch {results['versions']['torch']}; made by `python benchmarks/quality/measure.py`.",
+        f"{results['date']}, {results['machine']}, {results['dtype']}, torch {results['versions']['torch']};",
+        "made by `python benchmarks/quality/measure.py`.",
         "",
         *_table_of_students(done),
     ]

@@ -250,9 +250,10 @@ def test_a_report_says_what_is_known(auroc: float, words: str) -> None:
 def test_the_demos_base_sees_what_is_published() -> None:
     from domainfusion.demo.base import base_folder
 
-    metric = ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", dtype="bfloat16", batch_size=16))
-    known = known_validation(metric)
+    known = known_validation(ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", dtype="bfloat16")))
     assert known is not None
+    # A processor without units for bfloat16 takes a hundred times as long in it; float32 there sees the same.
+    metric = ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", batch_size=16))
     found = validate_coherence(metric, read_passages("held_out")[::8], resamples=200)
     for name in known.reached:
         assert (found.auroc[name].value or 0) > 0.8
