@@ -385,6 +385,28 @@ def test_a_continuation_that_would_not_fit_is_refused(tiny_llama: Path) -> None:
         load(tiny_llama).continuations([[5] * 500], Sampling(max_new_tokens=20), [0])
 
 
+@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=4)], ids=["full", "lora"])
+def test_writing_under_autocast_leaves_every_weight_as_it_was(adaptation: Adaptation | None, tiny_llama: Path) -> None:
+    student = load(tiny_llama).trainable_copy(adaptation)
+    module = student.trainable_module()
+    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    with torch.autocast("cpu", torch.bfloat16):
+        written = student.continuations([[5, 6, 7]] * 2, Sampling(max_new_tokens=4, temperature=1.0), [0, 1])
+    assert all(0 < len(answer) <= 4 for answer in written)
+    after = dict(student.trainable_module().named_parameters())
+    assert all(torch.equal(weight, after[name]) and weight.dtype == after[name].dtype for name, weight in before.items())
+
+
+def test_a_prompts_slice_reaches_the_head_in_one_piece(tiny_llama: Path) -> None:
+    model, seen = load(tiny_llama), list[bool]()
+    head = model._load().module.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, given, __: seen.append(given[0].is_contiguous()))
+    model.generate([user("What is gold?"), user("Where?")], Sampling(max_new_tokens=3))
+    handle.remove()
+    assert seen and all(seen)
+    assert not head._forward_pre_hooks  # nothing stays behind
+
+
 def test_ask_is_generate_for_one_question(tiny_llama: Path) -> None:
     model = load(tiny_llama)
     assert model.ask("Why?", sampling=SHORT) == model.generate([user("Why?")], SHORT)[0].text

@@ -78,9 +78,20 @@ def continue_batch(
         max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
     )
     processors = LogitsProcessorList([RowSampler(sampling, [prompt.seed for prompt in prompts])] if sampling.temperature > 0 else [])
-    with in_evaluation(module):
+    with in_evaluation(module), _contiguous_before_head(module):
         output = cast(Any, module).generate(**padded, generation_config=settings, logits_processor=processors)
     return [_up_to_end(row, ends) for row in output[:, padded["input_ids"].shape[1] :].tolist()]
+
+
+@contextmanager
+def _contiguous_before_head(module: PreTrainedModel) -> Iterator[None]:
+    """Gives the head contiguous states: of a slice, as Transformers takes of a prompt, PyTorch would copy the whole head for each row."""
+    head = cast(torch.nn.Module, module.get_output_embeddings())  # type: ignore[no-untyped-call]
+    handle = head.register_forward_pre_hook(lambda _, given: tuple(states.contiguous() for states in given))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
@@ -95,6 +106,25 @@ def _read_answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], prompt_t
         prompt_tokens=prompt_tokens,
         completion_tokens=len(tokens),
     )
+
+
+@contextmanager
+def converted_for_autocast(module: PreTrainedModel) -> Iterator[None]:
+    """Has the weights in autocast's data type for the time of a block, in place of converting them in every product."""
+    kind = module.device.type
+    if not torch.is_autocast_enabled(kind):
+        yield
+        return
+    dtype = torch.get_autocast_dtype(kind)
+    wide = [(weight, weight.data) for weight in module.parameters() if weight.dtype == torch.float32]
+    try:
+        for weight, own in wide:
+            weight.data = own.to(dtype)
+        with torch.autocast(kind, enabled=False):
+            yield
+    finally:
+        for weight, own in wide:
+            weight.data = own
 
 
 @contextmanager

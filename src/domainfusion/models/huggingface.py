@@ -20,7 +20,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.encoding import encode_conversation, encode_text, shared_tokenizer, turn_end
 from domainfusion.models.fingerprints import hash_files, hash_tensors
-from domainfusion.models.generation import Prompt, answer_batch, buckets, continue_batch, in_evaluation, row_seeds
+from domainfusion.models.generation import Prompt, answer_batch, buckets, continue_batch, converted_for_autocast, in_evaluation, row_seeds
 from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
 from domainfusion.models.projection import Head, check_projection, head_of, project
@@ -203,11 +203,15 @@ class HuggingFaceModel:
             return answer_batch(module, self.tokenizer, prompts, sampling, ends=ends)
 
     def continuations(self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[int]]:
-        """Writes on from rows of token ids; see `TrainableModel.continuations`. An adapter stays apart from the weights."""
+        """Writes on from rows of token ids; see `TrainableModel.continuations`.
+
+        For the time of the call an adapter is merged into the weights, and under autocast weights are in its data type, so that neither
+        is done anew for every token.
+        """
         self._refuse_overlong(rows, sampling.max_new_tokens)
         ends, found = self.end_tokens, dict[int, list[int]]()
         prompts = [Prompt(list(row), seed) for row, seed in zip(rows, seeds, strict=True)]
-        with self._load().using(self._adapter or None, merge=False) as module:
+        with self._load().using(self._adapter or None) as module, converted_for_autocast(module):
             for batch in buckets([len(row) for row in rows], self.batch_size):
                 written = continue_batch(module, self.tokenizer, [prompts[index] for index in batch], sampling, ends=ends)
                 found |= dict(zip(batch, written, strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+from transformers import PreTrainedModel
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel, OnResult, TokenScorer
@@ -97,10 +98,20 @@ def hidden_states_with(models: Sequence[TokenScorer], rows: Sequence[Sequence[in
             own._refuse_overlong([rows[index]], 0)
         for batch in buckets([len(rows[index]) for index in members], _batch_size(list(local.values()))):
             chosen = [members[place] for place in batch]
-            with first._load().mixing([local[index]._adapter or None for index in chosen]) as module, in_evaluation(module):
+            adapters = [local[index]._adapter or None for index in chosen]
+            base = first._load()
+            one_reads = len(set(adapters)) == 1  # who is alone needs no row of a batch picked out
+            using = base.using(adapters[0], merge=False) if one_reads else base.mixing(adapters)
+            with using as module, in_evaluation(module), _in_its_data_type(module):
                 states = final_hidden_states(module, [rows[index] for index in chosen], len(chosen))
             found |= dict(zip(chosen, states, strict=True))
     return [found[index] for index in range(len(rows))]
+
+
+def _in_its_data_type(module: PreTrainedModel) -> torch.autocast:
+    """Returns the context in which adapters, whose weights PEFT keeps in float32, compute in the data type of a narrower base."""
+    is_narrow = module.dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(module.device.type, module.dtype if is_narrow else None, enabled=is_narrow)
 
 
 def _by_model(models: Mapping[int, LanguageModel]) -> list[list[int]]:

@@ -30,9 +30,11 @@ class RowSampler(LogitsProcessor):
         logits = scores.float() / self._temperature
         if self._top_p < 1:
             logits = _keep_top_p(logits, self._top_p)
-        draws = torch.stack([torch.rand(logits.shape[-1], generator=generator) for generator in self._generators])
-        noise = -torch.log(-torch.log(draws.clamp(1e-20, 1 - 1e-7)))
-        return logits + noise.to(logits.device)  # type: ignore[return-value]
+        draws = torch.empty(logits.shape)
+        for row, generator in zip(draws, self._generators, strict=True):
+            torch.rand(row.shape, generator=generator, out=row)
+        noise = draws.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_()  # in place: the vocabulary is wide, and there is a step a token
+        return logits.sub_(noise.to(logits.device))  # type: ignore[return-value]
 
 
 def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
