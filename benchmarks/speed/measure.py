@@ -1,9 +1,9 @@
 """How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and minutes to DER 0.97.
 
-Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1, float32), the same start, prompts, batch and
-sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before it,
-both train a few steps on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to a student that
-keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
+Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same precision, start, prompts, batch
+and sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before
+it, both train a few steps in float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to
+a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
 
     python benchmarks/speed/measure.py steps
     python benchmarks/speed/measure.py race
@@ -34,14 +34,14 @@ sys.path.insert(0, str(HERE))
 
 import torch  # noqa: E402
 from report import as_markdown  # noqa: E402
-from setting import MARK, SEED, Race, accuracy, base_model, experts, matrix_peak, needed_flops  # noqa: E402
+from setting import MARK, SEED, Race, accuracy, base_model, experts, fastest_dtype, matrix_peak, needed_flops  # noqa: E402
 
 from domainfusion.types import fingerprint  # noqa: E402
 
 SIDES = ("ours", "trl")
-STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter"}
+STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter", "dtype": fastest_dtype()}
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
-RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 1, "validation": 40}
+RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 1, "validation": 40, "dtype": fastest_dtype()}
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
 LOSS_STEPS = 3
 
@@ -158,7 +158,7 @@ def take_turns(work: Path, threads: int, adaptation: str, settings: Mapping[str,
             rounds.append(turn)
     if any(sorted(map(str, turn["ours"]["rows"])) != sorted(map(str, turn["trl"]["rows"])) for turn in rounds):
         raise SystemExit("The two sides were not shown the same prompts, or did not write equally long answers")
-    config = base_model()._read_config()
+    config = base_model(settings["dtype"])._read_config()
     rank = 48  # of the merge: the sum of the experts'
     for turn in rounds:
         for side in SIDES:
@@ -177,7 +177,7 @@ def measure_steps(work: Path, threads: int, adaptations: Sequence[str], settings
         work,
         "peak",
         {"threads": threads},
-        lambda: {"float32": matrix_peak(torch.float32, 2048), "bfloat16": matrix_peak(torch.bfloat16, 768, 4)},
+        lambda: {"dtype": fastest_dtype(), "flops": matrix_peak(getattr(torch, fastest_dtype()), 2048)},
     )
 
 
@@ -195,19 +195,19 @@ def measure_race(
     work: Path, threads: int, contestants: Sequence[str], rates: Mapping[str, Sequence[float]], settings: Mapping[str, Any]
 ) -> None:
     ensure_start(work, threads)
-    shape = {name: settings[name] for name in ("singles", "phrasings", "validation")}
+    shape, dtype = {name: settings[name] for name in ("singles", "phrasings", "validation")}, settings["dtype"]
 
     def of_experts() -> dict[str, Any]:
         questions = Race.build(**shape).validation
-        own = {domain: [one for one in questions if one.primary_domain == domain] for domain in experts()}
-        return {"accuracy": {domain: accuracy(expert, own[domain])[domain] for domain, expert in experts().items()}}
+        own = {domain: [one for one in questions if one.primary_domain == domain] for domain in experts(dtype)}
+        return {"accuracy": {domain: accuracy(expert, own[domain])[domain] for domain, expert in experts(dtype).items()}}
 
-    reached = kept(work, "experts", shape | {"threads": threads}, of_experts)["accuracy"]
+    reached = kept(work, "experts", shape | {"threads": threads, "dtype": dtype}, of_experts)["accuracy"]
     for contestant in contestants:
         side = "ours" if contestant == "ours" else "trl"
         own: dict[str, Any] = {"epochs": settings["epochs"]} if side == "ours" else {"start": contestant.endswith("merge")}
         for rate in rates[side]:
-            given = {**shape, **own, "rate": rate, "limit": settings["limit"], "every": settings["every"]}
+            given = {**shape, **own, "dtype": dtype, "rate": rate, "limit": settings["limit"], "every": settings["every"]}
 
             def run(side: str = side, given: dict[str, Any] = given) -> dict[str, Any]:
                 with Side(side, "race", work, threads, **given, of_experts=reached) as process:
@@ -257,6 +257,7 @@ def main() -> None:
     for name in ("batch", "tokens", "steps", "rounds", "warmup"):
         steps.add_argument(f"--{name}", type=int, help=f"by default {STEPS[name]}")
     steps.add_argument("--teacher", choices=("adapter", "merged"), help="our expert: an adapter on the base, or weights of its own")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=f"what both sides compute in; by default {fastest_dtype()}")
     race = parser.add_argument_group("race")
     race.add_argument("--contestant", nargs="*", choices=("ours", "trl from the base", "trl from the merge"))
     race.add_argument("--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}")

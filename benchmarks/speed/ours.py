@@ -17,7 +17,7 @@ from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer
 from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.base import Adaptation, TrainableModel
-from domainfusion.training import loop
+from domainfusion.training import loop, precision
 from domainfusion.training.batching import Row
 from domainfusion.training.objectives import Answers, Losses
 from domainfusion.training.on_policy import OnPolicyObjective
@@ -53,15 +53,24 @@ def records_of(examples: Sequence[Example]) -> list[TrainingRecord]:
 
 
 def on_policy(
-    *, adaptation: str, teacher: str, tokens: int, batch: int, steps: int, directory: Path, written: list[dict[str, Any]], **more: Any
+    *,
+    adaptation: str,
+    teacher: str,
+    dtype: str,
+    tokens: int,
+    batch: int,
+    steps: int,
+    directory: Path,
+    written: list[dict[str, Any]],
+    **more: Any,
 ) -> None:
     """Trains `steps` steps toward the one expert, from the experts' merge (LoRA) or from the base (full)."""
-    teachers = experts()
+    teachers = experts(dtype)
     if teacher == "merged":  # whole weights of its own: more memory, fewer products
         folder = directory.parent / "teacher"
         if not (folder / "config.json").is_file():
             teachers[TEACHER].save(folder)
-        teachers[TEACHER] = LlamaModel(folder, name="merged expert", dtype="float32")
+        teachers[TEACHER] = LlamaModel(folder, name="merged expert", dtype=dtype)
     settings: dict[str, Any] = {"initialization": "base"}
     if adaptation == "lora":
         settings = {"initialization": "merge"}
@@ -76,20 +85,23 @@ def on_policy(
         **settings,
     )
     examples = step_examples()[: more.pop("examples", None)]
-    trainer.train(base_model(Unending), records_of(examples), teachers=teachers, directory=directory, seed=SEED, **more)
+    trainer.train(base_model(dtype, Unending), records_of(examples), teachers=teachers, directory=directory, seed=SEED, **more)
 
 
 def save_start(folder: Path) -> None:
     """Writes the adapter that a LoRA student starts from, the experts' merge, for the other side to start from as well."""
-    base_model().trainable_copy(Adaptation(start_from=tuple(experts().values()))).save(folder, merge=False)
+    start = Adaptation(start_from=tuple(experts("float32").values()))
+    base_model("float32").trainable_copy(start).save(folder, merge=False)
 
 
 def losses(*, adaptation: str, teacher: str, tokens: int, batch: int, steps: int, directory: Path, into: Path) -> None:
-    """Trains a few steps and keeps what was written, and its losses."""
+    """Trains a few steps in float32, and keeps what was written, and its losses."""
+    precision._has_bfloat16 = lambda device: False
     written: list[dict[str, Any]] = []
     on_policy(
         adaptation=adaptation,
         teacher=teacher,
+        dtype="float32",
         tokens=tokens,
         batch=batch,
         steps=steps,
@@ -103,7 +115,17 @@ def losses(*, adaptation: str, teacher: str, tokens: int, batch: int, steps: int
 
 
 def turns(
-    *, adaptation: str, teacher: str, tokens: int, batch: int, steps: int, rounds: int, warmup: int, directory: Path, pipe: TextIO
+    *,
+    adaptation: str,
+    teacher: str,
+    dtype: str,
+    tokens: int,
+    batch: int,
+    steps: int,
+    rounds: int,
+    warmup: int,
+    directory: Path,
+    pipe: TextIO,
 ) -> None:
     """Trains by turns, and tells after each how long it took and where the time went."""
     watch = Stopwatch()
@@ -127,6 +149,7 @@ def turns(
     on_policy(
         adaptation=adaptation,
         teacher=teacher,
+        dtype=dtype,
         tokens=tokens,
         batch=batch,
         steps=every,
@@ -139,10 +162,10 @@ def turns(
 
 
 def race(
-    *, questions: Race, of_experts: Mapping[str, float], rate: float, limit: float, every: int, epochs: int, directory: Path
+    *, questions: Race, of_experts: Mapping[str, float], dtype: str, rate: float, limit: float, every: int, epochs: int, directory: Path
 ) -> dict[str, Any]:
     """Asks the experts, and trains on their answers word for word from their merge, as the demo does."""
-    base, teachers = base_model(), experts()
+    base, teachers = base_model(dtype), experts(dtype)
     base._load()  # loading a model is on neither side's clock
     for teacher in teachers.values():
         teacher._load()

@@ -23,7 +23,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     lines = [
         "# Speed beside TRL's DistillationTrainer",
         "",
-        f"SmolLM2-135M-Instruct in float32. {results['date']}, {results['machine']};",
+        f"SmolLM2-135M-Instruct. {results['date']}, {results['machine']};",
         f"Python {results['python']}, {named}; seed {results['seed']}. Made by `{results['command']}`.",
         "",
     ]
@@ -49,8 +49,9 @@ def _steps(steps: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
         f"and the reverse KL is learnt. {settings['batch']} prompts a step, {settings['tokens']} tokens an answer (no answer ends sooner),",
         "sampling temperature 1, the same prompts in the same steps, AdamW, the same trained weights. Each side is a process of its own",
         "and trains by its own trainer: `MultiTaskTrainer` with `OnPolicyObjective`, and `DistillationTrainer` without gradient",
-        f"checkpointing and bfloat16, which it uses by default and which would slow it here. They take turns of {settings['steps']} steps,",
-        f"{settings['rounds']} times each, the order changing. TRL's teacher is the expert merged into whole weights; ours is {teacher}.",
+        f"checkpointing, which it uses by default and which would slow it here. Both compute in {settings['dtype']} and keep trained",
+        f"weights in float32. They take turns of {settings['steps']} steps, {settings['rounds']} times each, the order changing.",
+        f"TRL's teacher is the expert merged into whole weights; ours is {teacher}.",
         "",
         "| | | seconds a step: median (range) | written tokens a second | peak memory | ratio to TRL: median (range) |",
         "|---|---|---:|---:|---:|---:|",
@@ -90,7 +91,7 @@ def _losses(measured: Mapping[str, Any]) -> list[str]:
         if found := measured.get(f"losses-{adaptation}"):
             pairs = ", ".join(f"{a:.6f} and {b:.6f}" for a, b in zip(found["ours"], found["trl"], strict=True))
             lines += [
-                f"Losses of {len(found['ours'])} steps on the same tokens, {ADAPTATIONS[adaptation]} (ours and TRL's): {pairs};",
+                f"Losses of {len(found['ours'])} steps on the same tokens in float32, {ADAPTATIONS[adaptation]} (ours and TRL's): {pairs};",
                 f"the largest relative difference is {found['largest_relative_difference']:.1e}. A step's loss follows from those before.",
                 "",
             ]
@@ -108,16 +109,15 @@ def _split(found: Mapping[str, Any], side: str, peak: Mapping[str, Any] | None) 
     flops = {name: sum(turn["flops"][name] for turn in turns) / steps for name in turns[0]["flops"]}
     learning = sum(flops.values()) - flops["sampling"]
     shares = (sum(flops.values()) / whole, learning / (whole - parts[0]))
-    return [*cells, *(f"{share / peak['float32']:.0%}" for share in shares)]
+    return [*cells, *(f"{share / peak['flops']:.0%}" for share in shares)]
 
 
 def _peak_words(peak: Mapping[str, Any] | None) -> str:
     if peak is None:
         return ""
-    full, half = peak["float32"] / 1e9, peak["bfloat16"] / 1e9
     return (
-        f" The machine's matrix peak is {full:,.0f} billion operations a second in float32\n(the fastest product of two matrices of "
-        f"2,048²), and {half:,.1f} in bfloat16, for which the processor has no units: both sides\nare fastest in float32."
+        f" The machine's matrix peak is {peak['flops'] / 1e9:,.0f} billion operations a second in {peak['dtype']}:\n"
+        "the fastest product of two matrices of 2,048²."
     )
 
 

@@ -47,13 +47,18 @@ class Unending(LlamaModel):
         return {self.vocabulary_size}
 
 
-def base_model(kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
-    return kind(base_folder(), name="SmolLM2-135M-Instruct", dtype="float32")
+def fastest_dtype() -> str:
+    """Returns what both sides are fastest in: bfloat16 where the processor has units for it, float32 elsewhere."""
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
-def experts() -> dict[str, LlamaModel]:
+def base_model(dtype: str, kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
+    return kind(base_folder(), name="SmolLM2-135M-Instruct", dtype=dtype)
+
+
+def experts(dtype: str) -> dict[str, LlamaModel]:
     """Returns the demo's experts, each an adapter on the base."""
-    return {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert", dtype="float32") for domain in DOMAINS}
+    return {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert", dtype=dtype) for domain in DOMAINS}
 
 
 # Questions

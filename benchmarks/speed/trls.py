@@ -27,29 +27,30 @@ NEVER = 49_152
 """A token that no model writes: SmolLM2's vocabulary ends before it."""
 
 
-def load(adapter: str | Path | None = None, *, merge: bool = False) -> Any:
-    """Returns the base in float32, with an adapter to train on it, or with one merged into it."""
-    model = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=torch.float32)
+def load(dtype: str, adapter: str | Path | None = None, *, merge: bool = False) -> Any:
+    """Returns the base, with an adapter to train on it (which PEFT keeps in float32), or with one merged into it."""
+    model = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=getattr(torch, dtype))
     if adapter is None:
         return model
     found = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
     return found.merge_and_unload() if merge else found
 
 
-def student_for(adaptation: str, start: Path) -> Any:
-    return load(start if adaptation == "lora" else None)
+def student_for(adaptation: str, dtype: str, start: Path) -> Any:
+    """Returns the student; weights that are trained are in float32 on both sides."""
+    return load(dtype, start) if adaptation == "lora" else load("float32")
 
 
 def prompts(queries: Sequence[str]) -> Dataset:
     return Dataset.from_dict({"prompt": [[{"role": "user", "content": query}] for query in queries]})
 
 
-def configuration(directory: Path, **settings: Any) -> DistillationConfig:
-    """Returns the settings with which TRL is fastest here: no activations computed twice, no bfloat16 that the processor lacks."""
+def configuration(directory: Path, dtype: str, **settings: Any) -> DistillationConfig:
+    """Returns the settings with which TRL is fastest here: no activations computed twice, no bfloat16 where the processor lacks it."""
     given = {
         "output_dir": str(directory),
         "gradient_checkpointing": False,
-        "bf16": False,
+        "bf16": dtype == "bfloat16",
         "use_cpu": True,
         "dataloader_pin_memory": False,
         "shuffle_dataset": False,
@@ -93,7 +94,8 @@ class Replayed(DistillationTrainer):
 
 
 def losses(*, adaptation: str, tokens: int, batch: int, directory: Path, start: Path, written: Path, into: Path) -> None:
-    """Trains on what the other side wrote, and keeps the losses."""
+    """Trains on what the other side wrote, in float32, and keeps the losses."""
+    dtype = "float32"
     steps = json.loads(written.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(base_folder())
     by_prompt = {
@@ -105,13 +107,15 @@ def losses(*, adaptation: str, tokens: int, batch: int, directory: Path, start: 
     queries = [by_prompt[tuple(prompt)] for step in steps for prompt, _ in step["rows"]]
     settings = configuration(
         directory,
+        dtype,
         max_steps=len(steps),
         per_device_train_batch_size=batch,
         max_completion_length=tokens,
         learning_rate=1e-4,
         lr_scheduler_type="cosine",
     )
-    trainer = build(student_for(adaptation, start), load(ADAPTERS / TEACHER, merge=True), queries, settings, Replayed)
+    teacher = load(dtype, ADAPTERS / TEACHER, merge=True)
+    trainer = build(student_for(adaptation, dtype, start), teacher, queries, settings, Replayed)
     trainer.written, trainer.found = steps, []
     trainer.train()
     into.write_text(json.dumps(trainer.found), encoding="utf-8")
@@ -140,7 +144,17 @@ class Counted(DistillationTrainer):
 
 
 def turns(
-    *, adaptation: str, tokens: int, batch: int, steps: int, rounds: int, warmup: int, directory: Path, start: Path, pipe: TextIO
+    *,
+    adaptation: str,
+    dtype: str,
+    tokens: int,
+    batch: int,
+    steps: int,
+    rounds: int,
+    warmup: int,
+    directory: Path,
+    start: Path,
+    pipe: TextIO,
 ) -> None:
     """Trains by turns, and tells after each how long it took and where the time went."""
     watch = Stopwatch()
@@ -155,6 +169,7 @@ def turns(
     order = step_order(len(examples), every * batch // len(examples) + 1)
     settings = configuration(
         directory,
+        dtype,
         max_steps=every,
         per_device_train_batch_size=batch,
         max_completion_length=tokens,
@@ -163,7 +178,7 @@ def turns(
         generation_kwargs={"eos_token_id": [NEVER]},  # every answer has all its tokens
     )
     queries = [examples[index].query for index in order]
-    student, teacher = student_for(adaptation, start), load(ADAPTERS / TEACHER, merge=True)
+    student, teacher = student_for(adaptation, dtype, start), load(dtype, ADAPTERS / TEACHER, merge=True)
     trainer = build(student, teacher, queries, settings, Counted, callbacks=[TakesTurns(turn)])
     trainer.turn, trainer.eos_token_ids = turn, [NEVER]
     trainer.train()
@@ -184,14 +199,14 @@ class Routed(TrainerCallback):
 class Scored(TrainerCallback):
     """Has a checkpoint scored every few steps, by the code that scores the other side."""
 
-    def __init__(self, student: Any, referee: Referee, every: int, directory: Path) -> None:
-        self._student, self._referee, self._every, self._directory = student, referee, every, directory
+    def __init__(self, student: Any, referee: Referee, every: int, directory: Path, dtype: str) -> None:
+        self._student, self._referee, self._every, self._directory, self._dtype = student, referee, every, directory, dtype
 
     def score(self, step: int) -> None:
         """Scores the student as it is, read back from disk."""
         folder = self._directory / f"checkpoint-{step}"
         self._student.save_pretrained(folder)
-        model = LlamaModel(folder, base_model=base_folder(), dtype="float32")
+        model = LlamaModel(folder, base_model=base_folder(), dtype=self._dtype)
         try:
             self._referee.score(model, step)
         finally:
@@ -204,30 +219,39 @@ class Scored(TrainerCallback):
 
 
 def race(
-    *, questions: Race, of_experts: Mapping[str, float], rate: float, limit: float, every: int, start: Path | None, directory: Path
+    *,
+    questions: Race,
+    of_experts: Mapping[str, float],
+    dtype: str,
+    rate: float,
+    limit: float,
+    every: int,
+    start: Path | None,
+    directory: Path,
 ) -> dict[str, Any]:
     """Trains on-policy, the domains' experts in turn, from the merge or from an adapter that changes nothing yet."""
     torch.manual_seed(SEED)
     if start is not None:
-        student = load(start)
+        student = load(dtype, start)
     else:
-        student = get_peft_model(load(), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+        student = get_peft_model(load(dtype), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     domains = sorted({example.primary_domain for example in questions.train})
-    teachers = [load(ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains]
+    teachers = [load(dtype, ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains]
     routed = Routed(teachers)
     settings = configuration(
         directory,
+        dtype,
         max_steps=100_000,
         per_device_train_batch_size=16,
         max_completion_length=32,
         learning_rate=rate,
         lr_scheduler_type="constant",
     )
-    shared = LlamaModel(base_folder(), dtype="float32")  # the scored checkpoints' base, loaded off the clock and held to the end
+    shared = LlamaModel(base_folder(), dtype=dtype)  # the scored checkpoints' base, loaded off the clock and held to the end
     shared._load()
     queries = batches_by_domain(questions, domains)
     referee = Referee(questions, of_experts, limit)
-    scored = Scored(student, referee, every, directory)
+    scored = Scored(student, referee, every, directory, dtype)
     trainer = build(student, teachers[0], queries, settings, callbacks=[routed, scored])
     routed.trainer = trainer
     with contextlib.suppress(RaceOver):
