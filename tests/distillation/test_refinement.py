@@ -30,7 +30,7 @@ from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.refinement import read_refinement, replayed, shortfalls_of, trained_records
 from domainfusion.distillation.results import Refinement, RefinementRound
 from domainfusion.distillation.run import DataFiles
-from domainfusion.errors import ConfigurationError, DataError, RunError
+from domainfusion.errors import ConfigurationError, DataError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.progress import Advance
@@ -313,6 +313,34 @@ def test_a_round_that_does_not_help_leaves_the_student_as_it_was(world: World, t
     assert "did not improve" in found.stopped
     assert found.rounds[0].records > 0
     assert len(trained_records(world.directory)) == len(FIRST)
+
+
+class Refusing(MultiTaskTrainer):
+    """Trains once, and finds the next records impossible to learn."""
+
+    def train(self, model: Any, records: Sequence[TrainingRecord], **options: Any) -> Any:
+        if any(given.example.query not in {first.query for first in FIRST} for given in records):
+            raise TrainingError("The student is too far from its teachers")
+        return super().train(model, records, **options)
+
+
+def test_a_round_that_can_not_be_trained_is_over_and_the_student_before_it_is_kept(world: World) -> None:
+    def refined() -> Distiller:
+        return world.distiller(trainer=Refusing(learning_rate=5e-3, epochs=4, batch_size=4))
+
+    first = refined().distill()
+    found = refinement_of(world)
+    assert [entry.is_kept for entry in found.rounds] == [False]
+    assert "too far from its teachers" in found.stopped
+    assert refined().distill().fingerprint == first.fingerprint, "and no resume stumbles over it"
+
+
+def test_a_round_is_judged_by_what_could_be_graded_before_and_after_it() -> None:
+    begun = RefinementRound(number=1, shortfalls=(), before={"law": 0.5, "art": 0.1})
+    assert begun.means is None and not begun.improves
+    assert not replace(begun, after={"law": 0.5}).improves, "art is no longer graded, which is no gain"
+    assert replace(begun, after={"law": 0.75, "tax": 0.0}).means == (0.5, 0.75)
+    assert not replace(begun, after={"tax": 1.0}).improves
 
 
 def test_a_second_call_asks_nobody_and_returns_the_same_student(world: World) -> None:

@@ -14,6 +14,7 @@ from domainfusion.distillation.data_generation import Focus
 from domainfusion.distillation.results import Refinement, RefinementRound, Shortfall
 from domainfusion.distillation.run import DataFiles
 from domainfusion.distillation.validating import Validation, mean_of
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TrainingError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.store import Ask
 from domainfusion.records import read_json, read_records, write_json
@@ -102,15 +103,20 @@ class Refiner:
             what = "no new example was made" if not examples else f"none of {len(examples)} new examples has a target to learn"
             self._close(replace(entry, is_kept=False), what)
             return student
-        trained = self._trained(entry.number, student)
-        after = self.validation(trained)
-        is_kept = mean_of([*after.values()]) > mean_of([*entry.before.values()])
-        replayed = len(self._lesson(entry.number)) - len(new)
+        entry = replace(entry, replayed=len(self._lesson(entry.number)) - len(new))
+        try:
+            trained = self._trained(entry.number, student)
+        except (ConfigurationError, CapabilityError, DataError, TrainingError) as error:
+            if error.__cause__ is not None:  # the machine's doing, which may be mended, and not the round's
+                raise
+            self._close(replace(entry, is_kept=False), f"the round could not be trained, so the student before it is kept: {error}")
+            return student
+        entry = replace(entry, after=self.validation(trained))
         self._close(
-            replace(entry, replayed=replayed, after=after, is_kept=is_kept),
-            "" if is_kept else "the round did not improve validation, so the student before it is kept",
+            replace(entry, is_kept=entry.improves),
+            "" if entry.improves else "the round did not improve validation, so the student before it is kept",
         )
-        return trained if is_kept else student
+        return trained if entry.improves else student
 
     def _close(self, entry: RefinementRound, stopped: str) -> None:
         found = self._found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from domainfusion.distillation.results import Refinement
 from domainfusion.reports.figures import capitalised, points
 from domainfusion.reports.tables import Cell, Table
@@ -46,15 +44,11 @@ def scores_table(refinement: Refinement) -> Table:
             (
                 Cell(f"{entry.number}"),
                 *(_change(entry.before.get(name), None if entry.after is None else entry.after.get(name)) for name in slices),
-                _change(_mean(entry.before), _mean(entry.after)),
+                _change(*(entry.means or (None, None))),
             )
             for entry in refinement.rounds
         ),
     )
-
-
-def _mean(scores: Mapping[str, float] | None) -> float | None:
-    return sum(scores.values()) / len(scores) if scores else None
 
 
 def _change(before: float | None, after: float | None) -> Cell:

@@ -49,6 +49,17 @@ class RefinementRound:
     after: Mapping[str, float] | None = None
     is_kept: bool | None = None
 
+    @property
+    def means(self) -> tuple[float, float] | None:
+        """The mean over slices before and after it, of slices that could be graded both times; None where there is none."""
+        shared = [(grade, self.after[name]) for name, grade in self.before.items() if name in self.after] if self.after else []
+        return (sum(old for old, _ in shared) / len(shared), sum(new for _, new in shared) / len(shared)) if shared else None
+
+    @property
+    def improves(self) -> bool:
+        """Whether the mean rises."""
+        return self.means is not None and self.means[1] > self.means[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
