@@ -182,6 +182,9 @@ def test_adversarial_questions_need_the_weak_domain_and_look_like_the_others() -
     generator = AdversarialDataGenerator(Writer(), domains, 4, verify=False)
     made = generator.generate(focus=Focus(weights={("law",): 1.0, ("aviation", "law"): 9.0})).examples
     assert Counter((given.primary_domain, given.apparent_domain) for given in made) == {("law", "aviation"): 2, ("law", "chemistry"): 2}
+    several = AdversarialDataGenerator(Writer(), domains, 8, verify=False, max_questions=4)
+    begun = several.generate(focus=Focus(weights={("law",): 1.0, ("aviation",): 1.0}))
+    assert Counter(given.primary_domain for given in begun.examples) == {"law": 2, "aviation": 2}, "what is asked first is balanced"
     across = generator.generate(focus=Focus(weights={("aviation", "law"): 1.0}))
     assert (len(across), across.wanted) == (0, 0), "no question of one domain helps across two"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -34,7 +35,7 @@ def write_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except TrainingError:
+    except (TrainingError, torch.OutOfMemoryError):  # memory that is wanted for gathering a state is no matter of writing
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
         raise TrainingError(

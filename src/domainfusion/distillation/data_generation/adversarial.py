@@ -9,7 +9,7 @@ from dataclasses import replace
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.replies import without_thoughts
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed
 from domainfusion.distillation.metrics import states
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
@@ -116,11 +116,11 @@ class AdversarialDataGenerator(WrittenByModel):
         return [Slot((needed,), apparent) for apparent, needed in pairs]
 
     def _focused_slots(self, focus: Focus) -> list[Slot]:
-        slots: list[Slot] = []
-        for (needed,), count in focus.apportion(self.num_examples, self.domains, most=1).items():
-            others = itertools.cycle(domain for domain in self.domains if domain != needed)
-            slots += [Slot((needed,), apparent) for apparent in itertools.islice(others, count)]
-        return slots
+        parts: list[list[Slot]] = []
+        for needed, count in focus.apportion(self.num_examples, self.domains, most=1).items():
+            others = itertools.cycle(domain for domain in self.domains if domain not in needed)
+            parts.append([Slot(needed, apparent) for apparent in itertools.islice(others, count)])
+        return mixed(*parts)
 
     def _task(self, slot: Slot, count: str) -> str:
         (needed,) = slot.domains

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, WrittenByModel
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, WrittenByModel, mixed
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.prompts import CROSS_DOMAIN_PROMPT, QUESTION_PROMPT, fill
@@ -112,11 +112,11 @@ class SyntheticDataGenerator(WrittenByModel):
         crossing = round(self.num_examples * self.cross_domain_ratio)
         singles = itertools.islice(itertools.cycle(self.domains), self.num_examples - crossing)
         combined = itertools.islice(combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing)
-        return _mixed([Slot((name,)) for name in singles], [Slot(domains) for domains in combined])
+        return mixed([Slot((name,)) for name in singles], [Slot(domains) for domains in combined])
 
     def _focused_slots(self, focus: Focus) -> list[Slot]:
         counts = focus.apportion(self.num_examples, self.domains)
-        return _mixed(*([Slot(_led_by(needed, turn)) for turn in range(count)] for needed, count in counts.items()))
+        return mixed(*([Slot(_led_by(needed, turn)) for turn in range(count)] for needed, count in counts.items()))
 
     def _task(self, slot: Slot, count: str) -> str:
         if len(slot.domains) == 1:
@@ -130,10 +130,3 @@ def _led_by(domains: tuple[str, ...], turn: int) -> tuple[str, ...]:
     """Returns the domains with another one leading in each turn."""
     lead = domains[turn % len(domains)]
     return (lead, *(domain for domain in domains if domain != lead))
-
-
-def _mixed(*parts: Sequence[Slot]) -> list[Slot]:
-    """Returns all in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
-    places = [((place + 0.5) / len(part), number) for number, part in enumerate(parts) for place in range(len(part))]
-    streams = [iter(part) for part in parts]
-    return [next(streams[number]) for _, number in sorted(places)]

@@ -54,6 +54,13 @@ class Slot:
     apparent: str = ""
 
 
+def mixed(*parts: Sequence[Slot]) -> list[Slot]:
+    """Returns all in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
+    places = [((place + 0.5) / len(part), number) for number, part in enumerate(parts) for place in range(len(part))]
+    streams = [iter(part) for part in parts]
+    return [next(streams[number]) for _, number in sorted(places)]
+
+
 class Verdict(NamedTuple):
     """What became of a candidate that passed the common checks: as it is kept, why it is not, and whether it was judged at all."""
 
