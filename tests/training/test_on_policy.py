@@ -214,7 +214,7 @@ def test_the_student_comes_nearer_to_its_teachers(base: LlamaModel, experts: dic
     trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
     lines = [line for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if "step" in line]
     figures = [line["terms"]["reverse_kl"] for line in lines]
-    assert sum(figures[-5:]) < 0.5 * sum(figures[:5])
+    assert max(figures[-5:]) < min(figures[:5])
     assert set(lines[-1]["domains"]) == {"aviation", "chemistry", "cross-domain"}
     assert [expert.fingerprint for expert in experts.values()] == before
 

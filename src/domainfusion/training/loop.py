@@ -30,7 +30,7 @@ from domainfusion.training.best import BestState
 from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
 from domainfusion.training.losses import answer_hidden_states, token_losses
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective
-from domainfusion.training.precision import mixed_precision
+from domainfusion.training.precision import attention_to_train, mixed_precision
 from domainfusion.training.sharding import Copies, Shards, laid_out
 from domainfusion.training.signals import DeferredSignals
 from domainfusion.training.tally import Tally
@@ -301,15 +301,16 @@ class _PhaseTrainer(TransformersTrainer):
             return found.total, found.terms
 
         # Mixed precision is entered here, not by Accelerate: that would wrap the module's forward, and the experts share the module.
-        with mixed_precision(device):
-            total, terms = self._weights.forward(losses)
-        if not torch.isfinite(total):
-            named = ", ".join(row.record_id for row in rows)
-            raise TrainingError(
-                f"The loss is {total.item()} at step {self.state.global_step}, in a batch with the records {named}",
-                fix="lower the learning rate, or look at these records; the last checkpoint is kept",
-            )
-        total.backward()  # type: ignore[no-untyped-call]
+        with attention_to_train(device, batch["input_ids"].shape[1]):
+            with mixed_precision(device):
+                total, terms = self._weights.forward(losses)
+            if not torch.isfinite(total):
+                named = ", ".join(row.record_id for row in rows)
+                raise TrainingError(
+                    f"The loss is {total.item()} at step {self.state.global_step}, in a batch with the records {named}",
+                    fix="lower the learning rate, or look at these records; the last checkpoint is kept",
+                )
+            total.backward()  # type: ignore[no-untyped-call]
         self._tally.add(rows, terms)
         return total.detach()
 
