@@ -9,7 +9,7 @@ a student that keeps 0.97 of every expert's accuracy on held-out questions; scor
     python benchmarks/speed/measure.py race
     python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
 
-What is measured is kept in `--work` and not measured again. TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
+What is measured is kept in `--work` and not measured again; a report takes what is missing there from results.json. TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
 """
 
 from __future__ import annotations
@@ -220,8 +220,9 @@ def measure_race(
 
 
 def results_of(work: Path) -> dict[str, Any]:
-    """Returns everything that is kept; of a measurement that was made with several settings, the newest."""
-    measured = {}
+    """Returns everything that is kept, and what is committed and was not measured again; of several settings, the newest."""
+    path = HERE / "results.json"
+    measured = dict(json.loads(path.read_text(encoding="utf-8"))["measured"]) if path.is_file() else {}
     for path in sorted((work / "measured").glob("*.json"), key=lambda path: path.stat().st_mtime):
         found = json.loads(path.read_text(encoding="utf-8"))
         measured[found["name"]] = found
