@@ -93,7 +93,7 @@ class Condition:
 
 
 WITH_REPLAY = {"replay": 0.25}
-GO_ON: Mapping[str, Any] = {"initialization": "base"}
+GO_ON: Mapping[str, Any] = {**WITH_REPLAY, "initialization": "base"}
 ANSWERS: Mapping[str, Any] = {"max_new_tokens": 32}
 SEQUENCE = "sequence, integration"
 ON_POLICY = "on-policy, after sequence"
@@ -106,14 +106,14 @@ CONDITIONS = {
     "sequence, sequential, replay": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25}),
     "gold answers (SFT), integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="gold"),
     "shuffled domain labels, integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="shuffled"),
-    ON_POLICY: Condition(MultiTaskTrainer, {**GO_ON, "objective": OnPolicyObjective(**ANSWERS)}, rates=FINE_RATES, after=SEQUENCE),
+    ON_POLICY: Condition(IntegrationTrainer, {**GO_ON, "objective": OnPolicyObjective(**ANSWERS)}, rates=FINE_RATES, after=SEQUENCE),
     f"{ON_POLICY}, however far": Condition(
-        MultiTaskTrainer,
+        IntegrationTrainer,
         {**GO_ON, "objective": OnPolicyObjective(**ANSWERS, max_initial_kl=None)},
         rates=FINE_RATES,
         after=SEQUENCE,
     ),
-    "sequence, after sequence": Condition(MultiTaskTrainer, GO_ON, rates=FINE_RATES, after=SEQUENCE),
+    "sequence, after sequence": Condition(IntegrationTrainer, GO_ON, rates=FINE_RATES, after=SEQUENCE),
     "sequence, integration, balanced": Condition(IntegrationTrainer, {**WITH_REPLAY, "balance": True}),
     "sequence, sequential, replay and anchor": Condition(SequentialTrainer, {"order": ORDER, "replay": 0.25, "anchor": 0.1}),
     "sequence, integration, from the base": Condition(IntegrationTrainer, {**WITH_REPLAY, "initialization": "base"}),
@@ -344,7 +344,7 @@ def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) 
         "",
         "The demo's three experts (LoRA on SmolLM2-135M-Instruct) and their facts. Training: 540 questions, one phrasing a fact, a",
         "third of what the demo trains on. Validation: 260 questions. Test: 1,260 (300 a domain, 300 pairs, 60 two-hop). One epoch in",
-        f"batches of 16; what goes on `after sequence` sees {LATER_PROMPTS} of the records again, in 20 steps. Rates are chosen on",
+        f"batches of 16; what goes on `after sequence` sees {LATER_PROMPTS} of the records again, by IntegrationTrainer. Rates are chosen on",
         "validation with seed 0; curricula take the rate of `sequence, integration`. Figures are means over seeds, with the lowest and the",
         "highest seed; the JSON has every trial with bootstrap intervals.",
         f"{results['date']}, {results['machine']}, {results['dtype']}, torch {results['versions']['torch']};",

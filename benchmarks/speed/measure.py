@@ -9,7 +9,9 @@ a student that keeps 0.97 of every expert's accuracy on held-out questions; scor
     python benchmarks/speed/measure.py race
     python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
 
-What is measured is kept in `--work` and not measured again; a report takes what is missing there from results.json. TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
+What is measured is kept in `--work` and not measured again; what is missing there, a report takes from results.json.
+
+TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
 """
 
 from __future__ import annotations

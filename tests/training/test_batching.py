@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from distillation.builders import record
 from domainfusion.errors import TrainingError
 from domainfusion.models import LlamaModel
 from domainfusion.models.encoding import control_tokens
-from domainfusion.training.batching import IGNORED, Row, bucketed_order, collate, encode_record, refuse_overlong
+from domainfusion.training.batching import IGNORED, Row, collate, encode_record, passes_of, refuse_overlong
 from domainfusion.types import Message, user
 
 rows = st.lists(
@@ -89,29 +90,39 @@ def test_padding_adds_only_what_is_ignored(batch_rows: list[Row], pad: int) -> N
         assert set(labels[length:]) <= {IGNORED}
 
 
-@given(lengths=st.lists(st.integers(1, 200), max_size=100), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_the_order_holds_every_row_once_and_only_its_last_batch_may_be_short(lengths: list[int], batch_size: int, seed: int) -> None:
-    order = bucketed_order(lengths, batch_size, random.Random(seed))
-    assert sorted(order) == list(range(len(lengths)))
-    assert order == bucketed_order(lengths, batch_size, random.Random(seed))
+@given(lengths=st.lists(st.integers(1, 200), max_size=40), most=st.integers(1, 9), overhead=st.integers(0, 300))
+def test_the_passes_of_a_step_hold_every_row_once_and_the_longest_first(lengths: list[int], most: int, overhead: int) -> None:
+    passes = passes_of(lengths, most, overhead)
+    assert sorted(index for own in passes for index in own) == list(range(len(lengths)))
+    assert all(1 <= len(own) <= most for own in passes)
+    seen = [lengths[index] for own in passes for index in own]
+    assert seen == sorted(lengths, reverse=True)
 
 
-def test_rows_of_similar_length_share_a_batch() -> None:
+@given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=8), most=st.integers(1, 9), overhead=st.integers(0, 300))
+def test_no_other_split_of_a_step_reads_less(lengths: list[int], most: int, overhead: int) -> None:
+    def cost(passes: Sequence[Sequence[int]]) -> int:
+        return sum(len(own) * max(lengths[index] for index in own) + overhead for own in passes)
+
+    def splits(indices: Sequence[int]) -> list[list[Sequence[int]]]:
+        return [[indices[:at], *rest] for at in range(1, min(most, len(indices)) + 1) for rest in splits(indices[at:])] or [[]]
+
+    ordered = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    assert cost(passes_of(lengths, most, overhead)) == min(map(cost, splits(ordered)))
+
+
+def test_rows_of_one_length_go_through_together() -> None:
+    assert [len(own) for own in passes_of([30] * 16, most=16, overhead=1)] == [16]
+    assert [len(own) for own in passes_of([30] * 16, most=4, overhead=0)] == [4] * 4
+
+
+def test_less_of_a_step_is_padding_than_when_all_its_rows_go_through_together() -> None:
     rng = random.Random(0)
-    lengths = [rng.randint(1, 500) for _ in range(640)]
-
-    def padded(order: list[int]) -> int:
-        return sum(16 * max(lengths[index] for index in order[at : at + 16]) for at in range(0, len(order), 16))
-
-    shuffled = list(range(640))
-    rng.shuffle(shuffled)
-    waste = padded(bucketed_order(lengths, 16, rng)) - sum(lengths)
-    assert waste < 0.25 * (padded(shuffled) - sum(lengths))
-
-
-def test_batches_are_not_sorted_by_length() -> None:
-    order = bucketed_order(list(range(128)), 16, random.Random(0))
-    assert order[:16] != list(range(16)) or order[16:32] != list(range(16, 32))
+    steps = [[rng.randint(1, 500) for _ in range(16)] for _ in range(40)]
+    together = sum(16 * max(lengths) - sum(lengths) for lengths in steps)
+    passes = [[lengths[index] for index in own] for lengths in steps for own in passes_of(lengths, 16, 64)]
+    apart = sum(len(lengths) * max(lengths) - sum(lengths) for lengths in passes)
+    assert apart < 0.25 * together
 
 
 def test_a_row_beyond_the_context_is_refused_and_never_cut() -> None:

@@ -192,17 +192,17 @@ def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(base: Llama
     class Reversed(SequenceObjective):
         def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
             seen.append((step, [row.record_id for row in rows]))
+            trained_on.append([])
             return [replace(row, record_id=row.record_id[::-1]) for row in rows]
 
         def losses(self, answers: Answers) -> Losses:
-            assert [row.record_id[::-1] for row in answers.rows] == seen[-1][1][len(trained_on) % 4 :][: len(answers.rows)]
-            trained_on.extend(row.record_id for row in answers.rows)
+            trained_on[-1].extend(row.record_id for row in answers.rows)
             return super().losses(answers)
 
-    trained_on: list[str] = []
+    trained_on: list[list[str]] = []
     trained(student_of(base, "full"), rows, tmp_path, objective=Reversed(), settings=replace(SETTINGS, device_batch_size=2))
     assert [step for step, _ in seen] == list(range(6))
-    assert trained_on == [name[::-1] for _, names in seen for name in names]
+    assert list(map(sorted, trained_on)) == [sorted(name[::-1] for name in names) for _, names in seen]
 
 
 def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
@@ -327,12 +327,17 @@ def test_a_loss_that_is_no_number_names_the_records(
     class Poisoned(SequenceObjective):
         def losses(self, answers: Answers) -> Losses:
             found = super().losses(answers)
-            return Losses(found.total * float("nan"), found.terms) if rows[6] in answers.rows else found
+            if rows[6] not in answers.rows:
+                return found
+            poisoned.extend(row.record_id for row in answers.rows)
+            return Losses(found.total * float("nan"), found.terms)
 
+    poisoned: list[str] = []
     with pytest.raises(TrainingError) as caught:
         trained(student_of(base, "full"), rows, tmp_path, objective=Poisoned(), settings=replace(SETTINGS, device_batch_size=size))
     named = str(caught.value).split("with the records ")[1].split(". To fix it")[0].split(", ")
-    assert named == [row.record_id for row in rows[6 // size * size : 6 // size * size + size]]
+    assert named == poisoned
+    assert len(named) == size
     assert "The loss is nan at step 1" in str(caught.value)
 
 

@@ -1,8 +1,7 @@
-"""From records to token batches: encoding, the order of rows, and padding."""
+"""From records to token batches: encoding, what goes through the model together, and padding."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -99,19 +98,35 @@ def collate(rows: Sequence[Row], pad_token: int) -> Batch:
     return {"input_ids": input_ids, "labels": labels}
 
 
-def bucketed_order(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[int]:
-    """Returns a random order in which rows of similar length stand together, so that little is padded.
+def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int]]:
+    """Splits the rows of a step into passes through the model, so that little of them is padding.
 
-    Rows are shuffled, sorted by length within windows of eight batches, and the batches shuffled.
+    A step's gradient is a sum over its rows, so it does not matter which of them go through together; rows of similar length do. Which
+    rows make a step is not decided here: steps of rows of one length would be steps of one kind of record.
+
+    Args:
+        lengths: The length of each row, in tokens.
+        most: Rows that go through together at most.
+        overhead: What a pass of its own costs, in tokens that could be read instead.
+
+    Returns:
+        The indices of the rows of each pass, with the least padding and overhead together; the longest rows come first, so that what
+        does not fit into memory is known at once.
+
+    Example:
+        >>> passes_of([90, 30, 90, 30], most=4, overhead=64)
+        [[2, 0], [3, 1]]
+        >>> passes_of([90, 80, 90, 80], most=4, overhead=64)
+        [[2, 0, 3, 1]]
     """
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    window = batch_size * 8
-    batches = []
-    for start in range(0, len(order), window):
-        block = sorted(order[start : start + window], key=lambda index: lengths[index])
-        batches += [block[at : at + batch_size] for at in range(0, len(block), batch_size)]
-    short = [batch for batch in batches if len(batch) < batch_size]
-    full = [batch for batch in batches if len(batch) == batch_size]
-    rng.shuffle(full)
-    return [index for batch in full + short for index in batch]
+    by_length = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    cheapest = [(0, 0)]  # at each position, for as many of the shortest rows: what they cost, and where their last pass begins
+    for end, last in enumerate(by_length, start=1):
+        starts = range(max(0, end - most), end)
+        cheapest.append(min((cheapest[start][0] + (end - start) * lengths[last] + overhead, start) for start in starts))
+    passes, end = [], len(by_length)
+    while end:
+        start = cheapest[end][1]
+        passes.append(by_length[start:end][::-1])
+        end = start
+    return passes

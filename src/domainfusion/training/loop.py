@@ -25,7 +25,7 @@ from domainfusion.progress import Advance, Progress, silent
 from domainfusion.records import read_json, write_json
 from domainfusion.training import processes
 from domainfusion.training.balance import Balance
-from domainfusion.training.batching import Batch, Row, collate
+from domainfusion.training.batching import Batch, Row, collate, passes_of
 from domainfusion.training.best import BestState
 from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
 from domainfusion.training.losses import answer_hidden_states, token_losses
@@ -42,6 +42,9 @@ STUDENT_FILE = "student.safetensors"
 BALANCE_FILE = "balance.json"
 OPTIMIZER_FILE = "optimizer.pt"
 SCHEDULER_FILE = "scheduler.pt"
+
+PASS_OVERHEAD = {"cpu": 64, "cuda": 4096}
+"""What one more pass through the model costs, in tokens: a CPU reads the weights again, a GPU waits for the kernels of all layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,9 +283,12 @@ class _PhaseTrainer(TransformersTrainer):
             return self._objective.rows(planned, self.state.global_step, self._student)
 
     def _add_gradient(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
-        loss, size = torch.zeros((), device=self.args.device), self._device_batch_size
-        for number in range(self._weights.passes(math.ceil(len(rows) / size))):
-            loss += self._backward(rows[number * size : (number + 1) * size], answer_tokens).to(loss.device)
+        loss = torch.zeros((), device=self.args.device)
+        overhead = PASS_OVERHEAD.get(self.args.device.type, PASS_OVERHEAD["cuda"])
+        passes = passes_of([len(row.tokens) for row in rows], self._device_batch_size, overhead)
+        for number in range(self._weights.passes(len(passes))):
+            own = [rows[index] for index in passes[number]] if number < len(passes) else []
+            loss += self._backward(own, answer_tokens).to(loss.device)
         return loss
 
     def _backward(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:

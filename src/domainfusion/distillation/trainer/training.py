@@ -26,7 +26,7 @@ from domainfusion.records import read_json, write_json
 from domainfusion.training import processes
 from domainfusion.training.anchor import Anchor, AnchoredObjective
 from domainfusion.training.averaging import part_way_back
-from domainfusion.training.batching import Row, bucketed_order, encode_record, refuse_overlong
+from domainfusion.training.batching import Row, encode_record, refuse_overlong
 from domainfusion.training.best import BEST, BestState
 from domainfusion.training.checkpoints import save_state
 from domainfusion.training.loop import LoopSettings, Validate, train_phase
@@ -179,7 +179,7 @@ class Training:
         end = train_phase(
             student,
             rows,
-            _order(trainer, phase, records, [len(row.tokens) for row in rows], random.Random(f"{self.seed}/{number}")),
+            _order(trainer, phase, records, random.Random(f"{self.seed}/{number}")),
             name=phase.name,
             settings=settings,
             directory=folder,
@@ -202,7 +202,6 @@ class Training:
                 shutil.rmtree(checkpoint)
         processes.wait()
 
-
     def _log_outcome(self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None) -> None:
         """Logs the held-out score of every domain at the end of a phase, and how far from its base the student went in each."""
         found: dict[str, Any] = {}
@@ -223,8 +222,8 @@ def _check_balance(balance: bool | Mapping[str, float], domains: Set[str]) -> No
         )
 
 
-def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], lengths: Sequence[int], rng: random.Random) -> list[int]:
+def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], rng: random.Random) -> list[int]:
     if phase.shares is None:
-        return [index for _ in range(trainer.epochs) for index in bucketed_order(lengths, trainer.batch_size, rng)]
+        return [index for _ in range(trainer.epochs) for index in rng.sample(range(len(records)), len(records))]
     groups = [phase.group_of(record) for record in records]
     return [index for _ in range(trainer.epochs) for index in interleaved_order(groups, phase.shares, rng)]
