@@ -183,6 +183,28 @@ def test_an_adapter_that_was_removed_is_gone_and_its_neighbours_stay(base: Share
     assert torch.equal(logits(base, "two"), two)
 
 
+def test_an_adapter_that_nobody_holds_makes_room_for_the_next_one(base: SharedBase, make_adapter: MakeAdapter) -> None:
+    plain = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+
+    def there() -> set[str]:
+        return set() if base.peft is None else set(base.peft.peft_config)
+
+    base.load_adapter(make_adapter("one", 1), "one")
+    one = logits(base, "one")
+    for name in ("held", "dropped"):
+        base.create_adapter(name, plain)
+    held, dropped = base.lend("held"), base.lend("dropped")
+    with base.using("dropped"):
+        del dropped
+        assert there() == {"one", "held", "dropped"}, "it went in the midst of a call"
+    base.combine_adapters("sum", ["one"], [1.0])
+    assert there() == {"one", "held", "sum"}
+    assert torch.equal(logits(base, "one"), one)
+    del held
+    base.load_adapter(make_adapter("two", 2), "two")
+    assert there() == {"one", "sum", "two"}
+
+
 def test_a_new_adapter_changes_nothing(base: SharedBase, make_adapter: MakeAdapter) -> None:
     bare = logits(base, None)
     base.create_adapter("new", LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))

@@ -25,7 +25,7 @@ from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
-from domainfusion.models.shared_base import BaseKey, SharedBase, give_memory_back, silent_transformers
+from domainfusion.models.shared_base import Adapter, BaseKey, SharedBase, give_memory_back, silent_transformers
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
 
@@ -89,6 +89,7 @@ class HuggingFaceModel:
         self._adapter = "" if self._files.adapter is None else "adapter_" + hash_files(self._files.adapter)
         self._config: Any = None
         self._base: SharedBase | None = None
+        self._held: Adapter | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
         self._fingerprint = ""
@@ -325,6 +326,7 @@ class HuggingFaceModel:
         else:
             student._adapter = "student_" + owner
             student._create_adapter(adaptation)
+            student._held = student._load().lend(student._adapter)
         with student._load().using(None) as module, in_evaluation(module):
             student._check_projection(module)
         return student

@@ -49,6 +49,10 @@ _BARE = "__base__"
 _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
 
 
+class Adapter:
+    """A hold on an adapter; see `SharedBase.lend`."""
+
+
 class SharedBase:
     """Base weights and their adapters.
 
@@ -65,6 +69,7 @@ class SharedBase:
         self.peft: PeftModel | None = None
         self._originals: dict[str, torch.Tensor] = {}
         self._merged: str | None = None
+        self._dropped: list[str] = []
 
     @classmethod
     def get(cls, key: BaseKey) -> SharedBase:
@@ -79,7 +84,7 @@ class SharedBase:
         """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again."""
         if self.peft is not None and name in self.peft.peft_config:
             return
-        self._restore()
+        self._make_room()
         with self._leaving_training_alone():
             if self.peft is None:
                 self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
@@ -89,7 +94,7 @@ class SharedBase:
     @_OUTSIDE_INFERENCE
     def create_adapter(self, name: str, config: LoraConfig) -> None:
         """Adds a new adapter that changes nothing yet."""
-        self._restore()
+        self._make_room()
         with self._leaving_training_alone():
             if self.peft is None:
                 self.peft = get_peft_model(self.module, config, adapter_name=name)
@@ -103,7 +108,7 @@ class SharedBase:
         Raises:
             CapabilityError: One of them is a DoRA adapter, whose change is no product of two matrices.
         """
-        self._restore()
+        self._make_room()
         assert self.peft is not None
         if scaled := [adapter for adapter in adapters if self.adapter_config(adapter).use_dora]:
             raise CapabilityError("A DoRA adapter can't be summed with others", received=scaled[0], allowed="LoRA adapters")
@@ -130,6 +135,18 @@ class SharedBase:
         with self._leaving_training_alone():
             self.peft.set_adapter(others[0])
             self.peft.delete_adapter(name)
+
+    def lend(self, name: str) -> Adapter:
+        """Returns what keeps the adapter `name` here: when nobody holds it any more, the adapter goes before the next one comes."""
+        adapter = Adapter()
+        weakref.finalize(adapter, self._dropped.append, name).atexit = False
+        return adapter
+
+    def _make_room(self) -> None:
+        """Removes what nobody holds any more. Not at the moment when it is dropped, which may be in the midst of a call."""
+        self._restore()
+        while self._dropped:
+            self.remove_adapter(self._dropped.pop())
 
     def adapter_config(self, name: str) -> Any:
         """Returns the PEFT configuration of the adapter `name`."""
