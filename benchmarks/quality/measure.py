@@ -189,6 +189,8 @@ def train(name: str, rate: float, seed: int, questions: Questions, work: Path) -
     if condition.after:
         base = student_to_go_on_from(condition.after, seed, questions, work)
         records = random.Random(0).sample(records, LATER_PROMPTS)
+    if condition.targets == "gold" and records == records_for("experts", questions, work):
+        name = condition.rate_of  # the experts answered in the facts' own sentences: it is the same training
     directory = work / "training" / fingerprint([name, rate, seed])
     options = {"epochs": 1, "batch_size": 16, "evaluation_steps": 10_000, "adaptation": "lora", "learning_rate": rate, **condition.options}
     started, cpu = time.perf_counter(), time.process_time()
