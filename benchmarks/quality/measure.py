@@ -418,6 +418,8 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help="write the results beside this file")
     options = parser.parse_args()
+    if options.step != "trial":
+        options.work /= computed_in()  # nothing of one data type is taken for the other's
     names = options.condition or list(CONDITIONS)
     if options.step == "trial":
         found = run_trial(names[0], options.rate, options.seed, options.on, options.work)

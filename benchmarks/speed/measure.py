@@ -53,7 +53,8 @@ def kept(work: Path, name: str, settings: Mapping[str, Any], measure: Callable[[
     path = work / "measured" / f"{name}-{fingerprint(dict(settings), length=8)}.json"
     if not path.is_file():
         print(f"{datetime.now(UTC):%H:%M} {name}", file=sys.stderr, flush=True)
-        found = {"name": name, "settings": dict(settings), "date": f"{datetime.now(UTC):%Y-%m-%d}", **measure()}
+        about = {"name": name, "settings": dict(settings), "date": f"{datetime.now(UTC):%Y-%m-%d}", "by": circumstances(settings)}
+        found = {**about, **measure()}
         shutil.rmtree(work / "runs", ignore_errors=True)  # checkpoints, which nobody reads again
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -175,12 +176,8 @@ def measure_steps(work: Path, threads: int, adaptations: Sequence[str], settings
         shared = {**settings, "adaptation": adaptation, "threads": threads}
         kept(work, f"losses-{adaptation}", shared, lambda adaptation=adaptation: compare_losses(work, threads, adaptation, settings))
         kept(work, f"steps-{adaptation}", shared, lambda adaptation=adaptation: take_turns(work, threads, adaptation, settings))
-    kept(
-        work,
-        "peak",
-        {"threads": threads},
-        lambda: {"dtype": fastest_dtype(), "flops": matrix_peak(getattr(torch, fastest_dtype()), 2048)},
-    )
+    dtype = settings["dtype"]
+    kept(work, "peak", {"threads": threads, "dtype": dtype}, lambda: {"dtype": dtype, "flops": matrix_peak(getattr(torch, dtype), 2048)})
 
 
 def ensure_start(work: Path, threads: int) -> None:
@@ -222,22 +219,20 @@ def measure_race(
 
 
 def results_of(work: Path) -> dict[str, Any]:
-    """Returns everything that is kept, and what is committed and was not measured again; of several settings, the newest."""
+    """Returns everything that is kept or committed; of what was measured several times, the newest."""
     path = HERE / "results.json"
-    measured = dict(json.loads(path.read_text(encoding="utf-8"))["measured"]) if path.is_file() else {}
-    for path in sorted((work / "measured").glob("*.json"), key=lambda path: path.stat().st_mtime):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        measured[found["name"]] = found
-    threads = next(found["settings"]["threads"] for found in measured.values() if "threads" in found["settings"])
-    return {
-        "date": max(found["date"] for found in measured.values()),
-        "machine": f"{threads} of {os.cpu_count()} cores ({processor()}, {platform.system()} {platform.machine()}, no GPU)",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},
-        "seed": SEED,
-        "command": "python benchmarks/speed/measure.py steps|race|report",
-        "measured": measured,
-    }
+    known = list(json.loads(path.read_text(encoding="utf-8"))["measured"].values()) if path.is_file() else []
+    files = sorted((work / "measured").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    known += [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    measured = {found["name"]: found for found in sorted(known, key=lambda found: str(found["date"]))}
+    return {"seed": SEED, "command": "python benchmarks/speed/measure.py steps|race|report", "measured": measured}
+
+
+def circumstances(settings: Mapping[str, Any]) -> str:
+    """Returns the machine and the versions that something is measured with."""
+    machine = f"{settings['threads']} of {os.cpu_count()} cores ({processor()}, {platform.system()} {platform.machine()}, no GPU)"
+    versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "accelerate")]
+    return ", ".join([machine, f"Python {platform.python_version()}", *versions])
 
 
 def processor() -> str:

@@ -36,14 +36,14 @@ class WatchedObjective(OnPolicyObjective):
         found = super().rows(rows, step, student)
         self._is_step = step >= 0  # before the first step a pilot looks at the student
         if self._is_step:
-            self._written.append({"rows": [[row.prompt, row.answer] for row in found]})
+            self._written.append({"rows": [[row.prompt, row.answer] for row in found], "loss": 0.0})
         return found
 
     def losses(self, answers: Answers) -> Losses:
-        """Notes the step's loss."""
+        """Adds to the step's loss."""
         found = super().losses(answers)
         if self._is_step:
-            self._written[-1]["loss"] = float(found.total)
+            self._written[-1]["loss"] += float(found.total)  # a step may take several passes
         return found
 
 

@@ -18,13 +18,13 @@ NAMES = {
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """Returns the results to read; of each part what is there."""
-    measured, versions = results["measured"], results["versions"]
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    measured = results["measured"]
     lines = [
         "# Speed beside TRL's DistillationTrainer",
         "",
-        f"SmolLM2-135M-Instruct. {results['date']}, {results['machine']};",
-        f"Python {results['python']}, {named}; seed {results['seed']}. Made by `{results['command']}`.",
+        f"SmolLM2-135M-Instruct, seed {results['seed']}. Made by `{results['command']}`:",
+        "",
+        *_circumstances(measured),
         "",
     ]
     if steps := _called("steps-", measured):
@@ -32,6 +32,14 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     if races := _called("race-", measured):
         lines += _races(races, measured["experts"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _circumstances(measured: Mapping[str, Any]) -> list[str]:
+    """Returns what was measured when and on what, a line for each day and machine."""
+    together: dict[str, list[str]] = {}
+    for found in measured.values():
+        together.setdefault(f"{found['date']}, {found['by']}", []).append(f"`{found['name']}`")
+    return [f"- {', '.join(names)}: {made}." for made, names in together.items()]
 
 
 def _called(prefix: str, measured: Mapping[str, Any]) -> dict[str, Any]:

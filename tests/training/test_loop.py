@@ -205,6 +205,19 @@ def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(base: Llama
     assert list(map(sorted, trained_on)) == [sorted(name[::-1] for name in names) for _, names in seen]
 
 
+def test_an_objective_may_let_the_student_write_before_a_phase_and_in_each_step(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+    class Own(SequenceObjective):
+        def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
+            return {"wrote": len(student.continuations([rows[0].prompt], Sampling(max_new_tokens=2), [0]))}
+
+        def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
+            student.continuations([row.prompt for row in rows], Sampling(max_new_tokens=2), [0] * len(rows))
+            return rows
+
+    wrote = trained(student_of(base, "adapter"), rows, tmp_path / "wrote", objective=Own())
+    assert same(wrote, trained(student_of(base, "adapter"), rows, tmp_path / "silent"))
+
+
 def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
     log: list[Mapping[str, Any]] = []
     trained(student_of(base, "full"), rows, tmp_path, order=[0, 1, 2, 3, 4], log=log.append)

@@ -323,7 +323,7 @@ def test_in_bfloat16_the_loss_is_near_that_in_float32(divergence: Any) -> None:
 
 def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, hidden, vocabulary, elements = 512, 8, 20_000, 1 << 18
-    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements // losses.WITH_TRAINED_HEAD)
     head = Head(drawn(vocabulary, hidden, dtype=torch.float32).requires_grad_())
     states, teacher = drawn(tokens, hidden, dtype=torch.float32).requires_grad_(), drawn(tokens, hidden, seed=3, dtype=torch.float32)
     taught = [Taught(torch.arange(tokens), HiddenTargets([(teacher, head.to(), 1.0)]), vocabulary)]

@@ -37,14 +37,15 @@ def scores_table(refinement: Refinement) -> Table:
     """Returns the student's accuracy on validation by slice, before and after each round."""
     slices = list(dict.fromkeys(name for entry in refinement.rounds for name in (*entry.before, *(entry.after or {}))))
     return Table(
-        caption="Accuracy on validation by slice, in per cent, before → after each round; a round is kept where the mean rises",
+        caption="Accuracy on validation by slice, in per cent, before → after each round; a round is kept where the mean "
+        "of the slices that were graded both times rises",
         header=("Round", *slices, "Mean"),
         align="r" * (len(slices) + 2),
         rows=tuple(
             (
                 Cell(f"{entry.number}"),
                 *(_change(entry.before.get(name), None if entry.after is None else entry.after.get(name)) for name in slices),
-                _change(*(entry.means or (None, None))),
+                _change(*(entry.means or (sum(entry.before.values()) / len(entry.before) if entry.before else None, None))),
             )
             for entry in refinement.rounds
         ),

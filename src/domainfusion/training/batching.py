@@ -110,7 +110,7 @@ def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int
         overhead: What a pass of its own costs, in tokens that could be read instead.
 
     Returns:
-        The indices of the rows of each pass, with the least padding and overhead together; the longest rows come first, so that what
+        The indices of the rows of each pass, with the least padding and overhead together; the largest pass comes first, so that what
         does not fit into memory is known at once.
 
     Example:
@@ -129,4 +129,4 @@ def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int
         start = cheapest[end][1]
         passes.append(by_length[start:end][::-1])
         end = start
-    return passes
+    return sorted(passes, key=lambda own: -len(own) * lengths[own[0]])

@@ -37,7 +37,9 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except (TrainingError, torch.OutOfMemoryError):  # memory that is wanted for gathering a state is no matter of writing
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError, and full memory too
+        if "can't allocate memory" in str(error):
+            raise
         raise TrainingError(
             f"The state of the training could not be written: {error}",
             received=str(path),

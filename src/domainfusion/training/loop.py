@@ -166,6 +166,7 @@ def train_phase(
             return PhaseEnd(is_early=True, scores=None)
     if last is None and (found := objective.begin_phase(student, rows)):
         log({"phase": name, **found})
+    student.trainable_module()  # where it was asked, its adapter is merged into the weights
     with (
         progress(f"training: {name}", steps, steps_done(last)) as advance,
         DeferredSignals() as signals,
@@ -280,7 +281,9 @@ class _PhaseTrainer(TransformersTrainer):
         if type(self._objective).rows is Objective.rows:
             return planned
         with self._weights.whole():
-            return self._objective.rows(planned, self.state.global_step, self._student)
+            rows = self._objective.rows(planned, self.state.global_step, self._student)
+            self._student.trainable_module()  # where it was asked, its adapter is merged into the weights; training needs it apart again
+            return rows
 
     def _add_gradient(self, rows: Sequence[Row], answer_tokens: int) -> torch.Tensor:
         loss = torch.zeros((), device=self.args.device)

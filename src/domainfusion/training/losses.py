@@ -30,6 +30,9 @@ CHUNK_ELEMENTS = 1 << 22
 Of the sizes from 2^20 to 2^25 this one is the fastest on a CPU: what a chunk needs stays near the caches.
 """
 
+WITH_TRAINED_HEAD = 4
+"""How many times as many there are where the head learns too, as each chunk then adds a gradient of the head's whole size."""
+
 
 def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Runs the model and keeps what predicts answer tokens.
@@ -175,7 +178,8 @@ class _ChunkedLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=hidden.device)
         cross_entropies, divergences = torch.full((2, len(hidden)), math.nan, dtype=wide, device=hidden.device)
         gradients = _Gradients.of(hidden, weight, bias, ctx.needs_input_grad if plan.with_gradient else (False,) * 3, wide)
-        size = max(1, CHUNK_ELEMENTS // head.vocabulary_size)
+        learns = plan.with_gradient and ctx.needs_input_grad[1]
+        size = max(1, CHUNK_ELEMENTS * (WITH_TRAINED_HEAD if learns else 1) // head.vocabulary_size)
         parts: list[tuple[Taught | None, torch.Tensor]] = [(None, plan.alone), *((each, each.places) for each in plan.taught)]
         for taught, every in parts:
             alpha = 0.0 if taught is None else plan.alpha

@@ -179,7 +179,6 @@ class OnPolicyObjective(TaughtObjective):
         for place, answer in zip(taught, answers, strict=True):
             written[place] = replace(rows[place], tokens=(*rows[place].prompt, *answer))
         self._let_read([(rows[place], written[place]) for place in taught])
-        student.trainable_module()  # the student was merged to write, and a teacher may have been to read
         return written
 
     def _seeds(self, records: Sequence[str], step: int) -> list[int]:
