@@ -43,7 +43,7 @@ from domainfusion.types import fingerprint  # noqa: E402
 SIDES = ("ours", "trl")
 STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter", "dtype": fastest_dtype()}
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
-RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 1, "validation": 40, "dtype": fastest_dtype()}
+RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 2, "validation": 40, "dtype": fastest_dtype()}
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
 LOSS_STEPS = 3
 
@@ -259,8 +259,8 @@ def main() -> None:
     race = parser.add_argument_group("race")
     race.add_argument("--contestant", nargs="*", choices=("ours", "trl from the base", "trl from the merge"))
     race.add_argument("--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}")
-    race.add_argument("--our-rates", type=float, nargs="*", default=[1e-3])
-    race.add_argument("--trl-rates", type=float, nargs="*", default=[3e-4, 1e-3])
+    race.add_argument("--our-rates", type=float, nargs="*", default=[5e-4])
+    race.add_argument("--trl-rates", type=float, nargs="*", default=[3e-4])
     for name in ("every", "epochs", "singles", "phrasings", "validation"):
         race.add_argument(f"--{name}", type=int, help=f"by default {RACE[name]}")
     parser.add_argument("--given", help=argparse.SUPPRESS)

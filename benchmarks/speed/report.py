@@ -136,8 +136,8 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         "## Minutes to DER 0.97 in every domain",
         "",
         f"DER is the student's accuracy over its expert's on {settings['validation']} held-out questions a domain. Everyone may learn from",
-        f"the same questions of one domain each, up to {settings['singles']} facts a domain in {settings['phrasings']} of the",
-        "training phrasings. The clock stands still while models are loaded and checkpoints are scored,",
+        f"the same questions of one domain each, up to {settings['singles']} facts a domain in as many phrasings as the table says, other",
+        "than those that are scored. The clock stands still while models are loaded and checkpoints are scored,",
         f"every {settings['every']} steps, by the same code.",
         "",
         "domainfusion asks the experts, which is on its clock, and learns their answers word for word from their merge. TRL's trainer",
@@ -146,13 +146,14 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         "learns on-policy (reverse KL, up to 32 tokens an answer, batch 16) at a constant rate, in LoRA adapters as well: those of the",
         "merge, or new ones of rank 16 on the base.",
         "",
-        f"| | rate | minutes to the goal | lowest DER at its best, when | {' | '.join(domains)} |",
-        "|---|---:|---:|---:|" + "---:|" * len(domains),
+        f"| | phrasings | rate | minutes to the goal | lowest DER at its best, when | {' | '.join(domains)} |",
+        "|---|---:|---:|---:|---:|" + "---:|" * len(domains),
     ]
     for found in races.values():
         best, reached = found["best"], found["minutes_to_goal"]
         cells = [
             NAMES[found["settings"]["contestant"]],
+            f"{found['settings']['phrasings']}",
             f"{found['settings']['rate']:g}",
             f"not within {found['minutes']:.1f}" if reached is None else f"{reached:.2f}",
             f"{min(best['der'].values()):.3f}, {best['minutes']:.1f} minutes",
@@ -161,13 +162,13 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        *(f"Of our minutes, {found['minutes_collecting']:.2f} are the experts' answering." for found in races.values() if _asks(found)),
+        *(
+            f"Of our {found['minutes']:.2f} minutes at {found['settings']['rate']:g}, {found['minutes_collecting']:.2f} are the experts'."
+            for found in races.values()
+            if "minutes_collecting" in found
+        ),
     ]
     return lines
-
-
-def _asks(found: Mapping[str, Any]) -> bool:
-    return "minutes_collecting" in found
 
 
 def _spread(values: Sequence[float]) -> str:
