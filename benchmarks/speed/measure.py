@@ -45,6 +45,7 @@ STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teach
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
 RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 2, "validation": 40, "dtype": fastest_dtype()}
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
+CONTESTANTS = ("ours", "ours on-policy", "trl from the merge", "trl from the base")
 LOSS_STEPS = 3
 
 
@@ -203,8 +204,9 @@ def measure_race(
 
     reached = kept(work, "experts", shape | {"threads": threads, "dtype": dtype}, of_experts)["accuracy"]
     for contestant in contestants:
-        side = "ours" if contestant == "ours" else "trl"
-        own: dict[str, Any] = {"epochs": settings["epochs"]} if side == "ours" else {"start": contestant.endswith("merge")}
+        side = contestant.split()[0]
+        ours = {"epochs": settings["epochs"], "on_policy": contestant.endswith("on-policy")}
+        own: dict[str, Any] = ours if side == "ours" else {"start": contestant.endswith("merge")}
         for rate in rates[side]:
             given = {**shape, **own, "dtype": dtype, "rate": rate, "limit": settings["limit"], "every": settings["every"]}
 
@@ -257,7 +259,7 @@ def main() -> None:
     steps.add_argument("--teacher", choices=("adapter", "merged"), help="our expert: an adapter on the base, or weights of its own")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=f"what both sides compute in; by default {fastest_dtype()}")
     race = parser.add_argument_group("race")
-    race.add_argument("--contestant", nargs="*", choices=("ours", "trl from the base", "trl from the merge"))
+    race.add_argument("--contestant", nargs="*", choices=CONTESTANTS)
     race.add_argument("--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}")
     race.add_argument("--our-rates", type=float, nargs="*", default=[5e-4])
     race.add_argument("--trl-rates", type=float, nargs="*", default=[3e-4])
@@ -281,7 +283,7 @@ def main() -> None:
     if options.part == "steps":
         measure_steps(options.work, options.threads, options.adaptation, settings(STEPS, SMALL_STEPS))
     elif options.part == "race":
-        contestants = options.contestant or ["ours", "trl from the merge", "trl from the base"]
+        contestants = options.contestant or CONTESTANTS
         rates = {"ours": options.our_rates, "trl": options.trl_rates[:1] if options.small else options.trl_rates}
         measure_race(options.work, options.threads, contestants, rates, settings(RACE, SMALL_RACE))
     results = results_of(options.work)

@@ -14,7 +14,7 @@ from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Tur
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
-from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer
+from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Trainer
 from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.training import loop, precision
@@ -162,33 +162,34 @@ def turns(
 
 
 def race(
-    *, questions: Race, of_experts: Mapping[str, float], dtype: str, rate: float, limit: float, every: int, epochs: int, directory: Path
+    *,
+    questions: Race,
+    of_experts: Mapping[str, float],
+    dtype: str,
+    rate: float,
+    limit: float,
+    every: int,
+    epochs: int,
+    on_policy: bool,
+    directory: Path,
 ) -> dict[str, Any]:
-    """Asks the experts, and trains on their answers word for word from their merge, as the demo does."""
+    """Trains from the experts' merge: on their answers word for word, as the demo does, or on what the student writes itself."""
     base, teachers = base_model(dtype), experts(dtype)
     base._load()  # loading a model is on neither side's clock
     for teacher in teachers.values():
         teacher._load()
     referee = Referee(questions, of_experts, limit)
-    trainer = IntegrationTrainer(
-        learning_rate=rate,
-        epochs=epochs,
-        batch_size=16,
-        evaluation_steps=every,
-        adaptation="lora",
-        initialization="merge",
-        merge_weight=1.0,
-    )
-    run = Distiller(
-        base,
-        teachers,
-        [CuratedDataGenerator(questions.train)],
-        trainer,
-        holdout=0.0,
-        response_sampling=ANSWER,
-        output_dir=directory / "run",
-    )
-    records = run.integrate(run.collect(run.generate()))
+    settings: dict[str, Any] = {"learning_rate": rate, "epochs": epochs, "batch_size": 16, "evaluation_steps": every}
+    settings |= {"adaptation": "lora", "initialization": "merge", "merge_weight": 1.0}
+    trainer: Trainer
+    if on_policy:  # nobody's answers are needed
+        trainer = MultiTaskTrainer(objective=OnPolicyObjective(max_new_tokens=32, max_initial_kl=None), **settings)
+        records = records_of(questions.train)
+    else:
+        trainer = IntegrationTrainer(**settings)
+        generators = [CuratedDataGenerator(questions.train)]
+        run = Distiller(base, teachers, generators, trainer, holdout=0.0, response_sampling=ANSWER, output_dir=directory / "run")
+        records = run.integrate(run.collect(run.generate()))
     collected = referee.seconds / 60
     done = 0
 

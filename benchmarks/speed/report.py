@@ -11,6 +11,7 @@ PARTS = ("sampling", "teacher", "student forward", "heads and divergence", "back
 ADAPTATIONS = {"lora": "LoRA, from the experts' merge", "full": "all weights, from the base"}
 NAMES = {
     "ours": "domainfusion, sequence, from the merge",
+    "ours on-policy": "domainfusion, on_policy, from the merge",
     "trl from the merge": "TRL, from the merge",
     "trl from the base": "TRL, from the base",
 }
@@ -140,7 +141,8 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         "than those that are scored. The clock stands still while models are loaded and checkpoints are scored,",
         f"every {settings['every']} steps, by the same code.",
         "",
-        "domainfusion asks the experts, which is on its clock, and learns their answers word for word from their merge. TRL's trainer",
+        "domainfusion starts from the experts' merge. With `sequence` it asks them, which is on its clock, and learns their answers word",
+        "for word; with `on_policy` (reverse KL, up to 32 tokens an answer, batch 16, let on however far) it asks nobody. TRL's trainer",
         "takes one teacher and has no route from a question to its expert, so it gets the best that a user can do without changing it:",
         "every step has the questions of one domain, and a callback sets `teacher_model` to that domain's expert before the step. It",
         "learns on-policy (reverse KL, up to 32 tokens an answer, batch 16) at a constant rate, in LoRA adapters as well: those of the",
@@ -165,7 +167,7 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         *(
             f"Of our {found['minutes']:.2f} minutes at {found['settings']['rate']:g}, {found['minutes_collecting']:.2f} are the experts'."
             for found in races.values()
-            if "minutes_collecting" in found
+            if found["settings"]["contestant"] == "ours"
         ),
     ]
     return lines
