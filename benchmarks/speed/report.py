@@ -165,8 +165,8 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"One seed, and {settings['validation']} questions a domain: one answer moves a DER by {1 / settings['validation']:.3f}, and a small",
-        "lead is none.",
+        f"One seed, and {settings['validation']} questions a domain: one answer moves a DER by {1 / settings['validation']:.3f}, and",
+        "a small lead is none.",
         *(
             f"Of our {found['minutes']:.2f} minutes at {found['settings']['rate']:g}, {found['minutes_collecting']:.2f} are the experts'."
             for found in races.values()
