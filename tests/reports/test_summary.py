@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.results import EvaluationReport, Refinement, RefinementRound
 from domainfusion.errors import DataError
 from domainfusion.records import write_json, write_records
 from domainfusion.reports import RunSummary
@@ -63,6 +63,17 @@ def test_a_missing_file_leaves_its_own_fields_empty_and_no_other(
     (directory / file).unlink()
     empty = RunSummary()
     assert RunSummary.read(directory) == replace(run, **{name: getattr(empty, name) for name in fields})
+
+
+def test_the_training_of_a_round_that_was_kept_follows_the_first_and_is_named_after_it(run: RunSummary, directory: Path) -> None:
+    rounds = tuple(RefinementRound(number=number, shortfalls=(), before={}, is_kept=kept) for number, kept in ((1, True), (2, False)))
+    write_json(directory / "refinement.json", Refinement(rounds=rounds))
+    for number in (1, 2):
+        own = directory / "refinement" / str(number) / "training"
+        own.mkdir(parents=True)
+        (own / "log.jsonl").write_text('{"objective": "sequence"}\n{"phase": "mixture", "step": 1, "loss": 0.5}\n')
+    found = RunSummary.read(directory).training_log
+    assert found == (*run.training_log, {"phase": "round 1: mixture", "step": 1, "loss": 0.5})
 
 
 def test_a_directory_without_files_is_an_empty_run(tmp_path: Path) -> None:

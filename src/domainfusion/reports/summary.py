@@ -75,8 +75,8 @@ class RunSummary:
         usage: What each model was asked and what that took, over all sessions of the run.
         refinement: The rounds of the refinement; None where there is none.
         savings: What the student saves against running its experts; None where that was not measured.
-        training_log: Lines of the training log: dicts with `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or
-            `validation`, a figure per domain.
+        training_log: Lines of the logs of the training and of the rounds that were kept: dicts with `phase`, `step` and either `loss`,
+            `learning_rate` and `seconds`, or `validation`, a figure per domain.
         student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`, `license` and `library_name`.
         teachers: The name of each domain's expert.
         settings: What is needed to repeat the run: `command`, seed, versions, machine, date.
@@ -118,7 +118,7 @@ class RunSummary:
             raise DataError("There is no such run directory", received=str(run_directory), fix="name the directory that the run printed")
         run = _read(run_directory / "run.json", _Run) or _Run()
         stages = _read(run_directory / "stages.json", tuple[StageTime, ...]) or ()
-        records, log = run_directory / "records.jsonl", run_directory / "training" / "log.jsonl"
+        records, refinement = run_directory / "records.jsonl", _read(run_directory / "refinement.json", Refinement)
         recipe = run_directory / "recipe.yaml"
         return cls(
             title=run.title,
@@ -127,9 +127,9 @@ class RunSummary:
             records=tuple(read_records(records, TrainingRecord)) if records.exists() else (),
             stages=stages,
             usage=_read(run_directory / "usage.json", tuple[ModelUsage, ...]) or (),
-            refinement=_read(run_directory / "refinement.json", Refinement),
+            refinement=refinement,
             savings=_read(run_directory / "savings.json", Savings),
-            training_log=tuple(fields for _, fields in read_lines(log)) if log.exists() else (),
+            training_log=_training_log(run_directory, refinement),
             student=run.student,
             teachers=run.teachers,
             settings=run.settings,
@@ -161,6 +161,17 @@ class _Run:
 
 def _read(path: Path, kind: type[T]) -> T | None:
     return _validated(read_json(path), kind, path) if path.exists() else None
+
+
+def _training_log(run_directory: Path, refinement: Refinement | None) -> tuple[Mapping[str, Any], ...]:
+    """Returns the lines of the training, then those of each round of the refinement that was kept, whose phases are named after it."""
+    first = run_directory / "training" / "log.jsonl"
+    lines: list[Mapping[str, Any]] = [fields for _, fields in read_lines(first)] if first.exists() else []
+    for entry in refinement.kept if refinement else ():
+        own = run_directory / "refinement" / str(entry.number) / "training" / "log.jsonl"
+        told = [fields for _, fields in read_lines(own) if "phase" in fields] if own.exists() else []
+        lines += [{**fields, "phase": f"round {entry.number}: {fields['phase']}"} for fields in told]
+    return tuple(lines)
 
 
 def _read_evaluation(path: Path) -> EvaluationReport | None:
