@@ -47,6 +47,13 @@ def run_code(guide: str, names: dict[str, Any], quick: dict[str, str] | None = N
     return names
 
 
+def test_the_figures_of_the_trainers_guide_are_those_of_the_benchmark() -> None:
+    published = (GUIDES.parents[1] / "benchmarks" / "quality" / "quality.md").read_text(encoding="utf-8")
+    told = re.findall(r"\d\.\d{3} \(\d\.\d{3}–\d\.\d{3}\)", (GUIDES / "trainers_and_objectives.md").read_text(encoding="utf-8"))
+    assert len(told) > 12
+    assert [figure for figure in told if figure not in published] == []
+
+
 @pytest.fixture
 def models(
     tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
