@@ -42,7 +42,7 @@ def main() -> None:
     ]
     with TemporaryDirectory() as folder:
         base = LlamaModel(sys.argv[1] if len(sys.argv) > 1 else make_tiny_llama(Path(folder)))
-        trainer = CurriculumTrainer(learning_rate=1e-2, epochs=60, batch_size=4, adaptation="full")
+        trainer = CurriculumTrainer(learning_rate=5e-3, epochs=100, batch_size=4, adaptation="full")
         for phase in trainer.phases(records):
             print(f"phase {phase.name!r}: {len(phase.records)} records")
         student = trainer.train(base, records)
