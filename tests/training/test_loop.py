@@ -23,7 +23,7 @@ from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training import loop
 from domainfusion.training.batching import Row, encode_record
-from domainfusion.training.checkpoints import save_state
+from domainfusion.training.checkpoints import save_state, write_errors
 from domainfusion.training.loop import LoopSettings, train_phase
 from domainfusion.training.objectives import Answers, Losses, Objective, SequenceObjective
 from domainfusion.types import Sampling, user
@@ -328,6 +328,13 @@ def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path
     with pytest.raises(TrainingError, match="No space left"):
         save_state(student, tmp_path / "state.safetensors")
     assert same(before, load_file(tmp_path / "state.safetensors"))
+
+
+@pytest.mark.parametrize("full", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_full_memory_is_not_told_as_a_full_disk(full: RuntimeError, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught, write_errors(tmp_path):
+        raise full
+    assert caught.value is full
 
 
 # What goes wrong
