@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from domainfusion.models.base import Adaptation, LanguageModel, LocalWeights, SchemaModel, TokenScorer, TokenScores, TrainableModel
@@ -34,6 +35,9 @@ __all__ = [
     "compare_tokenizers",
     "generate_with",
 ]
+
+# PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about a faster kernel that it did not find.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _ON_DEMAND = {
     "APIModel": "api",
