@@ -17,7 +17,7 @@ from domainfusion.cli.memory import Memory, memory_of
 from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
-from domainfusion.distillation.evaluator.source import GENERAL
+from domainfusion.distillation.evaluator.benchmark import GENERAL
 from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
 from domainfusion.distillation.metrics.judge import VERDICT_TOKENS
 from domainfusion.prompts import (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import comb
+from math import ceil, comb, log
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainfusion.distillation.results import Estimate
+from domainfusion.distillation.results import Answer, Estimate, ModelResult, NonInferiority, Regression
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.uint8]
@@ -171,3 +173,160 @@ def most_probable_share(successes: int, trials: int) -> float:
         tail = sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(successes + 1))
         low, high = (share, high) if tail > 0.025 else (low, share)
     return high
+
+
+METHOD = (
+    "The 95 % interval of DER, a ratio of means, by the paired bootstrap over clusters. Where fewer than 5 of the clusters that the expert "
+    "gets right were lost (or kept), the interval reaches as far beyond DER as the exact interval of their share does (Clopper and "
+    "Pearson, 1934). Items needed: n · ((z₀.₉₇₅ + z₀.₈₀) · SE / |DER − margin|)², the sample size of a non-inferiority trial with 80 % "
+    "power (Julious, 2004, Statistics in Medicine 23:1921), SE being the width of the bootstrap interval over 2 z₀.₉₇₅; where few "
+    "were lost, at least as many as bring the exact interval to the margin."
+)
+
+_CONFIDENCE = NormalDist().inv_cdf(0.975)
+_POWER = NormalDist().inv_cdf(0.8)
+
+
+def non_inferiority(
+    bootstrap: Bootstrap,
+    student: Sequence[float],
+    expert: Sequence[float],
+    retention: Estimate,
+    margin: float,
+) -> NonInferiority:
+    """Holds a retention against its margin.
+
+    Args:
+        bootstrap: Resamples the items.
+        student: The student's grade of each item.
+        expert: The expert's.
+        retention: DER over these items.
+        margin: The share of the expert that has to be kept.
+    """
+    if retention.value is None or retention.low is None or retention.high is None:
+        return NonInferiority(margin=margin, verdict="undefined", method=METHOD)
+    mine, theirs = bootstrap.per_cluster(student), bootstrap.per_cluster(expert)
+    known = theirs > 0
+    clusters = int(known.sum())
+    lost, kept = int((mine < theirs)[known].sum()), int((mine > 0)[known].sum())
+    low, high = retention.low, retention.high
+    if lost < FEW:
+        low = min(low, retention.value - (most_probable_share(lost, clusters) - lost / clusters))
+    if kept < FEW:
+        high = max(high, retention.value + (most_probable_share(kept, clusters) - kept / clusters))
+    if low >= margin or high < margin:
+        return NonInferiority(
+            margin=margin,
+            verdict="yes" if low >= margin else "no",
+            low=low,
+            high=high,
+            method=METHOD,
+        )
+    gap = retention.value - margin
+    needed = (
+        len(student)
+        * ((_CONFIDENCE + _POWER) * (retention.high - retention.low) / (2 * _CONFIDENCE) / abs(gap))
+        ** 2
+        if gap
+        else 0.0
+    )
+    few = lost if gap > 0 else kept
+    if few < FEW and gap:
+        needed = max(needed, len(student) / clusters * _clusters_needed(few / clusters, abs(gap)))
+    return NonInferiority(
+        margin=margin,
+        verdict="not enough data",
+        low=low,
+        high=high,
+        more_items=max(1, ceil(needed) - len(student)) if gap else None,
+        method=METHOD,
+    )
+
+
+def _clusters_needed(share: float, gap: float) -> float:
+    """Returns how many clusters bring the interval of a share to within `gap` of it: exactly for a share of 0, else by the score test."""
+    limit = share + gap
+    if limit >= 1:
+        return 1.0
+    if not share:
+        return log(0.025) / log(1 - limit)
+    return float((_CONFIDENCE + _POWER) ** 2 * limit * (1 - limit) / np.square(gap))
+
+
+Verdict = Literal["no measurable loss", "loss", "not enough data"]
+
+
+def regression(
+    slice_name: str,
+    places: Sequence[int],
+    student: ModelResult,
+    base: ModelResult | None,
+    tolerance: float,
+    bootstrap: Callable[[Sequence[int]], Bootstrap],
+) -> Regression:
+    """Compares the student with its base on the items that both were graded on.
+
+    Args:
+        slice_name: The benchmark's slice.
+        places: Where its items are among the answers.
+        student: The student.
+        base: The base; None where it was not measured.
+        tolerance: The loss up to which none is spoken of.
+        bootstrap: Resamples the items at the given places.
+    """
+
+    def unknown(reason: str) -> Regression:
+        return Regression(
+            slice=slice_name,
+            items=0,
+            student=None,
+            base=None,
+            difference=Estimate(value=None, reason=reason),
+            tolerance=tolerance,
+            verdict="not enough data",
+        )
+
+    if base is None:
+        return unknown("the base was not measured")
+    graded = [
+        place
+        for place in places
+        if student.answers[place].score is not None and base.answers[place].score is not None
+    ]
+    if not graded:
+        return unknown("no answer could be graded")
+    mine, before = ([_score(model.answers[place]) for place in graded] for model in (student, base))
+    difference = bootstrap(graded).mean(
+        [after - earlier for after, earlier in zip(mine, before, strict=True)]
+    )
+    return Regression(
+        slice=slice_name,
+        items=len(graded),
+        student=sum(mine) / len(mine),
+        base=sum(before) / len(before),
+        difference=difference,
+        tolerance=tolerance,
+        verdict=_regression_verdict(difference, mine, before, tolerance),
+    )
+
+
+def _regression_verdict(
+    difference: Estimate, mine: Sequence[float], before: Sequence[float], tolerance: float
+) -> Verdict:
+    if difference.value is None or difference.low is None or difference.high is None:
+        return "not enough data"
+    items = len(mine)
+    lost = sum(after < earlier for after, earlier in zip(mine, before, strict=True))
+    gained = sum(after > earlier for after, earlier in zip(mine, before, strict=True))
+    low, high = difference.low, difference.high
+    if lost < FEW:
+        low = min(low, difference.value - (most_probable_share(lost, items) - lost / items))
+    if gained < FEW:
+        high = max(high, difference.value + (most_probable_share(gained, items) - gained / items))
+    if high < 0:
+        return "loss"
+    return "no measurable loss" if low >= -tolerance else "not enough data"
+
+
+def _score(answer: Answer) -> float:
+    return answer.score or 0.0

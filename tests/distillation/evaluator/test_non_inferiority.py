@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domainfusion.distillation.evaluator.non_inferiority import non_inferiority
 from domainfusion.distillation.results import NonInferiority
-from domainfusion.distillation.statistics import Resampling
+from domainfusion.distillation.statistics import Resampling, non_inferiority
 
 RESAMPLING = Resampling(resamples=2000)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.evaluator.repetition import LONGEST_PERIOD, is_repetitive
+from domainfusion.distillation.evaluator.evaluator import LONGEST_PERIOD, is_repetitive
 
 words = st.lists(st.sampled_from("abcdefghij"), min_size=4, max_size=LONGEST_PERIOD)
 

@@ -1,9 +1,21 @@
 """Evaluators: what the student kept of each expert, whether domains combine, and whether the answers hold together."""
 
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
-from domainfusion.distillation.evaluator.evaluator import Evaluator, check_examples
+from domainfusion.distillation.evaluator.evaluator import (
+    Evaluator,
+    OnOverlap,
+    check_examples,
+    hold_apart,
+)
 from domainfusion.distillation.evaluator.harness import HarnessTask
-from domainfusion.distillation.evaluator.overlap import OnOverlap, hold_apart
 from domainfusion.distillation.evaluator.retention import DomainRetentionEvaluator
 
-__all__ = ["BenchmarkEvaluator", "DomainRetentionEvaluator", "Evaluator", "HarnessTask", "OnOverlap", "check_examples", "hold_apart"]
+__all__ = [
+    "BenchmarkEvaluator",
+    "DomainRetentionEvaluator",
+    "Evaluator",
+    "HarnessTask",
+    "OnOverlap",
+    "check_examples",
+    "hold_apart",
+]

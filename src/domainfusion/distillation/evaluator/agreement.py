@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from domainfusion.distillation.duplicates import content_words
-from domainfusion.distillation.evaluator.slices import by_slice
+from domainfusion.distillation.evaluator.evaluator import by_slice
 from domainfusion.distillation.metrics import sentences
 from domainfusion.distillation.results import Agreement, Estimate
 from domainfusion.distillation.statistics import Bootstrap
@@ -91,7 +91,10 @@ def by_similarity(similarity: Similarity) -> Measure:
 def by_coverage(pairs: Sequence[Pair]) -> list[Score]:
     """Measures claim coverage."""
     found = [claim_coverage(pair.answer, pair.expert) for pair in pairs]
-    return [Score.unscored("the expert claims nothing") if value is None else Score(value) for value in found]
+    return [
+        Score.unscored("the expert claims nothing") if value is None else Score(value)
+        for value in found
+    ]
 
 
 def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
@@ -106,9 +109,13 @@ def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
             for pair in pairs
             for first, second in ((pair.answer, pair.expert), (pair.expert, pair.answer))
         ]
-        replies = ask(judge, prompts, Sampling(max_new_tokens=AGREEMENT_TOKENS), label="judging agreement")
+        replies = ask(
+            judge, prompts, Sampling(max_new_tokens=AGREEMENT_TOKENS), label="judging agreement"
+        )
         grades = [_verdict(reply.text) for reply in replies]
-        return [_both(first, second) for first, second in zip(grades[::2], grades[1::2], strict=True)]
+        return [
+            _both(first, second) for first, second in zip(grades[::2], grades[1::2], strict=True)
+        ]
 
     return measure
 
@@ -125,11 +132,18 @@ def _both(first: float | None, second: float | None) -> Score:
 
 
 def _checked(value: float) -> Score:
-    return Score(float(value)) if 0 <= value <= 1 else Score.unscored(f"the similarity is {value}, which is outside of 0 to 1")
+    return (
+        Score(float(value))
+        if 0 <= value <= 1
+        else Score.unscored(f"the similarity is {value}, which is outside of 0 to 1")
+    )
 
 
 def measure_agreement(
-    examples: Sequence[Example], sides: Sides, measures: Mapping[str, Measure], bootstrap: Callable[[Sequence[int]], Bootstrap]
+    examples: Sequence[Example],
+    sides: Sides,
+    measures: Mapping[str, Measure],
+    bootstrap: Callable[[Sequence[int]], Bootstrap],
 ) -> tuple[Agreement, ...]:
     """Measures each slice by each measure.
 
@@ -142,12 +156,19 @@ def measure_agreement(
     rows = []
     for name, measure in measures.items():
         grades = {
-            "student": _grades(examples, dict.fromkeys(sides.experts, sides.student), sides.experts, measure),
+            "student": _grades(
+                examples, dict.fromkeys(sides.experts, sides.student), sides.experts, measure
+            ),
             "expert": _grades(examples, sides.again, sides.experts, measure),
         }
         if sides.base is not None:
-            grades["base"] = _grades(examples, dict.fromkeys(sides.experts, sides.base), sides.experts, measure)
-        rows += [_row(slice_name, name, places, grades, bootstrap) for slice_name, places in by_slice(examples).items()]
+            grades["base"] = _grades(
+                examples, dict.fromkeys(sides.experts, sides.base), sides.experts, measure
+            )
+        rows += [
+            _row(slice_name, name, places, grades, bootstrap)
+            for slice_name, places in by_slice(examples).items()
+        ]
     return tuple(rows)
 
 
@@ -165,7 +186,12 @@ def _grades(
     ]
     kept = [pair for pair in pairs if pair.expert.strip()]
     graded = iter(measure(kept) if kept else [])
-    scores = iter([next(graded) if pair.expert.strip() else Score.unscored("the expert said nothing") for pair in pairs])
+    scores = iter(
+        [
+            next(graded) if pair.expert.strip() else Score.unscored("the expert said nothing")
+            for pair in pairs
+        ]
+    )
     found: list[float | None] = []
     for example in examples:
         values = [next(scores).value for _ in example.domains]
@@ -181,12 +207,21 @@ def _row(
     grades: Mapping[str, Sequence[float | None]],
     bootstrap: Callable[[Sequence[int]], Bootstrap],
 ) -> Agreement:
-    measured = [place for place in places if all(side[place] is not None for side in grades.values())]
+    measured = [
+        place for place in places if all(side[place] is not None for side in grades.values())
+    ]
     unscored = len(places) - len(measured)
     if not measured:
         nothing = Estimate(value=None, reason="there is nothing to compare")
         return Agreement(
-            slice=slice_name, measure=measure, items=0, student=nothing, expert=nothing, base=None, relative=nothing, unscored=unscored
+            slice=slice_name,
+            measure=measure,
+            items=0,
+            student=nothing,
+            expert=nothing,
+            base=None,
+            relative=nothing,
+            unscored=unscored,
         )
     resampled = bootstrap(measured)
     values = {name: [side[place] or 0.0 for place in measured] for name, side in grades.items()}
@@ -198,6 +233,8 @@ def _row(
         student=resampled.mean(values["student"]),
         expert=resampled.mean(values["expert"]),
         base=resampled.mean(values["base"]) if "base" in values else None,
-        relative=relative if relative.value is not None else Estimate(value=None, reason="the expert does not agree with itself"),
+        relative=relative
+        if relative.value is not None
+        else Estimate(value=None, reason="the expert does not agree with itself"),
         unscored=unscored,
     )

@@ -2,23 +2,191 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from domainfusion.distillation.evaluator.measuring import Graded, MeasuringEvaluator, name_of, role_of, routed
-from domainfusion.distillation.evaluator.overlap import OnOverlap, hold_apart
-from domainfusion.distillation.evaluator.regression import regression
-from domainfusion.distillation.evaluator.slices import by_slice
-from domainfusion.distillation.evaluator.source import GENERAL, BenchmarkSources, LoadedBenchmark, in_slice, load, normalized
-from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids, slice_of
-from domainfusion.distillation.metrics import MetricChoice, stated_parts
-from domainfusion.distillation.results import Benchmark, Estimate, EvaluationReport, ModelResult, Role, SliceScore
+from domainfusion.distillation.evaluator.evaluator import (
+    MeasuringEvaluator,
+    OnOverlap,
+    by_slice,
+    hold_apart,
+    name_of,
+    role_of,
+    routed,
+)
+from domainfusion.distillation.evaluator.harness import HarnessTask, LoadedTask
+from domainfusion.distillation.examples import (
+    ExampleLike,
+    read_examples,
+    refuse_shared_ids,
+    slice_of,
+)
+from domainfusion.distillation.metrics import Graded, MetricChoice, stated_parts
+from domainfusion.distillation.results import (
+    Benchmark,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+    Overlap,
+    Role,
+    SliceScore,
+)
+from domainfusion.distillation.statistics import regression
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, Score, fingerprint
+
+BenchmarkSource = str | Path | HarnessTask | Sequence[ExampleLike]
+"""A benchmark: examples, the path of a file of such, or a task of lm-evaluation-harness, by its name or as a `HarnessTask`."""
+
+BenchmarkSources = BenchmarkSource | Sequence[str | Path | HarnessTask | Sequence[ExampleLike]]
+"""One benchmark, or a list of several."""
+
+GENERAL = "general"
+"""What the items of general ability have for a domain."""
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """A benchmark that was read.
+
+    Attributes:
+        slice: The slice that it is reported in.
+        domain: The domain that it measures; empty for general ability.
+        source: `examples`, a path, or the name of a task.
+        examples: Its items.
+        task: The task that asks and grades in its own way; None where the evaluator's metric does.
+    """
+
+    slice: str
+    domain: str
+    source: str
+    examples: tuple[Example, ...]
+    task: LoadedTask | None = None
+
+
+def normalized(
+    sources: BenchmarkSources, name: str
+) -> tuple[str | Path | HarnessTask | tuple[Example, ...], ...]:
+    """Returns the benchmarks of a list, or the one benchmark, with its examples read; tasks are not loaded yet.
+
+    Args:
+        sources: What was given.
+        name: The domain, or what errors call it.
+
+    Raises:
+        DataError: One is empty, can't be read, or is neither a file nor the name of a task.
+    """
+    if isinstance(sources, str | Path | HarnessTask):
+        return (_checked(sources, name),)
+    several: list[str | Path | HarnessTask | Sequence[ExampleLike]] = []
+    examples: list[ExampleLike] = []
+    for item in sources:
+        if isinstance(item, Example | Mapping):
+            examples.append(item)
+        else:
+            several.append(item)
+    if examples and several:
+        raise DataError(
+            f"The benchmark of {name!r} mixes examples and benchmarks",
+            received=several[0],
+            fix="put the examples into a list of their own",
+        )
+    if not several:
+        return (_read(examples, name),)
+    return tuple(
+        _checked(item, name) if isinstance(item, str | Path | HarnessTask) else _read(item, name)
+        for item in several
+    )
+
+
+def load(
+    sources: Mapping[str, Sequence[str | Path | HarnessTask | tuple[Example, ...]]],
+    *,
+    general: bool = False,
+) -> Iterator[LoadedBenchmark]:
+    """Reads the benchmarks of each domain; a domain with one of them gives its name to the slice, else each has its own.
+
+    Raises:
+        MissingDependencyError: A task needs lm-evaluation-harness.
+        DataError: A file or a task can't be read, or two benchmarks of a domain have the same name.
+    """
+    for domain, found in sources.items():
+        names = [_label(source, position) for position, source in enumerate(found)]
+        if len(set(names)) < len(names):
+            raise DataError(
+                f"Two benchmarks of {domain!r} have the same name",
+                received=names,
+                fix="name files and tasks differently",
+            )
+        for label, source in zip(names, found, strict=True):
+            name = f"{domain}: {label}" if general or len(found) > 1 else domain
+            yield _load(source, name, domain, "" if general else domain)
+
+
+def _load(
+    source: str | Path | HarnessTask | tuple[Example, ...], name: str, needed: str, domain: str
+) -> LoadedBenchmark:
+    if isinstance(source, tuple):
+        return LoadedBenchmark(
+            name, domain, "examples", tuple(in_slice(example, name) for example in source)
+        )
+    if not isinstance(source, HarnessTask) and Path(source).is_file():
+        examples = _read(source, needed)
+        return LoadedBenchmark(
+            name, domain, str(source), tuple(in_slice(example, name) for example in examples)
+        )
+    task = source if isinstance(source, HarnessTask) else HarnessTask(name=str(source))
+    loaded = LoadedTask(task, name, needed)
+    return LoadedBenchmark(name, domain, task.name, loaded.examples, loaded)
+
+
+def _checked(
+    source: str | Path | HarnessTask, name: str
+) -> str | Path | HarnessTask | tuple[Example, ...]:
+    """Reads a file at once, and leaves the name of a task for later."""
+    if isinstance(source, HarnessTask):
+        return source
+    if Path(source).is_file():
+        _read(source, name)
+        return source
+    if (
+        isinstance(source, Path)
+        or not re.fullmatch(r"[\w.-]+", source)
+        or Path(source).suffix in (".json", ".jsonl")
+    ):
+        raise DataError(
+            f"The benchmark of {name!r} is neither a file nor the name of a task",
+            received=str(source),
+            allowed="a list of examples, a JSON Lines or JSON file, or a task of lm-evaluation-harness",
+        )
+    return source
+
+
+def _read(source: str | Path | Sequence[ExampleLike], name: str) -> tuple[Example, ...]:
+    found = tuple(read_examples(source, domain=name))
+    if not found:
+        raise DataError(
+            f"The benchmark of {name!r} is empty", received=source, fix="give at least one item"
+        )
+    return found
+
+
+def _label(source: str | Path | HarnessTask | tuple[Example, ...], position: int) -> str:
+    if isinstance(source, tuple):
+        return f"examples {position + 1}" if position else "examples"
+    if isinstance(source, HarnessTask):
+        return source.name
+    return Path(source).stem if Path(source).is_file() else str(source)
+
+
+def in_slice(example: Example, name: str) -> Example:
+    """Returns an example that is reported in the slice of that name, under an id of its own there."""
+    return replace(example, metadata={**example.metadata, "slice": name}, id=f"{name}/{example.id}")
 
 
 class BenchmarkEvaluator(MeasuringEvaluator):
@@ -60,14 +228,33 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         on_overlap: OnOverlap = "refuse",
         tolerance: float = 0.05,
     ) -> None:
-        super().__init__(metric=metric, sampling=sampling, resamples=resamples, seed=seed, baselines=baselines, on_overlap=on_overlap)
+        super().__init__(
+            metric=metric,
+            sampling=sampling,
+            resamples=resamples,
+            seed=seed,
+            baselines=baselines,
+            on_overlap=on_overlap,
+        )
         if not 0 <= tolerance < 1:
-            raise ConfigurationError("tolerance is out of range", received=tolerance, allowed="a number from 0 to below 1")
-        self.benchmarks = {domain: normalized(sources, domain) for domain, sources in benchmarks.items()}
-        self.general = normalized(general, GENERAL) if isinstance(general, str | Path) or general else ()
+            raise ConfigurationError(
+                "tolerance is out of range",
+                received=tolerance,
+                allowed="a number from 0 to below 1",
+            )
+        self.benchmarks = {
+            domain: normalized(sources, domain) for domain, sources in benchmarks.items()
+        }
+        self.general = (
+            normalized(general, GENERAL) if isinstance(general, str | Path) or general else ()
+        )
         if not self.benchmarks and not self.general:
-            raise DataError("There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}')
-        self.baseline_scores = {name: dict(scores) for name, scores in (baseline_scores or {}).items()}
+            raise DataError(
+                "There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}'
+            )
+        self.baseline_scores = {
+            name: dict(scores) for name, scores in (baseline_scores or {}).items()
+        }
         self.tolerance = tolerance
 
     @property
@@ -101,24 +288,44 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             ConfigurationError: A given score is of no benchmark, or is no share.
         """
         self._check_domains(teacher_models)
-        given = [in_slice(example, f"examples: {slice_of(example)}") for example in read_examples(list(examples))]
+        given = [
+            in_slice(example, f"examples: {slice_of(example)}")
+            for example in read_examples(list(examples))
+        ]
         items = [item for benchmark in self._loaded for item in benchmark.examples] + given
         refuse_shared_ids(items)
         items, overlap = hold_apart(items, trained_on, self.on_overlap)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
-        rows += [(name, role_of(name), model) for name, model in {**(baselines or {}), **self.baselines}.items()]
+        rows += [
+            (name, role_of(name), model)
+            for name, model in {**(baselines or {}), **self.baselines}.items()
+        ]
         rows += [(domain, "expert", teacher) for domain, teacher in teacher_models.items()]
         graded = [self._grade_all(model, items, ask, name) for name, _, model in rows]
-        models = [self._result(name, role, items, found) for (name, role, _), found in zip(rows, graded, strict=True)]
-        experts = {name: found for (name, role, _), found in zip(rows, graded, strict=True) if role == "expert"}
+        models = [
+            self._result(name, role, items, found)
+            for (name, role, _), found in zip(rows, graded, strict=True)
+        ]
+        experts = {
+            name: found
+            for (name, role, _), found in zip(rows, graded, strict=True)
+            if role == "expert"
+        }
         if experts:
-            models.append(replace(self._result("oracle", "oracle", items, _oracle(items, experts)), answers=()))
+            models.append(
+                replace(
+                    self._result("oracle", "oracle", items, _oracle(items, experts)), answers=()
+                )
+            )
         models += [self._given(name, scores) for name, scores in self.baseline_scores.items()]
         places = by_slice(items)
         base = next((model for model in models if model.role == "base"), None)
         return EvaluationReport(
             models=tuple(models),
-            benchmarks=tuple(self._about(benchmark, len(places.get(benchmark.slice, ()))) for benchmark in self._loaded),
+            benchmarks=tuple(
+                self._about(benchmark, len(places.get(benchmark.slice, ())))
+                for benchmark in self._loaded
+            ),
             regressions=tuple(
                 regression(
                     benchmark.slice,
@@ -139,7 +346,9 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             metric=name_of(self.metric),
         )
 
-    def _grade_all(self, model: LanguageModel, items: Sequence[Example], ask: Ask, name: str) -> list[Graded]:
+    def _grade_all(
+        self, model: LanguageModel, items: Sequence[Example], ask: Ask, name: str
+    ) -> list[Graded]:
         """Grades a task's items in the task's own way, and all others by the metric."""
         found: dict[str, Graded] = {}
         rest = list(items)
@@ -150,17 +359,33 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             chosen = [item for item in rest if item.id in own]
             rest = [item for item in rest if item.id not in own]
             label = f"evaluating {name} on {benchmark.source}"
-            graded = benchmark.task.grade(model, chosen, sampling=self.sampling, ask=ask, label=label)
+            graded = benchmark.task.grade(
+                model, chosen, sampling=self.sampling, ask=ask, label=label
+            )
             found.update({item.id: grade for item, grade in zip(chosen, graded, strict=True)})
-        found.update({item.id: grade for item, grade in zip(rest, self._grade(model, rest, ask, name), strict=True)})
+        found.update(
+            {
+                item.id: grade
+                for item, grade in zip(rest, self._grade(model, rest, ask, name), strict=True)
+            }
+        )
         return [found[item.id] for item in items]
 
     def _about(self, benchmark: LoadedBenchmark, items: int) -> Benchmark:
         own = "its own, of lm-evaluation-harness" if benchmark.task else name_of(self.metric)
-        return Benchmark(slice=benchmark.slice, domain=benchmark.domain, source=benchmark.source, items=items, metric=own)
+        return Benchmark(
+            slice=benchmark.slice,
+            domain=benchmark.domain,
+            source=benchmark.source,
+            items=items,
+            metric=own,
+        )
 
     def _given(self, name: str, scores: Mapping[str, float]) -> ModelResult:
-        slices = {key: SliceScore(items=0, strict=Estimate(value=value), partial=Estimate(value=value)) for key, value in scores.items()}
+        slices = {
+            key: SliceScore(items=0, strict=Estimate(value=value), partial=Estimate(value=value))
+            for key, value in scores.items()
+        }
         return ModelResult(name=name, role="baseline", slices=slices, given=True)
 
     def _check_domains(self, teachers: Mapping[str, LanguageModel]) -> None:
@@ -176,14 +401,80 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         for name, scores in self.baseline_scores.items():
             for key, value in scores.items():
                 if key not in known:
-                    raise ConfigurationError(f"{name} has a score of what is no benchmark", received=key, allowed=", ".join(known))
+                    raise ConfigurationError(
+                        f"{name} has a score of what is no benchmark",
+                        received=key,
+                        allowed=", ".join(known),
+                    )
                 if not 0 <= value <= 1:
-                    raise ConfigurationError(f"The score of {name} in {key!r} is no share", received=value, allowed="a number from 0 to 1")
+                    raise ConfigurationError(
+                        f"The score of {name} in {key!r} is no share",
+                        received=value,
+                        allowed="a number from 0 to 1",
+                    )
 
 
 def _oracle(items: Sequence[Example], experts: Mapping[str, Sequence[Graded]]) -> list[Graded]:
     nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
     return [
-        routed(item, [experts[domain][place] for domain in item.domains]) if all(domain in experts for domain in item.domains) else nobody
+        routed(item, [experts[domain][place] for domain in item.domains])
+        if all(domain in experts for domain in item.domains)
+        else nobody
         for place, item in enumerate(items)
     ]
+
+
+def joined(report: EvaluationReport, benchmarks: EvaluationReport) -> EvaluationReport:
+    """Returns a report with what was found on benchmarks as slices beside its own.
+
+    A benchmark's slice whose name the report has already, such as that of a domain, becomes `benchmark: ...`.
+
+    Args:
+        report: What was found on the test set.
+        benchmarks: What was found on the benchmarks, by the same models.
+    """
+    names = {
+        name: f"benchmark: {name}" if name in report.slices else name for name in benchmarks.slices
+    }
+    measured = {(model.role, model.name): model for model in benchmarks.models}
+    models = [
+        _with(model, measured.pop((model.role, model.name), None), names) for model in report.models
+    ]
+    models += [
+        _with(replace(model, slices={}, answers=()), model, names) for model in measured.values()
+    ]
+    examples = (
+        *report.examples,
+        *(
+            replace(item, metadata={**item.metadata, "slice": names[item.metadata["slice"]]})
+            for item in benchmarks.examples
+        ),
+    )
+    return replace(
+        report,
+        models=tuple(models),
+        benchmarks=tuple(
+            replace(found, slice=names.get(found.slice, found.slice))
+            for found in benchmarks.benchmarks
+        ),
+        regressions=tuple(
+            replace(found, slice=names.get(found.slice, found.slice))
+            for found in benchmarks.regressions
+        ),
+        overlap=_both(report.overlap, benchmarks.overlap),
+        examples=examples,
+        test_set=fingerprint(examples),
+    )
+
+
+def _with(model: ModelResult, other: ModelResult | None, names: dict[str, str]) -> ModelResult:
+    if other is None:
+        return model
+    more = {names.get(name, name): score for name, score in other.slices.items()}
+    return replace(model, slices={**model.slices, **more}, answers=(*model.answers, *other.answers))
+
+
+def _both(first: Overlap | None, second: Overlap | None) -> Overlap | None:
+    if first is None or second is None:
+        return first or second
+    return replace(first, same=(*first.same, *second.same), near=(*first.near, *second.near))

@@ -1,17 +1,44 @@
-"""The evaluator: what measures a student."""
+"""What the evaluators share: what is evaluated on, how answers are asked for, graded, and summed up by slice."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
-from domainfusion.distillation.examples import ExampleLike, read_examples, refuse_shared_ids
-from domainfusion.distillation.results import EvaluationReport
-from domainfusion.errors import DataError
+from domainfusion.distillation.contamination import EvaluationSets
+from domainfusion.distillation.examples import (
+    CROSS_DOMAIN,
+    ExampleLike,
+    query_key,
+    read_examples,
+    refuse_shared_ids,
+    slice_of,
+)
+from domainfusion.distillation.metrics import (
+    Graded,
+    MetricChoice,
+    check_metric,
+    grade,
+    is_extraction_failure,
+)
+from domainfusion.distillation.metrics import name_of as name_of
+from domainfusion.distillation.results import (
+    Answer,
+    EdgeCase,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+    Overlap,
+    Role,
+    SliceScore,
+)
+from domainfusion.distillation.statistics import Bootstrap, Resampling
+from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import Example
+from domainfusion.types import Example, Generation, Sampling, Score
 
 
 class Evaluator(ABC):
@@ -55,7 +82,9 @@ class Evaluator(ABC):
         """
 
 
-def check_examples(examples: Sequence[ExampleLike], teachers: Mapping[str, LanguageModel]) -> list[Example]:
+def check_examples(
+    examples: Sequence[ExampleLike], teachers: Mapping[str, LanguageModel]
+) -> list[Example]:
     """Returns the examples to evaluate on.
 
     Raises:
@@ -63,10 +92,320 @@ def check_examples(examples: Sequence[ExampleLike], teachers: Mapping[str, Langu
     """
     items = list(read_examples(list(examples)))
     if not items:
-        raise DataError("There are no examples to evaluate on", fix="hold some out, or give test_examples")
+        raise DataError(
+            "There are no examples to evaluate on", fix="hold some out, or give test_examples"
+        )
     for item in items:
         strange = [domain for domain in item.domains if domain not in teachers]
         if strange:
-            raise DataError(f"The example {item.id} needs {strange[0]!r}, which has no expert", allowed=", ".join(teachers))
+            raise DataError(
+                f"The example {item.id} needs {strange[0]!r}, which has no expert",
+                allowed=", ".join(teachers),
+            )
     refuse_shared_ids(items)
     return items
+
+
+OnOverlap = Literal["refuse", "report"]
+"""What to do with test queries that were trained on: refuse to evaluate, or leave them out and report them."""
+
+METHOD = "a training query contains 70 % of the test query's eight-word sequences, or a shorter one as a whole, and all its content words"
+
+
+class HeldApart(NamedTuple):
+    """The examples that nothing was trained on, and what was found among the others; None where nobody said what was trained on."""
+
+    examples: list[Example]
+    overlap: Overlap | None
+
+
+def hold_apart(
+    examples: Sequence[Example],
+    trained_on: str | Path | Sequence[ExampleLike] | None,
+    on_overlap: OnOverlap = "refuse",
+) -> HeldApart:
+    """Holds examples against what was trained on, so that none of these is ever evaluated on.
+
+    Args:
+        examples: The examples to evaluate on.
+        trained_on: What was trained on, as objects, dicts or a file, such as the `examples.jsonl` of a run; None where that is not known.
+        on_overlap: What to do with queries that were trained on, as they are or nearly (see `EvaluationSets`).
+
+    Raises:
+        DataError: Queries were trained on, and that is to be refused; or no others are left.
+    """
+    if trained_on is None:
+        return HeldApart(list(examples), None)
+    trained = list(read_examples(trained_on))
+    keys = {query_key(example) for example in trained}
+    same = tuple(example.id for example in examples if query_key(example) in keys)
+    near = _contained([example for example in examples if example.id not in set(same)], trained)
+    overlap = Overlap(trained=len(trained), same=same, near=near, method=METHOD)
+    found = {*same, *near}
+    first = next((example.query for example in examples if example.id in found), "")
+    if found and on_overlap == "refuse":
+        raise DataError(
+            f"{len(found)} of {len(examples)} test queries were trained on, {len(same)} as they are and {len(near)} nearly",
+            received=first,
+            fix='evaluate on held-out examples, or set on_overlap="report", which leaves them out',
+        )
+    kept = [example for example in examples if example.id not in found]
+    if found and not kept:
+        raise DataError(
+            "All test queries were trained on", received=first, fix="evaluate on held-out examples"
+        )
+    return HeldApart(kept, overlap)
+
+
+def _contained(examples: Sequence[Example], trained: Sequence[Example]) -> tuple[str, ...]:
+    """Returns the ids of the examples whose query stands in one that was trained on. One search finds one in each training query."""
+    left, found = list(examples), set[str]()
+    while left:
+        index = EvaluationSets({"test": left})
+        queries = {leak.query for example in trained if (leak := index.find(example)) is not None}
+        if not queries:
+            break
+        found |= {example.id for example in left if example.query in queries}
+        left = [example for example in left if example.query not in queries]
+    return tuple(example.id for example in examples if example.id in found)
+
+
+def chance_of(example: Example, metric: object) -> float | None:
+    """Returns the mean score of a blind answer.
+
+    The metric says it (an attribute `chance`: a number, or a function of the example), or the example's `metadata["choices"]` do: one of
+    them is right. None where neither does.
+    """
+    said = getattr(metric, "chance", None)
+    found = said(example) if callable(said) else said
+    if isinstance(found, int | float):
+        return float(found)
+    choices = example.metadata.get("choices")
+    return (
+        1 / len(choices)
+        if isinstance(choices, Sequence) and not isinstance(choices, str) and len(choices) > 1
+        else None
+    )
+
+
+def mean_chance(examples: Sequence[Example], metric: object) -> float | None:
+    """Returns the mean over examples; None where it is not known of each."""
+    known = [chance_of(example, metric) for example in examples]
+    values = [value for value in known if value is not None]
+    return sum(values) / len(values) if values and len(values) == len(known) else None
+
+
+LONGEST_PERIOD = 50
+"""Words of the longest sequence that is looked for."""
+
+FEWEST_WORDS = 12
+"""Words that the repetitions take together: fewer are a figure of speech."""
+
+
+def is_repetitive(text: str) -> bool:
+    """Whether some sequence of up to 50 words comes three times or more in a row, over 12 words or more.
+
+    Example:
+        >>> is_repetitive("It is in Japan. " * 3), is_repetitive("It is in Japan. It is in Japan."), is_repetitive("No, no, no!")
+        (True, False, False)
+    """
+    words = text.casefold().split()
+    return any(
+        _has_run(words, period) for period in range(1, min(LONGEST_PERIOD, len(words) // 3) + 1)
+    )
+
+
+def _has_run(words: list[str], period: int) -> bool:
+    needed, run = max(2 * period, FEWEST_WORDS - period), 0
+    for word, later in zip(words, words[period:], strict=False):
+        run = run + 1 if word == later else 0
+        if run >= needed:
+            return True
+    return False
+
+
+def by_slice(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Returns the places of the examples in each slice: domains first, then cross-domain, then the others."""
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(slice_of(example), []).append(place)
+    singles = sorted(
+        places,
+        key=lambda name: (
+            (name == CROSS_DOMAIN) + 2 * (name not in _single_domains(examples) | {CROSS_DOMAIN})
+        ),
+    )
+    return {name: places[name] for name in singles}
+
+
+def _single_domains(examples: Sequence[Example]) -> set[str]:
+    return {domain for example in examples for domain in example.domains}
+
+
+def by_pair(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Returns the places of the cross-domain examples by combination of domains, as in `aviation + chemistry`."""
+    places: dict[str, list[int]] = {}
+    for place in by_slice(examples).get(CROSS_DOMAIN, []):
+        places.setdefault(_joined(examples[place]), []).append(place)
+    return dict(sorted(places.items()))
+
+
+def by_border(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """Returns the places of the adversarial examples by what they look like and need, as in `aviation → chemistry`."""
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        if example.apparent_domain:
+            places.setdefault(f"{example.apparent_domain} → {_joined(example)}", []).append(place)
+    return dict(sorted(places.items()))
+
+
+def edge_cases(
+    examples: Sequence[Example], student: Sequence[bool | None], experts: Sequence[bool | None]
+) -> tuple[EdgeCase, ...]:
+    """Returns the adversarial examples that the student does not get right, those that the experts know first.
+
+    Args:
+        examples: The examples.
+        student: Whether the student gets each right; None where that could not be graded.
+        experts: Whether the experts that it needs do, between them.
+    """
+    found = [
+        EdgeCase(
+            example_id=example.id,
+            apparent=example.apparent_domain,
+            needed=_joined(example),
+            experts_know=known,
+        )
+        for example, right, known in zip(examples, student, experts, strict=True)
+        if example.apparent_domain and right is False
+    ]
+    return tuple(sorted(found, key=lambda case: case.experts_know is not True))
+
+
+def _joined(example: Example) -> str:
+    return " + ".join(sorted(example.domains))
+
+
+class MeasuringEvaluator(Evaluator):
+    """What the evaluators share: how answers are asked for, graded, and summed up by slice."""
+
+    def __init__(
+        self,
+        *,
+        metric: MetricChoice,
+        sampling: Sampling,
+        resamples: int,
+        seed: int,
+        baselines: Mapping[str, LanguageModel] | None,
+        on_overlap: OnOverlap,
+    ) -> None:
+        if resamples < 100:
+            raise ConfigurationError(
+                "resamples is too low for an interval",
+                received=resamples,
+                allowed="a whole number from 100",
+            )
+        check_metric(metric)
+        if on_overlap not in get_args(OnOverlap):
+            raise ConfigurationError(
+                "on_overlap is not known",
+                received=on_overlap,
+                allowed=", ".join(get_args(OnOverlap)),
+            )
+        self.metric = metric
+        self.sampling = sampling
+        self.resamples = resamples
+        self.seed = seed
+        self.baselines = dict(baselines or {})
+        self.on_overlap = on_overlap
+        self._resampling = Resampling(resamples=resamples, seed=seed)
+
+    def _grade(
+        self, model: LanguageModel, examples: Sequence[Example], ask: Ask, label: str
+    ) -> list[Graded]:
+        return grade(
+            self.metric,
+            model,
+            examples,
+            sampling=self.sampling,
+            ask=ask,
+            label=f"evaluating {label}",
+        )
+
+    def _result(
+        self, name: str, role: Role, examples: Sequence[Example], graded: Sequence[Graded]
+    ) -> ModelResult:
+        answers = tuple(
+            _as_answer(example, item) for example, item in zip(examples, graded, strict=True)
+        )
+
+        def scored(groups: Mapping[str, Sequence[int]]) -> dict[str, SliceScore]:
+            return {key: self._slice(examples, answers, places) for key, places in groups.items()}
+
+        return ModelResult(
+            name=name,
+            role=role,
+            slices=scored(by_slice(examples)),
+            pairs=scored(by_pair(examples)),
+            adversarial=scored(by_border(examples)),
+            answers=answers,
+        )
+
+    def _slice(
+        self, examples: Sequence[Example], answers: Sequence[Answer], places: Sequence[int]
+    ) -> SliceScore:
+        scored = [place for place in places if answers[place].score is not None]
+        nothing = Estimate(value=None, reason="no answer could be graded")
+        bootstrap = self._bootstrap(examples, scored) if scored else None
+        return SliceScore(
+            items=len(places),
+            strict=bootstrap.mean([float(answers[place].correct or 0) for place in scored])
+            if bootstrap
+            else nothing,
+            partial=bootstrap.mean([answers[place].score or 0.0 for place in scored])
+            if bootstrap
+            else nothing,
+            unscored=len(places) - len(scored),
+            truncated=sum(answers[place].finish_reason == "length" for place in places),
+            extraction_failures=sum(not answers[place].extracted for place in places),
+            repetitive=sum(answers[place].repetitive for place in places),
+            chance=mean_chance([examples[place] for place in scored], self.metric),
+        )
+
+    def _bootstrap(self, examples: Sequence[Example], places: Sequence[int]) -> Bootstrap:
+        clusters = [examples[place].group or examples[place].id for place in places]
+        return self._resampling.over(clusters)
+
+
+def routed(example: Example, answers: Sequence[Graded]) -> Graded:
+    """Grades what the experts of an example could do together: each part counts where its own expert states it."""
+    by_domain = dict(zip(example.domains, answers, strict=True))
+    if len(answers) == 1:
+        return answers[0]
+    if not example.parts or any(
+        len(answer.score.parts) != len(example.parts) for answer in answers
+    ):
+        return Graded(Generation(text=""), Score.unscored("the example has no parts to route"))
+    grades = tuple(
+        by_domain[part.domain].score.parts[i] if part.domain in by_domain else 0.0
+        for i, part in enumerate(example.parts)
+    )
+    return Graded(Generation(text=""), Score(sum(grades) / len(grades), parts=grades))
+
+
+def _as_answer(example: Example, graded: Graded) -> Answer:
+    return Answer(
+        example_id=example.id,
+        text=graded.generation.text,
+        score=graded.score.value,
+        correct=graded.correct,
+        extracted=not is_extraction_failure(graded.score),
+        finish_reason=graded.generation.finish_reason,
+        reason=graded.score.reason,
+        repetitive=is_repetitive(graded.generation.text),
+    )
+
+
+def role_of(name: str) -> Role:
+    """Returns what a baseline of that name is to the run."""
+    return "base" if name == "base" else "merge" if name == "merge" else "baseline"

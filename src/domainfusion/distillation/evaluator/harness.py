@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from domainfusion.distillation.evaluator.measuring import Graded
+from domainfusion.distillation.metrics import Graded
 from domainfusion.errors import ConfigurationError, DataError, MissingDependencyError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask
@@ -45,9 +45,17 @@ class HarnessTask:
 
     def __post_init__(self) -> None:
         if self.num_fewshot is not None and self.num_fewshot < 0:
-            raise ConfigurationError("num_fewshot is negative", received=self.num_fewshot, allowed="a whole number from 0, or None")
+            raise ConfigurationError(
+                "num_fewshot is negative",
+                received=self.num_fewshot,
+                allowed="a whole number from 0, or None",
+            )
         if self.limit is not None and self.limit < 1:
-            raise ConfigurationError("limit is not positive", received=self.limit, allowed="a whole number from 1, or None")
+            raise ConfigurationError(
+                "limit is not positive",
+                received=self.limit,
+                allowed="a whole number from 1, or None",
+            )
 
 
 class LoadedTask:
@@ -76,15 +84,25 @@ class LoadedTask:
             for place, document in enumerate(loaded.eval_docs):
                 if task.limit is not None and place >= task.limit:
                     break
-                example = _to_example(loaded, document, f"{slice_name}/{name}/{place}", slice_name, domain)
+                example = _to_example(
+                    loaded, document, f"{slice_name}/{name}/{place}", slice_name, domain
+                )
                 self._places[example.id] = (name, place)
                 found.append(example)
         if not found:
-            raise DataError(f"The task {task.name!r} of lm-evaluation-harness has no items", received=task)
+            raise DataError(
+                f"The task {task.name!r} of lm-evaluation-harness has no items", received=task
+            )
         self.examples = tuple(found)
 
     def grade(
-        self, model: LanguageModel, examples: Sequence[Example], *, sampling: Sampling, ask: Ask, label: str
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        ask: Ask,
+        label: str,
     ) -> list[Graded]:
         """Puts items to a model and grades its answers as the task does.
 
@@ -106,11 +124,18 @@ class LoadedTask:
         able = {name: places for name, places in wanted.items() if _can(model, self._tasks[name])}
         if able:
             found = self._run(model, able, sampling, ask, label)
-        nothing = Graded(Generation(text=""), Score.unscored(f"the probabilities of {model.name} can't be had"))
+        nothing = Graded(
+            Generation(text=""), Score.unscored(f"the probabilities of {model.name} can't be had")
+        )
         return [found.get(self._places[example.id], nothing) for example in examples]
 
     def _run(
-        self, model: LanguageModel, wanted: Mapping[str, list[int]], sampling: Sampling, ask: Ask, label: str
+        self,
+        model: LanguageModel,
+        wanted: Mapping[str, list[int]],
+        sampling: Sampling,
+        ask: Ask,
+        label: str,
     ) -> dict[tuple[str, int], Graded]:
         import lm_eval
 
@@ -131,14 +156,18 @@ class LoadedTask:
         for name, samples in results["samples"].items():
             for sample in samples:
                 # A task may read one answer in several ways; its first filter is its main one.
-                graded.setdefault((name, sample["doc_id"]), self._to_graded(sample, adapter.written))
+                graded.setdefault(
+                    (name, sample["doc_id"]), self._to_graded(sample, adapter.written)
+                )
         return graded
 
     def _to_graded(self, sample: Mapping[str, Any], written: Mapping[str, Generation]) -> Graded:
         metric = self._settings.metric or sample["metrics"][0]
         if metric not in sample["metrics"]:
             raise ConfigurationError(
-                f"The task {self._settings.name!r} has no metric of this name", received=metric, allowed=", ".join(sample["metrics"])
+                f"The task {self._settings.name!r} has no metric of this name",
+                received=metric,
+                allowed=", ".join(sample["metrics"]),
             )
         prompts = sample["arguments"]
         if isinstance(prompts[0][1], str):  # the likelihoods of choices
@@ -153,38 +182,59 @@ def _load(task: HarnessTask) -> tuple[Any, dict[str, Any]]:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise MissingDependencyError(
-            f"The task {task.name!r} needs lm-evaluation-harness", fix="pip install 'domainfusion[harness]'"
+            f"The task {task.name!r} needs lm-evaluation-harness",
+            fix="pip install 'domainfusion[harness]'",
         ) from error
     folder = Path(task.folder).expanduser() if task.folder else None
     if folder is not None and not folder.is_dir():
         raise DataError("There is no folder of tasks", received=str(folder), fix="check the path")
     with _silenced():
-        manager = TaskManager(include_path=None if folder is None else str(folder), include_defaults=folder is None)
+        manager = TaskManager(
+            include_path=None if folder is None else str(folder), include_defaults=folder is None
+        )
         if task.name not in manager.task_index:
             some = ", ".join(sorted(manager.all_tasks)[:10])
             raise DataError(
-                "lm-evaluation-harness has no task of this name", received=task.name, allowed=f"such as {some}", fix="give a file or a task"
+                "lm-evaluation-harness has no task of this name",
+                received=task.name,
+                allowed=f"such as {some}",
+                fix="give a file or a task",
             )
         try:
             tasks = dict(manager.load([task.name])["tasks"])
         except Exception as error:  # a task runs what its author wrote, which may fail in any way
-            raise DataError(f"The task {task.name!r} can't be read: {error}", received=task.folder or task.name) from error
+            raise DataError(
+                f"The task {task.name!r} can't be read: {error}", received=task.folder or task.name
+            ) from error
     for name, loaded in tasks.items():
         if loaded.OUTPUT_TYPE not in _KINDS:
             raise ConfigurationError(
-                f"The task {name!r} measures the probability of given texts", received=loaded.OUTPUT_TYPE, allowed=", ".join(_KINDS)
+                f"The task {name!r} measures the probability of given texts",
+                received=loaded.OUTPUT_TYPE,
+                allowed=", ".join(_KINDS),
             )
     return manager, tasks
 
 
 def _to_example(task: Any, document: Any, identity: str, slice_name: str, domain: str) -> Example:
     query, target = task.doc_to_text(document), task.doc_to_target(document)
-    choices = [str(choice) for choice in task.doc_to_choice(document)] if task.OUTPUT_TYPE == "multiple_choice" else []
+    choices = (
+        [str(choice) for choice in task.doc_to_choice(document)]
+        if task.OUTPUT_TYPE == "multiple_choice"
+        else []
+    )
     if choices and isinstance(target, int) and 0 <= target < len(choices):
         target = choices[target]
     metadata: dict[str, Any] = {"slice": slice_name, **({"choices": choices} if choices else {})}
     reference = target.strip() if isinstance(target, str) else None
-    return Example(query=str(query), domains=(domain,), id=identity, reference=reference, source="curated", metadata=metadata)
+    return Example(
+        query=str(query),
+        domains=(domain,),
+        id=identity,
+        reference=reference,
+        source="curated",
+        metadata=metadata,
+    )
 
 
 def _can(model: LanguageModel, task: Any) -> bool:
@@ -193,7 +243,11 @@ def _can(model: LanguageModel, task: Any) -> bool:
 
 def _to_score(metric: str, value: Any) -> Score:
     number = float(value) if isinstance(value, int | float) else float("nan")
-    return Score(number) if 0 <= number <= 1 else Score.unscored(f"the task's metric {metric} gave {value}, which is no grade")
+    return (
+        Score(number)
+        if 0 <= number <= 1
+        else Score.unscored(f"the task's metric {metric} gave {value}, which is no grade")
+    )
 
 
 def _as_harness_model(model: LanguageModel, sampling: Sampling, ask: Ask, label: str) -> Any:
@@ -214,21 +268,28 @@ def _as_harness_model(model: LanguageModel, sampling: Sampling, ask: Ask, label:
                 kinds.setdefault(_sampling_of(request.args[1], sampling), []).append(request)
             with redirect_stderr(self._stderr):
                 for chosen, group in kinds.items():
-                    answers = ask(model, [user(request.args[0]) for request in group], chosen, label=label)
+                    answers = ask(
+                        model, [user(request.args[0]) for request in group], chosen, label=label
+                    )
                     for request, answer in zip(group, answers, strict=True):
                         self.written[request.args[0]] = _cut(answer, request.args[1])
             return [self.written[request.args[0]].text for request in requests]
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             assert isinstance(model, TokenScorer)
-            rows = [(*user(request.args[0]), Message("assistant", request.args[1].strip())) for request in requests]
+            rows = [
+                (*user(request.args[0]), Message("assistant", request.args[1].strip()))
+                for request in requests
+            ]
             with redirect_stderr(self._stderr):
                 scores = model.score(rows)
             # The token that ends the turn is no part of a choice. Whether a choice is what greedy decoding would say is not asked.
             return [(sum(score.log_probabilities[:-1]), False) for score in scores]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-            raise ConfigurationError("Rolling likelihoods are not measured", allowed=", ".join(_KINDS))
+            raise ConfigurationError(
+                "Rolling likelihoods are not measured", allowed=", ".join(_KINDS)
+            )
 
     return HarnessModel()
 
@@ -236,13 +297,22 @@ def _as_harness_model(model: LanguageModel, sampling: Sampling, ask: Ask, label:
 def _sampling_of(asked: Mapping[str, Any], sampling: Sampling) -> Sampling:
     longest = asked.get("max_gen_toks") or asked.get("max_new_tokens") or sampling.max_new_tokens
     temperature = float(asked.get("temperature") or 0) if asked.get("do_sample") else 0.0
-    return Sampling(max_new_tokens=int(longest), temperature=temperature, top_p=float(asked.get("top_p") or 1), seed=sampling.seed)
+    return Sampling(
+        max_new_tokens=int(longest),
+        temperature=temperature,
+        top_p=float(asked.get("top_p") or 1),
+        seed=sampling.seed,
+    )
 
 
 def _cut(answer: Generation, asked: Mapping[str, Any]) -> Generation:
     """Ends an answer where the task says that one ends."""
     until = asked.get("until") or []
-    stops = [place for stop in ([until] if isinstance(until, str) else until) if stop and (place := answer.text.find(stop)) >= 0]
+    stops = [
+        place
+        for stop in ([until] if isinstance(until, str) else until)
+        if stop and (place := answer.text.find(stop)) >= 0
+    ]
     if not stops:
         return answer
     return Generation(

@@ -24,6 +24,13 @@ class Graded(NamedTuple):
     generation: Generation
     score: Score
 
+    @property
+    def correct(self) -> bool | None:
+        """Whether every part is right; None where there is no grade."""
+        if self.score.value is None:
+            return None
+        return all(part >= 1 for part in self.score.parts or (self.score.value,))
+
 
 @runtime_checkable
 class BatchMetric(Protocol):
