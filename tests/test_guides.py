@@ -25,7 +25,6 @@ from domainfusion.distillation.trainer.merging import MERGE_WEIGHTS
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.recipe import build_distiller, read_recipe
-from domainfusion.training.balance import LARGEST_WEIGHT
 from domainfusion.types import Example, Integration, Sampling, TrainingRecord
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
@@ -140,8 +139,7 @@ def test_trainers_and_objectives_are_as_the_guide_says(models: Path, tiny_llama:
     assert "the student can learn the teacher's distributions as they are" in capsys.readouterr().out
     assert tuple(names["in_turn"].order) == ("law", "tax") and names["together"].shares == {"law": 0.5, "tax": 0.5}
     assert (names["steady"].early_stopping_patience, names["steady"].merge_weight) == (3, "auto")
-    assert names["balanced"].balance == {"law": 2.0, "tax": 1.0, "cross-domain": 1.0}
-    assert (names["careful"].replay, names["careful"].anchor, names["careful"].merge_back) == (0.2, 0.1, 0.2)
+    assert names["careful"].replay == 0.2
     assert names["richer"].objective.__class__ is names["softer"].objective.__class__ is names["DistributionObjective"]
     forum = names["FromOurForum"]()
     more = forum.generate(focus=Focus(weights={("nutrition",): 1.0, ("physiology",): 0.0}, earlier=tuple(forum.generate())))
@@ -155,8 +153,7 @@ def test_trainers_and_objectives_are_as_the_guide_says(models: Path, tiny_llama:
 def test_every_setting_against_forgetting_has_a_row_in_the_guide() -> None:
     text = (GUIDES / "trainers_and_objectives.md").read_text(encoding="utf-8")
     own = inspect.signature(SequentialTrainer).parameters.keys() - {"settings"}
-    assert all(re.search(rf"^\| `{name}=", text, re.MULTILINE) for name in (*own, "early_stopping_patience", "merge_weight", "balance"))
-    assert f"{LARGEST_WEIGHT:g}\n  or {1 / LARGEST_WEIGHT:g}, its bounds" in text
+    assert all(re.search(rf"^\| `{name}=", text, re.MULTILINE) for name in (*own, "early_stopping_patience", "merge_weight"))
     assert f"{MERGE_WEIGHTS[0]:g}, {MERGE_WEIGHTS[1]:g} … {MERGE_WEIGHTS[-1]:g}" in text
 
 
@@ -164,7 +161,7 @@ def test_what_the_guide_says_of_choices_and_phase_ends_is_what_a_training_writes
     answers = [Integration(text=f"{domain}.", method="given") for domain in ("law", "tax")]
     records = [TrainingRecord(example=Example(query="?", domains=(a.text[:-1],)), responses=(), integration=a) for a in answers]
     student = LlamaModel(tiny_llama, dtype="float32")
-    trainer = SequentialTrainer(learning_rate=1e-3, epochs=1, anchor=0.1, merge_back=0.2)
+    trainer = SequentialTrainer(learning_rate=1e-3, epochs=1)
     trainer.train(student, records, validate=lambda _: {"law": 1.0, "tax": 0.5}, directory=tmp_path)
     chosen = json.loads((tmp_path / "choices.json").read_text())["order"]
     assert set(chosen["value"]) == set(chosen["measured"]) == {"law", "tax"}

@@ -260,31 +260,6 @@ MISTAKES = {
         ["trainer.objective.alpha is out of range", "up to 1"],
     ),
     "beta without a mixture": ("epochs: 2", "objective: {type: on_policy, beta: 0.5}", "objective", ["reverse_kl has none"]),
-    "draws for another divergence": (
-        "epochs: 2",
-        "objective: {type: distribution, signals: sampled, divergence: reverse_kl}",
-        "objective",
-        ["signals: hidden"],
-    ),
-    "draws without drawing": ("epochs: 2", "objective: {type: distribution, draws: 5}", "objective", ["signals: sampled"]),
-    "stranger in a mixture of teachers": (
-        "epochs: 2",
-        "objective: {type: distribution, teachers: {nutrition: 1, physics: 2}}",
-        "physics",
-        ["mixes what is no teacher"],
-    ),
-    "weight of a teacher": (
-        "epochs: 2",
-        "objective: {type: distribution, teachers: {nutrition: 0}}",
-        "objective",
-        ["trainer.objective.teachers.nutrition is out of range"],
-    ),
-    "word for who teaches": (
-        "epochs: 2",
-        "objective: {type: distribution, teachers: all}",
-        "all",
-        ["trainer.objective.teachers", "routed"],
-    ),
     "device": ("path: models/base", "path: models/base\n  device: gpu", "gpu", ["student.device", "cuda:N"]),
     "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the three"]),
     "two test sets": ("test_examples: test.jsonl", "test_examples: test.jsonl\n  holdout: 0.1", "evaluation:", ["both test_examples"]),
@@ -486,13 +461,9 @@ def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(section: type[
         ("distribution", distillation.DistributionObjective()),
         ("on_policy", distillation.OnPolicyObjective()),
         (
-            "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha: 0.9, "
-            "teachers: {nutrition: 1, biomechanics: 3}}",
-            distillation.DistributionObjective(
-                divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9, teachers={"nutrition": 1.0, "biomechanics": 3.0}
-            ),
+            "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha: 0.9}",
+            distillation.DistributionObjective(divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9),
         ),
-        ("{type: distribution, signals: sampled, draws: 9}", distillation.DistributionObjective(signals="sampled", draws=9)),
         ("{type: on_policy, max_new_tokens: 7, max_initial_kl: 5}", distillation.OnPolicyObjective(max_new_tokens=7, max_initial_kl=5.0)),
     ],
 )

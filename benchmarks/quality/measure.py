@@ -114,7 +114,6 @@ CONDITIONS = {
         after=SEQUENCE,
     ),
     "sequence, after sequence": Condition(IntegrationTrainer, GO_ON, rates=FINE_RATES, after=SEQUENCE),
-    "sequence, integration, balanced": Condition(IntegrationTrainer, {**WITH_REPLAY, "balance": True}),
 }
 
 

@@ -45,7 +45,7 @@ STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teach
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
 RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 2, "validation": 40, "dtype": fastest_dtype()}
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
-CONTESTANTS = ("ours", "ours on-policy", "ours on-policy balanced", "trl from the merge", "trl from the base")
+CONTESTANTS = ("ours", "ours on-policy", "trl from the merge", "trl from the base")
 LOSS_STEPS = 3
 
 
@@ -205,7 +205,7 @@ def measure_race(
     reached = kept(work, "experts", shape | {"threads": threads, "dtype": dtype}, of_experts)["accuracy"]
     for contestant in contestants:
         side = contestant.split()[0]
-        ours = {"epochs": settings["epochs"], "on_policy": "on-policy" in contestant, "balance": "balanced" in contestant}
+        ours = {"epochs": settings["epochs"], "on_policy": "on-policy" in contestant}
         own: dict[str, Any] = ours if side == "ours" else {"start": contestant.endswith("merge")}
         for rate in rates[side]:
             given = {**shape, **own, "dtype": dtype, "rate": rate, "limit": settings["limit"], "every": settings["every"]}

@@ -171,7 +171,6 @@ def race(
     every: int,
     epochs: int,
     on_policy: bool,
-    balance: bool,
     directory: Path,
 ) -> dict[str, Any]:
     """Trains from the experts' merge: on their answers word for word, as the demo does, or on what the student writes itself."""
@@ -181,7 +180,7 @@ def race(
         teacher._load()
     referee = Referee(questions, of_experts, limit)
     settings: dict[str, Any] = {"learning_rate": rate, "epochs": epochs, "batch_size": 16, "evaluation_steps": every}
-    settings |= {"adaptation": "lora", "initialization": "merge", "merge_weight": 1.0, "balance": balance}
+    settings |= {"adaptation": "lora", "initialization": "merge", "merge_weight": 1.0}
     trainer: Trainer
     if on_policy:  # nobody's answers are needed
         trainer = MultiTaskTrainer(objective=OnPolicyObjective(max_new_tokens=32, max_initial_kl=None), **settings)

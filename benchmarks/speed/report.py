@@ -12,7 +12,6 @@ ADAPTATIONS = {"lora": "LoRA, from the experts' merge", "full": "all weights, fr
 NAMES = {
     "ours": "domainfusion, sequence, from the merge",
     "ours on-policy": "domainfusion, on_policy, from the merge",
-    "ours on-policy balanced": "domainfusion, on_policy, balanced, from the merge",
     "trl from the merge": "TRL, from the merge",
     "trl from the base": "TRL, from the base",
 }

@@ -11,8 +11,7 @@ The tree:
     ├── ModelError (RuntimeError)           a model that can't be loaded, or that failed to answer
     ├── StoreError (RuntimeError)           the store of answers is damaged or of another version
     ├── RunError (RuntimeError)             a run directory that is in use, or belongs to other inputs
-    ├── TrainingError (RuntimeError)        training that can't go on
-    └── Interrupted (RuntimeError)          the run was asked to stop; what was finished is kept
+    └── TrainingError (RuntimeError)        training that can't go on
 """
 
 from __future__ import annotations
@@ -93,7 +92,3 @@ class RunError(DomainFusionError, RuntimeError):
 
 class TrainingError(DomainFusionError, RuntimeError):
     """Training that can't go on."""
-
-
-class Interrupted(DomainFusionError, RuntimeError):
-    """The run was asked to stop; what was finished is kept."""

@@ -45,9 +45,9 @@ trainer.train(LlamaModel(base, dtype="float32"), records, teachers=teachers, val
 """
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "integration": {"type": "integration", "adaptation": "lora", "merge_weight": [0.3, 0.6, 1.0], "balance": True},
+    "integration": {"type": "integration", "adaptation": "lora", "merge_weight": [0.3, 0.6, 1.0]},
     "multi-task": {"type": "multi_task", "adaptation": "full", "early_stopping_patience": 2},
-    "sequential": {"type": "sequential", "adaptation": "lora", "anchor": 0.3, "merge_back": 0.2, "replay": 0.5, "balance": True},
+    "sequential": {"type": "sequential", "adaptation": "lora", "replay": 0.5},
 }
 
 

@@ -244,19 +244,6 @@ def record_of(example: Example, place: int) -> TrainingRecord:
     )
 
 
-WANTED = dict.fromkeys(DOMAINS, 1.0) | {"cross-domain": 2.0}
-
-
-def measured_shares(phase: str, step: int, steps: int) -> dict[str, object]:
-    """What a balance measures: the shares begin apart and come to their targets."""
-    domains = [*DOMAINS, *(["cross-domain"] if phase == "integration" else [])]
-    targets = {domain: WANTED[domain] / sum(WANTED[name] for name in domains) for domain in domains}
-    apart = 0.6 * math.exp(-6 * step / steps)
-    start = dict(zip(domains, (0.55, 0.15, 0.3, 0.0), strict=False))
-    shares = {domain: target + apart * (start[domain] - target) for domain, target in targets.items()}
-    return {"gradient_shares": shares, "target_shares": targets, "loss_weights": dict.fromkeys(domains, 1.0)}
-
-
 def training_log() -> list[dict[str, object]]:
     lines: list[dict[str, object]] = [{"objective": "distribution", "taught": {"the expert of aviation": 16}, "word_for_word": {}}]
     scores_of_merges = {"0.5": {"aviation": 0.5, "chemistry": 0.25}, "1": {"aviation": 0.75, "chemistry": 0.5}}
@@ -270,8 +257,7 @@ def training_log() -> list[dict[str, object]]:
                 domain: {"tokens": 40 + step % 7, "cross_entropy": round(loss * factor, 5)}
                 for domain, factor in zip(DOMAINS, (0.7, 1.3, 1.0), strict=True)
             }
-            measured = measured_shares(phase, step, steps) if step % 20 == 1 else {}
-            lines.append({"phase": phase, "step": step, **found, "domains": domains, **measured})
+            lines.append({"phase": phase, "step": step, **found, "domains": domains})
             if step % 45 == 0:
                 late = 0.04 * (phase == "integration") + 0.01 * step / steps
                 scores = {"aviation": 0.94 + late, "chemistry": 0.9 + late, "geography": 0.92 + late, "cross-domain": 0.6 + 7 * late}

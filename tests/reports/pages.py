@@ -147,8 +147,6 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
                     **line,
                     "phase": HOSTILE,
                     "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}},
-                    "gradient_shares": {HOSTILE: 1.0},
-                    "target_shares": {HOSTILE: 1.0},
                     **({"validation": {HOSTILE: 1.0}} if "finished" in line else {}),
                     **({"chosen": HOSTILE, "measured": {HOSTILE: 1.0}, "value": HOSTILE} if "chosen" in line else {}),
                 }

@@ -11,7 +11,6 @@ from domainfusion.reports.curves import (
     WINDOWS,
     domain_charts,
     loss_chart,
-    shares_chart,
     thinned,
     training_curves,
     validation_chart,
@@ -116,44 +115,10 @@ def test_each_term_has_a_chart_and_without_any_there_is_none() -> None:
     assert domain_charts(training_curves([line("one", 1, loss=1.0)])) == {}
 
 
-def measured(phase: str, step: int, targets: dict[str, float] | None = None, **shares: float) -> dict[str, object]:
-    return line(phase, step, loss=1.0, gradient_shares=shares, **({} if targets is None else {"target_shares": targets}))
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=300), st.lists(st.floats(0, 1), max_size=300))
-def test_a_point_of_a_share_is_the_mean_of_what_was_measured_in_a_window_of_one_phase(first: list[float], second: list[float]) -> None:
-    phases = (("one", first), ("two", second))
-    log = [measured(phase, step, a=share) for phase, found in phases for step, share in enumerate(found, start=1)]
-    curves = training_curves(log)
-    chart = shares_chart(curves)
-    assert chart is not None
-    wanted = [found[at : at + curves.window] for found in (first, second) for at in range(0, len(found), curves.window)]
-    scale = float(chart.y_ticks[-1].label.split()[0]) / 100
-    drawn = [scale * (1 - y / 100) for _, y in chart.curves[0].points]
-    assert drawn == pytest.approx([sum(window) / len(window) for window in wanted], abs=2e-4)
-    assert len(drawn) <= WINDOWS + 1
-    assert chart.levels == ()
-
-
-def test_a_target_reaches_over_its_phase_and_domains_that_share_it_have_one_line() -> None:
-    equal, other = {"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.25, "c": 0.5}
-    log = [measured("one", 1, equal, a=0.9, b=0.1), line("one", 4, loss=1.0), measured("two", 1, other, a=0.2, b=0.2, c=0.6)]
-    chart = shares_chart(training_curves([*log, line("two", 4, loss=1.0)]))
-    assert chart is not None
-    heights = {tick.label: tick.at for tick in chart.y_ticks}
-    assert [(level.start, level.end, level.styles) for level in chart.levels] == [(0, 50, ()), (50, 100, (0, 1)), (50, 100, (2,))]
-    assert [level.at for level in chart.levels] == [heights["50 %"], heights["25 %"], heights["50 %"]]
-
-
-def test_where_no_share_was_measured_none_is_drawn() -> None:
-    assert shares_chart(training_curves([line("one", 1, loss=1.0, gradient_shares={})])) is None
-    assert shares_chart(training_curves([line("one", 1, loss=1.0, target_shares={"a": 1.0})])) is None
-
-
 def test_a_domain_looks_the_same_in_every_chart() -> None:
     domains = {name: {"tokens": 1, "kl": 1.0} for name in ("a", "b")}
-    found = {"gradient_shares": {"c": 0.5, "b": 0.5}, "validation": {"b": 1.0, "d": 0.0}}
+    found = {"validation": {"b": 1.0, "d": 0.0}}
     curves = training_curves([line("b", 1, loss=1.0, domains=domains, **found)])
-    charts = [loss_chart(curves), shares_chart(curves), validation_chart(curves), *domain_charts(curves).values()]
+    charts = [loss_chart(curves), validation_chart(curves), *domain_charts(curves).values()]
     looks = {(curve.name, curve.style) for chart in charts if chart for curve in chart.curves}
-    assert looks == {("a", 0), ("b", 1), ("c", 2), ("d", 3)}
+    assert looks == {("a", 0), ("b", 1), ("d", 2)}

@@ -9,12 +9,11 @@ from importlib.resources import files
 
 import pytest
 from pages import HOSTILE, Element, Page, page
-from questions import DOMAINS
 
 from domainfusion.distillation.results import CoherenceValidation, Estimate, EvaluationReport, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
-from domainfusion.reports.figures import duration, percent
+from domainfusion.reports.figures import duration
 
 # What the page may do
 
@@ -171,30 +170,6 @@ def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, e
     for said, row in zip(words, evaluation.retention, strict=True):
         assert row.non_inferiority is not None and row.non_inferiority.verdict in said
         assert (f"about {row.non_inferiority.more_items} more questions" in said) is (row.non_inferiority.more_items is not None)
-
-
-def test_the_shares_of_the_gradient_are_those_that_were_measured(whole: Element, run: RunSummary) -> None:
-    shown = body(table(whole, "Share of the gradient by domain: the mean over the steps"))
-    for (domain, _), *cells in shown:
-        for phase, (mean, target) in zip(("domains", "integration"), cells, strict=True):
-            own = [line for line in run.training_log if line.get("phase") == phase and domain in line.get("gradient_shares", {})]
-            shares = [line["gradient_shares"][domain] for line in own]
-            assert mean == (f"{100 * sum(shares) / len(shares):.1f} %" if shares else "–")
-            assert target == (f"target {percent(own[0]['target_shares'][domain])}" if own else "")
-    assert [row[0][0] for row in shown] == [*DOMAINS, "cross-domain"]
-    (chart,) = (element for element in whole.all("svg", "chart") if element.one("title").words == "Share of the gradient by domain")
-    assert len(list(chart.all("polyline"))) == 4
-    assert len([line for line in chart.all("line", "reference") if line.attributes["y1"] == line.attributes["y2"]]) == 3
-    assert len([mark for mark in chart.all() if "hollow" in mark.attributes.get("class", "").split()]) == 4
-
-
-def test_shares_that_nobody_measured_or_steered_are_not_told(run: RunSummary) -> None:
-    free = [{key: found for key, found in line.items() if key not in ("target_shares", "loss_weights")} for line in run.training_log]
-    shown = page(replace(run, training_log=tuple(free))).one("section", id="training")
-    assert "Share of the gradient by domain: who moves the student" in shown.words and "target" not in shown.words
-    unmeasured = [{key: found for key, found in line.items() if key != "gradient_shares"} for line in free]
-    shown = page(replace(run, training_log=tuple(unmeasured))).one("section", id="training")
-    assert "gradient" not in shown.words and "Training loss by domain" in shown.words
 
 
 def test_where_each_phase_ended_is_told_by_domain(whole: Element, run: RunSummary) -> None:

@@ -70,13 +70,6 @@ def test_the_matrix_holds_the_figures_of_the_evaluation(run: RunSummary, evaluat
         assert cells == ["–" if score is None else f"{100 * score.strict.value:.1f}" for score in expected]
 
 
-def test_the_mean_shares_of_the_gradient_stand_beside_their_targets(run: RunSummary) -> None:
-    (table,) = (table for table in tables_of(render_markdown(run)) if table[0] == "| Domain | domains, 9 steps | integration, 5 steps |")
-    assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == ["aviation", "chemistry", "geography", "cross-domain"]
-    assert all(line.count("(target 33.3 %)") == line.count("(target 20 %)") == 1 for line in table[2:5])
-    assert table[5].startswith("| cross-domain | – | ") and table[5].endswith("(target 40 %) |")
-
-
 def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
     nothing = Estimate(value=None, reason="the expert got nothing right")
     rows = (replace(evaluation.retention[0], retention=nothing, headroom=nothing), *evaluation.retention[1:])

@@ -19,14 +19,13 @@ from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import TrainableModel
-from domainfusion.models.projection import Head, head_of
+from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance
 from domainfusion.training import losses, teacher_signals
 from domainfusion.training.batching import collate, encode_record
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Losses
-from domainfusion.training.reading import Form, draw
 from domainfusion.types import Sampling, TrainingRecord, user
 from training.lessons import QUICK, SHOWN, Killed, begun, cross_domain, dying_after, log_distributions, same, some_records
 
@@ -91,20 +90,6 @@ def test_the_share_of_the_divergence_is_alpha(
     found = losses_of(objective, student, records)
     expected = 0.75 * found.terms["cross_entropy"].sum() + 0.25 * 4.0 * found.terms["forward_kl"].sum()
     torch.testing.assert_close(found.total.detach(), expected)
-
-
-def test_a_mixture_is_the_weighted_mean_of_its_teachers(
-    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
-) -> None:
-    own = some_records(base)[0]
-    objective = DistributionObjective(alpha=1.0, teachers={"aviation": 3, "chemistry": 1})
-    begun(objective, base, experts, [own], tmp_path)
-    answer = encode_record(own, base).answer
-    parts = [log_distributions(experts[name], own.example.conversation, answer).exp() for name in ("aviation", "chemistry")]
-    p = 0.75 * parts[0] + 0.25 * parts[1]
-    log_q = log_distributions(base, own.example.conversation, answer)
-    expected = (p * (p.log() - log_q)).sum(-1)
-    torch.testing.assert_close(losses_of(objective, student, [own]).terms["forward_kl"], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_training(
@@ -206,20 +191,6 @@ def test_a_prompt_that_does_not_fit_its_teacher_is_counted_and_named(
         begun(DistributionObjective(), base, experts, [long, *some_records(base)[:3]], tmp_path)
 
 
-@pytest.mark.parametrize("teachers", [{"aviation": 0.5, "physics": 0.5}])
-def test_a_mixture_with_a_stranger_is_refused(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, teachers: Any) -> None:
-    with pytest.raises(ConfigurationError, match="physics"):
-        begun(DistributionObjective(teachers=teachers), base, experts, some_records(base), tmp_path)
-
-
-def test_a_mixture_with_a_teacher_that_gives_text_alone_is_refused(
-    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
-) -> None:
-    teachers = {**experts, "chemistry": ScriptedModel("x", name="remote")}
-    with pytest.raises(CapabilityError, match="remote gives text alone"):
-        begun(DistributionObjective(teachers={"aviation": 1, "chemistry": 1}), base, teachers, some_records(base), tmp_path)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -229,13 +200,6 @@ def test_a_mixture_with_a_teacher_that_gives_text_alone_is_refused(
         ({"temperature": 0.0}, "temperature is out of range"),
         ({"alpha": 0.0}, "alpha is out of range"),
         ({"alpha": 1.1}, "alpha is out of range"),
-        ({"teachers": "all"}, "who teaches"),
-        ({"teachers": {}}, "who teaches"),
-        ({"teachers": {"a": -1}}, "who teaches"),
-        ({"signals": "logits"}, "signals is not known"),
-        ({"signals": "sampled", "divergence": "reverse_kl"}, "only forward_kl"),
-        ({"draws": 20}, "goes with signals='sampled'"),
-        ({"signals": "sampled", "draws": 0}, "draws is out of range"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -245,83 +209,23 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: st
 
 def test_every_setting_that_decides_what_is_learnt_is_described() -> None:
     plain = describe(DistributionObjective())
-    changed: list[dict[str, Any]] = [
-        {"divergence": "skew_kl"}, {"temperature": 2.0}, {"alpha": 0.7}, {"teachers": {"a": 1}}, {"signals": "sampled"}
-    ]  # fmt: skip
+    changed: list[dict[str, Any]] = [{"divergence": "skew_kl"}, {"temperature": 2.0}, {"alpha": 0.7}]
     assert all(describe(DistributionObjective(**settings)) != plain for settings in changed)
     assert describe(DistributionObjective(keep_in="elsewhere")) == plain, "where signals are kept decides nothing"
-
-
-# Draws
-
-
-def distance_bound(spread: float, count: int, comparisons: int, risk: float = 1e-9) -> float:
-    """How far a mean of `count` figures within `spread` of each other is from what it is expected to be, but for a risk (Hoeffding)."""
-    return spread * math.sqrt(math.log(2 * comparisons / risk) / (2 * count))
-
-
-def test_draws_estimate_the_distribution_without_bias() -> None:
-    vocabulary, rounds, draws = 20, 400, 25
-    generator = torch.Generator().manual_seed(0)
-    head = Head(torch.randn(vocabulary + 3, 6, generator=generator))
-    hidden = torch.randn(1, 6, generator=generator)
-    form = Form(signals="sampled", draws=draws, temperature=1.5)
-    log_p = (head.logits(hidden)[0, :vocabulary] / 1.5).log_softmax(-1)
-    estimate = torch.zeros(vocabulary)
-    for number in range(rounds):
-        found = draw(head, hidden, vocabulary, form, str(number))
-        assert int(found["counts"].sum()) == draws
-        assert int(found["lengths"].sum()) == len(found["ids"])
-        torch.testing.assert_close(found["entropies"], -(log_p.exp() * log_p).sum()[None])
-        estimate.scatter_add_(0, found["ids"].long(), found["counts"] / draws / rounds)
-    assert (estimate - log_p.exp()).abs().max() < distance_bound(1.0, rounds * draws, vocabulary)
-
-
-def test_the_loss_from_draws_is_the_exact_one_in_expectation(
-    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
-) -> None:
-    own, draws, rounds = some_records(base)[0], 400, 8
-    exact = DistributionObjective(alpha=1.0)
-    begun(exact, base, experts, [own], tmp_path / "exact")
-    expected = losses_of(exact, student, [own]).terms["forward_kl"]
-    mean = torch.zeros_like(expected)
-    for seed in range(rounds):
-        sampled = DistributionObjective(alpha=1.0, signals="sampled", draws=draws)
-        begun(sampled, base, experts, [own], tmp_path / str(seed), seed=seed)
-        mean += losses_of(sampled, student, [own]).terms["forward_kl"] / rounds
-    log_q = log_distributions(base, own.example.conversation, encode_record(own, base).answer)
-    spread = float((log_q.max(-1).values - log_q.min(-1).values).max())
-    assert (mean - expected).abs().max() < distance_bound(spread, rounds * draws, len(expected))
-
-
-def test_draws_do_not_depend_on_who_else_is_read(
-    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
-) -> None:
-    records = some_records(base)[:3]
-    figures = []
-    for name, read in (("all", records), ("one", records[1:2])):
-        objective = DistributionObjective(alpha=1.0, signals="sampled", draws=9)
-        begun(objective, base, experts, read, tmp_path / name)
-        figures.append(losses_of(objective, student, records[1:2]).terms["forward_kl"])
-    torch.testing.assert_close(figures[0], figures[1])
 
 
 # What is kept
 
 
-@pytest.mark.parametrize(("signals", "width"), [("hidden", 4 * 64), ("sampled", None)])
-def test_bytes_per_token_are_told(
-    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, signals: Any, width: int | None
-) -> None:
+def test_bytes_per_token_are_told(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
     records = some_records(base)
-    found = begun(DistributionObjective(signals=signals), base, experts, records, tmp_path)["signals"]
+    found = begun(DistributionObjective(), base, experts, records, tmp_path)["signals"]
     tokens = sum(len(encode_record(own, base).answer) for own in records)
     assert found["tokens"] == tokens
     assert found["bytes_per_token"] == pytest.approx(found["bytes"] / tokens, abs=0.1)
-    if width is not None:
-        assert found["bytes"] == width * tokens
-        on_disk = sum(file.stat().st_size for file in tmp_path.rglob("shard-*"))
-        assert found["bytes"] < on_disk < found["bytes"] + 4096
+    assert found["bytes"] == 4 * 64 * tokens
+    on_disk = sum(file.stat().st_size for file in tmp_path.rglob("shard-*"))
+    assert found["bytes"] < on_disk < found["bytes"] + 4096
 
 
 def counting(counts: Counter[str]) -> Callable[..., Any]:
@@ -383,9 +287,7 @@ def test_another_target_another_teacher_or_another_prompt_is_read_anew(
 # Training
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"signals": "sampled"}, {"divergence": "jensen_shannon"}, {"teachers": {"aviation": 1, "chemistry": 1}}], ids=str
-)
+@pytest.mark.parametrize("settings", [{}, {"divergence": "jensen_shannon"}], ids=str)
 def test_the_student_comes_nearer_to_its_teachers(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, settings: dict[str, Any]
 ) -> None:

@@ -21,7 +21,6 @@ from domainfusion.models import LlamaModel
 from domainfusion.models.projection import Head, head_of, project
 from domainfusion.training import losses
 from domainfusion.training.batching import IGNORED, Batch, Row, collate
-from domainfusion.training.distributions import HiddenTargets, SampledTargets
 from domainfusion.training.losses import Divergence, Taught, TokenLosses, answer_hidden_states, token_losses
 
 ROWS = [
@@ -149,9 +148,10 @@ def a_student(seed: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return drawn(TOKENS, HIDDEN, seed=seed), targets, drawn(TOKENS, seed=seed + 9).abs()
 
 
-def taught_by(*teachers: tuple[torch.Tensor, Head, float], places: list[int] | None = None, vocabulary: int = VOCABULARY) -> Taught:
+def taught_by(teacher: tuple[torch.Tensor, Head], places: list[int] | None = None, vocabulary: int = VOCABULARY) -> Taught:
     where = torch.arange(TOKENS) if places is None else torch.tensor(places)
-    return Taught(where, HiddenTargets([(hidden[where], head, weight) for hidden, head, weight in teachers]), vocabulary)
+    hidden, head = teacher
+    return Taught(where, hidden[where], head, vocabulary)
 
 
 def reference(divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta: float, temperature: float) -> torch.Tensor:
@@ -175,7 +175,7 @@ def reference(divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("settings", [{}, {"scale": 0.3}, {"cap": 2.0}, {"scale": 3.0, "cap": 4.0}], ids=str)
 def test_loss_and_gradients_are_those_of_the_formula(divergence: Any, temperature: float, settings: dict[str, float]) -> None:
-    (hidden, targets, weights), head, teacher = a_student(), a_head(**settings), (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0)
+    (hidden, targets, weights), head, teacher = a_student(), a_head(**settings), (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4))
     leaves = [hidden.requires_grad_(), head.weight.requires_grad_(), head.bias.requires_grad_()]  # type: ignore[union-attr]
     aim: dict[str, Any] = {"divergence": divergence, "beta": 0.3, "temperature": temperature, "alpha": 0.7}
     found = token_losses(hidden, head, targets, weights, taught=[taught_by(teacher)], **aim)
@@ -193,7 +193,7 @@ def test_loss_and_gradients_are_those_of_the_formula(divergence: Any, temperatur
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_the_gradient_is_that_of_finite_differences(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head(cap=3.0)
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0), places=[0, 2, 3, 6])]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)), places=[0, 2, 3, 6])]
 
     def total(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         head = Head(weight, bias, cap=3.0)
@@ -207,7 +207,7 @@ def test_the_gradient_is_that_of_finite_differences(divergence: Any) -> None:
 def test_a_distribution_is_not_apart_from_itself(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     hidden.requires_grad_()
-    found = token_losses(hidden, head, targets, weights, taught=[taught_by((hidden.detach(), head, 1.0))], divergence=divergence)
+    found = token_losses(hidden, head, targets, weights, taught=[taught_by((hidden.detach(), head))], divergence=divergence)
     assert found.divergence.abs().max() < 1e-15
     (gradient,) = torch.autograd.grad(found.total, [hidden])
     assert gradient.abs().max() < 1e-14
@@ -216,7 +216,7 @@ def test_a_distribution_is_not_apart_from_itself(divergence: Any) -> None:
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_distributions_that_differ_are_apart(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), head, 1.0))]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), head))]
     assert (token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence).divergence > 1e-3).all()
 
 
@@ -225,7 +225,7 @@ def test_distributions_that_differ_are_apart(divergence: Any) -> None:
 def test_the_size_of_a_chunk_changes_nothing(divergence: Any, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     leaves = [hidden.requires_grad_(), head.weight.requires_grad_()]
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0), places=[6, 1, 2, 5])]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)), places=[6, 1, 2, 5])]
 
     def run() -> tuple[TokenLosses, tuple[torch.Tensor, ...]]:
         found = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence, alpha=0.5)
@@ -240,7 +240,7 @@ def test_the_size_of_a_chunk_changes_nothing(divergence: Any, elements: int, mon
 def test_tokens_count_where_they_are_taught_and_nowhere_else() -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     first, second = (drawn(TOKENS, HIDDEN, seed=seed) for seed in (3, 4))
-    taught = [taught_by((first, a_head(seed=4), 1.0), places=[1, 4]), taught_by((second, a_head(seed=5), 1.0), places=[3])]
+    taught = [taught_by((first, a_head(seed=4)), places=[1, 4]), taught_by((second, a_head(seed=5)), places=[3])]
     found = token_losses(hidden, head, targets, weights, taught=taught, alpha=1.0)
     is_taught = torch.tensor([False, True, False, True, True, False, False])
     assert found.divergence.isnan().equal(~is_taught)
@@ -252,7 +252,7 @@ def test_tokens_count_where_they_are_taught_and_nowhere_else() -> None:
 def test_tokens_of_no_weight_change_nothing() -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     leaves = [hidden.requires_grad_(), head.weight.requires_grad_()]
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0))]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)))]
     found = token_losses(hidden, head, targets, torch.zeros_like(weights), taught=taught, alpha=0.5)
     assert found.total == 0
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(found.total, leaves))
@@ -270,25 +270,15 @@ def test_no_tokens_cost_nothing() -> None:
 def test_vocabularies_that_are_padded_differently_are_cut_to_what_they_share(divergence: Any, sizes: tuple[int, int]) -> None:
     shared, (hidden, targets, weights) = 9, a_student()
     student, teacher, states = a_head(sizes[0]), a_head(sizes[1], seed=4), drawn(TOKENS, HIDDEN, seed=3)
-    taught = [taught_by((states, teacher, 1.0), vocabulary=shared)]
+    taught = [taught_by((states, teacher), vocabulary=shared)]
     found = token_losses(hidden, student, targets, weights, taught=taught, divergence=divergence)
     expected = reference(divergence, student.logits(hidden)[:, :shared], teacher.logits(states)[:, :shared], 0.5, 1.0)
     torch.testing.assert_close(found.divergence, expected)
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_mixture_of_teachers_is_the_mean_of_their_distributions(divergence: Any) -> None:
-    (hidden, targets, weights), head = a_student(), a_head()
-    teachers = [(drawn(TOKENS, HIDDEN, seed=seed), a_head(seed=seed), weight) for seed, weight in ((3, 0.25), (4, 0.75))]
-    found = token_losses(hidden, head, targets, weights, taught=[taught_by(*teachers)], divergence=divergence, temperature=2.0)
-    mixed = sum(weight * (own.logits(states) / 2.0).softmax(-1) for states, own, weight in teachers)
-    expected = reference(divergence, head.logits(hidden), 2.0 * torch.as_tensor(mixed).log(), 0.5, 2.0)
-    torch.testing.assert_close(found.divergence, expected)
-
-
 def test_a_frozen_head_gets_no_gradient_and_changes_no_other() -> None:
     (hidden, targets, weights), head = a_student(), a_head()
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4), 1.0))]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)))]
     hidden.requires_grad_()
     (frozen,) = torch.autograd.grad(token_losses(hidden, head, targets, weights, taught=taught).total, [hidden])
     head.weight.requires_grad_()
@@ -310,7 +300,7 @@ def test_without_gradients_the_loss_is_the_same() -> None:
 def test_in_bfloat16_the_loss_is_near_that_in_float32(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     hidden, head, weights = hidden.float().requires_grad_(), head.to(dtype=torch.float32), weights.float()
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3).float(), a_head(seed=4).to(dtype=torch.float32), 1.0))]
+    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3).float(), a_head(seed=4).to(dtype=torch.float32)))]
     exact = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
     with torch.autocast("cpu", torch.bfloat16):
         rough = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
@@ -326,7 +316,7 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.M
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements // losses.WITH_TRAINED_HEAD)
     head = Head(drawn(vocabulary, hidden, dtype=torch.float32).requires_grad_())
     states, teacher = drawn(tokens, hidden, dtype=torch.float32).requires_grad_(), drawn(tokens, hidden, seed=3, dtype=torch.float32)
-    taught = [Taught(torch.arange(tokens), HiddenTargets([(teacher, head.to(), 1.0)]), vocabulary)]
+    taught = [Taught(torch.arange(tokens), teacher, head.to(), vocabulary)]
     targets, weights = torch.zeros(tokens, dtype=torch.long), torch.ones(tokens)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         token_losses(states, head, targets, weights, taught=taught, divergence="jensen_shannon", alpha=0.5).total.backward()  # type: ignore[no-untyped-call]
@@ -342,18 +332,3 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.M
 
 
 # Targets drawn from a teacher
-
-
-def test_sampled_targets_are_the_forward_kl_to_what_was_drawn() -> None:
-    (hidden, targets, weights), head, shared = a_student(), a_head(), 10
-    ids = torch.tensor([[2, 5, 0]] * TOKENS)
-    counts = torch.tensor([[0.5, 0.25, 0.25]] * (TOKENS - 1) + [[1.0, 0.0, 0.0]], dtype=torch.float64)
-    entropies = drawn(TOKENS, seed=8).abs()
-    hidden.requires_grad_()
-    taught = [Taught(torch.arange(TOKENS), SampledTargets(ids, counts, entropies), shared)]
-    found = token_losses(hidden, head, targets, weights, taught=taught)
-    log_q = head.logits(hidden)[:, :shared].log_softmax(-1)
-    expected = -(counts * log_q.gather(-1, ids)).sum(-1) - entropies
-    torch.testing.assert_close(found.divergence, expected.detach())
-    (mine,), (theirs,) = (torch.autograd.grad(total, [hidden], retain_graph=True) for total in (found.total, weights @ expected))
-    torch.testing.assert_close(mine, theirs)

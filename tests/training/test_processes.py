@@ -60,8 +60,8 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "integration": {"type": "integration", "adaptation": "full"},
-    "balanced": {"type": "multi_task", "adaptation": "lora", "balance": True},
-    "sequential": {"type": "sequential", "adaptation": "lora", "merge_back": 0.2, "anchor": 0.5, "device_batch_size": 1},
+    "mixed": {"type": "multi_task", "adaptation": "lora"},
+    "sequential": {"type": "sequential", "adaptation": "lora", "device_batch_size": 1},
 }
 
 

@@ -115,8 +115,8 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     # Rows that go through one by one, domain by domain: in a step one process has two of them, or none, where the other has one.
-    "balanced": {"type": "multi_task", "balance": True, "device_batch_size": 1, "activation_checkpointing": True},
-    "sequential": {"type": "sequential", "merge_back": 0.2, "anchor": 0.5, "device_batch_size": 2},
+    "mixed": {"type": "multi_task", "device_batch_size": 1, "activation_checkpointing": True},
+    "sequential": {"type": "sequential", "device_batch_size": 2},
     "distribution": {"type": "multi_task", "objective": "distribution"},
     "on_policy": {"type": "multi_task", "objective": "on_policy", "device_batch_size": 2},
 }
@@ -199,14 +199,14 @@ def test_weights_that_are_shared_out_have_the_losses_of_whole_ones(finished: Cal
 
 @pytest.mark.slow
 def test_each_process_holds_half_of_what_is_trained_and_of_the_optimizer(finished: Callable[..., Run]) -> None:
-    whole = finished("balanced", 1, False).found(0)["held"]
+    whole = finished("mixed", 1, False).found(0)["held"]
     for rank in range(2):
-        assert finished("balanced", 2, True).found(rank)["held"] == pytest.approx(whole / 2, rel=0.02)
+        assert finished("mixed", 2, True).found(rank)["held"] == pytest.approx(whole / 2, rel=0.02)
 
 
 @pytest.mark.slow
 def test_the_main_process_alone_writes_whole_states(finished: Callable[..., Run]) -> None:
-    for run in (finished("balanced", 2, True), finished("on_policy", 2, False)):
+    for run in (finished("mixed", 2, True), finished("on_policy", 2, False)):
         assert run.found(1)["wrote"] == ["rng_state_1.pth"], "each process its own random numbers"
         wrote = run.found(0)["wrote"]
         assert {"student.safetensors", "optimizer.pt", ".finished.safetensors", "log.jsonl", "rng_state_0.pth"} <= set(wrote)
@@ -214,7 +214,7 @@ def test_the_main_process_alone_writes_whole_states(finished: Callable[..., Run]
 
 @pytest.mark.slow
 def test_at_the_end_every_process_has_a_plain_student(finished: Callable[..., Run]) -> None:
-    run = finished("balanced", 2, True)
+    run = finished("mixed", 2, True)
     first, second = run.found(0), run.found(1)
     assert first["is_plain"] and second["is_plain"]
     assert [first["fingerprint"], first["answer"]] == [second["fingerprint"], second["answer"]]
@@ -226,13 +226,13 @@ def test_at_the_end_every_process_has_a_plain_student(finished: Callable[..., Ru
 def test_a_training_that_was_killed_goes_on_with_any_number_of_processes(
     finished: Callable[..., Run], train: Callable[..., Run], tmp_path: Path
 ) -> None:
-    killed = train("balanced", 2, tmp_path / "two", DIES_AT="5", **FSDP)
+    killed = train("mixed", 2, tmp_path / "two", DIES_AT="5", **FSDP)
     assert killed.process.returncode != 0
     assert [path.name for path in killed.directory.glob("phase-*/checkpoint-*")] == ["checkpoint-4"]
     shutil.copytree(killed.directory, tmp_path / "one")
-    for resumed in (train("balanced", 2, killed.directory, **FSDP), train("balanced", 1, tmp_path / "one")):
+    for resumed in (train("mixed", 2, killed.directory, **FSDP), train("mixed", 1, tmp_path / "one")):
         assert resumed.process.returncode == 0, resumed.process.stderr
-        whole = finished("balanced", 2, True)
+        whole = finished("mixed", 2, True)
         atol = 0.0 if resumed.directory == killed.directory else 1e-4
         assert all(torch.allclose(tensor, whole.outcome[name], rtol=0, atol=atol) for name, tensor in resumed.outcome.items())
 

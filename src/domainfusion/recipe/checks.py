@@ -23,7 +23,6 @@ from domainfusion.recipe.sections import (
     Recipe,
     SequentialSection,
     SyntheticSection,
-    TaughtSection,
     base_of,
     is_adapter,
     is_hub_id,
@@ -234,11 +233,6 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
     if trainer.device_batch_size is not None and trainer.batch_size % trainer.device_batch_size:
         what, allowed = "batch_size is no multiple of device_batch_size", f"a divisor of {trainer.batch_size}"
         yield Problem(("trainer", "device_batch_size"), what, received=trainer.device_batch_size, allowed=allowed)
-    if isinstance(trainer.objective, TaughtSection) and isinstance(trainer.objective.teachers, dict):
-        for domain in trainer.objective.teachers:
-            if domain not in recipe.teachers:
-                at = ("trainer", "objective", "teachers", domain)
-                yield _unknown(at, "the objective mixes what is no teacher", domain, recipe.teachers)
     if isinstance(trainer, SequentialSection) and trainer.order is not None:
         yield from _order(recipe, trainer.order)
     if isinstance(trainer, MultiTaskSection) and trainer.shares is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from domainfusion.reports.charts import Tick
-from domainfusion.reports.figures import percent
 
 MOST_POINTS = 400
 """Points of a curve; more can't be told apart on a page."""
@@ -34,29 +33,11 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """A figure that curves are meant to keep for a while, in per cent of the plot, `at` counted from the top.
-
-    Attributes:
-        start: Where it begins, in per cent of the width.
-        end: Where it ends.
-        at: Its height.
-        styles: Those of the curves that it is meant for; empty where it is meant for all.
-    """
-
-    start: float
-    end: float
-    at: float
-    styles: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
     """Curves over the steps of training.
 
     Attributes:
         curves: The lines.
-        levels: What they are meant to keep; empty where nothing steers them.
         y_ticks: From bottom to top; `at` is counted from the top.
         x_ticks: Steps.
         phases: Where each phase begins, and its name.
@@ -65,7 +46,6 @@ class LineChart:
     """
 
     curves: tuple[Curve, ...]
-    levels: tuple[Level, ...] = ()
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
     phases: tuple[Tick, ...]
@@ -82,8 +62,6 @@ class TrainingCurves:
         losses: By phase, (step, loss).
         validation: By domain or slice, (step, figure).
         terms: By term of the loss and domain, (step, mean over the answer tokens of a window that ends there).
-        shares: By domain, (step, its measured share of the gradient).
-        targets: By phase and domain, the share that the phase steers to; without a phase that steers to none.
         window: Steps in such a window.
         not_finite: Logged losses that were no number.
         steps: The last step.
@@ -93,15 +71,13 @@ class TrainingCurves:
     losses: Mapping[str, tuple[tuple[int, float], ...]]
     validation: Mapping[str, tuple[tuple[int, float], ...]]
     terms: Mapping[str, Mapping[str, tuple[tuple[int, float], ...]]]
-    shares: Mapping[str, tuple[tuple[int, float], ...]]
-    targets: Mapping[str, Mapping[str, float]]
     window: int
     not_finite: int
     steps: int
 
     def styles(self) -> dict[str, int]:
         """Returns a number for each domain and slice, by which every chart draws it."""
-        names = dict.fromkeys(domain for by_domain in (*self.terms.values(), self.shares, self.validation) for domain in by_domain)
+        names = dict.fromkeys(domain for by_domain in (*self.terms.values(), self.validation) for domain in by_domain)
         return {name: number for number, name in enumerate(names)}
 
     def stretches(self) -> tuple[tuple[str, int, int], ...]:
@@ -116,8 +92,6 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
     names = list(dict.fromkeys(str(line.get("phase", "")) for line in lines))
     losses: dict[str, tuple[tuple[int, float], ...]] = {}
     validation: dict[str, dict[int, float]] = {}
-    shares: dict[str, dict[int, float]] = {}
-    targets: dict[str, dict[str, float]] = {}
     phases: list[tuple[str, int]] = []
     start = not_finite = 0
     window = math.ceil(sum(max(line["step"] for line in lines if str(line.get("phase", "")) == name) for name in names) / WINDOWS) or 1
@@ -131,9 +105,6 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         for line in own:
             for domain, figure in _figures(line.get("validation")):
                 validation.setdefault(domain, {})[start + line["step"]] = figure
-            for domain, share in _figures(line.get("gradient_shares")):
-                shares.setdefault(domain, {})[start + line["step"]] = share
-            targets.setdefault(name, {}).update(_figures(line.get("target_shares")))
         for term, domain, point in _window_means(own, start, window):
             terms.setdefault(term, {}).setdefault(domain, []).append(point)
         phases.append((name, start))
@@ -143,8 +114,6 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         losses={name: found for name, found in losses.items() if found},
         validation={domain: tuple(sorted(found.items())) for domain, found in validation.items()},
         terms={term: {domain: tuple(found) for domain, found in by_domain.items()} for term, by_domain in terms.items()},
-        shares={domain: tuple(sorted(found.items())) for domain, found in shares.items()},
-        targets={name: found for name, found in targets.items() if found},
         window=window,
         not_finite=not_finite,
         steps=start,
@@ -225,47 +194,6 @@ def validation_chart(curves: TrainingCurves) -> LineChart | None:
     )
 
 
-def shares_chart(curves: TrainingCurves) -> LineChart | None:
-    """Returns each domain's share of the gradient, as means over windows of steps; None where none was measured."""
-    if not curves.shares:
-        return None
-    drawn = {domain: _mean_shares(curves, found) for domain, found in curves.shares.items()}
-    wanted = [share for by_domain in curves.targets.values() for share in by_domain.values()]
-    scale = _linear_scale([0.0, *wanted, *(share for found in drawn.values() for _, share in found)])
-    return _line_chart(
-        curves,
-        drawn,
-        scale,
-        logarithmic=False,
-        description="; ".join(f"{domain}: from {percent(found[0][1])} to {percent(found[-1][1])}" for domain, found in drawn.items()),
-        levels=_target_levels(curves, scale),
-        write=percent,
-    )
-
-
-def _mean_shares(curves: TrainingCurves, found: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Returns the means of the shares that were measured within a window, each at the window's end; none reaches over a phase."""
-    windows: dict[int, list[float]] = {}
-    for step, share in found:
-        start, last = next((start, last) for _, start, last in curves.stretches() if start < step <= last)
-        end = min(start + math.ceil((step - start) / curves.window) * curves.window, last)
-        windows.setdefault(end, []).append(share)
-    return [(end, sum(own) / len(own)) for end, own in windows.items()]
-
-
-def _target_levels(curves: TrainingCurves, scale: _Scale) -> tuple[Level, ...]:
-    """Returns a level for each target of a phase; domains that share a target share its level."""
-    styles, levels = curves.styles(), []
-    for name, start, end in curves.stretches():
-        places: dict[float, list[int]] = {}
-        for domain, share in curves.targets.get(name, {}).items():
-            places.setdefault(scale.place(share), []).extend([styles[domain]] if domain in styles else [])
-        for at, own in places.items():
-            meant = tuple(sorted(own)) if len(places) > 1 else ()
-            levels.append(Level(start=_across(curves, start), end=_across(curves, end), at=at, styles=meant))
-    return tuple(levels)
-
-
 @dataclass(frozen=True, slots=True)
 class _Scale:
     low: float
@@ -308,8 +236,6 @@ def _line_chart(
     *,
     logarithmic: bool,
     description: str,
-    levels: tuple[Level, ...] = (),
-    write: Callable[[float], str] = "{:g}".format,
 ) -> LineChart:
     def placed(found: Sequence[tuple[int, float]]) -> tuple[tuple[float, float], ...]:
         return tuple((_across(curves, step), scale.place(value)) for step, value in thinned(found))
@@ -319,8 +245,7 @@ def _line_chart(
         curves=tuple(
             Curve(name=name, points=placed(found), style=styles.get(name, place)) for place, (name, found) in enumerate(lines.items())
         ),
-        levels=levels,
-        y_ticks=tuple(Tick(at=scale.place(value), label=write(value)) for value in scale.ticks),
+        y_ticks=tuple(Tick(at=scale.place(value), label=f"{value:g}") for value in scale.ticks),
         x_ticks=tuple(Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)),
         phases=tuple(Tick(at=_across(curves, start), label=name) for name, start in curves.phases),
         logarithmic=logarithmic,

@@ -242,7 +242,6 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
     return {
         "loss": loss,
         "domains": curves.domain_charts(found),
-        "shares": curves.shares_chart(found),
         "validation": validation,
         "curves": found,
         "tables": training_tables.all_tables(found, summary.training_log),

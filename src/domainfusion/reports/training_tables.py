@@ -1,4 +1,4 @@
-"""The tables of a training: its losses, shares of the gradient, phases, choices and notes."""
+"""The tables of a training: its losses, phases, choices and notes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domainfusion.reports.curves import TrainingCurves
-from domainfusion.reports.figures import capitalised, counted, flattened, listed, percent, points
+from domainfusion.reports.figures import capitalised, flattened, listed
 from domainfusion.reports.tables import Cell, Table, pairs_table
 
 Log = Sequence[Mapping[str, Any]]
@@ -15,7 +15,7 @@ Log = Sequence[Mapping[str, Any]]
 
 def all_tables(curves: TrainingCurves, log: Log) -> list[Table]:
     """Returns every table of a training that has something to tell, but for its notes."""
-    found = (training_table(curves), domain_losses_table(curves), shares_table(curves), phases_table(log), choices_table(log))
+    found = (training_table(curves), domain_losses_table(curves), phases_table(log), choices_table(log))
     return [table for table in found if table]
 
 
@@ -49,36 +49,6 @@ def domain_losses_table(curves: TrainingCurves) -> Table | None:
         align="l" + "r" * len(titles),
         rows=tuple(rows),
     )
-
-
-def shares_table(curves: TrainingCurves) -> Table | None:
-    """Returns each domain's mean share of the gradient by phase, beside its target where there is one; None where none was measured."""
-    phases = [(name, _between(curves, start, end)) for name, start, end in curves.stretches()]
-    measured = [(name, by_domain) for name, by_domain in phases if by_domain]
-    if not measured:
-        return None
-    caption = "Share of the gradient by domain: the mean over the steps at which it was measured, where a domain without rows has 0"
-    return Table(
-        caption=caption + ("; beside it the target of balance" if curves.targets else ""),
-        header=("Domain", *(f"{name}, {counted(max(map(len, by_domain.values())), 'step')}" for name, by_domain in measured)),
-        align="l" + "r" * len(measured),
-        rows=tuple(
-            (Cell(domain), *(_mean_share(found.get(domain, ()), curves.targets.get(name, {}).get(domain)) for name, found in measured))
-            for domain in curves.shares
-        ),
-    )
-
-
-def _between(curves: TrainingCurves, start: int, end: int) -> dict[str, list[float]]:
-    """Returns the shares that were measured after one step and up to another, of the domains that have any."""
-    inside = {domain: [share for step, share in found if start < step <= end] for domain, found in curves.shares.items()}
-    return {domain: found for domain, found in inside.items() if found}
-
-
-def _mean_share(shares: Sequence[float], target: float | None) -> Cell:
-    if not shares:
-        return Cell("–")
-    return Cell(f"{points(sum(shares) / len(shares))} %", "" if target is None else f"target {percent(target)}")
 
 
 def phases_table(log: Log) -> Table | None:

@@ -1,10 +1,10 @@
-"""The objective `distribution`: what the teachers find probable at every token of the targets, not the tokens alone."""
+"""The objective `distribution`: the teachers' distributions at every token of the targets, not the tokens alone."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +14,9 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import Divergence, token_losses
 from domainfusion.training.objectives import Answers, Losses, Objective, Setting
-from domainfusion.training.reading import MOST_DRAWS, Form, KeptSignals, Signal, Signals, taught_by
+from domainfusion.training.reading import KeptSignals, Signal, taught_by
 from domainfusion.training.teacher_signals import SignalStore
-from domainfusion.training.teaching import Teachers, Teaching, check_teachers, plan_teaching
+from domainfusion.training.teaching import Teaching, plan_teaching
 
 logger = logging.getLogger("domainfusion")
 
@@ -24,21 +24,22 @@ _BETAS: Mapping[str, float] = {"skew_kl": 0.1, "jensen_shannon": 0.5}
 
 
 class TaughtObjective(Objective):
-    """Learns from what teachers find probable; how it comes to know that, a subclass says in `signals_of`.
+    """Trains toward teachers' distributions; a subclass says in `signal_of` where they come from.
+
+    The teacher of a single-domain record is its domain's; that of a cross-domain record is the integrator, which saw the teachers'
+    responses.
 
     Args:
         divergence: How far the student is from its teacher; see `losses.Divergence`.
         beta: The teacher's weight in the mixture of `skew_kl` (by default 0.1) and `jensen_shannon` (0.5).
         temperature: What the logits of both are divided by; the divergence is multiplied by its square.
         alpha: Share of the divergence in the loss of a token that is taught; the rest is cross-entropy.
-        teachers: `routed` (the expert of the record's domain; for a cross-domain record the integrator, which saw the experts' responses),
-            or weights by domain for a mixture of experts.
 
     Raises:
         ConfigurationError: A number is out of range or a word is not known.
     """
 
-    def __init__(self, *, divergence: Divergence, beta: float | None, temperature: float, alpha: float, teachers: Teachers) -> None:
+    def __init__(self, *, divergence: Divergence, beta: float | None, temperature: float, alpha: float) -> None:
         if divergence not in get_args(Divergence):
             raise ConfigurationError("divergence is not known", received=divergence, allowed=", ".join(get_args(Divergence)))
         if beta is not None and divergence not in _BETAS:
@@ -54,7 +55,6 @@ class TaughtObjective(Objective):
         self.beta = beta
         self.temperature = temperature
         self.alpha = alpha
-        self.teachers = check_teachers(teachers)
         self._teaching: Teaching | None = None
 
     @property
@@ -64,13 +64,13 @@ class TaughtObjective(Objective):
         return self._teaching
 
     @abstractmethod
-    def signals_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Sequence[Signal]:
-        """Returns what a row's teachers find probable at its answer; none where nobody teaches it.
+    def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
+        """Returns the distributions of a row's teacher at its answer; None where it has no teacher.
 
         Args:
             row: The row.
-            device: Where heads are wanted.
-            dtype: Data type that heads are wanted in; None for their own.
+            device: Where the head is wanted.
+            dtype: Data type that the head is wanted in; None for its own.
         """
 
     def vocabulary_of(self, row: Row) -> int:
@@ -81,7 +81,7 @@ class TaughtObjective(Objective):
         """Returns the divergence from the teachers, mixed with the cross-entropy, which stands alone where nobody teaches."""
         device = answers.hidden.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        signals = [self.signals_of(row, device, dtype) for row in answers.rows]
+        signals = [self.signal_of(row, device, dtype) for row in answers.rows]
         found = token_losses(
             answers.hidden,
             answers.head,
@@ -99,18 +99,15 @@ class TaughtObjective(Objective):
 class DistributionObjective(TaughtObjective):
     """(1−α)·cross-entropy + α·τ²·divergence from the teacher's distribution, at every token of a target (arXiv 1503.02531).
 
-    Before the first step each teacher reads its records once, and what it finds probable is kept on disk, so no teacher has to be in
-    memory beside the student. Records whose teacher gives text alone are learnt word for word in the same training; the log counts them.
+    Before the first step each teacher reads its records once. Its final hidden states and head are kept on disk, which is exact, so
+    no teacher has to be in memory beside the student. Records whose teacher gives text alone are trained with cross-entropy on the
+    target in the same training; the log counts them.
 
     Args:
-        divergence: See `TaughtObjective`, as for `beta`, `temperature`, `alpha` and `teachers`.
+        divergence: See `TaughtObjective`, as for `beta`, `temperature` and `alpha`.
         beta: See there.
         temperature: See there.
         alpha: See there.
-        teachers: See there.
-        signals: `hidden` keeps final hidden states and each teacher's head, which is exact; `sampled` keeps tokens drawn from the teacher
-            (arXiv 2503.16870), which takes less disk where hidden states are wide, is unbiased, and serves `forward_kl` alone.
-        draws: Tokens drawn at each place, for `sampled`; by default 50.
         keep_in: A folder for the signals of several trainings, such as trials of learning rates; by default they go with the training.
 
     Raises:
@@ -124,23 +121,9 @@ class DistributionObjective(TaughtObjective):
         beta: float | None = None,
         temperature: float = 1.0,
         alpha: float = 0.5,
-        teachers: Teachers = "routed",
-        signals: Signals = "hidden",
-        draws: int | None = None,
         keep_in: str | Path | None = None,
     ) -> None:
-        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=alpha, teachers=teachers)
-        if signals not in get_args(Signals):
-            raise ConfigurationError("signals is not known", received=signals, allowed=", ".join(get_args(Signals)))
-        if signals == "sampled" and divergence != "forward_kl":
-            fix = "use signals='hidden', or divergence='forward_kl'"
-            raise ConfigurationError("From draws only forward_kl can be learnt", received=divergence, fix=fix)
-        if draws is not None and signals != "sampled":
-            raise ConfigurationError("draws goes with signals='sampled'", received=draws, fix="leave it out")
-        if draws is not None and not (isinstance(draws, int) and 1 <= draws <= MOST_DRAWS):
-            raise ConfigurationError("draws is out of range", received=draws, allowed=f"a whole number from 1 to {MOST_DRAWS:,}")
-        self.signals: Signals = signals
-        self.draws = draws or 50
+        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=alpha)
         self._keep_in = None if keep_in is None else Path(keep_in)
         self._kept: KeptSignals | None = None
 
@@ -149,23 +132,20 @@ class DistributionObjective(TaughtObjective):
 
         Raises:
             CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is probable.
-            ConfigurationError: The mixture names no teacher of this training.
             TrainingError: A prompt with its answer does not fit a teacher, or signals can't be kept.
         """
-        self._teaching = plan_teaching(setting, self.teachers)
-        form = Form(signals=self.signals, draws=self.draws, temperature=self.temperature, seed=setting.seed)
-        self._kept = KeptSignals(self._teaching, form, SignalStore(self._keep_in or setting.directory / "signals"))
+        self._teaching = plan_teaching(setting)
+        self._kept = KeptSignals(self._teaching, SignalStore(self._keep_in or setting.directory / "signals"))
         found = self._kept.read(setting.student, setting.progress)
         logger.info(
-            "Teacher signals: %s of %d tokens, %.0f bytes a token, %.1f MB in all.",
-            self.signals,
+            "Teacher signals: %d tokens, %.0f bytes a token, %.1f MB in all.",
             found["tokens"],
             found["bytes_per_token"],
             found["bytes"] / 1e6,
         )
         return {"objective": "distribution", **self._teaching.describe(), "signals": found}
 
-    def signals_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Sequence[Signal]:
-        """Returns what is kept of the row's teachers."""
+    def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
+        """Returns the signal that is kept for the row."""
         assert self._kept is not None, "begin() comes first"
         return self._kept.of(row, device, dtype)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +21,7 @@ from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance, Progress, silent
-from domainfusion.records import read_json, write_json
 from domainfusion.training import processes
-from domainfusion.training.balance import Balance
 from domainfusion.training.batching import Batch, Row, collate, passes_of
 from domainfusion.training.best import BestState
 from domainfusion.training.checkpoints import checkpoints, last_checkpoint, steps_done, write_errors
@@ -39,7 +36,6 @@ Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""
 
 STUDENT_FILE = "student.safetensors"
-BALANCE_FILE = "balance.json"
 OPTIMIZER_FILE = "optimizer.pt"
 SCHEDULER_FILE = "scheduler.pt"
 
@@ -63,7 +59,6 @@ class LoopSettings:
         checkpoint_steps: Steps between two checkpoints.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, more time
             (Chen et al., 2016, arXiv 1604.06174).
-        gradient_shares: The share of the gradient that each domain shall have; None measures what it has.
         seed: Seed of the dropout.
     """
 
@@ -77,7 +72,6 @@ class LoopSettings:
     patience: int | None = None
     checkpoint_steps: int = 50
     activation_checkpointing: bool = False
-    gradient_shares: Mapping[str, float] | None = None
     seed: int = 0
 
 
@@ -175,10 +169,9 @@ def train_phase(
         ExitStack() as stack,
     ):
         tally = Tally()
-        balance = Balance(weights.trained, [row.domain for row in rows], settings.gradient_shares, weights.norm)
-        reporter = _Reporter(student, weights, name, settings.evaluation_steps, best, validate, log, advance, signals, tally, balance)
+        reporter = _Reporter(student, weights, name, settings.evaluation_steps, best, validate, log, advance, signals, tally)
         trainer = _PhaseTrainer(
-            student, weights, rows, order, pad_token, settings, objective, tally, balance, args=arguments, callbacks=[reporter]
+            student, weights, rows, order, pad_token, settings, objective, tally, args=arguments, callbacks=[reporter]
         )
         trainer.remove_callback(PrinterCallback)
         if device.type == "cuda":
@@ -239,7 +232,6 @@ class _PhaseTrainer(TransformersTrainer):
         settings: LoopSettings,
         objective: Objective,
         tally: Tally,
-        balance: Balance,
         **options: Any,
     ) -> None:
         positions = _Positions(order)
@@ -252,7 +244,6 @@ class _PhaseTrainer(TransformersTrainer):
         self._device_batch_size = settings.device_batch_size
         self._objective = objective
         self._tally = tally
-        self._balance = balance
         self._directory = Path(self.args.output_dir or "")
         self.accelerator.prepare_model = lambda module, **_: module  # experts share it, or it is shared out already
 
@@ -265,14 +256,7 @@ class _PhaseTrainer(TransformersTrainer):
         rows = list(self._shown(planned))
         answer_tokens = sum(processes.gathered(sum(len(row.answer) for row in rows)))
         model.train()
-        loss = torch.zeros((), device=self.args.device)
-        if self._balance.is_due(self.state.global_step):
-            for domain in self._balance.domains:
-                own = [row for row in rows if row.domain == domain]
-                loss += self._balance.measure(domain, partial(self._add_gradient, own, answer_tokens))
-            self._balance.settle()
-        else:
-            loss += self._add_gradient(rows, answer_tokens)
+        loss = self._add_gradient(rows, answer_tokens)
         processes.add_up([loss])
         self._weights.add_up_gradients()
         return loss
@@ -300,7 +284,7 @@ class _PhaseTrainer(TransformersTrainer):
         # A process that has no more rows goes along with the others, with a row that counts nothing.
         padded = collate(rows or [min(self._rows, key=lambda row: len(row.tokens))], self._pad_token)
         batch: Batch = {"input_ids": padded["input_ids"].to(device), "labels": padded["labels"].to(device)}
-        weights = torch.tensor([self._balance.weight(row.domain) / answer_tokens for row in rows for _ in row.answer], device=device)
+        weights = torch.full((sum(len(row.answer) for row in rows),), 1 / answer_tokens, device=device)
 
         def losses() -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
             hidden, targets = answer_hidden_states(module, batch)
@@ -357,7 +341,6 @@ class _PhaseTrainer(TransformersTrainer):
         folder = Path(output_dir or self._directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._student.trained_state(), folder / STUDENT_FILE)
-        write_json(folder / BALANCE_FILE, self._balance.state())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.optimizer is not None and self.lr_scheduler is not None
@@ -375,8 +358,7 @@ class _PhaseTrainer(TransformersTrainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Loads the rest: the weights are those of the checkpoint already, or it would be too late to lay them out."""
-        self._balance.load_state(read_json(Path(resume_from_checkpoint) / BALANCE_FILE))
+        """Does nothing: the weights were loaded before they were laid out."""
 
 
 class _Reporter(TrainerCallback):
@@ -394,9 +376,8 @@ class _Reporter(TrainerCallback):
         advance: Advance,
         signals: DeferredSignals,
         tally: Tally,
-        balance: Balance,
     ) -> None:
-        self._signals, self._tally, self._balance = signals, tally, balance
+        self._signals, self._tally = signals, tally
         self._student, self._weights, self._name, self._evaluation_steps = student, weights, name, evaluation_steps
         self._best, self._validate, self._log, self._advance = best, validate, log, advance
         self._started = time.perf_counter()
@@ -418,7 +399,7 @@ class _Reporter(TrainerCallback):
             found = Tally.over(processes.gathered(self._tally)).take()
             self._tally.take()
             figures["seconds"] = round(time.perf_counter() - self._started, 2)
-            self._log({"phase": self._name, "step": state.global_step, **figures, **found, **self._balance.take()})
+            self._log({"phase": self._name, "step": state.global_step, **figures, **found})
 
     def _validate_now(self, step: int) -> None:
         assert self._validate is not None

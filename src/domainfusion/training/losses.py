@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -46,56 +46,35 @@ def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.T
     return hidden[answers], targets[answers]
 
 
-class Exact(NamedTuple):
-    """A teacher's distributions as they are.
-
-    Attributes:
-        log_probabilities: log p, of shape (tokens, vocabulary).
-    """
-
-    log_probabilities: torch.Tensor
-
-
-class Sampled(NamedTuple):
-    """Unbiased estimates of a teacher's distributions, from draws; only `forward_kl` can be learnt from them.
-
-    Attributes:
-        estimates: Of p, of shape (tokens, vocabulary).
-        entropies: The entropy of p itself, of shape (tokens,).
-    """
-
-    estimates: torch.Tensor
-    entropies: torch.Tensor
-
-
-class TeacherDistributions(Protocol):
-    """What a teacher finds probable at some tokens, given for a few of them at a time."""
-
-    def of(self, tokens: slice, vocabulary: int, temperature: float, computed_in: torch.dtype | None) -> Exact | Sampled:
-        """Returns the distributions at `tokens` over the first `vocabulary` ids, on the device of the student.
-
-        Args:
-            tokens: Which of the tokens.
-            vocabulary: Ids that teacher and student share; what is beyond is cut off.
-            temperature: What logits are divided by.
-            computed_in: Data type of the product with the head; None for the teacher's own.
-        """
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """The tokens of a batch at which one teacher, or one mixture of teachers, says what is probable.
+    """The answer tokens of a batch that one teacher scores.
 
     Attributes:
         places: Which tokens, of shape (tokens,): indices into the batch's answer tokens.
-        distributions: The teacher's, in the order of `places`.
-        vocabulary: Ids below this one mean the same to teacher and student.
+        hidden: The teacher's final hidden states there, of shape (tokens, teacher's hidden size).
+        head: The teacher's head, which turns them into logits.
+        vocabulary: Ids below this one mean the same to teacher and student; the others are cut off.
     """
 
     places: torch.Tensor
-    distributions: TeacherDistributions
+    hidden: torch.Tensor
+    head: Head
     vocabulary: int
+
+    def log_probabilities(
+        self, tokens: slice, temperature: float, computed_in: torch.dtype | None
+    ) -> torch.Tensor:
+        """Returns log p over the shared vocabulary, of shape (tokens, vocabulary).
+
+        Args:
+            tokens: Which of the tokens, as a slice of `places`.
+            temperature: Divides the logits.
+            computed_in: Data type of the product with the head; None for the head's own.
+        """
+        head = self.head.to(dtype=computed_in)
+        logits = head.logits(self.hidden[tokens].to(head.weight))[:, : self.vocabulary]
+        return (logits / temperature).log_softmax(-1)
 
 
 class TokenLosses(NamedTuple):
@@ -229,13 +208,10 @@ def _divergence(
 
     With u = q·∂D/∂q, the derivative by the logits is (u − q·Σu) / τ.
     """
-    known = taught.distributions.of(tokens, taught.vocabulary, plan.temperature, plan.autocast)
+    log_p = taught.log_probabilities(tokens, plan.temperature, plan.autocast)
     log_q = (logits[:, : taught.vocabulary] / plan.temperature).log_softmax(-1)
     q = log_q.exp()
-    if isinstance(known, Sampled):
-        found, u = -(known.estimates * log_q).sum(-1) - known.entropies, -known.estimates
-    else:
-        found, u = _compare(plan.divergence, plan.beta, known.log_probabilities, log_q, q)
+    found, u = _compare(plan.divergence, plan.beta, log_p, log_q, q)
     u = torch.addcmul(u, q, u.sum(-1, keepdim=True), value=-1)
     return found, u.mul_(weights[:, None] / plan.temperature)
 

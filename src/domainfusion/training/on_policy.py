@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 
 from domainfusion.errors import ConfigurationError, TrainingError
-from domainfusion.models.base import TokenScorer, TrainableModel
+from domainfusion.models.base import TrainableModel
 from domainfusion.models.generation import in_evaluation
 from domainfusion.models.mixing import hidden_states_with
 from domainfusion.models.projection import Head, head_of
@@ -22,20 +22,18 @@ from domainfusion.training.distribution import TaughtObjective
 from domainfusion.training.losses import Divergence, answer_hidden_states
 from domainfusion.training.objectives import Answers, Losses, Setting
 from domainfusion.training.precision import mixed_precision
-from domainfusion.training.reading import Signal, let_go
+from domainfusion.training.reading import Signal
 from domainfusion.training.tally import Tally
-from domainfusion.training.teaching import Teachers, plan_teaching
+from domainfusion.training.teaching import plan_teaching
 from domainfusion.types import Sampling, fingerprint
 
 logger = logging.getLogger("domainfusion")
 
-Residency = Literal["all", "one"]
-
 
 class _Read(NamedTuple):
-    """A row that the student wrote and its teachers read."""
+    """A row that the student wrote and its teacher read."""
 
-    signals: tuple[Signal, ...]
+    signal: Signal
     vocabulary: int
 
 
@@ -51,16 +49,13 @@ class OnPolicyObjective(TaughtObjective):
     about 0.19 (arXiv 2606.30406), so the default is in between.
 
     Args:
-        divergence: See `TaughtObjective`, as for `beta`, `temperature` and `teachers`.
+        divergence: See `TaughtObjective`, as for `beta` and `temperature`.
         beta: See there.
-        temperature: See there; it is none of the sampling.
-        teachers: See there.
+        temperature: See there; sampling has its own.
         max_new_tokens: Tokens after which what the student writes is cut; an answer that was cut is learnt from up to there.
         sampling_temperature: How freely the student writes; 0 takes the most probable token.
         max_initial_kl: The highest KL per token, in nats, from which a phase starts; None starts from any.
         pilot_prompts: Prompts that the pilot looks at.
-        resident: `all` keeps every teacher in memory, `one` loads a teacher that does not share the student's weights anew in each step,
-            which is slow and takes the memory of one.
 
     Raises:
         ConfigurationError: A number is out of range or a word is not known.
@@ -72,14 +67,12 @@ class OnPolicyObjective(TaughtObjective):
         divergence: Divergence = "reverse_kl",
         beta: float | None = None,
         temperature: float = 1.0,
-        teachers: Teachers = "routed",
         max_new_tokens: int = 128,
         sampling_temperature: float = 1.0,
         max_initial_kl: float | None = 0.1,
         pilot_prompts: int = 32,
-        resident: Residency = "all",
     ) -> None:
-        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=1.0, teachers=teachers)
+        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=1.0)
         for name, count in {"max_new_tokens": max_new_tokens, "pilot_prompts": pilot_prompts}.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
@@ -88,15 +81,11 @@ class OnPolicyObjective(TaughtObjective):
             raise ConfigurationError("sampling_temperature is out of range", received=sampling_temperature, allowed=allowed)
         if max_initial_kl is not None and not max_initial_kl > 0:
             raise ConfigurationError("max_initial_kl is out of range", received=max_initial_kl, allowed="a number above 0")
-        if resident not in get_args(Residency):
-            raise ConfigurationError("resident is not known", received=resident, allowed=", ".join(get_args(Residency)))
         self.max_new_tokens = max_new_tokens
         self.sampling_temperature = sampling_temperature
         self.max_initial_kl = max_initial_kl
         self.pilot_prompts = pilot_prompts
-        self._resident = resident
         self._seed = 0
-        self._origin: object = None
         self._heads: dict[str, Head] = {}
         self._narrow: dict[tuple[int, torch.device, torch.dtype | None], Head] = {}
         self._read: dict[Row, _Read] = {}
@@ -106,13 +95,12 @@ class OnPolicyObjective(TaughtObjective):
 
         Raises:
             CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is probable.
-            ConfigurationError: The mixture names no teacher of this training.
             TrainingError: A prompt with an answer of `max_new_tokens` does not fit student or teacher.
         """
-        self._teaching = plan_teaching(setting, self.teachers, answer_tokens=self.max_new_tokens)
+        self._teaching = plan_teaching(setting, answer_tokens=self.max_new_tokens)
         longest = [replace(row, tokens=(*row.prompt, *(0,) * self.max_new_tokens)) for row in self._teaching.lessons]
         refuse_overlong(longest, setting.student.context_length)
-        self._seed, self._origin = setting.seed, setting.student
+        self._seed = setting.seed
         self._heads = self._shared_heads()
         return {"objective": "on_policy", **self._teaching.describe()}
 
@@ -123,12 +111,7 @@ class OnPolicyObjective(TaughtObjective):
         for teacher, model in self.teaching.models.items():
             head = model.head()
             heads[teacher] = same.setdefault((head.weight.data_ptr(), head.weight.shape, head.scale, head.cap), head)
-            self._release(model)
         return heads
-
-    def _release(self, model: TokenScorer) -> None:
-        if self._resident == "one":
-            let_go(model, [self._origin])
 
     def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
         """Measures how far the student is from its teachers where it writes by itself.
@@ -190,45 +173,29 @@ class OnPolicyObjective(TaughtObjective):
         return seeds
 
     def _let_read(self, pairs: Sequence[tuple[Row, Row]]) -> None:
-        """Lets the teachers of each row read what the student wrote in its place."""
-        asked = [(lesson, written) for row, written in pairs for lesson in self.teaching.lessons[row]]
-        states = self._hidden_states([(lesson.teacher, (*lesson.prompt, *written.answer)) for lesson, written in asked])
-        signals = iter(
-            Signal({"hidden": hidden[len(lesson.prompt) - 1 : -1]}, self._heads[lesson.teacher], lesson.weight)
-            for hidden, (lesson, _) in zip(states, asked, strict=True)
-        )
-        self._read = {
-            written: _Read(tuple(next(signals) for _ in self.teaching.lessons[row]), self.teaching.vocabulary_of(row))
-            for row, written in pairs
-        }
+        """Lets each row's teacher read what the student wrote in its place."""
+        lessons = [self.teaching.lessons[row] for row, _ in pairs]
+        models = [self.teaching.models[lesson.teacher] for lesson in lessons]
+        texts = [(*lesson.prompt, *written.answer) for lesson, (_, written) in zip(lessons, pairs, strict=True)]
+        states = hidden_states_with(models, texts)
+        self._read = {}
+        for (row, written), lesson, hidden in zip(pairs, lessons, states, strict=True):
+            signal = Signal(hidden[len(lesson.prompt) - 1 : -1], self._heads[lesson.teacher])
+            self._read[written] = _Read(signal, self.teaching.vocabulary_of(row))
 
-    def _hidden_states(self, asked: Sequence[tuple[str, Sequence[int]]]) -> list[torch.Tensor]:
-        """Returns what each teacher's final hidden states are at all tokens that it is given."""
-        groups = [{teacher} for teacher in dict.fromkeys(teacher for teacher, _ in asked)]
-        if self._resident == "all":
-            groups = [set().union(*groups)]
-        found: dict[int, torch.Tensor] = {}
-        for group in groups:
-            own = [index for index, (teacher, _) in enumerate(asked) if teacher in group]
-            models = [self.teaching.models[asked[index][0]] for index in own]
-            found |= dict(zip(own, hidden_states_with(models, [asked[index][1] for index in own]), strict=True))
-            for teacher in group:
-                self._release(self.teaching.models[teacher])
-        return [found[index] for index in range(len(asked))]
-
-    def signals_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Sequence[Signal]:
-        """Returns what the row's teachers read in this step."""
+    def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
+        """Returns what the row's teacher read in this step."""
         if row not in self._read:
-            return []
-        return [signal._replace(head=self._head(signal.head, device, dtype)) for signal in self._read[row].signals]
+            return None
+        signal = self._read[row].signal
+        return signal._replace(head=self._head(signal.head, device, dtype))
 
-    def _head(self, head: Head | None, device: torch.device, dtype: torch.dtype | None) -> Head:
-        assert head is not None
+    def _head(self, head: Head, device: torch.device, dtype: torch.dtype | None) -> Head:
         wanted = (id(head), device, dtype)
         if wanted not in self._narrow:
             self._narrow[wanted] = head.to(device, dtype)
         return self._narrow[wanted]
 
     def vocabulary_of(self, row: Row) -> int:
-        """Returns the ids that the student shares with a row's teachers; 0 where it has none."""
+        """Returns how many token ids a row's teacher shares with the student; 0 where it has none."""
         return self._read[row].vocabulary if row in self._read else 0

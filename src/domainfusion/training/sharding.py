@@ -8,7 +8,7 @@ its weights where it is asked, saved or kept, and again when the phase is over, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,6 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from domainfusion.errors import CapabilityError, ConfigurationError
@@ -75,11 +74,6 @@ class Copies:
     def forward(self, compute: Callable[[], T]) -> T:
         """Returns what `compute` makes of the weights; from tensors in it the backward pass may start."""
         return compute()
-
-    def norm(self, gradients: Sequence[torch.Tensor]) -> float:
-        """Returns the norm of gradients that `forward` has led to, over all processes; they may be changed."""
-        processes.add_up(gradients)
-        return float(get_total_norm([gradient.float() for gradient in gradients]))
 
     def add_up_gradients(self) -> None:
         """Makes each gradient that of all processes' rows."""
@@ -147,10 +141,6 @@ class Shards:
     def forward(self, compute: Callable[[], T]) -> T:
         """See `Copies.forward`; tensors have to be found in tuples, lists and dicts. Gradients are added up in the backward pass."""
         return cast(T, self._pass(compute))
-
-    def norm(self, gradients: Sequence[torch.Tensor]) -> float:
-        """See `Copies.norm`."""
-        return float(_whole(get_total_norm([gradient.float() for gradient in gradients])))
 
     def add_up_gradients(self) -> None:
         """Does nothing, as FSDP has done it."""

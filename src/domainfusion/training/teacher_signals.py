@@ -154,6 +154,6 @@ class SignalStore:
             save_file(tensors, staged, metadata)
             staged.replace(file)
         except (OSError, SafetensorError) as error:
-            fix = "free disk space and start again; what was kept before is not computed again. Or use signals='sampled', which takes less"
+            fix = "free disk space and start again; what was kept before is not computed again"
             raise TrainingError(f"Teacher signals could not be kept: {error}", received=str(file), fix=fix) from error
 

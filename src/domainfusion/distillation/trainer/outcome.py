@@ -9,7 +9,6 @@ import torch
 
 from domainfusion.models.base import TokenScorer
 from domainfusion.training.batching import Row
-from domainfusion.training.distributions import HiddenTargets
 from domainfusion.training.losses import Taught, token_losses
 
 ROWS_COMPARED = 16
@@ -39,7 +38,8 @@ def _divergence(base: TokenScorer, student: TokenScorer, rows: Sequence[Row]) ->
     targets = torch.tensor([token for row in rows for token in row.answer], device=learnt.device)
     taught = Taught(
         places=torch.arange(len(targets), device=learnt.device),
-        distributions=HiddenTargets([(known, base.head(), 1.0)]),
+        hidden=known,
+        head=base.head(),
         vocabulary=min(base.vocabulary_size, student.vocabulary_size),
     )
     found = token_losses(learnt, student.head(), targets, torch.ones(len(targets), device=learnt.device), taught=[taught])

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from domainfusion.distillation.trainer.checks import check_share, check_weight
+from domainfusion.distillation.trainer.checks import check_share
 from domainfusion.types import TrainingRecord
 
 
@@ -19,28 +19,22 @@ class Phase:
         records: What is seen in it for the first time.
         earlier: Records of phases before it.
         replay: The share of `earlier` that is seen again, drawn with the run's seed.
-        anchor: Weight β of KL(start‖student) beside the objective, with the student before its first phase as the start.
-        merge_back: How far the weights go back, when the phase is over, to where they were when it began: 0 not at all, 1 all the way.
         shares: The share of each group of records in every batch; None shows every record once an epoch, in random order.
         group_of: Which group a record belongs to, for `shares`; by default its primary domain.
 
     Raises:
-        ConfigurationError: `replay` or `merge_back` is no share, or `anchor` is negative.
+        ConfigurationError: `replay` is not between 0 and 1.
     """
 
     name: str
     records: tuple[TrainingRecord, ...]
     earlier: tuple[TrainingRecord, ...] = ()
     replay: float = 0.0
-    anchor: float = 0.0
-    merge_back: float = 0.0
     shares: Mapping[str, float] | None = None
     group_of: Callable[[TrainingRecord], str] = lambda record: record.example.primary_domain
 
     def __post_init__(self) -> None:
         check_share("replay", self.replay)
-        check_share("merge_back", self.merge_back)
-        check_weight("anchor", self.anchor)
 
     def shown(self, rng: random.Random) -> tuple[TrainingRecord, ...]:
         """Returns the records of the phase and those that it replays."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
-from domainfusion.distillation.trainer.checks import check_share, check_weight
+from domainfusion.distillation.trainer.checks import check_share
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.trainer import Trainer
 from domainfusion.distillation.trainer.training import Training
@@ -22,8 +22,7 @@ RECORDS_SCORED = 64
 class SequentialTrainer(Trainer):
     """One phase a domain, from general to special.
 
-    Three switches keep it from forgetting, beside LoRA (`adaptation`): a replay of earlier domains, an anchor to the start, and going
-    part-way back after each phase.
+    A replay of earlier domains keeps it from forgetting, beside LoRA (`adaptation`).
 
     A cross-domain record is seen in the phase of the last of its domains.
 
@@ -31,27 +30,21 @@ class SequentialTrainer(Trainer):
         order: The domains from general to special. By default the one comes first whose records the student, before it is trained,
             finds most probable per token; where a student can't tell, the order is that in which the records name the domains.
         replay: Share of the records of earlier phases that each phase sees again.
-        anchor: Weight β of KL(start‖student) beside the objective, with the student before its first phase as the start; 0 for none.
-        merge_back: How far the weights go back after each phase to where they were before it, from 0 (not at all) to 1.
         **settings: See `Trainer`.
 
     Raises:
         ConfigurationError: The order is empty or names a domain twice, or a setting is out of range.
     """
 
-    def __init__(
-        self, *, order: Sequence[str] | None = None, replay: float = 0.1, anchor: float = 0.0, merge_back: float = 0.0, **settings: Any
-    ) -> None:
+    def __init__(self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any) -> None:
         super().__init__(**settings)
         if order is not None and (isinstance(order, str) or not order or len(set(order)) < len(order)):
-            raise ConfigurationError("The order is none", received=order, allowed="every domain once", fix="leave it out to infer it")
+            raise ConfigurationError(
+                "order must list each domain exactly once", received=order, fix="leave it out to infer it"
+            )
         check_share("replay", replay)
-        check_share("merge_back", merge_back)
-        check_weight("anchor", anchor)
         self.order = None if order is None else tuple(order)
         self.replay = replay
-        self.anchor = anchor
-        self.merge_back = merge_back
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns a phase for each domain, named after it; without an order, as the records name the domains."""
@@ -65,8 +58,7 @@ class SequentialTrainer(Trainer):
         for domain in order:
             own = tuple(record for record in records if max(record.example.domains, key=order.index) == domain)
             if own:
-                phase = Phase(name=domain, records=own, earlier=seen, replay=self.replay, anchor=self.anchor, merge_back=self.merge_back)
-                phases.append(phase)
+                phases.append(Phase(name=domain, records=own, earlier=seen, replay=self.replay))
             seen += own
         return phases
 

@@ -65,8 +65,6 @@ class Trainer(ABC):
             probable at every token), `on_policy` (what they find probable where the student writes by itself), or an `Objective` with
             settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
             `sequence`.
-        balance: Steers each domain's share of the gradient by weights on the losses: True to equal shares, or to those given by domain
-            (and for `cross-domain`). False measures and logs the shares alone.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
 
     Raises:
@@ -88,7 +86,6 @@ class Trainer(ABC):
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
-        balance: bool | Mapping[str, float] = False,
         activation_checkpointing: bool = False,
     ) -> None:
         counts = {
@@ -120,7 +117,6 @@ class Trainer(ABC):
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
-        self.balance = balance if isinstance(balance, bool) else _targets(balance)
         self.activation_checkpointing = activation_checkpointing
 
     @abstractmethod
@@ -290,12 +286,6 @@ def _merge_weight(given: object, initialization: str) -> float | tuple[float, ..
 
 def _is_number(given: object) -> TypeGuard[float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-
-
-def _targets(given: Mapping[str, float]) -> dict[str, float]:
-    if not given or not all(0 < share < math.inf for share in given.values()):
-        raise ConfigurationError("balance gives no shares", received=given, allowed="True, or a number above 0 for each domain")
-    return dict(given)
 
 
 def _objective(name: str) -> Objective:

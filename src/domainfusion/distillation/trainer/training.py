@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +19,11 @@ from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
 from domainfusion.distillation.trainer.phase import Phase
-from domainfusion.errors import ConfigurationError, RunError, TrainingError
+from domainfusion.errors import RunError, TrainingError
 from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import read_json, write_json
 from domainfusion.training import processes
-from domainfusion.training.anchor import Anchor, AnchoredObjective
-from domainfusion.training.averaging import part_way_back
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
 from domainfusion.training.best import BEST, BestState
 from domainfusion.training.checkpoints import save_state
@@ -36,9 +34,6 @@ from domainfusion.types import TrainingRecord, fingerprint
 
 if TYPE_CHECKING:
     from domainfusion.distillation.trainer.trainer import Trainer
-
-ANCHOR = "anchor"
-"""The folder of what the student found probable before it was trained; it goes when the training is finished."""
 
 CHOICES = "choices.json"
 """What the training chose before its first step."""
@@ -85,7 +80,6 @@ class Training:
         phases = self._phases(self.trainer)  # what is wrong with them is told before the directory is claimed
         rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
         refuse_overlong(list(rows), self.student.context_length)
-        _check_balance(self.trainer.balance, {row.domain for row in rows})
         with processes.main_first():
             self._claim()
             trainer = self.trainer.decided(self)
@@ -108,27 +102,13 @@ class Training:
         trained, _ = trainer.adapt(self.student, self.teachers)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
-        anchor = self._anchor(trained, [phase for folder, phase in folders.items() if not (folder / FINISHED).is_file()])
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if not (folder / FINISHED).is_file():
-                toward = AnchoredObjective(objective, anchor, phase.anchor) if anchor and phase.anchor else objective
-                self._train_phase(trainer, trained, phase, toward, folder, number, is_last=number == len(folders))
+                self._train_phase(trainer, trained, phase, objective, folder, number, is_last=number == len(folders))
             trained.load_trained_state(load_file(folder / FINISHED))
         if processes.is_main():
-            for temporary in (OBJECTIVE, ANCHOR):
-                shutil.rmtree(self.directory / temporary, ignore_errors=True)
+            shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
         return trained
-
-    def _anchor(self, start: TrainableModel, phases: Sequence[Phase]) -> Anchor | None:
-        """Returns the start of the student where phases that are yet to come are anchored to it."""
-        records = [record for phase in phases if phase.anchor for record in (*phase.records, *phase.earlier)]
-        if not records:
-            return None
-        with processes.main_first():
-            anchor = Anchor(self.directory / ANCHOR)
-            rows = [encode_record(record, start) for record in records]
-            anchor.drop(start, rows, batch_size=self.trainer.device_batch_size, progress=self.progress)
-        return anchor
 
     def _phases(self, trainer: Trainer) -> list[Phase]:
         phases = trainer.phases(self.records)
@@ -162,7 +142,6 @@ class Training:
         self, trainer: Trainer, student: TrainableModel, phase: Phase, objective: Objective, folder: Path, number: int, *, is_last: bool
     ) -> None:
         """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it is the last or ended before its time."""
-        start = student.trained_state() if phase.merge_back else {}
         records = phase.shown(random.Random(f"{self.seed}/{number}/replay"))
         rows = [encode_record(record, student) for record in records]
         settings = LoopSettings(
@@ -172,7 +151,6 @@ class Training:
             evaluation_steps=trainer.evaluation_steps,
             patience=trainer.early_stopping_patience,
             checkpoint_steps=trainer.checkpoint_steps,
-            gradient_shares=dict.fromkeys((row.domain for row in rows), 1.0) if trainer.balance is True else trainer.balance or None,
             activation_checkpointing=trainer.activation_checkpointing,
             seed=self.seed,
         )
@@ -192,9 +170,6 @@ class Training:
         if (is_last or end.is_early) and (folder / BEST).is_file():
             student.load_trained_state(load_file(folder / BEST))
             scores = BestState.scores_in(folder)
-        if phase.merge_back:
-            student.load_trained_state(part_way_back(student.trained_state(), start, phase.merge_back))
-            scores = None
         self._log_outcome(student, phase, scores)
         if processes.is_main():
             save_state(student, folder / FINISHED)
@@ -211,15 +186,6 @@ class Training:
             found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
         student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
         self.log({"phase": phase.name, "finished": True, **found})
-
-
-def _check_balance(balance: bool | Mapping[str, float], domains: Set[str]) -> None:
-    if not isinstance(balance, bool) and balance.keys() != domains:
-        raise ConfigurationError(
-            "balance has to give a share to each domain that is trained on, and to no other",
-            received=dict(balance),
-            allowed=", ".join(sorted(domains)),
-        )
 
 
 def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], rng: random.Random) -> list[int]:

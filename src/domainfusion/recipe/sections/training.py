@@ -19,7 +19,6 @@ class TrainerSection(Section):
     batch_size: Count = 16
     evaluation_steps: Count = 500
     early_stopping_patience: Count | None = None
-    balance: bool | dict[str, Annotated[float, within(lambda number: number > 0, "a number above 0")]] = False
     adaptation: Literal["auto", "lora", "full"] = "auto"
     lora_rank: Count = 16
     initialization: Literal["auto", "base", "merge"] = "auto"
@@ -55,8 +54,6 @@ class SequentialSection(TrainerSection):
     type: Literal["sequential"]
     order: list[str] | None = None
     replay: Share = 0.1
-    anchor: Annotated[float, within(lambda number: number >= 0, "a number from 0")] = 0.0
-    merge_back: Share = 0.0
 
 
 TrainerChoice = Annotated[IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")]
