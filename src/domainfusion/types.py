@@ -155,6 +155,8 @@ class Example:
             system message of a dialogue is none of them: each model has its own.
         domains: The domains whose expertise it needs; several make it cross-domain.
         primary_domain: The leading one of `domains`; left empty, the first.
+        primary_is_named: Whether somebody named the primary domain, so that its expert may settle a conflict. Left None, it is true where
+            `primary_domain` is given; the order of `domains` settles nothing.
         apparent_domain: The domain that an adversarial query looks like, and does not need; empty for others.
         source: The kind of generator that made it.
         sub_questions: For some domains, the part of the query that its expert is asked instead of the whole.
@@ -172,6 +174,7 @@ class Example:
     query: str
     domains: tuple[str, ...]
     primary_domain: str = ""
+    primary_is_named: bool | None = None
     apparent_domain: str = ""
     history: Conversation = ()
     source: Source = "custom"
@@ -190,6 +193,8 @@ class Example:
             raise DataError("An example names no domain", received=self.query, fix="name the domains whose expertise the query needs")
         if self.apparent_domain and self.apparent_domain in self.domains:
             raise DataError("An example looks like a domain that it needs", received=self.apparent_domain, fix="name another, or none")
+        if self.primary_is_named is None:
+            object.__setattr__(self, "primary_is_named", bool(self.primary_domain))
         object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
         object.__setattr__(self, "history", tuple(self.history))
         _check_turns(self.history)
@@ -309,14 +314,16 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Experts stated different values for the same thing.
+    """Experts contradict each other.
 
     Attributes:
-        claims: Each expert's sentence, by domain.
+        claims: Each expert's words, by domain.
         kept: A domain whose claim stands; None where the experts are reported to disagree, or no answer is given.
         rule: The rule that settled it, or that none did.
-        question: The part of the query that both answer; empty where the sentences alone show the conflict.
-        sides: The domains, those that agree with each other together; empty in records of earlier versions.
+        question: What it is about, in a few words; empty where the claims alone show the conflict.
+        sides: The domains, those that agree with each other together.
+        owner: The domain that the point belongs to; empty where that is not known.
+        found_by: `rules` or `model`.
     """
 
     claims: Mapping[str, str]
@@ -324,6 +331,8 @@ class Conflict:
     rule: str
     question: str = ""
     sides: tuple[tuple[str, ...], ...] = ()
+    owner: str = ""
+    found_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,26 +365,41 @@ class Revision:
     after: str
 
 
+IntegrationVerdict = Literal["", "verified", "repaired", "unverified", "rejected"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Who contributed what to an integrated answer, and how each conflict was settled.
+    """Who contributed what to an integrated answer, how each conflict was settled, and whether the answer was verified.
 
     Attributes:
-        contributions: The experts' sentences in the answer, each with its place there.
+        contributions: The experts' words in the answer, each with its place there.
         agreements: What several experts stated alike.
         conflicts: Where they contradicted each other, both sides, and the rule that settled it.
+        possible_conflicts: Where they may contradict each other. The answer is as if they did not.
         dropped: What did not enter the answer, and why.
         copies: Groups of domains whose answers are copies of each other and count as one.
-        revisions: What a discussion changed.
+        revisions: What an expert said on a point of conflict when it was asked again.
+        read_by: Who looked for conflicts: `model`, or `rules`, which compare values and negations alone; empty where nobody did.
+        verdict: Whether a model's answer says what the experts say: `verified`, at once; `repaired`, after it was told what was wrong;
+            `unverified`, and kept all the same; `rejected`, so that it is never trained on. Empty where nobody verified it, as a
+            merge is made of the experts' own words.
+        problems: What is wrong with an answer that is not verified.
+        calls: How often models were asked for this answer.
         notes: What else there is to know, such as why a model's answer was not taken.
     """
 
     contributions: tuple[Contribution, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    possible_conflicts: tuple[Conflict, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
     revisions: tuple[Revision, ...] = ()
+    read_by: str = ""
+    verdict: IntegrationVerdict = ""
+    problems: tuple[str, ...] = ()
+    calls: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -387,7 +411,7 @@ class Integration:
         text: The integrated answer; empty where the integrator abstained.
         method: What made it: `single`, `merge`, `model`, or the name of a custom strategy.
         ledger: The record of contributions, conflicts and what was dropped.
-        messages: What the integration model was asked; empty without one.
+        messages: What the integration model was asked, up to where the answer begins; empty without one.
         model: Fingerprint of the integration model; empty without one.
         finish_reason: `length` where the text was cut.
     """

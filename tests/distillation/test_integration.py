@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import Cut, responses
-from domainfusion.distillation.integration import ABSENT, OnDisagreement, ResponseIntegrator, Task, as_response, contradict, merge
+from domainfusion.distillation.integration import ABSENT, OnDisagreement, ResponseIntegrator, Task, as_response, contradict
 from domainfusion.distillation.integration.writing import fenced
 from domainfusion.distillation.metrics import normalize, sentences
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
@@ -40,6 +40,11 @@ def claim(values: Mapping[str, str], *, reference: str | None = None, primary: s
     """Integrates experts who say what is the same but for a number."""
     texts = {domain: f"Gold melts at {value} °C." for domain, value in values.items()}
     return ResponseIntegrator().integrate("At how many °C does gold melt?", texts, reference=reference, primary_domain=primary)
+
+
+def merge(asked: Example, given_responses: Mapping[str, Response]) -> Integration:
+    """Integrates one example without a model."""
+    return ResponseIntegrator().integrate_all([Task(asked, given_responses)])[0]
 
 
 # Merging
@@ -77,7 +82,7 @@ def test_the_primary_domain_speaks_first(texts: dict[str, str], data: st.DataObj
 def test_a_domain_that_has_something_to_add_is_in_the_answer() -> None:
     answer = ResponseIntegrator().integrate(QUERY, {"a": "Rest.", "b": "Rest. Sleep.", "c": "Eat."})
     assert [part.domain for part in answer.ledger.contributions] == ["a", "b", "c"]
-    assert [(part.domain, part.text, part.reason) for part in answer.ledger.dropped] == [("b", "Rest.", "said before")]
+    assert [(part.domain, part.text, part.reason) for part in answer.ledger.dropped] == [("b", "Rest.", "says the same as a")]
 
 
 def test_one_response_is_taken_as_it_is() -> None:
@@ -145,9 +150,9 @@ def integrate_at_odds(on_disagreement: OnDisagreement) -> Integration:
 def test_what_nothing_settles_is_reported_with_both_sides() -> None:
     answer = integrate_at_odds("report")
     (conflict,) = answer.ledger.conflicts
-    assert (conflict.kept, conflict.sides) == (None, (("sport",), ("chemistry",)))
+    assert (conflict.kept, conflict.sides) == (None, (("chemistry",), ("sport",)))
     assert answer.text == (
-        "Ask first. The experts disagree. According to sport: Gold melts at 961 °C. According to chemistry: Gold melts at 1064 °C."
+        "Ask first. The experts disagree. According to chemistry: Gold melts at 1064 °C. According to sport: Gold melts at 961 °C."
     )
     assert all(answer.text[part.start : part.end] == part.text for part in answer.ledger.contributions)
     assert not answer.ledger.dropped
@@ -159,9 +164,11 @@ def test_abstaining_gives_no_answer_and_accounts_for_every_sentence() -> None:
     assert [part.domain for part in answer.ledger.dropped] == ["law", "sport", "chemistry"]
 
 
-def test_the_expert_named_first_can_be_taken_at_his_word() -> None:
-    (conflict,) = integrate_at_odds("first").ledger.conflicts
-    assert (conflict.kept, conflict.rule) == ("sport", "the expert named first")
+def test_the_order_of_the_responses_settles_nothing() -> None:
+    for order in (("sport", "chemistry"), ("chemistry", "sport")):
+        values = {"sport": "961", "chemistry": "1064"}
+        (conflict,) = claim({domain: values[domain] for domain in order}).ledger.conflicts
+        assert (conflict.kept, conflict.rule) == (None, "no rule settles it")
 
 
 def test_the_majority_settles_what_the_primary_domain_does_not_speak_of_and_copies_are_one_voice() -> None:
@@ -191,10 +198,11 @@ def test_what_experts_say_alike_is_an_agreement_and_said_once() -> None:
     assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "says the same as a")]
 
 
-def test_a_more_precise_answer_stays_beside_a_rough_one() -> None:
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_precise_answer_stands_for_a_rough_one_and_not_the_other_way_round(order: str) -> None:
     texts = {"a": "The landing was in June 1944.", "b": "The landing was on 6 June 1944."}
-    answer = ResponseIntegrator().integrate("When was the landing?", texts)
-    assert (answer.ledger.conflicts, [part.domain for part in answer.ledger.contributions]) == ((), ["a", "b"])
+    answer = ResponseIntegrator().integrate("When was the landing?", {domain: texts[domain] for domain in order})
+    assert (answer.ledger.conflicts, answer.text) == ((), texts["b"])
 
 
 def test_an_expert_who_does_not_know_is_not_quoted_beside_one_who_does() -> None:
@@ -209,7 +217,8 @@ def test_a_reference_that_supports_both_or_neither_settles_nothing() -> None:
 
 
 def test_answers_to_two_questions_are_no_conflict() -> None:
-    asked = Example(query="Their codes?", domains=("a", "b"), sub_questions={"a": "Code of gold?", "b": "Code of Japan?"})
+    parts = {"a": "Code of gold?", "b": "Code of Japan?"}
+    asked = Example(query="Their codes?", domains=("a", "b"), primary_domain="a", sub_questions=parts)
     texts = {"a": "The code is Au.", "b": "The code is JP."}
     apart = {domain: Response(domain=domain, text=text, question=asked.sub_questions[domain]) for domain, text in texts.items()}
     assert merge(asked, apart).text == "The code is Au. The code is JP."
@@ -247,7 +256,7 @@ def test_the_loser_of_a_conflict_is_recorded_with_the_rule() -> None:
 def test_a_full_stop_more_or_less_is_the_same_sentence() -> None:
     answer = ResponseIntegrator().integrate(QUERY, {"a": "Jog easily.", "b": "Jog easily", "c": "jog easily!"})
     assert answer.text == "Jog easily."
-    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "said before"), ("c", "said before")]
+    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "says the same as a"), ("c", "says the same as a")]
 
 
 # With a model
@@ -430,7 +439,7 @@ def test_a_primary_domain_without_a_response_is_an_error() -> None:
 def test_arguments_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         ResponseIntegrator(ScriptedModel("x"), strategy=lambda query, given_responses: "x")
-    with pytest.raises(ConfigurationError, match="report, abstain, first"):
+    with pytest.raises(ConfigurationError, match="report, abstain"):
         ResponseIntegrator(on_disagreement="ignore")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs an integration_model"):
         ResponseIntegrator(prompt_template="{query}")

@@ -102,13 +102,15 @@ def test_after_two_answers_that_do_not_hold_the_merge_stands_in_and_the_ledger_s
 
 def test_the_side_that_lost_a_conflict_need_not_be_told() -> None:
     experts = {"geography": "K2 is 8611 m high.", "cooking": "K2 is 5000 m high."}
-    answer = ResponseIntegrator(InTurn("It is 8611 m high.")).integrate("How high is K2?", experts)
+    answer = ResponseIntegrator(InTurn("It is 8611 m high.")).integrate("How high is K2?", experts, primary_domain="geography")
     assert (answer.text, answer.ledger.conflicts[0].kept) == ("It is 8611 m high.", "geography")
 
 
 def test_the_side_that_lost_must_not_be_told_either() -> None:
     experts = {"geography": "K2 is 8611 m high.", "cooking": "K2 is 5000 m high."}
-    answer = ResponseIntegrator(InTurn("It is 8611 m or 5000 m high.", "It is 8611 m high.")).integrate("How high is K2?", experts)
+    answer = ResponseIntegrator(InTurn("It is 8611 m or 5000 m high.", "It is 8611 m high.")).integrate(
+        "How high is K2?", experts, primary_domain="geography"
+    )
     assert answer.text == "It is 8611 m high."
     assert "no expert says '5000 m'" in answer.ledger.notes[0]
 

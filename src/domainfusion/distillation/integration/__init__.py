@@ -3,7 +3,7 @@
 from domainfusion.distillation.integration.conflicts import contradict
 from domainfusion.distillation.integration.experts import Experts
 from domainfusion.distillation.integration.integrator import ResponseIntegrator, Strategy
-from domainfusion.distillation.integration.merge import OnDisagreement, merge
+from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.task import Task, as_response, primary_first
 from domainfusion.distillation.integration.writing import ABSENT
 
@@ -16,6 +16,5 @@ __all__ = [
     "Task",
     "as_response",
     "contradict",
-    "merge",
     "primary_first",
 ]

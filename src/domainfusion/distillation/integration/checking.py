@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domainfusion.distillation.integration.claims import Claim, claims_of
-from domainfusion.distillation.integration.merge import Merged
 from domainfusion.distillation.integration.values import Found, Name, Quantity, compare
 from domainfusion.distillation.integration.words import opposes, tokens
 from domainfusion.types import Contribution
@@ -42,7 +41,7 @@ class Check:
         return not self.missing and not self.unfounded
 
 
-def check_answer(text: str, query: str, said: Sequence[Claim], merged: Merged) -> Check:
+def check_answer(text: str, query: str, said: Sequence[Claim], kept: Sequence[Claim], lost: Sequence[Claim]) -> Check:
     """Checks an answer claim by claim.
 
     - A claim that the merge kept is covered where the answer has every quantity, date and name of it that the query does not have, and
@@ -55,14 +54,16 @@ def check_answer(text: str, query: str, said: Sequence[Claim], merged: Merged) -
         text: The answer.
         query: What was asked, with the turns before it.
         said: Every claim of every expert.
-        merged: What the rules make of these claims.
+        kept: The claims that it is to state.
+        lost: The claims that lost a conflict.
     """
     answer = claims_of("", text)
     asked = claims_of("", query)
-    standing = [claim for claim in said if (claim.domain, claim.place) not in {(lost.domain, lost.place) for lost in merged.lost}]
+    gone = {(claim.domain, claim.bare) for claim in lost}
+    standing = [claim for claim in said if (claim.domain, claim.bare) not in gone]
     sources = _Sources([*standing, *asked])
     return Check(
-        missing=tuple(_missing(answer, merged.kept, _Sources(asked))),
+        missing=tuple(_missing(answer, kept, _Sources(asked))),
         unfounded=tuple((sentence.text, problem) for sentence in answer if (problem := _problem(sentence, sources, standing))),
     )
 

@@ -93,6 +93,12 @@ def claims_of(domain: str, answer: str) -> list[Claim]:
     return [_as_one_word(claims[0])] if len(claims) == 1 else claims
 
 
+def one_claim(domain: str, text: str, place: int, *, is_alone: bool) -> Claim:
+    """Returns a text of an expert as one claim, whether or not it is a sentence; `is_alone` where it is all that the expert says."""
+    claim = _read(domain, text, place)
+    return _as_one_word(claim) if is_alone else claim
+
+
 def _as_one_word(claim: Claim) -> Claim:
     """Takes the capital of an answer of one word for a name's."""
     if len(tokens(claim.bare)) != 1 or not claim.values or not isinstance(name := claim.values[0].value, Name):

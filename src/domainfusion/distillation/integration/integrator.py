@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from domainfusion.distillation.integration.merge import Merged, OnDisagreement, merge_claims
+from domainfusion.distillation.integration.planning import ABSTAINED, OnDisagreement, Plan, ledger_of, plan_answer
+from domainfusion.distillation.integration.rules import RuleReader, RuleRelater, rule_limits
 from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
 from domainfusion.distillation.integration.writing import (
     MERGED,
@@ -18,13 +19,14 @@ from domainfusion.distillation.integration.writing import (
     check_draft,
     conversation_for,
     integration_of,
+    merged,
     retry_of,
 )
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
-from domainfusion.types import Conversation, Example, Integration, Response, Sampling
+from domainfusion.types import Contribution, Conversation, Example, Integration, Response, Sampling
 
 logger = logging.getLogger("domainfusion")
 
@@ -50,8 +52,8 @@ class ResponseIntegrator:
         prompt_template: What the model is asked. `{query}` is filled, and either `{responses}` (a block with every response) or a
             placeholder for each domain. Indentation is removed.
         strategy: A function of your own in place of both.
-        on_disagreement: What to do with a conflict that no rule settles: `report` in the answer that the experts disagree, `abstain`
-            with an empty answer, which is never trained on, or keep the claim of the expert named `first`.
+        on_disagreement: What to do with a conflict that nothing settles: `report` in the answer that the experts disagree, or `abstain`
+            with an empty answer, which is never trained on.
         check_claims: Whether the model's answer is checked claim by claim: that it has the quantities, dates, names and negations that the
             merge would keep, and none that no expert stated. One that fails is asked for once more, with what was wrong.
         sampling: How the model writes; by default greedily, up to 512 tokens.
@@ -133,27 +135,36 @@ class ResponseIntegrator:
         primary = primary_domain or next(iter(given))
         if primary not in given:
             raise DataError("There is no response of the primary domain", received=primary, allowed=", ".join(given))
-        example = Example(query=query, domains=tuple(given), primary_domain=primary, reference=reference)
+        named = bool(primary_domain)
+        example = Example(query=query, domains=tuple(given), primary_domain=primary, primary_is_named=named, reference=reference)
         return self.integrate_all([Task(example, given)], ask=ask)[0]
 
     def integrate_all(self, tasks: Sequence[Task], *, ask: Ask = ask_directly) -> list[Integration]:
         """Integrates many examples; a model is asked for all of them together, and once more for all whose answer did not hold."""
         outcomes: dict[int, Integration] = {}
-        merged: dict[int, Merged] = {}
+        several: dict[int, Task] = {}
         for index, task in enumerate(tasks):
-            ordered = primary_first(task)
             if self.strategy is not None:
-                outcomes[index] = _from_strategy(self.strategy, task.example.query, ordered)
-                continue
-            found = merge_claims(task.example, ordered, self.on_disagreement)
-            usable = sum(bool(response.text.strip()) for response in ordered.values())
-            if self.integration_model is None or usable <= 1 or not found.integration.text:
-                outcomes[index] = found.integration
+                outcomes[index] = _from_strategy(self.strategy, task.example.query, primary_first(task))
+            elif sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
+                outcomes[index] = _single(task)
             else:
-                merged[index] = found
-        if merged and self.integration_model is not None:
-            outcomes |= self._write(self.integration_model, {index: tasks[index] for index in merged}, merged, ask)
+                several[index] = task
+        plans = dict(zip(several, self._plan(list(several.values()), ask), strict=True))
+        for index, plan in list(plans.items()):
+            if plan.open_points and self.on_disagreement == "abstain":
+                outcomes[index] = _abstained(plans.pop(index))
+        if self.integration_model is None:
+            return [outcomes[index] if index in outcomes else merged(plans[index]) for index in range(len(tasks))]
+        outcomes |= self._write(self.integration_model, plans, ask)
         return [outcomes[index] for index in range(len(tasks))]
+
+    def _plan(self, tasks: Sequence[Task], ask: Ask) -> list[Plan]:
+        """Reads the responses, relates their claims, and settles what is in conflict."""
+        claims = RuleReader().read(tasks, ask=ask)
+        relations = RuleRelater().relate(tasks, claims, ask=ask)
+        plans = [plan_answer(*each) for each in zip(tasks, claims, relations, strict=True)]
+        return [replace(plan, notes=tuple(rule_limits(plan.task))) for plan in plans]
 
     def check_domains(self, domains: Collection[str]) -> None:
         """Checks that the template has places for experts of these domains alone, and one for each.
@@ -177,9 +188,9 @@ class ResponseIntegrator:
                 fix=f"write {{{homeless[0]}}} or {{responses}} where it belongs",
             )
 
-    def _write(self, model: LanguageModel, tasks: Mapping[int, Task], merged: Mapping[int, Merged], ask: Ask) -> dict[int, Integration]:
+    def _write(self, model: LanguageModel, plans: Mapping[int, Plan], ask: Ask) -> dict[int, Integration]:
         """Lets the model write the answers: asks once, tells it what does not hold, and falls back to the merge where nothing helps."""
-        drafts: dict[int, list[Draft]] = {index: [] for index in tasks}
+        drafts: dict[int, list[Draft]] = {index: [] for index in plans}
 
         def let_write(conversations: Mapping[int, Conversation], label: str) -> None:
             fitting = {index: conversation for index, conversation in conversations.items() if self._fits(model, conversation)}
@@ -188,15 +199,15 @@ class ResponseIntegrator:
                 homeless = len(conversations) - len(fitting)
                 logger.warning("%d of %d prompts do not fit %s; %s.", homeless, len(conversations), model.name, MERGED)
             for index, conversation in conversations.items():
-                draft = check_draft(conversation, written.get(index, TOO_LONG), tasks[index], merged[index])
+                draft = check_draft(conversation, written.get(index, TOO_LONG), plans[index])
                 drafts[index].append(draft if self.check_claims else replace(draft, check=None))
 
-        let_write({index: conversation_for(self.prompt_template, task) for index, task in tasks.items()}, "integrating")
+        let_write({index: conversation_for(self.prompt_template, plan.task) for index, plan in plans.items()}, "integrating")
         again = {index: retry_of(made[0]) for index, made in drafts.items() if not made[0].is_sound and not made[0].is_empty}
         if again:
             let_write(again, "integrating once more")
         return {
-            index: replace(integration_of(made, merged[index], self._notes(tasks[index])), model=model.fingerprint)
+            index: replace(integration_of(made, plans[index], self._notes(plans[index].task)), model=model.fingerprint)
             for index, made in drafts.items()
         }
 
@@ -208,6 +219,20 @@ class ResponseIntegrator:
 
     def _notes(self, task: Task) -> list[str]:
         return [f"the prompt has a place for {name}, who has no response" for name in absent_in(self.prompt_template, task)]
+
+
+def _single(task: Task) -> Integration:
+    """Returns the one answer that there is, to the byte."""
+    plan = plan_answer(task, (), ())
+    (response,) = [response for response in task.responses.values() if response.text.strip()] or list(task.responses.values())[:1]
+    whole = Contribution(domain=response.domain, text=response.text, start=0, end=len(response.text))
+    ledger = replace(ledger_of(plan, (whole,) if response.text.strip() else ()), read_by="")
+    return Integration(text=response.text, method="single", ledger=ledger, finish_reason=response.finish_reason)
+
+
+def _abstained(plan: Plan) -> Integration:
+    ledger = ledger_of(replace(plan, left_out={claim.id: plan.left_out.get(claim.id, ABSTAINED) for claim in plan.claims}))
+    return Integration(text="", method="merge", ledger=ledger)
 
 
 def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Response]) -> Integration:

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domainfusion.distillation.integration.checking import Check, check_answer, find_contributions
-from domainfusion.distillation.integration.claims import claims_of
-from domainfusion.distillation.integration.merge import Merged
+from domainfusion.distillation.integration.claims import Claim as Sentence
+from domainfusion.distillation.integration.claims import claims_of, one_claim
+from domainfusion.distillation.integration.merge import render
+from domainfusion.distillation.integration.planning import Plan, ledger_of
+from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.integration.task import Task, primary_first
 from domainfusion.errors import TemplateError
 from domainfusion.prompts import INTEGRATION_RETRY_PROMPT, fields_of, fill
@@ -101,29 +104,43 @@ def retry_of(draft: Draft) -> Conversation:
     return (*draft.conversation, Message("assistant", draft.generation.text), Message("user", told))
 
 
-def check_draft(conversation: Conversation, generation: Generation, task: Task, merged: Merged) -> Draft:
+def check_draft(conversation: Conversation, generation: Generation, plan: Plan) -> Draft:
     """Returns a model's answer with what is wrong with it."""
-    said = [claim for domain, response in task.responses.items() for claim in claims_of(domain, response.text)]
-    check = check_answer(generation.text, transcript(task.example.conversation), said, merged)
+    said = [claim for domain, response in plan.task.responses.items() for claim in claims_of(domain, response.text)]
+    query = transcript(plan.task.example.conversation)
+    check = check_answer(generation.text, query, said, _sentences(plan.stated), _sentences(plan.losers))
     return Draft(conversation, generation, check)
 
 
-def integration_of(drafts: Sequence[Draft], merged: Merged, notes: Sequence[str] = ()) -> Integration:
+def _sentences(claims: Sequence[Claim]) -> list[Sentence]:
+    return [one_claim(claim.domain, claim.quote, place, is_alone=False) for place, claim in enumerate(claims)]
+
+
+def merged(plan: Plan) -> Integration:
+    """Returns what the rules write from a plan."""
+    text, contributions = render(plan)
+    cut = any(response.finish_reason == "length" for response in plan.task.responses.values())
+    ledger = ledger_of(plan, contributions)
+    return Integration(text=text, method="merge", ledger=ledger, finish_reason="length" if cut else "stop")
+
+
+def integration_of(drafts: Sequence[Draft], plan: Plan, notes: Sequence[str] = ()) -> Integration:
     """Returns the last answer if it is sound, else the merge; the ledger says what was wrong with the others.
 
     Args:
         drafts: The model's answers, oldest first.
-        merged: What the rules make of the responses.
+        plan: What it was to state.
         notes: What else the ledger is to say.
     """
-    last, merge = drafts[-1], merged.integration
+    last, merge = drafts[-1], merged(plan)
     said = [*merge.ledger.notes, *notes, *(_complaint(draft) for draft in drafts if not draft.is_sound)]
     if not last.is_sound:
         return replace(merge, ledger=replace(merge.ledger, notes=(*said, MERGED)), messages=last.conversation)
     text = last.generation.text
-    contributions = find_contributions(text, merged.kept)
+    kept = _sentences(plan.stated)
+    contributions = find_contributions(text, kept)
     taken = {(part.domain, part.text) for part in contributions}
-    absent = [claim for claim in merged.kept if (claim.domain, claim.bare) not in taken]
+    absent = [claim for claim in kept if (claim.domain, claim.bare) not in taken]
     left_out = [Dropped(domain=claim.domain, text=claim.text, reason=LEFT_OUT) for claim in absent]
     ledger = replace(merge.ledger, contributions=contributions, dropped=(*merge.ledger.dropped, *left_out), notes=tuple(said))
     return Integration(

@@ -14,7 +14,7 @@ from domainfusion.recipe.sections.values import Count, Text, within
 class IntegrationRulesSection(Section):
     """What every integration takes."""
 
-    on_disagreement: Literal["report", "abstain", "first"] = "report"
+    on_disagreement: Literal["report", "abstain"] = "report"
     discussion_rounds: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] = 0
 
 

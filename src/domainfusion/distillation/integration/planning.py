@@ -1,0 +1,190 @@
+"""The plan of an answer: what it states, what it leaves out and why, and how each point of conflict was settled."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+from domainfusion.distillation.integration.copies import copies_among
+from domainfusion.distillation.integration.reading import Claim, FoundBy, Relation
+from domainfusion.distillation.integration.settling import Settled, points_of, settle
+from domainfusion.distillation.integration.task import Task, primary_first
+from domainfusion.distillation.metrics import normalize
+from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger, Revision
+
+OnDisagreement = Literal["report", "abstain"]
+"""What to do with a conflict that nothing settles: say in the answer that the experts disagree, or give no answer."""
+
+NOT_SURE = "not sure"
+UNSURE = "the expert does not know"
+EMPTY_RESPONSE = "empty response"
+ABSTAINED = "the experts disagree, so there is no answer"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the answer to one task is to state.
+
+    Attributes:
+        task: The example and its responses.
+        claims: Every claim, in the order in which the answer may state them: the primary domain's first.
+        relations: How they stand to each other.
+        settled: What became of each point of conflict.
+        left_out: The ids of the claims that the answer does not state, with the reason.
+        copies: Groups of domains whose answers are copies of each other.
+        read_by: Who read the responses.
+        revisions: What experts said in a rebuttal.
+        notes: What else the ledger is to say.
+        calls: How often a model was asked so far.
+    """
+
+    task: Task
+    claims: tuple[Claim, ...]
+    relations: tuple[Relation, ...]
+    settled: tuple[Settled, ...]
+    left_out: Mapping[str, str]
+    copies: tuple[tuple[str, ...], ...] = ()
+    read_by: FoundBy = "rules"
+    revisions: tuple[Revision, ...] = ()
+    notes: tuple[str, ...] = ()
+    calls: int = 0
+
+    @cached_property
+    def stated(self) -> tuple[Claim, ...]:
+        """The claims that the answer states."""
+        return tuple(claim for claim in self.claims if claim.id not in self.left_out)
+
+    @cached_property
+    def open_points(self) -> tuple[Settled, ...]:
+        """The points that nothing settled."""
+        return tuple(each for each in self.settled if each.winner is None)
+
+    @cached_property
+    def losers(self) -> tuple[Claim, ...]:
+        """The claims that lost a conflict."""
+        return tuple(claim for each in self.settled for claim in each.losers)
+
+
+def plan_answer(task: Task, claims: Sequence[Claim], relations: Sequence[Relation], *, withdrawn: Collection[str] = ()) -> Plan:
+    """Settles what is in conflict and decides what an answer states.
+
+    Args:
+        task: The example and its responses.
+        claims: What the experts claim.
+        relations: How the claims stand to each other.
+        withdrawn: The ids of claims that their experts withdrew in a rebuttal.
+    """
+    place = {domain: number for number, domain in enumerate(primary_first(task))}
+    ordered = tuple(sorted(claims, key=lambda claim: (place[claim.domain], claim.start)))
+    copies = copies_among({domain: task.responses[domain].text for domain in sorted(task.responses)})
+    settled = tuple(settle(task.example, point, copies, withdrawn) for point in points_of(task.example, claims, relations))
+    left_out = {claim.id: f"contradicts {each.winner[0].domain}: {each.rule}" for each in settled if each.winner for claim in each.losers}
+    knowing = [claim for claim in ordered if not claim.unsure]
+    if knowing:
+        left_out |= {claim.id: UNSURE for claim in ordered if claim.unsure}
+    reported = {claim.id for each in settled if each.winner is None for claim in each.point.claims}
+    left_out |= _repeated(ordered, relations, left_out.keys() | reported)
+    return Plan(task, ordered, tuple(relations), settled, left_out, copies)
+
+
+def _repeated(ordered: Sequence[Claim], relations: Iterable[Relation], apart: Collection[str]) -> dict[str, str]:
+    """Returns the claims that another one can stand for; of two that can stand for each other, the later one."""
+    by_id = {claim.id: claim for claim in ordered}
+    stands_for: dict[str, list[str]] = {}
+    for found in relations:
+        if found.kind == "same" and found.sure and found.first not in apart and found.second not in apart:
+            stands_for.setdefault(found.second, []).append(found.first)
+    repeated: dict[str, str] = {}
+    for claim in reversed(ordered):
+        stand_in = next((name for name in stands_for.get(claim.id, ()) if name not in repeated), None)
+        if stand_in is not None:
+            repeated[claim.id] = f"says the same as {by_id[stand_in].domain}"
+    return repeated
+
+
+def ledger_of(plan: Plan, contributions: Sequence[Contribution] = ()) -> Ledger:
+    """Returns what a plan says of the experts' claims.
+
+    Args:
+        plan: The plan.
+        contributions: Where the experts' words stand in the answer.
+    """
+    empty = [domain for domain, response in plan.task.responses.items() if not response.text.strip()]
+    dropped = [Dropped(domain=domain, text="", reason=EMPTY_RESPONSE) for domain in empty]
+    dropped += [
+        Dropped(domain=claim.domain, text=claim.quote, reason=plan.left_out[claim.id]) for claim in plan.claims if claim.id in plan.left_out
+    ]
+    return Ledger(
+        contributions=tuple(contributions),
+        agreements=tuple(_agreements(plan)),
+        conflicts=tuple(map(_conflict, plan.settled)),
+        possible_conflicts=tuple(_possible(plan)),
+        dropped=tuple(dropped),
+        copies=plan.copies,
+        revisions=(*_discussed(plan), *plan.revisions),
+        read_by=plan.read_by,
+        calls=plan.calls,
+        notes=plan.notes,
+    )
+
+
+def _discussed(plan: Plan) -> Iterable[Revision]:
+    for domain, response in plan.task.responses.items():
+        for before, after in pairwise((*response.earlier, response.text)):
+            if normalize(before) != normalize(after):
+                yield Revision(domain=domain, before=before, after=after)
+
+
+def _conflict(settled: Settled) -> Conflict:
+    point = settled.point
+    return Conflict(
+        claims=_by_domain(point.claims),
+        kept=settled.winner[0].domain if settled.winner else None,
+        rule=settled.rule,
+        question=point.about,
+        sides=tuple(tuple(dict.fromkeys(claim.domain for claim in side)) for side in point.sides),
+        owner=point.owner,
+        found_by=point.found_by,
+    )
+
+
+def _possible(plan: Plan) -> Iterable[Conflict]:
+    by_id = {claim.id: claim for claim in plan.claims}
+    for found in plan.relations:
+        if found.kind == "contradicts" and not found.sure:
+            sides = (by_id[found.first], by_id[found.second])
+            yield Conflict(
+                claims=_by_domain(sides),
+                kept=None,
+                rule=NOT_SURE,
+                question=found.point,
+                sides=tuple((claim.domain,) for claim in sides),
+                owner=found.owner,
+                found_by=found.found_by,
+            )
+
+
+def _agreements(plan: Plan) -> Iterable[Agreement]:
+    """Returns each claim with what others say alike, once."""
+    alike: dict[str, list[str]] = {}
+    for found in plan.relations:
+        if found.kind in ("same", "agrees") and found.sure:
+            alike.setdefault(found.first, []).append(found.second)
+            alike.setdefault(found.second, []).append(found.first)
+    by_id, told = {claim.id: claim for claim in plan.claims}, set()
+    for claim in plan.claims:
+        group = sorted({claim.id, *alike.get(claim.id, ())})
+        if len(group) > 1 and claim.id not in told:
+            told.update(group)
+            yield Agreement(claims=_by_domain(by_id[name] for name in group))
+
+
+def _by_domain(claims: Iterable[Claim]) -> dict[str, str]:
+    """Returns each expert's words; several claims of one expert one after the other."""
+    said: dict[str, list[str]] = {}
+    for claim in claims:
+        said.setdefault(claim.domain, []).append(claim.quote)
+    return {domain: " … ".join(dict.fromkeys(quotes)) for domain, quotes in said.items()}
