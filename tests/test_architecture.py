@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
     ("errors", "types", "progress"),
-    ("prompts", "records"),
+    ("prompts", "records", "distillation.text"),
     ("models",),
     ("description", "training"),
     (

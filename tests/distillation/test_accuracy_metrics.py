@@ -32,7 +32,6 @@ from domainfusion.distillation.metrics import (
     rouge_l,
     stated_parts,
 )
-from domainfusion.distillation.metrics.quantities import parse_unit, quantities
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.types import Example, Part
@@ -113,15 +112,6 @@ def test_numbers_are_read_with_their_units(reference: str, text: str, value: flo
 def test_which_number_counts_is_said(which: str, value: float) -> None:
     asked = example("?", domains=["d"], reference="42")
     assert Numeric(which=which)(asked, "6 times 7 is 42.").value == value  # type: ignore[arg-type]
-
-
-@given(text=st.text(max_size=80))
-def test_any_text_has_its_numbers_read_or_none(text: str) -> None:
-    assert all(number.magnitude == number.magnitude for number in quantities(text))
-
-
-def test_two_words_are_no_product_of_units() -> None:
-    assert parse_unit("metres hours") == ""
 
 
 @pytest.mark.parametrize(

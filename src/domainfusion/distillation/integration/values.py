@@ -6,22 +6,11 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import inf
 from typing import Literal
 
-from domainfusion.distillation.integration.vocabulary import (
-    GENERIC,
-    JOINING,
-    MONTHS,
-    NO_UNITS,
-    OPPOSED,
-    SCALES,
-    SMALL_NUMBERS,
-    TENS,
-    UNIT_SYMBOLS,
-)
-from domainfusion.distillation.metrics.quantities import BaseUnits, base_units_of, parse_unit
+from domainfusion.distillation.integration.vocabulary import GENERIC, JOINING, MONTHS, OPPOSED
+from domainfusion.distillation.text.quantities import Quantity as Quantity
+from domainfusion.distillation.text.quantities import read_quantities
 
 Verdict = Literal["same", "different", "unrelated"]
 """How two values, or two claims, stand to each other."""
@@ -45,57 +34,9 @@ _DATES = tuple(
     )
 )
 
-_NUMBER = r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-_WORDS = {
-    **{word: number for number, word in enumerate(SMALL_NUMBERS, start=2)},
-    **{word: 10 * number for number, word in enumerate(TENS, start=2)},
-}
-_DIGITS = {"one": 1, **{word: _WORDS[word] for word in SMALL_NUMBERS[:8]}}
-_WORDED = rf"(?:(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(_DIGITS)}))?|{'|'.join(SMALL_NUMBERS)})"
-_SCALE = rf"(?:\s?(?:{'|'.join(SCALES)})\b)?"
-_LOWER = r"at least|more than|over|above|exceeding|no (?:less|fewer) than|not (?:less|fewer) than|≥|>"
-_UPPER = r"at most|up to|less than|fewer than|under|below|no more than|not more than|≤|<"
-_ROUGH = r"about|around|roughly|approximately|approx\.?|nearly|almost|some|circa|ca\.|close to|just (?:over|under)|~|≈"
-_QUANTITY = re.compile(
-    rf"(?P<before>(?<!\w)(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*)?"
-    rf"(?:(?P<between>\bbetween\s+)?(?<![\w.,/])(?P<sign>[+\-−])?(?P<first>{_NUMBER})(?P<scale>{_SCALE})"
-    rf"(?:(?P<unit>[^\d\n]{{0,20}}?)(?:\s?[–—-]\s?|\bto\s|(?(between)\band\s|(?!)))(?P<second>[+−]?{_NUMBER})(?P<scale2>{_SCALE}))?"
-    rf"|(?<![\w-])(?P<word>{_WORDED})(?P<scale3>{_SCALE})(?!\w))",
-    re.IGNORECASE,
-)
-_UNIT = re.compile(
-    r"[\s-]?(?P<unit>%|°\s?[CFKcf]?\b|°|(?:degrees?\s(?:Celsius|Fahrenheit|centigrade|[CF]\b)|(?:square |cubic )?[^\W\d_]+[²³]?)"
-    r"(?:\s?(?:/|\bper\b)\s?[^\W\d_]+[²³]?)?)"
-)
-_CELSIUS = re.compile(r"(?i)^(?:degrees? (?:celsius|centigrade|c)|° ?c)$")
-_FAHRENHEIT = re.compile(r"(?i)^(?:degrees? (?:fahrenheit|f)|° ?f)$")
-_UNIT_PARTS = re.compile(r"\s?/\s?|\sper\s|^(?:square|cubic)\s")
-_LEAST_DIGITS = 2
-"""Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to 150."""
-_ROUGHNESS = 0.02
-_LARGE_COUNT = 10_000
-"""From here on a number of things is taken as rounded where it ends in zeros."""
-
 _LEAST_STEM = 5
 _WORD = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
 _INITIALS = re.compile(r"[A-Z]{2,5}")
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A number with its unit, as the interval that it stands for.
-
-    Attributes:
-        low: The least value that it allows, in base units.
-        high: The most.
-        middle: The value itself, in base units; of a range, its middle.
-        dimension: What is measured, such as `[length]`; empty for a number of things or a code.
-    """
-
-    low: float
-    high: float
-    middle: float
-    dimension: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,76 +173,9 @@ def _month_of(said: dict[str, str | None]) -> int | None:
 
 
 def _find_quantities(sentence: str) -> Iterator[Found]:
-    for match in _QUANTITY.finditer(sentence):
-        end = match.end()
-        if match["word"]:
-            low = high = _number_in_words(match["word"])
-            step, is_whole, scale = 1.0, True, _scale(match["scale3"])
-        else:
-            second = match["second"]
-            between = (match["unit"] or "").strip()
-            is_range = second is not None and (not between or _measure(between) is not None)
-            if second is not None and not is_range:
-                end = match.end("scale")
-            low, step, is_whole = _read(match["first"], match["sign"])
-            scale = _scale(match["scale"])
-            high = low
-            if is_range:
-                sign, digits = (second[0], second[1:]) if second[0] in "+−" else ("", second)
-                high = _read(digits, sign)[0]
-                scale2 = _scale(match["scale2"])
-                scale = scale2 if scale == 1 else scale
-        unit = _UNIT.match(sentence, end)
-        measure = _measure(unit["unit"]) if unit else None
-        if measure is None and sentence[end : end + 1].isalnum():
-            continue  # a part of a word, such as 35th
-        if measure is not None and unit is not None:
-            end = unit.end()
-        base = measure or BaseUnits("", 1.0, 0.0)
-        rounded = measure is not None or scale != 1 or not is_whole or abs(low) >= _LARGE_COUNT or bool(match["rough"])
-        slack = step / 2 if rounded else 0.0
-        if match["rough"]:
-            slack = max(slack, _ROUGHNESS * abs(low))
-        bottom, top = (-inf if match["upper"] else (low - slack) * scale), (inf if match["lower"] else (high + slack) * scale)
-        middle = (low + high) / 2 * scale
-        low, high, middle = (number * base.factor + base.offset for number in (bottom, top, middle))
-        yield Found(Quantity(low, high, middle, base.dimension), match.start(), end)
-
-
-def _number_in_words(text: str) -> float:
-    tens, _, digit = text.casefold().replace("-", " ").partition(" ")
-    return float(_WORDS[tens] + (_DIGITS[digit] if digit else 0))
-
-
-def _read(digits: str, sign: str | None) -> tuple[float, float, bool]:
-    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a whole number."""
-    plain = re.sub(r"[^\d.]", "", digits)
-    number = -float(plain) if sign in ("-", "−") else float(plain)
-    whole, _, decimals = plain.partition(".")
-    if decimals:
-        return number, 10.0 ** -len(decimals), False
-    zeros = len(whole) - len(whole.rstrip("0"))
-    return number, 10.0 ** max(0, min(zeros, len(whole) - _LEAST_DIGITS)), True
-
-
-def _scale(word: str | None) -> float:
-    return SCALES[word.strip().casefold()] if word and word.strip() else 1.0
-
-
-@lru_cache(maxsize=4096)
-def _measure(words: str) -> BaseUnits | None:
-    """Returns what the words after a number measure; None where they name no unit."""
-    words = " ".join(words.split())
-    if words in ("%", "percent"):
-        return BaseUnits("percent", 1.0, 0.0)
-    spelt = _CELSIUS.sub("degree_Celsius", _FAHRENHEIT.sub("degree_Fahrenheit", words))
-    parts = [spelt] if spelt.startswith("degree_") else _UNIT_PARTS.sub(" ", spelt).split()
-    if any(part not in UNIT_SYMBOLS and (len(part) < 4 or part.casefold() in NO_UNITS) for part in parts):
-        return None
-    if unit := parse_unit(spelt):
-        return base_units_of(unit)
-    beginning = words.split(" ")[0].split("/")[0]
-    return _measure(beginning) if beginning != words else None
+    for stated in read_quantities(sentence):
+        if stated.kind != "ordinal":
+            yield Found(stated.quantity, stated.start, stated.end)
 
 
 def _find_names(sentence: str) -> Iterator[Found]:

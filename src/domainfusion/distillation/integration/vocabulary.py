@@ -1,4 +1,4 @@
-"""The English that the rules know: empty words, negations, months, numbers, units that are words too, and what names have in common."""
+"""The English that the rules know: empty words, negations, months, and what names have in common."""
 
 from __future__ import annotations
 
@@ -27,25 +27,6 @@ POINTING = _words("it he she they this that these those its their his her")
 """Words that stand for what was asked about."""
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
-SMALL_NUMBERS = (
-    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"),
-    *("sixteen", "seventeen", "eighteen", "nineteen"),
-)
-"""From 2 on: "one" is seldom a number."""
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-
-UNIT_SYMBOLS = _words("""
-    m km cm mm µm μm nm ft yd mi g kg mg µg t lb lbs oz s ms h hr hrs min K L l ml mL dl cl J kJ MJ cal W kW MW GW kWh V kV mV A mA
-    Hz kHz MHz GHz Pa kPa hPa bar psi N kN ha mph kph m² km² cm² m³ cm³
-""")
-NO_UNITS = _words("""
-    acts arts bits care cares cats chain chains circle circles count counts cycle cycles dots exact gamma grade grades hand hands link
-    links neon particle particles pins point points pole poles quarter quarters ramp rare rats section sections shot shots sigma turn turns
-    unit units water waters
-""")
-"""Words that are units to Pint and, after a number in a sentence, things."""
-
 MEASURES = _words("""
     age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
     frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed

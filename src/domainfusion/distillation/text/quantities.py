@@ -1,0 +1,687 @@
+"""The one reader of quantities: numbers in digits and words, ranges, bounds and units, and the interval each stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from typing import Literal, NamedTuple
+
+from domainfusion.distillation.text.numerals import NUMBER_WORDS, SCALES, number_in_words
+from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.units import (
+    HOUR,
+    NO_UNIT,
+    UNSPACED,
+    BaseUnits,
+    Unit,
+    base_units_of,
+    currency_before,
+    unit_at,
+)
+
+Kind = Literal["number", "range", "ordinal", "clock"]
+"""How a quantity is given: as a number, as a range of them, as a place in a row, or as a time of day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit, as the interval that it stands for.
+
+    Attributes:
+        low: The least value that it allows, in base units.
+        high: The most.
+        middle: The value itself, in base units; of a range, its middle.
+        dimension: What is measured, such as `[length]`; empty for a number of things or a code.
+    """
+
+    low: float
+    high: float
+    middle: float
+    dimension: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A quantity where it stands in a text.
+
+    Attributes:
+        start: Where it begins, words such as "about" and a currency's sign included.
+        end: Where it ends, its unit included.
+        first: The number in its unit; of a range, the one that is written first.
+        last: The other end of a range; else the number again.
+        unit: The unit as pint names it; empty where there is none.
+        quantity: The interval that it stands for.
+        kind: How it is given.
+        in_words: Whether the number is written in words.
+    """
+
+    start: int
+    end: int
+    first: float
+    last: float
+    unit: str
+    quantity: Quantity
+    kind: Kind = "number"
+    in_words: bool = False
+
+
+class _Number(NamedTuple):
+    """A number in a rendered text.
+
+    Attributes:
+        start: Where it begins, its sign included.
+        end: Where it ends.
+        value: The number.
+        step: What its last digit that counts is worth.
+        is_whole: Whether it has neither decimals nor a power of ten.
+        in_words: Whether it is written in words.
+        kind: A number, an ordinal or a time of day.
+        needs_unit: Whether it is a quantity only where a unit follows, as "one" and numbers in other languages are.
+        is_signed: Whether it has a sign of its own.
+    """
+
+    start: int
+    end: int
+    value: float
+    step: float
+    is_whole: bool
+    in_words: bool = False
+    kind: Kind = "number"
+    needs_unit: bool = False
+    is_signed: bool = False
+
+
+_LEAST_DIGITS = 2
+"""Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to 150."""
+_ROUGHNESS = 0.02
+_LARGE_COUNT = 10_000
+"""From here on a number of things is taken as rounded where it ends in zeros."""
+
+_LETTER = rf"[^\W\d_{UNSPACED}]"
+"""A letter of a script that sets words apart: a number that touches one is a part of a word, such as K2."""
+_NOT_IN_WORD = rf"(?<!{_LETTER})(?<![\d_])"
+_SIGN = r"(?P<sign>(?<![\w)\]%°'\"])[-+–](?=[\d.]))?"
+_DIGITS = re.compile(
+    rf"{_NOT_IN_WORD}(?<![.,/:^]){_SIGN}{_NOT_IN_WORD}"
+    r"(?P<digits>(?:[1-9]\d{0,2}(?: \d{3}(?!\d)){1,8}|\d+)(?:[.,']\d+)*|(?<![\d.])\.\d+)"
+)
+_POWER_OF_TEN = re.compile(r"\s?[x×·*]\s?10\s?\^\s?([-+–]?\d{1,6})|[eE]([-+]?\d{1,6})(?!\w)")
+_POWER = re.compile(r"\^\s?([-+]?\d{1,6})(?!\w)")
+_FRACTION = re.compile(r" ?/ ?(\d{1,6})(?![\d/]|[.,]\d)")
+_MIXED = re.compile(r" (\d{1,3})/(\d{1,3})(?![\d/]|[.,]\d)")
+_CLOCK = re.compile(r":([0-5]\d)(?::([0-5]\d))?(?![\d:])(?:\s?([ap])\.?m\b\.?)?", re.IGNORECASE)
+_HALF_DAY = re.compile(r"\s?([ap])\.?m\b\.?", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?:st|nd|rd|th|\.º|º|ª|er|ème|th)(?!\w)")
+_LOCANT = re.compile(
+    r"(?:,\d+)*-(?=[A-Za-z(])[a-z]*(?:meth|eth|prop|but(?:an|en|yl|yr)|pent|hex|hept|oct|benz|phen|tolu|chlor|brom|fluor"
+    r"|iod|nitro|hydroxy|amino|oxo|cyclo)[a-z]*"
+)
+"""A place in a molecule: 1,2-dichloroethane has no number."""
+
+_DECADE = re.compile(
+    r"\b\d\d\d0s\b|\b(?:his|her|their|the|mid|early|late)[ -]\d0s\b", re.IGNORECASE
+)
+"""The 1990s and somebody's thirties are no seconds."""
+
+_SCALE = re.compile(
+    rf"(?P<word>[\s-]?(?:{'|'.join(sorted(map(re.escape, SCALES), key=len, reverse=True))}))(?!{_LETTER})"
+    r"|(?P<kilo>k)(?![\w/])",
+    re.IGNORECASE,
+)
+_MONEY_SCALE = re.compile(r"\s?(bn|[kmb])(?!\w)", re.IGNORECASE)
+_MONEY_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "bn": 1e9}
+
+_TO = r"\s?(?:to|bis|à|a|до|tot|til|till|through)\s|\s?[–—~-]\s?|\s?(?:至|到|から|에서|ถึง)\s?"
+_AND = r"\s(?:and|und|et|y|e|en|и|och|og)\s|\s?(?:和|と|与)\s?"
+_BETWEEN = re.compile(
+    r"(?:\b(?:between|zwischen|entre|tra|fra|tussen|mellem|mellan|между)|之间|介于)\s?$",
+    re.IGNORECASE,
+)
+_JOINED_BY_TO = re.compile(_TO)
+_JOINED_BY_AND = re.compile(_AND)
+_PLUS_MINUS = re.compile(r"\s?(?:±|\+/-|\+-)\s?")
+_COMPOUND = re.compile(r"(?:,? (?:and|und|et|y|e) |,? )?")
+
+_ROUGH = (
+    r"about|around|roughly|approximately|approx\.?|nearly|almost|some|circa|ca\.?|c\.|close to|just (?:over|under)|~|≈|"
+    r"etwa|ungefähr|rund|fast|knapp|environ|presque|près de|alrededor de|aproximadamente|unos|unas|casi|cerca de|около|примерно|"
+    r"почти|大约|大約|大概|约|約|およそ|약|ประมาณ|حوالي|तकरीबन|लगभग"
+)
+_LOWER = (
+    r"at least|more than|over|above|exceeding|exceeds|no (?:less|fewer) than|not (?:less|fewer) than|minimum of|≥|>=|>|"
+    r"mindestens|über|mehr als|au moins|plus de|al menos|más de|por lo menos|almeno|più di|не менее|более|больше|至少|超过|超過|最少|"
+    r"적어도|최소|少なくとも"
+)
+_UPPER = (
+    r"at most|up to|less than|fewer than|under|below|no more than|not more than|maximum of|≤|<=|<|höchstens|unter|weniger als|"
+    r"maximal|au plus|moins de|jusqu'à|a lo sumo|como máximo|menos de|hasta|al massimo|meno di|не более|менее|меньше|最多|不到|"
+    r"少于|최대|せいぜい"
+)
+_BEFORE = re.compile(
+    rf"(?:(?<!\w)|(?<=[{UNSPACED}]))(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*(?:the |a )?$",
+    re.IGNORECASE,
+)
+_MINUS = re.compile(
+    r"(?:(?<!\w)(?:minus|negative|moins|menos|meno|минус)\s|零下|负|負|マイナス|영하\s?)$",
+    re.IGNORECASE,
+)
+_AFTER = re.compile(
+    r"(?P<lower>\s?(?:or|oder|ou|o)\s(?:more|greater|higher|above|over|longer|older|mehr|plus|más)\b|\s?and (?:above|over|up)\b|以上|이상)"
+    r"|(?P<upper>\s?(?:or|oder|ou|o)\s(?:less|fewer|lower|under|below|younger|weniger|moins|menos)\b|以下|以内|이하)"
+    r"|(?P<rough>\s?or so\b|\s?(?:左右|上下|前後|程度|정도))",
+    re.IGNORECASE,
+)
+_REACH = 26
+"""Characters before a number in which words such as "approximately" are looked for."""
+
+
+def read_quantities(text: str) -> list[Stated]:
+    """Returns the quantities of a text in order, each with its place and the interval that it stands for.
+
+    Read are numbers in digits of any script, with thousands and decimals as English or the rest of Europe writes them, powers of ten,
+    fractions, number words, ranges, and units in symbols and in words of many languages. A number that no float holds, one that is a
+    part of a word, and one that names a place in a molecule are none. Whatever the text, nothing is raised.
+
+    Example:
+        >>> [(stated.first, stated.unit) for stated in read_quantities("Gold (element 79) melts at 1.064 × 10³ °C, or 1'337 K.")]
+        [(79.0, ''), (1064.0, 'degree_Celsius'), (1337.0, 'kelvin')]
+        >>> [(stated.first, stated.last, stated.unit) for stated in read_quantities("1,6 bis 2,2 g, between 5 and 7 km, twenty-one days")]
+        [(1.6, 2.2, 'gram'), (5.0, 7.0, 'kilometer'), (21.0, 21.0, 'day')]
+        >>> [stated.quantity for stated in read_quantities("at least 100 km")]
+        [Quantity(low=95000.0, high=inf, middle=100000.0, dimension='[length]')]
+    """
+    seen = render(text)
+    found: list[Stated] = []
+    for stated in _statements(seen.text):
+        start, end = seen.places[stated.start], seen.places[stated.end]
+        found.append(Stated(max(start, found[-1].end) if found else start, end, *_rest(stated)))
+    return [stated for stated in found if stated.start < stated.end]
+
+
+def in_unit(stated: Stated, unit: str) -> Stated:
+    """Returns a quantity without a unit as one in a unit; `unit` is a name that `parse_unit` gives."""
+    base = base_units_of(unit) or NO_UNIT
+    low, high, middle = (
+        number * base.factor + base.offset
+        for number in (stated.quantity.low, stated.quantity.high, stated.quantity.middle)
+    )
+    return replace(stated, unit=unit, quantity=Quantity(low, high, middle, base.dimension))
+
+
+def _rest(stated: Stated) -> tuple[float, float, str, Quantity, Kind, bool]:
+    return stated.first, stated.last, stated.unit, stated.quantity, stated.kind, stated.in_words
+
+
+class _Amount(NamedTuple):
+    """A number or a range with its scale and its unit, in a rendered text.
+
+    Attributes:
+        start: Where its first number begins.
+        end: Where it ends.
+        low: The number that is written first.
+        high: The other end of a range; else the same.
+        middle: The value itself.
+        slack: How far rounding may have moved each end.
+        unit: Its unit; empty where there is none.
+        kind: How it is given.
+        in_words: Whether it is written in words.
+        used: How many of the numbers it is made of.
+    """
+
+    start: int
+    end: int
+    low: float
+    high: float
+    middle: float
+    slack: float
+    unit: str
+    kind: Kind
+    in_words: bool
+    used: int
+
+
+def _statements(text: str) -> Iterator[Stated]:
+    numbers = list(_numbers(text))
+    place = 0
+    free_from = 0  # nothing before this place is read again
+    while place < len(numbers):
+        is_read = numbers[place].start < free_from  # as a part of the unit before
+        amount = None if is_read else _amount_at(text, numbers, place, free_from)
+        if amount is None:
+            place += 1
+            continue
+        place += amount.used
+        stated = _interval(text, amount, free_from)
+        if stated is not None:
+            free_from = stated.end
+            yield stated
+
+
+def _amount_at(text: str, numbers: list[_Number], place: int, free_from: int) -> _Amount | None:
+    """Returns the amount that begins with a number; None where it is none."""
+    number = numbers[place]
+    currency = currency_before(text, number.start)
+    if currency is not None and currency[1] < free_from:
+        currency = None
+    first = _scaled(text, number, is_money=currency is not None)
+    unit = _unit_after(text, first, currency is not None)
+    if first.needs_unit and unit is None:
+        return None
+    second = _other_end(text, numbers, place, first, unit, free_from)
+    if second is not None:
+        last = _scaled(text, second, is_money=currency is not None)
+        return _range(text, first, last, unit, currency[0] if currency else "", number)
+    deviation = _deviation(text, numbers, place, first, unit)
+    start = first.start if currency is None else currency[1]
+    name, end = (unit.name, unit.end) if unit else (currency[0] if currency else "", first.end)
+    if not name and _is_part_of_word(text, first):
+        return None
+    kind: Kind = first.kind
+    if deviation is not None:
+        tolerance = _scaled(text, deviation, is_money=False)
+        unit = unit or _unit_after(text, tolerance, False)
+        name, end = (unit.name, max(unit.end, tolerance.end)) if unit else (name, tolerance.end)
+        low, high = first.value - tolerance.value, first.value + tolerance.value
+        return _Amount(start, end, low, high, first.value, 0.0, name, "range", False, 2)
+    used, value = 1, first.value
+    if unit is not None and first.kind == "number" and currency is None:
+        value, end, used = _compound(text, numbers, place, first, unit)
+    if used > 1:
+        return _Amount(start, end, value, value, value, 0.0, name, "number", first.in_words, used)
+    slack = (
+        first.step / 2 if name or not first.is_whole or abs(first.value) >= _LARGE_COUNT else 0.0
+    )
+    if kind == "clock":
+        slack = 0.0
+    return _Amount(start, end, value, value, value, slack, name, kind, first.in_words, 1)
+
+
+def _range(
+    text: str, first: _Number, last: _Number, between: Unit | None, currency: str, written: _Number
+) -> _Amount | None:
+    """Returns a range; the scale and the unit of its end hold for its beginning too where that has none."""
+    unit = _unit_after(text, last, bool(currency)) or between
+    if last.needs_unit and unit is None:
+        return None
+    low, high = first.value, last.value
+    if (
+        first.end == written.end
+        and abs(low) <= abs(high)
+        and last.step >= 1000 > first.step
+        and first.kind != "clock"
+    ):
+        scale = _scale_between(text, last)
+        low, first = low * scale, first._replace(step=first.step * scale)
+    name = unit.name if unit else currency
+    if between is not None and unit is not None and between.name != unit.name:
+        one, other = base_units_of(between.name), base_units_of(unit.name)
+        if one is None or other is None or one.dimension != other.dimension:
+            return None
+        low = (low * one.factor + one.offset - other.offset) / other.factor
+    end = max(last.end, unit.end if unit and unit is not between else last.end)
+    is_rounded = bool(name) or not first.is_whole or abs(low) >= _LARGE_COUNT
+    slack = min(first.step, last.step) / 2 if is_rounded else 0.0
+    return _Amount(
+        first.start, end, low, high, (low + high) / 2, slack, name, "range", first.in_words, 2
+    )
+
+
+def _scale_between(text: str, last: _Number) -> float:
+    """Returns the scale that the words of a number end with: 1.6 to 2.2 million."""
+    found = list(_SCALE.finditer(text, last.start, last.end))
+    return _scale_of(found[-1]) if found else 1.0
+
+
+def _interval(text: str, amount: _Amount, free_from: int) -> Stated | None:
+    """Returns an amount as the interval that it stands for, the words around it included."""
+    base = _clock_units(amount) or base_units_of(amount.unit) or NO_UNIT
+    start, end, slack = amount.start, amount.end, amount.slack
+    bounds = {"lower": False, "upper": False}
+    before = text[max(free_from, start - _REACH) : start]
+    word = _BEFORE.search(before)
+    after = _AFTER.match(text, end)
+    is_rough = False
+    for match in (word, after):
+        if match is None or amount.kind in ("clock", "ordinal"):
+            continue
+        is_rough = is_rough or match["rough"] is not None
+        for name in bounds:
+            bounds[name] = bounds[name] or match[name] is not None
+        if match is word:
+            start -= len(before) - match.start()
+        else:
+            end = match.end()
+    if (
+        text[end : end + 1] == "+"
+        and not text[end + 1 : end + 2].isdigit()
+        and amount.kind == "number"
+    ):
+        bounds["lower"], end = True, end + 1
+        if not amount.unit and (unit := unit_at(text, end)) is not None:
+            amount = amount._replace(unit=unit.name)
+            base, end = base_units_of(unit.name) or NO_UNIT, unit.end
+    if is_rough:
+        slack = max(slack, _ROUGHNESS * abs(amount.low))
+    bottom = -inf if bounds["upper"] else min(amount.low, amount.high) - slack
+    top = inf if bounds["lower"] else max(amount.low, amount.high) + slack
+    low, high, middle = (
+        number * base.factor + base.offset for number in (bottom, top, amount.middle)
+    )
+    if not isfinite(middle):
+        return None
+    quantity = Quantity(low, high, middle, base.dimension)
+    return Stated(
+        start, end, amount.low, amount.high, amount.unit, quantity, amount.kind, amount.in_words
+    )
+
+
+def _clock_units(amount: _Amount) -> BaseUnits | None:
+    return BaseUnits("clock", 1.0, 0.0) if amount.kind == "clock" else None
+
+
+def _scaled(text: str, number: _Number, *, is_money: bool) -> _Number:
+    """Returns a number with the scale that follows it, such as million."""
+    if number.kind != "number":
+        return number
+    money = _MONEY_SCALE.match(text, number.end) if is_money else None
+    found = _SCALE.match(text, number.end)
+    if money is not None:
+        scale, end = _MONEY_SCALES[money[1].casefold()], money.end()
+    elif found is not None and not (number.in_words and found["kilo"]):
+        scale, end = _scale_of(found), found.end()
+    else:
+        return number
+    return number._replace(
+        end=end, value=number.value * scale, step=number.step * scale, is_whole=False
+    )
+
+
+def _scale_of(match: re.Match[str]) -> float:
+    return 1e3 if match["kilo"] else SCALES[match["word"].strip(" -\t").casefold()]
+
+
+def _unit_after(text: str, number: _Number, is_money: bool) -> Unit | None:
+    if number.kind == "clock":
+        return Unit(HOUR, number.end)
+    if number.kind == "ordinal" or is_money or text.startswith("\n", number.end):
+        return None
+    if _DECADE.search(text, max(0, number.start - 8), number.end + 2):
+        return None
+    return unit_at(text, number.end)
+
+
+def _is_part_of_word(text: str, number: _Number) -> bool:
+    """Whether letters follow a number at once that are no unit, as in 3D, 4x4 and 5xyz."""
+    if _DECADE.search(text, max(0, number.start - 8), number.end + 2):
+        return False
+    return (
+        number.kind == "number" and re.match(_LETTER, text[number.end : number.end + 1]) is not None
+    )
+
+
+def _other_end(
+    text: str, numbers: list[_Number], place: int, first: _Number, unit: Unit | None, free_from: int
+) -> _Number | None:
+    """Returns the number at the other end of a range that begins with a number; None where there is no range."""
+    if place + 1 >= len(numbers) or first.kind == "ordinal":
+        return None
+    following = numbers[place + 1]
+    start = unit.end if unit is not None else first.end
+    if not 0 <= following.start - start <= 12 or following.kind != first.kind:
+        return None
+    between = text[start : following.start].rstrip("$€£¥₹₽₩฿")
+    before = text[max(free_from, first.start - _REACH) : first.start]
+    if _BETWEEN.search(_BEFORE.sub("", before)) and _JOINED_BY_AND.fullmatch(between):
+        return following
+    if following.is_signed and between == "" and text[following.start] in "-–":
+        return following._replace(value=-following.value, is_signed=False)  # 5 -7 is 5 to 7
+    if not _JOINED_BY_TO.fullmatch(between):
+        return None
+    is_dash = between.strip() in ("-", "–", "—", "~")
+    continues = re.match(r"\s?[-–—]\s?\d", text[following.end : following.end + 4]) is not None
+    descends = following.value <= first.value and not (first.value < 0 and following.value < 0)
+    if is_dash and (continues or descends):
+        return None  # 3-2 is a score, 555-1234-99 a code
+    return following
+
+
+def _deviation(
+    text: str, numbers: list[_Number], place: int, first: _Number, unit: Unit | None
+) -> _Number | None:
+    """Returns the number after ±."""
+    if place + 1 >= len(numbers) or first.kind != "number":
+        return None
+    between = text[unit.end if unit is not None else first.end : numbers[place + 1].start]
+    return numbers[place + 1] if _PLUS_MINUS.fullmatch(between) else None
+
+
+def _compound(
+    text: str, numbers: list[_Number], place: int, first: _Number, unit: Unit
+) -> tuple[float, int, int]:
+    """Adds what follows in smaller units of the same kind, as in 2 hours and 30 minutes; returns value, end and numbers used."""
+    base = base_units_of(unit.name)
+    value, end, used, smallest = first.value, unit.end, 1, base.factor if base else 0.0
+    while (
+        base is not None
+        and base.dimension in ("[time]", "[length]", "[mass]", "angle")
+        and place + used < len(numbers)
+    ):
+        following = numbers[place + used]
+        between = text[end : following.start]
+        if (
+            len(between) > 6
+            or not _COMPOUND.fullmatch(between)
+            or following.kind != "number"
+            or following.value < 0
+        ):
+            break
+        smaller = unit_at(text, following.end)
+        own = base_units_of(smaller.name) if smaller is not None else None
+        if (
+            smaller is None
+            or own is None
+            or own.dimension != base.dimension
+            or own.factor >= smallest
+            or own.offset
+            or base.offset
+        ):
+            break
+        if following.value * own.factor >= smallest * 1.0000001:
+            break  # 2 km, 3000 m is two lengths
+        value += following.value * own.factor / base.factor
+        end, used, smallest = smaller.end, used + 1, own.factor
+    return value, end, used
+
+
+# Numbers
+
+
+def _numbers(text: str) -> Iterator[_Number]:
+    """Yields the numbers of a rendered text in order."""
+    has_decimal_comma = _writes_decimal_commas(text)
+    found = [*_in_digits(text, has_decimal_comma), *_in_words(text)]
+    end = 0
+    for number in sorted(found, key=lambda number: (number.start, -number.end)):
+        if number.start >= end:
+            yield number
+            end = number.end
+
+
+_CERTAIN_COMMA = re.compile(
+    r"(?<![\d.,])(?:0,\d|\d+,(?:\d{1,2}|\d{4,})(?![\d,])|\d{1,3}(?:\.\d{3})+,\d)"
+)
+_CERTAIN_POINT = re.compile(
+    r"(?<![\d.,])(?:0\.\d|\d+\.(?:\d{1,2}|\d{4,})(?![\d.])|\d{1,3}(?:,\d{3})+\.\d)"
+)
+_FOREIGN = re.compile(
+    r"\b(?:ist|sind|beträgt|liegt|und|bis|etwa|ungefähr|zwischen|eine?[nmrs]?|est|sont|entre|jusqu|environ|une|des|tiene|hasta|"
+    r"aproximadamente|según|los|las|sono|della|het|een|tussen|são|uma|от|до|составляет|около|в|на)\b",
+    re.IGNORECASE,
+)
+_ENGLISH = re.compile(r"\b(?:is|are|the|of|about|and|it|its|at|with|has|was)\b", re.IGNORECASE)
+_AMBIGUOUS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}[.,]\d{3}(?![\d.,]\d|\d)")
+"""1.064 or 1,064: which of the two has decimals is for the rest of the text to say."""
+
+
+def _writes_decimal_commas(text: str) -> bool:
+    """Whether a text sets decimals apart with a comma: by its other numbers, else by its language."""
+    if not _AMBIGUOUS.search(text):
+        return False
+    if _CERTAIN_POINT.search(text):
+        return False
+    if _CERTAIN_COMMA.search(text):
+        return True
+    return len(_FOREIGN.findall(text)) > len(_ENGLISH.findall(text))
+
+
+def _in_digits(text: str, has_decimal_comma: bool) -> Iterator[_Number]:
+    skip_to = 0
+    for match in _DIGITS.finditer(text):
+        if match.start() < skip_to:
+            continue
+        if locant := _LOCANT.match(text, match.end("digits")):
+            skip_to = locant.end()
+            continue
+        for number in _read_run(text, match, has_decimal_comma):
+            skip_to = number.end
+            if isfinite(number.value):
+                yield number
+
+
+def _read_run(text: str, match: re.Match[str], has_decimal_comma: bool) -> Iterator[_Number]:
+    """Yields the number that a run of digits and separators is; where it is a list, the numbers in it."""
+    plain = _plain(match["digits"], has_decimal_comma)
+    if plain is None:
+        if "." in match["digits"] or "'" in match["digits"]:
+            return  # a version, an address, a date
+        for digits in re.finditer(r"\d+", text[match.start("digits") : match.end("digits")]):
+            start = match.start("digits") + digits.start()
+            yield _Number(start, start + len(digits[0]), *_value_of(digits[0]))
+        return
+    yield _completed(text, match, plain)
+
+
+def _plain(run: str, has_decimal_comma: bool) -> str | None:
+    """Returns a run of digits and separators with a decimal point alone; None where it is no one number."""
+    whole = run.replace(" ", "")
+    if "'" in whole:
+        groups = re.fullmatch(r"(\d{1,3}(?:'\d{3})+)((?:[.,]\d+)?)", whole)
+        return groups[1].replace("'", "") + groups[2].replace(",", ".") if groups else None
+    points, commas = whole.count("."), whole.count(",")
+    if not points and not commas:
+        return whole
+    if points and commas:
+        decimal, thousands = (".", ",") if whole.rindex(".") > whole.rindex(",") else (",", ".")
+        if whole.count(decimal) > 1 or not re.match(
+            rf"\d{{1,3}}(?:[{thousands}]\d{{3}})+[{decimal}]\d+\Z", whole
+        ):
+            return None
+        return whole.replace(thousands, "").replace(decimal, ".")
+    separator = "." if points else ","
+    is_grouped = (
+        re.fullmatch(rf"[1-9]\d{{0,2}}(?:[{separator}]\d{{3}})+", whole) is not None
+        and " " not in run
+    )
+    if whole.count(separator) > 1:
+        return whole.replace(separator, "") if is_grouped else None
+    marks_thousands = is_grouped and (separator == ",") != has_decimal_comma
+    return whole.replace(separator, "") if marks_thousands else whole.replace(separator, ".")
+
+
+def _value_of(plain: str, power: str = "0") -> tuple[float, float, bool]:
+    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a whole number."""
+    value = float(f"{plain}e{power}")
+    ten = float(f"1e{power}")
+    whole, _, decimals = plain.partition(".")
+    if decimals:
+        return value, float(f"1e-{len(decimals)}") * ten, False
+    zeros = len(whole) - len(whole.rstrip("0"))
+    counted = max(0, min(zeros, len(whole) - _LEAST_DIGITS))
+    return value, float(f"1e{counted}") * ten, power == "0"
+
+
+def _completed(text: str, match: re.Match[str], plain: str) -> _Number:
+    """Returns a number with the power, fraction, time of day or ordinal ending that follows its digits."""
+    start, end, sign = match.start(), match.end("digits"), match["sign"]
+    value, step, is_whole = _value_of(plain)
+    kind: Kind = "number"
+    is_integer = plain.isdigit() and len(plain) <= 6
+    if power := _POWER_OF_TEN.match(text, end):
+        value, step, is_whole = _value_of(plain, (power[1] or power[2]).replace("–", "-"))
+        end = power.end()
+        if value == 0 and plain.strip("0."):
+            value = inf  # no float holds it
+    elif power := _POWER.match(text, end):
+        value, is_whole, end = _raised(value, power[1]), False, power.end()
+        step = 0.0
+    elif (
+        is_integer
+        and (fraction := _FRACTION.match(text, end))
+        and _is_fraction(int(plain), int(fraction[1]))
+    ):
+        value, step, is_whole, end = int(plain) / int(fraction[1]), 0.0, False, fraction.end()
+    elif is_integer and (mixed := _MIXED.match(text, end)) and 0 < int(mixed[1]) < int(mixed[2]):
+        value, step, is_whole, end = (
+            int(plain) + int(mixed[1]) / int(mixed[2]),
+            0.0,
+            False,
+            mixed.end(),
+        )
+    elif (
+        is_integer
+        and int(plain) < 25
+        and not sign
+        and (clock := _CLOCK.match(text, end) or _HALF_DAY.match(text, end))
+    ):
+        kind, value, step, end = "clock", _hours(int(plain), clock), 0.0, clock.end()
+    elif is_integer and (ordinal := _ORDINAL.match(text, end)):
+        kind, end = "ordinal", ordinal.end()
+    is_negative = sign in ("-", "–")
+    if not sign and (minus := _MINUS.search(text, max(0, start - 10), start)):
+        start, is_negative = minus.start(), True
+    return _Number(
+        start,
+        end,
+        -value if is_negative else value,
+        step,
+        is_whole,
+        kind=kind,
+        is_signed=bool(sign),
+    )
+
+
+def _is_fraction(top: int, under: int) -> bool:
+    """Whether two numbers with a stroke between them are a fraction, and not a blood pressure of 120/80."""
+    return under > 0 and not (top > under and top >= 60)
+
+
+def _raised(value: float, power: str) -> float:
+    try:
+        return float(value ** int(power))
+    except (OverflowError, ZeroDivisionError):
+        return inf
+
+
+def _hours(hour: int, clock: re.Match[str]) -> float:
+    parts = clock.groups()
+    half = (parts[-1] or "").casefold()
+    if half and hour <= 12:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    minutes, seconds = (int(parts[0]), int(parts[1] or 0)) if len(parts) == 3 else (0, 0)
+    return hour + minutes / 60 + seconds / 3600
+
+
+def _in_words(text: str) -> Iterator[_Number]:
+    for match in NUMBER_WORDS.finditer(text):
+        read = number_in_words(match)
+        if read is None:
+            continue
+        step = _value_of(f"{read.value:.0f}")[1] if read.value.is_integer() else 0.0
+        start, value = match.start(), read.value
+        if minus := _MINUS.search(text, max(0, start - 10), start):
+            start, value = minus.start(), -value
+        yield _Number(
+            start, match.end(), value, step, read.is_exact, True, needs_unit=read.needs_unit
+        )
