@@ -127,7 +127,7 @@ def measure_throughput(adapters: Sequence[Path], dtype: str, rows: int, tokens: 
     runs = []
     shared = base._load()
     for _ in range(repeats):
-        to_base = seconds(shared._restore)
+        to_base = seconds(shared.restore)
         bare = seconds(lambda: base.generate(asked, sampling))
         to_expert = seconds(lambda: shared.activate(expert._adapter, merge=True))
         merged = seconds(lambda: expert.generate(asked, sampling))

@@ -68,7 +68,8 @@ def test_a_base_that_nobody_holds_is_let_go(key: BaseKey) -> None:
 def test_eight_experts_hold_seven_adapters_more_than_one(key: BaseKey, make_adapter: MakeAdapter) -> None:
     def held(base: SharedBase) -> int:
         """Returns the bytes of every tensor that the base holds, each storage once, the weights kept aside included."""
-        tensors = [*base.module.state_dict().values(), *base._originals.values()]
+        aside = [original for _, _, original in base._replaced]
+        tensors = [*base.module.state_dict().values(), *base._copies.values(), *aside]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
         return sum(storages.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE
+from domainfusion.models.adapters import UNTRAINED, changes_nothing, check_adapter
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.encoding import encode_conversation, encode_text, shared_tokenizer, turn_end
 from domainfusion.models.fingerprints import hash_files, hash_tensors
@@ -86,7 +88,11 @@ class HuggingFaceModel:
         placed = resolve_device(device)
         check_quantization(quantization, placed, self._files.base)
         self._key = BaseKey(str(self._files.base), resolve_dtype(dtype, placed, self._files.base), placed, quantization)
-        self._adapter = "" if self._files.adapter is None else "adapter_" + hash_files(self._files.adapter)
+        self._adapter = ""
+        if self._files.adapter is not None:
+            adapter_hash = hash_files(self._files.adapter)
+            check_adapter(self._files.adapter, self._files.base, adapter_hash)
+            self._adapter = f"adapter_{adapter_hash}"
         self._config: Any = None
         self._base: SharedBase | None = None
         self._held: Adapter | None = None
@@ -142,6 +148,7 @@ class HuggingFaceModel:
 
     def weights(self) -> list[torch.Tensor]:
         """Returns every weight it computes with, each once: those of the base, which models on it share, and those of its adapter."""
+        self._load().restore()  # or copies with an adapter merged into them would stand in for weights of the base
         return [weight for name, weight in self._load().module.named_parameters() if "lora_" not in name or self._owns(name)]
 
     def __repr__(self) -> str:
@@ -362,8 +369,13 @@ class HuggingFaceModel:
         return bool(self._adapter) and isinstance(other, HuggingFaceModel) and self._key == other._key
 
     def can_share_batches(self) -> bool:
-        """Whether its rows can stand in one batch with those of other experts on its base: it is no DoRA adapter."""
+        """Whether its rows can stand in one batch with those of other experts on its base.
+
+        Those of a DoRA adapter can't, and none can where an adapter stands on the fused weights of a mixture of experts.
+        """
         base = self._load()
+        if base.has_fused_layers:
+            return False
         return not (self._adapter and base.adapter_config(self._adapter).use_dora)
 
     def trainable_module(self) -> PreTrainedModel:
@@ -418,7 +430,7 @@ class HuggingFaceModel:
         if self._key.quantization:
             raise CapabilityError("Quantized weights are not saved", received=self._key.quantization, fix="leave quantization out")
         folder = Path(path)
-        if (folder / "adapter_config.json").is_file() and (merge or not self._adapter):
+        if (folder / SETTINGS_FILE).is_file() and (merge or not self._adapter):
             raise ConfigurationError("The folder holds an adapter", received=str(path), fix="give another folder, or delete this one")
         folder.mkdir(parents=True, exist_ok=True)
         base = self._load()
@@ -440,7 +452,8 @@ class HuggingFaceModel:
             config.target_modules = sorted(config.target_modules)  # a set's order would make two equal adapters differ
         config.save_pretrained(folder)
         state = {f"base_model.model.{name}": tensor for name, tensor in self.trained_state().items()}
-        save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        note = {UNTRAINED: "true"} if changes_nothing(state) else {}
+        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt", **note})
 
     def release(self) -> None:
         """Lets go of the weights; they are loaded again on next use. A trained copy is not released, as it would be lost.
@@ -464,5 +477,15 @@ class HuggingFaceModel:
 
 def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
     """Returns a model of the same class and settings without weights of its own: what `save_pretrained` needs beside the weights."""
+    config = deepcopy(module.config)
+    if _shares(module.get_input_embeddings()) != _shares(module.get_output_embeddings()):  # type: ignore[no-untyped-call]
+        # Where an adapter on one of two tied embeddings is merged, they are two.
+        for part in (config, cast(Any, config).get_text_config()):
+            part.tie_word_embeddings = False
     with torch.device("meta"):
-        return cast(PreTrainedModel, cast(Any, type(module)(module.config)).to(module.dtype))
+        return cast(PreTrainedModel, cast(Any, type(module)(cast(Any, config))).to(module.dtype))
+
+
+def _shares(layer: Any) -> int:
+    """Returns what two layers have in common that compute with one weight."""
+    return id(layer.weight)

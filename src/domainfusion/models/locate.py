@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from domainfusion.errors import ConfigurationError, ModelError
+from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, base_of, read_settings
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 """What is fetched from the hub: no pickles and no code."""
@@ -21,10 +22,6 @@ NOT_DOWNLOADED = ("*/*", "consolidated*")
 """Other formats of the same weights, which some repositories hold beside those that are loaded."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-_BEYOND_LORA = ("modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
-"""Settings of PEFT's LoraConfig under which an adapter replaces parts of its base, or merging would leave a part of it behind."""
-
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -54,7 +51,7 @@ def find_model(model_path: str, base_model: str | Path | None, revision: str | N
         ConfigurationError: The arguments do not go together.
     """
     found = locate(model_path, revision)
-    if not (found / "adapter_config.json").is_file():
+    if not (found / SETTINGS_FILE).is_file():
         if base_model is not None:
             raise ConfigurationError(
                 "base_model goes with an adapter, and there is none here",
@@ -64,9 +61,18 @@ def find_model(model_path: str, base_model: str | Path | None, revision: str | N
             )
         check_model(found)
         return ModelFiles(found, model_path)
-    base_path, base_revision = check_adapter(found, base_model)
-    base = locate(base_path, base_revision)
-    check_model(base)
+    check_adapter_files(found)
+    base_path, base_revision = _base_of(found, base_model)
+    try:
+        base = locate(base_path, base_revision)
+        check_model(base)
+    except ModelError as error:
+        source = "that base_model says" if base_model is not None else f"that its {SETTINGS_FILE} names"
+        raise ModelError(
+            f"The base {source} for the adapter {model_path} can't be loaded: {str(error).removesuffix('.')}",
+            received=base_path,
+            fix="give base_model=..., the folder, .gguf file or hub id of the model that the adapter was trained on",
+        ) from error
     return ModelFiles(base, base_path, found)
 
 
@@ -122,7 +128,13 @@ def check_model(files: Path) -> None:
         raise ModelError(
             "The folder is not a model", received=str(files), allowed="a folder with config.json and *.safetensors", fix="check the path"
         )
-    read_config(files)
+    config = read_whole_config(files)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"A model of the kind {config.model_type} does not write text from left to right",
+            received=str(files),
+            allowed="a causal language model",
+        )
     if not list(files.glob("*.safetensors")):
         raise ModelError(
             f"The folder holds no safetensors weights{_and_its_pickle(files)}",
@@ -134,14 +146,19 @@ def check_model(files: Path) -> None:
 
 
 def read_config(files: Path) -> Any:
-    """Returns the configuration of a model, the one of the text model where there are several.
+    """Returns the configuration of a model, the one of the text model where there are several; see `read_whole_config`."""
+    return read_whole_config(files).get_text_config()
+
+
+def read_whole_config(files: Path) -> Any:
+    """Returns the configuration of a model.
 
     Raises:
         ModelError: It can't be read, or the model is of a kind that only code of its own could load.
     """
     source, options = (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False, **options).get_text_config()
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # readers of damaged files raise whatever they stumble over
         if _brings_code(files):
             raise ModelError(
@@ -177,42 +194,23 @@ def _absent_parts(folder: Path) -> list[str]:
     return sorted(name for name in named if not (folder / name).is_file())
 
 
-def check_adapter(adapter: Path, base_model: str | Path | None) -> tuple[str, str | None]:
-    """Returns where the base of an adapter is, and which revision of it, after a look at whether the adapter can share it.
+def check_adapter_files(adapter: Path) -> None:
+    """Looks at whether the folder of an adapter holds weights that can be read without running code.
 
     Raises:
-        ModelError: It can't, or can't be read.
+        ModelError: It does not.
     """
-    try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        kind = config.get("peft_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"adapter_config.json can't be read: {error}", received=str(adapter)) from error
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
+    if not (adapter / WEIGHTS_FILE).is_file():
         raise ModelError(
-            f"The adapter holds no {weights.name}{_and_its_pickle(adapter)}", received=str(adapter), fix="save it as safetensors"
+            f"The adapter holds no {WEIGHTS_FILE}{_and_its_pickle(adapter)}", received=str(adapter), fix="save it as safetensors"
         )
-    if kind != "LORA":
-        raise ModelError("The adapter is of a kind that is not loaded", received=kind, allowed="LORA")
-    if beyond := [setting for setting in _BEYOND_LORA if config.get(setting)] + _other_weights(weights):
-        raise ModelError(
-            "The adapter changes more of its base than LoRA matrices, so it can't share one",
-            received=beyond[0],
-            fix="merge it into its base with PEFT's merge_and_unload, save the result and give that folder",
-        )
+
+
+def _base_of(adapter: Path, base_model: str | Path | None) -> tuple[str, str | None]:
+    """Returns where the base of an adapter is, and which revision of it."""
     if base_model is not None:
         return str(base_model), None
-    base = config.get("base_model_name_or_path")
+    base = base_of(adapter)
     if not base:
         raise ModelError("The adapter does not say what its base is", received=str(adapter), fix="give base_model=...")
-    return str(base), None if Path(base).exists() else config.get("revision")
-
-
-def _other_weights(weights: Path) -> list[str]:
-    """Returns the names of what a file of an adapter holds beside LoRA matrices: biases, embeddings, whole layers."""
-    try:
-        with cast(Any, safe_open)(weights, framework="pt") as file:
-            return [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118 - the file is no mapping
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The adapter's weights can't be read: {error}", received=str(weights), fix="save it again") from error
+    return base, None if Path(base).exists() else read_settings(adapter).get("revision")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,12 +13,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from domainfusion.errors import CapabilityError, ModelError
+from domainfusion.models.adapter_settings import read_settings
+from domainfusion.models.adapters import (
+    add_adapter,
+    as_plain_lora,
+    check_copies,
+    first_not_finite,
+    lora_config,
+    put_on,
+    read_weights,
+)
 from domainfusion.models.placement import Quantization, quantization_settings
 
 
@@ -56,8 +68,9 @@ class Adapter:
 class SharedBase:
     """Base weights and their adapters.
 
-    For the time of a call an adapter can be merged into the weights, so that no layers of its own are run. The base's own
-    values are kept aside then and put back to the bit, so that no sequence of calls changes any model.
+    For the time of a call an adapter can be merged, so that no layers of its own are run. It is merged into copies that stand in for
+    the base's weights, and never into those themselves: no sequence of calls changes any model, and where a weight is used twice,
+    as that of tied embeddings, an adapter on one of its uses leaves the other as it is.
     """
 
     @_OUTSIDE_INFERENCE
@@ -67,7 +80,8 @@ class SharedBase:
         self.module.requires_grad_(False)
         self.module.train(False)
         self.peft: PeftModel | None = None
-        self._originals: dict[str, torch.Tensor] = {}
+        self._copies: dict[str, torch.nn.Parameter] = {}
+        self._replaced: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
         self._merged: str | None = None
         self._dropped: list[str] = []
 
@@ -81,25 +95,62 @@ class SharedBase:
 
     @_OUTSIDE_INFERENCE
     def load_adapter(self, folder: Path, name: str) -> None:
-        """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again."""
+        """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again.
+
+        Raises:
+            ModelError: It does not fit the base, or its numbers are not finite.
+        """
         if self.peft is not None and name in self.peft.peft_config:
             return
         self._make_room()
-        with self._leaving_training_alone():
-            if self.peft is None:
-                self.peft = PeftModel.from_pretrained(self.module, str(folder), adapter_name=name)
-            else:
-                self.peft.load_adapter(str(folder), adapter_name=name)
+        settings, weights = read_settings(folder), read_weights(folder)
+        check_copies(weights, self.module, folder)
+        config, factors = as_plain_lora(self.module, settings, lora_config(settings, folder), weights.factors, folder)
+        with self._leaving_training_alone(), self._undone_on_error(name):
+            self.peft = put_on(self.module, self.peft, name, config, factors, folder)
 
     @_OUTSIDE_INFERENCE
     def create_adapter(self, name: str, config: LoraConfig) -> None:
-        """Adds a new adapter that changes nothing yet."""
+        """Adds a new adapter that changes nothing yet.
+
+        Raises:
+            CapabilityError: PEFT has no adapter for this kind of model.
+        """
         self._make_room()
-        with self._leaving_training_alone():
-            if self.peft is None:
-                self.peft = get_peft_model(self.module, config, adapter_name=name)
-            else:
-                self.peft.add_adapter(name, config)
+        with self._leaving_training_alone(), self._undone_on_error(name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about patterns of fused experts, which PEFT itself has made
+            try:
+                self.peft = add_adapter(self.module, self.peft, name, config)
+            except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+                raise CapabilityError(
+                    f"There can be no such LoRA adapter on this model: {str(error).splitlines()[0]}",
+                    received=type(self.module).__name__,
+                    allowed="a model with linear layers in transformer blocks",
+                    fix="train all weights with adaptation='full'",
+                ) from error
+
+    @contextmanager
+    def _undone_on_error(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self._forget(name)
+            raise
+
+    def _forget(self, name: str) -> None:
+        """Takes what there is of an adapter off its layers, even where it never came on the base as a whole."""
+        layers = [layer for _, layer in self._tuner_layers()]
+        if self.peft is None and not layers:
+            return
+        if self.peft is not None and [other for other in self.peft.peft_config if other != name]:
+            if name in self.peft.peft_config:
+                self.remove_adapter(name)
+            return
+        for parent in list(self.module.modules()):
+            for child_name, child in list(parent.named_children()):
+                if isinstance(child, BaseTunerLayer):
+                    setattr(parent, child_name, child.get_base_layer())
+        self.peft = None
 
     @_OUTSIDE_INFERENCE
     def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0) -> None:
@@ -124,13 +175,13 @@ class SharedBase:
 
     def remove_adapter(self, name: str) -> None:
         """Forgets the adapter `name`."""
-        self._restore()
+        self.restore()
         if self.peft is None or name not in self.peft.peft_config:
             return
         others = [other for other in self.peft.peft_config if other != name]
         if not others:
             self.peft.unload()
-            self.peft, self._originals = None, {}
+            self.peft, self._copies = None, {}
             return
         with self._leaving_training_alone():
             self.peft.set_adapter(others[0])
@@ -144,7 +195,7 @@ class SharedBase:
 
     def _make_room(self) -> None:
         """Removes what nobody holds any more. Not at the moment when it is dropped, which may be in the midst of a call."""
-        self._restore()
+        self.restore()
         while self._dropped:
             self.remove_adapter(self._dropped.pop())
 
@@ -166,7 +217,7 @@ class SharedBase:
             yield self.module
             return
         if adapter is None:
-            self._restore()
+            self.restore()
             with self._leaving_training_alone(), self.peft.disable_adapter():
                 yield self.module
             return
@@ -185,7 +236,7 @@ class SharedBase:
         """
         if scaled := [name for name in adapters if name is not None and self.adapter_config(name).use_dora]:
             raise CapabilityError("A DoRA adapter can't share a batch with others", received=scaled[0], allowed="LoRA adapters")
-        self._restore()
+        self.restore()
         if self.peft is None:
             yield self.module
             return
@@ -201,26 +252,35 @@ class SharedBase:
         merge = merge and self.key.quantization is None
         if self._merged == adapter and merge:
             return
-        self._restore()
+        self.restore()
         with self._leaving_training_alone():
             self.peft.set_adapter(adapter)
         if not merge:
             return
-        for name, layer in self._touched_layers():
-            if name not in self._originals:
-                self._originals[name] = layer.weight.detach().clone()
-        self.peft.merge_adapter([adapter])
+        for name, layer in self._tuner_layers():
+            if adapter in layer.r:
+                self._put_copy_in(name, layer)
+                layer.merge(adapter_names=[adapter])
         self._merged = adapter
 
-    def _restore(self) -> None:
-        """Puts the base's own values back, to the bit."""
-        if self._merged is None:
-            return
-        with torch.no_grad():
-            for name, layer in self._touched_layers():
-                layer.weight.copy_(self._originals[name])
-        for _, module in self._tuner_layers():
-            module.merged_adapters = []
+    def _put_copy_in(self, name: str, layer: Any) -> None:
+        """Lets a copy stand in for the weight under an adapter's layer; the same memory serves every adapter that is merged here."""
+        owner, attribute = layer.get_base_layer(), layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+        original = getattr(owner, attribute)
+        if name in self._copies:
+            self._copies[name].data.copy_(original.detach())
+        else:
+            self._copies[name] = torch.nn.Parameter(original.detach().clone(), requires_grad=False)
+        self._replaced.append((owner, attribute, original))
+        setattr(owner, attribute, self._copies[name])
+
+    def restore(self) -> None:
+        """Puts the base's own weights in their places, where copies with an adapter merged into them stand in for them."""
+        for owner, attribute, original in self._replaced:
+            setattr(owner, attribute, original)
+        self._replaced = []
+        for _, layer in self._tuner_layers():
+            layer.merged_adapters = []
         self._merged = None
 
     @contextmanager
@@ -236,14 +296,15 @@ class SharedBase:
             if self.module.training != training:
                 self.module.train(training)
 
+    @property
+    def has_fused_layers(self) -> bool:
+        """Whether an adapter stands on weights that hold all experts of a mixture in one: their rows can't have adapters of their own."""
+        return any(isinstance(layer, ParamWrapper) for _, layer in self._tuner_layers())
+
     def _tuner_layers(self) -> Iterator[tuple[str, Any]]:
         for name, module in self.module.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield name, module
-
-    def _touched_layers(self) -> Iterator[tuple[str, torch.nn.Linear]]:
-        for name, module in self._tuner_layers():
-            yield name, module.get_base_layer()
 
 
 def _load_weights(key: BaseKey) -> PreTrainedModel:
@@ -273,6 +334,12 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         )
     if path.suffix == ".gguf":
         model = _as_plain_model(model).to(key.dtype)
+    if bad := first_not_finite(model.named_parameters()):
+        raise ModelError(
+            f"The model holds numbers that are not finite, in {bad}",
+            received=key.path,
+            fix=f"copy or train it again; or choose another dtype, if its weights are too large for {key.dtype}",
+        )
     # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
     model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
     return cast(PreTrainedModel, model if key.quantization else model.to(key.device))
