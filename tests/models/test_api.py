@@ -1,13 +1,15 @@
 """Laws of models behind an API, on a server that fails on command: complete and right, or a clear error and all that was finished."""
 
 import asyncio
+import base64
+import json
 import logging
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from faulty_server import FaultyServer, answer_to, message, raw, status
 from domainfusion.errors import ConfigurationError, ModelError, StoreError
 from domainfusion.models import APIModel, LanguageModel, ResponseStore, TrainableModel
 from domainfusion.models.api import limits
+from domainfusion.models.api.key import Key
 from domainfusion.models.base import SAMPLE_STRIDE, SchemaModel
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
+
+PRICED = {"price_per_million_input_tokens": 1e6, "price_per_million_output_tokens": 1e6}
+"""A unit of money a token; the server counts 15 an answer."""
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,7 @@ def test_a_greedy_question_carries_what_it_needs_and_no_more() -> None:
         "model": "teacher",
         "messages": [{"role": "user", "content": "Why?"}],
         "max_tokens": 7,
+        "stream": False,
         "temperature": 0,
     }
 
@@ -160,6 +167,95 @@ def test_a_server_that_calls_the_limit_otherwise_is_asked_in_its_words() -> None
         model.generate(questions(5))
         assert len(server.exchanges) == before + 5
         assert server.exchanges[-1].body["max_completion_tokens"] == 256
+
+
+REFUSED = {
+    "temperature": "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is supported.",
+    "top_p": "Unsupported parameter: 'top_p' is not supported with this model.",
+    "seed": "Unrecognized request argument supplied: seed",
+    "stream": "Unknown field: stream",
+    "system": "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_field_that_is_refused_is_left_out_and_told_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    def has(body: dict[str, Any]) -> bool:
+        return body["messages"][0]["role"] == "system" if name == "system" else name in body
+
+    def picky(exchange: faulty.Exchange) -> None:
+        (status(400, text=REFUSED[name]) if has(exchange.body) else faulty.right)(exchange)
+
+    warm = Sampling(temperature=0.5, top_p=0.5)
+    with FaultyServer(default=picky) as server:
+        model = model_at(server, system_prompt="Be brief.", max_retries=0, max_failures_in_a_row=1)
+        assert len(model.generate(questions(20), warm)) == 20
+        before = len(server.exchanges)
+        model.generate(questions(5), warm)
+        assert len(server.exchanges) == before + 5
+        first_message = server.exchanges[-1].body["messages"][0]["content"]
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(said) == 1 and f"omit=('{name}',)" in said[0]
+        told = model_at(server, system_prompt="Be brief.", omit=(name,), max_retries=0)
+        assert len(told.generate(questions(5), warm)) == 5
+        assert len(server.exchanges) == before + 10
+    assert "Be brief." in first_message  # also where it is no message of its own
+
+
+@pytest.mark.parametrize(
+    ("code", "payload"),
+    [
+        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 0}]}),
+        (400, {"error": {"message": "This parameter is not supported", "param": "seed", "code": "unsupported_parameter"}}),
+        (500, {"error": {"code": 500, "message": "Unknown argument: seed"}}),
+        (200, {"error": {"code": 400, "message": "seed: unknown field"}}),
+    ],
+)
+def test_a_refusal_is_understood_in_any_form(code: int, payload: object) -> None:
+    def picky(exchange: faulty.Exchange) -> None:
+        exchange.send_json(payload, code) if "seed" in exchange.body else faulty.right(exchange)
+
+    with FaultyServer(default=picky) as server:
+        model = model_at(server, max_retries=0, max_failures_in_a_row=1)
+        assert len(model.generate(questions(3), Sampling(temperature=0.5))) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["Conversation roles must alternate user/assistant/user/assistant/...", "System role not supported", "roles: unknown 'system'"]
+)
+def test_a_template_without_a_system_message_gets_it_in_the_question(text: str) -> None:
+    def gemma(exchange: faulty.Exchange) -> None:
+        is_system = exchange.body["messages"][0]["role"] == "system"
+        (status(500, text=text) if is_system else faulty.right)(exchange)
+
+    with FaultyServer(default=gemma) as server:
+        model_at(server, system_prompt="Be brief.", max_retries=0).generate([user("Why?")])
+        assert server.exchanges[-1].body["messages"] == [{"role": "user", "content": "Be brief.\n\nWhy?"}]
+
+
+def test_a_server_that_refuses_both_names_of_the_limit_is_told_so_and_not_asked_forever() -> None:
+    def picky(exchange: faulty.Exchange) -> None:
+        name = "max_tokens" if "max_tokens" in exchange.body else "max_completion_tokens"
+        status(400, text=f"Unknown parameter: '{name}'")(exchange)
+
+    with FaultyServer(default=picky) as server:
+        with pytest.raises(ModelError, match="Unknown parameter"):
+            model_at(server, max_retries=0).generate(questions(1))
+        assert len(server.exchanges) == 2
+
+
+def test_a_field_of_the_users_own_is_named_and_not_left_out() -> None:
+    with FaultyServer(default=status(400, text="Unknown parameter: 'top_k'")) as server:
+        with pytest.raises(ModelError, match="'top_k' in extra_body"):
+            model_at(server, extra_body={"top_k": 3}).generate(questions(1))
+        assert len(server.exchanges) == 1
+
+
+def test_a_limit_that_is_too_large_is_told() -> None:
+    with FaultyServer(default=status(400, text="max_tokens must be at most 4096")) as server:
+        with pytest.raises(ModelError, match="lower max_new_tokens"):
+            model_at(server).generate(questions(1))
+        assert len(server.exchanges) == 1
 
 
 def test_half_a_character_in_a_question_does_not_stop_the_run() -> None:
@@ -229,7 +325,10 @@ PASSING = {
     "empty": raw(b""),
     "no choices": faulty.says({"choices": []}),
     "no text": message(content=None),
-    "no end": message(None, content="half"),
+    "empty text": message(content=" "),
+    "all of it is reasoning": message(content="", reasoning_content="Hm"),
+    "not finished": message("abort", content="half"),
+    "a stream that breaks off": raw(b'data: {"choices": [{"delta": {"content": "The"}}]}\n\n', Content_Type="text/event-stream"),
     "error inside": faulty.says({"error": {"message": "overloaded"}}),
 }
 
@@ -282,6 +381,97 @@ def test_a_fault_that_does_not_pass_is_told_after_the_last_attempt_and_costs_no_
             store.ask(model, questions(12))
         assert (len(store), server.asked["question 4"]) == (11, 4)
         assert texts(store.ask(model, questions(12))) == right_texts(12)
+
+
+CONTEXT_ERRORS = [
+    status(400, text="This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."),
+    status(500, text="the request exceeds the available context size (4096 tokens)"),
+    status(400, text="prompt is too long: 5000 tokens > 4096 maximum"),
+    faulty.says({"error": {"message": "maximum context length is 4096 tokens", "code": 400}}),
+    faulty.says({"object": "error", "message": "maximum context length is 4096", "code": 40303}),
+]
+
+
+@pytest.mark.parametrize("fault", CONTEXT_ERRORS)
+def test_a_prompt_that_does_not_fit_is_asked_once_and_the_window_is_named(fault: faulty.Behaviour) -> None:
+    with FaultyServer({"question 4": [fault]}) as server:
+        with pytest.raises(ModelError, match="context window") as caught:
+            model_at(server).generate(questions(12))
+        assert "OLLAMA_CONTEXT_LENGTH" in str(caught.value) and "4096" in str(caught.value)
+        assert server.asked["question 4"] == 1 and len(server.exchanges) == 12
+
+
+def counted(prompt_tokens: int, cached: int = 0) -> faulty.Behaviour:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": cached}}
+    return faulty.says(faulty.completion({"role": "assistant", "content": "Filler."}, usage=usage))
+
+
+LONG = "The password is PEAR. " + "Filler words go on. " * 3_000 + "What is the password?"
+
+
+@pytest.mark.parametrize("long", [LONG, "密码是梨。" * 4_000], ids=["words", "characters"])
+@pytest.mark.parametrize("window", [512, 2_050])
+def test_a_prompt_that_the_server_cut_is_an_error_that_names_the_window(long: str, window: int, tmp_path: Path) -> None:
+    with FaultyServer({long: [counted(window)] * 9}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, **PRICED)
+        with pytest.raises(ModelError, match=f"read {window:,} tokens") as caught:
+            store.ask(model, [*questions(3), user(long)])
+        assert "OLLAMA_CONTEXT_LENGTH" in str(caught.value)
+        assert server.asked[long] == 1 and len(store) == 3
+        assert model.usage.cost == 3 * 15 + window + 5 and model.usage.unknown_cost == 0
+        assert texts(model_at(server, check_prompt_tokens=False).generate([user(long)])) == ["Filler."]
+
+
+@pytest.mark.parametrize("count", [counted(12_010), counted(15_000), counted(30), counted(0), counted(30, cached=30)])
+def test_a_prompt_that_was_read_whole_or_from_a_cache_is_none(count: faulty.Behaviour) -> None:
+    with FaultyServer(default=count) as server:
+        assert texts(model_at(server).generate([user(LONG)])) == ["Filler."]
+
+
+MODERATED = {
+    "OpenRouter": status(403, text="Your input was flagged by moderation"),
+    "Azure": status(400, text="The response was filtered", error_code="content_filter"),
+    "OpenAI": status(400, text="Invalid prompt: your prompt was flagged as potentially violating our usage policy"),
+    "DeepSeek": status(400, text="Content Exists Risk"),
+    "DashScope": status(400, text="Input data may contain inappropriate content.", error_code="data_inspection_failed"),
+    "in a body of success": faulty.says({"error": {"message": "Your input was flagged by moderation", "code": 403}}),
+}
+
+
+@pytest.mark.parametrize("fault", MODERATED.values(), ids=MODERATED.keys())
+def test_a_question_that_a_filter_holds_back_costs_no_other(fault: faulty.Behaviour) -> None:
+    with FaultyServer({f"question {n}": [fault] * 9 for n in range(12)}) as server:
+        model = model_at(server, max_failures_in_a_row=2, max_concurrency=1)
+        answers = model.generate(questions(14))
+        assert [answer.finish_reason for answer in answers] == ["filtered"] * 12 + ["stop"] * 2
+        assert len(server.exchanges) == 14 and model.usage.filtered == 12
+
+
+@pytest.mark.parametrize("text", ["Your account was flagged", "Unknown parameter: 'moderation'", "no"])
+def test_what_is_not_about_the_question_is_not_taken_for_moderation(text: str) -> None:
+    for code in (400, 403):
+        with FaultyServer(default=status(code, text=text)) as server, pytest.raises(ModelError, match=text):
+            model_at(server).generate(questions(1))
+
+
+def test_an_empty_answer_is_asked_again_and_then_a_gap_and_never_kept(tmp_path: Path) -> None:
+    empty = message(content="", reasoning_content="Hm")
+    script = {"question 1": [empty] * 9, "question 2": [empty] * 9, "question 3": [empty]}
+    with FaultyServer(script) as server, ResponseStore(tmp_path / "s.sqlite") as store:
+        model = model_at(server, **PRICED, max_concurrency=1, max_failures_in_a_row=3)
+        with pytest.raises(ModelError, match=r"2 of 6 questions unanswered.*all of it is reasoning") as caught:
+            store.ask(model, questions(6))
+        assert set(caught.value.unanswered) == {user("question 1"), user("question 2")}
+        assert server.asked["question 1"] == server.asked["question 2"] == 3 and server.asked["question 3"] == 2
+        assert len(store) == 4
+        assert model.usage.cost == 15 * len(server.exchanges) and model.usage.unknown_cost == 0
+
+
+def test_a_server_that_answers_nothing_but_empty_texts_is_given_up() -> None:
+    with FaultyServer(default=message(content="")) as server:
+        with pytest.raises(ModelError, match="given up"):
+            model_at(server, max_concurrency=1, max_failures_in_a_row=3).generate(questions(50))
+        assert len(server.exchanges) == 9
 
 
 # Faults of the endpoint
@@ -466,9 +656,6 @@ def test_an_answer_that_can_not_be_kept_stops_the_asking() -> None:
 
 # Money
 
-PRICED = {"price_per_million_input_tokens": 1e6, "price_per_million_output_tokens": 1e6}
-"""A unit of money a token; the server counts 15 an answer."""
-
 
 def test_usage_is_what_the_server_counted() -> None:
     with FaultyServer({"question 1": [status(500)]}) as server:
@@ -564,6 +751,9 @@ ECHOES = {
     "redirect": status(302, Location=f"http://localhost/?key={KEY}"),
     "an error inside": faulty.says({"error": KEY}),
     "an end that is not known": message(KEY, content="a"),
+    "escaped, cut JSON": raw(b'{"' + "".join(f"\\u{ord(character):04x}" for character in KEY).encode()),
+    "escaped, an error": raw(b'{"error": "' + "".join(f"\\u{ord(character):04X}" for character in KEY).encode() + b'"}'),
+    "base64": status(401, text=base64.b64encode(f"user:{KEY}".encode()).decode()),
 }
 
 
@@ -583,12 +773,59 @@ def test_a_key_that_the_server_echoes_is_not_shown(
     assert not [path for path in tmp_path.iterdir() if KEY.encode() in path.read_bytes()]
 
 
-def test_a_key_in_an_answer_reaches_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TEACHER_KEY", KEY)
-    with FaultyServer(default=message(content=f"Your key is {KEY}.")) as server:
+SLASHED = "sk-test/0123456789+abcdef\\ghijkl"
+"""A key whose characters JSON, URLs and HTML escape."""
+
+
+def in_json(text: str, escape: Callable[[str], str]) -> bytes:
+    """Returns a completion with this text in it, in which every character is escaped."""
+    body = json.dumps(faulty.completion({"role": "assistant", "content": "CONTENT", "reasoning_content": "CONTENT"}))
+    return body.replace("CONTENT", "".join(map(escape, text))).encode()
+
+
+def in_pieces(text: str) -> bytes:
+    chunks = [{"choices": [{"delta": {"content": piece}, "finish_reason": None}]} for piece in text]
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in (*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]})]
+    return "".join(lines).encode()
+
+
+ECHOES_IN_ANSWERS = {
+    "plain": lambda key: in_json(key, lambda character: json.dumps(character)[1:-1]),
+    "slashes": lambda key: in_json(key, lambda character: {"/": "\\/", "\\": "\\\\"}.get(character, character)),
+    "code points": lambda key: in_json(key, lambda character: f"\\u{ord(character):04x}"),
+    "in parts": lambda key: json.dumps(faulty.completion({"content": list(key)})).encode(),
+    "in pieces of a stream": in_pieces,
+    "JSON in JSON": lambda key: json.dumps(faulty.completion({"content": json.dumps({"key": key}).replace("/", "\\/")})).encode(),
+    "in a URL": lambda key: json.dumps(faulty.completion({"content": "".join(f"%{ord(c):02X}" for c in key)})).encode(),
+    "in HTML": lambda key: json.dumps(faulty.completion({"content": "".join(f"&#{ord(c)};" for c in key)})).encode(),
+    "hexadecimal": lambda key: json.dumps(faulty.completion({"content": key.encode().hex()})).encode(),
+    "base64": lambda key: json.dumps(faulty.completion({"content": base64.b64encode(key.encode()).decode()})).encode(),
+    "base64, with a name": lambda key: in_json(base64.b64encode(f"me:{key}!".encode()).decode(), str),
+}
+
+
+@pytest.mark.parametrize("key", [KEY, SLASHED])
+@pytest.mark.parametrize("echo", ECHOES_IN_ANSWERS.values(), ids=ECHOES_IN_ANSWERS.keys())
+def test_a_key_in_an_answer_reaches_no_file(
+    echo: Callable[[str], bytes], key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", key)
+    with FaultyServer(default=raw(echo(key))) as server:
         with ResponseStore(tmp_path / "s.sqlite") as store:
-            assert texts(store.ask(model_at(server, api_key_env="TEACHER_KEY"), questions(1))) == ["Your key is ***."]
-        assert not [path for path in tmp_path.iterdir() if KEY.encode() in path.read_bytes()]
+            [answer] = store.ask(model_at(server, api_key_env="TEACHER_KEY"), questions(1))
+        assert "***" in answer.text
+        for path in tmp_path.iterdir():
+            held = path.read_bytes()
+            secrets = (key, key.encode().hex(), json.dumps(key)[1:-1], base64.b64encode(key.encode()).decode()[:20])
+            assert not [secret for secret in secrets if secret.encode() in held]
+
+
+def test_no_text_makes_hiding_a_key_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    started = time.monotonic()
+    for text in ("\\" * 50_000, "%25" * 20_000, KEY[:-1] * 2_000, "&#0" * 20_000):
+        assert Key("TEACHER_KEY").hide(text) == text
+    assert time.monotonic() - started < 5
 
 
 def test_a_placeholder_for_a_key_does_not_change_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -633,6 +870,31 @@ def test_a_proxy_is_no_way_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
         assert texts(model_at(server).generate(questions(1))) == right_texts(1)
         assert proxy.exchanges == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_learns_no_key_by_itself_and_its_password_is_not_shown(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    with FaultyServer(default=faulty.echo_headers(407)) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1").replace("//", "//me:a-long-password@"))
+        settings: dict[str, Any] = {"allow_insecure_http": True, "api_key_env": "TEACHER_KEY", "max_retries": 0}
+        model = APIModel("m", base_url=f"{scheme}://models.example.com/v1", **settings)
+        with pytest.raises(ModelError) as caught:
+            model.generate(questions(1))
+    shown = everything_about(caught.value) + caplog.text
+    assert not [secret for secret in (KEY, "a-long-password", base64.b64encode(b"me:a-long-password").decode()) if secret in shown]
+
+
+@pytest.mark.parametrize("proxy", ["ftp://me:a-long-password@127.0.0.1:9", "http://me:a-long-password@127.0.0.1:port"])
+def test_a_proxy_that_is_none_is_a_clear_error_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as caught:
+        APIModel("m", base_url="https://models.example.com/v1").generate(questions(1))
+    assert "a-long-password" not in str(caught.value) + repr(caught.value.__cause__)
 
 
 def test_a_key_that_is_not_set_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

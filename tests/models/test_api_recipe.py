@@ -1,7 +1,9 @@
 """Laws of a recipe with a teacher behind an API: it distils from start to end, its key is in no file, and its cost is told."""
 
+import base64
 import inspect
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -101,6 +103,33 @@ def test_a_recipe_with_an_api_teacher_and_a_local_one_runs_from_start_to_end(
     assert "cost 75.00" in shown.out
     assert "## Calls and cost" in (run / "report.md").read_text() and "| 75.00 |" in (run / "report.md").read_text()
     assert (run / "model" / "config.json").is_file()
+
+
+def test_a_key_that_the_server_echoes_in_whatever_form_is_in_no_file_of_a_run(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentinel is looked for in what every file says, escapes and encodings undone."""
+    escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)
+    in_base64 = base64.b64encode(f"me:{KEY}".encode()).decode()
+    body = json.dumps(completion({"role": "assistant", "content": "CONTENT", "reasoning_content": "CONTENT"}))
+    said = f"Muscles need {escaped}, %73k{escaped[12:]}, {KEY.encode().hex()} and {in_base64}."
+    refused = json.dumps({"error": {"message": "TEXT"}}).replace("TEXT", f"Context length: {escaped} {in_base64}")
+
+    def echo(exchange: Exchange) -> None:
+        exchange.send(200, body.replace("CONTENT", said).encode())
+
+    gap = {"How do they rest?": [lambda exchange: exchange.send(400, refused.encode())]}
+    run = tmp_path / "run"
+    with FaultyServer(gap, default=echo) as server:
+        recipe = make_recipe(server.url, ("responses:", "on_teacher_failure: continue\nresponses:"))
+        assert main(["distill", str(recipe), "--output-dir", str(run), "--verbose"]) == 0
+        assert main(["report", str(run)]) == 0
+    shown = capsys.readouterr()
+    texts = [shown.out + shown.err, *(file.read_bytes().decode("latin-1") for file in run.rglob("*") if file.is_file())]
+    assert any("Muscles need ***" in text for text in texts)
+    for text in texts:
+        assert KEY not in text and KEY.encode().hex() not in text and in_base64[8:-4] not in text
+        assert KEY not in re.sub(r"\\+u00([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
 def test_without_its_key_a_run_ends_before_it_begins(

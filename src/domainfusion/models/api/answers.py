@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from domainfusion.models.api.costs import TokenCount
+from domainfusion.models.reasoning import read_content, split_reasoning
 from domainfusion.types import FinishReason, Generation
 
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "content_filter": "filtered",
-}
+
+def _any_of(words: str) -> re.Pattern[str]:
+    """Returns a pattern of any of these words, each a pattern itself."""
+    return re.compile(rf"\b(?:{words.replace(' ', '|')})\b", re.IGNORECASE)
+
+
+CHECK_URL = "check that base_url is an OpenAI-compatible endpoint; most end in /v1"
+
 _MOST_TOKENS = 10**9
 """A count above it is no count."""
 _THINK, _THOUGHT = "<think>", "</think>"
+
+_LEAST_BYTES_PER_TOKEN = 2
+"""An answer with fewer bytes than this a token can hardly have reached a limit of tokens."""
+
+_REASONS: tuple[tuple[FinishReason | None, re.Pattern[str]], ...] = (
+    ("filtered", _any_of("filter filtered safety sensitive blocklist prohibited spii recitation guardrail moderation toxic")),
+    ("refused", _any_of("refusal refused")),
+    ("length", _any_of("length max maximum limit context window truncated incomplete unfinished partial")),
+    (None, _any_of("tools? functions? calls? error abort(?:ed)? fail(?:ed)? cancell?ed user load unload network not")),
+    ("stop", _any_of("stop stopped end ended eo[sdtm] endoftext completed? finished done normal success natural")),
+)
+"""What the words of a finish reason mean, the first that fits; None for no answer that could be used.
+
+OpenAI, Azure, Anthropic, Gemini, Cohere, Mistral, Bedrock, watsonx, Zhipu, vLLM, SGLang, TGI,
+llama.cpp, Ollama and LM Studio between them use several dozen.
+"""
+_UNSTATED = _any_of("null none unspecified")
+"""Words of servers that do not say why an answer ended."""
+_ENUMERATION = re.compile(r"finish_?reason[._]?", re.IGNORECASE)
+"""The name of an enumeration, before one of its members: `FINISH_REASON_STOP`, `FinishReason.STOP`."""
+_INNER_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where one word ends and the next begins in `maxPredictedTokensReached`."""
+_CONTROL_TOKEN = re.compile(r"<[^<>]*>|\[/?[A-Z_]+\]")
+"""`<|eot_id|>`, `</s>`, `[EOS]`: the token that ended the answer, in place of a reason."""
+
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details")
 
 
 class UnreadableAnswer(Exception):
@@ -31,12 +57,20 @@ class UnreadableAnswer(Exception):
     Args:
         what: What is wrong with it.
         seen: The part of it that is.
+        tokens: What the server counted, where it says.
+        answered: Whether it is a sound reply in which only the text is missing.
+        fix: What to do about it.
     """
 
-    def __init__(self, what: str, seen: str) -> None:
+    def __init__(
+        self, what: str, seen: str, *, tokens: TokenCount | None = None, answered: bool = False, fix: str = CHECK_URL
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.seen = seen
+        self.tokens = tokens
+        self.answered = answered
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +86,148 @@ class Reply:
     tokens: TokenCount | None
 
 
-def read_reply(body: str, *, include_reasoning: bool = False) -> Reply:
-    """Reads the body of a chat completion.
+class _Texts(NamedTuple):
+    """What a message holds."""
 
-    Args:
-        body: JSON text.
-        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`, as well.
+    answer: str
+    reasoning: str
+    refusal: str
+
+
+# The body
+
+
+def parse_body(body: str) -> dict[str, Any]:
+    """Returns the chat completion in a body: JSON, or an event stream, whose pieces are joined.
+
+    Some servers stream although they were told not to, and some send comments to keep the connection.
 
     Raises:
-        UnreadableAnswer: The body is no chat completion with an answer in it.
+        UnreadableAnswer: It is neither, or the stream broke off before the answer ended.
+
+    Example:
+        >>> pieces = ['data: {"choices": [{"delta": {"content": "F"}}]}', 'data: [DONE]']
+        >>> parse_body(chr(10).join(pieces))["choices"][0]["message"]["content"]
+        [{'type': 'text', 'text': 'F'}]
     """
-    payload = _parse(body)
-    choice = _first_choice(payload)
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        events = list(_events(body))
+        if not events:
+            raise _unreadable(f"the answer is not JSON ({error})", body) from None
+        payload = _joined(events, body)
+    if not isinstance(payload, dict | list):
+        raise _unreadable("the answer is not a JSON object", body)
+    return payload if isinstance(payload, dict) else {"error": payload}
+
+
+def _events(body: str) -> Iterator[Any]:
+    """Yields the data of a server-sent event stream (WHATWG HTML, section 9.2), decoded."""
+    data: list[str] = []
+    # Not splitlines(): it also splits at characters that may stand inside a JSON string.
+    for line in [*re.split(r"\r\n|\n|\r", body), ""]:
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:"))
+        elif line.startswith("{"):  # a whole completion, framed as the beginning of a stream
+            data.append(line)
+        elif not line.strip() and data:
+            text, data = "\n".join(data).strip(), []
+            try:
+                yield text if text == "[DONE]" else json.loads(text)
+            except (ValueError, RecursionError):
+                return
+
+
+def _joined(events: list[Any], body: str) -> Any:
+    """Returns the completion that the pieces of a stream are together."""
+    parts: list[Any] = []
+    message: dict[str, Any] = {"content": parts}
+    choice: dict[str, Any] = {"message": message}
+    joined: dict[str, Any] = {"choices": [choice]}
+    for event in events:
+        if not isinstance(event, dict):
+            continue
+        if event.get("error"):
+            return event
+        joined["usage"] = event.get("usage") or joined.get("usage")
+        for piece in _first(event.get("choices")):
+            if isinstance(piece.get("message"), dict):
+                return event
+            choice["finish_reason"] = piece.get("finish_reason") or choice.get("finish_reason")
+            delta = piece.get("delta")
+            _add(delta if isinstance(delta, dict) else {"content": piece.get("text")}, parts, message)
+    if not choice.get("finish_reason") and events[-1] != "[DONE]":
+        raise _unreadable("the stream broke off before the answer ended", body[-300:])
+    return joined
+
+
+def _add(delta: dict[str, Any], parts: list[Any], message: dict[str, Any]) -> None:
+    content = delta.get("content")
+    if isinstance(content, str):
+        parts.append({"type": "text", "text": content})
+    elif isinstance(content, list):
+        parts.extend(content)
+    for name in (*_REASONING_FIELDS, "refusal"):
+        if isinstance(delta.get(name), str):
+            message[name] = message.get(name, "") + delta[name]
+
+
+def _first(choices: object) -> list[dict[str, Any]]:
+    return [choices[0]] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else []
+
+
+# The answer
+
+
+def read_reply(
+    payload: dict[str, Any],
+    *,
+    include_reasoning: bool = False,
+    max_new_tokens: int | None = None,
+    require_finish_reason: bool = False,
+) -> Reply:
+    """Reads a chat completion.
+
+    Args:
+        payload: The decoded body.
+        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`, as well.
+        max_new_tokens: The limit that the answer was asked for with. Where the server does not say why
+            the answer ended, one that reached it was cut, and any other is whole.
+        require_finish_reason: Take no answer of which the server does not say why it ended.
+
+    Raises:
+        UnreadableAnswer: It is no chat completion with an answer in it.
+    """
+    choices = _first(payload.get("choices"))
+    if not choices:
+        raise _unreadable("the answer has no choices", payload)
+    choice = choices[0]
     message = choice.get("message")
     if not isinstance(message, dict):
         raise _unreadable("the answer has no message", choice)
-    finish_reason = _finish_reason(choice, message)
-    reasoning, text = _texts(message, finish_reason, choice)
-    if include_reasoning and reasoning:
-        text = f"{_THINK}\n{reasoning}\n{_THOUGHT}\n\n{text}"
     tokens = _count(payload.get("usage"))
+    texts = _texts(message)
+    finish_reason = _stated_reason(choice.get("finish_reason"), tokens)
+    if finish_reason is None and require_finish_reason:
+        raise _unreadable("the server does not say why the answer ended", choice, tokens=tokens, fix="say require_finish_reason=False")
+    if finish_reason is None:
+        finish_reason = "length" if _reached(max_new_tokens, tokens, texts) else "stop"
+    if texts.refusal and finish_reason != "filtered":
+        finish_reason = "refused"
+    split = split_reasoning(texts.refusal if texts.refusal and finish_reason == "refused" else texts.answer)
+    reasoning, answer = texts.reasoning or split.reasoning, split.answer
+    if split.is_cut and finish_reason == "stop":
+        finish_reason = "length"
+    # A model that is cut while it thinks, or a filter, leaves no answer; elsewhere that is a fault.
+    if finish_reason == "stop" and not _has_words(answer):
+        where = ": all of it is reasoning" if _has_words(reasoning) else ""
+        fix = "raise max_new_tokens, or look at what the model says to this question"
+        raise _unreadable(f"the answer has no text{where}", choice, tokens=tokens, answered=True, fix=fix)
+    if include_reasoning and reasoning:
+        answer = f"{_THINK}\n{reasoning}\n{_THOUGHT}\n\n{answer}"
     generation = Generation(
-        text=text,
+        text=answer,
         finish_reason=finish_reason,
         prompt_tokens=tokens.prompt if tokens else 0,
         completion_tokens=tokens.completion if tokens else 0,
@@ -82,22 +236,60 @@ def read_reply(body: str, *, include_reasoning: bool = False) -> Reply:
     return Reply(generation, tokens)
 
 
-def split_reasoning(text: str) -> tuple[str, str]:
-    """Splits a text that begins with reasoning into the reasoning and the answer.
+def _stated_reason(given: object, tokens: TokenCount | None) -> FinishReason | None:
+    """Returns why an answer ended; None where the server does not say.
 
-    Some chat templates write the opening tag into the prompt, so that the closing one stands alone. Without a closing tag the model
-    was cut while it thought.
-
-    Example:
-        >>> split_reasoning("<think>2 and 2</think>4"), split_reasoning("2 and 2</think>4"), split_reasoning("4")
-        (('2 and 2', '4'), ('2 and 2', '4'), ('', '4'))
+    Raises:
+        UnreadableAnswer: It ended as no answer does that can be used, or in words that are not known.
     """
-    text = text.strip()
-    opened = text.startswith(_THINK)
-    reasoning, closed, answer = text.removeprefix(_THINK).partition(_THOUGHT)
-    if not opened and not closed:
-        return "", text
-    return reasoning.strip(), answer.strip()
+    if isinstance(given, dict):  # SGLang: {"type": "stop", "matched": 128009}
+        given = given.get("type")
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise _unreadable("the answer ended for a reason that is not known", given, tokens=tokens, fix="")
+    spaced = _INNER_CAPITAL.sub(" ", _ENUMERATION.sub("", given)).replace("_", " ")
+    if not given.strip() or _UNSTATED.fullmatch(spaced.strip()):
+        return None
+    for reason, words in _REASONS:
+        if words.search(spaced):
+            if reason is None:
+                raise _unreadable("the answer was not finished; it ended for this reason", given, tokens=tokens, fix="")
+            return reason
+    if _CONTROL_TOKEN.fullmatch(given.strip()):
+        return "stop"
+    raise _unreadable("the answer ended for a reason that is not known", given, tokens=tokens, fix="")
+
+
+def _reached(max_new_tokens: int | None, tokens: TokenCount | None, texts: _Texts) -> bool:
+    """Whether an answer is as long as it was allowed to be; without a count, whether it may be."""
+    if max_new_tokens is None:
+        return False
+    if tokens is not None and tokens.completion > 0:
+        return tokens.completion >= max_new_tokens
+    size = len(f"{texts.answer}{texts.reasoning}".encode())
+    return size >= _LEAST_BYTES_PER_TOKEN * max_new_tokens
+
+
+def _has_words(text: str) -> bool:
+    """Whether anything in a text can be seen: not in white space, zero-width or control characters."""
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def _texts(message: dict[str, Any]) -> _Texts:
+    """Returns what a message says, what it thought, and why it refuses."""
+    content = message.get("content")
+    if isinstance(content, dict):  # one part, or Gemini's {"parts": [...]}
+        content = content.get("parts") or [content]
+    read = read_content(content)
+    thoughts = [read_content([{"type": "reasoning", "text": message.get(name)}]).reasoning for name in _REASONING_FIELDS]
+    parts = content if isinstance(content, list) else []
+    refusals = [message.get("refusal"), *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    return _Texts(
+        answer=whole_characters("".join(read.texts)),
+        reasoning=whole_characters(next((thought for thought in thoughts if thought), read.reasoning)).strip(),
+        refusal=whole_characters("".join(refusal for refusal in refusals if isinstance(refusal, str))),
+    )
 
 
 def whole_characters(text: str) -> str:
@@ -105,57 +297,7 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _parse(body: str) -> dict[str, Any]:
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(f"the answer is not JSON ({error})", body) from None
-    if not isinstance(payload, dict):
-        raise _unreadable("the answer is no JSON object", body)
-    return payload
-
-
-def _first_choice(payload: dict[str, Any]) -> dict[str, Any]:
-    choices = payload.get("choices")
-    if not choices and payload.get("error"):
-        raise _unreadable("the server answered with an error", payload["error"])
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise _unreadable("the answer has no choices", payload)
-    return choices[0]
-
-
-def _finish_reason(choice: dict[str, Any], message: dict[str, Any]) -> FinishReason:
-    given = choice.get("finish_reason")
-    if given == "content_filter":
-        return "filtered"
-    if message.get("refusal"):
-        return "refused"
-    if not isinstance(given, str) or given not in _FINISH_REASONS:
-        raise _unreadable("the answer ended for a reason that is not known", given)
-    return _FINISH_REASONS[given]
-
-
-def _texts(message: dict[str, Any], finish_reason: FinishReason, choice: dict[str, Any]) -> tuple[str, str]:
-    """Returns the reasoning and the answer."""
-    content = _plain(message.get("content"))
-    apart = _plain(message.get("reasoning_content")) or _plain(message.get("reasoning")) or ""
-    if finish_reason == "refused":
-        content = _plain(message.get("refusal")) or content
-    if content is None:
-        # A model that is cut while it thinks, or a filter, leaves no answer; elsewhere an answer without a text is a fault.
-        if finish_reason == "stop":
-            raise _unreadable("the answer has no text", choice)
-        content = ""
-    within, answer = split_reasoning(whole_characters(content))
-    return (whole_characters(apart).strip() or within), answer
-
-
-def _plain(content: object) -> str | None:
-    """Returns the text of a content, which some servers send in parts."""
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str)) if parts else None
-    return content if isinstance(content, str) else None
+# The count
 
 
 def _count(usage: object) -> TokenCount | None:
@@ -177,8 +319,8 @@ def _number(fields: object, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
-def _unreadable(what: str, seen: object) -> UnreadableAnswer:
-    return UnreadableAnswer(what, seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False))
+def _unreadable(what: str, seen: object, **details: Any) -> UnreadableAnswer:
+    return UnreadableAnswer(what, seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False), **details)
 
 
 def brief(text: str, limit: int = 300) -> str:

@@ -12,13 +12,16 @@ from threading import Thread
 from typing import Any
 
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import Account, most_prompt_tokens
+from domainfusion.models.api.costs import Account, TokenCount, least_prompt_tokens, most_prompt_tokens, was_cut
 from domainfusion.models.api.dialect import Dialect
 from domainfusion.models.api.endpoint import Endpoint
-from domainfusion.models.api.failures import AttemptFailed
+from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
 from domainfusion.models.api.limits import Gate, Limits, Stop, Stopped, Traffic
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
+
+_RETRIES_OF_EMPTY = 2
+"""How often a question is asked again whose answer was empty: each of them may have to be paid for."""
 
 
 @dataclass
@@ -27,12 +30,12 @@ class Outcome:
 
     Attributes:
         answers: The answers by position.
-        failures: Why a question was given up, by position.
+        failures: How a question failed that was given up, by position.
         stop: Why the rest was not asked; None where all were.
     """
 
     answers: dict[int, Generation] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, AttemptFailed] = field(default_factory=dict)
     stop: Stop | None = None
 
 
@@ -47,6 +50,8 @@ class Asker:
         traffic: What was sent lately.
         account: What it costs.
         include_reasoning: Keep the reasoning in the text.
+        require_finish_reason: Take no answer of which the server does not say why it ended.
+        check_prompt_tokens: Take no answer to a prompt of which the server read only a part.
     """
 
     open_endpoint: Callable[[], Endpoint]
@@ -55,6 +60,8 @@ class Asker:
     traffic: Traffic
     account: Account
     include_reasoning: bool = False
+    require_finish_reason: bool = False
+    check_prompt_tokens: bool = True
 
     def ask(
         self, conversations: Sequence[Conversation], seeds: Sequence[int], sampling: Sampling, on_result: OnResult | None = None
@@ -89,7 +96,7 @@ class _Worker:
     endpoint: Endpoint
     gate: Gate
     sampling: Sampling
-    failures: dict[int, str]
+    failures: dict[int, AttemptFailed]
     hand_over: HandOver
 
     async def work(self, questions: Iterator[tuple[int, tuple[Conversation, int]]]) -> None:
@@ -99,7 +106,7 @@ class _Worker:
             except Stopped:
                 return
             except AttemptFailed as failure:
-                self.failures[index] = failure.reason
+                self.failures[index] = failure
             else:
                 await self.hand_over(index, reply.generation)
 
@@ -113,27 +120,49 @@ class _Worker:
                 continue
             # A server that asks for patience is waited for as long as it answers others.
             retries += not outcome.throttled
-            if outcome.scope != "attempt" or retries > self.asker.limits.max_retries:
+            most = min(self.asker.limits.max_retries, _RETRIES_OF_EMPTY) if outcome.answered else self.asker.limits.max_retries
+            if outcome.scope != "attempt" or retries > most:
+                if outcome.answered:
+                    self.gate.gave_up(outcome)
                 raise outcome
             await self.gate.rest((outcome.retry_after_seconds or 0.0) + self.gate.backoff(attempt))
         raise AssertionError("the loop ends by itself alone")
 
     async def _attempt(self, conversation: Conversation, seed: int) -> Reply | AttemptFailed | None:
         """Asks once; returns None where the same question is to be asked in other words."""
-        whole, limit = self.asker.dialect.conversation(conversation), self.sampling.max_new_tokens
-        worst_cost = self.asker.account.worst_cost(whole, limit)
+        asker, limit = self.asker, self.sampling.max_new_tokens
+        whole = asker.dialect.conversation(conversation)
+        worst_cost = asker.account.worst_cost(whole, limit)
         async with self.gate.request(most_prompt_tokens(whole) + limit, worst_cost) as ticket:
-            body = self.asker.dialect.body(conversation, self.sampling, seed)
+            body = asker.dialect.body(conversation, self.sampling, seed)
             try:
-                reply = await self.endpoint.ask(body, include_reasoning=self.asker.include_reasoning)
+                reply = await self.endpoint.ask(
+                    body,
+                    include_reasoning=asker.include_reasoning,
+                    max_new_tokens=limit,
+                    require_finish_reason=asker.require_finish_reason,
+                )
+                if asker.check_prompt_tokens and reply.tokens is not None and was_cut(whole, reply.tokens):
+                    raise _cut_prompt(whole, reply.tokens)
             except AttemptFailed as failure:
-                if self.asker.dialect.adapt(body, failure):
+                if asker.dialect.adapt(body, failure):
                     self.gate.refused(ticket)
                     return None
+                failure.fix = failure.fix or asker.dialect.advice(failure)
                 self.gate.failed(ticket, failure)
                 return failure
             self.gate.succeeded(ticket, reply)
             return reply
+
+
+def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed:
+    return AttemptFailed(
+        f"the server read {tokens.prompt:,} tokens of a prompt that has at least "
+        f"{least_prompt_tokens(conversation):,}: its context window cut the prompt, and the answer is to the rest",
+        "request",
+        tokens=tokens,
+        fix=f"{CONTEXT_FIX}; where the server counts otherwise, say check_prompt_tokens=False",
+    )
 
 
 @dataclass(frozen=True)

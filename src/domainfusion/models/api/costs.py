@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +14,13 @@ from domainfusion.types import Conversation, FinishReason
 
 _BYTES_PER_TOKEN = 4
 """Of usual English text; other scripts take fewer bytes a token."""
+_SMALLEST_WINDOW = 256
+"""Tokens; no server is run with a smaller context window."""
+_SURELY_LESS = 0.8
+"""Of the fewest tokens that a prompt may have: a margin for tokens of two words."""
+_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces."""
 _TOKENS_AROUND_MESSAGE = 8
 """Role, separators and the start of the answer, at most, in the templates that are in use."""
 
@@ -178,29 +187,42 @@ class Account:
 
     def settle(self, payment: Payment, finish_reason: FinishReason, tokens: TokenCount | None) -> None:
         """Counts an answer; `tokens` is None where the server did not count them."""
+        self._count(payment, tokens, lost=tokens is None)
+        self.usage = replace(
+            self.usage,
+            answers=self.usage.answers + 1,
+            refused=self.usage.refused + (finish_reason == "refused"),
+            filtered=self.usage.filtered + (finish_reason == "filtered"),
+        )
+
+    def fail(self, payment: Payment, *, lost: bool, tokens: TokenCount | None = None) -> None:
+        """Counts a request that brought no answer.
+
+        Args:
+            payment: The request.
+            lost: Whether it may have been charged.
+            tokens: What the server counted, for an answer that arrived and can't be used.
+        """
+        if not lost and tokens is None and payment.number is not None:
+            self._books.cancel(payment.number)
+        self._count(payment, tokens, lost=lost)
+        self.usage = replace(self.usage, failed=self.usage.failed + 1)
+
+    def _count(self, payment: Payment, tokens: TokenCount | None, *, lost: bool) -> None:
+        """Adds up tokens and what they cost; what is lost stands in the books at its most expensive."""
         usage, count = self.usage, tokens or TokenCount(prompt=0, completion=0)
         cost = None if self._prices is None else self._prices.cost(count)
         if cost is not None and tokens is not None and payment.number is not None:
             self._books.settle(payment.number, cost)
         self.usage = replace(
             usage,
-            answers=usage.answers + 1,
-            refused=usage.refused + (finish_reason == "refused"),
-            filtered=usage.filtered + (finish_reason == "filtered"),
             prompt_tokens=usage.prompt_tokens + count.prompt,
             cached_tokens=usage.cached_tokens + count.cached,
             completion_tokens=usage.completion_tokens + count.completion,
             reasoning_tokens=usage.reasoning_tokens + count.reasoning,
             cost=None if cost is None else (usage.cost or 0.0) + cost,
-            unknown_cost=usage.unknown_cost + (payment.at_most if tokens is None else 0.0),
+            unknown_cost=usage.unknown_cost + (payment.at_most if lost else 0.0),
         )
-
-    def fail(self, payment: Payment, *, lost: bool) -> None:
-        """Counts a request that brought no answer; a lost one may have been charged."""
-        if not lost and payment.number is not None:
-            self._books.cancel(payment.number)
-        unknown = self.usage.unknown_cost + (payment.at_most if lost else 0.0)
-        self.usage = replace(self.usage, failed=self.usage.failed + 1, unknown_cost=unknown)
 
 
 def about_prompt_tokens(conversation: Conversation) -> int:
@@ -211,6 +233,35 @@ def about_prompt_tokens(conversation: Conversation) -> int:
 def most_prompt_tokens(conversation: Conversation) -> int:
     """Returns how many tokens a conversation has at most: a token stands for one byte or more."""
     return sum(_size(message.content) + _TOKENS_AROUND_MESSAGE for message in conversation)
+
+
+def least_prompt_tokens(conversation: Conversation) -> int:
+    """Returns how many tokens a conversation has at least, with any tokenizer in common use.
+
+    A token may be a long word, and is seldom more than one: words that are written apart count one
+    each, and four characters of a script without spaces.
+
+    Example:
+        >>> from domainfusion.types import user
+        >>> least_prompt_tokens(user("How do muscles recover?")), least_prompt_tokens(user("肌肉如何恢复？"))
+        (4, 2)
+    """
+    return sum(_least(message.content) for message in conversation)
+
+
+def _least(text: str) -> int:
+    unspaced = len(_UNSPACED.findall(text))
+    return len(_WORD.findall(_UNSPACED.sub(" ", text))) + math.ceil(unspaced / 4)
+
+
+def was_cut(conversation: Conversation, tokens: TokenCount) -> bool:
+    """Whether a server read far fewer tokens than a conversation has: its window cut the prompt.
+
+    Servers that count only what they had not read before report small numbers, so a count below any
+    context window says nothing.
+    """
+    read = max(tokens.prompt, tokens.cached)
+    return read >= _SMALLEST_WINDOW and read < _SURELY_LESS * least_prompt_tokens(conversation)
 
 
 def _size(text: str) -> int:

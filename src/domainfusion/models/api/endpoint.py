@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from domainfusion.errors import MissingDependencyError
+from domainfusion.errors import ConfigurationError, MissingDependencyError
 from domainfusion.models.address import is_loopback
-from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, read_reply
+from domainfusion.models.api.answers import CHECK_URL, Reply, UnreadableAnswer, brief, parse_body, read_reply
 from domainfusion.models.api.costs import TokenCount
-from domainfusion.models.api.failures import AttemptFailed, from_status
+from domainfusion.models.api.failures import AttemptFailed, ServerError, error_in, error_of_body, from_error
 from domainfusion.models.api.key import Key
 from domainfusion.types import Generation
 
@@ -33,16 +34,18 @@ MAX_BODY_BYTES = 10_000_000
 _OPENAI_HOST = "api.openai.com"
 _KEPT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol, ssl.SSLError)
-_FILTER_CODES = {"content_filter", "content_policy_violation"}
+_CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w+/=.~-]{8,}", re.IGNORECASE)
+"""Credentials in a header that is echoed: those for a proxy are not known here."""
+_HELD_BACK = {400, 403, 422, 451}
+"""Statuses with which a content filter refuses a question."""
 _LOGS = ("httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpx2", "openai._base_client")
 """What the client logs goes through here; in its most talkative mode it writes down headers that a server may echo the key in."""
-_CHECK_URL = "check that base_url is an OpenAI-compatible endpoint; most end in /v1"
 _FIXES = {
-    402: "see to the account's credit",
+    402: "top up the account's credit",
     404: "check the model's name, and base_url, which mostly ends in /v1",
-    405: _CHECK_URL,
-    413: "ask for less in one question",
-    429: "see to the account's quota, or set requests_per_minute and tokens_per_minute",
+    405: CHECK_URL,
+    413: "ask less in one question",
+    429: "check the account's quota, or set requests_per_minute and tokens_per_minute",
 }
 
 
@@ -62,13 +65,21 @@ class Endpoint:
         self._key_variable = key_variable
         self._timeout_seconds = timeout_seconds
         self._host = urlsplit(base_url).hostname or ""
-        connections = httpx2.AsyncClient(
-            timeout=timeout_seconds,
-            follow_redirects=False,
-            limits=httpx2.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
-            trust_env=not is_loopback(self._host),  # a proxy is no way to this machine
-            event_hooks={"request": [self._strip], "response": [_bound]},
-        )
+        try:
+            connections = httpx2.AsyncClient(
+                timeout=timeout_seconds,
+                follow_redirects=False,
+                limits=httpx2.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
+                trust_env=not is_loopback(self._host),  # a proxy is no way to this machine
+                event_hooks={"request": [self._strip], "response": [_bound]},
+            )
+        except (ValueError, httpx2.InvalidURL):
+            # The address is not shown, nor is the client's error: a proxy's password stands in it.
+            raise ConfigurationError(
+                "The address of a proxy in the environment can't be used",
+                allowed="such as HTTPS_PROXY=http://host:3128",
+                fix="correct HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or unset them",
+            ) from None
         # The key is written into the header by `_strip`; whatever else the client finds in the environment goes to OpenAI alone.
         self._client = AsyncOpenAI(api_key="set by the endpoint", base_url=base_url, max_retries=0, http_client=connections)
 
@@ -92,15 +103,27 @@ class Endpoint:
         if self._key.header is not None:
             request.headers["authorization"] = self._key.header
 
-    async def ask(self, body: Mapping[str, Any], *, include_reasoning: bool = False) -> Reply:
-        """Sends one request and reads its answer.
+    async def ask(
+        self,
+        body: Mapping[str, Any],
+        *,
+        include_reasoning: bool = False,
+        max_new_tokens: int | None = None,
+        require_finish_reason: bool = False,
+    ) -> Reply:
+        """Sends one request and reads its answer; see `read_reply` for what decides how.
 
         Raises:
             AttemptFailed: There is no answer.
         """
         outcome = await self._send(body)
         if isinstance(outcome, httpx2.Response):
-            outcome = self._read(outcome, include_reasoning)
+            outcome = self._read(
+                outcome,
+                include_reasoning=include_reasoning,
+                max_new_tokens=max_new_tokens,
+                require_finish_reason=require_finish_reason,
+            )
         if isinstance(outcome, AttemptFailed):
             # Raised here, outside of every handler: the client's own errors hold the request, and with it the key.
             raise outcome
@@ -122,41 +145,64 @@ class Endpoint:
         except AttemptFailed as failure:
             return failure
 
-    def _read(self, response: httpx2.Response, include_reasoning: bool) -> Reply | AttemptFailed:
+    def _read(self, response: httpx2.Response, **options: Any) -> Reply | AttemptFailed:
+        """Reads a response whose status is one of success, whatever it says of its content type."""
         kind = response.headers.get("content-type", "none")
-        if "json" not in kind.lower():
-            return AttemptFailed(f"the answer is no JSON but {self._brief(kind)}: {self._brief(response.text)}", lost=True, fix=_CHECK_URL)
         try:
-            return read_reply(self._key.hide_in_answer(response.content.decode("utf-8")), include_reasoning=include_reasoning)
+            payload = self._key.hide_in_answer(parse_body(response.content.decode("utf-8-sig")))
+            error = error_in(payload)
+            if error is not None:
+                reason = f"the server answered with an error: {self._brief(error.message)}"
+                return self._failed(error.meant_status, error, reason, response.headers)
+            return self._hidden(read_reply(payload, **options))
         except UnicodeDecodeError:
-            return AttemptFailed("the answer is no UTF-8", lost=True, fix=_CHECK_URL)
+            return AttemptFailed("the answer is not UTF-8", lost=True, fix=CHECK_URL)
+        except RecursionError:
+            return AttemptFailed("the answer is nested too deeply", lost=True, fix=CHECK_URL)
         except UnreadableAnswer as error:
-            return AttemptFailed(f"{error.what}: {self._brief(error.seen)}", lost=True, fix=_CHECK_URL)
+            what = error.what if "json" in kind.lower() else f"{error.what}, content type {self._brief(kind)}"
+            return AttemptFailed(
+                f"{what}: {self._brief(error.seen)}",
+                lost=error.tokens is None,
+                tokens=error.tokens,
+                answered=error.answered,
+                fix=error.fix,
+            )
+
+    def _hidden(self, reply: Reply) -> Reply:
+        """Returns a reply without the key, also where its text was joined from pieces."""
+        text, reasoning = map(self._key.hide_in_answer, (reply.generation.text, reply.generation.reasoning))
+        return Reply(replace(reply.generation, text=text, reasoning=reasoning), reply.tokens)
 
     def _from_status(self, response: httpx2.Response) -> Reply | AttemptFailed:
         status = response.status_code
-        message, code = _error_in(response.text)
-        if status == 400 and code in _FILTER_CODES:
-            return Reply(Generation(text="", finish_reason="filtered"), TokenCount(prompt=0, completion=0))
+        error = error_of_body(response.text)
         if response.has_redirect_location:
-            message = f"a redirect to {response.headers['location']}, which is not followed"
-        return from_status(status, f"HTTP {status}: {self._brief(message)}", response.headers, code=code, fix=self._fix(status))
+            error = ServerError(f"a redirect to {response.headers['location']}, which is not followed")
+        return self._failed(status, error, f"HTTP {status}: {self._brief(error.message)}", response.headers)
+
+    def _failed(self, status: int, error: ServerError, reason: str, headers: Mapping[str, str]) -> Reply | AttemptFailed:
+        """Returns what an error of the server means: a question that a filter held back is answered, and others are asked."""
+        if status in _HELD_BACK and error.is_moderation:
+            return Reply(Generation(text="", finish_reason="filtered"), TokenCount(prompt=0, completion=0))
+        hidden = replace(error, message=self._key.hide(error.message), details=self._key.hide(error.details))
+        return from_error(status, hidden, reason, headers, fix=self._fix(status))
 
     def _brief(self, text: str) -> str:
         """Returns the beginning of what a server sent; the key is hidden first, as half a key is a secret too."""
-        return brief(self._key.hide(text))
+        return brief(_CREDENTIALS.sub(r"\1 ***", self._key.hide(text)))
 
     def _fix(self, status: int) -> str:
         if status in (401, 403):
             return f"give a valid key in {self._key_variable}" if self._key_variable else "name the variable with the key: api_key_env=..."
-        return _FIXES.get(status, _CHECK_URL if 300 <= status < 400 else "")
+        return _FIXES.get(status, CHECK_URL if 300 <= status < 400 else "")
 
 
 async def _bound(response: httpx2.Response) -> None:
     """Lets no more of a body in than an answer can be."""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise AttemptFailed(f"the body is encoded ({brief(encoding)}), which was not asked for", "endpoint", fix=_CHECK_URL)
+        raise AttemptFailed(f"the body is encoded ({brief(encoding)}), which was not asked for", "endpoint", fix=CHECK_URL)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _BoundedStream(response.stream)
 
@@ -177,18 +223,3 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _error_in(body: str) -> tuple[str, str]:
-    """Returns the message and the code of the error that a body holds, in any of the forms that are in use."""
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        return body, ""
-    fields = payload.get("error", payload) if isinstance(payload, dict) else payload
-    if not isinstance(fields, dict):
-        return str(fields), ""
-    message = fields.get("message") or fields.get("detail") or body
-    inner = fields.get("innererror")
-    code = fields.get("code") or (inner.get("code") if isinstance(inner, dict) else None) or fields.get("type")
-    return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False), code if isinstance(code, str) else ""

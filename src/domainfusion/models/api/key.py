@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from base64 import b64encode
+from typing import Any
 
 from domainfusion.errors import ConfigurationError
 
 _SHORTEST_SECRET = 16
 """Shorter keys are placeholders such as `ollama` or `EMPTY`, which may stand in an answer."""
+_HIDDEN = "***"
 
 
 class Key:
@@ -34,6 +38,7 @@ class Key:
             raise ConfigurationError(
                 f"The key in {variable} holds characters that no header can carry", allowed="printable ASCII", fix="copy the key once more"
             )
+        self._pattern = _pattern(self._value)
 
     def __repr__(self) -> str:
         return "Key(***)"
@@ -44,14 +49,62 @@ class Key:
         return f"Bearer {self._value}" if self._value else None
 
     def hide(self, text: str) -> str:
-        """Returns a text with the key in it replaced."""
-        return text.replace(self._value, "***") if self._value else text
+        """Returns a text with the key in it replaced, in whatever spelling it stands there."""
+        return text if self._pattern is None else self._pattern.sub(_HIDDEN, text)
 
     def hide_in_log(self, record: logging.LogRecord) -> bool:
         """Hides the key in a log record: a filter for a logger."""
         record.msg, record.args = self.hide(record.getMessage()), None
         return True
 
-    def hide_in_answer(self, text: str) -> str:
-        """Returns an answer with the key in it replaced, so that a server that echoes it does not bring it into a file."""
-        return self.hide(text) if len(self._value) >= _SHORTEST_SECRET else text
+    def hide_in_answer(self, value: Any) -> Any:
+        """Returns what a server sent, decoded, with the key replaced in every text of it.
+
+        So a server that echoes the key does not bring it into a file. A placeholder for a key stays.
+        """
+        if len(self._value) < _SHORTEST_SECRET:
+            return value
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, list):
+            return [self.hide_in_answer(item) for item in value]
+        if isinstance(value, dict):
+            return {self.hide(name): self.hide_in_answer(item) for name, item in value.items()}
+        return value
+
+
+def _pattern(key: str) -> re.Pattern[str] | None:
+    """Returns a pattern of the key as itself, escaped, in hexadecimal digits and in base64."""
+    if not key:
+        return None
+    forms = ["".join(map(_spellings, key))]
+    if len(key) >= _SHORTEST_SECRET:
+        # The characters around hold a part of the first and the last byte of the key.
+        around = "[A-Za-z0-9+/_=-]{0,4}"
+        forms += [key.encode().hex(), *(around + re.escape(form) + around for form in _in_base64(key))]
+    return re.compile("|".join(forms), re.IGNORECASE)
+
+
+def _spellings(character: str) -> str:
+    r"""Returns a pattern of one character in JSON (`\/`, `\u002f`), in a URL (`%2F`) and in HTML (`&#47;`).
+
+    What is escaped twice has several backslashes. Their number is bounded, so that no text makes this slow.
+    """
+    code = ord(character)
+    plain = re.escape(character)
+    return rf"(?:\\{{0,9}}{plain}|\\{{1,9}}(?:u00|x){code:02x}|%(?:25){{0,3}}{code:02x}|&\#0{{0,6}}{code};|&\#x0{{0,6}}{code:x};)"
+
+
+def _in_base64(key: str) -> list[str]:
+    """Returns what base64 of any text with the key in it contains.
+
+    Three bytes become four characters, so that there are three cases, by how many bytes stand before
+    the key. The characters at the ends, which depend on its neighbors too, are left out.
+    """
+    found = []
+    for before in range(3):
+        encoded = b64encode(b"\0" * before + key.encode()).decode()
+        whole = (before + len(key)) // 3 * 4  # characters of groups in which the key's bytes are all known
+        inner = encoded[(4 if before else 0) : whole]
+        found += [inner, inner.replace("+", "-").replace("/", "_")]
+    return found

@@ -212,12 +212,19 @@ class Gate:
     def failed(self, ticket: Ticket, failure: AttemptFailed) -> None:
         """Reports a request that brought no answer."""
         self._close(ticket)
-        self._account.fail(ticket.payment, lost=failure.lost)
+        self._account.fail(ticket.payment, lost=failure.lost, tokens=failure.tokens)
         if failure.scope == "endpoint":
             self.close(failure.reason, failure.fix)
         self._heed(failure)
-        if ticket.started >= self._failed_at:
+        if ticket.started >= self._failed_at and not failure.answered:
             self._count(failure)
+
+    def gave_up(self, failure: AttemptFailed) -> None:
+        """Reports a question that is asked no more, though the server answers: see `AttemptFailed.answered`.
+
+        Its attempts were no failures of the server, but a server that answers nothing of use is given up.
+        """
+        self._count(failure)
 
     def _heed(self, failure: AttemptFailed) -> None:
         seconds = failure.retry_after_seconds
@@ -239,7 +246,7 @@ class Gate:
             self._traffic.paused_until = max(self._traffic.paused_until, self._failed_at + self.backoff(self._failures - 1))
         if self._failures >= self._limits.max_failures_in_a_row:
             reason = f"{self._failures} failures in a row, the latest: {failure.reason}"
-            self.close(reason, failure.fix or "see what ails the server, and run again")
+            self.close(reason, failure.fix or "check the server, and run again")
 
     def backoff(self, attempt: int) -> float:
         """Returns how long to wait after the given failure, counted from 1.

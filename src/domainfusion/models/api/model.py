@@ -40,8 +40,14 @@ class APIModel:
         json_schema: Asks for JSON of this schema; a server that refuses is asked in words instead.
         include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`. By default it is kept apart, in
             `Generation.reasoning`, and not trained on.
-        omit: Fields that the server or the model refuses: `temperature`, `top_p`, `seed`.
+        omit: What the server or the model refuses: `temperature`, `top_p`, `seed`, `stream`; `response_format`, so that JSON is
+            asked for in words; `system`, so that the system message stands before the first question. What is refused and is not
+            named here is left out once that is known, with a warning.
         extra_body: Further fields of each request, such as `{"reasoning_effort": "low"}`.
+        require_finish_reason: Take no answer of which the server does not say why it ended. By default such an answer is whole
+            unless it has as many tokens as it was allowed.
+        check_prompt_tokens: Take no answer where the server counts far fewer tokens than the prompt has, since its context window
+            was too small. False for a server that counts otherwise.
         max_concurrency: Requests in flight.
         requests_per_minute: Requests that start in any minute; None for no limit.
         tokens_per_minute: Tokens read and written in any minute; None for no limit. Until an answer is there, its request counts with
@@ -90,6 +96,8 @@ class APIModel:
         include_reasoning: bool = False,
         omit: Collection[str] = (),
         extra_body: Mapping[str, Any] | None = None,
+        require_finish_reason: bool = False,
+        check_prompt_tokens: bool = True,
         max_concurrency: int = 16,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
@@ -124,6 +132,8 @@ class APIModel:
         Key(self._key_variable)  # tells at once whether there is one
         self._timeout_seconds = timeout_seconds
         self._include_reasoning = include_reasoning
+        self._require_finish_reason = require_finish_reason
+        self._check_prompt_tokens = check_prompt_tokens
         self._dialect = Dialect(
             model,
             system_prompt=system_prompt,
@@ -196,7 +206,16 @@ class APIModel:
         if not conversations:
             return []
         with self._one_call:
-            asker = Asker(self._endpoint, self._dialect, self._limits, self._traffic, self._account, self._include_reasoning)
+            asker = Asker(
+                self._endpoint,
+                self._dialect,
+                self._limits,
+                self._traffic,
+                self._account,
+                include_reasoning=self._include_reasoning,
+                require_finish_reason=self._require_finish_reason,
+                check_prompt_tokens=self._check_prompt_tokens,
+            )
             outcome = asker.ask(conversations, sample_seeds(sampling.seed, conversations), sampling, on_result)
         logger.info("%s: %s", self.name, self.usage)
         if len(outcome.answers) < len(conversations):
@@ -220,10 +239,12 @@ class APIModel:
             what = f"{where} answered {len(outcome.answers)} of {len(conversations)} questions before it was given up: {rest}"
         else:
             first = outcome.failures[missing[0]]
-            what = f"{where} left {len(missing)} of {len(conversations)} questions unanswered, the first for this reason: {first}"
-            rest, fix = first, "run again, which asks for these alone; or go on without them: on_teacher_failure='continue'"
+            what = f"{where} left {len(missing)} of {len(conversations)} questions unanswered, the first for this reason: {first.reason}"
+            again = "run again, which asks for these alone; or go on without them: on_teacher_failure='continue'"
+            rest, fix = first.reason, f"{first.fix}; then {again}" if first.fix else again
         error = ModelError(what, fix=fix)
-        error.unanswered = {conversations[index]: outcome.failures.get(index, rest) for index in missing}
+        reasons = {index: failure.reason for index, failure in outcome.failures.items()}
+        error.unanswered = {conversations[index]: reasons.get(index, rest) for index in missing}
         return error
 
 

@@ -56,8 +56,10 @@ class APISection(Section):
     system_prompt: str | None = None
     json_schema: dict[str, Any] | None = None
     include_reasoning: bool = False
-    omit: list[Literal["temperature", "top_p", "seed"]] = Field(default=[])
+    omit: list[Literal["temperature", "top_p", "seed", "stream", "response_format", "system"]] = Field(default=[])
     extra_body: dict[str, Any] | None = None
+    require_finish_reason: bool = False
+    check_prompt_tokens: bool = True
     max_concurrency: Count = 16
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
