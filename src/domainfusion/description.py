@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,25 @@ def describe(value: object) -> Any:
         return f"{value.__module__}.{value.__qualname__}"
     settings = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
     return {"class": type(value).__qualname__, **settings}
+
+
+def models_in(value: object) -> Iterator[LanguageModel]:
+    """Yields the models that an object uses: itself, or those that its fields hold; a model in two places comes twice."""
+    if isinstance(value, LanguageModel):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from models_in(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from models_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for item in fields(value):
+            yield from models_in(getattr(value, item.name))
+    elif not isinstance(value, str | bytes | Path | type):
+        for name, item in getattr(value, "__dict__", {}).items():
+            if not name.startswith("_"):
+                yield from models_in(item)
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:

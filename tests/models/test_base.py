@@ -51,11 +51,8 @@ class Training(Answering):
 
     tokenizer, context_length = Scoring.tokenizer, Scoring.context_length
 
-    @property
-    def turn_end(self) -> int:
-        pytest.fail("asking for a capability rendered a template")
-
-    ask = encode = continuations = trainable_copy = trainable_module = trained_state = load_trained_state = save = Answering.generate
+    ask = encode = encode_answer = continuations = trainable_copy = Answering.generate
+    trainable_module = trained_state = load_trained_state = save = Answering.generate
 
 
 @pytest.mark.parametrize(
@@ -90,6 +87,6 @@ def test_a_local_model_has_every_capability_and_opens_no_file_to_say_so(
 ) -> None:
     model = HuggingFaceModel(tiny_llama, device="cpu")
     monkeypatch.setattr("domainfusion.models.huggingface.hash_files", lambda _: pytest.fail("hashed"))
-    monkeypatch.setattr("domainfusion.models.huggingface.shared_tokenizer", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("domainfusion.models.huggingface.shared_tokenizer", lambda *_, **__: pytest.fail("loaded"))
     monkeypatch.setattr("domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read"))
     assert all(isinstance(model, capability) for capability in CAPABILITIES)

@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from domainfusion.errors import ModelError
 from domainfusion.models import HuggingFaceModel
-from domainfusion.models.encoding import CHATML_TEMPLATE, control_tokens, encode_conversation, encode_text, load_tokenizer, turn_end
+from domainfusion.models.chat_template import CHATML_TEMPLATE
+from domainfusion.models.encoding import control_tokens, encode_conversation, encode_text, turn_end
+from domainfusion.models.tokenizer import load_tokenizer
 from domainfusion.types import Conversation, Message, user
 
 INJECTED = [
@@ -151,8 +153,7 @@ def test_an_unknown_word_is_no_control_token() -> None:
 def test_a_turn_ends_with_a_control_token_even_where_the_tokenizer_names_it_nowhere(tiny_llama: Path, declared: bool) -> None:
     tokenizer: Any = load_tokenizer(tiny_llama, CHATML_TEMPLATE.replace("<|im_end|>", "<|end|>"))
     tokenizer.add_tokens([AddedToken("<|end|>", special=declared)])
-    expected = tokenizer.convert_tokens_to_ids("<|end|>") if declared else tokenizer.eos_token_id
-    assert turn_end(tokenizer) == expected
+    assert turn_end(tokenizer) == tokenizer.convert_tokens_to_ids("<|end|>")
 
 
 def test_the_default_template_is_chatml_without_a_system_message(tiny_llama: Path) -> None:

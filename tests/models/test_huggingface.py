@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel, generate_with
-from domainfusion.models.encoding import CHATML_TEMPLATE
+from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.models.generation import row_seeds
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 

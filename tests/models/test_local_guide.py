@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from domainfusion.models import HuggingFaceModel, LlamaModel
-from domainfusion.models.encoding import CHATML_TEMPLATE, encode_conversation, load_tokenizer
+from domainfusion.models.chat_template import CHATML_TEMPLATE
+from domainfusion.models.encoding import encode_conversation
+from domainfusion.models.tokenizer import load_tokenizer
 from domainfusion.types import user
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "local_teachers.md"

@@ -136,14 +136,15 @@ def test_models_of_every_kind_are_asked_in_one_go(
     assert scripted.calls == [conversations[0], conversations[6]]
 
 
-def test_experts_that_end_their_answers_otherwise_do_not_share_a_batch(
+def test_experts_with_chat_templates_of_their_own_share_a_batch(
     tiny_llama: Path, make_adapter: MakeAdapter, batches: list[int]
 ) -> None:
     closed = "{% for m in messages %}{{ m['content'] + '<|endoftext|>' }}{% endfor %}"
     models = [load(make_adapter("one", 1)), load(make_adapter("two", 2), chat_template=closed)]
+    assert models[0].end_tokens != models[1].end_tokens
     conversations = [user(QUESTIONS[0])] * 2
     assert generate_with(models, conversations, SHORT) == apart(models, conversations, SHORT)
-    assert batches == []
+    assert batches == [2]
 
 
 def test_a_student_in_training_answers_beside_its_teachers_without_dropout(experts: list[HuggingFaceModel], batches: list[int]) -> None:

@@ -65,7 +65,9 @@ words = st.text(st.characters(categories=("L", "N"), include_characters=" .,\n")
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_reasoning_is_no_part_of_the_answer(form: str) -> None:
-    assert split_reasoning(form.format("I think.\n\nStill.", ANSWER)) == Reasoned("I think.\n\nStill.", ANSWER)
+    assert split_reasoning(form.format("I think.\n\nStill.", ANSWER)) == Reasoned(
+        "I think.\n\nStill.", ANSWER
+    )
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -96,7 +98,9 @@ def test_reasoning_that_was_never_closed_has_no_answer(text: str) -> None:
     assert "<" not in found.reasoning
 
 
-@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "[THINK]", "◁think▷", "<|channel|>analysis<|message|>"])
+@pytest.mark.parametrize(
+    "opening", ["<think>", "<think>\n", "[THINK]", "◁think▷", "<|channel|>analysis<|message|>"]
+)
 def test_reasoning_may_be_opened_by_the_prompt(opening: str) -> None:
     closing = {"<": "</think>", "[": "[/THINK]", "◁": "◁/think▷"}[opening[0]]
     if "channel" in opening:
@@ -106,12 +110,28 @@ def test_reasoning_may_be_opened_by_the_prompt(opening: str) -> None:
     assert split_reasoning("It is Fe", prompt) == Reasoned("It is Fe", "", is_cut=True)
 
 
-@pytest.mark.parametrize("prompt", ["", "assistant\n", "assistant\n<think>\n\n</think>\n\n", "What is <think>?<|im_end|>assistant\n"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "assistant\n",
+        "assistant\n<think>\n\n</think>\n\n",
+        "What is <think>?<|im_end|>assistant\n",
+    ],
+)
 def test_a_prompt_that_opens_no_reasoning_asks_for_an_answer(prompt: str) -> None:
     assert split_reasoning(ANSWER, prompt) == Reasoned("", ANSWER)
 
 
-@pytest.mark.parametrize("text", ["I think.</think>\n{}", "I think.\n</think>\n\n{}", "I think </think>\n\n{}", "I think.</thinking>{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think.</think>\n{}",
+        "I think.\n</think>\n\n{}",
+        "I think </think>\n\n{}",
+        "I think.</thinking>{}",
+    ],
+)
 def test_a_closing_tag_alone_ends_reasoning(text: str) -> None:
     found = split_reasoning(text.format(ANSWER))
     assert (found.reasoning.rstrip("."), found.answer) == ("I think", ANSWER)
@@ -120,7 +140,9 @@ def test_a_closing_tag_alone_ends_reasoning(text: str) -> None:
 def test_reasoning_may_mention_its_own_tags() -> None:
     thought = "They ask where </think> goes, and whether `<think>` opens it."
     assert split_reasoning(f"<think>\n{thought}\n</think>\n\n{ANSWER}") == Reasoned(thought, ANSWER)
-    assert split_reasoning(f"{thought}\n</think>\n\n{ANSWER}", prompt="<think>\n") == Reasoned(thought, ANSWER)
+    assert split_reasoning(f"{thought}\n</think>\n\n{ANSWER}", prompt="<think>\n") == Reasoned(
+        thought, ANSWER
+    )
 
 
 def test_parts_of_reasoning_are_told_from_parts_of_text() -> None:
@@ -138,21 +160,46 @@ def test_parts_of_reasoning_are_told_from_parts_of_text() -> None:
     assert content.others == ("image_url",)
 
 
-@pytest.mark.parametrize("content", [None, 4, {}, [None], [[]], [{"type": 4}], [{"type": "text", "text": 4}]])
+@pytest.mark.parametrize(
+    "content", [None, 4, {}, [None], [[]], [{"type": 4}], [{"type": "text", "text": 4}]]
+)
 def test_content_that_is_no_text_raises_nothing(content: object) -> None:
     found = read_content(content)
     assert found.texts == ()
     assert len(found.others) == 1
 
 
-@pytest.mark.parametrize("token", ["<think>", "</think>", "[THINK]", "<|channel|>", "<|START_RESPONSE|>", "◁/think▷", "<unused94>"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<think>",
+        "</think>",
+        "[THINK]",
+        "<|channel|>",
+        "<|START_RESPONSE|>",
+        "◁/think▷",
+        "<unused94>",
+    ],
+)
 def test_tokens_that_mark_reasoning_are_known(token: str) -> None:
     assert is_marker(token)
     assert not is_marker(token[1:])
 
 
 @pytest.mark.parametrize(
-    "piece", ["</think>", "<think>", "<think></think>", "`", "```a\n", "a `", " </think> a", "<|end|> ", "<|start|>assistant ", "analysis"]
+    "piece",
+    [
+        "</think>",
+        "<think>",
+        "<think></think>",
+        "`",
+        "```a\n",
+        "a `",
+        " </think> a",
+        "<|end|> ",
+        "<|start|>assistant ",
+        "analysis",
+    ],
 )
 @pytest.mark.parametrize("start", ["", "<think>", "<|channel|>analysis<|message|>"])
 def test_a_long_text_of_tags_is_read_at_once(start: str, piece: str) -> None:

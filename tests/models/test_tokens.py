@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domainfusion.models import HuggingFaceModel, LanguageModel, ScriptedModel, compare_tokenizers
-from domainfusion.models.encoding import CHATML_TEMPLATE
+from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.models.tokens import Difference, TokenMatch
 
 MakeLlama = Callable[..., Path]

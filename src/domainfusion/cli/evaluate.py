@@ -84,7 +84,7 @@ def _student_of(directory: Path) -> HuggingFaceModel:
     if not (folder / "config.json").is_file():
         raise RunError("This run has no student yet", received=str(directory), fix=f"see `domainfusion status {directory}`")
     recipe = recipe_of(directory)
-    wanted = {"system_prompt", "chat_template", "dtype", "device", "batch_size"}
+    wanted = {"system_prompt", "dtype", "device", "batch_size"}
     settings = recipe.student.model_dump(include=wanted) if recipe else {}
     return HuggingFaceModel(folder, name="student", **settings)
 

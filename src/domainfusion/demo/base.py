@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 
 from domainfusion.errors import MissingDependencyError
 from domainfusion.models import LlamaModel
-from domainfusion.models.encoding import CHATML_TEMPLATE
+from domainfusion.models.chat_template import CHATML_TEMPLATE
 
 logger = logging.getLogger("domainfusion")
 

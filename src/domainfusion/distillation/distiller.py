@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from domainfusion.description import describe
+from domainfusion.description import describe, models_in
 from domainfusion.distillation.asking import AskOverGaps, RunAsk
 from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
@@ -22,13 +23,14 @@ from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.parts import check_parts, check_refinement
 from domainfusion.distillation.refinement import Refiner, Stages, trained_records
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.distillation.run import DataFiles, RunDirectory
+from domainfusion.distillation.run import DataFiles, RunDirectory, date_of_run
 from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.distillation.validating import Validation
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
-from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.base import Adaptation, DatedModel, LanguageModel, TrainableModel
+from domainfusion.models.huggingface import choose_speech
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
 from domainfusion.reports import RunSummary, render_model_card, write_reports
@@ -133,7 +135,9 @@ class Distiller:
             raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
         if discussion_rounds < 0:
             raise ConfigurationError("discussion_rounds is negative", received=discussion_rounds, allowed="a whole number from 0")
-        self.student_model = student_model
+        self.student_model, self._speech = choose_speech(student_model, teacher_models)
+        if self._speech:
+            logger.info("The student's chat template is %s.", self._speech)
         self.teacher_models = dict(teacher_models)
         self.data_generators = list(data_generators)
         self.trainer = trainer
@@ -163,6 +167,7 @@ class Distiller:
         has_validation = bool(self._given_validation) or validation_holdout > 0
         trainer.check_validation(given=has_validation)
         check_refinement(refinement_rounds, data_generators, has_validation=has_validation)
+        self._date = self._pin_dates(output_dir)
         inputs = self._inputs()
         self._directory_is_derived, self._directory_is_told = output_dir is None, False
         self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
@@ -515,10 +520,31 @@ class Distiller:
             return f"expert of {' and '.join(domains)}"
         return next((role for role, one in self._measured.items() if one is model), "judge")
 
+    def _pin_dates(self, output_dir: str | Path | None) -> str | None:
+        """Has the models write the day on which the run began, so that it can be resumed on another day.
+
+        Returns:
+            The day; None where no model writes it.
+        """
+        began = None if output_dir is None else date_of_run(Path(output_dir))
+        day = began or datetime.now(UTC).date()
+        models = models_in(
+            [
+                self.student_model,
+                self.teacher_models,
+                self.data_generators,
+                self.integrator,
+                self.evaluator,
+            ]
+        )
+        is_written = [model.pin_date(day) for model in models if isinstance(model, DatedModel)]
+        return day.isoformat() if any(is_written) else None
+
     def _inputs(self) -> dict[str, Any]:
         """Returns what decides the outcome of the run."""
         return {
-            "student": describe(self.student_model),
+            **({} if self._date is None else {"date": self._date}),
+            "student": describe(self.student_model) | ({"chat_template": self._speech} if self._speech else {}),
             "teachers": describe(self.teacher_models),
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),

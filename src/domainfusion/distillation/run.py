@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import platform
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -64,6 +65,15 @@ class DataFiles:
     def round(self, number: int) -> DataFiles:
         """Returns the files of a round of the refinement, counted from 1."""
         return DataFiles(self.path / "refinement" / str(number))
+
+
+def date_of_run(path: Path) -> date | None:
+    """Returns the day that the models of the run at `path` write into their prompts; None where there is no such run."""
+    try:
+        written = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return date.fromisoformat(written["inputs"]["date"])
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or one without a date: opening it says what is wrong
+        return None
 
 
 class RunDirectory(DataFiles):
@@ -232,7 +242,10 @@ class RunDirectory(DataFiles):
             **{package: _version_of(package) for package in PACKAGES},
         }
         teachers = {domain: teacher["model"] for domain, teacher in self._inputs.get("teachers", {}).items()}
-        student = {"base_model": self._inputs.get("student", {}).get("model")}
+        learner = self._inputs.get("student", {})
+        student = {"base_model": learner.get("model")}
+        if "chat_template" in learner:
+            student["chat_template"] = learner["chat_template"]
         write_json(
             self.description,
             {"title": self._title, "student": student, "teachers": teachers, "settings": settings, "inputs": self._inputs},

@@ -7,6 +7,7 @@ brings it to 3.11, whose own protocols would hash a model's files to find out wh
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,19 @@ class LocalWeights(LanguageModel, Protocol):
 
     def weights(self) -> Iterable[torch.Tensor]:
         """Returns every weight it computes with, each once; models that share weights return the same tensors."""
+        ...
+
+
+@runtime_checkable
+class DatedModel(LanguageModel, Protocol):
+    """May write the date of the day into its prompts, as many chat templates do."""
+
+    def pin_date(self, date: datetime.date) -> bool:
+        """Has every prompt carry this date, if it carries one and no other was chosen: a resumed run asks as it did before.
+
+        Returns:
+            Whether its prompts carry the date.
+        """
         ...
 
 
@@ -184,13 +198,20 @@ class TrainableModel(LanguageModel, Protocol):
         """The tokens that a row may have; None where there is no limit."""
         ...
 
-    @property
-    def turn_end(self) -> int:
-        """The token that ends an answer."""
-        ...
-
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
         """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
+        ...
+
+    def encode_answer(self, text: str, *, finished: bool = True) -> list[int]:
+        """Returns the token ids of an answer as the model is to write it after a prompt.
+
+        Args:
+            text: The answer's words.
+            finished: Add what ends it; an answer that was cut goes without.
+
+        Returns:
+            What the chat template puts before the words (a channel, an empty thought), the words, and the end.
+        """
         ...
 
     def ask(self, question: str) -> str:

@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from domainfusion.models.base import sample_seeds
+from domainfusion.models.encoding import answer_form, decode_answer
+from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.sampling import RowSampler
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
@@ -39,48 +48,76 @@ def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
     return [int(fingerprint([own, conversation], length=15), 16) for own, conversation in zip(seeds, conversations, strict=True)]
 
 
-def answer_batch(
-    module: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    *,
-    ends: set[int],
-) -> list[Generation]:
-    """Answers the prompts of one batch; see `continue_batch` for the arguments."""
-    written = continue_batch(module, tokenizer, prompts, sampling, ends=ends)
-    return [_read_answer(tokenizer, row, len(prompt.tokens), ends) for row, prompt in zip(written, prompts, strict=True)]
+class Writer(NamedTuple):
+    """Whose answer a row of a batch is.
+
+    Attributes:
+        tokenizer: The tokenizer, with its chat template.
+        ends: Every token that ends an answer.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: set[int]
+
+
+def answer_batch(module: PreTrainedModel, writers: Sequence[Writer], prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
+    """Answers the prompts of one batch; see `continue_batch`.
+
+    Args:
+        module: The model, as it is to compute.
+        writers: Whose answer each row is: adapters on one base may have tokenizers and chat templates of their own.
+        prompts: Rows of any lengths.
+        sampling: How to write the answers.
+    """
+    written = continue_batch(module, prompts, sampling, [writer.ends for writer in writers])
+    return [read_answer(writer, row, len(prompt.tokens)) for writer, row, prompt in zip(writers, written, prompts, strict=True)]
 
 
 @torch.inference_mode()
 def continue_batch(
-    module: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    *,
-    ends: set[int],
+    module: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, ends: Sequence[set[int]]
 ) -> list[list[int]]:
     """Writes on from the prompts of one batch.
 
     Args:
         module: The model, as it is to compute.
-        tokenizer: Its tokenizer.
         prompts: Rows of any lengths; they are padded on the left, and nothing looks at the padding.
         sampling: How to write the answers.
-        ends: Every token that ends an answer.
+        ends: Every token that ends an answer, for each row.
 
     Returns:
         The tokens of each answer, up to and with the one that ends it; an answer that was cut has none.
     """
-    padded = tokenizer.pad({"input_ids": [prompt.tokens for prompt in prompts]}, padding_side="left", return_tensors="pt").to(module.device)
-    settings = cast(Any, GenerationConfig)(
-        max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
-    )
+    length = max(len(prompt.tokens) for prompt in prompts)
+    tokens = torch.zeros((len(prompts), length), dtype=torch.long)
+    looked_at = torch.zeros((len(prompts), length), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        tokens[row, length - len(prompt.tokens) :] = torch.tensor(prompt.tokens, dtype=torch.long)
+        looked_at[row, length - len(prompt.tokens) :] = 1
+    settings = cast(Any, GenerationConfig)(max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=0)
     processors = LogitsProcessorList([RowSampler(sampling, [prompt.seed for prompt in prompts])] if sampling.temperature > 0 else [])
     with in_evaluation(module), _contiguous_before_head(module):
-        output = cast(Any, module).generate(**padded, generation_config=settings, logits_processor=processors)
-    return [_up_to_end(row, ends) for row in output[:, padded["input_ids"].shape[1] :].tolist()]
+        output = cast(Any, module).generate(
+            input_ids=tokens.to(module.device),
+            attention_mask=looked_at.to(module.device),
+            generation_config=settings,
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList([_RowEnds(ends)]),
+        )
+    return [_up_to_end(row, own) for row, own in zip(output[:, length:].tolist(), ends, strict=True)]
+
+
+class _RowEnds(StoppingCriteria):
+    """Ends each row of a batch at a token that ends an answer of its own expert."""
+
+    def __init__(self, ends: Sequence[set[int]]) -> None:
+        self._ends = ends
+        # Transformers pads rows that are over where it finds this name: rows that go on beside them must not see what they write.
+        self.eos_token_id = sorted(set().union(*ends))
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
+        over = [token in ends for token, ends in zip(input_ids[:, -1].tolist(), self._ends, strict=True)]
+        return torch.tensor(over, device=input_ids.device)
 
 
 @contextmanager
@@ -98,13 +135,17 @@ def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
     return tokens[: next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
-def _read_answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], prompt_tokens: int, ends: set[int]) -> Generation:
-    is_finished = bool(tokens) and tokens[-1] in ends
+def read_answer(writer: Writer, tokens: list[int], prompt_tokens: int) -> Generation:
+    """Returns what was written as an answer with its reasoning apart; a thought that was cut, or never ended, is no answer."""
+    is_finished = bool(tokens) and tokens[-1] in writer.ends
+    written = decode_answer(writer.tokenizer, tokens[:-1] if is_finished else tokens)
+    found = split_reasoning(written, prompt=answer_form(writer.tokenizer).header)
     return Generation(
-        text=str(tokenizer.decode(tokens[:-1] if is_finished else tokens, skip_special_tokens=True)).strip(),
-        finish_reason="stop" if is_finished else "length",
+        text=found.answer,
+        finish_reason="stop" if is_finished and not found.is_cut else "length",
         prompt_tokens=prompt_tokens,
         completion_tokens=len(tokens),
+        reasoning=found.reasoning,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from peft import LoraConfig
@@ -20,14 +22,25 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE
 from domainfusion.models.adapters import UNTRAINED, changes_nothing, check_adapter
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
-from domainfusion.models.encoding import encode_conversation, encode_text, shared_tokenizer, turn_end
+from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
+from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
 from domainfusion.models.fingerprints import hash_files, hash_tensors
-from domainfusion.models.generation import Prompt, answer_batch, buckets, continue_batch, converted_for_autocast, in_evaluation, row_seeds
+from domainfusion.models.generation import (
+    Prompt,
+    Writer,
+    answer_batch,
+    buckets,
+    continue_batch,
+    converted_for_autocast,
+    in_evaluation,
+    row_seeds,
+)
 from domainfusion.models.locate import find_model, read_config
 from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
 from domainfusion.models.shared_base import Adapter, BaseKey, SharedBase, give_memory_back, silent_transformers
+from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
 
@@ -43,8 +56,11 @@ class HuggingFaceModel:
         revision: Branch, tag or commit of a hub id.
         name: What reports call it; by default the last part of `model_path`.
         system_prompt: A system message put before every conversation that has none: a prompted model is an expert too.
-        chat_template: A Jinja chat template in place of the model's own. A model that has none speaks ChatML
-            (`encoding.CHATML_TEMPLATE`), without a default system message.
+        chat_template: A Jinja chat template in place of the model's own, which for an adapter is the one in its folder, else its
+            base's. A model that has none speaks ChatML (`chat_template.CHATML_TEMPLATE`), without a default system message.
+        template_arguments: Values of the template's variables, such as `{"enable_thinking": False}`.
+        date: The date that the template writes, if it writes one, as `YYYY-MM-DD`; by default that of the day on which the model, or the
+            run that it is in, was made. So a prompt is the same tomorrow, and a student is asked with what it was trained on.
         dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` keeps weights that were saved in
             float32, and is bfloat16 for others where the device computes in it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -72,6 +88,8 @@ class HuggingFaceModel:
         name: str | None = None,
         system_prompt: str | None = None,
         chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        date: str | datetime.date | None = None,
         dtype: str = "auto",
         device: str = "auto",
         quantization: Quantization | None = None,
@@ -84,6 +102,10 @@ class HuggingFaceModel:
         self.system_prompt = system_prompt
         self.batch_size = batch_size
         self._chat_template = chat_template
+        self._template_arguments = dict(template_arguments or {})
+        with_arguments("", self._template_arguments)  # refuses what can't be given to a template
+        self._has_given_date = date is not None
+        self._date = datetime.date.today() if date is None else read_date(date)
         self._files = find_model(self.model_path, base_model, revision)
         placed = resolve_device(device)
         check_quantization(quantization, placed, self._files.base)
@@ -99,7 +121,7 @@ class HuggingFaceModel:
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
         self._fingerprint = ""
-        self._turn_end: int | None = None
+        self._tokenizer_files = tokenizer_of(self._files.base, self._files.adapter)
         self._projection_checked = False
 
     # What it is
@@ -115,6 +137,7 @@ class HuggingFaceModel:
 
     def _compute_fingerprint(self, adapter: str) -> str:
         base = hash_files(self._files.base)
+        self._answer_form()  # what is wrong with a template is said here, before anything is asked
         numbers = [str(self._key.dtype), *([self._key.quantization] if self._key.quantization else [])]
         return fingerprint([base, adapter, self.tokenizer.chat_template, self.system_prompt, *numbers])
 
@@ -122,8 +145,37 @@ class HuggingFaceModel:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, with a chat template and a padding token, padding on the left."""
         if self._tokenizer is None:
-            self._tokenizer = shared_tokenizer(self._files.base, self._chat_template)
+            files = self._tokenizer_files
+            self._tokenizer = shared_tokenizer(
+                files.folder,
+                self._chat_template or files.chat_template,
+                arguments=self._template_arguments,
+                date=self._date,
+                vocabulary_size=self.vocabulary_size,
+            )
         return self._tokenizer
+
+    @property
+    def has_template(self) -> bool:
+        """Whether a chat template was given, or came with the model; else it speaks ChatML, which it may never have read."""
+        files = self._tokenizer_files
+        return bool(self._chat_template or files.chat_template) or has_own_template(files.folder)
+
+    def speaking_as(self, other: HuggingFaceModel) -> Self:
+        """Returns this model with the tokenizer and the chat template of another one on the same base; its weights are shared."""
+        changed = copy(self)
+        changed._chat_template, changed._tokenizer_files = other._chat_template, other._tokenizer_files
+        changed._template_arguments, changed._date = other._template_arguments, other._date
+        changed._tokenizer, changed._fingerprint = None, ""
+        return changed
+
+    def pin_date(self, date: datetime.date) -> bool:
+        """Has the chat template write this date, if it writes one and no other was given; see `DatedModel`."""
+        if self._has_given_date or not depends_on_date(str(self.tokenizer.chat_template)):
+            return False
+        if date != self._date:
+            self._date, self._tokenizer, self._fingerprint = date, None, ""
+        return True
 
     @property
     def vocabulary_size(self) -> int:
@@ -161,8 +213,37 @@ class HuggingFaceModel:
         return self.generate([(Message("user", question),)], sampling)[0].text
 
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
-        """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to where an answer begins."""
-        return encode_conversation(self.tokenizer, self._with_system_prompt(conversation), reply=reply, name=self.name)
+        """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to where an answer begins.
+
+        Raises:
+            ModelError: The template can't render the conversation, or writes tokens that the model does not have.
+        """
+        tokens = encode_conversation(self.tokenizer, self._with_system_prompt(conversation), reply=reply, name=self.name)
+        self._refuse_unknown(tokens)
+        return tokens
+
+    def encode_answer(self, text: str, *, finished: bool = True) -> list[int]:
+        """Returns the token ids of an answer as the model writes it; see `TrainableModel.encode_answer`."""
+        tokens = encode_answer(self.tokenizer, text, self.name).row(finished=finished)
+        self._refuse_unknown(tokens)
+        return tokens
+
+    def _answer_form(self) -> AnswerForm:
+        """Returns what the chat template writes around an answer, once it is known that the model has its tokens."""
+        form = answer_form(self.tokenizer, self.name)
+        self._refuse_unknown(form.closing)
+        return form
+
+    def _refuse_unknown(self, tokens: Sequence[int]) -> None:
+        size = self.vocabulary_size
+        if tokens and max(tokens) >= size:
+            unknown = sorted({token for token in tokens if token >= size})
+            raise ModelError(
+                f"The tokenizer of {self.name} writes tokens for which the model has no embedding",
+                received=[f"{self.tokenizer.convert_ids_to_tokens(token)} is {token}" for token in unknown[:3]],
+                allowed=f"{size:,} tokens",
+                fix="give a chat_template without them, or resize the model's embedding and train it",
+            )
 
     def _with_system_prompt(self, conversation: Conversation) -> Conversation:
         if self.system_prompt is None or (conversation and conversation[0].role == "system"):
@@ -208,7 +289,7 @@ class HuggingFaceModel:
     def _generate_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
         ends = self.end_tokens
         with self._load().using(self._adapter or None) as module:
-            return answer_batch(module, self.tokenizer, prompts, sampling, ends=ends)
+            return answer_batch(module, [Writer(self.tokenizer, ends)] * len(prompts), prompts, sampling)
 
     def continuations(self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[int]]:
         """Writes on from rows of token ids; see `TrainableModel.continuations`.
@@ -221,7 +302,7 @@ class HuggingFaceModel:
         prompts = [Prompt(list(row), seed) for row, seed in zip(rows, seeds, strict=True)]
         with self._load().using(self._adapter or None) as module, converted_for_autocast(module):
             for batch in buckets([len(row) for row in rows], self.batch_size):
-                written = continue_batch(module, self.tokenizer, [prompts[index] for index in batch], sampling, ends=ends)
+                written = continue_batch(module, [prompts[index] for index in batch], sampling, [ends] * len(batch))
                 found |= dict(zip(batch, written, strict=True))
         return [found[index] for index in range(len(rows))]
 
@@ -231,22 +312,20 @@ class HuggingFaceModel:
         declared = self._load().module.generation_config.eos_token_id
         ends = set(declared if isinstance(declared, list) else [declared])
         ends |= {self.tokenizer.eos_token_id, self.turn_end}
-        return {token for token in ends if isinstance(token, int)}
+        return {token for token in ends if isinstance(token, int) and token < self.vocabulary_size}
 
     @property
     def turn_end(self) -> int:
         """The token with which the chat template closes an answer, and which the student is trained to write at its end."""
-        if self._turn_end is None:
-            self._turn_end = turn_end(self.tokenizer)
-        return self._turn_end
+        return self._answer_form().end
 
     # Scoring
 
     def score(self, conversations: Sequence[Conversation]) -> list[TokenScores]:
         """Returns the log-probabilities of each conversation's last turn; see `TokenScorer.score`.
 
-        The turn is scored as the model itself would have written it: after the prompt up to where an answer begins, and with the
-        token that ends it.
+        The turn is scored as the model itself would have written it: after the prompt and what the chat template puts before an
+        answer's words (a channel, an empty thought), and with the token that ends them.
 
         Raises:
             ModelError: A conversation is longer than the model's context, or its last turn is not the assistant's.
@@ -256,9 +335,12 @@ class HuggingFaceModel:
                 raise ModelError(
                     "There is no answer to score", received=conversation, fix="end the conversation with a turn of the assistant's"
                 )
-        prompts = [self.encode(conversation[:-1]) for conversation in conversations]
-        answers = [(*encode_text(self.tokenizer, conversation[-1].content), self.turn_end) for conversation in conversations]
+        encoded = [encode_answer(self.tokenizer, conversation[-1].content, self.name) for conversation in conversations]
+        prompts = [[*self.encode(conversation[:-1]), *answer.lead] for conversation, answer in zip(conversations, encoded, strict=True)]
+        answers = [(*answer.words, answer.closing[0]) for answer in encoded]
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        for row in rows:
+            self._refuse_unknown(row)
         scores: dict[int, TokenScores] = {}
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
@@ -473,6 +555,42 @@ class HuggingFaceModel:
         if self._files.adapter is not None:
             self._base.load_adapter(self._files.adapter, self._adapter)
         return self._base
+
+
+class Speech(NamedTuple):
+    """Which chat template a student speaks.
+
+    Attributes:
+        student: The student, with the template.
+        source: Where the template is from, in words; empty where it is the student's own or was given.
+    """
+
+    student: Any
+    source: str
+
+
+def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
+    """Returns a student with the chat template that it is to speak.
+
+    A base often has none, while the experts on it, which were tuned on conversations, bring one. Then the student speaks as most of
+    them do, the first where they are even: ChatML is what none of them has read.
+
+    Args:
+        student: The student; one that is no local model, or has a template, stays as it is.
+        experts: The experts by domain.
+    """
+    if not isinstance(student, HuggingFaceModel) or student.has_template:
+        return Speech(student, "")
+    local = {name: one for name, one in experts.items() if isinstance(one, HuggingFaceModel)}
+    on_its_base = {name: one for name, one in local.items() if one.has_template and one.is_adapter_on(student)}
+    if not on_its_base:
+        return Speech(student, "ChatML, as its tokenizer has no chat template")
+    templates = Counter(str(one.tokenizer.chat_template) for one in on_its_base.values())
+    commonest = templates.most_common(1)[0][0]
+    name, chosen = next(item for item in on_its_base.items() if item[1].tokenizer.chat_template == commonest)
+    others = [other for other, one in on_its_base.items() if one.tokenizer.chat_template != commonest]
+    spoken_otherwise = f"; {', '.join(others)} speak otherwise" if others else ""
+    return Speech(student.speaking_as(chosen), f"that of the expert of {name}{spoken_otherwise}")
 
 
 def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:

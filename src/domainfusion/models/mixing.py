@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel, OnResult, TokenScorer
-from domainfusion.models.generation import Prompt, answer_batch, buckets, in_evaluation
+from domainfusion.models.generation import Prompt, Writer, answer_batch, buckets, in_evaluation
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.models.scoring import final_hidden_states
 from domainfusion.types import Conversation, Generation, Sampling
@@ -126,7 +126,7 @@ def _that_share_batches(models: Mapping[int, HuggingFaceModel]) -> list[list[int
     groups: dict[object, list[int]] = {}
     for index, model in models.items():
         if model.can_share_batches():
-            groups.setdefault((model._key, frozenset(model.end_tokens)), []).append(index)
+            groups.setdefault(model._key, []).append(index)
     return [rows for rows in groups.values() if _saves_batches([models[index] for index in rows])]
 
 
@@ -152,7 +152,8 @@ def _answer_together(
     for batch in buckets([len(prompts[index].tokens) for index in order], _batch_size(list(models.values()))):
         rows = [order[place] for place in batch]
         with first._load().mixing([models[index]._adapter or None for index in rows]) as module:
-            found = answer_batch(module, first.tokenizer, [prompts[index] for index in rows], sampling, ends=first.end_tokens)
+            writers = [Writer(models[index].tokenizer, models[index].end_tokens) for index in rows]
+            found = answer_batch(module, writers, [prompts[index] for index in rows], sampling)
         for index, generation in zip(rows, found, strict=True):
             keep(index, generation)
 

@@ -46,22 +46,28 @@ class Content(NamedTuple):
 
 _NAMES = "think|thinking|thought|thoughts|reasoning|antthinking|inner_thoughts|longcat_think"
 _TAG_NAME = rf"(?:[a-z_]{{1,20}}[:|])?(?:{_NAMES})"  # `seed:think`, `mm:think`: some makers put their own name before it
-_BRACKETS = (("<", ">"), ("[", "]"), ("◁", "▷"))  # <think>, Magistral's [THINK], Kimi's ◁think▷; closed with a slash
+_BRACKETS = (
+    ("<", ">"),
+    ("[", "]"),
+    ("◁", "▷"),
+)  # <think>, Magistral's [THINK], Kimi's ◁think▷; closed with a slash
 
 _PAIRS: Mapping[str, str] = {
     "<|begin_of_thought|>": "<|end_of_thought|>",  # Sky-T1, OpenThinker
-    "<|start_thinking|>": "<|end_thinking|>",  # Cohere's Command A
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Cohere's Command A
     "<|inner_prefix|>": "<|inner_suffix|>",  # Apertus
     "<unused94>thought": "<unused95>",  # MedGemma
     "<|channel>thought": "<channel|>",  # Gemma 4
     '<details type="reasoning" done="true">': "</details>",  # Open WebUI
-    "here is my thought process:": "here is my response:",  # Granite 3
-    "here are my reasoning steps:": "[begin final response]",  # Apriel
+    "Here is my thought process:": "Here is my response:",  # Granite 3
+    "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",  # Apriel
 }
-"""Opening and closing tags that do not mirror each other, in lower case: tags are compared without regard to case."""
+"""Opening and closing tags that do not mirror each other."""
+
+_PAIRS_IN_LOWER_CASE = {opening.lower(): closing for opening, closing in _PAIRS.items()}
 
 _WORDS_ALONE = frozenset({"here is my thought process:", "here are my reasoning steps:"})
-"""Openings that anybody might write: they count only where the closing follows."""
+"""Openings that anybody might write, in lower case: they count only where the closing follows."""
 
 _WRAPPERS: Mapping[str, str] = {
     "<|begin_of_solution|>": "<|end_of_solution|>",
@@ -70,7 +76,7 @@ _WRAPPERS: Mapping[str, str] = {
     "<answer>": "</answer>",
     "<response>": "</response>",
 }
-"""What stands around an answer. The last two are ordinary words to most models, and are taken off after reasoning alone."""
+"""What stands around an answer, in lower case. The last two are ordinary words to most models, and are taken off after reasoning alone."""
 
 _CONTROL_WRAPPERS = frozenset({"<|begin_of_solution|>", "<|start_response|>"})
 
@@ -97,19 +103,35 @@ _CLOSING = re.compile(
 )
 """The closing tags that may stand without an opening one, where the chat template wrote that into the prompt."""
 
-_NAMES_THE_TAG = re.compile(r"[ \t]*[,;)]|[ \t]+(?:is|are|was|and|or|tags?|marks|opens|starts|begins|means|stands)\b")
+_NAMES_THE_TAG = re.compile(
+    r"[ \t]*[,;)]|[ \t]+(?:is|are|was|and|or|tags?|marks|opens|starts|begins|means|stands)\b"
+)
 """What follows an opening tag at the start of an answer that is about the tag: `<think> is what R1 writes first`."""
 
 # --- gpt-oss writes messages in channels (https://cookbook.openai.com/articles/openai-harmony):
 # <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 
-_CHANNEL = re.compile(r"(?:<\|start\|>assistant[^<\n]{0,80})?<\|channel\|>(?P<name>\w+)[^<\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>")
-_NEXT_CHANNEL = re.compile(rf"(?:<\|(?:end|call)\|>\s*(?={_CHANNEL.pattern.replace('(?P<name>', '(?:')})|(?=<\|start\|>assistant))")
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>assistant[^<\n]{0,80})?<\|channel\|>(?P<name>\w+)[^<\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>"
+)
+_NEXT_CHANNEL = re.compile(
+    rf"(?:<\|(?:end|call)\|>\s*(?={_CHANNEL.pattern.replace('(?P<name>', '(?:')})|(?=<\|start\|>assistant))"
+)
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 _BARE_CHANNELS = re.compile(r"analysis(?P<reasoning>.*?)assistantfinal(?P<answer>.*)", re.DOTALL)
 """The same where a server dropped the control tokens and left their words."""
 
-_HARMONY_TOKENS = frozenset({"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"})
+_HARMONY_TOKENS = frozenset(
+    {
+        "<|start|>",
+        "<|end|>",
+        "<|message|>",
+        "<|channel|>",
+        "<|constrain|>",
+        "<|return|>",
+        "<|call|>",
+    }
+)
 
 
 def split_reasoning(text: str, prompt: str = "") -> Reasoned:
@@ -138,7 +160,9 @@ def split_reasoning(text: str, prompt: str = "") -> Reasoned:
             break
         end = _end_of_thought(text, opening)
         if end is None:
-            if opening.group().lower() in _WORDS_ALONE or (not thoughts and _NAMES_THE_TAG.match(text, opening.end())):
+            if opening.group().lower() in _WORDS_ALONE or (
+                not thoughts and _NAMES_THE_TAG.match(text, opening.end())
+            ):
                 break
             thoughts.append(text[opening.end() :].strip())
             return Reasoned(_joined(thoughts), "", is_cut=True)
@@ -172,7 +196,11 @@ def read_content(content: object) -> Content:
         kind = str(part.get("type", "")) if isinstance(part, Mapping) else type(part).__name__
         if isinstance(part, Mapping) and _is_reasoning(kind):
             thoughts.append(_text_within(part))
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str) and kind in ("", "text", "output_text", "input_text"):
+        elif (
+            isinstance(part, Mapping)
+            and isinstance(part.get("text"), str)
+            and kind in ("", "text", "output_text", "input_text")
+        ):
             texts.append(part["text"])
         else:
             others.append(kind)
@@ -184,14 +212,47 @@ def is_marker(token: str) -> bool:
     if token in _HARMONY_TOKENS or _OPENING.fullmatch(token) or _CLOSING.fullmatch(token):
         return True
     lowered = token.lower()
-    in_a_pair = any(lowered in pair for pair in (*_PAIRS.items(), *_WRAPPERS.items()))
-    begins_a_pair = len(token) > 4 and any(opening.startswith(lowered) for opening in _PAIRS)  # <unused94>, then `thought`
+    in_a_pair = any(
+        lowered in (opening, closing.lower())
+        for opening, closing in (*_PAIRS_IN_LOWER_CASE.items(), *_WRAPPERS.items())
+    )
+    begins_a_pair = len(token) > 4 and any(
+        opening.startswith(lowered) for opening in _PAIRS_IN_LOWER_CASE
+    )  # <unused94>, then `thought`
     return in_a_pair or begins_a_pair
 
 
 def is_channel_marker(token: str) -> bool:
     """Returns whether a token is one of those with which gpt-oss writes its channels; elsewhere they have other meanings."""
     return token in _HARMONY_TOKENS
+
+
+def lead_after_thought(header: str, between: str) -> str:
+    r"""Returns what a model writes before the words of an answer where its prompt opens a thought: an end of it, without a word.
+
+    Args:
+        header: What the chat template writes from the user's words to where the model writes on.
+        between: What it writes from the user's words to those of an answer that is there already.
+
+    Returns:
+        The text; empty where the prompt opens no thought.
+
+    Example:
+        >>> lead_after_thought("<|assistant|><think>\n", "<|assistant|>"), lead_after_thought("<|assistant|>", "<|assistant|>")
+        ('\n</think>\n\n', '')
+    """
+    opening = _opened_by(header)
+    if not opening:
+        return ""
+    before = header[: header.rindex(opening)]
+    rest = between[len(before) :] if between.startswith(before) else ""
+    if channel := _CHANNEL.match(opening):
+        return (
+            ""
+            if channel["name"] == "final"
+            else "<|end|>" + (rest or "<|start|>assistant<|channel|>final<|message|>")
+        )
+    return f"\n{_closing_of(opening)}\n\n{rest}"
 
 
 # --- Reasoning that begins with an opening tag
@@ -209,8 +270,7 @@ def _opened_by(prompt: str) -> str:
 
 def _closing_of(opening: str) -> str:
     """Returns the tag that closes what `opening` opens."""
-    opening = opening.lower()
-    return _PAIRS.get(opening) or f"{opening[0]}/{opening[1:]}"
+    return _PAIRS_IN_LOWER_CASE.get(opening.lower()) or f"{opening[0]}/{opening[1:]}"
 
 
 def _end_of_thought(text: str, opening: re.Match[str]) -> re.Match[str] | None:
@@ -243,7 +303,7 @@ def _closing_alone(text: str) -> re.Match[str] | None:
         return None
     code = _Code(text)
     opened = {
-        _closing_of(found.group())
+        _closing_of(found.group()).lower()
         for found in _OPENING.finditer(text, 0, _last_closing(text))
         if not _is_quoted(text, found) and not code.holds(found.start())
     }
@@ -263,12 +323,28 @@ def _ends_a_thought(text: str, tag: re.Match[str]) -> bool:
     """Returns whether a closing tag stands where models put it: glued to a word, after a sentence, on or before an empty line."""
     before = text[max(0, tag.start() - 80) : tag.start()]
     follows_a_word_and_a_space = before[-1:] in (" ", "\t") and before.rstrip(" \t")[-1:].isalnum()
-    return not follows_a_word_and_a_space or re.compile(r"[ \t]*\r?\n[ \t]*\r?\n").match(text, tag.end()) is not None
+    return (
+        not follows_a_word_and_a_space
+        or re.compile(r"[ \t]*\r?\n[ \t]*\r?\n").match(text, tag.end()) is not None
+    )
 
 
 # --- Tags that are mentioned
 
-_QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "„": "“", "‘": "’", "«": "»", "「": "」", "『": "』", "(": ")", "*": "*", "_": "_"}
+_QUOTES = {
+    "`": "`",
+    '"': '"',
+    "'": "'",
+    "“": "”",
+    "„": "“",
+    "‘": "’",
+    "«": "»",
+    "「": "」",
+    "『": "』",
+    "(": ")",
+    "*": "*",
+    "_": "_",
+}
 _SENTENCE_GOES_ON = re.compile(r"[ \t]*[,;:)]|[.?!]")
 
 
@@ -285,10 +361,16 @@ def _is_within_a_sentence(text: str, tag: re.Match[str]) -> bool:
     if not before or before[-1] in "\r\n":
         return False
     if before[-1] in " \t":
-        word_follows = after[:1] in (" ", "\t") and unicodedata.category(after[1:2] or " ") in ("Ll", "Lo", "Lm")
+        word_follows = after[:1] in (" ", "\t") and unicodedata.category(after[1:2] or " ") in (
+            "Ll",
+            "Lo",
+            "Lm",
+        )
         return word_follows or _SENTENCE_GOES_ON.match(text, tag.end()) is not None
     # Chinese, Japanese … set no spaces between words
-    return unicodedata.category(before[-1]) == "Lo" and unicodedata.category(after[:1] or " ") == "Lo"
+    return (
+        unicodedata.category(before[-1]) == "Lo" and unicodedata.category(after[:1] or " ") == "Lo"
+    )
 
 
 class _Code:
@@ -306,7 +388,9 @@ class _Code:
             mark = self._FENCE.match(line)
             if not fence and mark:
                 fence, fence_start, spans = mark["mark"], place, []
-            elif fence and mark and mark["mark"].startswith(fence) and not line[mark.end() :].strip():
+            elif (
+                fence and mark and mark["mark"].startswith(fence) and not line[mark.end() :].strip()
+            ):
                 fence = ""
                 self._add(fence_start, place + len(line))
             else:
@@ -368,7 +452,9 @@ def _unwrapped(text: str, *, after_reasoning: bool) -> str:
         has_opening = text[: len(opening)].lower() == opening
         has_closing = text[-len(closing) :].lower() == closing
         if has_opening or (has_closing and opening in _CONTROL_WRAPPERS):
-            text = text[len(opening) if has_opening else 0 : -len(closing) if has_closing else None].strip()
+            text = text[
+                len(opening) if has_opening else 0 : -len(closing) if has_closing else None
+            ].strip()
     return text
 
 

@@ -10,7 +10,6 @@ import torch
 
 from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
-from domainfusion.models.encoding import encode_text
 from domainfusion.types import TrainingRecord
 
 IGNORED = -100
@@ -57,13 +56,12 @@ class Batch(TypedDict):
 def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     """Returns the record as the student sees it: the earlier turns and the whole query as prompt, the target as answer.
 
-    The end of the turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one. A control
+    What the chat template puts between the prompt and the words of an answer is trained too: nothing else would write it. The end of the
+    turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one. A control
     token inside of query or target is spelt out as text: no target teaches the student to end its turn in the midst of it.
     """
     prompt = student.encode(record.example.conversation)
-    answer = encode_text(student.tokenizer, record.target)
-    if record.integration.finish_reason == "stop":
-        answer.append(student.turn_end)
+    answer = student.encode_answer(record.target, finished=record.integration.finish_reason == "stop")
     domain = CROSS_DOMAIN if record.example.is_cross_domain else record.example.primary_domain
     return Row(record.example.id, (*prompt, *answer), len(prompt), domain)
 

@@ -10,10 +10,11 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.address import check_url
+from domainfusion.models.chat_template import with_arguments
 from domainfusion.recipe.sections.paths import ModelPath, is_adapter
 from domainfusion.recipe.sections.problems import problem
 from domainfusion.recipe.sections.section import Section
-from domainfusion.recipe.sections.values import Count, Device, Price, Text, within
+from domainfusion.recipe.sections.values import Count, Day, Device, Price, Text, within
 
 
 class StudentSection(Section):
@@ -24,9 +25,21 @@ class StudentSection(Section):
     name: str | None = None
     system_prompt: str | None = None
     chat_template: str | None = None
+    template_arguments: dict[str, Any] | None = None
+    date: Day | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Device = "auto"
     batch_size: Count = 32
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _usable_in_a_template(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            with_arguments("", given or {})
+        except ConfigurationError as error:
+            allowed = 'variables of the chat template, such as {"enable_thinking": false}'
+            raise problem(f"can't be used: {error}".removesuffix("."), allowed=allowed) from error
+        return given
 
     @property
     def called(self) -> str:

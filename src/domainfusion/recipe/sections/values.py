@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from domainfusion.recipe.sections.problems import problem
 
@@ -28,6 +29,15 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _a_day(given: object) -> str:
+    """Returns a day as text; YAML reads one that is written without quotation marks as a date."""
+    try:
+        return datetime.date.fromisoformat(str(given)).isoformat()
+    except ValueError as error:
+        raise problem("is not a date", received=given, allowed="YYYY-MM-DD, such as 2026-01-31") from error
+
+
+Day = Annotated[str, BeforeValidator(_a_day)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 Count = Annotated[int, within(lambda number: number >= 1, "a whole number from 1")]
 Positive = Annotated[float, within(lambda number: number > 0, "a number above 0")]
