@@ -19,7 +19,7 @@ LAYERS = (
     ("description", "training"),
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
-        "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.dialogues",
+        "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.formats",
         "distillation.review", "distillation.export", "distillation.savings", "distillation.calling", "distillation.validating",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),

@@ -245,3 +245,20 @@ def test_a_file_in_the_way_of_a_folder_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(DataError, match=r"c\.txt"):
         write_text(tmp_path / "a" / "c.txt", "text")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_json_never_has_a_number_that_json_does_not_have(number: float, tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    write_json(tmp_path / "a.json", {"loss": number, "é": [1.5, number]})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"), parse_constant=refuse) == {"loss": None, "é": [1.5, None]}
+    with pytest.raises(DataError, match="NaN is none"):
+        Example(query="Why?", domains=("a",), metadata={"level": number})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    assert [line for _, line in read_lines(tmp_path / "a.json")] == [{"a": 1}]

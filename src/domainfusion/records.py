@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -46,28 +46,87 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes one JSON document; dataclasses become objects."""
+    """Writes one JSON document; dataclasses become objects, and NaN and infinity null."""
     plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    write_text(path, json.dumps(plain, indent=1, ensure_ascii=False, default=asdict) + "\n")
+    write_text(path, to_json(plain, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Returns a value as JSON. NaN and infinity, which JSON does not have, become null.
+
+    Example:
+        >>> to_json({"loss": float("nan"), "step": 1})
+        '{"loss": null, "step": 1}'
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, default=asdict, allow_nan=False)
+    except ValueError:  # seldom: so the way without a copy comes first
+        plain = json.loads(json.dumps(value, default=asdict), parse_constant=lambda constant: None)
+        return json.dumps(plain, indent=indent, ensure_ascii=False)
+
+
+def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
     """Reads one JSON document.
+
+    Args:
+        path: The file.
+        parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
 
     Raises:
         DataError: The file is not there, can't be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path), parse_constant=parse_constant)
+    except RecursionError as error:
+        raise DataError("The file is nested too deeply", received=str(path)) from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"The file is not JSON: {error}", received=str(path)) from error
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: The file is not there, can't be read or is not UTF-8; the message says how to convert it.
+    """
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"The file can't be read: {error.strerror or error}", received=str(path), fix="check the path") from error
-    except ValueError as error:
-        raise DataError(f"The file is not JSON: {error}", received=str(path)) from error
+    try:
+        if not content.startswith(_SIGNATURES):
+            return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f"line {content.count(10, 0, error.start) + 1}"
+        raise DataError(
+            f"The file is not UTF-8, but perhaps Windows-1252 or Latin-1: {error.reason} in {place}",
+            received=str(path),
+            fix=f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > converted{path.suffix}; from Excel, save as 'CSV UTF-8'",
+        ) from error
+    raise _not_text(path, content)
+
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_SIGNATURES = (*_UTF_16, _GZIP, _ZIP)
+"""How files begin that are no text in UTF-8."""
+
+
+def _not_text(path: Path, content: bytes) -> DataError:
+    if content.startswith(_GZIP):
+        return DataError("The file is compressed with gzip", received=str(path), fix=f"gunzip {path.name}")
+    if content.startswith(_ZIP):
+        what = "The file is a ZIP archive, as Excel workbooks are"
+        return DataError(what, received=str(path), fix="unpack it; from Excel, save as 'CSV UTF-8'")
+    fix = f"iconv -f UTF-16 -t UTF-8 {path.name} > converted{path.suffix}; in PowerShell, write with Out-File -Encoding utf8"
+    return DataError("The file is UTF-16, not UTF-8", received=str(path), fix=fix)
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
     """Writes dataclasses as JSON Lines, each with its schema version."""
-    lines = (json.dumps({"schema": SCHEMA_VERSION, **asdict(record)}, ensure_ascii=False) for record in records)
+    lines = (to_json({"schema": SCHEMA_VERSION, **asdict(record)}) for record in records)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -82,25 +141,27 @@ def read_records(path: Path, kind: type[T]) -> list[T]:
     return [_to_record(line, adapter, known, place) for place, line in read_lines(path)]
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the objects of a JSON Lines file, each with its place as `file:line`.
+
+    Args:
+        path: The file.
+        parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
 
     Raises:
         DataError: The file can't be read, or a line is not a JSON object.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The file can't be read: {error}", received=str(path)) from error
     # Not splitlines(): it also splits at characters such as U+2028 and U+0085, which may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=parse_constant)
+        except RecursionError as error:
+            raise DataError(f"{place} is nested too deeply", received=line) from error
         except ValueError as error:
-            raise DataError(f"{place} is not JSON: {error}", received=line, fix="mend or remove the line") from error
+            raise DataError(f"{place} is not JSON: {error}", received=line, fix="correct or remove the line") from error
         if not isinstance(record, dict):
             raise DataError(f"{place} is not a JSON object", received=record, fix="write one object a line")
         yield place, record

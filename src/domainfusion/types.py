@@ -234,12 +234,12 @@ def _check_turns(history: Conversation) -> None:
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     try:
-        json.dumps(dict(metadata))
+        json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"The metadata of an example can't be kept: {error}",
             received=metadata,
-            allowed="what JSON has: texts, numbers, true, false and None, lists and dicts of them",
+            allowed="what JSON has: texts, numbers (NaN is none), true, false and None, lists and dicts of them",
             fix="turn the value into one of these",
         ) from error
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -97,16 +100,111 @@ def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
         list(read_entries(tmp_path / name))
 
 
-def test_a_table_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "latin.csv").write_bytes("query\nWo ist Zürich?\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"can't be read.*utf-8"):
-        list(read_entries(tmp_path / "latin.csv"))
+LINE = json.dumps({"query": "Wo ist Zürich?"}, ensure_ascii=False)
 
 
-def test_a_cell_of_a_million_characters_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "huge.csv").write_text("query\n" + "a" * 1_000_000 + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"huge\.csv:2 is not CSV: field larger"):
-        list(read_entries(tmp_path / "huge.csv"))
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+@pytest.mark.parametrize(
+    ("encoded", "told"),
+    [
+        (lambda text: text.encode("latin-1"), r"Windows-1252 or Latin-1.*line \d.*iconv -f WINDOWS-1252 -t UTF-8 rows"),
+        (lambda text: text.encode("utf-16"), r"UTF-16.*iconv -f UTF-16 -t UTF-8 rows"),
+        (lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "UTF-16"),
+        (lambda text: gzip.compress(text.encode()), "gzip.*gunzip"),
+        (lambda text: b"PK\x03\x04" + text.encode(), "ZIP.*Excel"),
+    ],
+)
+def test_a_file_that_is_not_utf8_is_named_with_how_to_convert_it(name: str, encoded: Any, told: str, tmp_path: Path) -> None:
+    text = {".jsonl": LINE, ".json": f"[{LINE}]", ".csv": "query\nWo ist Zürich?\n"}[Path(name).suffix]
+    (tmp_path / name).write_bytes(encoded(text))
+    with pytest.raises(DataError, match=told):
+        list(read_entries(tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv"])
+def test_a_byte_order_mark_changes_nothing(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path, kind, ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    assert [entry.value for entry in read_entries(path)] == ROWS
+
+
+@pytest.mark.parametrize("size", [131_072, 131_073, 2_000_000])
+def test_a_cell_may_have_any_size(size: int, tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    (tmp_path / "huge.csv").write_text("query,answer\n" + "a" * size + ",b\nc,d\n", encoding="utf-8")
+    found = [entry.value for entry in read_entries(tmp_path / "huge.csv")]
+    assert found == [{"query": "a" * size, "answer": "b"}, {"query": "c", "answer": "d"}]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_may_be_separated_by_something_else(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(f'query{mark}answer\r\n"Where, now{mark} then?"{mark}1,5\r\n', encoding="utf-8")
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{"query": f"Where, now{mark} then?", "answer": "1,5"}]
+
+
+def test_json_is_known_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
+    (tmp_path / "lines.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    for name in ("list.jsonl", "lines.json"):
+        assert [entry.value for entry in read_entries(tmp_path / name)] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"data": ROWS}, r"stands under 'data'.*jq '.\[\\?\"data\\?\"\]'"),
+        ({"query": {"0": "a"}, "answer": {"0": "b"}}, 'orient="records"'),
+        ({"query": "a"}, "JSON Lines"),
+        (3, "JSON Lines"),
+    ],
+)
+def test_a_json_file_of_something_else_says_how_to_make_a_list(content: object, told: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with pytest.raises(DataError, match=told):
+        list(read_entries(tmp_path / "rows.json"))
+
+
+def test_what_is_nested_without_end_is_one_clear_error(tmp_path: Path) -> None:
+    for name in ("deep.json", "deep.jsonl"):
+        (tmp_path / name).write_text('{"a":' * 100_000, encoding="utf-8")
+        with pytest.raises(DataError, match="nested too deeply"):
+            list(read_entries(tmp_path / name))
+
+
+# Missing values
+
+
+def missing_values() -> list[Any]:
+    return [None, float("nan"), numpy.float32("nan"), pandas.NA, pandas.NaT]
+
+
+@pytest.mark.parametrize("missing", missing_values(), ids=repr)
+def test_what_is_missing_is_none(missing: Any) -> None:
+    rows = [{"query": "Why?", "answer": missing, "answers": ["yes", missing], "metadata": {"level": missing}}]
+    (entry,) = read_entries(rows)
+    assert entry.value == {"query": "Why?", "answer": None, "answers": ["yes", None], "metadata": {"level": None}}
+
+
+def test_a_table_of_pandas_is_read_as_what_it_writes(tmp_path: Path) -> None:
+    table = pandas.DataFrame({"query": ["Why?", "How?"], "answer": ["So.", None], "level": [1.0, float("nan")]})
+    table.to_json(tmp_path / "rows.json", orient="records")
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    table.to_parquet(tmp_path / "rows.parquet")
+    wanted = [{"query": "Why?", "answer": "So.", "level": 1.0}, {"query": "How?", "answer": None, "level": None}]
+    for source in (table, tmp_path / "rows.json", tmp_path / "rows.parquet"):
+        assert [entry.value for entry in read_entries(source)] == wanted
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{**wanted[0], "level": "1.0"}, {"query": "How?"}]
+
+
+def test_nan_in_json_is_missing_and_infinity_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"query": "Why?", "reference": NaN}\n', encoding="utf-8")
+    (tmp_path / "rows.json").write_text('[{"query": "Why?", "reference": NaN}]', encoding="utf-8")
+    for name in ("rows.jsonl", "rows.json"):
+        assert [entry.value for entry in read_entries(tmp_path / name)] == [{"query": "Why?", "reference": None}]
+    (tmp_path / "endless.jsonl").write_text('{"query": "Why?", "reference": -Infinity}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"endless\.jsonl:1 is not JSON.*-Infinity"):
+        list(read_entries(tmp_path / "endless.jsonl"))
 
 
 def test_of_several_splits_one_has_to_be_chosen() -> None:

@@ -43,15 +43,41 @@ def test_what_is_accepted_comes_back_as_it_was(
     assert list(read_review(path).examples) == given_examples
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+33", "-5 °C", "@home", "'=quoted", "''+twice", "'plain'"])
+@pytest.mark.parametrize("text", ["=1+1", "+33", "-5 °C", "@home", "'=quoted", "''+twice", "'plain'", "＝1", "＋33", "＠home"])
 def test_no_cell_is_a_formula_or_a_number_to_a_spreadsheet(text: str, tmp_path: Path) -> None:
     path = tmp_path / "review.csv"
     write_review([example(text, domains=["a"], reference=text)], path)
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        assert not any(cell.startswith(("=", "+", "-", "@")) for row in csv.reader(stream) for cell in row)
+        assert not any(cell.startswith(tuple("=+-@＝＋－＠\t\r\n")) for row in csv.reader(stream) for cell in row)
     decide(path, {"decision": "accept"})
     (found,) = read_review(path).examples
     assert (found.query, found.reference) == (text, text)
+
+
+@pytest.mark.parametrize("text", ["\t=1+1", "\r=1+1", "\n=1+1", " \t@home"])
+def test_a_cell_that_begins_with_a_control_character_is_no_formula(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    write_review([example("What?", domains=["a"], reference=text)], path)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        assert not any(cell.lstrip(" ").startswith(tuple("=+-@\t\r\n")) for row in csv.reader(stream) for cell in row)
+    decide(path, {"decision": "accept"})
+    assert [found.reference for found in read_review(path).examples] == [text]
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_cell_of_any_size_is_read_again_and_a_spreadsheet_may_write_semicolons(mark: str, tmp_path: Path) -> None:
+    path = tmp_path / "review.csv"
+    given_examples = [example("What?", domains=["a"], reference="x; y, " * 50_000), example("None", domains=["a"], reference="nan")]
+    write_review(given_examples, path)
+    csv.field_size_limit(10_000_000)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.reader(stream))
+    finally:
+        csv.field_size_limit(131_072)
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:
+        csv.writer(stream, delimiter=mark).writerows([rows[0], *(["accept", *row[1:]] for row in rows[1:])])
+    assert list(read_review(path).examples) == given_examples
 
 
 def test_an_edit_changes_what_was_edited_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as fields_of_class
 from pathlib import Path
@@ -10,8 +11,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from domainfusion.distillation.dialogues import Dialogue, read_dialogue
-from domainfusion.distillation.entries import Entry, read_entries
+from domainfusion.distillation.entries import Entry, read_entries, without_missing
+from domainfusion.distillation.formats import (
+    Dialogue,
+    is_unreadable,
+    proposed_fields,
+    read_alpaca,
+    read_dialogue,
+    refuse_unreadable,
+    with_input,
+    without_reasoning,
+)
 from domainfusion.distillation.metrics import normalize
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example, transcript
@@ -26,7 +36,12 @@ ADVERSARIAL = "adversarial"
 _DIALOGUES = ("messages", "conversations")
 _FIELDS = {item.name for item in fields_of_class(Example)} | {"answers", "domain", "schema", *_DIALOGUES}
 _STRUCTURED = {"domains", "answers", "parts", "sub_questions", "history", "metadata", *_DIALOGUES}
+_TEXTS = ("id", "group", "reference")
+_MISSING = frozenset({"nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "N/A", "n/a", "NULL", "null", "None", "NaT"})
+"""What pandas, R and databases write into a table for a missing value. `NA` is not among them: it may be an answer."""
 _READER = TypeAdapter(Example)
+
+logger = logging.getLogger("domainfusion")
 
 
 def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[str, str] | None = None) -> Iterator[Example]:
@@ -36,7 +51,9 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
         source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers by domain, or, where there is one
             domain, the answers alone. `messages` (or `conversations`, as in ShareGPT) may stand for `query`, `history` and
             `reference`: the last question, the turns before it, and its answer where there is one. A system message is no turn: it is
-            kept in the metadata as `system`. In CSV, several domains are separated by semicolons, and what has structure is JSON.
+            kept in the metadata as `system`. `instruction`, `input` and `output` (Alpaca) are a query and its reference. In CSV,
+            several domains are separated by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL` are
+            empty. Reasoning before a reference is left out. Entries with images or tools are refused.
         domain: The domain of entries that name none.
         fields: Where the source calls a field otherwise: its name there, or a path such as `answers.text`, by the name here. Whatever
             is neither named here nor a field of an example is then kept in the metadata; without it, that is an error.
@@ -57,38 +74,56 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
         raise ConfigurationError("fields names what is no field of an example", received=strange[0], allowed=", ".join(sorted(_FIELDS)))
     missing = dict(fields or {})
     place = ""
+    empty_cells = 0
     for entry in read_entries(source):
         place = entry.place
         if isinstance(entry.value, Example):
             missing.clear()
             yield entry.value
             continue
-        value: Any = entry.value
-        rest: dict[str, Any] = {}
-        if fields is not None and isinstance(value, Mapping):
-            value, rest = _renamed(entry, fields, missing)
+        value, rest = _renamed(entry, fields, missing) if isinstance(entry.value, Mapping) else (entry.value, {})
         if entry.is_text:
-            value = _structured(value, place)
+            value, emptied = _structured(value, place)
+            empty_cells += emptied
         yield _to_example(_with_metadata(value, rest, place), domain, place)
+    if empty_cells:
+        logger.warning("%s: %d cells such as nan, None or NULL were taken for empty ones", source, empty_cells)
     if missing and place:
         name, column = next(iter(missing.items()))
-        raise DataError(f"No entry has {column!r}, which is said to hold the {name}", received=place, fix="mend fields=...")
+        raise DataError(f"No entry has {column!r}, which is said to hold the {name}", received=place, fix="correct fields=...")
 
 
-def _renamed(entry: Entry, fields: Mapping[str, str], missing: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what an entry says under the names of an example's fields, and what is left of it."""
-    value, found = entry.value, {}
-    heads = {name: column if column in value else column.split(".")[0] for name, column in fields.items()}
+def _renamed(entry: Entry, fields: Mapping[str, str] | None, missing: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what an entry says under the names of an example's fields, and what is left of it for the metadata."""
+    refuse_unreadable(entry.value, entry.place)
+    value = {name: item for name, item in entry.value.items() if item is not None and not is_unreadable(name)}
+    if fields is None:
+        alpaca = read_alpaca(value)
+        if alpaca is not None:
+            return _parted(alpaca)
+        if any(name in value for name in _DIALOGUES) and isinstance(value.get("system"), str):
+            return {name: item for name, item in value.items() if name != "system"}, {"system": value["system"]}
+        return value, {}
+    found = {}
+    heads = {name: column if column in entry.value else column.split(".")[0] for name, column in fields.items()}
     for name, column in fields.items():
         if entry.columns is not None and heads[name] not in entry.columns:
             what = f"{entry.place} has no column {column!r}, which is said to hold the {name}"
-            raise DataError(what, allowed=", ".join(entry.columns), fix="mend fields=...")
-        if heads[name] in value:
+            raise DataError(what, allowed=", ".join(entry.columns), fix="correct fields=...")
+        if heads[name] in entry.value:
             missing.pop(name, None)
-        found[name] = _at(value, column)
-    others = {name: item for name, item in value.items() if name not in heads.values() and item is not None}
-    own = {name: item for name, item in others.items() if name in _FIELDS and name not in fields}
-    return {**own, **found}, {name: item for name, item in others.items() if name not in own}
+        found[name] = _at(entry.value, column)
+    others = {name: item for name, item in value.items() if name not in heads.values()}
+    if fields.get("query") == "instruction":
+        found["query"] = with_input(found["query"], others.pop("input", None))
+    own, rest = _parted(others)
+    return {**{name: item for name, item in own.items() if name not in fields}, **found}, rest
+
+
+def _parted(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fields of an example, and what is none."""
+    own = {name: item for name, item in value.items() if name in _FIELDS}
+    return own, {name: item for name, item in value.items() if name not in _FIELDS}
 
 
 def _with_metadata(value: Any, more: Mapping[str, Any], place: str) -> Any:
@@ -110,19 +145,20 @@ def _at(value: Mapping[str, Any], path: str) -> Any:
     return _at(inner, rest) if isinstance(inner, Mapping) else None
 
 
-def _structured(value: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Reads what has structure in a table of texts."""
-    read: dict[str, Any] = dict(value)
-    for name in _STRUCTURED & value.keys():
-        text = value[name]
+def _structured(value: Mapping[str, Any], place: str) -> tuple[dict[str, Any], int]:
+    """Reads what has structure in a table of texts; returns how many cells say that they are empty, too."""
+    read = {name: text for name, text in value.items() if not (isinstance(text, str) and text.strip() in _MISSING)}
+    emptied = len(value) - len(read)
+    for name in _STRUCTURED & read.keys():
+        text = read[name]
         if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
             try:
-                read[name] = json.loads(text)
-            except ValueError as error:
+                read[name] = without_missing(json.loads(text))
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: {name} is no JSON: {error}", received=text) from error
         elif name == "domains" and isinstance(text, str):
             read[name] = [part.strip() for part in text.split(";") if part.strip()]
-    return read
+    return read, emptied
 
 
 def refuse_shared_ids(examples: Sequence[Example]) -> None:
@@ -139,12 +175,16 @@ def _to_example(entry: object, domain: str, place: str) -> Example:
         raise DataError(f"{place} is no object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
     unknown = sorted(set(map(str, entry)) - _FIELDS)
     if unknown:
-        fix = "move it to metadata, or say with fields={...} what is what"
+        fix = f"say {proposed_fields(list(map(str, entry)), _FIELDS)}; whatever else there is is then kept in the metadata"
         raise DataError(f"{place} has the unknown field {unknown[0]!r}", allowed=", ".join(sorted(_FIELDS)), fix=fix)
+    _refuse_half_characters(entry, place)
     entry = _with_dialogue({name: value for name, value in entry.items() if value is not None}, place)
     if not isinstance(entry.get("query"), str) or not entry["query"].strip():
         raise DataError(f"{place} has no query", received=entry.get("query"), fix="give the question as text")
     values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
+    values.update({name: str(values[name]) for name in _TEXTS if _is_number(values.get(name))})
+    if isinstance(values.get("reference"), str):
+        values["reference"] = without_reasoning(values["reference"], place)
     values["domains"] = _domains_of(entry, domain, place)
     if "answers" in entry:
         if "parts" in entry:
@@ -159,6 +199,20 @@ def _to_example(entry: object, domain: str, place: str) -> Example:
     if strange:
         raise DataError(f"{place} leads with or asks a domain that is not its own", received=strange[0], allowed=", ".join(example.domains))
     return example
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse_half_characters(entry: Mapping[str, Any], place: str) -> None:
+    """Raises a `DataError` where a text has half a character (a lone surrogate), which no file can hold."""
+    text = json.dumps(entry, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise DataError(f"{place} has half a character (a lone surrogate)", received=around, fix="remove it") from error
 
 
 def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
@@ -191,15 +245,27 @@ def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]
 
 
 def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[dict[str, Any]]:
-    if isinstance(answers, str | list | tuple) and len(domains) == 1:
+    if (isinstance(answers, str | list | tuple) or _is_number(answers)) and len(domains) == 1:
         answers = {domains[0]: answers}
     if not isinstance(answers, Mapping | None):
         raise DataError(f"{place} has answers that can't be read", received=answers, allowed='{"domain": ["an accepted answer", "..."]}')
     for domain, accepted in (answers or {}).items():
-        given = [accepted] if isinstance(accepted, str) else accepted
-        if not given or (isinstance(given, list | tuple) and any(isinstance(answer, str) and not answer.strip() for answer in given)):
+        given = _given(accepted)
+        if given is None:
+            continue
+        if not given or (isinstance(given, list) and any(isinstance(answer, str) and not answer.strip() for answer in given)):
             raise DataError(f"{place} accepts an empty answer of {domain!r}", received=accepted, fix="leave the domain out")
         yield {"domain": domain, "answers": given}
+
+
+def _given(accepted: Any) -> Any:
+    """Returns accepted answers as a list of texts; None where all of them are missing."""
+    if not isinstance(accepted, list | tuple):
+        accepted = [accepted]
+    elif not accepted:
+        return []
+    given = [str(answer) if _is_number(answer) else answer for answer in accepted if answer is not None]
+    return given or None
 
 
 def slice_of(example: Example) -> str:

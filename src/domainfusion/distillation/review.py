@@ -21,7 +21,8 @@ from domainfusion.types import Example, Part, transcript
 DECISIONS = ("accept", "reject", "edit")
 _SHOWN = ("query", "domains", "answers", "reference")
 _COLUMNS = ("decision", "comment", "before", *_SHOWN, "example")
-_FORMULA = ("=", "+", "-", "@")
+_FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+"""How a cell begins that spreadsheets may take for a formula (OWASP, CSV injection)."""
 _READER = TypeAdapter(Example)
 
 
@@ -138,12 +139,18 @@ def _part(line: str, domains: tuple[str, ...], place: str) -> Part:
 
 def _cell(text: str) -> str:
     """Returns a text as a spreadsheet shows it: with a mark before what it would take for a formula or a number."""
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return f"'{text}" if _is_formula(text) else text
 
 
 def _text(cell: str) -> str:
+    if cell.startswith("'") and _is_formula(cell):
+        return cell[1:]
     cell = cell.strip()
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("' ").startswith(_FORMULA)
 
 
 def _unformed(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from domainfusion.errors import TrainingError
+from domainfusion.records import to_json
 
 
 class JsonLog:
@@ -27,7 +27,7 @@ class JsonLog:
         """Adds a line."""
         try:
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(fields) + "\n")
+                stream.write(to_json(dict(fields)) + "\n")
         except OSError as error:
             raise TrainingError(
                 f"The training log could not be written: {error.strerror or error}",

@@ -107,7 +107,7 @@ def parse_body(body: str) -> dict[str, Any]:
 
     Example:
         >>> pieces = ['data: {"choices": [{"delta": {"content": "F"}}]}', 'data: [DONE]']
-        >>> parse_body(chr(10).join(pieces))["choices"][0]["message"]["content"]
+        >>> parse_body((2 * chr(10)).join(pieces))["choices"][0]["message"]["content"]
         [{'type': 'text', 'text': 'F'}]
     """
     try:
