@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domainfusion.errors import DataError
-from domainfusion.records import read_json, read_lines, read_records, write_json, write_records, write_text
+from domainfusion.records import file_name, read_json, read_lines, read_records, write_json, write_records, write_text
 from domainfusion.types import (
     SCHEMA_VERSION,
     Agreement,
@@ -262,3 +263,32 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(tmp_path / "a.json") == {"a": 1}
     assert [line for _, line in read_lines(tmp_path / "a.json")] == [{"a": 1}]
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+PLAIN = st.from_regex(r"[a-z0-9_]{1,60}", fullmatch=True)
+
+
+@given(st.lists(NAMES | NAMES.map(str.upper), unique=True, min_size=1, max_size=20))
+def test_any_text_has_a_file_name_of_its_own_on_every_file_system(names: list[str]) -> None:
+    names += sorted({file_name(name) for name in names} - set(names))  # what was made for one is no name of another
+    found = [file_name(name) for name in names]
+    assert len({name.casefold() for name in found}) == len(names)
+    for name in found:
+        assert re.fullmatch(r"[a-z0-9_][a-z0-9_-]{0,99}", name)
+
+
+@given(PLAIN.filter(lambda name: name not in ("con", "nul", "aux", "prn") and not re.fullmatch("(com|lpt).", name)))
+def test_a_plain_name_is_its_own_file_name(name: str) -> None:
+    assert file_name(name) == name
+
+
+ODD_NAMES = ["con", "CON", "nul", "com1", "a.", "a ", ".", "..", "", "a/b", "a\\b", "a\0b", "x" * 300, "法律", "Law", "law"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_that_file_systems_take_for_something_else(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / file_name(name)
+    folder.mkdir()
+    assert folder.parent == tmp_path and folder.resolve().parent == tmp_path.resolve()
+    assert file_name(name) not in ("con", "nul", "com1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.errors import DataError
-from domainfusion.types import SCHEMA_VERSION
+from domainfusion.types import SCHEMA_VERSION, fingerprint
 
 T = TypeVar("T")
 
@@ -43,6 +44,29 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def file_name(name: str) -> str:
+    """Returns a name for a file or folder that stands for any text, such as a domain's name.
+
+    It is a name on every file system: short, without separators and final dots, not reserved on
+    Windows, and different for texts that differ only in case.
+
+    Example:
+        >>> file_name("aviation"), file_name("../Law"), file_name("CON")
+        ('aviation', 'law-330a61df', 'con-f8830758')
+    """
+    plain = _OTHER_THAN_PLAIN.sub("-", name.lower()).strip("-")[:_LONGEST_NAME]
+    is_itself = plain == name != "" and name not in _RESERVED and not _LOOKS_MADE.search(name)
+    return plain if is_itself else f"{plain or 'name'}-{fingerprint(name, length=8)}"
+
+
+_LONGEST_NAME = 60
+_OTHER_THAN_PLAIN = re.compile(r"[^a-z0-9_]+")
+_LOOKS_MADE = re.compile(r"-[0-9a-f]{8}$")
+"""How a made name ends, which another text could have as its own."""
+_RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))})
+"""Names of devices on Windows."""
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,16 @@ def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(base: Ll
     assert 0 > made["measured"]["chemistry"] > made["measured"]["aviation"]
     assert [folder.name for folder in sorted((tmp_path / "run").glob("phase-*"))] == ["phase-1-chemistry", "phase-2-aviation"]
     assert {"chosen": "order", **made} in [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["a/../../../escaped", "/tmp/escaped", "..", "con", "Law.", "x" * 300, "法律 / Recht\0"])
+def test_the_name_of_a_domain_is_no_path(name: str, base: LlamaModel, tmp_path: Path) -> None:
+    records = [replace(record, example=replace(record.example, domains=(name,), primary_domain=name)) for record in RECORDS[:2]]
+    run = tmp_path / "deep" / "run"
+    SequentialTrainer(**QUICK, order=[name]).train(base, records, directory=run)
+    (phase,) = run.glob("phase-*")
+    assert (phase / "finished.safetensors").is_file() and phase.parent == run
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"] and [path.name for path in run.parent.iterdir()] == ["run"]
 
 
 def test_the_likelihood_of_a_domain_is_the_mean_over_the_tokens_of_its_own_records(base: LlamaModel, tmp_path: Path) -> None:

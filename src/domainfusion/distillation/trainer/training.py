@@ -22,7 +22,7 @@ from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import RunError, TrainingError
 from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
-from domainfusion.records import read_json, write_json
+from domainfusion.records import file_name, read_json, write_json
 from domainfusion.training import processes
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
 from domainfusion.training.best import BEST, BestState
@@ -83,7 +83,10 @@ class Training:
         with processes.main_first():
             self._claim()
             trainer = self.trainer.decided(self)
-            folders = {self.directory / f"phase-{at}-{phase.name}": phase for at, phase in enumerate(self._phases(trainer), start=1)}
+            folders = {
+                self.directory / f"phase-{at}-{file_name(phase.name)}": phase
+                for at, phase in enumerate(self._phases(trainer), start=1)
+            }
             objective = copy(trainer.objective)  # what it makes ready belongs to this training alone
             if not all((folder / FINISHED).is_file() for folder in folders):
                 setting = Setting(
