@@ -52,3 +52,19 @@ def test_an_error_survives_the_way_between_two_processes(kind: type[DomainFusion
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is kind
     assert str(copy) == str(error)
+
+
+CONTROLS = "\x1b[2J\x1b]0;title\x07\x9b31m\r\x08\u202e\u2066\ud800"
+
+
+@pytest.mark.parametrize("part", ["what", "allowed", "fix"])
+def test_no_message_steers_a_terminal(part: str) -> None:
+    message = str(ConfigurationError(**{"what": "It broke", part: f"a{CONTROLS}b"}))
+    assert not set(CONTROLS) & set(message) - set("[2J]0;title31m")
+    message.encode()
+
+
+def test_a_line_of_a_million_characters_is_cut_and_survives_another_process() -> None:
+    error = ConfigurationError("x" * 1_000_000, fix="mend it")
+    assert len(str(error)) < 10_000 and "1,000,0" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

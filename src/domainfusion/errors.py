@@ -16,9 +16,24 @@ The tree:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_MESSAGE = 8_000
+"""Characters; what a server or a file says stands in messages, too."""
+
+
+def printable(text: str) -> str:
+    r"""Returns `text` with what could steer a terminal, turn the reading direction or break UTF-8 shown as a replacement character.
+
+    Example:
+        >>> printable("Oslo\x1b[2J")
+        'Oslo�[2J'
+    """
+    return _UNPRINTABLE.sub("�", text.replace("\r\n", "\n"))
 
 
 class DomainFusionError(Exception):
@@ -44,7 +59,10 @@ class DomainFusionError(Exception):
         if fix:
             message += f". To fix it: {fix}"
         # Unpickling passes the whole message as `what`: it must come out as it went in.
-        super().__init__(message.removesuffix(".") + ".")
+        message = printable(message).removesuffix(".")
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE - 100]}… ({len(message):,} characters)"
+        super().__init__(f"{message}.")
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from domainfusion.cli.main import main
+from domainfusion.errors import printable
 from domainfusion.models import HuggingFaceModel
 from domainfusion.records import read_json, write_json
-from domainfusion.reports.figures import printable
 from domainfusion.types import Sampling
 
 from .test_distill import copy_of

@@ -152,3 +152,9 @@ def test_verbs_share_quiet_and_verbose() -> None:
     for words in (["demo"], ["init"], ["distill", "r"], ["ask", "m", "q"], *of_a_run):
         assert parser.parse_args([*words, "--quiet"]).quiet
         assert parser.parse_args([*words, "--verbose"]).verbose
+
+
+def test_a_word_that_is_not_known_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["status", "run", "\x1b[2J\x1b]0;title\x07"])
+    assert "\x1b" not in capsys.readouterr().err

@@ -137,3 +137,51 @@ def test_wide_tables_are_not_folded_where_there_is_no_terminal(capsys: pytest.Ca
         terminal.print(Text("x" * 110))
     assert capsys.readouterr().out == "x" * 110 + "\n"
     assert not sys.stdout.isatty()
+
+
+ANSI, OSC, C1 = "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\x9b2J"
+HOSTILE = f"Oslo{ANSI}{OSC}{C1}\u202eolsO\u2066\r\x08"
+
+
+def steers(shown: str) -> set[str]:
+    return set(shown) & set("\x1b\x07\x9b\u202e\u2066\r\x08")
+
+
+def test_no_text_in_results_messages_or_the_log_steers_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    with Terminal() as terminal:
+        terminal.log_to(tmp_path)
+        terminal.print(HOSTILE)
+        terminal.print(Group(table, Text(HOSTILE)))
+        terminal.say(HOSTILE)
+        terminal.fail(HOSTILE, details=HOSTILE)
+        with terminal.progress(HOSTILE, 1) as advance:
+            advance(1)
+    captured = capsys.readouterr()
+    assert captured.out.count("Oslo") == 5 and captured.err.count("Oslo") == 3
+    for shown in (captured.out, captured.err, (tmp_path / "run.log").read_text()):
+        assert not steers(shown)
+
+
+def test_no_label_of_a_bar_steers_a_terminal() -> None:
+    def drawn(label: str) -> str:
+        screen = io.StringIO()
+        with Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())(label, 1) as advance:
+            advance(1)
+        return screen.getvalue()
+
+    hostile = drawn(HOSTILE)
+    assert "Oslo" in hostile and OSC not in hostile and ANSI not in hostile and not steers(hostile) & set("\x07\x9b\u202e\u2066")
+
+
+def test_a_line_of_a_million_characters_is_shown_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal() as terminal:
+        terminal.print("x" * 1_000_000)
+        terminal.say("y" * 1_000_000)
+    captured = capsys.readouterr()
+    assert captured.out.count("x") == captured.err.count("y") == 1_000_000

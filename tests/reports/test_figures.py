@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.distillation.results import Estimate
+from domainfusion.errors import printable
 from domainfusion.reports.figures import (
     clipped,
     command_line,
@@ -17,7 +18,6 @@ from domainfusion.reports.figures import (
     money,
     percent,
     points,
-    printable,
     size,
 )
 

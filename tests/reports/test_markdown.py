@@ -104,3 +104,9 @@ def test_the_cost_of_all_models_is_that_of_each_whose_price_is_known(run: RunSum
 
 def test_an_empty_run_has_a_title_and_says_what_is_missing() -> None:
     assert render_markdown(RunSummary()) == "# Distillation run\n\nThe student of this run has not been evaluated.\n"
+
+
+def test_nobody_is_called_by_a_name_in_a_report() -> None:
+    assert inline("Thanks to @octocat and (@a/team), mail me@example.com") == (
+        "Thanks to @\u200boctocat and (@\u200ba/team), mail me@example.com"
+    )

@@ -8,12 +8,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from domainfusion import __version__
 from domainfusion.cli import ask, demo, distill, evaluate, export, init, report, status
 from domainfusion.cli.interruption import Stop, stopping_on_signals
-from domainfusion.errors import DomainFusionError
+from domainfusion.errors import DomainFusionError, printable
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -33,9 +33,16 @@ _EPILOG = """exit codes:
 Whatever stopped a run, what it had finished is kept: the same command goes on from there."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages repeat no control character that it was given."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message), file)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="domainfusion",
         description="Distil several domain experts into one model, and measure what was retained.",
         epilog=_EPILOG,
@@ -43,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"domainfusion {__version__}")
-    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared = _Parser(add_help=False, allow_abbrev=False)
     volume = shared.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="show results and errors alone")
     volume.add_argument("--verbose", action="store_true", help="show all that is logged, and the traceback of an error")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from domainfusion.errors import printable
 from domainfusion.progress import Advance
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -43,7 +44,7 @@ class Bars:
         if outermost:
             bars.start()
             self._shown = bars
-        task = bars.add_task(label, total=total, completed=done, before=done)
+        task = bars.add_task(printable(label), total=total, completed=done, before=done)
         try:
             yield lambda count: bars.advance(task, count)
         finally:

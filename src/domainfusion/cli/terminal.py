@@ -6,15 +6,17 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from domainfusion.cli.progress import Bars, Lines
+from domainfusion.errors import printable
 from domainfusion.progress import Progress, silent
-from domainfusion.reports.figures import printable
 
 logger = logging.getLogger("domainfusion")
 
@@ -68,7 +70,7 @@ class Terminal:
         if isinstance(content, str):
             sys.stdout.write(printable(content) + "\n")
         else:
-            self._results.print(content)
+            self._results.print(_Printable(content))
 
     def say(self, message: str) -> None:
         """Tells the user something on stderr, and keeps it in the log."""
@@ -83,7 +85,7 @@ class Terminal:
     def log_to(self, run_directory: Path) -> None:
         """Keeps what is logged from now on in `run.log` of a run."""
         handler = _RunLog(run_directory / "run.log", encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+        handler.setFormatter(_PrintableLines("%(asctime)s %(process)d %(levelname)s %(message)s"))
         self._add_handler(handler, logging.DEBUG)
 
     def _add_handler(self, handler: logging.Handler, level: int) -> None:
@@ -105,6 +107,24 @@ class Terminal:
 
     def _write_message(self, message: str) -> None:
         self._messages.print(printable(message), markup=False, soft_wrap=True)
+
+
+class _Printable:
+    """Shows something in a terminal, which no text in it can steer."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._content, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _PrintableLines(logging.Formatter):
+    """Writes a log that can be shown in a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _MessageHandler(logging.Handler):

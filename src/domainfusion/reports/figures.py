@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from domainfusion.distillation.results import Estimate
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    r"""Returns `text` with what could steer a terminal, turn the reading direction or break UTF-8 shown as a replacement character.
-
-    Example:
-        >>> printable("Oslo\x1b[2J")
-        'Oslo�[2J'
-    """
-    return _UNPRINTABLE.sub("�", text.replace("\r\n", "\n"))
 
 
 def clipped(text: str, limit: int) -> str:

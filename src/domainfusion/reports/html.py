@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import printable
 from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
-from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent, printable
+from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.verdict import coherence_sentence, introduction, verdict

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.curves import training_curves
-from domainfusion.reports.figures import clipped, command_line, counted, printable
+from domainfusion.reports.figures import clipped, command_line, counted
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
@@ -20,6 +21,8 @@ MOST_WRONG_ANSWERS = 10
 LONGEST_TEXT = 300
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
+_MENTION = re.compile(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])")
+"""`@name`, with which GitHub would call somebody; a zero-width space keeps it from that. Addresses are left."""
 
 
 def render_markdown(summary: RunSummary) -> str:
@@ -61,7 +64,8 @@ def inline(text: str) -> str:
         >>> print(inline("<b>a|b</b>"))
         &lt;b&gt;a\|b&lt;/b&gt;
     """
-    return escape(_SPECIAL.sub(r"\\\1", " ".join(printable(text).split())), quote=False)
+    escaped = escape(_SPECIAL.sub(r"\\\1", " ".join(printable(text).split())), quote=False)
+    return _MENTION.sub("@\u200b", escaped)
 
 
 def table(found: Table) -> str:

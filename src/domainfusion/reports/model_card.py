@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from domainfusion.distillation.results import EvaluationReport
+from domainfusion.errors import printable
 from domainfusion.reports import run_tables
-from domainfusion.reports.figures import counted, listed, printable
+from domainfusion.reports.figures import counted, listed
 from domainfusion.reports.markdown import code, inline, measurement_blocks, repeat_blocks, result_blocks, table, verdict_blocks
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.verdict import verdict
