@@ -192,16 +192,23 @@ def commit_of_the_rules() -> str:
     return f"{last} and uncommitted changes" if changed else last
 
 
+def provenance(command: str, seed: int) -> dict[str, Any]:
+    """Returns what figures were made with."""
+    return {
+        "command": command,
+        "seed": seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), Python {platform.python_version()}",
+        "commit": commit_of_the_rules(),
+    }
+
+
 def measure(half: str, name: str) -> dict[str, Any]:
     integrator = ResponseIntegrator()
     outcomes = [judge(integrator, case) for case in load(half)]
     return {
-        "command": f"python benchmarks/integration/measure.py --half {half} --name {name} --write",
-        "seed": SEED,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), Python {platform.python_version()}",
+        **provenance(f"python benchmarks/integration/measure.py --half {half} --name {name} --write", SEED),
         "cases_sha256": hashlib.sha256(path_of(half).read_bytes()).hexdigest(),
-        "commit": commit_of_the_rules(),
         "figures": figures(outcomes),
     }
 

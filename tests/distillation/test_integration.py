@@ -193,9 +193,9 @@ def test_who_was_asked_just_that_settles_it_against_the_primary_domain() -> None
 def test_what_experts_say_alike_is_an_agreement_and_said_once() -> None:
     texts = {"a": "Tin melts at 232 °C.", "b": "The melting temperature of tin is 232 °C. That is low for a metal."}
     answer = ResponseIntegrator().integrate("At what temperature does tin melt?", texts)
-    assert answer.text == "Tin melts at 232 °C. That is low for a metal."
+    assert answer.text == texts["b"]  # where "That" leans on the sentence, which therefore stays
     assert [dict(each.claims) for each in answer.ledger.agreements] == [{"a": texts["a"], "b": "The melting temperature of tin is 232 °C."}]
-    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("b", "says the same as a")]
+    assert [(part.domain, part.reason) for part in answer.ledger.dropped] == [("a", "says the same as b")]
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])

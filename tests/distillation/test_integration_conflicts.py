@@ -149,7 +149,7 @@ def conflicts(query: str, first: str, second: str) -> int:
         ("Can penguins fly?", "Penguins cannot fly.", "Penguins are able to fly.", 1),
         ("How long is the Nile?", "The Nile is 6,650 km long.", "The Blue Nile is 1,450 km long.", 0),
         ("When does water boil?", "At sea level, water boils at 100 °C.", "On high mountains, water boils at 71 °C.", 0),
-        ("How hot is it?", "I am not sure, but I think it is 30 °C.", "It is 40 °C.", 1),
+        ("How hot is it?", "I am not sure, but I think it is 30 °C.", "It is 40 °C.", 0),
         ("How hot is it?", "I do not know that.", "It is 40 °C.", 0),
     ],
 )
@@ -212,6 +212,6 @@ def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_tim
     started = time.process_time()
     answer = ResponseIntegrator().integrate("At what temperature does gold melt?", {"a": text, "b": "Gold melts at 2 °C."})
     assert time.process_time() - started < 2
-    said = len(answer.ledger.contributions) + len(answer.ledger.dropped)
-    assert said >= len(text.splitlines())
+    said = "".join(part.text for part in (*answer.ledger.contributions, *answer.ledger.dropped))
+    assert len("".join(said.split())) >= len("".join(text.split()))
     assert answer.text

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TypeVar
 
+from domainfusion.distillation.integration.oppositions import NO_STANCE, Stance, stance_of
 from domainfusion.distillation.integration.values import Date, Found, Name, Quantity, Value, find_values, fold
 from domainfusion.distillation.integration.vocabulary import EMPTY, POINTING
-from domainfusion.distillation.integration.words import content, denies, tokens
-from domainfusion.distillation.metrics import sentences
+from domainfusion.distillation.integration.words import content, denies, tokens, topic
+from domainfusion.distillation.text.sentences import sentences
 
 LONGEST = 1000
 """Characters from which on a sentence is no claim that is compared with others: it is a text without full stops."""
@@ -25,7 +26,8 @@ _UNSURE = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"^(?:at|in|on|under|above|below|during|after|before|for|near|within|by|since|until|with|without)\b[^,]{2,60},\s",
+    r"^(?:at|in|on|under|above|below|during|after|before|for|near|within|by|since|until|with|without|inside|outside|between|"
+    r"among|across|throughout|while|bei|im|in der|während|en|durante|pour|chez|dans)\b[^,]{2,60},\s",
     re.IGNORECASE,
 )
 
@@ -48,6 +50,8 @@ class Claim:
         condition: What it says to hold for, where that stands first: "At sea level, …".
         points: Whether it begins with a word that stands for what was asked about, as in "It is …".
         is_unsure: Whether the expert says that he does not know.
+        topic: What it is about in any of the languages that are known, values left out; see `topic`.
+        stance: What it says for or against that.
         frame: The sentence with a mark for each value; equal for sentences that differ in values alone.
     """
 
@@ -62,6 +66,8 @@ class Claim:
     condition: frozenset[str] = frozenset()
     points: bool = False
     is_unsure: bool = False
+    topic: frozenset[str] = frozenset()
+    stance: Stance = NO_STANCE
     frame: str = field(default="", repr=False)
 
     def of_kind(self, kind: type[V]) -> tuple[V, ...]:
@@ -128,6 +134,8 @@ def _read(domain: str, text: str, place: int) -> Claim:
         condition=content(condition.group()) if condition else frozenset(),
         points=any(word in POINTING for word in beginning),
         is_unsure=not tells and _UNSURE.search(bare.replace("’", "'")) is not None,
+        topic=topic(_mask(bare, [found for found in values if not isinstance(found.value, Name)], " ")),
+        stance=stance_of(bare),
         frame=" ".join(fold(_mask(bare, values)).split()),
     )
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from domainfusion.distillation.integration.claims import Claim, claims_of
+from domainfusion.distillation.integration.oppositions import asks_for_permission
+from domainfusion.distillation.integration.pairs import have_other_quantities, hold_for_the_same
 from domainfusion.distillation.integration.questions import Question, questions_of
 from domainfusion.distillation.integration.values import Date, Name, Quantity, Value, Verdict, compare
-from domainfusion.distillation.integration.words import opposes, tokens
+from domainfusion.distillation.integration.words import opposes, tokens, topic
 from domainfusion.distillation.metrics import normalize
 from domainfusion.types import Example, Response
 
@@ -163,7 +165,7 @@ def _answers(question: Question, claim: Claim) -> bool:
 
 def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -> Verdict:
     """Says whether two answers to a question agree."""
-    if one.condition and other.condition and one.condition != other.condition:
+    if not hold_for_the_same(one, other, topic(question.text), is_permission=asks_for_permission(question.text)):
         return "unrelated"
     covered = (one.all_words & question.all_words, other.all_words & question.all_words)
     if is_ambiguous and covered[0] - covered[1] and covered[1] - covered[0]:
@@ -173,6 +175,8 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
     names = (_names(question, one), _names(question, other))
     if question.kind in ("name", "any") and all(names):
         verdict = _compare_all(*names)
+        if verdict == "same" and question.kind == "any" and have_other_quantities(one, other):
+            return "different"
         return "unrelated" if verdict == "different" and (question.asks_several or _may_be_one_of_several(one, other)) else verdict
     nouns = (_noun(question, one), _noun(question, other))
     if question.kind == "any" and all(nouns):

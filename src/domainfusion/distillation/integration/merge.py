@@ -1,18 +1,30 @@
-"""The merge: the experts' own sentences in one answer, what is repeated said once, and what lost a conflict left out."""
+"""The merge: the experts' own words in one answer, what is repeated said once, and what lost a conflict left out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.integration.settling import Point
+from domainfusion.distillation.integration.structure import Unit, claims_in, groups_of, units_of
+from domainfusion.distillation.integration.task import primary_first
+from domainfusion.distillation.text.blocks import Block
 from domainfusion.types import Contribution
 
-_ITEM = re.compile(r"(?:[-*•–]|\d{1,2}[.)])\s")
+DISAGREE = "The experts disagree."
+"""What the answer says where nothing settles a conflict, before what each expert says."""
+
+_ITEM = re.compile(r"\s*(?:[-*+•–]|\(?\d{1,3}[.)])\s+")
 """The mark of a list's item."""
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_NO_SPACE_AFTER = ("。", "！", "？", "｡")
+_PARAGRAPHS = "\n\n"
+_SEPARATED = "\n\n---\n\n"
+"""A line between two experts, where Markdown would otherwise take the second one's words for a part of the first one's section or list."""
 
 
 class Rendered(NamedTuple):
@@ -28,34 +40,197 @@ class Rendered(NamedTuple):
 
 
 def render(plan: Plan) -> Rendered:
-    """Returns the answer that states, word for word, the claims that a plan states; where experts disagree, it says so."""
-    point_of = {claim.id: each.point for each in plan.open_points for claim in each.point.claims}
-    text = ""
-    contributions: list[Contribution] = []
-    told: list[Point] = []
-    previous: Claim | None = None
+    """Returns the answer that states, word for word, the claims that a plan states.
 
-    def add(claim: Claim, beginning: str) -> None:
-        nonlocal text, previous
-        between = "" if previous is None else "\n" if _is_item(claim) or _is_item(previous) else " "
-        text += between + beginning
-        contributions.append(Contribution(domain=claim.domain, text=claim.quote, start=len(text), end=len(text) + len(claim.quote)))
-        text += claim.quote
-        previous = claim
-
-    for claim in plan.stated:
-        point = point_of.get(claim.id)
-        if point is None:
-            add(claim, "")
-        elif point not in told:
-            told.append(point)
-            for number, side in enumerate(point.sides):
-                add(side[0], f"{'' if number else 'The experts disagree. '}{_speakers(side)}: ")
-    return Rendered(text, tuple(contributions))
+    Blocks that are no paragraphs are taken whole, and the white space of the responses with them. Where experts disagree and nothing
+    settles it, or what lost stands in a list and stays there, the answer says so and gives both sides.
+    """
+    return _Merge(plan).result()
 
 
-def _is_item(claim: Claim) -> bool:
-    return _ITEM.match(claim.quote) is not None
+@dataclass
+class _Placed:
+    """A unit in the answer, and the group that it belongs to."""
+
+    domain: str
+    unit: Unit
+    group: list[Unit] = field(default_factory=list)
+
+
+class _Merge:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.responses = primary_first(plan.task)
+        self.units = {domain: units_of(response.text) for domain, response in self.responses.items()}
+        self.claims = {
+            domain: claims_in(units, [claim for claim in plan.claims if claim.domain == domain]) for domain, units in self.units.items()
+        }
+        self.point_of = {claim.id: each.point for each in plan.told_points for claim in each.point.claims}
+        # Where a told claim stands, with what leans on it: it is told together with that.
+        self.group_of = {
+            claim.id: _Placed(domain, group[0], group)
+            for domain, units in self.units.items()
+            for group in groups_of(units)
+            for claim in self.claims[domain][group[0]]
+            if claim.id in self.point_of
+        }
+        self.told: list[Point] = []
+        self.moved: set[tuple[str, Unit]] = set()
+        self.text = ""
+        self.contributions: list[Contribution] = []
+        self.last: tuple[str, Unit] | None = None
+        self.rank = 0  # the highest heading of the part that is being written; 0 where it has none
+
+    def result(self) -> Rendered:
+        for domain, units in self.units.items():
+            self._add_response(domain, units)
+        return Rendered(self.text, tuple(self.contributions))
+
+    def _add_response(self, domain: str, units: Sequence[Unit]) -> None:
+        later: list[Point] = []  # points that are told after the block in which one of their sides stands
+        is_new = True
+        kept = [unit for unit in units if not self._is_left_out(domain, unit)]
+        for unit in self._without_empty_sections(units, kept):
+            if (domain, unit) in self.moved:
+                continue
+            points = [self.point_of[claim.id] for claim in self.claims[domain][unit] if claim.id in self.point_of]
+            new = [point for point in dict.fromkeys(points) if point not in self.told]
+            if points and not unit.is_fixed:
+                for point in new:
+                    self._separate(domain, unit, is_new)
+                    self._tell(point)
+                    is_new = False
+                if not new:
+                    continue
+            else:
+                if later and unit.block is not (self.last[1].block if self.last else None):
+                    self._tell_after(later)
+                self._separate(domain, unit, is_new)
+                self._write(domain, unit)
+                is_new = False
+                later += [point for point in new if point not in later]
+            self.last = (domain, unit)
+        self._tell_after(later)
+        levels = [unit.block.level for unit in units if unit.block.level]
+        self.rank = min(levels, default=0)
+
+    def _is_left_out(self, domain: str, unit: Unit) -> bool:
+        claims = self.claims[domain][unit]
+        if unit.is_fixed or not claims:
+            return False
+        lost = {claim.id for claim in self.plan.losers}
+        out = [claim.id in self.plan.left_out for claim in claims]
+        return all(out) or any(claim.id in lost and gone for claim, gone in zip(claims, out, strict=True))
+
+    def _without_empty_sections(self, units: Sequence[Unit], kept: Sequence[Unit]) -> list[Unit]:
+        """Returns what is kept without the headings whose whole section is left out."""
+        stays = set(kept)
+        shown: list[Unit] = []
+        for place, unit in enumerate(units):
+            if unit not in stays:
+                continue
+            if unit.block.kind == "heading":
+                section = []
+                for following in units[place + 1 :]:
+                    if following.block.kind == "heading":
+                        break
+                    section.append(following)
+                if section and stays.isdisjoint(section):
+                    continue
+            shown.append(unit)
+        return shown
+
+    def _separate(self, domain: str, unit: Unit, is_new: bool) -> None:
+        """Adds what stands between the last unit and this one."""
+        if not self.text:
+            return
+        if self.last is None or (is_new and self.last[0] != domain):
+            self.text += self._between_experts(unit)
+            return
+        response = self.responses[domain].text
+        previous = self.last[1]
+        if previous.block is unit.block:
+            between = response[: unit.start]
+            self.text += between[len(between.rstrip()) :]
+        elif self._follows(domain, previous, unit):
+            self.text += response[previous.block.end : unit.start]
+        else:
+            self.text += _SEPARATED if _would_join(previous.block, unit.block) else _PARAGRAPHS
+
+    def _follows(self, domain: str, previous: Unit, unit: Unit) -> bool:
+        """Whether nothing stands between the blocks of two units in the response."""
+        return self.last == (domain, previous) and not self.responses[domain].text[previous.block.end : unit.start].strip()
+
+    def _between_experts(self, unit: Unit) -> str:
+        previous = self.last[1].block if self.last else None
+        if previous is not None and previous.kind == "code" and (closing := _unclosed(previous.text)):
+            self.text += closing
+        if self._is_plain():
+            return "" if self.text.endswith(_NO_SPACE_AFTER) else " "
+        is_swallowed = self.rank > 0 and not 0 < unit.block.level <= self.rank
+        if is_swallowed or (previous is not None and _would_join(previous, unit.block)):
+            return _SEPARATED
+        return _PARAGRAPHS
+
+    def _is_plain(self) -> bool:
+        """Whether every response is one paragraph of one line, so that they make one paragraph together."""
+        return all(
+            len({id(unit.block) for unit in units}) <= 1 and all(unit.block.is_prose and "\n" not in unit.block.text for unit in units)
+            for units in self.units.values()
+        )
+
+    def _write(self, domain: str, unit: Unit) -> None:
+        words = self.responses[domain].text[unit.start : unit.end]
+        self.contributions.append(Contribution(domain=domain, text=words, start=len(self.text), end=len(self.text) + len(words)))
+        self.text += words
+
+    def _tell_after(self, points: list[Point]) -> None:
+        for point in points:
+            if point not in self.told:
+                self.text += _PARAGRAPHS
+                self._tell(point)
+        points.clear()
+
+    def _tell(self, point: Point) -> None:
+        """Says that the experts disagree on a point, and what each side says, with the sentences that lean on that."""
+        self.told.append(point)
+        self.text += DISAGREE
+        for side in point.sides:
+            shown = [claim for claim in side if claim.id not in self.plan.left_out]
+            for place, claim in enumerate(shown or side[:1]):
+                placed = self.group_of.get(claim.id)
+                if placed is not None and (claim.domain, placed.unit) in self.moved:
+                    continue
+                self.text += " " if place else f" {_speakers(side)}: "
+                if placed is None or placed.unit.is_fixed:
+                    self.text += _ITEM.sub("", claim.quote, count=1)
+                    continue
+                self._move(placed)
+
+    def _move(self, placed: _Placed) -> None:
+        response = self.responses[placed.domain].text
+        for place, unit in enumerate(placed.group):
+            if place and self._is_left_out(placed.domain, unit):
+                continue
+            if place:
+                between = response[: unit.start]
+                self.text += between[len(between.rstrip()) :]
+            self._write(placed.domain, unit)
+            self.moved.add((placed.domain, unit))
+
+
+def _unclosed(code: str) -> str:
+    """Returns the line that ends a fence which its author left open; empty where there is nothing to end."""
+    lines = code.splitlines()
+    opening = _FENCE.match(lines[0])
+    if opening is None or (len(lines) > 1 and lines[-1].strip().startswith(opening[1]) and not lines[-1].strip().strip(opening[1][0])):
+        return ""
+    return f"\n{opening[1]}"
+
+
+def _would_join(previous: Block, block: Block) -> bool:
+    """Whether Markdown takes two blocks for one: two lists, or a list and what is indented after it."""
+    return previous.kind == "list" and (block.kind == "list" or block.text[:1].isspace())
 
 
 def _speakers(side: Sequence[Claim]) -> str:

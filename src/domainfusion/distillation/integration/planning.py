@@ -11,6 +11,7 @@ from typing import Literal
 from domainfusion.distillation.integration.copies import copies_among
 from domainfusion.distillation.integration.reading import Claim, FoundBy, Relation
 from domainfusion.distillation.integration.settling import Settled, points_of, settle
+from domainfusion.distillation.integration.structure import bound_claims, keep_together
 from domainfusion.distillation.integration.task import Task, primary_first
 from domainfusion.distillation.metrics import normalize
 from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger, Revision
@@ -63,6 +64,11 @@ class Plan:
         return tuple(each for each in self.settled if each.winner is None)
 
     @cached_property
+    def told_points(self) -> tuple[Settled, ...]:
+        """The points on which the answer says that the experts disagree: the open ones, and those whose loser stays in a list."""
+        return tuple(each for each in self.settled if each.winner is None or any(claim.id not in self.left_out for claim in each.losers))
+
+    @cached_property
     def losers(self) -> tuple[Claim, ...]:
         """The claims that lost a conflict."""
         return tuple(claim for each in self.settled for claim in each.losers)
@@ -81,25 +87,55 @@ def plan_answer(task: Task, claims: Sequence[Claim], relations: Sequence[Relatio
     ordered = tuple(sorted(claims, key=lambda claim: (place[claim.domain], claim.start)))
     copies = copies_among({domain: task.responses[domain].text for domain in sorted(task.responses)})
     settled = tuple(settle(task.example, point, copies, withdrawn) for point in points_of(task.example, claims, relations))
-    left_out = {claim.id: f"contradicts {each.winner[0].domain}: {each.rule}" for each in settled if each.winner for claim in each.losers}
-    knowing = [claim for claim in ordered if not claim.unsure]
-    if knowing:
-        left_out |= {claim.id: UNSURE for claim in ordered if claim.unsure}
-    reported = {claim.id for each in settled if each.winner is None for claim in each.point.claims}
-    left_out |= _repeated(ordered, relations, left_out.keys() | reported)
+    lost = {claim.id: f"contradicts {each.winner[0].domain}: {each.rule}" for each in settled if each.winner for claim in each.losers}
+    certain = dict(lost)
+    if any(not claim.unsure for claim in ordered):
+        certain |= {claim.id: UNSURE for claim in ordered if claim.unsure and claim.id not in lost}
+    gone = _kept_together(task, ordered, certain, lost)
+    side_of = {claim.id: side for each in settled for side in each.point.sides for claim in side if claim.id not in lost}
+    bound = set[str]().union(*(bound_claims(said.text, _of(ordered, domain)) for domain, said in task.responses.items()))
+    primary = task.example.primary_domain if task.example.primary_is_named else ""
+    ranked = sorted(claims, key=lambda claim: (claim.id not in bound, claim.domain != primary, claim.domain, claim.start))
+    repeated = _repeated(ranked, relations, gone.keys() | lost.keys(), side_of)
+    left_out = _kept_together(task, ordered, certain | repeated, lost)
     return Plan(task, ordered, tuple(relations), settled, left_out, copies)
 
 
-def _repeated(ordered: Sequence[Claim], relations: Iterable[Relation], apart: Collection[str]) -> dict[str, str]:
-    """Returns the claims that another one can stand for; of two that can stand for each other, the later one."""
-    by_id = {claim.id: claim for claim in ordered}
+def _kept_together(task: Task, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]) -> dict[str, str]:
+    """Returns which claims are left out, and why, if no response is torn apart; see `keep_together`."""
+    together: dict[str, str] = {}
+    for domain, response in task.responses.items():
+        together |= keep_together(response.text, _of(claims, domain), left_out, lost)
+    return together
+
+
+def _of(claims: Iterable[Claim], domain: str) -> list[Claim]:
+    return [claim for claim in claims if claim.domain == domain]
+
+
+def _repeated(
+    ranked: Sequence[Claim], relations: Iterable[Relation], apart: Collection[str], side_of: Mapping[str, Sequence[Claim]]
+) -> dict[str, str]:
+    """Returns the claims that another one can stand for.
+
+    Args:
+        ranked: Every claim. Of two that can stand for each other, the first one stays: one that can't be left out by itself, else one of
+            the primary domain if somebody named it, else that of the domain that is first in the alphabet. So the order of the
+            responses decides nothing.
+        relations: How the claims stand to each other.
+        apart: The ids of claims that can stand for none.
+        side_of: The side of a dispute that a claim is on, if it is on one; only claims of the same side can stand for each other.
+    """
+    by_id = {claim.id: claim for claim in ranked}
     stands_for: dict[str, list[str]] = {}
     for found in relations:
-        if found.kind == "same" and found.sure and found.first not in apart and found.second not in apart:
+        if found.kind != "same" or not found.sure or found.first in apart or found.second in apart:
+            continue
+        if side_of.get(found.first) is side_of.get(found.second):
             stands_for.setdefault(found.second, []).append(found.first)
     repeated: dict[str, str] = {}
-    for claim in reversed(ordered):
-        stand_in = next((name for name in stands_for.get(claim.id, ()) if name not in repeated), None)
+    for claim in reversed(ranked):
+        stand_in = next((name for name in sorted(stands_for.get(claim.id, ())) if name not in repeated), None)
         if stand_in is not None:
             repeated[claim.id] = f"says the same as {by_id[stand_in].domain}"
     return repeated

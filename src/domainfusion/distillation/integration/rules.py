@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 
-from domainfusion.distillation.integration.claims import LONGEST, MOST, claims_of, one_claim
+from domainfusion.distillation.integration.claims import LONGEST, MOST, one_claim
 from domainfusion.distillation.integration.claims import Claim as Sentence
 from domainfusion.distillation.integration.conflicts import Point, find_points
+from domainfusion.distillation.integration.pairs import LEAST_SHARED, opposed_pairs
 from domainfusion.distillation.integration.reading import Claim, Kind, Relation
 from domainfusion.distillation.integration.settling import is_stated, telling
+from domainfusion.distillation.integration.structure import claim_spans
 from domainfusion.distillation.integration.task import Task
 from domainfusion.distillation.integration.values import Name, says_no_more
-from domainfusion.distillation.integration.words import content
-from domainfusion.distillation.metrics import normalize, sentences
+from domainfusion.distillation.integration.words import content, topic
+from domainfusion.distillation.metrics import normalize
 from domainfusion.models.store import Ask
 
 
@@ -35,18 +37,15 @@ class RuleRelater:
 
 def rule_claims(task: Task) -> tuple[Claim, ...]:
     """Returns every sentence of a task's responses as a claim."""
-    return tuple(
-        claim for number, domain in enumerate(sorted(task.responses), start=1) for claim in _claims_of(task, number, domain)
-    )
+    return tuple(claim for number, domain in enumerate(sorted(task.responses), start=1) for claim in _claims_of(task, number, domain))
 
 
 def _claims_of(task: Task, number: int, domain: str) -> Iterator[Claim]:
-    text, position = task.responses[domain].text, 0
-    for place, (sentence, read) in enumerate(zip(sentences(text), claims_of(domain, text), strict=True), start=1):
-        start = text.find(sentence, position)
-        if start >= 0:
-            position = start + len(sentence)
-            yield Claim(f"{number}.{place}", domain, sentence, start, position, unsure=read.is_unsure)
+    text = task.responses[domain].text
+    spans = list(claim_spans(text))
+    for place, (start, end) in enumerate(spans):
+        read = one_claim(domain, text[start:end], place, is_alone=len(spans) == 1)
+        yield Claim(f"{number}.{place + 1}", domain, read.text, start, end, unsure=read.is_unsure)
 
 
 def rule_relations(task: Task, claims: Sequence[Claim]) -> tuple[Relation, ...]:
@@ -68,9 +67,22 @@ def rule_relations(task: Task, claims: Sequence[Claim]) -> tuple[Relation, ...]:
         for again, against in _said_again(point, said):
             pair = id_of[id(again)], id_of[id(against)]
             relations.setdefault(pair, Relation(*pair, "contradicts", point=point.question, owner=owner))
+    related = {frozenset(pair) for pair in relations}
+    for one, other in opposed_pairs(task.example.query, said):
+        first, second = id_of[id(one)], id_of[id(other)]
+        if frozenset((first, second)) not in related:
+            owner = _owner_of(task, one.topic | other.topic)
+            relations[first, second] = Relation(first, second, "contradicts", owner=owner)
     for first, second in _repetitions(claims):
         relations.setdefault((first, second), Relation(first, second, "same"))
     return tuple(relations.values())
+
+
+def _owner_of(task: Task, about: frozenset[str]) -> str:
+    """Returns the domain whose expert alone was asked about this; empty where no sub-question, or more than one, is about it."""
+    shared = {domain: len(topic(question) & about) for domain, question in task.example.sub_questions.items()}
+    best = [domain for domain, count in shared.items() if count >= LEAST_SHARED and count == max(shared.values())]
+    return best[0] if len(best) == 1 else ""
 
 
 def _taken_apart(domain: str, claims: Sequence[Claim]) -> dict[str, Sentence]:
@@ -109,7 +121,7 @@ def _says_again(sentence: Sentence, earlier: Sentence, other: Sentence) -> bool:
 def rule_limits(task: Task) -> Iterator[str]:
     """Yields what the rules did not compare."""
     for domain, response in task.responses.items():
-        said = sentences(response.text)
+        said = [response.text[start:end] for start, end in claim_spans(response.text)]
         if len(said) > MOST:
             yield f"of the {len(said)} sentences of {domain}, the first {MOST} were compared with those of the others"
         if any(len(sentence) > LONGEST for sentence in said):

@@ -18,7 +18,23 @@ EMPTY = _words("""
 """)
 """Words that say nothing about what a sentence is about."""
 
-NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere without hardly")
+EMPTY_ELSEWHERE = _words("""
+    der die das ein eine einen einem einer eines ist sind war wird werden wurde und oder in im am an auf fur mit von vom zu zum zur den
+    dem des muss mussen sollte sollten soll kann konnen darf durfen es sie er nach vor bei pro als auch so man sich ihre ihr
+    el la los las un una unos unas es son de del en y o a al con por para se su sus que debe deben puede pueden mas cada lo
+    le les une est sont du des et ou au aux avec par pour ce cette ces il elle on doit doivent peut peuvent etre faut dans sur plus l d qu
+""")
+"""The same in German, Spanish and French, without accents."""
+IRREGULAR = {
+    "given": "give", "gave": "give", "taken": "take", "took": "take", "held": "hold", "kept": "keep", "paid": "pay", "made": "make",
+    "built": "build", "sold": "sell", "bought": "buy", "lost": "lose", "left": "leave", "written": "write", "wrote": "write",
+    "shown": "show", "known": "know", "fed": "feed", "led": "lead", "ran": "run", "came": "come", "went": "go", "found": "find",
+    "children": "child", "women": "woman", "men": "man", "daily": "day", "nightly": "night", "yearly": "year", "worn": "wear",
+    "stored": "store", "storing": "store",
+}  # fmt: skip
+"""Forms whose ending does not tell what they are forms of."""
+
+NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere hardly")
 MYTHS = _words("myth misconception")
 DENIED = {"forbidden": "allow", "prohibited": "allow", "banned": "allow", "false": "true", "unable": "able"}
 """What denies another word by itself, and the stem of that word."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
+from domainfusion.distillation.integration.oppositions import is_opposing_word
 from domainfusion.distillation.integration.values import fold
-from domainfusion.distillation.integration.vocabulary import DENIED, EMPTY, MYTHS, NEGATIONS
+from domainfusion.distillation.integration.vocabulary import DENIED, EMPTY, EMPTY_ELSEWHERE, IRREGULAR, MYTHS, NEGATIONS
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
 _DOUBLED = re.compile(r"([b-df-hj-np-tv-z])\1$")
 _LEAST_STEM = 3
+_HAN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+"""Scripts without spaces between words."""
 _OPPOSING = re.compile(r"^(?:un|in|im|il|ir|non-?)(?=\w{3})")
 _QUALIFIED = re.compile(r"\b(?:no|not) (?:less|fewer|more|only|later|earlier) (?:than)?|\bno\. ?\d", re.IGNORECASE)
 
@@ -48,6 +51,29 @@ def content(text: str) -> frozenset[str]:
         if word in EMPTY or word in NEGATIONS or word.endswith("n't") or word in MYTHS:
             continue
         found.add(DENIED.get(word) or stem(word))
+    return frozenset(found)
+
+
+def topic(text: str) -> frozenset[str]:
+    """Returns what a text is about: the stems of its words in several languages, and of Chinese or Japanese every two characters in a row.
+
+    Words that deny, and those that name an end of an opposition such as raise and lower, are no part of it.
+
+    Example:
+        >>> sorted(topic("It must not be given to patients after the free-of-charge visit."))
+        ['charge', 'free', 'give', 'patient', 'visit']
+        >>> sorted(topic("每天最多4克"))
+        ['天最', '最多', '每天']
+    """
+    found: set[str] = set()
+    for token in tokens(text):
+        for run in _HAN.findall(token):
+            found.update(run[place : place + 2] for place in range(len(run) - 1))
+        for word in _HAN.sub("-", token).removesuffix("'s").split("-"):
+            if len(word) < 2 or word in EMPTY or word in EMPTY_ELSEWHERE or word in NEGATIONS or word.endswith("n't"):
+                continue
+            if not is_opposing_word(word) and not word.isdigit():
+                found.add(stem(IRREGULAR.get(word, word)))
     return frozenset(found)
 
 
