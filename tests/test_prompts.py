@@ -71,7 +71,7 @@ def test_a_domain_may_be_named_in_any_alphabet(name: str) -> None:
     [
         (prompts.QUESTION_PROMPT, {"count", "domain", "description"}),
         (prompts.CROSS_DOMAIN_PROMPT, {"count", "subjects"}),
-        (prompts.ADVERSARIAL_PROMPT, {"count", "apparent", "needed"}),
+        (prompts.ADVERSARIAL_PROMPT, {"count", "apparent", "needed", "apparent_domain", "needed_domain"}),
         (prompts.INTEGRATION_PROMPT, {"query", "responses"}),
     ],
 )

@@ -49,15 +49,19 @@ def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, rat
     plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
     curated = 5
     assert sum(call.count for call in plan.calls if call.stage == "collect") == curated + 10 + crossing
-    assert [call.count for call in plan.calls if call.stage == "generate"] == [20]
+    generating = {call.doing: call.count for call in plan.calls if call.stage == "generate"}
+    assert generating == {"synthetic": 20, "topics": 2, "judging": 20}
 
 
 @pytest.mark.parametrize(
     ("settings", "calls"),
     [
-        ("", [("student", "adversarial", 20), ("student", "judging", 40)]),
-        ("judge: animals, max_questions: 7", [("student", "adversarial", 7), ("animals", "judging", 14)]),
-        ("verify: false", [("student", "adversarial", 20)]),
+        ("", [("student", "adversarial", 20), ("student", "topics", 2), ("student", "judging", 40)]),
+        (
+            "judge: animals, max_questions: 7, variety: {topics: {animals: [cats]}}",
+            [("student", "adversarial", 7), ("student", "topics", 1), ("animals", "judging", 14)],
+        ),
+        ("verify: false, variety: {topics_per_domain: 0}", [("student", "adversarial", 20)]),
     ],
 )
 def test_adversarial_questions_are_judged_twice_each(recipe_file: Path, settings: str, calls: list[tuple[str, str, int]]) -> None:
@@ -208,6 +212,8 @@ def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(rec
     plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
     assert [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "refine"] == [
         ("student", "synthetic", 3 * 20),
+        ("student", "topics", 3 * 2),
+        ("student", "judging", 3 * 20),
         ("animals", "", 3 * 10),
         ("colours", "", 3 * 10),
         ("animals", "on validation", 1),

@@ -91,7 +91,9 @@ def test_a_server_writes_several_questions_in_json_of_a_schema_and_each_is_asked
         outcome = made.generate(store.ask)
         asked = len(server.exchanges)
         assert made.generate(store.ask) == outcome
-        assert len(server.exchanges) == asked == 2 + 4, "topics of two domains, then two prompts for each and for each order of both"
+        assert len(server.exchanges) == asked == 2 + 4 + 20, (
+            "topics of two domains, two prompts for each domain and for each order of both, and a verdict on each question"
+        )
     assert (len(outcome), outcome.asked, sum(example.is_cross_domain for example in outcome)) == (20, 20, 10)
 
 

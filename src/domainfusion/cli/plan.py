@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from domainfusion.cli.memory import Memory, memory_of
-from domainfusion.distillation.data_generation.adversarial import JUDGE_TOKENS
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
+from domainfusion.distillation.data_generation.variety import TOKENS_A_TOPIC
+from domainfusion.distillation.data_generation.writing import JUDGE_TOKENS
 from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
 from domainfusion.distillation.evaluator.benchmark import GENERAL
 from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
@@ -28,7 +29,9 @@ from domainfusion.prompts import (
     INTEGRATION_PROMPT,
     JUDGE_PROMPT,
     NEEDED_DOMAIN_PROMPT,
+    TOPICS_PROMPT,
 )
+from domainfusion.recipe.building import variety_of
 from domainfusion.recipe.checks import STUDENT, models_of
 from domainfusion.recipe.sections import (
     HOLDOUT,
@@ -234,8 +237,16 @@ def _writing(recipe: Recipe) -> Iterator[Calls]:
         # Of several questions in a reply each may be the only one of its kind that is still wanted, so each counts as a call.
         written = count * generator.sampling.max_new_tokens
         yield _calls(recipe, "generate", generator.model, count, count * prompt, written, doing=generator.type)
-        if isinstance(generator, AdversarialSection) and generator.verify:
-            judge, verdicts = generator.judge or generator.model, 2 * count
+        variety = variety_of(generator)
+        listed = [name for name in recipe.domains if name not in variety.topics]
+        if listed and variety.topics_per_domain:
+            read = len(listed) * (_tokens(TOPICS_PROMPT) + max(map(_tokens, recipe.domains.values())))
+            written = len(listed) * TOKENS_A_TOPIC * variety.topics_per_domain
+            yield _calls(recipe, "generate", generator.model, len(listed), read, written, doing="topics")
+        if generator.verify:
+            judge = generator.judge or generator.model
+            # Of an adversarial question a judge says what it looks like and, by itself, what it needs.
+            verdicts = count * (2 if isinstance(generator, AdversarialSection) else 1)
             prompt = _tokens(NEEDED_DOMAIN_PROMPT) + sum(map(_tokens, recipe.domains.values())) + QUESTION_TOKENS
             yield _calls(recipe, "generate", judge, verdicts, verdicts * prompt, verdicts * JUDGE_TOKENS, doing="judging")
 

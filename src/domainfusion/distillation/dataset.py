@@ -124,12 +124,14 @@ class Batch:
         made = self.generated
         kinds = {example.source for example in made.examples}
         rejected = Counter(made.rejected) + Counter(item.reason for item in self.removed)
+        several = sum(example.is_cross_domain for example in self.kept)
         return {
             "generator": type(self.generator).__name__,
             "kind": ", ".join(sorted(kinds)) or getattr(self.generator, "source", "custom"),
             "wanted": made.wanted,
             "asked": made.asked or len(made),
             "accepted": len(self.kept),
+            "cross_domain": {"wanted": made.wanted_cross_domain, "accepted": several},
             "rejected": dict(rejected),
             "judged": made.judged,
             "acceptance_rate": made.acceptance_rate,

@@ -35,7 +35,7 @@ from domainfusion.recipe.sections import (
     StudentSection,
     SyntheticSection,
     TrainerSection,
-    VarietySection,
+    WritingSection,
     base_of,
     is_adapter,
     is_hub_id,
@@ -125,7 +125,9 @@ def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]
         "num_examples": section.num_examples,
         "reply_format": section.reply_format,
         "questions_per_reply": section.questions_per_reply,
-        "variety": None if section.variety is None else _variety(section.variety),
+        "variety": variety_of(section),
+        "judge": None if section.judge is None else _model(section.judge, named),
+        "verify": section.verify,
         "max_rounds": section.max_rounds,
         "max_questions": section.max_questions,
         "duplicate_threshold": section.duplicate_threshold,
@@ -134,8 +136,7 @@ def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]
         **_given(prompt_template=section.prompt_template),
     }
     if isinstance(section, AdversarialSection):
-        judge = None if section.judge is None else _model(section.judge, named)
-        return distillation.AdversarialDataGenerator(**settings, judge=judge, verify=section.verify)
+        return distillation.AdversarialDataGenerator(**settings)
     assert isinstance(section, SyntheticSection)
     return distillation.SyntheticDataGenerator(
         **settings,
@@ -146,10 +147,12 @@ def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]
     )
 
 
-def _variety(section: VarietySection) -> Variety:
-    given = section.model_dump(exclude_none=True)
+def variety_of(section: WritingSection) -> Variety:
+    """Returns what the prompts of a generator differ in."""
+    given = {} if section.variety is None else section.variety.model_dump(exclude_none=True)
+    topics = {domain: tuple(listed) for domain, listed in given.pop("topics", {}).items()}
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return Variety(**settings)
+    return Variety(topics=topics, **settings)
 
 
 def _integrator(recipe: Recipe, named: Mapping[str, LanguageModel]) -> distillation.ResponseIntegrator:

@@ -121,13 +121,18 @@ def _generators(recipe: Recipe) -> Iterator[Problem]:
             yield from _curated(recipe, at, generator)
             continue
         yield from _known_model(recipe, at, generator.model)
+        if generator.judge is not None:
+            yield from _known_model(recipe, at, generator.judge, key="judge")
+            if not generator.verify:
+                yield Problem((*at, "judge"), "nobody is asked to judge with verify: false", fix="remove one of the two")
+        topics = (generator.variety.topics if generator.variety else None) or {}
+        for domain in topics:
+            if domain not in recipe.domains:
+                allowed = ", ".join(recipe.domains)
+                yield Problem((*at, "variety", "topics", domain), "these are topics of an unknown domain", received=domain, allowed=allowed)
         if isinstance(generator, AdversarialSection):
             fields = ("count", "apparent", "needed", "apparent_domain", "needed_domain")
             yield from _template((*at, "prompt_template"), generator.prompt_template, fields)
-            if generator.judge is not None:
-                yield from _known_model(recipe, at, generator.judge, key="judge")
-                if not generator.verify:
-                    yield Problem((*at, "judge"), "nobody is asked to judge with verify: false", fix="remove one of the two")
             if len(recipe.domains) < 2:
                 yield Problem(at, "adversarial examples need two domains", fix="name another domain, or remove this generator")
         elif isinstance(generator, SyntheticSection):

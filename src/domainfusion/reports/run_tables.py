@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from domainfusion.distillation.savings import Savings
@@ -19,10 +19,10 @@ Number = TypeVar("Number", int, float)
 def generation_table(counts: Sequence[GenerationCount]) -> Table:
     """Returns what became of the examples asked for, a row a generator."""
     return Table(
-        caption="Examples by generator; kept is the share of its candidates that entered the run, judged right that of the adversarial "
-        "questions that a judge found to look like one domain and to need another",
-        header=("Generator", "Kind", "Wanted", "Asked for", "Accepted", "Rejected", "Kept", "Judged right"),
-        align="llrrrrrr",
+        caption="Examples by generator; kept is the share of its candidates that entered the run, judged right that of the judged "
+        "questions that agree with the domains that they were written for" + "".join(_shares_missed(counts)),
+        header=("Generator", "Kind", "Wanted", "Asked for", "Accepted", "Cross-domain", "Rejected", "Kept", "Judged right"),
+        align="llrrrrrrr",
         rows=tuple(
             (
                 Cell(count.generator),
@@ -30,6 +30,7 @@ def generation_table(counts: Sequence[GenerationCount]) -> Table:
                 Cell("–" if count.wanted is None else f"{count.wanted:,}"),
                 Cell(f"{count.asked:,}"),
                 Cell(f"{count.accepted:,}"),
+                Cell(_crossing(count)),
                 Cell(f"{sum(count.rejected.values()):,}"),
                 Cell(_kept(count)),
                 Cell("–" if count.acceptance_rate is None else percent(count.acceptance_rate)),
@@ -37,6 +38,25 @@ def generation_table(counts: Sequence[GenerationCount]) -> Table:
             for count in counts
         ),
     )
+
+
+def _crossing(count: GenerationCount) -> str:
+    accepted, wanted = count.cross_domain.get("accepted"), count.cross_domain.get("wanted")
+    if accepted is None:
+        return "–"
+    return f"{accepted:,}" if wanted is None else f"{accepted:,} of {wanted:,}"
+
+
+def _shares_missed(counts: Sequence[GenerationCount]) -> Iterator[str]:
+    """Says where the share of cross-domain examples is another than the one asked for."""
+    for count in counts:
+        accepted, wanted = count.cross_domain.get("accepted"), count.cross_domain.get("wanted")
+        if accepted is None or wanted is None or not count.wanted or not count.accepted:
+            continue
+        # A share can't be met more closely than by half an example.
+        if abs(accepted - wanted * count.accepted / count.wanted) > 0.5:
+            found, asked = percent(accepted / count.accepted), percent(wanted / count.wanted)
+            yield f"; of {count.generator}, {found} need several domains where {asked} were asked for"
 
 
 def _kept(count: GenerationCount) -> str:

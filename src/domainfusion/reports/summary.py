@@ -34,8 +34,9 @@ class GenerationCount:
         accepted: Examples that entered the run.
         rejected: Candidates left out, by reason.
         wanted: Examples that were wanted; None where no number was.
-        acceptance_rate: Share of the judged adversarial questions that look like one domain and need another; None where none was
+        acceptance_rate: Share of the judged questions that agree with the domains that they were written for; None where none was
             judged.
+        cross_domain: How many of the examples need several domains: `wanted` (None where no number was) and `accepted`.
     """
 
     generator: str
@@ -45,6 +46,7 @@ class GenerationCount:
     rejected: Mapping[str, int] = field(default_factory=dict)
     wanted: int | None = None
     acceptance_rate: float | None = None
+    cross_domain: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from distillation.data_generation.scribe import DOMAINS, Scribe
 from domainfusion.distillation.data_generation import AdversarialDataGenerator
-from domainfusion.distillation.data_generation.adversarial import BOUNDARY_CHECK
+from domainfusion.distillation.data_generation.variety import NO_VARIETY
+from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
 
@@ -20,6 +21,7 @@ PAIRS = list(itertools.permutations(DOMAINS, 2))
 
 
 def adversarial(count: int = 6, **options: Any) -> AdversarialDataGenerator:
+    options.setdefault("variety", NO_VARIETY)
     return AdversarialDataGenerator(options.pop("writer", None) or Scribe(), DOMAINS, count, **options)
 
 
@@ -42,7 +44,7 @@ class PairWriter(Scribe):
         self.written += 1
         prompt = self.calls[self.written - 1][-1].content
         sides = ("First", "Second")
-        apparent, needed = (next(name for name, text in DOMAINS.items() if f"{side} subject: {text}" in prompt) for side in sides)
+        apparent, needed = (next(name for name, text in DOMAINS.items() if f"{side} subject: {name}: {text}" in prompt) for side in sides)
         return f"{apparent} {needed} are asked how runner {self.written} gets on?"
 
 
@@ -61,7 +63,7 @@ def test_a_question_that_looks_like_one_domain_and_needs_the_other_passes() -> N
     judge = Judge()
     outcome = adversarial(12, writer=PairWriter(), judge=judge).generate()
     assert (len(outcome), outcome.judged, outcome.passed, outcome.acceptance_rate) == (12, 12, 12, 1.0)
-    assert {example.metadata[BOUNDARY_CHECK] for example in outcome} == {"passed"}
+    assert {example.metadata[DOMAIN_CHECK] for example in outcome} == {"passed"}
     assert len(judge.calls) == 24, "each side is judged by itself"
 
 
@@ -82,7 +84,7 @@ def test_one_that_fails_on_either_side_is_rejected_and_asked_for_again(judge: Ju
 def test_a_question_on_which_there_is_no_verdict_is_kept_and_says_so() -> None:
     outcome = adversarial(6, writer=PairWriter(), judge=Judge(looks="{0} or {1}")).generate()
     assert (len(outcome), outcome.judged, outcome.acceptance_rate) == (6, 0, None)
-    assert {example.metadata[BOUNDARY_CHECK] for example in outcome} == {"no verdict"}
+    assert {example.metadata[DOMAIN_CHECK] for example in outcome} == {"no verdict"}
 
 
 def test_the_generation_model_judges_where_nobody_else_is_named() -> None:
@@ -100,7 +102,7 @@ def test_a_classifier_sees_what_it_looks_like_and_the_judge_what_it_needs() -> N
 
 
 def test_a_classifier_that_names_no_domain_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"what is no domain.*'cooking'.*biomechanics"):
+    with pytest.raises(DataError, match=r"not a domain.*'cooking'.*biomechanics"):
         adversarial(1, writer=PairWriter(), classifier=lambda _: "cooking").generate()
 
 
@@ -120,7 +122,7 @@ def test_an_instruction_inside_of_a_question_is_shown_to_the_judge_as_material()
 def test_a_judge_that_can_not_answer_is_refused_at_once() -> None:
     with pytest.raises(CapabilityError, match="The judge can't answer; received 'gpt'"):
         adversarial(1, judge="gpt")
-    with pytest.raises(ConfigurationError, match="The classifier is no function"):
+    with pytest.raises(ConfigurationError, match="The classifier is not a function"):
         adversarial(1, classifier="biomechanics")
 
 

@@ -89,7 +89,7 @@ def test_no_question_is_found_where_there_is_none(reply: str) -> None:
 
 @given(reply=st.text() | st.text(alphabet='[]{}",:\'?a \n/*#'))
 def test_any_reply_can_be_read(reply: str) -> None:
-    assert all(text and text[-1] in "?.!" for text in texts(reply))
+    assert all(text.rstrip("\"'*`_)]") and text == text.strip() for text in texts(reply))
     assert all(find_items(reply))
 
 
@@ -100,6 +100,94 @@ def test_an_endless_reply_is_read_in_no_time(part: str) -> None:
     find_items(part * 100_000)
     without_thoughts(part * 100_000)
     assert time.process_time() - started < 20, "a reply that is read whole would take minutes"
+
+
+# Marks and markup
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "| # | Question | Level |\n|---|:-:|---|\n| 1 | Where is Rome? | easy |",
+        "Where is Rome? |",
+        "1 | Where is Rome? | easy",
+        "<question>Where is Rome?</question>",
+        "<question_1>\nWhere is Rome?\n</question_1>",
+        "<questions><q>Where is Rome?</q></questions>",
+        "<p>Where is <b>Rome</b>?</p>",
+        "Where is Rome?</s>",
+        "Where is Rome?<|im_end|>\n<|im_start|>user\nIn Italy.",
+        "[INST] Where is Rome? [/INST]",
+        "Where is Rome?<｜end▁of▁sentence｜>",
+        "**Question 1:** *Where is Rome?*",
+        "### Question: Where is Rome?",
+        "> Where is **Rome**?",
+        "1) \"Where is Rome?\"",
+        "（1）「Where is Rome?」",
+        "Q1. Where is Rome?",
+        "[Question] Where is Rome?",
+        "(Where is Rome?)",
+        "\"Where is Rome?",
+        "Where is Rome?\u200b",
+        "Topic in geography: Italy. Question: Where is Rome?",
+        "Here's a question for a beginner: Where is Rome?",
+        '{"question": "**Question:** <q>Where is Rome?</q></s>"}',
+        '["| 1 | Where is Rome? | easy |"]',
+    ],
+)
+def test_markup_does_not_stay_in_a_question(reply: str) -> None:
+    assert texts(reply) == ["Where is Rome?"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What does the <table> tag mean in HTML?",
+        "What is a List<String> in Java?",
+        "What do *args and **kwargs mean in Python?",
+        "What does __init__ do?",
+        "What is P(A | B)?",
+        "What does `ls | grep x | wc` print?",
+        "How much is 2**3**4?",
+        "How much is 1.5 times 2?",
+        'Who wrote "Dune"?',
+        '"Dune" was written by whom?',
+        "Is C# older than C++?",
+        "A runner weighs 70 kg. How much water does she need?",
+        "Where is Rome? And who founded it?",
+    ],
+)
+def test_what_a_question_is_about_stays_in_it(question: str) -> None:
+    assert texts(question) == texts(f"1. **{question}**" if "*" not in question else question) == [question]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "法国的首都是哪里？",
+        "法国的首都是什么",
+        "日本の首都はどこですか。",
+        "日本の首都はどこですか？",
+        "프랑스의 수도는 어디입니까",
+        "ما هي عاصمة فرنسا؟",
+        "هل باريس عاصمة فرنسا",
+        "Ποια είναι η πρωτεύουσα της Γαλλίας;",
+        "Ποια είναι η πρωτεύουσα της Γαλλίας\u037e",
+        "เมืองหลวงของฝรั่งเศสคืออะไร",
+        "Որտե՞ղ է Հռոմը։",
+        "¿Cuál es la capital de Francia?",
+    ],
+)
+def test_questions_in_other_languages_are_questions(question: str) -> None:
+    assert texts(question) == texts(f"1. {question}\n") == texts(json.dumps([question])) == [question]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["Το Παρίσι είναι πρωτεύουσα.", "巴黎是法国的首都。", "パリはフランスの首都です。", "Rome; Paris; Athens"],
+)
+def test_a_statement_is_not_a_question_in_any_language(reply: str) -> None:
+    assert texts(reply) == []
 
 
 # Lists

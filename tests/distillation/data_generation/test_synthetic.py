@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from distillation.builders import Cut
 from distillation.data_generation.scribe import DOMAINS, SchemaScribe, Scribe
 from domainfusion.distillation.data_generation import AdversarialDataGenerator, Generated, SyntheticDataGenerator, Variety, check_domains
 from domainfusion.distillation.data_generation.variety import NO_VARIETY
-from domainfusion.errors import CapabilityError, ConfigurationError, TemplateError
+from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
+from domainfusion.distillation.dataset import HeldOut, assemble, run_generator
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import LanguageModel, OnResult, sample_seeds
-from domainfusion.models.store import ResponseStore
-from domainfusion.types import Conversation, Example, Generation, Sampling, fingerprint
+from domainfusion.models.store import ResponseStore, ask_directly
+from domainfusion.types import Conversation, Example, Generation, Part, Sampling, fingerprint
 
 
 def synthetic(writer: LanguageModel | None = None, num_examples: int = 12, ratio: float = 0.5, **options: object) -> SyntheticDataGenerator:
+    options = {"variety": NO_VARIETY, "verify": False} | options
     return SyntheticDataGenerator(writer or Scribe(), DOMAINS, num_examples, ratio, **options)  # type: ignore[arg-type]
 
 
@@ -168,6 +172,101 @@ def test_a_check_of_ones_own_rejects_for_its_reason() -> None:
     assert (len(outcome), outcome.rejected) == (3, {"too sporty": 3})
 
 
+def test_a_check_may_add_what_it_knows_of_the_answer() -> None:
+    def with_answer(example: Example) -> Example:
+        return replace(example, parts=(Part(domain=example.domains[0], answers=("rest",)),))
+
+    outcome = synthetic(num_examples=4, check=with_answer).generate()
+    assert [example.parts[0].answers for example in outcome] == [("rest",)] * 4
+
+
+@pytest.mark.parametrize("returned", [True, False, "", 3])
+def test_a_check_that_returns_something_else_is_an_error(returned: object) -> None:
+    with pytest.raises(DataError, match=r"neither a reason nor an example; received"):
+        synthetic(check=lambda _: returned).generate()
+
+
+# Checked for their domains
+
+
+class Judge(ScriptedModel):
+    """Names the domains that stand in a question itself, or answers with one text."""
+
+    def __init__(self, reply: str | None = None) -> None:
+        super().__init__("", name="judge")
+        self._reply = reply
+
+    def _answer(self, question: str) -> str:
+        if self._reply is not None:
+            return self._reply
+        asked = question.split("Question: ")[1].split("\n")[0]
+        return ", ".join(name for name in DOMAINS if name in asked) or "None."
+
+
+class NamingWriter(Scribe):
+    """Names in every third question other domains than those that it was asked for."""
+
+    def _write(self, seed: int) -> str:
+        self.written += 1
+        prompt = self.calls[self.written - 1][-1].content
+        asked = [name for name in DOMAINS if f"{name}: " in prompt]
+        named = [["nutrition", "physiology"], ["cooking"], asked[:1]][self.written // 3 % 3] if self.written % 3 == 0 else asked
+        return f"How do {' and '.join(named)} explain case {seed} of {self.written}?"
+
+
+def test_a_question_that_is_not_in_its_domains_is_rejected_for_the_reason_and_asked_for_again() -> None:
+    judge = Judge()
+    outcome = synthetic(NamingWriter(), 30, verify=True, judge=judge, max_rounds=20).generate()
+    assert len(outcome) == 30
+    assert all(set(example.domains) == {name for name in DOMAINS if name in example.query} for example in outcome)
+    assert {example.metadata[DOMAIN_CHECK] for example in outcome} == {"passed"}
+    assert set(outcome.rejected) == {"is in none of the domains", "does not need each of its domains", "needs another domain too"}
+    assert outcome.judged == len(judge.calls) == 30 + sum(outcome.rejected.values())
+    assert sum(example.is_cross_domain for example in outcome) == outcome.wanted_cross_domain == 15
+
+
+@pytest.mark.parametrize("reply", ["", "I think so.", "yes", "?" * 200, "<think>physiology", '{"a": [', "\ud800"])
+def test_a_question_without_a_verdict_is_kept_and_says_so(reply: str) -> None:
+    outcome = synthetic(num_examples=4, verify=True, judge=Judge(reply)).generate()
+    assert (len(outcome), outcome.judged) == (4, 0)
+    assert {example.metadata[DOMAIN_CHECK] for example in outcome} == {"no verdict"}
+
+
+def test_a_name_inside_of_a_longer_name_is_not_named() -> None:
+    domains = {"law": "Courts", "tax law": "Taxes"}
+    outcome = SyntheticDataGenerator(Scribe(), domains, 4, 0.0, judge=Judge("Tax law."), max_rounds=1).generate()
+    assert [example.domains for example in outcome] == [("tax law",)] * 2
+    assert outcome.rejected == {"does not need each of its domains": 2}
+
+
+def test_a_rule_checks_domains_without_a_model() -> None:
+    outcome = synthetic(num_examples=6, ratio=0, verify=True, classifier=lambda _: "nutrition", max_rounds=1).generate()
+    assert [example.domains for example in outcome] == [("nutrition",)] * 2
+    assert (outcome.rejected, outcome.acceptance_rate) == ({"does not need each of its domains": 4}, 2 / 6)
+    none = synthetic(num_examples=6, verify=True, classifier=lambda _: (), max_rounds=1).generate()
+    assert none.rejected == {"is in none of the domains": 6}
+    with pytest.raises(DataError, match=r"not a domain; received 'cooking'"):
+        synthetic(verify=True, classifier=lambda _: ["cooking"]).generate()
+
+
+def test_the_writer_judges_where_no_other_is_named_and_a_judge_that_nobody_asks_is_refused() -> None:
+    writer = Scribe()
+    synthetic(writer, num_examples=1, ratio=0, verify=True, max_rounds=1).generate()
+    assert len(writer.calls) == 2
+    with pytest.raises(ConfigurationError, match="Nobody is asked"):
+        synthetic(judge=Judge(), verify=False)
+    with pytest.raises(CapabilityError, match="The judge can't answer"):
+        synthetic(verify=True, judge="gpt")
+
+
+def test_a_share_that_does_not_hold_after_rejections_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    generator = synthetic(num_examples=10, check=lambda example: "off" if example.is_cross_domain else None, max_rounds=1)
+    batch = run_generator(generator, ask_directly)
+    assemble([batch], HeldOut())
+    assert batch.count()["cross_domain"] == {"wanted": 5, "accepted": 0}
+    assert "0 of these 5 need several domains, 0 % where 50 % were asked for" in caplog.text
+
+
 # Several questions in a reply
 
 
@@ -204,8 +303,10 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
     writer = SchemaScribe(lambda _: json.dumps([written]))
     options: dict[str, Any] = {"num_examples": 1, "ratio": 1.0, "variety": NO_VARIETY, "sub_questions": True, "max_rounds": 1}
     domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
-    (example,) = SyntheticDataGenerator(writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True).generate()
-    single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, variety=NO_VARIETY, sub_questions=True).generate()
+    (example,) = SyntheticDataGenerator(writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True, verify=False).generate()
+    bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
+    bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
+    single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, **bare).generate()
     assert single.examples[0].sub_questions == {}, "an expert is asked all of a question in its own domain"
     assert example.sub_questions == {"physiology": "How do runners win?"}
     assert example.question_for("nutrition") == "How do runners and cooks win?"
@@ -248,6 +349,54 @@ def test_a_model_that_lists_no_topics_is_asked_without() -> None:
     assert len(outcome) == 12
 
 
+def test_a_local_model_gets_the_same_variety_as_one_behind_an_api() -> None:
+    prompts = {}
+    for writer in (Scribe(), SchemaScribe()):
+        SyntheticDataGenerator(writer, DOMAINS, 4, 0.5, verify=False, max_rounds=1, questions_per_reply=1).generate()
+        kinds = ("Topic in", "Asked by", "Difficulty", "Form")
+        prompts[type(writer)] = [[kind in prompt for kind in kinds] for prompt in writer.prompts]
+    assert prompts[Scribe] == prompts[SchemaScribe]
+    assert [True] * 4 in prompts[Scribe]
+
+
+def test_topics_of_ones_own_are_not_asked_for() -> None:
+    topics = {"biomechanics": ("sprinting",), "physiology": ("sleep",)}
+    writer = Scribe(lambda number: "- bread" if number == 1 else f"How does runner {number} win the race?")
+    synthetic(writer, num_examples=3, ratio=0, variety=Variety(topics=topics)).generate()
+    assert [prompt.startswith("List") for prompt in writer.prompts] == [True, False, False, False]
+    for domain, topic in {"biomechanics": "sprinting", "physiology": "sleep", "nutrition": "bread"}.items():
+        assert sum(f"Topic in {domain}: {topic}" in prompt for prompt in writer.prompts) == 1
+    with pytest.raises(ConfigurationError, match="topics of an unknown domain; received 'cooking'"):
+        synthetic(variety=Variety(topics={"cooking": ("bread",)}))
+
+
+# Languages
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "跑步者在比赛后多久才能恢复？",
+        "ランナーはどのくらいで回復しますか",
+        "كم من الوقت يحتاج العداء للتعافي؟",
+        "Πόσο γρήγορα αναρρώνει ένας δρομέας;",
+        "นักวิ่งฟื้นตัวได้อย่างไรหลังการแข่งขัน",
+    ],
+)
+def test_a_question_in_another_language_is_neither_too_short_nor_none(written: str) -> None:
+    outcome = synthetic(Scribe(lambda _: written), num_examples=1, ratio=0, max_rounds=1).generate()
+    assert [example.query for example in outcome] == [written]
+
+
+@given(reply=st.text(), judged=st.text())
+def test_whatever_a_small_model_writes_nothing_raises(reply: str, judged: str) -> None:
+    options: dict[str, Any] = {"verify": True, "judge": Judge(judged), "variety": Variety(), "max_rounds": 1}
+    outcome = synthetic(Scribe(lambda _: reply), num_examples=2, **options).generate()
+    assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
+    for example in outcome:
+        example.query.encode()  # it can be written to a file
+
+
 def test_a_negative_number_of_topics_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="topics_per_domain"):
         Variety(topics_per_domain=-1)
@@ -272,7 +421,7 @@ def test_a_run_that_was_killed_asks_nothing_twice_and_ends_with_the_same_example
 
 
 class Mortal(ScriptedModel):
-    """Writes by the prompt and the seed alone, every third time nothing of use; dies after so many answers."""
+    """Writes by the prompt and the seed alone, every second time nothing of use; dies after so many answers."""
 
     def __init__(self, left: int | None) -> None:
         super().__init__("", name="mortal")
@@ -287,7 +436,7 @@ class Mortal(ScriptedModel):
                 raise ConnectionError("the line is dead")
             self.calls.append(conversation)
             number = int(fingerprint([seed, conversation]), 16)
-            written.append(Generation(text=f"What becomes of runner {number}?" if number % 3 else "No."))
+            written.append(Generation(text=f"What becomes of runner {number}?" if number % 2 else "No."))
             if on_result is not None:
                 on_result(place, written[-1])
         return written

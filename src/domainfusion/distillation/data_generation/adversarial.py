@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from domainfusion.distillation.data_generation.focus import Focus
-from domainfusion.distillation.data_generation.replies import without_thoughts
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed
-from domainfusion.distillation.metrics import states
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed, noted
+from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import ADVERSARIAL_PROMPT, APPARENT_DOMAIN_PROMPT, NEEDED_DOMAIN_PROMPT, fill
-from domainfusion.types import Example, Sampling, user
+from domainfusion.types import Example, Sampling
 
 Classifier = Callable[[str], str]
 """Tells the domain that a question looks like, by its name."""
-
-JUDGE_TOKENS = 32
-"""Tokens after which a verdict is cut."""
-
-BOUNDARY_CHECK = "boundary_check"
-"""Key of an example's metadata: whether a judge confirmed both sides of it (`passed`), or gave no usable verdict (`no verdict`)."""
 
 
 class AdversarialDataGenerator(WrittenByModel):
@@ -33,7 +24,7 @@ class AdversarialDataGenerator(WrittenByModel):
     Every ordered pair of domains is covered in turn. The example's domain is the one that is needed; the one that it looks like is
     its `apparent_domain`. Each question is then judged twice, independently: which domain it looks like, and which it needs. One that
     looks like another domain, or needs another, is rejected and asked for again; where the judge names no single domain, the question
-    is kept and says so (`metadata["boundary_check"]`). `Generated.acceptance_rate` is the share of judged questions that passed. Where a
+    is kept and says so (`metadata["domain_check"]`). `Generated.acceptance_rate` is the share of judged questions that passed. Where a
     `Focus` is given, its weights of single domains say how often each is the one that is needed.
 
     Args:
@@ -95,20 +86,14 @@ class AdversarialDataGenerator(WrittenByModel):
             max_questions=max_questions,
             duplicate_threshold=duplicate_threshold,
             check=check,
+            judge=judge,
+            classifier=classifier,
+            verify=verify,
             seed=seed,
         )
         if len(self.domains) < 2:
             raise ConfigurationError("Adversarial examples need two domains", received=list(self.domains), fix="name another domain")
-        if not verify and (judge is not None or classifier is not None):
-            raise ConfigurationError("Nobody is asked to judge", received="verify=False", fix="leave out judge and classifier, or verify")
-        if judge is not None and not isinstance(judge, LanguageModel):
-            raise CapabilityError("The judge can't answer", received=judge, allowed="a model with generate(...)")
-        if classifier is not None and not callable(classifier):
-            raise ConfigurationError("The classifier is no function", received=classifier, allowed="a function from question to domain")
         fill(prompt_template, dict.fromkeys(("count", "apparent", "needed", "apparent_domain", "needed_domain"), ""))
-        self.judge = judge or generation_model
-        self.classifier = classifier
-        self.verify = verify
         self.prompt_template = prompt_template
 
     def _slots(self) -> list[Slot]:
@@ -144,17 +129,13 @@ class AdversarialDataGenerator(WrittenByModel):
 
     def _judged(self, template: str, examples: Sequence[Example], ask: Ask) -> list[str | None]:
         """Returns the domain that the judge names for each example; None where it names none, or several."""
-        subjects = "\n".join(f"- {name}: {description}" for name, description in self.domains.items())
-        values = {"subjects": subjects, "domains": ", ".join(self.domains)}
-        prompts = [user(fill(template, {**values, "query": example.query})) for example in examples]
-        replies = ask(self.judge, prompts, Sampling(max_new_tokens=JUDGE_TOKENS), label="judging questions")
-        named = [[name for name in self.domains if states(without_thoughts(reply.text), name)] for reply in replies]
+        named = [self._named_in(reply) for reply in self._ask_judge(template, examples, ask)]
         return [names[0] if len(names) == 1 else None for names in named]
 
     def _classified(self, classifier: Classifier, example: Example) -> str:
         found = classifier(example.query)
         if found not in self.domains:
-            raise DataError("The classifier named what is no domain", received=found, allowed=", ".join(self.domains))
+            raise DataError("The classifier named something that is not a domain", received=found, allowed=", ".join(self.domains))
         return found
 
 
@@ -164,5 +145,4 @@ def _verdict(example: Example, looks_like: str | None, needs: str | None) -> Ver
     if needs not in (None, example.primary_domain):
         return Verdict(example, "does not need the domain", judged=True)
     judged = looks_like is not None and needs is not None
-    noted = {**example.metadata, BOUNDARY_CHECK: "passed" if judged else "no verdict"}
-    return Verdict(replace(example, metadata=noted), judged=judged)
+    return Verdict(noted(example, judged), judged=judged)

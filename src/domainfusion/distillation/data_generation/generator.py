@@ -19,8 +19,9 @@ class Generated:
         asked: Questions that the generation model was asked for.
         rejected: How many were turned down, by reason.
         wanted: How many examples were wanted; None where no number was.
-        judged: How many questions were held against a check that they look like one domain and need another.
-        passed: How many of these do.
+        judged: How many questions a judge or a classifier held against the domains that they were written for.
+        passed: How many of these agree with them.
+        wanted_cross_domain: How many of the wanted examples need several domains; None where no number was.
     """
 
     examples: tuple[Example, ...]
@@ -29,6 +30,7 @@ class Generated:
     wanted: int | None = None
     judged: int = 0
     passed: int = 0
+    wanted_cross_domain: int | None = None
 
     @property
     def acceptance_rate(self) -> float | None:

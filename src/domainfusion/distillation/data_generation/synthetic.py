@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, WrittenByModel, mixed
-from domainfusion.errors import ConfigurationError
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed, noted
+from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
-from domainfusion.prompts import CROSS_DOMAIN_PROMPT, QUESTION_PROMPT, fill
-from domainfusion.types import Sampling
+from domainfusion.models.store import Ask
+from domainfusion.prompts import CROSS_DOMAIN_PROMPT, NEEDED_DOMAINS_PROMPT, QUESTION_PROMPT, fill
+from domainfusion.types import Example, Sampling
+
+DomainClassifier = Callable[[str], str | Collection[str]]
+"""Tells which domains a question needs, by their names."""
 
 
 class SyntheticDataGenerator(WrittenByModel):
     """Lets a language model write questions in and across domains.
 
     Domains are covered in turn, as are all combinations of them, each led by another of its domains every time. The model is asked in
-    rounds; what is rejected (no question, cut, too short or long, a duplicate, a near-duplicate, or turned down by `check`) is counted by
-    its reason and asked for again in the next round, in other words. Where a `Focus` is given, it says which domains and combinations
-    are covered, in place of `cross_domain_ratio` and `domains_per_example`.
+    rounds; what is rejected (no question, cut, too short or long, a duplicate, a near-duplicate, turned down by `check`, or not in its
+    domains) is counted by its reason and asked for again in the next round, in other words. Where a `Focus` is given, it says which
+    domains and combinations are covered, in place of `cross_domain_ratio` and `domains_per_example`.
+
+    Each question is checked for its domains: the judge, or the classifier, names those that it needs. One that needs fewer or others
+    is rejected. Where the judge's reply names no domain and does not say "none", the question is kept and says so
+    (`metadata["domain_check"]`).
 
     Args:
         generation_model: Writes the questions.
@@ -36,11 +45,14 @@ class SyntheticDataGenerator(WrittenByModel):
         questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5 in JSON and 1 in lines. What a reply
             holds beyond that is not read.
         sub_questions: Let the model also write, in JSON, what the expert of each domain of a cross-domain question is asked.
-        variety: What the prompts differ in; by default topics, personas, difficulties and forms in JSON, and nothing in lines.
+        judge: The model that says which domains a question needs; by default the generation model.
+        classifier: Tells instead of the judge which domains a question needs: a function from its text to a name or several.
+        verify: Check the domains of the questions; without it they are as good as the model's word.
+        variety: What the prompts differ in; by default topics, personas, difficulties and forms.
         max_rounds: How often at most a question is asked for.
         max_questions: How many questions are asked for at most, over all rounds; None for no such limit.
         duplicate_threshold: Share of content words from which on two questions are near-duplicates; see `Duplicates`.
-        check: A check of your own: returns why an example is rejected, or None.
+        check: A check of your own: returns why an example is rejected, None, or the example with more in it, such as its `parts`.
         seed: Seed of sampling and variety.
 
     Raises:
@@ -65,6 +77,9 @@ class SyntheticDataGenerator(WrittenByModel):
         reply_format: ReplyFormat = "auto",
         questions_per_reply: int | None = None,
         sub_questions: bool = False,
+        judge: LanguageModel | None = None,
+        classifier: DomainClassifier | None = None,
+        verify: bool = True,
         variety: Variety | None = None,
         max_rounds: int = 5,
         max_questions: int | None = None,
@@ -85,6 +100,9 @@ class SyntheticDataGenerator(WrittenByModel):
             max_questions=max_questions,
             duplicate_threshold=duplicate_threshold,
             check=check,
+            judge=judge,
+            classifier=classifier,
+            verify=verify,
             seed=seed,
         )
         if not 0 <= cross_domain_ratio <= 1:
@@ -124,6 +142,40 @@ class SyntheticDataGenerator(WrittenByModel):
             return fill(self.prompt_template, {"count": count, "domain": name, "description": self.domains[name]})
         subjects = "\n".join(f"- {name}: {self.domains[name]}" for name in slot.domains)
         return fill(self.cross_domain_template, {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects})
+
+    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
+        if not self.verify or not examples:
+            return super()._verdicts(examples, ask)
+        if self.classifier is None:
+            replies = self._ask_judge(NEEDED_DOMAINS_PROMPT, examples, ask)
+            needed = [self._read(reply) for reply in replies]
+        else:
+            needed = [self._classified(self.classifier, example) for example in examples]
+        return list(map(_verdict, examples, needed))
+
+    def _read(self, reply: str) -> set[str] | None:
+        """Returns the domains that a reply names; None where it is no verdict."""
+        named = self._named_in(reply)
+        return set(named) if named or re.search(r"\bnone\b", reply, re.IGNORECASE) else None
+
+    def _classified(self, classifier: DomainClassifier, example: Example) -> set[str]:
+        found = classifier(example.query)
+        named = {found} if isinstance(found, str) else set(found)
+        if strange := sorted(named - set(self.domains)):
+            raise DataError("The classifier named something that is not a domain", received=strange[0], allowed=", ".join(self.domains))
+        return named
+
+
+def _verdict(example: Example, needed: set[str] | None) -> Verdict:
+    if needed is None:
+        return Verdict(noted(example, False))
+    if not needed:
+        return Verdict(example, "is in none of the domains", judged=True)
+    if not set(example.domains) <= needed:
+        return Verdict(example, "does not need each of its domains", judged=True)
+    if not needed <= set(example.domains):
+        return Verdict(example, "needs another domain too", judged=True)
+    return Verdict(noted(example, True), judged=True)
 
 
 def _led_by(domains: tuple[str, ...], turn: int) -> tuple[str, ...]:

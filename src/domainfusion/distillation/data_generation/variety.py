@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from domainfusion.distillation.data_generation.replies import find_items
 from domainfusion.errors import ConfigurationError
@@ -13,7 +13,7 @@ from domainfusion.models.store import Ask
 from domainfusion.prompts import TOPICS_PROMPT, fill
 from domainfusion.types import Generation, Sampling, user
 
-_TOKENS_A_TOPIC = 16
+TOKENS_A_TOPIC = 16
 _LONGEST_TOPIC = 100
 
 
@@ -23,6 +23,7 @@ class Variety:
 
     Attributes:
         topics_per_domain: How many topics of each domain the generation model is asked to list; 0 for none.
+        topics: Topics of your own, by domain; of these domains the model lists none.
         personas: Who asks.
         difficulties: How hard the questions are.
         forms: Which form they have.
@@ -32,6 +33,7 @@ class Variety:
     """
 
     topics_per_domain: int = 20
+    topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     personas: tuple[str, ...] = (
         "a beginner",
         "a student before an exam",
@@ -56,13 +58,23 @@ class Variety:
     def __post_init__(self) -> None:
         if self.topics_per_domain < 0:
             raise ConfigurationError("topics_per_domain is negative", received=self.topics_per_domain, allowed="a whole number from 0")
-        for name in ("personas", "difficulties", "forms"):
-            if isinstance(given := getattr(self, name), str):
-                raise ConfigurationError(f"{name} is one text instead of several", received=given, fix=f"write {name}=({given!r},)")
+        if not isinstance(self.topics, Mapping):
+            raise ConfigurationError("topics is not a mapping", received=self.topics, fix='write topics={"domain": ("...", "...")}')
+        lists = {"personas": self.personas, "difficulties": self.difficulties, "forms": self.forms}
+        lists |= {f"topics of {domain}": topics for domain, topics in self.topics.items()}
+        for name, given in lists.items():
+            if isinstance(given, str):
+                raise ConfigurationError(f"{name} is one text instead of several", received=given, fix=f"write ({given!r},)")
+
+    def check_topics(self, domains: Collection[str]) -> None:
+        """Raises a `ConfigurationError` where topics are of a domain that is not there."""
+        strange = [domain for domain in self.topics if domain not in domains]
+        if strange:
+            raise ConfigurationError("variety has topics of an unknown domain", received=strange[0], allowed=", ".join(domains))
 
 
 NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
-"""Prompts that differ in their domains alone: for a small model, which every further word confuses."""
+"""Prompts that differ in their domains alone, for a model so small that every further word confuses it."""
 
 
 class Seeds:
@@ -93,13 +105,19 @@ class Seeds:
         return next(self._decks[deck])
 
 
-def list_topics(model: LanguageModel, domains: Mapping[str, str], count: int, sampling: Sampling, ask: Ask) -> dict[str, list[str]]:
-    """Lets the model list topics of each domain; it may find fewer than asked for, or none."""
-    if not count:
-        return {}
-    prompts = [user(fill(TOPICS_PROMPT, {"count": str(count), "domain": name, "description": text})) for name, text in domains.items()]
-    replies = ask(model, prompts, Sampling(max_new_tokens=_TOKENS_A_TOPIC * count, seed=sampling.seed), label="topics")
-    return {name: _topics_in(reply)[:count] for name, reply in zip(domains, replies, strict=True)}
+def list_topics(
+    model: LanguageModel, domains: Mapping[str, str], variety: Variety, sampling: Sampling, ask: Ask
+) -> dict[str, list[str]]:
+    """Returns topics of each domain: the given ones, else what the model lists, which may be fewer than asked for."""
+    count = variety.topics_per_domain
+    given = {domain: list(topics) for domain, topics in variety.topics.items()}
+    listed = {name: text for name, text in domains.items() if name not in given}
+    if not count or not listed:
+        return given
+    values = [{"count": str(count), "domain": name, "description": text} for name, text in listed.items()]
+    prompts = [user(fill(TOPICS_PROMPT, value)) for value in values]
+    replies = ask(model, prompts, Sampling(max_new_tokens=TOKENS_A_TOPIC * count, seed=sampling.seed), label="topics")
+    return given | {name: _topics_in(reply)[:count] for name, reply in zip(listed, replies, strict=True)}
 
 
 def _topics_in(reply: Generation) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +15,11 @@ from typing import Any, Literal, NamedTuple, get_args
 from domainfusion.distillation.data_generation.domains import check_domains
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
-from domainfusion.distillation.data_generation.replies import Question, find_questions
-from domainfusion.distillation.data_generation.variety import NO_VARIETY, Seeds, Variety, list_topics
+from domainfusion.distillation.data_generation.replies import Question, find_questions, without_thoughts
+from domainfusion.distillation.data_generation.variety import Seeds, Variety, list_topics
 from domainfusion.distillation.duplicates import Duplicates
-from domainfusion.distillation.metrics import normalize
-from domainfusion.errors import CapabilityError, ConfigurationError
+from domainfusion.distillation.metrics import normalize, states
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import ONE_QUESTION, QUESTION_JSON, QUESTION_LINES, SUB_QUESTION_JSON, fill
@@ -25,14 +27,26 @@ from domainfusion.types import Example, Generation, Sampling, Source, user
 
 logger = logging.getLogger("domainfusion")
 
-Check = Callable[[Example], str | None]
-"""Looks at a new example and returns why it is rejected, or None."""
+Check = Callable[[Example], "str | Example | None"]
+"""Looks at a new example and returns why it is rejected, or None.
+
+It may also return the example with more in it, such as the parts of a right answer."""
 
 ReplyFormat = Literal["auto", "lines", "json"]
 """How a model is asked to write questions: one a line, or JSON; `auto` takes JSON where the model can be held to a schema."""
 
 QUESTIONS_PER_JSON_REPLY = 5
 FEWEST_WORDS, MOST_WORDS = 4, 80
+DOMAIN_CHECK = "domain_check"
+"""Key of an example's metadata: `passed` where its domains were confirmed, `no verdict` where the judge gave none."""
+
+JUDGE_TOKENS = 32
+"""Tokens after which a judge's reply is cut."""
+
+# Scripts that put no spaces between words: Han, kana; Thai, Lao, Burmese, Khmer. An average word of
+# the first has about 1.5 characters, of the second about 4.
+_SHORT_WORDS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
+_LONG_WORDS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 _TEXT = {"type": "string"}
 _SUB_QUESTIONS = {
@@ -83,6 +97,12 @@ class _Work:
     judged: int = 0
     passed: int = 0
 
+    @property
+    def crossing(self) -> tuple[int, int]:
+        """How many cross-domain examples are wanted, and how many are there."""
+        places = [index for index, slot in enumerate(self.slots) if len(slot.domains) > 1]
+        return len(places), sum(index in self.accepted for index in places)
+
     def wanted(self, budget: int | None) -> list[int]:
         """Returns the slots that are still to be filled, as many as may still be asked for."""
         left = [index for index in range(len(self.slots)) if index not in self.accepted]
@@ -91,7 +111,15 @@ class _Work:
     def outcome(self) -> Generated:
         """Returns what is there."""
         examples = tuple(self.accepted[index] for index in sorted(self.accepted))
-        return Generated(examples, self.asked, dict(self.rejected), len(self.slots), self.judged, self.passed)
+        return Generated(
+            examples,
+            self.asked,
+            dict(self.rejected),
+            len(self.slots),
+            self.judged,
+            self.passed,
+            wanted_cross_domain=self.crossing[0],
+        )
 
 
 class WrittenByModel(DataGenerator):
@@ -114,12 +142,22 @@ class WrittenByModel(DataGenerator):
         max_questions: int | None,
         duplicate_threshold: float,
         check: Check | None,
+        judge: LanguageModel | None,
+        classifier: Callable[..., Any] | None,
+        verify: bool,
         seed: int,
     ) -> None:
         if not isinstance(generation_model, LanguageModel):
             raise CapabilityError("The generation model can't write", received=generation_model, allowed="a model with generate(...)")
         if variety is not None and not isinstance(variety, Variety):
             raise ConfigurationError("variety is not known", received=variety, allowed="Variety(...), or None")
+        if not verify and (judge is not None or classifier is not None):
+            raise ConfigurationError("Nobody is asked to judge", received="verify=False", fix="leave out judge and classifier, or verify")
+        if judge is not None and not isinstance(judge, LanguageModel):
+            raise CapabilityError("The judge can't answer", received=judge, allowed="a model with generate(...)")
+        for name, function in {"classifier": classifier, "check": check}.items():
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"The {name} is not a function", received=function, allowed="a function of one argument")
         counts = {
             "num_examples": num_examples,
             "max_rounds": max_rounds,
@@ -142,11 +180,15 @@ class WrittenByModel(DataGenerator):
         self.reply_format: ReplyFormat = "json" if writes_json else "lines"
         self.questions_per_reply = questions_per_reply or (QUESTIONS_PER_JSON_REPLY if writes_json else 1)
         self.sub_questions = sub_questions
-        self.variety = variety or (Variety() if writes_json else NO_VARIETY)
+        self.variety = variety or Variety()
+        self.variety.check_topics(self.domains)
         self.max_rounds = max_rounds
         self.max_questions = max_questions
         self.duplicate_threshold = duplicate_threshold
         self.check = check
+        self.judge = judge or generation_model
+        self.classifier = classifier
+        self.verify = verify
         self.seed = seed
 
     def generate(self, ask: Ask = ask_directly, *, focus: Focus | None = None) -> Generated:
@@ -159,7 +201,7 @@ class WrittenByModel(DataGenerator):
         slots = self._slots() if focus is None else self._focused_slots(focus)
         if not slots:
             return Generated((), wanted=0)
-        topics = list_topics(self.generation_model, self.domains, self.variety.topics_per_domain, self.sampling, ask)
+        topics = list_topics(self.generation_model, self.domains, self.variety, self.sampling, ask)
         begin = 0 if focus is None else focus.round * self.max_rounds  # no two times draw with the same seeds
         seeds = Seeds(self.variety, topics, self.seed + 1000 * begin)
         work = _Work(slots, self._writer(), seeds, Duplicates(self.duplicate_threshold))
@@ -170,12 +212,27 @@ class WrittenByModel(DataGenerator):
             if not wanted:
                 break
             self._keep(work, self._ask_for(work, wanted, self._sampling(number), ask), ask)
-        outcome = work.outcome()
-        if len(outcome) < len(slots):
-            spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
-            reasons = ", ".join([spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())])
-            logger.warning("%s of %s %s questions are there: %s", len(outcome), len(slots), self.source, reasons)
-        return outcome
+        self._warn(work)
+        return work.outcome()
+
+    def _warn(self, work: _Work) -> None:
+        """Logs where fewer examples are there than wanted, and where their share across domains is another."""
+        wanted, found = len(work.slots), len(work.accepted)
+        if found == wanted:
+            return
+        spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
+        reasons = ", ".join([spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())])
+        logger.warning("%s of %s %s questions are there: %s", found, wanted, self.source, reasons)
+        crossing_wanted, crossing = work.crossing
+        # A share can't be met more closely than by half an example.
+        if found and abs(crossing - crossing_wanted * found / wanted) > 0.5:
+            logger.warning(
+                "%d of these %d need several domains, %.0f %% where %.0f %% were asked for.",
+                crossing,
+                found,
+                100 * crossing / found,
+                100 * crossing_wanted / wanted,
+            )
 
     @abstractmethod
     def _slots(self) -> list[Slot]: ...
@@ -201,13 +258,15 @@ class WrittenByModel(DataGenerator):
         candidates: dict[int, Example] = {}
         for call, reply in zip(calls, replies, strict=True):
             for index, question in itertools.zip_longest(call, _questions_in(reply)[: len(call)]):
-                example = None if question is None else self._to_example(work.slots[index], question)
-                problem = _nothing(reply) if example is None else self._problem(example, work.duplicates)
-                if example is None or problem:
-                    work.rejected[problem or "no question"] += 1
+                if question is None:
+                    work.rejected[_nothing(reply)] += 1
+                    continue
+                found = self._checked(self._to_example(work.slots[index], question), work.duplicates)
+                if isinstance(found, str):
+                    work.rejected[found] += 1
                 else:
-                    work.duplicates.add(example)
-                    candidates[index] = example
+                    work.duplicates.add(found)
+                    candidates[index] = found
         return candidates
 
     def _keep(self, work: _Work, candidates: Mapping[int, Example], ask: Ask) -> None:
@@ -246,15 +305,59 @@ class WrittenByModel(DataGenerator):
             query=question.text, domains=slot.domains, source=self.source, sub_questions=known, apparent_domain=slot.apparent
         )
 
-    def _problem(self, example: Example, duplicates: Duplicates) -> str | None:
-        words = len(example.query.split())
+    def _checked(self, example: Example, duplicates: Duplicates) -> Example | str:
+        """Returns a candidate as it passed the common checks, or why it did not."""
+        words = count_words(example.query)
         if not FEWEST_WORDS <= words <= MOST_WORDS:
             return "too short" if words < FEWEST_WORDS else "too long"
         if likeness := duplicates.find(example):
             return likeness
         if any(normalize(description) in normalize(example.query) for description in self.domains.values()):
             return "repeats the prompt"
-        return self.check(example) if self.check else None
+        found = self.check(example) if self.check else None
+        if found is None or isinstance(found, Example):
+            return found or example
+        if not isinstance(found, str) or not found:
+            raise DataError(
+                "The check returned neither a reason nor an example",
+                received=found,
+                allowed="a text that says why the question is rejected, the example, or None",
+            )
+        return found
+
+    def _ask_judge(self, template: str, examples: Sequence[Example], ask: Ask) -> list[str]:
+        """Asks the judge about each example and returns its replies."""
+        subjects = "\n".join(f"- {name}: {description}" for name, description in self.domains.items())
+        values = {"subjects": subjects, "domains": ", ".join(self.domains)}
+        prompts = [user(fill(template, {**values, "query": example.query})) for example in examples]
+        replies = ask(self.judge, prompts, Sampling(max_new_tokens=JUDGE_TOKENS), label="judging questions")
+        return [without_thoughts(reply.text) for reply in replies]
+
+    def _named_in(self, reply: str) -> list[str]:
+        """Returns the domains that a judge's reply names; "tax law" does not name "law"."""
+        found = []
+        for name in sorted(self.domains, key=len, reverse=True):
+            if states(reply, name):
+                found.append(name)
+                reply = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", reply, flags=re.IGNORECASE)
+        return [name for name in self.domains if name in found]
+
+
+def noted(example: Example, has_verdict: bool) -> Example:
+    """Returns an example whose metadata say whether its domains were confirmed."""
+    return replace(example, metadata={**example.metadata, DOMAIN_CHECK: "passed" if has_verdict else "no verdict"})
+
+
+def count_words(text: str) -> int:
+    """Returns about how many words a text has, in scripts with and without spaces.
+
+    Example:
+        >>> count_words("Where is the Seine?"), count_words("塞纳河在哪个国家？")
+        (4, 5)
+    """
+    short, long = len(_SHORT_WORDS.findall(text)), len(_LONG_WORDS.findall(text))
+    spaced = _LONG_WORDS.sub(" ", _SHORT_WORDS.sub(" ", text)) if short or long else text
+    return sum(bool(re.search(r"\w", word)) for word in spaced.split()) + math.floor(short / 1.5 + long / 4)
 
 
 def _in_groups(slots: Sequence[Slot], wanted: Sequence[int], size: int) -> list[list[int]]:

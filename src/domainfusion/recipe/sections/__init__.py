@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from domainfusion.recipe.sections.evaluation import HOLDOUT, JUDGE, Benchmarks, EvaluationSection
-from domainfusion.recipe.sections.generators import AdversarialSection, CuratedSection, SyntheticSection, VarietySection
+from domainfusion.recipe.sections.generators import AdversarialSection, CuratedSection, SyntheticSection, WritingSection
 from domainfusion.recipe.sections.hygiene import HygieneSection
 from domainfusion.recipe.sections.integration import ModelIntegratorSection
 from domainfusion.recipe.sections.models import APISection, ModelSection, StudentSection
@@ -39,7 +39,7 @@ __all__ = [  # noqa: RUF022 - in plain order, as in every package; ruff would pu
     "SyntheticSection",
     "TaughtSection",
     "TrainerSection",
-    "VarietySection",
+    "WritingSection",
     "base_of",
     "is_adapter",
     "is_hub_id",

@@ -21,6 +21,7 @@ class VarietySection(Section):
     """What the prompts for questions differ in."""
 
     topics_per_domain: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] | None = None
+    topics: dict[str, list[Text]] | None = None
     personas: list[Text] | None = None
     difficulties: list[Text] | None = None
     forms: list[Text] | None = None
@@ -34,6 +35,8 @@ class WritingSection(Section):
     reply_format: Literal["auto", "lines", "json"] = "auto"
     questions_per_reply: Count | None = None
     variety: VarietySection | None = None
+    judge: ModelChoice | None = None
+    verify: bool = True
     max_rounds: Count = 5
     max_questions: Count | None = None
     duplicate_threshold: Annotated[float, within(lambda number: 0.5 <= number <= 1, "a number from 0.5 to 1")] = 0.8
@@ -67,8 +70,6 @@ class AdversarialSection(WritingSection):
 
     type: Literal["adversarial"]
     num_examples: Count = 50
-    judge: ModelChoice | None = None
-    verify: bool = True
 
 
 class CuratedSection(Section):
