@@ -33,6 +33,7 @@ class Writer(ScriptedModel):
         super().__init__(self._reply, name="writer")
         self._numbers = itertools.count(1)
         self._pairs: dict[str, tuple[str, str]] = {}
+        self._needed: dict[str, list[str]] = {}
 
     def with_json_schema(self, json_schema: Mapping[str, Any]) -> Writer:
         return self
@@ -41,12 +42,14 @@ class Writer(ScriptedModel):
         if prompt.startswith("List"):
             return "1. sprinting\n2. sleep\n3. food"
         if "Question: " in prompt:
-            pair = self._pairs[prompt.split("Question: ")[1].split("\n")[0]]
-            return pair["be an expert" in prompt]
+            question = prompt.split("Question: ")[1].split("\n")[0]
+            if "In which of these subjects" in prompt:
+                return ", ".join(self._needed[question])
+            return self._pairs[question]["be an expert" in prompt]
         asked = [f"How does case {next(self._numbers)} go on in the end?" for _ in range(5)]
-        sides = re.findall(r"(?:First|Second) subject: (.*)", prompt)
-        names = {description: name for name, description in DOMAINS.items()}
-        self._pairs |= {question: (names[sides[0]], names[sides[1]]) for question in asked if sides}
+        sides = re.findall(r"(?:First|Second) subject: (\w+):", prompt)
+        self._pairs |= {question: (sides[0], sides[1]) for question in asked if sides}
+        self._needed |= {question: [name for name in DOMAINS if f"{name}: " in prompt] for question in asked}
         return json.dumps({"questions": [{"question": question} for question in asked]})
 
 
@@ -94,6 +97,7 @@ def test_every_argument_that_the_guide_names_exists() -> None:
         distillation.Distiller,
         distillation.Hygiene,
         distillation.export_messages,
+        distillation.hold_out,
     )
     known = {name for item in made for name in inspect.signature(item).parameters}
     words = set(re.findall(r"`(\w+)=[^`]*`", TEXT)) | set(re.findall(r"^    (\w+)=", TEXT, re.MULTILINE))

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.splitting import GroupBy, grouped, split
+from domainfusion.distillation.examples import slice_of
+from domainfusion.distillation.splitting import GroupBy, grouped, hold_out, split
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example
 
@@ -86,3 +87,48 @@ def test_a_key_that_no_example_has_is_one_clear_error() -> None:
     assert grouped(examples, "fact")[0].group == "3"
     with pytest.raises(DataError, match="names no group"):
         grouped(examples, lambda _: None)  # type: ignore[arg-type, return-value]
+
+
+# Facts that nobody asks
+
+ABOUT = st.lists(st.frozensets(st.integers(0, 15), min_size=1, max_size=3), min_size=1, max_size=40)
+
+
+def about(facts: list[frozenset[int]]) -> list[Example]:
+    return [
+        example(f"Question {place}?", domains=["a", "b"][: len(own)], metadata={"facts": sorted(map(str, own))})
+        for place, own in enumerate(facts)
+    ]
+
+
+@given(facts=ABOUT, share=st.floats(0.01, 0.99), seed=st.integers(0, 9))
+def test_a_fact_that_is_held_out_is_in_no_kept_example(facts: list[frozenset[int]], share: float, seed: int) -> None:
+    examples = about(facts)
+    apart = hold_out(examples, by="facts", share=share, slice_name="unasked facts", seed=seed)
+    assert sorted(given.id for part in apart for given in part) == sorted(given.id for given in examples)
+    kept, held = ({fact for given in part for fact in given.metadata["facts"]} for part in (apart.kept, apart.held_out))
+    assert not kept & held
+    for given_example in apart.mixed:
+        own = set(given_example.metadata["facts"])
+        assert not own <= held
+    assert {slice_of(given) for given in apart.held_out} <= {"unasked facts"}
+    assert hold_out(examples, by="facts", share=share, slice_name="unasked facts", seed=seed) == apart
+    assert hold_out(examples, by=lambda given: given.metadata["facts"], share=share, slice_name="unasked facts", seed=seed) == apart
+
+
+def test_each_domain_gives_its_share_of_facts() -> None:
+    examples = [
+        example(f"Question {number} of {domain}?", domains=[domain], metadata={"facts": f"{domain}{number}"})
+        for domain, count in {"a": 10, "b": 30}.items()
+        for number in range(count)
+    ]
+    held = hold_out(examples, by="facts", share=0.2).held_out
+    assert [sum(given.domains == (domain,) for given in held) for domain in ("a", "b")] == [2, 6]
+
+
+@pytest.mark.parametrize("value", [None, [], "", [None]])
+def test_an_example_that_is_about_nothing_is_an_error(value: object) -> None:
+    with pytest.raises(DataError, match=r"does not say what it is about: metadata\['facts'\] names nothing; received 'One\?'"):
+        hold_out([example("One?", domains=["a"], metadata={"facts": value})], by="facts")
+    with pytest.raises(ConfigurationError, match="share is out of range"):
+        hold_out([], by="facts", share=1.0)

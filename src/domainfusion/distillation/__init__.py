@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
+    from domainfusion.distillation.splitting import hold_out
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
@@ -59,6 +60,7 @@ __all__ = [
     "Trainer",
     "Variety",
     "export_messages",
+    "hold_out",
 ]
 
 _HOMES = {
@@ -87,6 +89,7 @@ _HOMES = {
     "Trainer": "trainer",
     "Variety": "data_generation",
     "export_messages": "export",
+    "hold_out": "splitting",
 }
 
 

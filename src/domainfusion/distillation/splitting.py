@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from domainfusion.distillation.examples import query_key
+from domainfusion.distillation.examples import ExampleSource, query_key, read_examples
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example
 
@@ -92,6 +92,87 @@ def split(examples: Sequence[Example], *, test: float = 0.0, validation: float =
         validation=[example for example in examples if example.group in validated - tested],
         test=[example for example in examples if example.group in tested],
     )
+
+
+class HeldApart(NamedTuple):
+    """Examples by whether they are about something that is held out."""
+
+    kept: list[Example]
+    held_out: list[Example]
+    mixed: list[Example]
+
+
+def hold_out(
+    examples: ExampleSource,
+    *,
+    by: str | Callable[[Example], str | Collection[str]],
+    share: float = 0.2,
+    slice_name: str = "unasked",
+    seed: int = 0,
+) -> HeldApart:
+    """Keeps a share of all facts (or documents, or cases) out of the examples that are trained on.
+
+    Unlike a split by group, it looks at everything that an example is about: a pair of two facts is
+    trained on only where neither of them is held out.
+
+    Args:
+        examples: The examples, as objects, dicts or a file.
+        by: What an example is about: a key of its metadata with a name or several, or a function.
+        share: Share of the names that is held out in each domain, or combination of domains where a
+            name has no example in one alone; at least one of several.
+        slice_name: The slice of the test set in which the held-out examples are reported.
+        seed: Seed of the choice.
+
+    Returns:
+        `kept`, the examples of which nothing is held out; `held_out`, those that are about nothing
+        else, in their slice; and `mixed`, the others, which fit neither training nor that slice.
+
+    Raises:
+        ConfigurationError: The share is not between 0 and 1.
+        DataError: An example does not say what it is about.
+
+    Example:
+        >>> asked = [{"query": f"Who is {name}?", "domains": ["people"], "metadata": {"facts": name}} for name in "ABCDE"]
+        >>> apart = hold_out(asked, by="facts", share=0.2)
+        >>> len(apart.kept), len(apart.held_out), apart.held_out[0].metadata["slice"]
+        (4, 1, 'unasked')
+    """
+    if not 0 < share < 1:
+        raise ConfigurationError("share is out of range", received=share, allowed="a number between 0 and 1")
+    found = list(read_examples(examples))
+    names = [_names_of(example, by) for example in found]
+    strata: dict[tuple[str, ...], list[str]] = {}
+    seen: set[str] = set()
+    for example, own in sorted(zip(found, names, strict=True), key=lambda pair: len(pair[0].domains)):
+        strata.setdefault(tuple(sorted(example.domains)), []).extend(sorted(own - seen))
+        seen |= own
+    apart: set[str] = set()
+    for domains, listed in strata.items():
+        drawn = random.Random(f"{seed}/{domains}").sample(listed, len(listed))
+        apart.update(drawn[: _count(len(drawn), len(drawn), share)])
+    outcome = HeldApart([], [], [])
+    for example, own in zip(found, names, strict=True):
+        if not own & apart:
+            outcome.kept.append(example)
+        elif own <= apart:
+            outcome.held_out.append(replace(example, metadata={**example.metadata, "slice": slice_name}))
+        else:
+            outcome.mixed.append(example)
+    return outcome
+
+
+def _names_of(example: Example, by: str | Callable[[Example], str | Collection[str]]) -> set[str]:
+    given: Any = by(example) if callable(by) else example.metadata.get(by)
+    several = given if isinstance(given, list | tuple | set | frozenset) else [given]
+    names = {str(name) for name in several if name is not None and str(name)}
+    if not names:
+        source = "the function" if callable(by) else f"metadata[{by!r}]"
+        raise DataError(
+            f"An example does not say what it is about: {source} names nothing",
+            received=example.query,
+            allowed="a name, or a list of names",
+        )
+    return names
 
 
 def _count(total: int, left: int, share: float) -> int:
