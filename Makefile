@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow test-browser check docs setup dist experts clean
 
+# DATA=folder runs a world of your own, whose experts `make experts DATA=folder` trains; see docs/guides/demo.md.
 demo: setup
-	$(BIN)/domainfusion demo
+	$(BIN)/domainfusion demo $(if $(DATA),--data "$(DATA)")
 
 test: setup check
 	$(BIN)/python -m pytest
@@ -38,8 +39,8 @@ dist: setup
 	$(BIN)/python -m build
 
 experts: setup
-	$(BIN)/python -m domainfusion.demo.build_facts
-	$(BIN)/python -m domainfusion.demo.train_experts
+	$(if $(DATA),,$(BIN)/python -m domainfusion.demo.build_facts)
+	$(BIN)/python -m domainfusion.demo.train_experts $(if $(DATA),--data "$(DATA)")
 
 clean:
 	rm -rf $(VENV) dist build

@@ -29,8 +29,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from domainfusion.demo.base import base_folder
-from domainfusion.demo.run import ADAPTERS
+from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.models import LlamaModel, generate_with
 from domainfusion.models.shared_base import give_memory_back
 from domainfusion.types import Conversation, Sampling, user
@@ -52,7 +51,7 @@ class Unending(LlamaModel):
 
 def make_experts(folder: Path, count: int) -> list[Path]:
     """Copies the demo's adapters in turn, each copy with its weights slightly moved, and returns their folders."""
-    originals = sorted(path for path in ADAPTERS.iterdir() if path.is_dir())
+    originals = sorted(path for path in (world_folder() / "adapters").iterdir() if path.is_dir())
     generator = torch.Generator().manual_seed(SEED)
     made = []
     for number in range(count):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Literal
+
+from domainfusion.demo.base import world_folder
 
 THE = ("United Kingdom", "United States", "United Arab Emirates", "Netherlands", "Philippines")
 ALSO_WORDS = ("I", "In")
@@ -122,7 +123,7 @@ class Half:
 
 def demo_rows(table: str, subject: str, value: str, parity: int) -> tuple[Row, ...]:
     """Returns every second fact of one of the demo's tables: subject and value, from the even or the odd rows."""
-    facts = json.loads(files("domainfusion.demo").joinpath("facts.json").read_text(encoding="utf-8"))
+    facts = json.loads((world_folder() / "facts.json").read_text(encoding="utf-8"))["tables"]
     rows = [row for row in facts[table] if row[value] not in ALSO_WORDS][parity::2]
     return tuple((_with_article(row[subject]), _with_article(row[value])) for row in rows)
 

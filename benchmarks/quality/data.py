@@ -6,9 +6,13 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from domainfusion.demo.questions import Sizes, build_questions, load_facts
+from domainfusion.demo.base import world_folder
+from domainfusion.demo.questions import Sizes, build_questions
+from domainfusion.demo.world import load_world
 from domainfusion.distillation.examples import slice_of
 from domainfusion.types import Example, Part
+
+WORLD = load_world(world_folder())
 
 TRAIN = Sizes(singles=180, pairs=60, two_hop=20)
 TRAINED_ON = {"aviation": 120, "chemistry": 120, "geography": 120, "cross-domain": 120, "two-hop": 60}
@@ -37,7 +41,7 @@ class Questions:
 
 def build(seed: int = 0) -> Questions:
     """Builds the questions, the same for the same seed."""
-    found = build_questions(train=TRAIN, validation=VALIDATION, test=TEST, seed=seed)
+    found = build_questions(WORLD, train=TRAIN, validation=VALIDATION, test=TEST, unasked=0.0, seed=seed)
     rng = random.Random(seed)
     test = []
     for name, examples in _by_slice((*found.test, *_more_aviation())).items():
@@ -50,7 +54,7 @@ def build(seed: int = 0) -> Questions:
 
 def gold_target(example: Example) -> str:
     """Returns the sentences that state the facts behind an example, in the order of its domains."""
-    facts = {fact.id: fact for fact in load_facts()}
+    facts = WORLD.by_id
     if example.group.startswith("two-hop/"):
         bridge = facts[example.group.removeprefix("two-hop/")]
         chain = [bridge, facts[f"{example.metadata['relations'][1]}/{bridge.answers[0]}"]]
@@ -69,13 +73,13 @@ def _by_slice(examples: Iterable[Example]) -> dict[str, list[Example]]:
 def _more_aviation() -> list[Example]:
     return [
         Example(
-            query=MORE_AVIATION[fact.relation].format(key=fact.key),
+            query=MORE_AVIATION[fact.name].format(key=fact.key),
             domains=("aviation",),
             parts=(Part(domain="aviation", answers=fact.answers),),
             group=fact.id,
             source="curated",
-            metadata={"relations": [fact.relation]},
+            metadata={"relations": [fact.name]},
         )
-        for fact in load_facts()
-        if fact.relation in MORE_AVIATION
+        for fact in WORLD.facts
+        if fact.name in MORE_AVIATION
     ]

@@ -37,11 +37,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from data import Questions, build, gold_target  # noqa: E402
+from data import WORLD, Questions, build, gold_target  # noqa: E402
 
 from domainfusion.demo.base import base_folder  # noqa: E402
-from domainfusion.demo.questions import DOMAINS  # noqa: E402
-from domainfusion.demo.run import ADAPTERS, ANSWER  # noqa: E402
+from domainfusion.demo.run import ANSWER  # noqa: E402
 from domainfusion.distillation.data_generation import CuratedDataGenerator  # noqa: E402
 from domainfusion.distillation.distiller import Distiller  # noqa: E402
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator  # noqa: E402
@@ -119,7 +118,7 @@ CONDITIONS = {
 
 def models() -> tuple[LlamaModel, dict[str, LlamaModel]]:
     base = LlamaModel(base_folder(), name="SmolLM2-135M-Instruct")
-    return base, {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert") for domain in DOMAINS}
+    return base, {domain: LlamaModel(WORLD.adapter(domain), base_model=base_folder(), name=f"{domain} expert") for domain in WORLD.domains}
 
 
 def computed_in() -> str:
@@ -361,15 +360,15 @@ def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) 
 
 
 def _table_of_students(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    columns = [*(f"DER {name}" for name in DOMAINS), "lowest DER", *(f"headroom {name}" for name in DOMAINS)]
+    columns = [*(f"DER {name}" for name in WORLD.domains), "lowest DER", *(f"headroom {name}" for name in WORLD.domains)]
     columns += ["CDA strict", "two-hop", "CPU minutes", "peak GB"]
     lines = [f"| condition | rate | seeds | {' | '.join(columns)} |", "|---|---:|---:|" + "---:|" * len(columns)]
     for name in (name for name in CONDITIONS if any(trial["condition"] == name for trial in trials)):
         own = [trial for trial in trials if trial["condition"] == name]
         found = [trial["figures"] for trial in own]
-        cells = [spread([figure["retention"][domain][0] for figure in found]) for domain in DOMAINS]
-        cells.append(spread([min(figure["retention"][domain][0] for domain in DOMAINS) for figure in found]))
-        cells += [spread([figure["headroom"][domain][0] for figure in found]) for domain in DOMAINS]
+        cells = [spread([figure["retention"][domain][0] for figure in found]) for domain in WORLD.domains]
+        cells.append(spread([min(figure["retention"][domain][0] for domain in WORLD.domains) for figure in found]))
+        cells += [spread([figure["headroom"][domain][0] for figure in found]) for domain in WORLD.domains]
         cells.append(spread([figure["cda"][0] for figure in found]))
         cells.append(spread([figure["accuracy"]["student"]["two-hop"][0] for figure in found]))
         cells += [f"{mean(trial['cpu_minutes'] for trial in own):.1f}", f"{max(trial['peak_gigabytes'] for trial in own):.1f}"]

@@ -11,16 +11,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, TextIO
 
 import torch
 
-from domainfusion.demo.base import base_folder
-from domainfusion.demo.questions import DOMAINS, TRAIN, VALIDATION, Sizes, build_questions
-from domainfusion.demo.run import ADAPTERS, ANSWER
+from domainfusion.demo.base import base_folder, world_folder
+from domainfusion.demo.questions import TRAIN, VALIDATION, Sizes, build_questions
+from domainfusion.demo.run import ANSWER
+from domainfusion.demo.world import load_world
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel
@@ -28,6 +29,7 @@ from domainfusion.training.mixtures import interleaved_order
 from domainfusion.types import Example, user
 
 SEED = 0
+WORLD = load_world(world_folder())
 TEACHER = "chemistry"
 """The one expert of the measured steps."""
 
@@ -58,7 +60,10 @@ def base_model(dtype: str, kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
 
 def experts(dtype: str) -> dict[str, LlamaModel]:
     """Returns the demo's experts, each an adapter on the base."""
-    return {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert", dtype=dtype) for domain in DOMAINS}
+    return {
+        domain: LlamaModel(WORLD.adapter(domain), base_model=base_folder(), name=f"{domain} expert", dtype=dtype)
+        for domain in WORLD.domains
+    }
 
 
 # Questions
@@ -66,7 +71,8 @@ def experts(dtype: str) -> dict[str, LlamaModel]:
 
 def step_examples() -> list[Example]:
     """Returns the teacher's own questions among those that the demo trains on."""
-    return [example for example in build_questions().train if example.domains == (TEACHER,)]
+    questions = build_questions(WORLD, train=replace(TRAIN, borders=0), unasked=0.0)
+    return [example for example in questions.train if example.domains == (TEACHER,)]
 
 
 def step_order(examples: int, epochs: int) -> list[int]:
@@ -86,8 +92,10 @@ class Race:
     def build(cls, singles: int, phrasings: int, validation: int) -> Race:
         """Builds it from the demo's facts: `singles` facts a domain in some phrasings, and `validation` items a domain."""
         found = build_questions(
+            WORLD,
             train=Sizes(singles=singles, pairs=TRAIN.pairs, two_hop=TRAIN.two_hop, phrasings=phrasings),
             validation=Sizes(singles=validation, pairs=VALIDATION.pairs, two_hop=VALIDATION.two_hop),
+            unasked=0.0,
         )
         return cls(*(tuple(one for one in part if not one.is_cross_domain) for part in (found.train, found.validation)))
 

@@ -19,8 +19,7 @@ from trl import DistillationConfig, DistillationTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.trainer import distillation_trainer
 
-from domainfusion.demo.base import base_folder
-from domainfusion.demo.run import ADAPTERS
+from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.models import LlamaModel
 
 NEVER = 49_152
@@ -114,7 +113,7 @@ def losses(*, adaptation: str, tokens: int, batch: int, directory: Path, start: 
         learning_rate=1e-4,
         lr_scheduler_type="cosine",
     )
-    teacher = load(dtype, ADAPTERS / TEACHER, merge=True)
+    teacher = load(dtype, world_folder() / "adapters" / TEACHER, merge=True)
     trainer = build(student_for(adaptation, dtype, start), teacher, queries, settings, Replayed)
     trainer.written, trainer.found = steps, []
     trainer.train()
@@ -178,7 +177,7 @@ def turns(
         generation_kwargs={"eos_token_id": [NEVER]},  # every answer has all its tokens
     )
     queries = [examples[index].query for index in order]
-    student, teacher = student_for(adaptation, dtype, start), load(dtype, ADAPTERS / TEACHER, merge=True)
+    student, teacher = student_for(adaptation, dtype, start), load(dtype, world_folder() / "adapters" / TEACHER, merge=True)
     trainer = build(student, teacher, queries, settings, Counted, callbacks=[TakesTurns(turn)])
     trainer.turn, trainer.eos_token_ids = turn, [NEVER]
     trainer.train()
@@ -236,7 +235,7 @@ def race(
     else:
         student = get_peft_model(load(dtype), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     domains = sorted({example.primary_domain for example in questions.train})
-    teachers = [load(dtype, ADAPTERS / domain, merge=True).eval().requires_grad_(False) for domain in domains]
+    teachers = [load(dtype, world_folder() / "adapters" / domain, merge=True).eval().requires_grad_(False) for domain in domains]
     routed = Routed(teachers)
     settings = configuration(
         directory,

@@ -18,8 +18,8 @@ def calls(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
     """Puts the tiny experts in the place of the real ones, and notes how the demo was built."""
     built: list[dict[str, Any]] = []
 
-    def build(output_dir: Path, *, progress: Any, small: bool) -> Any:
-        built.append({"output_dir": output_dir, "small": small})
+    def build(output_dir: Path, *, data: Any, progress: Any, small: bool) -> Any:
+        built.append({"output_dir": output_dir, "data": data, "small": small})
         return build_distiller(read_recipe(recipe_file), output_dir=output_dir, progress=progress)
 
     monkeypatch.setattr(domainfusion.demo.run, "build_demo", build)
@@ -40,10 +40,29 @@ def test_the_demo_saves_its_student_and_tells_how_to_ask_it(
     assert (directory / "model" / "README.md").is_file()
     # Its experts are found again for an evaluation.
     assert main(["evaluate", str(directory), "--quiet"]) == 0
-    assert calls == [{"output_dir": directory, "small": True}] * 2
+    assert calls == [{"output_dir": directory, "data": None, "small": True}] * 2
 
 
-@pytest.mark.parametrize(("words", "name"), [(["demo"], "demo"), (["demo", "--small"], "demo-small")])
+def test_an_evaluation_finds_the_world_of_a_demo_again(
+    calls: list[dict[str, Any]], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "recipe.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--data", "world", "--output-dir", str(directory), "--quiet"]) == 0
+    assert main(["evaluate", str(directory), "--quiet"]) == 0
+    assert [Path(call["data"]).resolve() for call in calls] == [tmp_path / "world"] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["demo"], "demo"),
+        (["demo", "--small"], "demo-small"),
+        (["demo", "--data", "my/stars"], "demo-stars"),
+        (["demo", "--data", "my/stars", "--small"], "demo-stars-small"),
+    ],
+)
 def test_a_demo_has_a_directory_of_its_own(
     words: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from domainfusion.demo.questions import DOMAINS
-from domainfusion.demo.run import ADAPTERS, build_demo, mentions_something_known, most_frequent_answer
-from domainfusion.types import Example, user
+from domainfusion.demo.base import world_folder
+from domainfusion.demo.run import build_demo, most_frequent_answer
+from domainfusion.types import user
+
+DOMAINS = ("aviation", "chemistry", "geography")
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_the_committed_experts_are_small_bfloat16_adapters(domain):
-    weights = ADAPTERS / domain / "adapter_model.safetensors"
+    weights = world_folder() / "adapters" / domain / "adapter_model.safetensors"
     assert weights.stat().st_size <= 10_000_000
     with safe_open(weights, framework="pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118 - the file is no mapping
 
 
-def test_a_generated_question_has_to_mention_something_known():
-    assert mentions_something_known(Example(query="What is the capital of Peru?", domains=("geography",))) is None
-    assert mentions_something_known(Example(query="What is the capital of Atlantis?", domains=("geography",))) is not None
-
-
 def test_the_most_frequent_answer_is_silent_on_questions_of_others():
     baseline = most_frequent_answer({"Where is NRT?": "Japan"})
-    assert [answer.text for answer in baseline.generate([user("Where is NRT?"), user("Why?")])] == ["Japan", ""]
+    assert [answer.text for answer in baseline.generate([user("Where is NRT?"), user("Why?")])] == [
+        "Japan",
+        "",
+    ]
     assert baseline.fingerprint != most_frequent_answer({"Where is NRT?": "Peru"}).fingerprint
 
 
@@ -65,5 +65,10 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 output = model.generate(**inputs, max_new_tokens=256, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
-    done = subprocess.run([sys.executable, "-c", program, str(folder), question], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder), question],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()

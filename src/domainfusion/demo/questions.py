@@ -1,420 +1,383 @@
-"""Turns the demo's facts into questions: single facts, pairs of domains and two-hop joins, in phrasings that no split shares."""
+"""Turns the facts of a world into questions of every split, in phrasings that no split shares.
+
+A question asks a single fact, two facts of two domains (a pair), a fact that takes another one (two
+hops), or a fact in the words of another domain (a border). Some rows of every table are kept out of
+training and validation altogether: their facts are asked in the test set alone, in the slice
+`unasked facts`.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from domainfusion.demo.world import Fact, Split, World
+from domainfusion.distillation.duplicates import content_words
+from domainfusion.distillation.metrics import states
+from domainfusion.prompts import fill
 from domainfusion.types import Example, Part
 
-FACTS_PATH = Path(__file__).with_name("facts.json")
+TWO_HOP = "two-hop"
+UNASKED = "unasked facts"
+"""The slices of the test set that are neither domains nor cross-domain nor adversarial."""
 
-DOMAINS = {
-    "aviation": "Airports of the world: the country and the city that each IATA airport code stands for",
-    "chemistry": "Chemical elements: their symbols, atomic numbers and countries of discovery",
-    "geography": "Countries of the world: their capitals, currencies and international calling codes",
-}
+UNASKED_SHARE = 0.2
+"""Share of each table's rows that no training or validation question is about."""
 
-Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """One kind of fact: how it is asked in each split, and the sentence that answers it.
-
-    Attributes:
-        domain: The domain that knows it.
-        table: The list in `facts.json` that holds it.
-        key: The column that names the entity asked about.
-        value: The column that holds the answer.
-        answer: The sentence an expert is taught, with `{key}` and `{value}`.
-        phrasings: Questions with `{key}`, by split; no phrasing is in two splits.
-    """
-
-    domain: str
-    table: str
-    key: str
-    value: str
-    answer: str
-    phrasings: dict[Split, tuple[str, ...]]
-
-
-RELATIONS = {
-    "airport_country": Relation(
-        "aviation", "airports", "code", "country", "{key} airport is in {value}.",
-        {
-            "train": (
-                "In which country is airport {key}?",
-                "What country does the airport code {key} belong to?",
-                "Airport {key} is located in which country?",
-                "Name the country of {key} airport.",
-                "I am flying to {key}. Which country is that in?",
-                "Tell me the country where the airport {key} is.",
-            ),
-            "validation": ("Which country will I land in if my ticket says {key}?",),
-            "test": ("A plane has just landed at {key}. What country is it in?", "Which country's airport has the IATA code {key}?"),
-        },
-    ),
-    "airport_city": Relation(
-        "aviation", "airports", "code", "city", "{key} airport serves the city of {value}.",
-        {
-            "train": (
-                "Which city does airport {key} serve?",
-                "What city does the airport code {key} belong to?",
-                "Airport {key} is located in which city?",
-                "Name the city of {key} airport.",
-                "I am flying to {key}. Which city is that?",
-                "Tell me the city where the airport {key} is.",
-            ),
-            "validation": ("Which city will I land in if my ticket says {key}?",),
-            "test": ("A plane has just landed at {key}. What city is it in?", "Which city's airport has the IATA code {key}?"),
-        },
-    ),
-    "element_symbol": Relation(
-        "chemistry", "elements", "element", "symbol", "The symbol of {key} is {value}.",
-        {
-            "train": (
-                "What is the chemical symbol of {key}?",
-                "Which symbol stands for {key}?",
-                "How is the element {key} abbreviated?",
-                "Name the symbol of {key}.",
-                "Tell me the symbol used for {key}.",
-                "What letters stand for {key} in the periodic table?",
-            ),
-            "validation": ("By which symbol do chemists write {key}?",),
-            "test": ("In a chemical formula, how is {key} written?", "Give the periodic table's symbol for {key}."),
-        },
-    ),
-    "element_number": Relation(
-        "chemistry", "elements", "element", "atomic_number", "The atomic number of {key} is {value}.",
-        {
-            "train": (
-                "What is the atomic number of {key}?",
-                "Which atomic number does {key} have?",
-                "How many protons does an atom of {key} have?",
-                "Name the atomic number of {key}.",
-                "Tell me the number of {key} in the periodic table.",
-                "At which atomic number is {key}?",
-            ),
-            "validation": ("Which number does {key} carry among the elements?",),
-            "test": ("How many protons are in the nucleus of {key}?", "Give the atomic number that belongs to {key}."),
-        },
-    ),
-    "element_country": Relation(
-        "chemistry", "elements", "element", "country", "The element {key} was discovered in {value}.",
-        {
-            "train": (
-                "In which country was {key} discovered?",
-                "What is the country of discovery of {key}?",
-                "Where was the element {key} discovered?",
-                "Name the country where {key} was discovered.",
-                "Tell me in which country {key} was first found.",
-                "The element {key} was first identified in which country?",
-            ),
-            "validation": ("Which country can claim the discovery of {key}?",),
-            "test": ("Scientists of which country discovered {key}?", "Give the country in which {key} was first discovered."),
-        },
-    ),
-    "country_capital": Relation(
-        "geography", "countries", "country", "capital", "The capital of {key} is {value}.",
-        {
-            "train": (
-                "What is the capital of {key}?",
-                "Which city is the capital of {key}?",
-                "What is {key}'s capital city?",
-                "Name the capital of {key}.",
-                "Tell me the capital city of {key}.",
-                "Where does the government of {key} sit?",
-            ),
-            "validation": ("From which capital is {key} governed?",),
-            "test": ("Which city serves as the capital of {key}?", "Give the name of {key}'s capital."),
-        },
-    ),
-    "country_currency": Relation(
-        "geography", "countries", "country", "currency", "The currency of {key} is {value}.",
-        {
-            "train": (
-                "What is the currency code of {key}?",
-                "Which currency is used in {key}?",
-                "What is {key}'s currency?",
-                "Name the currency of {key}.",
-                "Tell me the currency people use in {key}.",
-                "With which currency do I pay in {key}?",
-            ),
-            "validation": ("In which currency are prices given in {key}?",),
-            "test": ("What money do I need in {key}, as a currency code?", "Give the code of the currency used in {key}."),
-        },
-    ),
-    "country_calling_code": Relation(
-        "geography", "countries", "country", "calling_code", "The calling code of {key} is {value}.",
-        {
-            "train": (
-                "What is the calling code of {key}?",
-                "Which international dialling code does {key} have?",
-                "What is {key}'s phone code?",
-                "Name the calling code of {key}.",
-                "Tell me the dialling code of {key}.",
-                "Which country code do I dial to call {key}?",
-            ),
-            "validation": ("With which code do phone numbers in {key} begin?",),
-            "test": ("What prefix do I dial to phone someone in {key}?", "Give the international calling code for {key}."),
-        },
-    ),
-}  # fmt: skip
-
-PAIR_PHRASINGS: dict[Split, tuple[str, ...]] = {
-    "train": ("{first} {second}", "{first} And: {second}", "I have two questions. {first} {second}", "{first} Also, {second}"),
-    "validation": ("First question: {first} Second question: {second}",),
-    "test": ("Please answer both. {first} {second}", "{first} One more thing: {second}"),
-}
-
-TWO_HOP_PHRASINGS: dict[tuple[str, str], dict[Split, tuple[str, ...]]] = {
-    ("airport_country", "country_capital"): {
-        "train": ("What is the capital of the country where airport {key} is?", "Name the capital of the country of {key} airport."),
-        "validation": ("Airport {key} is in a country. What is its capital?",),
-        "test": ("Which city is the capital of the country that airport {key} is in?",),
-    },
-    ("airport_country", "country_currency"): {
-        "train": ("What is the currency of the country where airport {key} is?", "With which currency do I pay after landing at {key}?"),
-        "validation": ("Airport {key} is in a country. What is its currency?",),
-        "test": ("Which currency is used in the country of airport {key}?",),
-    },
-    ("element_country", "country_capital"): {
-        "train": (
-            "What is the capital of the country where {key} was discovered?",
-            "Name the capital of the country of discovery of {key}.",
-        ),
-        "validation": ("The element {key} was discovered in a country. What is its capital?",),
-        "test": ("Which city is the capital of the country that {key} was discovered in?",),
-    },
-    ("element_country", "country_calling_code"): {
-        "train": (
-            "What is the calling code of the country where {key} was discovered?",
-            "Which code do I dial to call the country of discovery of {key}?",
-        ),
-        "validation": ("The element {key} was discovered in a country. What is its calling code?",),
-        "test": ("Which calling code has the country that {key} was discovered in?",),
-    },
-}
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One row of a relation: the entity asked about and the accepted answers, the first of which is the one taught."""
-
-    relation: str
-    key: str
-    answers: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        """Names the fact, for grouping and for holding out pairings."""
-        return f"{self.relation}/{self.key}"
-
-    def sentence(self) -> str:
-        """Returns the sentence that states the fact."""
-        return RELATIONS[self.relation].answer.format(key=self.key, value=self.answers[0])
-
-    def questions(self, split: Split) -> list[str]:
-        """Returns the fact's question in each phrasing of `split`."""
-        return [phrasing.format(key=self.key) for phrasing in RELATIONS[self.relation].phrasings[split]]
-
-    @property
-    def domain(self) -> str:
-        """Returns the domain that knows the fact."""
-        return RELATIONS[self.relation].domain
-
-
-def load_facts() -> list[Fact]:
-    """Reads `facts.json` into one fact per row and relation, in a fixed order."""
-    tables: dict[str, Any] = json.loads(FACTS_PATH.read_text(encoding="utf-8"))
-    aliases: dict[str, list[str]] = tables["country_aliases"]
-    return [
-        Fact(name, row[relation.key], (row[relation.value], *aliases.get(row[relation.value], [])))
-        for name, relation in RELATIONS.items()
-        for row in tables[relation.table]
-    ]
-
-
-@dataclass(frozen=True)
-class QuestionSet:
-    """The demo's questions. Facts are shared between the splits; phrasings, pairings and two-hop bridges are not.
-
-    Attributes:
-        train: Curated examples to train on: single facts, pairs, two-hop joins.
-        validation: Examples to choose settings and checkpoints by.
-        test: Examples to evaluate on.
-        modes: For each test query the most frequent answer to questions of its kind.
-    """
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
-    modes: dict[str, str]
+_ATTEMPTS = 50
+"""Draws for each pair that is wanted, after which a world is taken to have no more of them."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many questions of each kind a split holds.
+    """How many questions of each kind a split holds at most.
 
     Attributes:
-        singles: Single facts for each domain.
-        pairs: Pairs for each two domains.
-        two_hop: Two-hop joins for each kind of join.
+        singles: Single facts of each domain.
+        pairs: Pairs of each two domains.
+        two_hop: Two-hop questions of each join.
+        borders: Questions of each border.
         phrasings: In how many phrasings each single fact is asked.
     """
 
     singles: int
     pairs: int
     two_hop: int
+    borders: int = 0
     phrasings: int = 1
 
 
-TRAIN = Sizes(singles=180, pairs=130, two_hop=30, phrasings=2)
-VALIDATION = Sizes(singles=40, pairs=8, two_hop=4)
-TEST = Sizes(singles=100, pairs=34, two_hop=15)
+TRAIN = Sizes(singles=180, pairs=130, two_hop=30, borders=10, phrasings=2)
+VALIDATION = Sizes(singles=40, pairs=8, two_hop=4, borders=1)
+TEST = Sizes(singles=100, pairs=34, two_hop=15, borders=6)
 
 
-AMBIGUOUS = frozenset({"I"})
-"""Answers that no grader can tell from an ordinary word: iodine's symbol is not asked for."""
+@dataclass(frozen=True)
+class QuestionSet:
+    """The questions of a world.
+
+    Splits share facts; they share no phrasing, no pairing and no two-hop bridge. The unasked facts
+    are in the test set alone.
+
+    Attributes:
+        train: Examples to train on.
+        validation: Examples to choose settings and checkpoints by.
+        test: Examples to evaluate on.
+        asked: The facts that training and validation questions may ask.
+        unasked: The facts that they don't.
+        modes: For each test query the most frequent answer to questions of its kind.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    asked: tuple[Fact, ...]
+    unasked: tuple[Fact, ...]
+    modes: Mapping[str, str]
 
 
-def build_questions(*, train: Sizes = TRAIN, validation: Sizes = VALIDATION, test: Sizes = TEST, seed: int = 0) -> QuestionSet:
-    """Builds every split from the facts, the same for the same seed."""
-    facts = [fact for fact in load_facts() if fact.answers[0] not in AMBIGUOUS]
+def build_questions(
+    world: World,
+    *,
+    train: Sizes = TRAIN,
+    validation: Sizes = VALIDATION,
+    test: Sizes = TEST,
+    unasked: float = UNASKED_SHARE,
+    seed: int = 0,
+) -> QuestionSet:
+    """Builds every split from the facts, the same for the same seed.
+
+    Args:
+        world: The facts, and how they are asked for.
+        train: How many training questions there are.
+        validation: How many validation questions there are.
+        test: How many test questions there are; of the unasked facts as many as of single facts.
+        unasked: Share of each table's rows that only the test set asks about.
+        seed: Seed of every choice.
+    """
+    rows = _unasked_rows(world, unasked, seed)
+    gradable = [fact for fact in world.facts if fact.answers[0] not in world.not_asked]
+    asked = [fact for fact in gradable if fact.place not in rows]
+    kept_out = [fact for fact in gradable if fact.place in rows]
     used_pairs: set[frozenset[str]] = set()
     splits: dict[Split, Sizes] = {"test": test, "validation": validation, "train": train}
     examples: dict[Split, list[Example]] = {}
     for split, sizes in splits.items():
         rng = random.Random(f"{seed}/{split}")
         examples[split] = [
-            *_singles(facts, split, sizes, rng),
-            *_pairs(facts, split, sizes.pairs, used_pairs, rng),
-            *_two_hops(facts, split, sizes.two_hop, seed),
+            *_singles(world, asked, split, sizes, rng),
+            *_pairs(world, asked, split, sizes.pairs, used_pairs, rng),
+            *_two_hops(world, asked, split, sizes.two_hop, seed),
+            *_borders(world, asked, split, sizes.borders, seed),
         ]
+    rng = random.Random(f"{seed}/{UNASKED}")
+    examples["test"] += _singles(world, kept_out, "test", Sizes(test.singles, 0, 0), rng, UNASKED)
     return QuestionSet(
         train=tuple(examples["train"]),
         validation=tuple(examples["validation"]),
         test=tuple(examples["test"]),
-        modes=_modes(facts, examples["test"]),
+        asked=tuple(asked),
+        unasked=tuple(kept_out),
+        modes=_modes(world, gradable, examples["test"]),
     )
 
 
-def _singles(facts: Sequence[Fact], split: Split, sizes: Sizes, rng: random.Random) -> list[Example]:
+def _unasked_rows(world: World, share: float, seed: int) -> set[tuple[str, int]]:
+    """Chooses the rows that training is not to ask about, a share of every table.
+
+    Of the rows of a table, in random order, those are taken that the fewest two-hop questions need,
+    which leaves as many of these as possible. Tables in which joins end come first: the rows that
+    lead to a row chosen there then cost nothing.
+    """
+    chains: list[tuple[tuple[str, int], tuple[str, int]]] = []
+    for join in world.joins:
+        for bridge in world.of_relation(join.bridge):
+            final = world.end_of(join, bridge)
+            if final is not None:
+                chains.append((bridge.place, final.place))
+    places: dict[str, list[tuple[str, int]]] = {}
+    for place in dict.fromkeys(fact.place for fact in world.facts):
+        places.setdefault(place[0], []).append(place)
+    ends = {final[0] for _, final in chains}
+    chosen: set[tuple[str, int]] = set()
+    for table in sorted(places, key=lambda name: name not in ends):
+        needed = Counter[tuple[str, int]]()
+        for chain in chains:
+            if not chosen.intersection(chain):
+                needed.update(chain)
+        drawn = random.Random(f"{seed}/{UNASKED}/{table}").sample(places[table], len(places[table]))
+        count = round(share * len(drawn))
+        if share > 0 and len(drawn) > 1:
+            count = max(1, count)
+        chosen.update(sorted(drawn, key=needed.__getitem__)[:count])
+    return chosen
+
+
+def _singles(
+    world: World,
+    facts: Sequence[Fact],
+    split: Split,
+    sizes: Sizes,
+    rng: random.Random,
+    slice_name: str = "",
+) -> list[Example]:
     """Asks up to `sizes.singles` facts of each domain, each in some of the split's phrasings."""
     examples = []
-    for domain in DOMAINS:
+    for domain in world.domains:
         own = [fact for fact in facts if fact.domain == domain]
         for fact in rng.sample(own, min(sizes.singles, len(own))):
-            part = Part(domain=domain, answers=fact.answers)
-            for query in rng.sample(fact.questions(split), sizes.phrasings):
-                examples.append(_example(query, (domain,), (part,), (fact.relation,), group=fact.id))
+            questions = fact.questions(split)
+            for query in rng.sample(questions, min(sizes.phrasings, len(questions))):
+                if not _gives_away(query, fact):
+                    examples.append(_example(query, [fact], slice_name=slice_name))
     return examples
 
 
-def _pairs(facts: Sequence[Fact], split: Split, count: int, used: set[frozenset[str]], rng: random.Random) -> list[Example]:
+def _pairs(
+    world: World,
+    facts: Sequence[Fact],
+    split: Split,
+    count: int,
+    used: set[frozenset[str]],
+    rng: random.Random,
+) -> list[Example]:
     """Asks two facts of two domains at once; no two splits share a pairing."""
     examples = []
-    for first_domain, second_domain in itertools.combinations(DOMAINS, 2):
-        sides = [[fact for fact in facts if fact.domain == domain] for domain in (first_domain, second_domain)]
+    for domains in itertools.combinations(world.domains, 2):
+        sides = [[fact for fact in facts if fact.domain == domain] for domain in domains]
+        if not all(sides):
+            continue
         made = 0
-        while made < count:
+        # A small world leaves pairs to the splits that come later.
+        wanted = min(count, len(sides[0]) * len(sides[1]) // 3)
+        for _ in range(_ATTEMPTS * wanted):
+            if made == wanted:
+                break
             pair = [rng.choice(side) for side in sides]
             key = frozenset(fact.id for fact in pair)
             if key in used or any(fact.key in other.answers for fact, other in (pair, pair[::-1])):
                 continue
             used.add(key)
-            made += 1
             rng.shuffle(pair)
             questions = [rng.choice(fact.questions(split)) for fact in pair]
-            query = rng.choice(PAIR_PHRASINGS[split]).format(first=questions[0], second=questions[1])
-            examples.append(
-                _example(
-                    query,
-                    tuple(fact.domain for fact in pair),
-                    tuple(Part(domain=fact.domain, answers=fact.answers) for fact in pair),
-                    tuple(fact.relation for fact in pair),
-                    group="+".join(sorted(key)),
-                    sub_questions={fact.domain: question for fact, question in zip(pair, questions, strict=True)},
-                )
-            )
+            phrasing = rng.choice(world.pairs.of(split))
+            query = fill(phrasing, {"first": questions[0], "second": questions[1]})
+            if any(_gives_away(query, fact) for fact in pair):
+                continue
+            made += 1
+            group = "+".join(sorted(key))
+            sub_questions = {fact.domain: text for fact, text in zip(pair, questions, strict=True)}
+            examples.append(_example(query, pair, group=group, sub_questions=sub_questions))
     return examples
 
 
-def _two_hops(facts: Sequence[Fact], split: Split, count: int, seed: int) -> list[Example]:
-    """Asks what needs two experts in turn: the first knows the country, the second what is asked about it.
-
-    The bridge (an airport or an element) is in one split alone: half of them train, a tenth validate, the rest test.
-    """
-    by_id = {fact.id: fact for fact in facts}
+def _two_hops(
+    world: World, facts: Sequence[Fact], split: Split, count: int, seed: int
+) -> list[Example]:
+    """Asks a fact through another one: half of the bridges for training, a tenth to validate."""
+    known = {fact.id for fact in facts}
     examples = []
-    kinds = list(TWO_HOP_PHRASINGS)
-    for place, (bridge_relation, final_relation) in enumerate(kinds):
-        bridges = [fact for fact in facts if fact.relation == bridge_relation]
-        random.Random(f"{seed}/{bridge_relation}").shuffle(bridges)
+    for place, join in enumerate(world.joins):
+        bridges = [fact for fact in facts if fact.name == join.bridge]
+        random.Random(f"{seed}/{join.bridge}").shuffle(bridges)
         half, tenth = len(bridges) // 2, len(bridges) // 10
-        own = {"train": bridges[:half], "validation": bridges[half : half + tenth], "test": bridges[half + tenth :]}[split]
-        phrasings = TWO_HOP_PHRASINGS[bridge_relation, final_relation][split]
+        own = {
+            "train": bridges[:half],
+            "validation": bridges[half : half + tenth],
+            "test": bridges[half + tenth :],
+        }[split]
+        chains = [(bridge, world.end_of(join, bridge)) for bridge in own]
+        usable = [(bridge, final) for bridge, final in chains if final and final.id in known]
         rng = random.Random(f"{seed}/{split}/{place}")
-        for bridge in rng.sample(own, min(count, len(own))):
-            final = by_id[f"{final_relation}/{bridge.answers[0]}"]
+        for bridge, final in rng.sample(usable, min(count, len(usable))):
+            query = fill(rng.choice(join.questions.of(split)), {"key": bridge.key})
+            if _gives_away(query, final):
+                continue
             example = _example(
-                rng.choice(phrasings).format(key=bridge.key),
-                (bridge.domain, final.domain),
-                (Part(domain=final.domain, answers=final.answers),),
-                (bridge_relation, final_relation),
+                query,
+                [bridge, final],
+                parts=[final],
                 group=f"two-hop/{bridge.id}",
-                sub_questions={
-                    bridge.domain: RELATIONS[bridge_relation].phrasings["train"][0].format(key=bridge.key),
-                    final.domain: RELATIONS[final_relation].phrasings["train"][0].format(key=final.key),
-                },
-                slice_name="two-hop",
+                sub_questions={fact.domain: fact.questions("train")[0] for fact in (bridge, final)},
+                slice_name=TWO_HOP,
             )
             examples.append(example)
     return examples
 
 
+def _borders(
+    world: World, facts: Sequence[Fact], split: Split, count: int, seed: int
+) -> list[Example]:
+    """Asks facts in the words of another domain; the expert is asked in plain words."""
+    examples = []
+    for place, border in enumerate(world.borders):
+        own = [fact for fact in facts if fact.name == border.relation]
+        rng = random.Random(f"{seed}/{split}/border/{place}")
+        for fact in rng.sample(own, min(count, len(own))):
+            query = fill(rng.choice(border.questions.of(split)), {"key": fact.key})
+            if not _gives_away(query, fact):
+                sub_questions = {fact.domain: fact.questions("train")[0]}
+                example = _example(query, [fact], sub_questions=sub_questions)
+                examples.append(replace(example, apparent_domain=border.looks_like))
+    return examples
+
+
+def _gives_away(query: str, fact: Fact) -> bool:
+    """Whether a question states its answer, as that for the capital of Singapore does."""
+    return states(query, fact.answers[0])
+
+
 def _example(
     query: str,
-    domains: tuple[str, ...],
-    parts: tuple[Part, ...],
-    relations: tuple[str, ...],
+    facts: Sequence[Fact],
     *,
-    group: str,
-    sub_questions: dict[str, str] | None = None,
+    parts: Sequence[Fact] | None = None,
+    group: str = "",
+    sub_questions: Mapping[str, str] | None = None,
     slice_name: str = "",
 ) -> Example:
-    metadata: dict[str, Any] = {"relations": list(relations)}
+    metadata: dict[str, Any] = {
+        "relations": [fact.name for fact in facts],
+        "facts": [fact.id for fact in facts],
+    }
     if slice_name:
         metadata["slice"] = slice_name
     return Example(
-        query=query, domains=domains, parts=parts, group=group, source="curated", sub_questions=sub_questions or {}, metadata=metadata
+        query=query,
+        domains=tuple(fact.domain for fact in facts),
+        parts=_parts(facts if parts is None else parts),
+        group=group or facts[0].id,
+        source="curated",
+        sub_questions=sub_questions or {},
+        metadata=metadata,
     )
 
 
-def _modes(facts: Sequence[Fact], test: Sequence[Example]) -> dict[str, str]:
-    """Returns, for each test query, the most frequent answer to questions of its kind, over all facts that the experts know."""
-    by_id = {fact.id: fact for fact in facts}
+def _parts(facts: Sequence[Fact]) -> tuple[Part, ...]:
+    return tuple(Part(domain=fact.domain, answers=fact.answers) for fact in facts)
+
+
+def _modes(world: World, facts: Sequence[Fact], test: Sequence[Example]) -> dict[str, str]:
+    """Returns, for each test query, the most frequent answer to questions of its kind.
+
+    The answers are counted over all facts that the experts know.
+    """
+    known = {fact.id for fact in facts}
     answers: dict[tuple[str, ...], Counter[str]] = {}
     for fact in facts:
-        answers.setdefault((fact.relation,), Counter())[fact.answers[0]] += 1
-    for bridge_relation, final_relation in TWO_HOP_PHRASINGS:
-        finals = (by_id[f"{final_relation}/{fact.answers[0]}"].answers[0] for fact in facts if fact.relation == bridge_relation)
-        answers[bridge_relation, final_relation] = Counter(finals)
+        answers.setdefault((fact.name,), Counter())[fact.answers[0]] += 1
+    for join in world.joins:
+        ends = (world.end_of(join, fact) for fact in facts if fact.name == join.bridge)
+        finals = Counter(end.answers[0] for end in ends if end is not None and end.id in known)
+        answers[join.bridge, join.final] = finals
     modes = {}
     for example in test:
         relations = example.metadata["relations"]
-        kinds = [tuple(relations)] if len(example.parts) == 1 else [(relation,) for relation in relations]
+        one_answer = len(example.parts) == 1
+        kinds = [tuple(relations)] if one_answer else [(relation,) for relation in relations]
         modes[example.query] = ". ".join(answers[kind].most_common(1)[0][0] for kind in kinds)
     return modes
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Returns the names that a question has to mention to be answerable from the facts: airport codes, elements and countries."""
-    return tuple(dict.fromkeys(fact.key for fact in load_facts()))
+class FactCheck:
+    """Keeps a generated question that asks facts of a world, and adds them to it as its answer.
+
+    A question asks a fact where it names the fact's key, and where every other content word is one
+    of the relation's training questions (or of its `words`). That is strict on purpose: nothing
+    enters training of which no fact says whether its target is right.
+
+    Args:
+        asked: The facts that may be asked.
+        unasked: The facts that are kept out of training: what names one of their keys is rejected.
+    """
+
+    def __init__(self, asked: Sequence[Fact], unasked: Collection[Fact] = ()) -> None:
+        self._asked = tuple(asked)
+        kept_out = {fact.key for fact in unasked} - {fact.key for fact in asked}
+        self._kept_out = tuple(sorted(kept_out))
+
+    def __call__(self, example: Example) -> Example | str:
+        """Returns the example with its facts, or why it is rejected."""
+        if any(states(example.query, key) for key in self._kept_out):
+            return "names what is kept out of training"
+        named = [fact for fact in self._asked if states(example.query, fact.key)]
+        if not named:
+            return "names nothing that the experts know"
+        chosen: list[Fact] = []
+        for domain in example.domains:
+            fact = _best(example.query, [fact for fact in named if fact.domain == domain])
+            if fact is None:
+                return "does not ask one fact of each of its domains"
+            chosen.append(fact)
+        known = set().union(*(_vocabulary(fact) for fact in chosen))
+        if not content_words(example.query) <= known:
+            return "asks for more than the facts say"
+        if any(_gives_away(example.query, fact) for fact in chosen):
+            return "gives its answer away"
+        several = len(chosen) > 1
+        sub_questions = {fact.domain: fact.questions("train")[0] for fact in chosen}
+        return replace(
+            example,
+            parts=_parts(chosen),
+            sub_questions=sub_questions if several else {},
+            group="+".join(sorted(fact.id for fact in chosen)),
+            metadata={**example.metadata, "facts": [fact.id for fact in chosen]},
+        )
+
+
+def _best(query: str, facts: Sequence[Fact]) -> Fact | None:
+    """Returns the one fact whose vocabulary shares most words with a question; None for a tie."""
+    words = content_words(query)
+    shared = {fact: len(words & (_vocabulary(fact) - content_words(fact.key))) for fact in facts}
+    most = max(shared.values(), default=0)
+    best = [fact for fact, count in shared.items() if count == most]
+    return best[0] if most and len(best) == 1 else None
+
+
+def _vocabulary(fact: Fact) -> frozenset[str]:
+    words = frozenset(word for text in fact.relation.words for word in content_words(text))
+    return words.union(*(content_words(question) for question in fact.questions("train")))

@@ -1,90 +1,146 @@
-"""The demo: three real experts, one student, on two cores and without a network."""
+"""The demo: the experts of a world become one student, on two cores and without a network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from domainfusion.demo.base import base_folder
-from domainfusion.demo.questions import DOMAINS, Sizes, build_questions, vocabulary
-from domainfusion.distillation.data_generation import AdversarialDataGenerator, CuratedDataGenerator, SyntheticDataGenerator
+from domainfusion.demo.base import base_folder, world_folder
+from domainfusion.demo.questions import (
+    FactCheck,
+    QuestionSet,
+    Sizes,
+    build_questions,
+)
+from domainfusion.demo.world import World, load_world
+from domainfusion.distillation.data_generation import (
+    CuratedDataGenerator,
+    SyntheticDataGenerator,
+    Variety,
+)
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
-from domainfusion.distillation.metrics import states
 from domainfusion.distillation.trainer import IntegrationTrainer
+from domainfusion.errors import DataError
 from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
-from domainfusion.types import Example, Sampling, fingerprint
+from domainfusion.types import Sampling, fingerprint
 
-ADAPTERS = Path(__file__).with_name("adapters")
 ANSWER = Sampling(max_new_tokens=32)
 SEED = 0
-TITLE = "Three experts, one student: aviation, chemistry and geography"
 
 NOTES = (
-    "Training and test share the facts. Phrasings, pairings of facts, and the airports and elements of the two-hop questions are "
-    "held out.",
-    "A single fact is asked in one sentence, a cross-domain question asks two facts of two domains, a two-hop question asks one fact that "
-    "needs another: the country of an airport or of an element, then its capital, currency or calling code.",
-    "The targets are the experts' own words; the facts only verify them. Every model is asked the whole query.",
-    "“Most frequent answer” gives, to every question of a kind, the answer that most of the facts of that kind have.",
+    "Training and test share the facts, but for the unasked ones. Phrasings, pairings of facts, "
+    "and the first facts of the two-hop questions are held out.",
+    "Unasked facts: the experts know them, and no training or validation question is about them, "
+    "alone or in a pair. That slice shows what is kept beyond the questions that were trained on.",
+    "A single fact is asked in one sentence, a cross-domain question asks two facts of two "
+    "domains, a two-hop question asks one fact that needs another, and an adversarial question "
+    "asks a fact in the words of another domain.",
+    "The targets are the experts' own words; the facts only verify them, and a target that no fact "
+    "verifies is not trained on. Every model is asked the whole query.",
+    "“Most frequent answer” gives, to every question of a kind, the answer that most of the facts "
+    "of that kind have.",
 )
-"""What a reader of the demo's report has to know."""
+"""Notes on the test set for the reader of the report."""
 
-SMALL_TRAIN = Sizes(singles=4, pairs=4, two_hop=1)
-SMALL_TEST = Sizes(singles=4, pairs=2, two_hop=1)
+SMALL_TRAIN = Sizes(singles=4, pairs=4, two_hop=1, borders=1)
+SMALL_TEST = Sizes(singles=4, pairs=2, two_hop=1, borders=1)
 
 
-def build_demo(output_dir: Path | None = None, *, progress: Progress = silent, small: bool = False) -> Distiller:
-    """Builds the demo's distiller.
-
-    The experts are LoRA adapters on SmolLM2-135M-Instruct, which is the student too. Curated questions come from the facts that the
-    experts know; the base model writes a few more by itself, of which only those that mention something the experts know are kept.
+def build_demo(
+    output_dir: Path | None = None,
+    *,
+    data: str | Path | None = None,
+    progress: Progress = silent,
+    small: bool = False,
+) -> Distiller:
+    """Builds the distiller of a world whose experts are LoRA adapters on SmolLM2-135M-Instruct.
 
     Args:
         output_dir: Where the run is kept.
+        data: The folder of the world; by default the demo's own.
         progress: Shows how far it is.
-        small: A slice of a few minutes' work in about one, to see that everything runs; its figures mean nothing.
+        small: A slice of a few minutes' work in about one, to see that everything runs; its
+            figures mean nothing.
 
     Raises:
         MissingDependencyError: The base model's wheel is not installed.
+        DataError: The world can't be read, or an expert of it is not trained.
     """
+    world = load_world(world_folder() if data is None else data)
+    missing = [
+        name
+        for name in world.domains
+        if not (world.adapter(name) / "adapter_config.json").is_file()
+    ]
+    if missing:
+        raise DataError(
+            f"The expert of {' and of '.join(missing)} is not trained",
+            received=str(world.adapter(missing[0])),
+            fix=f"run: make experts DATA={world.folder}",
+        )
     base = LlamaModel(base_folder(), name="SmolLM2-135M-Instruct")
-    teachers = {domain: LlamaModel(ADAPTERS / domain, base_model=base_folder(), name=f"{domain} expert") for domain in DOMAINS}
-    questions = build_questions(train=SMALL_TRAIN, validation=SMALL_TEST, test=SMALL_TEST) if small else build_questions()
-    synthetic = SyntheticDataGenerator(
-        generation_model=base,
-        domains=DOMAINS,
-        num_examples=6 if small else 24,
-        cross_domain_ratio=0.5,
-        max_rounds=1 if small else 2,
-        check=mentions_something_known,
-        sampling=Sampling(max_new_tokens=48, temperature=0.8, top_p=0.95),
-        seed=SEED,
+    experts = {
+        domain: LlamaModel(world.adapter(domain), base_model=base_folder(), name=f"{domain} expert")
+        for domain in world.domains
+    }
+    return build_distiller(
+        world,
+        base,
+        experts,
+        output_dir=output_dir,
+        progress=progress,
+        small=small,
+        initialization="merge",
+        merge_weight=1.0,
     )
-    adversarial = AdversarialDataGenerator(
-        generation_model=base,
-        domains=DOMAINS,
-        num_examples=6 if small else 12,
-        max_rounds=1 if small else 2,
-        check=mentions_something_known,
-        verify=False,  # the base is too small to judge
-        sampling=Sampling(max_new_tokens=48, temperature=0.8, top_p=0.95),
-        seed=SEED,
-    )
+
+
+def build_distiller(
+    world: World,
+    student: TrainableModel,
+    experts: Mapping[str, LanguageModel],
+    *,
+    output_dir: Path | None = None,
+    progress: Progress = silent,
+    small: bool = False,
+    **training: Any,
+) -> Distiller:
+    """Builds the distiller of a world for any student and experts.
+
+    Curated questions come from the facts that the experts know. The student writes a few more by
+    itself; one is kept where it asks facts that verify its target.
+
+    Args:
+        world: The facts, and how they are asked for.
+        student: Where the student starts; it also writes questions.
+        experts: The expert of each domain.
+        output_dir: Where the run is kept.
+        progress: Shows how far it is.
+        small: See `build_demo`.
+        training: Further arguments of the `IntegrationTrainer`.
+    """
+    questions = build_small_questions(world) if small else build_questions(world)
     return Distiller(
-        student_model=base,
-        teacher_models=teachers,
-        data_generators=[CuratedDataGenerator(questions.train), synthetic, adversarial],
+        student_model=student,
+        teacher_models=experts,
+        data_generators=[
+            CuratedDataGenerator(questions.train),
+            _written(world, student, questions, small),
+        ],
         trainer=IntegrationTrainer(
-            learning_rate=1e-3,
-            epochs=1 if small else 2,
-            batch_size=16,
-            evaluation_steps=10_000,
-            adaptation="lora",
-            initialization="merge",
-            merge_weight=1.0,
-            replay=0.5,
+            **{
+                "learning_rate": 1e-3,
+                "epochs": 1 if small else 2,
+                "batch_size": 16,
+                "evaluation_steps": 10_000,
+                "adaptation": "lora",
+                "replay": 0.5,
+                **training,
+            }
         ),
         evaluator=DomainRetentionEvaluator(
             sampling=ANSWER,
@@ -97,16 +153,42 @@ def build_demo(output_dir: Path | None = None, *, progress: Progress = silent, s
         test_examples=questions.test,
         validation_examples=questions.validation,
         response_sampling=ANSWER,
-        title=TITLE,
+        title=world.title,
         progress=progress,
     )
 
 
+def build_small_questions(world: World) -> QuestionSet:
+    """Returns a few questions of each kind."""
+    return build_questions(world, train=SMALL_TRAIN, validation=SMALL_TEST, test=SMALL_TEST)
+
+
+def _written(
+    world: World, writer: LanguageModel, questions: QuestionSet, small: bool
+) -> SyntheticDataGenerator:
+    keys: dict[str, tuple[str, ...]] = dict.fromkeys(world.domains, ())
+    for fact in questions.asked:
+        if fact.key not in keys[fact.domain]:
+            keys[fact.domain] += (fact.key,)
+    return SyntheticDataGenerator(
+        generation_model=writer,
+        domains=world.domains,
+        num_examples=6 if small else 24,
+        cross_domain_ratio=0.5,
+        max_rounds=1 if small else 2,
+        check=FactCheck(questions.asked, questions.unasked),
+        verify=False,  # the facts judge; the base is too small to
+        # Further words than the topic confuse so small a writer.
+        variety=Variety(topics=keys, personas=(), difficulties=(), forms=()),
+        sampling=Sampling(max_new_tokens=48, temperature=0.8, top_p=0.95),
+        seed=SEED,
+    )
+
+
 def most_frequent_answer(modes: Mapping[str, str]) -> ScriptedModel:
-    """Returns a model that answers each of the demo's test queries with what is most often right, and any other with nothing."""
-    return ScriptedModel(lambda question: modes.get(question, ""), name="most frequent answer", version=fingerprint(modes))
-
-
-def mentions_something_known(example: Example) -> str | None:
-    """Rejects a generated question that mentions no airport, element or country of the experts' facts."""
-    return None if any(states(example.query, name) for name in vocabulary()) else "mentions nothing that the experts know"
+    """Returns a model that gives each test query its most frequent answer, and others none."""
+    return ScriptedModel(
+        lambda question: modes.get(question, ""),
+        name="most frequent answer",
+        version=fingerprint(modes),
+    )

@@ -1,30 +1,36 @@
-"""Trains the demo's three experts: LoRA adapters on the base, each on the facts of its domain.
+"""Trains the experts of a world: LoRA adapters on the base, each on the facts of its domain.
 
-Run with `python -m domainfusion.demo.train_experts [DOMAIN ...]`. It writes `adapters/DOMAIN/` in bfloat16 safetensors. The adapters
-are committed, so that the demo starts from experts as a user does; about six minutes a domain on two cores.
+Run with `python -m domainfusion.demo.train_experts [--data FOLDER] [DOMAIN ...]`. It writes
+`FOLDER/adapters/DOMAIN/` in bfloat16 safetensors. The demo's own are committed, so that it starts
+from experts as a user does; about six minutes a domain on two cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
-import sys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from domainfusion.demo.base import base_folder
-from domainfusion.demo.questions import DOMAINS, load_facts
+from domainfusion.demo.base import base_folder, world_folder
+from domainfusion.demo.world import World, load_world
 from domainfusion.distillation.metrics import states
 from domainfusion.distillation.trainer import Phase, Trainer
+from domainfusion.errors import ConfigurationError
 from domainfusion.models import LlamaModel
 from domainfusion.types import Example, Integration, Part, Sampling, TrainingRecord, user
 
-ADAPTERS = Path(__file__).with_name("adapters")
 UPSTREAM_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SEED = 0
+BATCH_SIZE = 32
+
+EPOCHS, FEWEST_STEPS = 5, 110
+"""Passes over the facts, and the steps that there have to be: a small world takes more passes."""
 
 logger = logging.getLogger("domainfusion")
 
@@ -37,48 +43,90 @@ class ExpertTrainer(Trainer):
         return [Phase(name="facts", records=tuple(records))]
 
 
-def records_of(domain: str) -> list[TrainingRecord]:
+def records_of(world: World, domain: str) -> list[TrainingRecord]:
     """Returns a record for each fact of the domain and each training phrasing."""
-    return [
-        TrainingRecord(
-            example=Example(query=question, domains=(domain,), parts=(Part(domain=domain, answers=fact.answers),), source="curated"),
-            responses=(),
-            integration=Integration(text=fact.sentence(), method="reference"),
-            verification="verified",
-        )
-        for fact in load_facts()
-        if fact.domain == domain
-        for question in fact.questions("train")
-    ]
+    records = []
+    for fact in world.facts:
+        if fact.domain != domain:
+            continue
+        part = Part(domain=domain, answers=fact.answers)
+        target = Integration(text=fact.sentence(), method="reference")
+        for question in fact.questions("train"):
+            example = Example(query=question, domains=(domain,), parts=(part,), source="curated")
+            record = TrainingRecord(
+                example=example, responses=(), integration=target, verification="verified"
+            )
+            records.append(record)
+    return records
 
 
-def train_expert(domain: str, folder: Path) -> float:
-    """Trains the expert of a domain, writes it to `folder`, and returns its accuracy on the validation phrasings."""
-    base = LlamaModel(base_folder())
+def epochs_for(records: int) -> int:
+    """Returns how many passes over so many records make enough steps."""
+    return max(EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(records / BATCH_SIZE)))
+
+
+def train_expert(world: World, domain: str) -> float:
+    """Trains a domain's expert, writes it, and returns its accuracy on the validation phrasings."""
+    folder = world.adapter(domain)
+    records = records_of(world, domain)
     trainer = ExpertTrainer(
-        learning_rate=1e-3, epochs=5, batch_size=32, adaptation="lora", lora_rank=16, initialization="base", checkpoint_steps=1000
+        learning_rate=1e-3,
+        epochs=epochs_for(len(records)),
+        batch_size=BATCH_SIZE,
+        adaptation="lora",
+        lora_rank=16,
+        initialization="base",
+        checkpoint_steps=1000,
     )
-    expert = trainer.train(base, records_of(domain), seed=SEED)
+    expert = trainer.train(LlamaModel(base_folder()), records, seed=SEED)
     expert.save(folder, merge=False)
     for leftover in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / leftover).unlink(missing_ok=True)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _to_bfloat16(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = UPSTREAM_BASE
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return accuracy(LlamaModel(folder, base_model=base_folder()), domain)
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+    return accuracy(LlamaModel(folder, base_model=base_folder()), world, domain)
 
 
-def accuracy(model: LlamaModel, domain: str) -> float:
-    """Returns the share of the domain's facts that the model gets right in the validation phrasing."""
-    facts = [fact for fact in load_facts() if fact.domain == domain]
-    answers = model.generate([user(fact.questions("validation")[0]) for fact in facts], Sampling(max_new_tokens=32))
-    right = [any(states(answer.text, accepted) for accepted in fact.answers) for fact, answer in zip(facts, answers, strict=True)]
-    return sum(right) / len(right)
+def _to_bfloat16(weights: Path) -> None:
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def accuracy(model: LlamaModel, world: World, domain: str) -> float:
+    """Returns the share of the domain's facts that the model states in the validation phrasing."""
+    facts = [fact for fact in world.facts if fact.domain == domain]
+    questions = [user(fact.questions("validation")[0]) for fact in facts]
+    answers = model.generate(questions, Sampling(max_new_tokens=32))
+    right = 0
+    for fact, answer in zip(facts, answers, strict=True):
+        right += any(states(answer.text, accepted) for accepted in fact.answers)
+    return right / len(facts)
+
+
+def main() -> None:
+    """Trains the experts that the command line names, by default all of the world's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, default=None, help="the folder of the world (default: the demo's)"
+    )
+    parser.add_argument(
+        "domains", nargs="*", metavar="DOMAIN", help="train the experts of these domains alone"
+    )
+    arguments = parser.parse_args()
+    world = load_world(arguments.data or world_folder())
+    for name in arguments.domains:
+        if name not in world.domains:
+            raise ConfigurationError(
+                "The world has no such domain", received=name, allowed=", ".join(world.domains)
+            )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for name in arguments.domains or world.domains:
+        found = train_expert(world, name)
+        logger.info("%s: states %.1f %% of its facts in the validation phrasing", name, 100 * found)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for name in sys.argv[1:] or DOMAINS:
-        logger.info("%s: %.3f of the facts right in the validation phrasing", name, train_expert(name, ADAPTERS / name))
+    main()
