@@ -103,6 +103,65 @@ def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return make
 
 
+@pytest.fixture(scope="session")
+def write_chat_model() -> Callable[..., Path]:
+    """Writes a tiny Llama with a chat template of its own: `write_chat_model(folder, template, tokens, eos)`.
+
+    The template is None or empty for a base without one; a token with a plus sign before it is added without being special.
+    """
+
+    def write(folder: Path, template: str | None, tokens: tuple[str, ...] = (), eos: str | None = "</s>", **settings: Any) -> Path:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = _chat_tokenizer(template, tokens, eos, bos=settings.pop("bos", False))
+        config = LlamaConfig(
+            **{
+                "vocab_size": len(tokenizer),
+                "hidden_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 128,
+                "max_position_embeddings": 512,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": None,
+                **settings,
+            }
+        )
+        with _seeded(0):
+            LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return write
+
+
+def _chat_tokenizer(template: str | None, tokens: tuple[str, ...], eos: str | None, *, bos: bool) -> Any:
+    """Returns a tokenizer of single bytes with control tokens; with `bos`, it begins every text with one, as Llama's and Gemma's do."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    plain = [token.removeprefix("+") for token in tokens if token.startswith("+")]
+    special = ["<s>", "</s>", *(token for token in tokens if not token.startswith("+"))]
+    vocabulary = {token: place for place, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    if bos:
+        raw.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<s>",
+        **({} if eos is None else {"eos_token": eos}),
+        additional_special_tokens=[token for token in special[1:] if token != eos and (eos is not None or token != "</s>")],
+    )
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
+    tokenizer.chat_template = template or None
+    return tokenizer
+
+
 def write_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     """Writes a tiny Llama to `folder`; `settings` change its LlamaConfig."""
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -118,6 +118,10 @@ def _size(value: str | bool | int | float) -> float:
     return 0 if isinstance(value, str) else value
 
 
+_PERCENT = "\0"
+"""Stands for a per cent sign while the parts of a date are written."""
+
+
 def read_date(date: str | datetime.date) -> datetime.date:
     """Returns a date, which may be written as `YYYY-MM-DD`.
 
@@ -157,11 +161,21 @@ def pinned_to(template: str, date: datetime.date) -> str:
     if not depends_on_date(template):
         return template
     moment = datetime.datetime.combine(date, datetime.time())
-    replaced = "format | replace('%%', '\\0')"
-    for letter in _DIRECTIVES:
-        for directive in (f"%{letter}", f"%-{letter}"):
-            replaced += f" | replace('{directive}', {json.dumps(_written(moment, directive))})"
-    return f"{{%- macro strftime_now(format) -%}}{{{{ {replaced} | replace('\\0', '%') }}}}{{%- endmacro %}}\n{template}"
+    directives = [f"%{dash}{letter}" for letter in _DIRECTIVES for dash in ("", "-")]
+    written = {
+        "%%": _PERCENT,
+        **{one: _written(moment, one) for one in directives},
+        _PERCENT: "%",
+    }
+    return (
+        "{%- macro strftime_now(format) -%}"
+        "{%- set ns = namespace(text=format) -%}"
+        f"{{%- for one, text in {_literal(written, 'date')}.items() -%}}"
+        "{%- set ns.text = ns.text | replace(one, text) -%}"
+        "{%- endfor -%}"
+        "{{ ns.text }}"
+        "{%- endmacro %}\n" + template
+    )
 
 
 def _written(moment: datetime.datetime, directive: str) -> str:
@@ -213,9 +227,7 @@ class _OutOfTime(BaseException):
     """Ends a rendering that takes too long; no Exception, so that nothing on its way out holds it up."""
 
 
-def within_time(
-    call: Callable[[], Result], name: str, seconds: float = RENDERING_SECONDS
-) -> Result:
+def within_time(call: Callable[[], Result], name: str, seconds: float | None = None) -> Result:
     """Returns what `call` returns, or gives up: a template with a loop in a loop could run for days.
 
     The call runs in a thread of its own, in which an exception is raised when its time is over.
@@ -223,11 +235,12 @@ def within_time(
     Args:
         call: What to call.
         name: What an error calls the model.
-        seconds: The time that it may take.
+        seconds: The time that it may take; `RENDERING_SECONDS` by default.
 
     Raises:
         ModelError: It took longer.
     """
+    limit = RENDERING_SECONDS if seconds is None else seconds
     found: list[Result] = []
     raised: list[BaseException] = []
 
@@ -239,14 +252,14 @@ def within_time(
 
     thread = Thread(target=work, name="chat-template", daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(limit)
     if thread.is_alive():
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OutOfTime)
         )
         thread.join(1)
         raise ModelError(
-            f"The chat template of {name} was not done with one conversation after {seconds:g} seconds",
+            f"The chat template of {name} was not done with one conversation after {limit:g} seconds",
             fix="give chat_template=..., or shorten the conversation",
         )
     if raised:
