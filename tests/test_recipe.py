@@ -93,6 +93,19 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def test_an_expert_behind_an_api_is_not_merged(folder: Path) -> None:
+    remote = RECIPE.replace("    path: models/expert\n", "    model: far\n    base_url: https://far.example\n", 1)
+    with pytest.raises(ConfigurationError, match="teacher of 'biomechanics' has none"):
+        read_recipe(write(folder, remote.replace("epochs: 2", "initialization: merge")))
+
+
+def test_all_weights_of_a_quantized_student_are_not_trained(folder: Path) -> None:
+    quantized = RECIPE.replace("  path: models/base\n", "  path: models/base\n  quantization: 4bit\n", 1)
+    assert read_recipe(write(folder, quantized)).student.quantization == "4bit"
+    with pytest.raises(ConfigurationError, match="quantized student stay"):
+        read_recipe(write(folder, quantized.replace("epochs: 2", "adaptation: full")))
+
+
 def test_a_recipe_is_read_with_absolute_paths_and_defaults(folder: Path) -> None:
     recipe = read_recipe(write(folder, RECIPE))
     assert recipe.student.path == str(folder / "models" / "base")
@@ -129,7 +142,7 @@ MISTAKES = {
     "missing GGUF file": ("  path: models/base", "  path: base.gguf", "base.gguf", ["student.path names a model that is not there"]),
     "folder that is no model": ("path: models/base", "path: models/empty", "models/empty", ["folder that is not a model"]),
     "file that is no model": ("path: models/base", "path: test.jsonl", "path: test.jsonl", ["file that is not a model"]),
-    "adapter as student": ("path: models/base", "path: models/adapter", "student:", ["an adapter can't be the student", "gone"]),
+    "base of the student gone": ("path: models/base", "path: models/adapter", "student:", ["base of this adapter is not there", "gone"]),
     "base of an adapter gone": ("    path: models/expert", "    path: models/adapter", "  biomechanics:\n    path", ["'gone'"]),
     "base for a whole model": (
         "{path: models/expert,",
@@ -286,7 +299,6 @@ MISTAKES = {
         "prompt_template",
         ["{needs}, which nothing fills", "{needed}"],
     ),
-    "merge of whole models": ("epochs: 2", "initialization: merge", "initialization", ["only adapters", "'biomechanics'"]),
     "weight without validation": ("epochs: 2", "merge_weight: auto", "merge_weight", ["chosen by validation", "validation_holdout"]),
     "weight of no merge": ("epochs: 2", "merge_weight: [0.5, 1]\n  initialization: base", "merge_weight", ["chosen for a start"]),
     "patience without validation": ("epochs: 2", "early_stopping_patience: 2", "early_stopping_patience", ["when to stop early"]),

@@ -69,7 +69,7 @@ class _Base(NamedTuple):
 
     @classmethod
     def of(cls, section: StudentSection) -> _Base:
-        return cls(_base_path(section), section.dtype, section.device, section.quantization if isinstance(section, ModelSection) else None)
+        return cls(_base_path(section), section.dtype, section.device, section.quantization)
 
     def size(self) -> tuple[int, int | None]:
         shapes = _shapes(self.path)
@@ -82,15 +82,17 @@ class _Base(NamedTuple):
 
 
 def _training(recipe: Recipe) -> Memory:
-    shapes = _shapes(recipe.student.path)
+    shapes = _shapes(_base_path(recipe.student))
     if shapes is None:
         return Memory("training", 0, None)
     trainer, parameters = recipe.trainer, sum(map(math.prod, shapes.values()))
-    if trainer.adaptation == "full" or (trainer.adaptation == "auto" and parameters < LORA_FROM_PARAMETERS):
+    is_small = parameters < LORA_FROM_PARAMETERS and not recipe.student.quantization
+    if trainer.adaptation == "full" or (trainer.adaptation == "auto" and is_small):
         return Memory("training of all weights", *[parameters * BYTES_TO_TRAIN] * 2)
     adapters = [teacher.path for teacher in recipe.teachers.values() if isinstance(teacher, ModelSection) and teacher.is_adapter]
     if trainer.initialization != "base" and len(adapters) == len(recipe.teachers):
-        trained = sum(_parameters(path) or 0 for path in adapters)
+        own = [recipe.student.path] if recipe.student.is_adapter else []
+        trained = sum(_parameters(path) or 0 for path in dict.fromkeys([*own, *adapters]))
         return Memory("training of the experts' merged adapter", *[trained * BYTES_TO_TRAIN] * 2)
     trained = sum(trainer.lora_rank * sum(shape) for shape in _linear(shapes))
     return Memory(f"training of an adapter of rank {trainer.lora_rank}", *[trained * BYTES_TO_TRAIN] * 2)
@@ -104,7 +106,7 @@ def _linear(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
 def _base_path(section: StudentSection) -> str:
     if not section.is_adapter:
         return section.path
-    return (section.base_model if isinstance(section, ModelSection) else None) or base_of(section.path)
+    return section.base_model or base_of(section.path)
 
 
 def _bytes(parameters: int | None, dtype: str) -> tuple[int, int | None]:

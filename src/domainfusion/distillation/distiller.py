@@ -182,6 +182,7 @@ class Distiller:
         """
         processes.join()
         self.trainer.check_launch(self.student_model)
+        self._check_start()
         if not processes.is_main():
             processes.wait()
             self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
@@ -339,6 +340,15 @@ class Distiller:
             progress=self.progress,
         )
 
+    def _check_start(self) -> None:
+        """Tells before anything is asked where the student will start, where that is not the merge that its experts suggest."""
+        why = self.trainer.start_of(self.student_model, self.teacher_models).why_not_merged
+        is_adapter = [getattr(teacher, "is_adapter_on", None) for teacher in self.teacher_models.values()]
+        if why and any(is_on is not None and is_on(self.student_model) for is_on in is_adapter):
+            logger.warning("The student starts from its base, not from the merge of its experts: %s", why)
+        elif why:
+            logger.info("The student starts from its base, not from the merge of its experts: %s", why)
+
     def _tell_directory(self) -> None:
         """Tells where the run is kept: to whoever reads the log, else on stderr where nobody but this class knows it."""
         if self._directory_is_told:
@@ -456,8 +466,8 @@ class Distiller:
             weight = self.trainer.merge_weight_in(self._run.training)
             start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=weight)
             baselines["merge"] = self.student_model.trainable_copy(start)
-        except CapabilityError:
-            logger.info("The experts are not adapters on the student's base, so there is no weight merge to compare with.")
+        except CapabilityError as error:
+            logger.info("There is no weight merge of the experts to compare with: %s", error)
         return baselines
 
     def _measure(self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]) -> EvaluationReport:

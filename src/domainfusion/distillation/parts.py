@@ -27,9 +27,6 @@ def check_parts(
     """
     if not isinstance(student, TrainableModel):
         raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
-    is_adapter_on = getattr(student, "is_adapter_on", None)
-    if is_adapter_on is not None and is_adapter_on(student):
-        raise CapabilityError("A student can't be an adapter", received=student, fix="merge it into its base, or give the base")
     if not teachers:
         raise ConfigurationError("There are no teachers", received=teachers, fix='give {"domain": model}')
     check_names(teachers)

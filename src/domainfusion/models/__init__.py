@@ -36,8 +36,8 @@ __all__ = [
     "generate_with",
 ]
 
-# PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about a faster kernel that it did not find.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about kernels that it did not find and numbers it converts.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _ON_DEMAND = {
     "APIModel": "api",

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from domainfusion.errors import ModelError
+from domainfusion.errors import CapabilityError, ModelError
 from domainfusion.models.adapter_settings import (
     EXACT_INITIALIZATIONS,
     WEIGHTS_FILE,
@@ -239,11 +239,39 @@ def put_on(
 
 
 def add_adapter(module: PreTrainedModel, peft: PeftModel | None, name: str, config: LoraConfig, *, on_meta: bool = False) -> PeftModel:
-    """Puts a new adapter beside those that are on a module."""
+    """Puts a new adapter beside those that are on a module, without weights that mean anything yet."""
     if peft is None:
         return cast(PeftModel, get_peft_model(module, config, adapter_name=name, low_cpu_mem_usage=on_meta))
     peft.add_adapter(name, config, low_cpu_mem_usage=on_meta)
     return peft
+
+
+def add_new_adapter(module: PreTrainedModel, peft: PeftModel | None, name: str, config: LoraConfig, *, on_meta: bool = False) -> PeftModel:
+    """Puts an adapter that changes nothing yet beside those that are on a module.
+
+    Raises:
+        CapabilityError: PEFT has no such adapter for this kind of model.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about patterns of fused experts, which PEFT itself has made
+        try:
+            return add_adapter(module, peft, name, config, on_meta=on_meta)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+            raise CapabilityError(
+                f"There can be no such LoRA adapter on this model: {_first_lines(error)}",
+                received=type(module).__name__,
+                allowed="a model with linear layers in transformer blocks",
+                fix="train all weights with adaptation='full'",
+            ) from error
+
+
+def check_new_adapter(config: LoraConfig, base: Path) -> None:
+    """Looks at whether a model can have a new adapter; nothing but its configuration is read.
+
+    Raises:
+        CapabilityError: It can't.
+    """
+    add_new_adapter(skeleton_of(read_whole_config(base)), None, "adapter_to_check", config, on_meta=True)
 
 
 def _places(peft: PeftModel, name: str) -> dict[str, torch.Size]:

@@ -168,15 +168,17 @@ class TokenScorer(LanguageModel, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """The LoRA adapter that a student learns in (Hu et al., 2021, arXiv 2106.09685).
+    """What of a student is trained, and where it starts: by default a LoRA adapter (Hu et al., 2021, arXiv 2106.09685).
 
     Attributes:
         rank: Rank of the adapter, where it starts from nothing.
         alpha: Its scale: the update is multiplied by alpha / rank.
         dropout: Share of its inputs that are dropped in training.
-        start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et al., 2022, arXiv 2212.04089);
-            its rank is then the sum of theirs.
+        start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et al., 2022, arXiv 2212.04089).
+            Where they are adapters on the student's base, the adapter is that sum and has the ranks of all of them together.
+            Whole fine-tunes of the base are added into a copy of its weights.
         merge_weight: The weight λ of each expert in that sum.
+        all_weights: Train a copy of all weights in place of an adapter.
     """
 
     rank: int = 16
@@ -184,6 +186,7 @@ class Adaptation:
     dropout: float = 0.0
     start_from: tuple[LanguageModel, ...] = ()
     merge_weight: float = 1.0
+    all_weights: bool = False
 
 
 @runtime_checkable

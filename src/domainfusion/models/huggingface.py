@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE
-from domainfusion.models.adapters import UNTRAINED, changes_nothing, check_adapter
+from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, read_settings
+from domainfusion.models.adapters import UNTRAINED, changes_nothing, check_adapter, check_new_adapter, read_weights, skeleton_of
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
@@ -35,11 +35,12 @@ from domainfusion.models.generation import (
     in_evaluation,
     row_seeds,
 )
-from domainfusion.models.locate import find_model, read_config
-from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_dtype
+from domainfusion.models.locate import find_model, read_config, read_whole_config
+from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_device_map, resolve_dtype
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
 from domainfusion.models.shared_base import Adapter, BaseKey, SharedBase, give_memory_back, silent_transformers
+from domainfusion.models.summing import add_task_vectors, check_fine_tune
 from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
@@ -64,7 +65,9 @@ class HuggingFaceModel:
         dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` keeps weights that were saved in
             float32, and is bfloat16 for others where the device computes in it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        quantization: `4bit` or `8bit`, for teachers that would not fit a GPU otherwise; such a model is neither trained nor saved.
+        quantization: `4bit` or `8bit`, for models that would not fit otherwise; a student is then trained in a LoRA adapter on them.
+        device_map: How Accelerate spreads a model that is larger than one device: `auto`, `balanced`, `balanced_low_0`, `sequential`, or a
+            device for each part (`cpu` and `disk` among them, from where weights come when they are used). Such a model is not trained.
         batch_size: Rows that are generated or scored together.
 
     Raises:
@@ -93,6 +96,7 @@ class HuggingFaceModel:
         dtype: str = "auto",
         device: str = "auto",
         quantization: Quantization | None = None,
+        device_map: str | Mapping[str, int | str] | None = None,
         batch_size: int = 32,
     ) -> None:
         if batch_size < 1:
@@ -108,8 +112,14 @@ class HuggingFaceModel:
         self._date = datetime.date.today() if date is None else read_date(date)
         self._files = find_model(self.model_path, base_model, revision)
         placed = resolve_device(device)
-        check_quantization(quantization, placed, self._files.base)
-        self._key = BaseKey(str(self._files.base), resolve_dtype(dtype, placed, self._files.base), placed, quantization)
+        check_quantization(quantization, self._files.base)
+        self._key = BaseKey(
+            str(self._files.base),
+            resolve_dtype(dtype, placed, self._files.base),
+            placed,
+            quantization,
+            device_map=resolve_device_map(device_map, device),
+        )
         self._adapter = ""
         if self._files.adapter is not None:
             adapter_hash = hash_files(self._files.adapter)
@@ -120,6 +130,7 @@ class HuggingFaceModel:
         self._held: Adapter | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
+        self._start = ""
         self._fingerprint = ""
         self._tokenizer_files = tokenizer_of(self._files.base, self._files.adapter)
         self._projection_checked = False
@@ -130,7 +141,7 @@ class HuggingFaceModel:
     def fingerprint(self) -> str:
         """Changes with the weights, the adapter, the chat template, the system prompt, the data type and the tokenizer."""
         if self._trainable:
-            return self._compute_fingerprint(hash_tensors(self._trained_state()))
+            return self._compute_fingerprint(hash_tensors(self._trained_state()) + self._start)
         if not self._fingerprint:
             self._fingerprint = self._compute_fingerprint(self._adapter)
         return self._fingerprint
@@ -195,8 +206,17 @@ class HuggingFaceModel:
 
     @property
     def parameter_count(self) -> int:
-        """The number of weights, those of the adapter included."""
-        return sum(weight.numel() for weight in self.weights())
+        """The number of weights, those of the adapter included; none are loaded to tell."""
+        skeleton = skeleton_of(read_whole_config(self._files.base))
+        own = self._trained_state() if self._trainable and self._adapter else {}
+        if self._files.adapter is not None and not self._trainable:
+            own = read_weights(self._files.adapter).factors
+        return sum(weight.numel() for weight in (*skeleton.parameters(), *own.values()))
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How its weights are shrunk; None where they are not."""
+        return self._key.quantization
 
     def weights(self) -> list[torch.Tensor]:
         """Returns every weight it computes with, each once: those of the base, which models on it share, and those of its adapter."""
@@ -372,7 +392,7 @@ class HuggingFaceModel:
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""
         with self._scoring() as module:
-            return project(module, hidden.to(module.device))
+            return project(module, hidden)
 
     @contextmanager
     def _scoring(self) -> Iterator[PreTrainedModel]:
@@ -390,61 +410,139 @@ class HuggingFaceModel:
     def trainable_copy(self, adaptation: Adaptation | None) -> Self:
         """Returns a model that starts as this one and can be trained, while this one stays as it is.
 
+        An adapter is a student too: it is trained on, in an adapter of its own rank and the new one's together, or merged into a copy of
+        all weights. A quantized student is trained in a LoRA adapter (QLoRA; Dettmers et al., 2023, arXiv 2305.14314).
+
         Args:
-            adaptation: The LoRA adapter to train, on the shared base; None trains a copy of all weights.
+            adaptation: What is trained, and where it starts; None trains a copy of all weights.
 
         Raises:
-            CapabilityError: This model is an adapter, quantized or a trained copy itself; its experts to start from are not adapters
-                on the same base; or its logits are made in a way that the loss does not know.
+            CapabilityError: See `check_start`; or the model's logits are made in a way that the loss does not know.
         """
-        if self._trainable:
-            raise CapabilityError("A student in training can't be copied", received=self.name, fix="save it, and load what was saved")
-        if self._adapter:
-            raise CapabilityError(
-                "A student can't be an adapter", received=self.model_path, fix="merge it into its base, or give the base as the student"
-            )
-        if self._key.quantization:
-            raise CapabilityError("A student can't be quantized", received=self._key.quantization, fix="leave quantization out")
+        adaptation = adaptation or Adaptation(all_weights=True)
+        self.check_start(adaptation)
         student = copy(self)
         student._trainable, student.name, student._fingerprint = True, "student", ""
+        student._start = fingerprint([self._adapter, self._fingerprints(adaptation), adaptation.merge_weight])
         owner = uuid.uuid4().hex
-        if adaptation is None:
-            student._key = BaseKey(self._key.path, torch.float32, self._key.device, owner=owner)
-            student._base = SharedBase.get(student._key)
-            student._base.module.requires_grad_(True)
+        if adaptation.all_weights or self._whole_experts(adaptation):
+            student._start_on_own_base(owner, adaptation)
+        if adaptation.all_weights:
+            student._load().module.requires_grad_(True)
         else:
-            student._adapter = "student_" + owner
-            student._create_adapter(adaptation)
+            parts = {} if student._key.owner else student._adapters_to_sum(adaptation)
+            student._adapter = f"student_{owner}"
+            student._create_adapter(adaptation, parts)
             student._held = student._load().lend(student._adapter)
         with student._load().using(None) as module, in_evaluation(module):
             student._check_projection(module)
         return student
 
-    def _create_adapter(self, adaptation: Adaptation) -> None:
-        base = self._load()
-        if not adaptation.start_from:
-            config = LoraConfig(
-                r=adaptation.rank,
-                lora_alpha=adaptation.alpha,
-                lora_dropout=adaptation.dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
+    def check_start(self, adaptation: Adaptation) -> None:
+        """Looks at whether a copy of this model can be trained so; little is read for it, and nothing loaded.
+
+        Args:
+            adaptation: What is to be trained, and where it starts.
+
+        Raises:
+            CapabilityError: This model is a trained copy itself; all weights of a quantized model are to be trained; or an expert to start
+                from is neither a LoRA adapter on this model's base nor a whole fine-tune of it, or one that can't be summed exactly.
+        """
+        if self._trainable:
+            raise CapabilityError("A student in training can't be copied", received=self.name, fix="save it, and load what was saved")
+        if self._key.device_map is not None:
+            raise CapabilityError("A student is trained on one device", received=self._key.device_map, fix="leave device_map out")
+        wholes = self._whole_experts(adaptation)
+        if self._key.quantization and (adaptation.all_weights or wholes):
+            raise CapabilityError(
+                "The weights of a quantized student stay as they are" + (", so no whole fine-tune can be added to them" if wholes else ""),
+                received=self._key.quantization,
+                allowed="a LoRA adapter on them",
+                fix="leave quantization out, or use adaptation='lora' with adapters as experts, or initialization='base'",
             )
-            base.create_adapter(self._adapter, config)
-            return
-        experts = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(self)]
-        strangers = [expert for expert in adaptation.start_from if expert not in experts]
+        adapters = self._adapter_experts(adaptation)
+        strangers = [expert for expert in adaptation.start_from if expert not in (*adapters, *wholes)]
         if strangers:
             raise CapabilityError(
-                "Only adapters on the student's own base can be merged into its start",
+                "Only adapters on the student's own base, and whole fine-tunes of it, can be merged into its start",
                 received=strangers,
-                allowed=f"LoRA adapters on {self._files.base_path} in the same dtype and on the same device",
+                allowed=f"LoRA adapters on {self._files.base_path}, in the same dtype and on the same device, or fine-tunes of it",
                 fix="use initialization='base'",
             )
-        for expert in experts:
+        if not adaptation.all_weights:
+            check_new_adapter(_fresh_adapter(adaptation), self._files.base)
+        is_summed = bool(adapters or wholes) or not adaptation.all_weights
+        for model in (*adapters, *([self] if self._files.adapter is not None and is_summed else [])):
+            if read_settings(cast(Path, model._files.adapter)).get("use_dora"):
+                raise CapabilityError(
+                    "A DoRA adapter can't be summed with others: its change is no product of two matrices",
+                    received=model.model_path,
+                    allowed="LoRA adapters",
+                    fix="use initialization='base'; to train a DoRA adapter on, use adaptation='full' too",
+                )
+        for expert in dict.fromkeys(wholes):
+            check_fine_tune(self._files.base, expert._files.base, expert.model_path)
+
+    def _adapter_experts(self, adaptation: Adaptation) -> list[HuggingFaceModel]:
+        def fits(expert: HuggingFaceModel) -> bool:
+            # On a base of its own the student loads them anew; on a shared one they have to be there as they are.
+            return expert._key.path == self._key.path if adaptation.all_weights else expert._key == self._key
+
+        local = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel)]
+        return [expert for expert in local if expert._files.adapter is not None and not expert._trainable and fits(expert)]
+
+    def _whole_experts(self, adaptation: Adaptation) -> list[HuggingFaceModel]:
+        local = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel) and not expert._trainable]
+        return [expert for expert in local if expert._files.adapter is None and expert._files.base != self._files.base]
+
+    def _fingerprints(self, adaptation: Adaptation) -> list[str]:
+        return [expert.fingerprint for expert in adaptation.start_from]
+
+    def _start_on_own_base(self, owner: str, adaptation: Adaptation) -> None:
+        """Gives a student weights of its own: the base's, with its own adapter, its adapters' and its fine-tunes' changes in them."""
+        folders = {} if self._files.adapter is None else {self._files.adapter: 1.0}
+        for expert in self._adapter_experts(adaptation):
+            folders.setdefault(cast(Path, expert._files.adapter), adaptation.merge_weight)
+        self._adapter = ""
+        self._key = replace(self._key, dtype=torch.float32 if adaptation.all_weights else self._key.dtype, owner=owner)
+        self._base = base = SharedBase.get(self._key)
+        parts = {f"part_{number}": folder for number, folder in enumerate(folders)}
+        for part, folder in parts.items():
+            base.load_adapter(folder, part)
+        if wholes := self._whole_experts(adaptation):
+            places = list(dict.fromkeys(expert._files.base for expert in wholes))
+            add_task_vectors(base.module, self._files.base, places, adaptation.merge_weight)
+        if len(parts) > 1:
+            base.combine_adapters("start", list(parts), list(folders.values()))
+            for part in parts:
+                base.remove_adapter(part)
+        if parts:
+            base.absorb("start" if len(parts) > 1 else "part_0")
+
+    def _adapters_to_sum(self, adaptation: Adaptation) -> dict[str, float]:
+        """Returns the adapters on the base that the student starts as the sum of, each with its weight; its own counts in full."""
+        parts = {self._adapter: 1.0} if self._adapter else {}
+        self._load()
+        for expert in self._adapter_experts(adaptation):
             expert._load()
-        names = list(dict.fromkeys(expert._adapter for expert in experts))  # who is the expert of two domains counts once
-        base.combine_adapters(self._adapter, names, [adaptation.merge_weight] * len(names), dropout=adaptation.dropout)
+            parts.setdefault(expert._adapter, adaptation.merge_weight)  # who is the expert of two domains counts once
+        return parts
+
+    def _create_adapter(self, adaptation: Adaptation, parts: Mapping[str, float]) -> None:
+        base = self._base = SharedBase.get(self._key)
+        is_fresh = not adaptation.start_from or bool(self._key.owner)
+        config = _fresh_adapter(adaptation)
+        if not parts:
+            base.create_adapter(self._adapter, config)
+        elif not is_fresh:
+            base.combine_adapters(self._adapter, list(parts), list(parts.values()), dropout=adaptation.dropout)
+        else:
+            fresh = f"fresh_{self._adapter}"
+            base.create_adapter(fresh, config)
+            try:
+                base.combine_adapters(self._adapter, [*parts, fresh], [*parts.values(), 1.0], dropout=adaptation.dropout)
+            finally:
+                base.remove_adapter(fresh)
 
     def is_adapter_on(self, other: object) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
@@ -505,31 +603,55 @@ class HuggingFaceModel:
             path: The folder; it is made if it is not there.
             merge: Merge an adapter into the base's weights; with False the folder is that of a PEFT adapter.
 
+        What was trained on a quantized base is merged into the base in full precision.
+
         Raises:
-            CapabilityError: The weights are quantized.
+            CapabilityError: The model is a quantized base itself; or an adapter is to be saved whose base lies nowhere.
             ConfigurationError: Whole weights would come to lie beside an adapter, which a reader would put on them.
         """
-        if self._key.quantization:
-            raise CapabilityError("Quantized weights are not saved", received=self._key.quantization, fix="leave quantization out")
         folder = Path(path)
         if (folder / SETTINGS_FILE).is_file() and (merge or not self._adapter):
             raise ConfigurationError("The folder holds an adapter", received=str(path), fix="give another folder, or delete this one")
+        if self._key.quantization and not self._adapter:
+            raise CapabilityError("A quantized base is not saved", received=self._key.quantization, fix="copy the folder it came from")
+        if self._adapter and self._key.owner and not merge:
+            raise CapabilityError(
+                "The student's adapter stands on a merge of whole fine-tunes, which lies in no folder", fix="save it with merge=True"
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        base = self._load()
         if self._adapter and not merge:
             self._save_adapter(folder)
+        elif self._key.quantization:
+            self._save_in_full_precision(folder)
         else:
-            settings = cast(Any, GenerationConfig)(eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id)
-            with base.using(self._adapter or None) as module, silent_transformers():
-                state = {name.replace(".base_layer", ""): tensor for name, tensor in module.state_dict().items() if "lora_" not in name}
-                skeleton = _skeleton_of(module)
-                skeleton.generation_config = settings
-                skeleton.save_pretrained(folder, state_dict=state)
+            self._save_weights(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _save_weights(self, folder: Path) -> None:
+        settings = cast(Any, GenerationConfig)(eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id)
+        with self._load().using(self._adapter or None) as module, silent_transformers():
+            state = {name.replace(".base_layer", ""): tensor for name, tensor in module.state_dict().items() if "lora_" not in name}
+            skeleton = _skeleton_of(module)
+            skeleton.generation_config = settings
+            skeleton.save_pretrained(folder, state_dict=state)
+
+    def _save_in_full_precision(self, folder: Path) -> None:
+        """Saves the base as its files hold it, with the adapter merged into it that was trained on its quantized weights."""
+        whole = copy(self)
+        whole._key = replace(self._key, quantization=None)
+        whole._base = SharedBase.get(whole._key)
+        whole._trainable = True  # its adapter is this one's, and is read from no file
+        whole._base.create_adapter(self._adapter, deepcopy(self._load().adapter_config(self._adapter)))
+        try:
+            whole.load_trained_state(self.trained_state())
+            whole._save_weights(folder)
+        finally:
+            whole._base.remove_adapter(self._adapter)
 
     def _save_adapter(self, folder: Path) -> None:
         config = copy(self._load().adapter_config(self._adapter))
-        config.base_model_name_or_path = self._files.base_path
+        base = self._files.base_path
+        config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).exists() else base
         if not isinstance(config.target_modules, str):
             config.target_modules = sorted(config.target_modules)  # a set's order would make two equal adapters differ
         config.save_pretrained(folder)
@@ -551,8 +673,15 @@ class HuggingFaceModel:
 
     def _load(self) -> SharedBase:
         if self._base is None:
-            self._base = SharedBase.get(self._key)
-        if self._files.adapter is not None:
+            base = SharedBase.get(self._key)
+            if self.batch_size > 1 and not base.masks_padding:
+                raise ModelError(
+                    "The model reads padding as it reads words, so rows of different lengths can't be in one batch",
+                    received=type(base.module).__name__,
+                    fix="set batch_size=1",
+                )
+            self._base = base
+        if self._files.adapter is not None and not self._trainable:
             self._base.load_adapter(self._files.adapter, self._adapter)
         return self._base
 
@@ -591,6 +720,16 @@ def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     others = [other for other, one in on_its_base.items() if one.tokenizer.chat_template != commonest]
     spoken_otherwise = f"; {', '.join(others)} speak otherwise" if others else ""
     return Speech(student.speaking_as(chosen), f"that of the expert of {name}{spoken_otherwise}")
+
+
+def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:
+    return LoraConfig(
+        r=adaptation.rank,
+        lora_alpha=adaptation.alpha,
+        lora_dropout=adaptation.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,7 +15,11 @@ from domainfusion.errors import ConfigurationError, MissingDependencyError
 
 Quantization = Literal["4bit", "8bit"]
 """How the weights of a teacher are shrunk: to 4-bit NormalFloat (Dettmers et al., 2023, arXiv 2305.14314) or to 8-bit integers
-(Dettmers et al., 2022, arXiv 2208.07339), by bitsandbytes, on a GPU."""
+(Dettmers et al., 2022, arXiv 2208.07339), by bitsandbytes: on a GPU, or more slowly on a CPU."""
+
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""The ways in which Accelerate finds by itself what goes to which device."""
 
 
 def resolve_device(device: str) -> str:
@@ -35,6 +40,27 @@ def resolve_device(device: str) -> str:
             allowed=", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]),
         )
     return device
+
+
+def resolve_device_map(device_map: str | Mapping[str, int | str] | None, device: str) -> tuple[tuple[str, int | str], ...] | str | None:
+    """Returns how a model is spread over devices, in a form that can be compared; None where it is on one.
+
+    Raises:
+        ConfigurationError: It is no map of Accelerate's, or a device is given too.
+    """
+    if device_map is None:
+        return None
+    if device != "auto":
+        raise ConfigurationError(
+            "device and device_map both say where the model is", received=[device, device_map], fix="leave device out"
+        )
+    if isinstance(device_map, str):
+        if device_map not in DEVICE_MAPS:
+            raise ConfigurationError("The device_map is not known", received=device_map, allowed=f"{', '.join(DEVICE_MAPS)}, or a mapping")
+        return device_map
+    if not device_map:
+        raise ConfigurationError("The device_map is empty", received=device_map, allowed="a device for each part of the model")
+    return tuple(sorted(device_map.items()))
 
 
 def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.dtype:
@@ -74,11 +100,11 @@ def _cpu_computes_in_bfloat16() -> bool:
         return False
 
 
-def check_quantization(quantization: str | None, device: str, files: Path) -> None:
+def check_quantization(quantization: str | None, files: Path) -> None:
     """Looks at whether a model can be quantised here.
 
     Raises:
-        ConfigurationError: It is asked for in other words, without a GPU, or for a file whose weights are quantised already.
+        ConfigurationError: It is asked for in other words, or for a file whose weights are quantised already.
         MissingDependencyError: bitsandbytes is not installed.
     """
     if quantization is None:
@@ -88,13 +114,6 @@ def check_quantization(quantization: str | None, device: str, files: Path) -> No
     if files.suffix == ".gguf":
         raise ConfigurationError(
             "A GGUF file is quantised already", received=quantization, fix="leave quantization out, or give the folder of the original"
-        )
-    if not device.startswith("cuda"):
-        raise ConfigurationError(
-            "Quantization needs a GPU",
-            received=f"quantization={quantization!r} on {device}",
-            allowed="a CUDA device",
-            fix="leave quantization out, or run on a machine with a GPU",
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(

@@ -54,13 +54,22 @@ class Head:
 def head_of(module: PreTrainedModel) -> Head:
     """Returns the head that the module computes with at this moment; gradients flow back to what of it is trained."""
     layer = cast(Any, module.get_output_embeddings())  # type: ignore[no-untyped-call]
-    weight = layer.weight
+    weight = _weight_of(layer)
     if isinstance(layer, BaseTunerLayer) and not layer.merged and not layer.disable_adapters:
         for adapter in set(layer.active_adapters) & set(cast(Any, layer).lora_A):
             weight = weight + cast(Any, layer).get_delta_weight(adapter).to(weight.dtype)
     config = cast(Any, module.config).get_text_config()
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     return Head(weight, getattr(layer, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+
+
+def _weight_of(layer: Any) -> torch.Tensor:
+    """Returns the weight of a layer, also where Accelerate keeps it elsewhere until it is used."""
+    weight = cast(torch.Tensor, layer.weight)
+    hook = getattr(layer, "_hf_hook", None)
+    if not weight.is_meta or hook is None:
+        return weight
+    return cast(torch.Tensor, hook.weights_map["weight"]).to(hook.execution_device, weight.dtype)
 
 
 def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -70,7 +79,8 @@ def project(module: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
         module: The model.
         hidden: Final hidden states, of shape (…, hidden).
     """
-    return head_of(module).logits(hidden)
+    head = head_of(module)
+    return head.logits(hidden.to(head.weight.device))  # a model may be spread over several devices
 
 
 def check_projection(module: PreTrainedModel) -> None:

@@ -39,9 +39,9 @@ def token_log_probabilities(module: PreTrainedModel, hidden: torch.Tensor, token
         hidden: The hidden states that predict the tokens, of shape (tokens, hidden).
         tokens: The tokens.
     """
-    wanted = torch.tensor(tokens, dtype=torch.long, device=hidden.device)
+    wanted = torch.tensor(tokens, dtype=torch.long)
     found: list[float] = []
     for states, targets in zip(torch.split(hidden, TOKENS_AT_ONCE), torch.split(wanted, TOKENS_AT_ONCE), strict=True):
         distribution = project(module, states).log_softmax(-1)
-        found += distribution.gather(-1, targets[:, None])[:, 0].tolist()
+        found += distribution.gather(-1, targets[:, None].to(distribution.device))[:, 0].tolist()
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from transformers.utils import logging
 from domainfusion.errors import CapabilityError, ModelError
 from domainfusion.models.adapter_settings import read_settings
 from domainfusion.models.adapters import (
-    add_adapter,
+    add_new_adapter,
     as_plain_lora,
     check_copies,
     first_not_finite,
@@ -31,6 +30,8 @@ from domainfusion.models.adapters import (
     read_weights,
 )
 from domainfusion.models.placement import Quantization, quantization_settings
+from domainfusion.models.probing import check_order, masks_padding
+from domainfusion.models.summing import adapted_layers, sum_config, write_sum
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class BaseKey:
         device: Where they are.
         quantization: How they are shrunk.
         owner: Empty for shared weights; unique for a copy that is trained in full.
+        device_map: How Accelerate spreads them over several devices; None where they are on one.
     """
 
     path: str
@@ -50,6 +52,7 @@ class BaseKey:
     device: str
     quantization: Quantization | None = None
     owner: str = ""
+    device_map: tuple[tuple[str, int | str], ...] | str | None = None
 
 
 _OUTSIDE_INFERENCE = torch.inference_mode(False)
@@ -79,6 +82,8 @@ class SharedBase:
         self.module: PreTrainedModel = _load_weights(key)
         self.module.requires_grad_(False)
         self.module.train(False)
+        check_order(self.module, key.path)
+        self.masks_padding = masks_padding(self.module, key.path)
         self.peft: PeftModel | None = None
         self._copies: dict[str, torch.nn.Parameter] = {}
         self._replaced: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
@@ -102,6 +107,12 @@ class SharedBase:
         """
         if self.peft is not None and name in self.peft.peft_config:
             return
+        if self.is_offloaded:
+            raise ModelError(
+                "An adapter can't stand on weights that lie in main memory or on disk until they are used",
+                received=str(folder),
+                fix="merge it into its base and give that folder, or spread the base over devices that hold all of it",
+            )
         self._make_room()
         settings, weights = read_settings(folder), read_weights(folder)
         check_copies(weights, self.module, folder)
@@ -117,17 +128,8 @@ class SharedBase:
             CapabilityError: PEFT has no adapter for this kind of model.
         """
         self._make_room()
-        with self._leaving_training_alone(), self._undone_on_error(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about patterns of fused experts, which PEFT itself has made
-            try:
-                self.peft = add_adapter(self.module, self.peft, name, config)
-            except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
-                raise CapabilityError(
-                    f"There can be no such LoRA adapter on this model: {str(error).splitlines()[0]}",
-                    received=type(self.module).__name__,
-                    allowed="a model with linear layers in transformer blocks",
-                    fix="train all weights with adaptation='full'",
-                ) from error
+        with self._leaving_training_alone(), self._undone_on_error(name):
+            self.peft = add_new_adapter(self.module, self.peft, name, config)
 
     @contextmanager
     def _undone_on_error(self, name: str) -> Iterator[None]:
@@ -146,32 +148,53 @@ class SharedBase:
             if name in self.peft.peft_config:
                 self.remove_adapter(name)
             return
+        self._take_layers_off()
+
+    def _take_layers_off(self) -> None:
         for parent in list(self.module.modules()):
             for child_name, child in list(parent.named_children()):
                 if isinstance(child, BaseTunerLayer):
                     setattr(parent, child_name, child.get_base_layer())
+        if hasattr(self.module, "peft_config"):
+            del self.module.peft_config
         self.peft = None
 
     @_OUTSIDE_INFERENCE
     def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0) -> None:
-        """Adds the weighted sum of `adapters` as one new adapter whose rank is the sum of theirs (exact, not approximated).
+        """Adds the weighted sum of `adapters` as one new adapter: on each layer of the ranks of those that stand on it together.
+
+        Args:
+            name: The new adapter.
+            adapters: Those to add up.
+            weights: The weight of each.
+            dropout: Share of its inputs that the new adapter drops in training.
 
         Raises:
-            CapabilityError: One of them is a DoRA adapter, whose change is no product of two matrices.
+            CapabilityError: They can't be summed exactly.
         """
         self._make_room()
-        assert self.peft is not None
-        if scaled := [adapter for adapter in adapters if self.adapter_config(adapter).use_dora]:
-            raise CapabilityError("A DoRA adapter can't be summed with others", received=scaled[0], allowed="LoRA adapters")
-        with self._leaving_training_alone():
-            self.peft.add_weighted_adapter(list(adapters), list(weights), name, combination_type="cat")
-        # PEFT takes these from the first adapter, but the sum holds every adapter's own scale already.
-        config = self.adapter_config(name)
-        config.use_rslora, config.lora_dropout = False, dropout
-        for _, layer in self._tuner_layers():
-            if name in layer.scaling:
-                layer.scaling[name] = 1.0
-                layer.lora_dropout[name] = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
+        layers = adapted_layers(self.module, adapters)
+        config = sum_config(self.module, layers, [self.adapter_config(adapter) for adapter in adapters], dropout)
+        of_adapter = dict(zip(adapters, weights, strict=True))
+        self.create_adapter(name, config)
+        made = adapted_layers(self.module, [name])
+        for place in {**layers, **made}:
+            layer = cast(Any, self.module.get_submodule(place))
+            own = layers.get(place, [])
+            if place not in made or layer.r[name] != sum(layer.r[adapter] for adapter in own) or layer.scaling[name] != 1:
+                self.remove_adapter(name)
+                raise CapabilityError("PEFT has no adapter that is the sum of these", received=place, fix="use initialization='base'")
+            write_sum(layer, name, own, [of_adapter[adapter] for adapter in own])
+
+    @_OUTSIDE_INFERENCE
+    def absorb(self, adapter: str) -> None:
+        """Makes an adapter a part of the weights, for good; no other may be here. For a base that one model alone has."""
+        assert self.key.owner and self.peft is not None and list(self.peft.peft_config) == [adapter]
+        self.activate(adapter, merge=True)
+        self._replaced, self._copies, self._merged = [], {}, None  # the copies are the weights from now on
+        self._take_layers_off()
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
 
     def remove_adapter(self, name: str) -> None:
         """Forgets the adapter `name`."""
@@ -180,8 +203,8 @@ class SharedBase:
             return
         others = [other for other in self.peft.peft_config if other != name]
         if not others:
-            self.peft.unload()
-            self.peft, self._copies = None, {}
+            self._take_layers_off()
+            self._copies = {}
             return
         with self._leaving_training_alone():
             self.peft.set_adapter(others[0])
@@ -297,6 +320,11 @@ class SharedBase:
                 self.module.train(training)
 
     @property
+    def is_offloaded(self) -> bool:
+        """Whether some of the weights are on no device until they are used."""
+        return self.key.device_map is not None and any(weight.is_meta for weight in self.module.parameters())
+
+    @property
     def has_fused_layers(self) -> bool:
         """Whether an adapter stands on weights that hold all experts of a mixture in one: their rows can't have adapters of their own."""
         return any(isinstance(layer, ParamWrapper) for _, layer in self._tuner_layers())
@@ -318,6 +346,8 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         source = key.path
     if key.quantization is not None:
         options |= {"quantization_config": quantization_settings(key.quantization, key.dtype), "device_map": {"": key.device}}
+    if key.device_map is not None:
+        options["device_map"] = key.device_map if isinstance(key.device_map, str) else dict(key.device_map)
     try:
         with silent_transformers():
             model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
@@ -332,6 +362,12 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         raise ModelError(
             f"Weights are missing: {missing[0]} and {len(missing) - 1} more", received=key.path, fix="copy the whole model again"
         )
+    if key.device_map is not None and model.get_input_embeddings().weight.is_meta:
+        raise ModelError(
+            "The first layer of a model has to be on a device",
+            received=key.device_map,
+            fix="give the input embedding a device in device_map",
+        )
     if path.suffix == ".gguf":
         model = _as_plain_model(model).to(key.dtype)
     if bad := first_not_finite(model.named_parameters()):
@@ -342,7 +378,7 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         )
     # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
     model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
-    return cast(PreTrainedModel, model if key.quantization else model.to(key.device))
+    return cast(PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device))
 
 
 def _as_plain_model(model: Any) -> Any:

@@ -102,7 +102,8 @@ def _local(section: StudentSection) -> HuggingFaceModel:
     if is_adapter(section.path):
         # An adapter may name its base by another path than the student's; in the same words they share one base in memory.
         base = settings["base_model"] or base_of(section.path)
-        settings["base_model"] = os.path.abspath(base) if Path(base).exists() else base
+        if Path(base).exists():
+            settings["base_model"] = os.path.abspath(base)
     for path in (section.path, settings.get("base_model") or ""):
         if is_hub_id(path) and not Path(path).exists():
             logger.info("Looking for %s among the downloaded models, else on the hub.", path)

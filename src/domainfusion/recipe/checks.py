@@ -80,11 +80,7 @@ def _domains(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _models(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.student.is_adapter:
-        base = base_of(recipe.student.path)
-        fix = f"give its base as the student{f', {base}' if base else ''}, or merge it into its base"
-        yield Problem(("student",), "an adapter can't be the student", received=recipe.student.path, fix=fix)
-    for at, model in models_of(recipe):
+    for at, model in ((("student",), recipe.student), *models_of(recipe)):
         if isinstance(model, APISection):
             continue
         base = model.base_model or base_of(model.path)
@@ -219,12 +215,13 @@ def _integrator(recipe: Recipe) -> Iterator[Problem]:
 def _trainer(recipe: Recipe) -> Iterator[Problem]:
     trainer = recipe.trainer
     if trainer.initialization == "merge":
-        whole = [domain for domain, teacher in recipe.teachers.items() if not teacher.is_adapter]
-        if whole:
-            what = f"only adapters on the student's base can be merged, and the teacher of {whole[0]!r} is none"
+        remote = [domain for domain, teacher in recipe.teachers.items() if isinstance(teacher, APISection)]
+        if remote:
+            what = f"only experts with weights on this machine can be merged, and the teacher of {remote[0]!r} has none"
             yield Problem(("trainer", "initialization"), what, fix="write initialization: auto")
-        if trainer.adaptation == "full":
-            yield Problem(("trainer", "initialization"), "a merge of adapters starts a LoRA student", fix="write adaptation: lora")
+    if trainer.adaptation == "full" and recipe.student.quantization:
+        what, fix = "the weights of a quantized student stay as they are", "write adaptation: lora, or leave quantization out"
+        yield Problem(("trainer", "adaptation"), what, received=recipe.student.quantization, fix=fix)
     if trainer.initialization == "base" and not isinstance(trainer.merge_weight, float):
         yield Problem(("trainer", "merge_weight"), "it is chosen for a start from the merge", fix="write initialization: auto")
     if not _has_validation(recipe):

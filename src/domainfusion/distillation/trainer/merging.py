@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-import torch
 
 from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.errors import TrainingError
-from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.training.loop import Validate
 
 MERGE_WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -19,39 +18,30 @@ CHOICE = "merge_weight"
 
 
 def choose_merge_weight(
-    student: TrainableModel, teachers: Mapping[str, LanguageModel], weights: Sequence[float], validate: Validate, choices: Choices
+    student: TrainableModel, start: Adaptation, weights: Sequence[float], validate: Validate, choices: Choices
 ) -> float:
     """Returns the weight λ whose merge θ + λ·Σ(θₖ − θ) has the best mean score; of equals, the smallest.
 
     Args:
         student: The base θ.
-        teachers: The experts θₖ.
+        start: The experts θₖ, and what is trained.
         weights: What is tried.
         validate: Scores a model on held-out examples.
         choices: Keeps the scores of every merge, and the choice.
 
     Raises:
-        CapabilityError: The experts are no adapters on the student's base.
         TrainingError: The validation gives no score.
     """
     if (made := choices.made(CHOICE)) is not None:
         return float(made)
-    merge = student.trainable_copy(Adaptation(start_from=tuple(teachers.values())))
-    whole = merge.trained_state()
 
     def reached(weight: str) -> dict[str, float]:
-        merge.load_trained_state(_scaled(whole, float(weight)))
-        scores = dict(validate(merge))
+        scores = dict(validate(student.trainable_copy(replace(start, merge_weight=float(weight)))))
         if not scores:
             raise TrainingError("merge_weight is chosen by validation, which gives no score", fix="give validation examples with answers")
         return scores
 
     return float(choices.make(CHOICE, [f"{weight:g}" for weight in sorted(set(weights))], reached, _best))
-
-
-def _scaled(state: Mapping[str, torch.Tensor], weight: float) -> dict[str, torch.Tensor]:
-    """Scales the update of an adapter, the product of two factors, in one of them."""
-    return {name: tensor * weight if "lora_A" in name else tensor for name, tensor in state.items()}
 
 
 def _best(measured: Mapping[str, Any]) -> float:

@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Self, TypeGuard
+from typing import Literal, NamedTuple, Self, TypeGuard
 
 from domainfusion.distillation.trainer.checks import check_count, check_word
 from domainfusion.distillation.trainer.choices import Choices
@@ -42,6 +43,18 @@ USUAL_LORA_RATE = 1e-4
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
 
 
+class Start(NamedTuple):
+    """Where a student starts.
+
+    Attributes:
+        adaptation: What of it is trained, and from what.
+        why_not_merged: Why it does not start from the merge of its experts, where it might have; empty where it does, or was not to.
+    """
+
+    adaptation: Adaptation
+    why_not_merged: str = ""
+
+
 class Trainer(ABC):
     """Trains a student on records. A trainer of your own implements `phases`.
 
@@ -53,10 +66,11 @@ class Trainer(ABC):
         evaluation_steps: Optimiser steps between two validations; the best state by validation is the one that is kept.
         early_stopping_patience: Validations without a better mean score after which a phase ends, at its best state; None trains every
             phase to its end.
-        adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on.
+        adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on, and for a quantized
+            student.
         lora_rank: Rank of the adapter where it starts from nothing.
-        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base),
-            `base` from the student as it is; `auto` merges where that is possible.
+        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base, or
+            whole fine-tunes of it), `base` from the student as it is; `auto` merges for a LoRA student where that is possible.
         merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 … 1), choose the one whose merge scores
             best on validation, before it is trained.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
@@ -129,33 +143,48 @@ class Trainer(ABC):
         Raises:
             CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
         """
-        _refuse_untrainable(student)
-        if self._trains_all_weights(student):
-            if self.initialization == "merge":
-                raise ConfigurationError(
-                    "A merge of adapters starts a LoRA student", received="initialization='merge'", fix="set adaptation='lora'"
-                )
-            return student.trainable_copy(None), None
-        if self.learning_rate < USUAL_LORA_RATE:
+        start = self.start_of(student, teachers).adaptation
+        if not start.all_weights and self.learning_rate < USUAL_LORA_RATE:
             warnings.warn(
                 f"learning_rate={self.learning_rate:g} is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as given. "
                 "To train all weights instead, set adaptation='full'.",
                 stacklevel=3,
             )
-        plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank)
+        if start.all_weights and not start.start_from:
+            return student.trainable_copy(None), None
+        return student.trainable_copy(start), start
+
+    def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
+        """Returns what of the student is trained, and where it starts, without loading any weights.
+
+        Raises:
+            CapabilityError: The student can't be trained so, or a merge is asked for and the experts don't allow it.
+        """
+        _refuse_untrainable(student)
+        all_weights = self._trains_all_weights(student)
+        plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank, all_weights=all_weights)
+        check = getattr(student, "check_start", None)  # a model of a user's own may have none
+        if check is not None:
+            check(plain)
+        may_merge = self.initialization == "merge" or (self.initialization == "auto" and not all_weights)
+        if not (teachers and may_merge):
+            return Start(plain)
         weight = self.merge_weight if isinstance(self.merge_weight, float) else 1.0
-        merged = Adaptation(start_from=tuple(teachers.values()), merge_weight=weight)
-        if self.initialization == "base" or not teachers:
-            return student.trainable_copy(plain), plain
+        merged = replace(plain, start_from=tuple(teachers.values()), merge_weight=weight)
         try:
-            return student.trainable_copy(merged), merged
-        except CapabilityError:
+            if check is None:
+                raise CapabilityError("The student does not say whether it can start from a merge", received=student)
+            check(merged)
+        except CapabilityError as error:
             if self.initialization == "merge":
                 raise
-            return student.trainable_copy(plain), plain
+            return Start(plain, str(error))
+        return Start(merged)
 
     def _trains_all_weights(self, student: TrainableModel) -> bool:
-        return self.adaptation == "full" or (self.adaptation == "auto" and _parameter_count(student) < LORA_FROM_PARAMETERS)
+        if self.adaptation != "auto":
+            return self.adaptation == "full"
+        return not getattr(student, "quantization", None) and _parameter_count(student) < LORA_FROM_PARAMETERS
 
     def train(
         self,
@@ -256,17 +285,15 @@ class Trainer(ABC):
         Args:
             training: What there is to measure; what is chosen is kept in its `choices`.
         """
-        if isinstance(self.merge_weight, float) or not training.teachers or training.start is not None:
+        if isinstance(self.merge_weight, float) or training.start is not None:
             return self
+        start = self.start_of(training.student, training.teachers).adaptation
         weights = MERGE_WEIGHTS if isinstance(self.merge_weight, str) else self.merge_weight
         assert training.validate is not None
         decided = copy(self)
-        try:
-            decided.merge_weight = choose_merge_weight(training.student, training.teachers, weights, training.validate, training.choices)
-        except CapabilityError:
-            if self.initialization == "merge":
-                raise
-            decided.merge_weight = 1.0  # of a merge that there is not
+        decided.merge_weight = 1.0  # where there is no merge
+        if start.start_from:
+            decided.merge_weight = choose_merge_weight(training.student, start, weights, training.validate, training.choices)
         return decided
 
 

@@ -20,7 +20,7 @@ from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import RunError, TrainingError
-from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
+from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import file_name, read_json, write_json
 from domainfusion.training import processes
@@ -100,7 +100,10 @@ class Training:
                 )
                 if found := objective.begin(setting):
                     self.log(found)
-        getattr(self.student, "parameter_count", None)  # loads the student: loading draws from the stream that the adapter starts from
+        if isinstance(self.student, LocalWeights):
+            self.student.weights()  # loads the student: loading draws from the stream that the adapter starts from
+        if why := trainer.start_of(self.student, self.teachers).why_not_merged:
+            self.log({"start": "base", "why_not_merged": why})
         set_seed(self.seed)
         trained, _ = trainer.adapt(self.student, self.teachers)
         if self.start is not None:

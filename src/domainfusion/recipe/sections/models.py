@@ -18,9 +18,10 @@ from domainfusion.recipe.sections.values import Count, Day, Device, Price, Text,
 
 
 class StudentSection(Section):
-    """A model whose weights are its own. A path alone may stand for it."""
+    """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may stand for it."""
 
     path: ModelPath
+    base_model: ModelPath | None = None
     revision: str | None = None
     name: str | None = None
     system_prompt: str | None = None
@@ -29,6 +30,7 @@ class StudentSection(Section):
     date: Day | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Device = "auto"
+    quantization: Literal["4bit", "8bit"] | None = None
     batch_size: Count = 32
 
     @field_validator("template_arguments")
@@ -53,10 +55,9 @@ class StudentSection(Section):
 
 
 class ModelSection(StudentSection):
-    """Any model: one with weights of its own, or an adapter on a base."""
+    """Any other model on this machine: it may be spread over several devices."""
 
-    base_model: ModelPath | None = None
-    quantization: Literal["4bit", "8bit"] | None = None
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None = None
 
 
 class APISection(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
+from domainfusion.errors import ModelError
+from domainfusion.models import adapter_settings
 from domainfusion.recipe.sections.problems import problem
 
 
@@ -70,12 +71,11 @@ def is_adapter(path: str) -> bool:
 
 
 def base_of(adapter: str) -> str:
-    """Returns what the adapter at `adapter` says its base is; empty where it does not say."""
+    """Returns where the adapter at `adapter` says its base is; empty where it does not say."""
     try:
-        content = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return adapter_settings.base_of(Path(adapter))
+    except ModelError:
         return ""
-    return str(content.get("base_model_name_or_path") or "") if isinstance(content, dict) else ""
 
 
 def _absolute(path: Path) -> str:
