@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,9 @@ from distillation.builders import record
 from domainfusion.errors import TrainingError
 from domainfusion.models import LlamaModel
 from domainfusion.models.encoding import control_tokens
+from domainfusion.models.projection import Head
 from domainfusion.training.batching import IGNORED, Row, collate, encode_record, passes_of, refuse_overlong
+from domainfusion.training.reading import Signal, taught_by
 from domainfusion.types import Message, user
 
 rows = st.lists(
@@ -69,6 +72,24 @@ def test_a_control_token_in_a_target_is_text_and_ends_nothing(student: LlamaMode
     answer = row.tokens[row.prompt_length :]
     assert answer.count(student.turn_end) == 1
     assert student.tokenizer.decode(answer[:-1]) == "Write <|im_end|> at the end."
+
+
+def test_what_a_template_puts_before_the_words_is_learnt_and_taught_by_no_teacher(tiny_llama: Path) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and loop.last %}<think></think>{% endif %}"
+        "{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    thinker = LlamaModel(tiny_llama, dtype="float32", chat_template=template)
+    row, plain = encode_record(record(target="In Japan."), thinker), Row("r", (5, 6, 7), 1)
+    assert thinker.tokenizer.decode(row.lead) == "<think></think>"
+    assert thinker.tokenizer.decode(row.answer) == "<think></think>In Japan.<|im_end|>"
+    assert encode_record(record(target="In Japan."), LlamaModel(tiny_llama, dtype="float32")).lead == ()
+    states = [torch.randn(len(one.answer), 4) for one in (plain, row)]
+    head = Head(torch.randn(9, 4))
+    [taught] = taught_by([plain, row], [Signal(hidden, head) for hidden in states], [9, 9], torch.device("cpu"))
+    words = range(2 + len(row.lead), 2 + len(row.answer))
+    assert taught.places.tolist() == [0, 1, *words]
+    assert torch.equal(taught.hidden, torch.cat([states[0], states[1][len(row.lead) :]]))
 
 
 def test_a_row_with_a_system_prompt_has_it_in_its_prompt(tiny_llama: Path) -> None:

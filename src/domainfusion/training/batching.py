@@ -28,12 +28,15 @@ class Row:
         tokens: Prompt, answer and end token.
         prompt_length: How many of them are the prompt; the loss is on the rest.
         domain: What the log counts it under: the record's domain, or `cross-domain`.
+        lead_length: How many tokens of the answer stand before its words because the chat template puts them there, such as an
+            empty thought. A teacher that would think there has nothing to teach about them.
     """
 
     record_id: str
     tokens: tuple[int, ...]
     prompt_length: int
     domain: str = ""
+    lead_length: int = 0
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -44,6 +47,11 @@ class Row:
     def answer(self) -> tuple[int, ...]:
         """The tokens that are learnt."""
         return self.tokens[self.prompt_length :]
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The tokens of the answer that stand before its words."""
+        return self.answer[: self.lead_length]
 
 
 class Batch(TypedDict):
@@ -63,7 +71,8 @@ def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     prompt = student.encode(record.example.conversation)
     answer = student.encode_answer(record.target, finished=record.integration.finish_reason == "stop")
     domain = CROSS_DOMAIN if record.example.is_cross_domain else record.example.primary_domain
-    return Row(record.example.id, (*prompt, *answer), len(prompt), domain)
+    lead_length = len(student.encode_answer("", finished=False))
+    return Row(record.example.id, (*prompt, *answer), len(prompt), domain, lead_length)
 
 
 def refuse_overlong(rows: Sequence[Row], limit: int | None, whose: str = "the student") -> None:

@@ -98,7 +98,7 @@ class OnPolicyObjective(TaughtObjective):
             TrainingError: A prompt with an answer of `max_new_tokens` does not fit student or teacher.
         """
         self._teaching = plan_teaching(setting, answer_tokens=self.max_new_tokens)
-        longest = [replace(row, tokens=(*row.prompt, *(0,) * self.max_new_tokens)) for row in self._teaching.lessons]
+        longest = [replace(row, tokens=(*row.prompt, *row.lead, *(0,) * self.max_new_tokens)) for row in self._teaching.lessons]
         refuse_overlong(longest, setting.student.context_length)
         self._seed = setting.seed
         self._heads = self._shared_heads()
@@ -157,10 +157,11 @@ class OnPolicyObjective(TaughtObjective):
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.sampling_temperature)
         seeds = self._seeds([rows[place].record_id for place in taught], step)
         with mixed_precision(next(student.trainable_module().parameters()).device):
-            answers = student.continuations([rows[place].prompt for place in taught], sampling, seeds)
+            prompts = [(*rows[place].prompt, *rows[place].lead) for place in taught]
+            answers = student.continuations(prompts, sampling, seeds)
         written = list(rows)
-        for place, answer in zip(taught, answers, strict=True):
-            written[place] = replace(rows[place], tokens=(*rows[place].prompt, *answer))
+        for place, prompt, answer in zip(taught, prompts, answers, strict=True):
+            written[place] = replace(rows[place], tokens=(*prompt, *answer))
         self._let_read([(rows[place], written[place]) for place in taught])
         return written
 

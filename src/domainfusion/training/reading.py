@@ -149,6 +149,8 @@ def taught_by(
 ) -> list[Taught]:
     """Returns the tokens of a batch that teachers score; tokens with the same head and vocabulary are put together.
 
+    What the chat template puts before the words of an answer is left out: it is learnt word for word.
+
     Args:
         rows: The batch's rows; their answer tokens follow each other.
         signals: The signal of each row's teacher; None where it has none.
@@ -158,10 +160,11 @@ def taught_by(
     groups: dict[tuple[int, int], list[tuple[torch.Tensor, Signal]]] = {}
     start = 0
     for row, signal, vocabulary in zip(rows, signals, vocabularies, strict=True):
-        places = torch.arange(start, start + len(row.answer), device=device)
+        places = torch.arange(start + row.lead_length, start + len(row.answer), device=device)
         start += len(row.answer)
         if signal is not None:
-            groups.setdefault((vocabulary, id(signal.head)), []).append((places, signal))
+            words = signal._replace(hidden=signal.hidden[row.lead_length :])
+            groups.setdefault((vocabulary, id(signal.head)), []).append((places, words))
     return [
         Taught(
             places=torch.cat([places for places, _ in members]),

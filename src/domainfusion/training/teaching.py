@@ -95,7 +95,7 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
 
 
 def _as_read(row: Row, lesson: Lesson, answer_tokens: int | None) -> Row:
-    answer = row.answer if answer_tokens is None else (0,) * answer_tokens
+    answer = row.answer if answer_tokens is None else (*row.lead, *(0,) * answer_tokens)
     return Row(row.record_id, (*lesson.prompt, *answer), len(lesson.prompt), row.domain)
 
 
