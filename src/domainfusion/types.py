@@ -268,7 +268,6 @@ class Response:
         reasoning: What the expert thought before it answered; it is never trained on.
         teacher: Fingerprint of the model that answered; empty for a response given by hand.
         sampling: How it was written; None for a response given by hand.
-        earlier: What the expert said before it saw the other experts' answers, oldest first; empty without a discussion.
     """
 
     domain: str
@@ -281,7 +280,6 @@ class Response:
     reasoning: str = ""
     teacher: str = ""
     sampling: Sampling | None = None
-    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,12 +350,12 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """An expert changed its answer after it saw the others'.
+    """An expert was asked once more on a point on which another one contradicts it.
 
     Attributes:
-        domain: Whose answer it is.
-        before: What it said first.
-        after: What it said then.
+        domain: Whose expert it is.
+        before: Its words on the point.
+        after: What it said when it was shown the other side's words.
     """
 
     domain: str
@@ -385,7 +383,6 @@ class Ledger:
             `unverified`, and kept all the same; `rejected`, so that it is never trained on. Empty where nobody verified it, as a
             merge is made of the experts' own words.
         problems: What is wrong with an answer that is not verified.
-        calls: How often models were asked for this answer.
         notes: What else there is to know, such as why a model's answer was not taken.
     """
 
@@ -399,7 +396,6 @@ class Ledger:
     read_by: str = ""
     verdict: IntegrationVerdict = ""
     problems: tuple[str, ...] = ()
-    calls: int = 0
     notes: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from domainfusion.cli.main import main
 from domainfusion.cli.memory import memory_of
 from domainfusion.cli.plan import Plan, plan_of
+from domainfusion.distillation.integration.integrator import CALLS_UNVERIFIED, MOST_CALLS, MOST_REBUTTED
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
@@ -155,9 +156,25 @@ def test_what_is_held_out_is_not_trained_on(recipe_file: Path) -> None:
     assert (plan.train, plan.test) == (30, 10)
 
 
+def integrating(recipe_file: Path, integrator: str) -> list[tuple[str, str, int]]:
+    plan = plan_of(read_recipe(with_(recipe_file, "responses:", f"integrator: {{{integrator}}}\nresponses:")))
+    return [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "integrate"]
+
+
 def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path) -> None:
-    plan = plan_of(read_recipe(with_(recipe_file, "responses:", "integrator: {type: model, model: animals}\nresponses:")))
-    assert [(call.model, call.count) for call in plan.calls if call.stage == "integrate"] == [("animals", 2)]
+    read = [("animals", "reading", 1), ("animals", "relating", 2)]
+    verified = integrating(recipe_file, "type: model, model: animals")
+    assert verified == [*read, ("animals", "writing", 2), ("animals", "verifying", 2)]
+    assert sum(count for _, _, count in verified) == MOST_CALLS
+    plain = integrating(recipe_file, "type: model, model: animals, verify: false")
+    assert plain == [*read, ("animals", "writing", 1)]
+    assert sum(count for _, _, count in plain) == CALLS_UNVERIFIED
+
+
+def test_who_verifies_and_who_is_asked_once_more_is_counted(recipe_file: Path) -> None:
+    assert integrating(recipe_file, "type: model, model: animals, verifier: colours")[-1] == ("colours", "verifying", 2)
+    asked_again = [("colours", "rebutting", MOST_REBUTTED), ("animals", "rebutting", MOST_REBUTTED)]
+    assert sorted(integrating(recipe_file, "type: merge, rebuttal: true")) == sorted(asked_again)
 
 
 def test_the_weights_of_a_shared_base_count_once(recipe_file: Path, tiny_llama: Path) -> None:

@@ -232,7 +232,7 @@ def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt
     distiller = world.distiller(
         teacher_models={**world.teachers(), "aviation": LlamaModel(make_adapter("aviation", 8), dtype="float32")},
         data_generators=[CuratedDataGenerator(examples)],
-        integrator=ResponseIntegrator(integrator, "{query}\n{responses}", check_claims=False, sampling=SHORT),
+        integrator=ResponseIntegrator(integrator, "{query}\n{responses}", verify=False, sampling=SHORT),
         trainer=MultiTaskTrainer(learning_rate=3e-3, epochs=1, batch_size=4, objective=objective),
     )
     distiller.distill()

@@ -285,9 +285,9 @@ def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: py
     assert "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json." in shown.words
     conflicts = shown.one("section", id="conflicts")
     settled = [element.words for element in conflicts.all("dt") if element.words in ("settled by", "not settled")]
-    changed = [element.words for element in conflicts.all("dt") if element.words == "after the discussion"]
+    changed = [element.words for element in conflicts.all("dt") if element.words == "asked once more"]
     assert len(settled) == len(changed) == 4
-    assert "further conflicts in records.jsonl" in conflicts.words and "further change in records.jsonl" in conflicts.words
+    assert "further conflicts in records.jsonl" in conflicts.words and "further reply in records.jsonl" in conflicts.words
 
 
 def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSummary, evaluation: EvaluationReport) -> None:

@@ -20,16 +20,24 @@ from domainfusion.distillation.data_generation.writing import JUDGE_TOKENS
 from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
 from domainfusion.distillation.evaluator.benchmark import GENERAL
 from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
+from domainfusion.distillation.integration.experts import REBUTTAL_TOKENS
+from domainfusion.distillation.integration.integrator import MOST_REBUTTED
+from domainfusion.distillation.integration.model_reading import ORDERS, READING_TOKENS, RELATING_TOKENS
+from domainfusion.distillation.integration.verifying import VERIFICATION_TOKENS
 from domainfusion.distillation.metrics.judge import VERDICT_TOKENS
 from domainfusion.prompts import (
     AGREEMENT_PROMPT,
     COHERENCE_PROMPT,
     CROSS_DOMAIN_PROMPT,
-    DISCUSSION_PROMPT,
     INTEGRATION_PROMPT,
     JUDGE_PROMPT,
     NEEDED_DOMAIN_PROMPT,
+    PLAN_PROMPT,
+    READING_PROMPT,
+    REBUTTAL_PROMPT,
+    RELATING_PROMPT,
     TOPICS_PROMPT,
+    VERIFICATION_PROMPT,
 )
 from domainfusion.recipe.building import variety_of
 from domainfusion.recipe.checks import STUDENT, models_of
@@ -255,26 +263,42 @@ def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     for domain in recipe.teachers:
         asked = [item.asked[domain] for item in train if domain in item.domains]
         yield _calls(recipe, "collect", domain, len(asked), sum(asked), len(asked) * recipe.responses.max_new_tokens)
-        if rounds := recipe.integrator.discussion_rounds:
-            crossing = [item for item in train if domain in item.domains and len(item.domains) > 1]
-            prompt, answer = _tokens(DISCUSSION_PROMPT), recipe.responses.max_new_tokens
-            read = sum(prompt + 2 * item.asked[domain] + len(item.domains) * answer for item in crossing)
-            count = rounds * len(crossing)
-            yield _calls(recipe, "collect", domain, count, rounds * read, count * answer, doing="discussing")
 
 
 def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
+    crossing = [item for item in train if len(item.domains) > 1]
+    answer = recipe.responses.max_new_tokens
+    if recipe.integrator.rebuttal:
+        for domain in recipe.teachers:
+            asked = [item for item in crossing if domain in item.domains]
+            read = sum(_tokens(REBUTTAL_PROMPT) + item.asked[domain] + 2 * answer for item in asked) * MOST_REBUTTED
+            count = len(asked) * MOST_REBUTTED
+            yield _calls(recipe, "integrate", domain, count, read, count * REBUTTAL_TOKENS, doing="rebutting")
     integrator = recipe.integrator
     if not isinstance(integrator, ModelIntegratorSection):
         return
-    crossing = [item for item in train if len(item.domains) > 1]
-    prompt = _tokens(integrator.prompt_template or INTEGRATION_PROMPT)
-    read = sum(prompt + item.whole + len(item.domains) * recipe.responses.max_new_tokens for item in crossing)
-    # An answer that does not hold is asked for once more, with the first one before it.
-    twice = integrator.check_claims
-    read += twice * (read + len(crossing) * integrator.max_new_tokens)
-    count = len(crossing) * (1 + twice)
-    yield _calls(recipe, "integrate", integrator.model, count, read, count * integrator.max_new_tokens)
+    shown = sum(item.whole + len(item.domains) * answer for item in crossing)
+    yield from _reading(recipe, integrator.model, crossing, shown)
+    # An answer that does not hold is written once more, with the first one before it, and verified once more.
+    times = 2 if integrator.verify else 1
+    prompt, count = _tokens(integrator.prompt_template or INTEGRATION_PROMPT) + _tokens(PLAN_PROMPT), len(crossing) * times
+    # The plan states the claims beside the responses themselves.
+    read = times * (len(crossing) * prompt + 2 * shown) + (times - 1) * len(crossing) * integrator.max_new_tokens
+    yield _calls(recipe, "integrate", integrator.model, count, read, count * integrator.max_new_tokens, doing="writing")
+    if integrator.verify and integrator.cross_encoder is None:
+        verifier = integrator.verifier or integrator.model
+        read = times * (shown + len(crossing) * (_tokens(VERIFICATION_PROMPT) + integrator.max_new_tokens))
+        yield _calls(recipe, "integrate", verifier, count, read, count * VERIFICATION_TOKENS, doing="verifying")
+
+
+def _reading(recipe: Recipe, model: str | ModelSection | APISection, crossing: Sequence[_Planned], shown: int) -> Iterator[Calls]:
+    """The experts' claims are read once, and related with the experts in one order and in the other."""
+    count = len(crossing)
+    read = count * _tokens(READING_PROMPT) + shown
+    yield _calls(recipe, "integrate", model, count, read, count * READING_TOKENS, doing="reading")
+    orders = len(ORDERS)
+    read = orders * (count * _tokens(RELATING_PROMPT) + shown)
+    yield _calls(recipe, "integrate", model, orders * count, read, orders * count * RELATING_TOKENS, doing="relating")
 
 
 def _refining(recipe: Recipe, made: Sequence[_Planned]) -> Iterator[Calls]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.distiller import Distiller
     from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator, HarnessTask
     from domainfusion.distillation.export import export_messages
-    from domainfusion.distillation.integration import ResponseIntegrator
+    from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
     from domainfusion.distillation.splitting import hold_out
     from domainfusion.distillation.trainer import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdversarialDataGenerator",
     "BenchmarkEvaluator",
+    "CrossEncoderVerifier",
     "CuratedDataGenerator",
     "DataGenerator",
     "Distiller",
@@ -66,6 +67,7 @@ __all__ = [
 _HOMES = {
     "AdversarialDataGenerator": "data_generation",
     "BenchmarkEvaluator": "evaluator",
+    "CrossEncoderVerifier": "integration",
     "CuratedDataGenerator": "data_generation",
     "DataGenerator": "data_generation",
     "Distiller": "distiller",

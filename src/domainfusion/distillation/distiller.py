@@ -87,7 +87,8 @@ class Distiller:
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
             what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
             no grade there, which the report says.
-        discussion_rounds: How often each expert of an example is shown what the others said, and may revise its answer.
+        rebuttal: Whether experts who contradict each other, where nothing settles it, are asked once more on it, each shown what the
+            others say.
         refinement_rounds: How often at most more examples are made where validation shows the student weakest, and trained on; a round
             that does not improve validation is undone, and the last. It takes validation examples and a generator that can make more.
         title: What reports call the run.
@@ -125,7 +126,7 @@ class Distiller:
         response_sampling: Sampling = Sampling(),
         verifier: AccuracyMetric = stated_parts,
         on_teacher_failure: OnTeacherFailure = "stop",
-        discussion_rounds: int = 0,
+        rebuttal: bool = False,
         refinement_rounds: int = 0,
         title: str = "Distillation",
         progress: Progress = silent,
@@ -133,8 +134,6 @@ class Distiller:
         check_parts(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
-        if discussion_rounds < 0:
-            raise ConfigurationError("discussion_rounds is negative", received=discussion_rounds, allowed="a whole number from 0")
         self.student_model, self._speech = choose_speech(student_model, teacher_models)
         if self._speech:
             logger.info("The student's chat template is %s.", self._speech)
@@ -152,7 +151,7 @@ class Distiller:
         self.response_sampling = response_sampling
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
-        self.discussion_rounds = discussion_rounds
+        self.rebuttal = rebuttal
         self.refinement_rounds = refinement_rounds
         self.progress = progress
         self.student: TrainableModel | None = None
@@ -220,16 +219,10 @@ class Distiller:
             return read_records(self._run.examples, Example)
 
     def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
-        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query.
-
-        Then they discuss, as often as `discussion_rounds` says.
-        """
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query."""
         self._check_teachers(examples)
         with self._run.open(), self._run.stage("collect"):
-            experts = Experts(self.teacher_models, self._over_gaps(), self.response_sampling)
-            tasks = experts.answer(examples)
-            for _ in range(self.discussion_rounds):
-                tasks = experts.discuss(tasks)
+            tasks = self._experts().answer(examples)
             return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
@@ -423,10 +416,24 @@ class Distiller:
         else:
             with self._run.stage("integrate"):
                 tasks = [Task(example, responses) for example, responses in collected]
-                integrations = self.integrator.integrate_all(tasks, ask=self._ask)
+                rebut = self._experts().rebut if self.rebuttal else None
+                options = options_for(self.integrator.integrate_all, domains=self._descriptions(), rebut=rebut)
+                integrations = self.integrator.integrate_all(tasks, ask=self._ask, **options)
                 records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
                 write_records(files.records, records)
         return read_records(files.records, TrainingRecord)
+
+    def _experts(self) -> Experts:
+        return Experts(self.teacher_models, self._over_gaps(), self.response_sampling)
+
+    def _descriptions(self) -> dict[str, str]:
+        """Returns what the domains are about, as far as the generators say it."""
+        described: dict[str, str] = {}
+        for generator in self.data_generators:
+            domains = getattr(generator, "domains", None)
+            if isinstance(domains, Mapping):
+                described |= {name: text for name, text in domains.items() if isinstance(text, str)}
+        return described
 
     def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
         verification, reason = self._verify(task, integration)
@@ -442,6 +449,8 @@ class Distiller:
         for response in task.responses.values():
             if response.finish_reason in _NO_ANSWER:
                 return "rejected", f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}"
+        if integration.ledger.verdict == "rejected":
+            return "rejected", "the integrated answer was not verified"
         if not integration.text.strip():
             is_open = any(conflict.kept is None for conflict in integration.ledger.conflicts)
             return "rejected", "the experts disagree" if is_open else "there is no answer"
@@ -523,9 +532,11 @@ class Distiller:
         if stage == "generate":
             judges = [getattr(generator, "judge", None) for generator in self.data_generators]
             return "judge" if any(model is judge for judge in judges) and model not in writers else "generation"
-        if stage == "integrate" and model is getattr(self.integrator, "integration_model", None):
-            return "integration"
         domains = [domain for domain, teacher in self.teacher_models.items() if teacher is model]
+        if stage == "integrate" and (not domains or model is getattr(self.integrator, "integration_model", None)):
+            # By its name: a model that is held to a JSON schema is another object.
+            verifier = getattr(self.integrator, "verifier", None)
+            return "verification" if model.name == getattr(verifier, "name", None) else "integration"
         if domains:
             return f"expert of {' and '.join(domains)}"
         return next((role for role, one in self._measured.items() if one is model), "judge")
@@ -559,7 +570,7 @@ class Distiller:
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),
             "integrator": describe(self.integrator),
-            **({"discussion_rounds": self.discussion_rounds} if self.discussion_rounds else {}),
+            "rebuttal": self.rebuttal,
             **({"refinement_rounds": self.refinement_rounds} if self.refinement_rounds else {}),
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),

@@ -73,7 +73,7 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
         trainer=_trainer(recipe.trainer),
         evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
         integrator=_integrator(recipe, named),
-        discussion_rounds=recipe.integrator.discussion_rounds,
+        rebuttal=recipe.integrator.rebuttal,
         refinement_rounds=recipe.refinement_rounds,
         seed=recipe.seed,
         output_dir=output_dir or recipe.output_dir,
@@ -164,9 +164,19 @@ def _integrator(recipe: Recipe, named: Mapping[str, LanguageModel]) -> distillat
         _model(section.model, named),
         section.prompt_template,
         on_disagreement=section.on_disagreement,
-        check_claims=section.check_claims,
+        verify=section.verify,
+        verifier=_integration_verifier(section, named),
+        on_unverified=section.on_unverified,
         sampling=Sampling(max_new_tokens=section.max_new_tokens),
     )
+
+
+def _integration_verifier(
+    section: ModelIntegratorSection, named: Mapping[str, LanguageModel]
+) -> LanguageModel | distillation.CrossEncoderVerifier | None:
+    if section.cross_encoder is not None:
+        return distillation.CrossEncoderVerifier(section.cross_encoder)
+    return None if section.verifier is None else _model(section.verifier, named)
 
 
 def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]) -> MetricChoice:

@@ -101,8 +101,9 @@ def models_of(recipe: Recipe) -> Iterator[tuple[Location, ModelSection | APISect
         for key in ("model", "judge"):
             if isinstance(model := getattr(generator, key, None), ModelSection | APISection):
                 yield ("generators", position, key), model
-    if isinstance(recipe.integrator, ModelIntegratorSection) and isinstance(recipe.integrator.model, ModelSection | APISection):
-        yield ("integrator", "model"), recipe.integrator.model
+    for key in ("model", "verifier"):
+        if isinstance(model := getattr(recipe.integrator, key, None), ModelSection | APISection):
+            yield ("integrator", key), model
     for key in ("judge", "reference_model", "agreement_judge"):
         if isinstance(model := getattr(recipe.evaluation, key, None), ModelSection | APISection):
             yield ("evaluation", key), model
@@ -199,6 +200,8 @@ def _integrator(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(integrator, ModelIntegratorSection):
         return
     yield from _known_model(recipe, ("integrator",), integrator.model)
+    if integrator.verifier is not None:
+        yield from _known_model(recipe, ("integrator",), integrator.verifier, key="verifier")
     at, template = ("integrator", "prompt_template"), integrator.prompt_template
     if template is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -27,7 +28,7 @@ class SettledConflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revised:
-    """An answer that an expert changed in the discussion, with the question."""
+    """What an expert said when it was asked once more on a point of conflict, with the question."""
 
     example: Example
     revision: Revision
@@ -41,21 +42,35 @@ def conflicts_in(records: Sequence[TrainingRecord]) -> list[SettledConflict]:
 
 
 def revisions_in(records: Sequence[TrainingRecord]) -> list[Revised]:
-    """Returns every answer that an expert changed after it saw the others', in order."""
+    """Returns everything that experts said when they were asked once more on a point of conflict, in order."""
     return [Revised(example=record.example, revision=found) for record in records for found in record.integration.ledger.revisions]
 
 
 def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
     """Returns what the ledgers hold; what occurs nowhere is left out."""
-    found = [record.integration.ledger for record in records]
+    integrations = [record.integration for record in records]
+    found = [integration.ledger for integration in integrations]
+    settled = Counter(conflict.rule for ledger in found for conflict in ledger.conflicts if conflict.kept is not None)
+    verdicts = Counter(ledger.verdict for ledger in found)
+    # A merge that names a model stands in for what that model wrote, or did not write.
+    fallbacks = sum(integration.method == "merge" and bool(integration.model) for integration in integrations)
     counts = {
         "sentences of experts that entered an answer": sum(len(ledger.contributions) for ledger in found),
         "statements that several experts made alike": sum(len(ledger.agreements) for ledger in found),
-        "conflicts that a rule settled": sum(conflict.kept is not None for ledger in found for conflict in ledger.conflicts),
+        **{f"conflicts settled: {rule}": number for rule, number in sorted(settled.items())},
         "conflicts that nothing settled": sum(conflict.kept is None for ledger in found for conflict in ledger.conflicts),
+        "possible conflicts, which changed no answer": sum(len(ledger.possible_conflicts) for ledger in found),
+        "answers in which rules alone looked for conflicts, which see values and negations": sum(
+            ledger.read_by == "rules" for ledger in found
+        ),
         "sentences left out": sum(len(ledger.dropped) for ledger in found),
         "groups of copied answers, each counted once": sum(len(ledger.copies) for ledger in found),
-        "answers that an expert changed in the discussion": sum(len(ledger.revisions) for ledger in found),
+        "experts asked once more on a point of conflict": sum(len(ledger.revisions) for ledger in found),
+        "answers of the integration model: verified": verdicts["verified"],
+        "answers of the integration model: verified after a repair": verdicts["repaired"],
+        "answers of the integration model: not verified, and kept": verdicts["unverified"],
+        "answers of the integration model: not verified, and never trained on": verdicts["rejected"],
+        "answers merged in place of the integration model": fallbacks,
     }
     return {name: number for name, number in counts.items() if number}
 

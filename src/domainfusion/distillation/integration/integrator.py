@@ -1,67 +1,98 @@
-"""The integrator: a merge by rules, a model that is checked, or a strategy of your own."""
+"""The integrator: responses are read, related, settled, written and verified; by a model, by rules, or by a strategy of your own."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from domainfusion.distillation.integration.planning import ABSTAINED, OnDisagreement, Plan, ledger_of, plan_answer
-from domainfusion.distillation.integration.rules import RuleReader, RuleRelater, rule_limits
+from domainfusion.distillation.integration.experts import Dispute, Rebuttal
+from domainfusion.distillation.integration.merge import render
+from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
+from domainfusion.distillation.integration.planning import ABSTAINED, OnDisagreement, Plan, ledger_of, plan_answer, word_for_word
+from domainfusion.distillation.integration.reading import Claim
+from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
 from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
+from domainfusion.distillation.integration.verifying import NO_VERDICT, ModelVerifier, Verifier, rule_problems
 from domainfusion.distillation.integration.writing import (
-    MERGED,
     RESERVED,
-    TOO_LONG,
+    Assignment,
     Draft,
+    ModelWriter,
+    NoDraft,
     absent_in,
-    check_draft,
-    conversation_for,
-    integration_of,
-    merged,
-    retry_of,
+    contributions_to,
+    require_places,
+    writing_prompt,
 )
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
-from domainfusion.models.base import LanguageModel, TokenScorer
+from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
-from domainfusion.types import Contribution, Conversation, Example, Integration, Response, Sampling
+from domainfusion.types import Contribution, Example, Integration, Response, Revision, Sampling
 
-logger = logging.getLogger("domainfusion")
+MOST_CALLS = 7
+"""Calls of an integration model for one example, those of the verifier counted: it reads, relates twice, writes and verifies; and where
+the answer does not hold, it writes and verifies once more."""
+CALLS_UNVERIFIED = 4
+"""Calls for one example where nothing is verified."""
+MOST_REBUTTED = 3
+"""Points of an example on which experts are asked once more, where a rebuttal is wanted."""
 
+OnUnverified = Literal["keep", "merge", "reject"]
+"""What to do with a model's answer that is not verified: keep it and mark it, merge the responses instead, or never train on it."""
 Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 """A way of your own to integrate: from the query and the responses, primary domain first, to the answer."""
+Rebut = Callable[[Sequence[Dispute]], Sequence[Sequence[Rebuttal]]]
+"""Asks the experts once more on points of conflict; `Experts.rebut`."""
+
+NOT_READ = "the integration model's reading could not be used, so each sentence counts as a claim"
+NOT_RELATED = "the integration model did not relate the claims, so the rules looked for conflicts, which see values and negations alone"
+MERGED = "the responses were merged instead"
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A draft, and what is wrong with it: nothing is known where no verdict is given."""
+
+    draft: Draft
+    problems: tuple[str, ...]
+    is_verified: bool
 
 
 class ResponseIntegrator:
     """Combines the responses of several domain experts into one answer.
 
-    Without a model it merges: the primary domain's sentences first, then the others', what is repeated said once. Experts contradict
-    each other where they answer the same question with values that can't both be right, or where their sentences are the same but for
-    one value or a negation. What settles it, in this order: the reference, where it supports one side; the expert of the domain in
-    question, which is the one who was asked just that, else the one of the primary domain; the majority of the experts, copies
-    counted once; else `on_disagreement`.
+    The experts' claims are read and related to each other; claims that can't both be right are settled; what is left is written, and the
+    answer is verified. With a model, the model reads, relates, writes and verifies. Without one, rules read and relate: they compare
+    values and negations alone, and the answer is made of the experts' own sentences. One response is the answer, byte for byte.
 
-    With a model, the model writes the answer from a prompt. Where it gives none, twice one that does not hold to what the experts
-    said, or the prompt does not fit into its context, the merge stands in for it, and the ledger says so. Whatever a response says
-    is material: an instruction in it is a sentence like any other.
+    What settles a conflict, in this order: the reference, where it supports one side; the expert of the domain that the point belongs to,
+    or of the primary domain, if somebody named it; the majority of the experts, copies counted once; a rebuttal, where one was asked for;
+    else `on_disagreement`. The order of the responses settles nothing.
+
+    A model finds a conflict for sure where it finds it with the experts in one order and in the other. It is called at most `MOST_CALLS`
+    times for an example. Where its reply can't be used, the rules stand in, and the ledger says so; so does the merge where it writes no
+    answer. Code, tables and lists go into the answer as they are. Whatever a response says is material: an instruction in it is a
+    sentence like any other.
 
     Args:
-        integration_model: Writes the answer; None merges.
-        prompt_template: What the model is asked. `{query}` is filled, and either `{responses}` (a block with every response) or a
-            placeholder for each domain. Indentation is removed.
-        strategy: A function of your own in place of both.
+        integration_model: Reads, relates and writes; None merges by rules.
+        prompt_template: What the model is asked to write. `{query}` is filled, and either `{responses}` (a block with every response) or a
+            placeholder for each domain; what the answer has to state follows. Indentation is removed.
+        strategy: A function of your own in place of all that.
         on_disagreement: What to do with a conflict that nothing settles: `report` in the answer that the experts disagree, or `abstain`
             with an empty answer, which is never trained on.
-        check_claims: Whether the model's answer is checked claim by claim: that it has the quantities, dates, names and negations that the
-            merge would keep, and none that no expert stated. One that fails is asked for once more, with what was wrong.
-        sampling: How the model writes; by default greedily, up to 512 tokens.
+        verify: Whether the model's answer is verified, and repaired once if it does not hold.
+        verifier: What verifies: another model, or a `CrossEncoderVerifier`; by default the integration model, in a fresh context.
+        on_unverified: What to do with an answer that is not verified in the end: `keep` it, marked in the ledger; `merge` the responses
+            instead; or `reject` it, so that it is never trained on.
+        sampling: How the model writes; by default greedily, up to 1024 tokens.
 
     Raises:
         TemplateError: The template has no `{query}`.
-        ConfigurationError: Arguments that do not go together, or a strategy that is no function.
-        CapabilityError: The integration model can't answer.
+        ConfigurationError: Arguments that do not go together, or a strategy that is not a function.
+        CapabilityError: The integration model or the verifier can't do what it is for.
 
     Example:
         >>> answer = ResponseIntegrator().integrate("Where is NRT, and what is Au?", {"aviation": "In Japan.", "chemistry": "Gold."})
@@ -76,19 +107,30 @@ class ResponseIntegrator:
         *,
         strategy: Strategy | None = None,
         on_disagreement: OnDisagreement = "report",
-        check_claims: bool = True,
-        sampling: Sampling = Sampling(max_new_tokens=512),
+        verify: bool = True,
+        verifier: LanguageModel | Verifier | None = None,
+        on_unverified: OnUnverified = "keep",
+        sampling: Sampling = Sampling(max_new_tokens=1024),
     ) -> None:
         if integration_model is not None and not isinstance(integration_model, LanguageModel):
             raise CapabilityError("The integration model can't answer", received=integration_model, allowed="a model with generate(...)")
+        if verifier is not None and not isinstance(verifier, LanguageModel | Verifier):
+            raise CapabilityError("The verifier can't verify", received=verifier, allowed="a model, or an object with verify(...)")
         if strategy is not None and not callable(strategy):
-            raise ConfigurationError("The strategy is no function", received=strategy, allowed="a function of query and responses")
+            raise ConfigurationError("The strategy is not a function", received=strategy, allowed="a function of query and responses")
         if strategy is not None and integration_model is not None:
             raise ConfigurationError("Give an integration model or a strategy, not both", received=strategy)
         if prompt_template is not None and integration_model is None:
             raise ConfigurationError("A prompt template needs an integration_model to read it", received=prompt_template)
-        if on_disagreement not in get_args(OnDisagreement):
-            raise ConfigurationError("on_disagreement is not known", received=on_disagreement, allowed=", ".join(get_args(OnDisagreement)))
+        if verifier is not None and (integration_model is None or not verify):
+            fix = "set verify=True" if integration_model is not None else "give an integration_model, or leave the verifier out"
+            raise ConfigurationError("There is nothing for the verifier to verify", received=verifier, fix=fix)
+        for name, value, allowed in (
+            ("on_disagreement", on_disagreement, get_args(OnDisagreement)),
+            ("on_unverified", on_unverified, get_args(OnUnverified)),
+        ):
+            if value not in allowed:
+                raise ConfigurationError(f"{name} is not known", received=value, allowed=", ".join(allowed))
         template = unindent(INTEGRATION_PROMPT if prompt_template is None else prompt_template)
         if "query" not in fields_of(template):
             raise TemplateError("The prompt template has no place for the query", received=template, fix="write {query} where it belongs")
@@ -96,7 +138,9 @@ class ResponseIntegrator:
         self.prompt_template = template
         self.strategy = strategy
         self.on_disagreement = on_disagreement
-        self.check_claims = check_claims
+        self.verify = verify
+        self.verifier = verifier
+        self.on_unverified = on_unverified
         self.sampling = sampling
 
     def integrate(
@@ -106,6 +150,7 @@ class ResponseIntegrator:
         *,
         primary_domain: str = "",
         reference: str | None = None,
+        domains: Mapping[str, str] | None = None,
         ask: Ask = ask_directly,
     ) -> Integration:
         """Integrates the responses to one query.
@@ -113,8 +158,10 @@ class ResponseIntegrator:
         Args:
             query: What was asked.
             responses: The responses by domain: texts, `Response` objects, or dicts with a `text`.
-            primary_domain: The leading domain; by default the first.
+            primary_domain: The leading domain, whose expert settles what belongs to nobody else. Without it the first one speaks first,
+                and settles nothing.
             reference: A right answer, which settles conflicts.
+            domains: What the domains are about, from which a model knows whose point a point is.
             ask: How the model is called.
 
         Returns:
@@ -132,39 +179,53 @@ class ResponseIntegrator:
             raise DataError("There are no responses to integrate", received=query, fix="give at least one expert's response")
         if not any(response.text.strip() for response in given.values()):
             raise DataError("Every response is empty", received=dict.fromkeys(given, ""), fix="ask the experts again")
-        primary = primary_domain or next(iter(given))
-        if primary not in given:
-            raise DataError("There is no response of the primary domain", received=primary, allowed=", ".join(given))
-        named = bool(primary_domain)
-        example = Example(query=query, domains=tuple(given), primary_domain=primary, primary_is_named=named, reference=reference)
-        return self.integrate_all([Task(example, given)], ask=ask)[0]
+        if primary_domain and primary_domain not in given:
+            raise DataError("There is no response of the primary domain", received=primary_domain, allowed=", ".join(given))
+        example = Example(query=query, domains=tuple(given), primary_domain=primary_domain, reference=reference)
+        return self.integrate_all([Task(example, given)], domains=domains, ask=ask)[0]
 
-    def integrate_all(self, tasks: Sequence[Task], *, ask: Ask = ask_directly) -> list[Integration]:
-        """Integrates many examples; a model is asked for all of them together, and once more for all whose answer did not hold."""
+    def integrate_all(
+        self,
+        tasks: Sequence[Task],
+        *,
+        domains: Mapping[str, str] | None = None,
+        rebut: Rebut | None = None,
+        ask: Ask = ask_directly,
+    ) -> list[Integration]:
+        """Integrates many examples; every step asks a model for all of them together.
+
+        Args:
+            tasks: The examples with their responses.
+            domains: What the domains are about.
+            rebut: Asks the experts once more on points that nothing settles; without it they are not asked.
+            ask: How a model is called.
+        """
         outcomes: dict[int, Integration] = {}
         several: dict[int, Task] = {}
-        for index, task in enumerate(tasks):
+        for place, task in enumerate(tasks):
             if self.strategy is not None:
-                outcomes[index] = _from_strategy(self.strategy, task.example.query, primary_first(task))
+                outcomes[place] = _from_strategy(self.strategy, task.example.query, primary_first(task))
             elif sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
-                outcomes[index] = _single(task)
+                outcomes[place] = _single(task)
             else:
-                several[index] = task
-        plans = dict(zip(several, self._plan(list(several.values()), ask), strict=True))
-        for index, plan in list(plans.items()):
+                several[place] = task
+                if self.integration_model is not None:
+                    require_places(self.prompt_template, task.responses)
+        plans = self._plan(list(several.values()), domains or {}, ask)
+        if rebut is not None:
+            plans = _after_rebuttal(plans, rebut)
+        to_write: dict[int, Plan] = {}
+        for place, plan in zip(several, plans, strict=True):
             if plan.open_points and self.on_disagreement == "abstain":
-                outcomes[index] = _abstained(plans.pop(index))
-        if self.integration_model is None:
-            return [outcomes[index] if index in outcomes else merged(plans[index]) for index in range(len(tasks))]
-        outcomes |= self._write(self.integration_model, plans, ask)
-        return [outcomes[index] for index in range(len(tasks))]
-
-    def _plan(self, tasks: Sequence[Task], ask: Ask) -> list[Plan]:
-        """Reads the responses, relates their claims, and settles what is in conflict."""
-        claims = RuleReader().read(tasks, ask=ask)
-        relations = RuleRelater().relate(tasks, claims, ask=ask)
-        plans = [plan_answer(*each) for each in zip(tasks, claims, relations, strict=True)]
-        return [replace(plan, notes=tuple(rule_limits(plan.task))) for plan in plans]
+                outcomes[place] = _abstained(plan)
+            elif self.integration_model is None:
+                outcomes[place] = _merged(plan)
+            else:
+                to_write[place] = plan
+        if self.integration_model is not None and to_write:
+            written = self._write(self.integration_model, list(to_write.values()), ask)
+            outcomes |= dict(zip(to_write, written, strict=True))
+        return [outcomes[place] for place in range(len(tasks))]
 
     def check_domains(self, domains: Collection[str]) -> None:
         """Checks that the template has places for experts of these domains alone, and one for each.
@@ -177,62 +238,143 @@ class ResponseIntegrator:
         names = set(fields_of(self.prompt_template)).difference(RESERVED)
         if strange := sorted(names.difference(domains)):
             raise TemplateError(
-                f"The prompt template has the placeholder {{{strange[0]}}}, which is no domain",
+                f"The prompt template has the placeholder {{{strange[0]}}}, which is not a domain",
                 allowed=", ".join(f"{{{name}}}" for name in (*RESERVED, *domains)),
                 fix="rename the placeholder",
             )
-        if "responses" not in fields_of(self.prompt_template) and (homeless := [name for name in domains if name not in names]):
-            raise TemplateError(
-                f"The prompt template has no place for the response of {homeless[0]!r}",
-                received=sorted(names),
-                fix=f"write {{{homeless[0]}}} or {{responses}} where it belongs",
-            )
+        require_places(self.prompt_template, domains)
 
-    def _write(self, model: LanguageModel, plans: Mapping[int, Plan], ask: Ask) -> dict[int, Integration]:
-        """Lets the model write the answers: asks once, tells it what does not hold, and falls back to the merge where nothing helps."""
-        drafts: dict[int, list[Draft]] = {index: [] for index in plans}
+    # Reading, relating and settling
 
-        def let_write(conversations: Mapping[int, Conversation], label: str) -> None:
-            fitting = {index: conversation for index, conversation in conversations.items() if self._fits(model, conversation)}
-            written = dict(zip(fitting, ask(model, list(fitting.values()), self.sampling, label=label), strict=True)) if fitting else {}
-            if len(fitting) < len(conversations):
-                homeless = len(conversations) - len(fitting)
-                logger.warning("%d of %d prompts do not fit %s; %s.", homeless, len(conversations), model.name, MERGED)
-            for index, conversation in conversations.items():
-                draft = check_draft(conversation, written.get(index, TOO_LONG), plans[index])
-                drafts[index].append(draft if self.check_claims else replace(draft, check=None))
+    def _plan(self, tasks: Sequence[Task], domains: Mapping[str, str], ask: Ask) -> list[Plan]:
+        """Reads the responses, relates their claims, and settles what is in conflict."""
+        model = self.integration_model
+        if model is None or not tasks:
+            return [_plan_by_rules(task, rule_claims(task)) for task in tasks]
+        read = ModelReader(model).read(tasks, ask=ask)
+        claims = [rule_claims(task) if found is None else found for task, found in zip(tasks, read, strict=True)]
+        related = ModelRelater(model, domains).relate(tasks, claims, ask=ask)
+        plans = []
+        for place, task in enumerate(tasks):
+            notes = [] if read[place] is not None else [NOT_READ]
+            relations = related[place]
+            if relations is None:
+                plan = _plan_by_rules(task, claims[place], [*notes, NOT_RELATED])
+            else:
+                plan = plan_answer(task, claims[place], relations, read_by="model", notes=notes)
+            plans.append(plan)
+        return plans
 
-        let_write({index: conversation_for(self.prompt_template, plan.task) for index, plan in plans.items()}, "integrating")
-        again = {index: retry_of(made[0]) for index, made in drafts.items() if not made[0].is_sound and not made[0].is_empty}
-        if again:
-            let_write(again, "integrating once more")
-        return {
-            index: replace(integration_of(made, plans[index], self._notes(plans[index].task)), model=model.fingerprint)
-            for index, made in drafts.items()
-        }
+    # Writing and verifying
 
-    def _fits(self, model: LanguageModel, conversation: Conversation) -> bool:
-        """Whether prompt and answer fit into the context of a model that tells its length; any other model is asked, and says so itself."""
-        if not isinstance(model, TokenScorer) or model.context_length is None:
-            return True
-        return len(model.encode(conversation)) + self.sampling.max_new_tokens <= model.context_length
+    def _write(self, model: LanguageModel, plans: Sequence[Plan], ask: Ask) -> list[Integration]:
+        """Lets the model write the answers, verifies them, and has those that do not hold written once more."""
+        writer = ModelWriter(model, self.prompt_template, self.sampling)
+        drafts = writer.write([Assignment(plan) for plan in plans], ask=ask)
+        first = self._verified(plans, drafts, ask)
+        second: dict[int, _Attempt | NoDraft] = {}
+        flawed = {place: attempt for place, attempt in enumerate(first) if isinstance(attempt, _Attempt) and attempt.problems}
+        if flawed:
+            again = writer.write([Assignment(plans[place], each.draft, each.problems) for place, each in flawed.items()], ask=ask)
+            repaired = self._verified([plans[place] for place in flawed], again, ask)
+            second = dict(zip(flawed, repaired, strict=True))
+        return [self._outcome(model, plan, first[place], second.get(place)) for place, plan in enumerate(plans)]
 
-    def _notes(self, task: Task) -> list[str]:
-        return [f"the prompt has a place for {name}, who has no response" for name in absent_in(self.prompt_template, task)]
+    def _verified(self, plans: Sequence[Plan], drafts: Sequence[Draft | NoDraft], ask: Ask) -> list[_Attempt | NoDraft]:
+        """Returns each draft with what is wrong with it."""
+        if not self.verify:
+            return [draft if isinstance(draft, NoDraft) else _Attempt(draft, (), is_verified=False) for draft in drafts]
+        given = self.verifier or self.integration_model
+        verifier = ModelVerifier(given) if isinstance(given, LanguageModel) else given
+        written = {place: draft for place, draft in enumerate(drafts) if isinstance(draft, Draft)}
+        outcome: list[_Attempt | NoDraft] = [draft if isinstance(draft, NoDraft) else NoDraft("") for draft in drafts]
+        if verifier is None or not written:
+            return outcome
+        verdicts = verifier.verify([plans[place] for place in written], list(written.values()), ask=ask)
+        for (place, draft), verdict in zip(written.items(), verdicts, strict=True):
+            problems = tuple(dict.fromkeys([*rule_problems(plans[place], draft), *verdict.problems]))
+            outcome[place] = _Attempt(draft, problems, is_verified=verdict.is_given and not problems)
+        return outcome
+
+    def _outcome(self, model: LanguageModel, plan: Plan, first: _Attempt | NoDraft, second: _Attempt | NoDraft | None) -> Integration:
+        """Returns the better one of a model's answers, or what stands in for it."""
+        absent = [f"the prompt has a place for {name}, which has no response" for name in absent_in(self.prompt_template, plan.task)]
+        plan = replace(plan, notes=(*plan.notes, *absent))
+        messages = writing_prompt(self.prompt_template, plan)
+        if isinstance(first, NoDraft):
+            return replace(_merged(plan, first.reason, MERGED), messages=messages, model=model.fingerprint)
+        best = first
+        if isinstance(second, _Attempt) and len(second.problems) <= len(first.problems):
+            best = second
+        ledger = ledger_of(plan, contributions_to(best.draft, plan))
+        if self.verify and not best.is_verified:
+            problems = best.problems or (NO_VERDICT,)
+            if self.on_unverified == "merge":
+                merged = _merged(plan, "the integration model's answer was not verified", *problems, MERGED)
+                return replace(merged, messages=messages, model=model.fingerprint)
+            ledger = replace(ledger, verdict="rejected" if self.on_unverified == "reject" else "unverified", problems=problems)
+        elif self.verify:
+            was_wrong = [f"repaired: {problem}" for problem in first.problems]
+            ledger = replace(ledger, verdict="verified" if best is first else "repaired", notes=(*ledger.notes, *was_wrong))
+        return Integration(
+            text=best.draft.text,
+            method="model",
+            ledger=ledger,
+            messages=messages,
+            model=model.fingerprint,
+            finish_reason=best.draft.finish_reason,
+        )
+
+
+def _plan_by_rules(task: Task, claims: Sequence[Claim], notes: Sequence[str] = ()) -> Plan:
+    return plan_answer(task, claims, rule_relations(task, claims), notes=(*notes, *rule_limits(task)))
+
+
+def _after_rebuttal(plans: Sequence[Plan], rebut: Rebut) -> list[Plan]:
+    """Returns the plans as they are once the experts were asked again on what nothing settles."""
+    disputes = [(place, Dispute(plan.task, each)) for place, plan in enumerate(plans) for each in plan.open_points[:MOST_REBUTTED]]
+    rebuttals = rebut([dispute for _, dispute in disputes]) if disputes else []
+    withdrawn: dict[int, list[str]] = {}
+    revisions: dict[int, list[Revision]] = {}
+    for (place, dispute), replies in zip(disputes, rebuttals, strict=True):
+        for reply in replies:
+            revisions.setdefault(place, []).append(Revision(domain=reply.domain, before=reply.claim, after=reply.reply))
+            if reply.withdraws:
+                own = [claim.id for claim in dispute.settled.point.claims if claim.domain == reply.domain]
+                withdrawn.setdefault(place, []).extend(own)
+    settled = list(plans)
+    for place, said in revisions.items():
+        plan = plans[place]
+        again = plan_answer(
+            plan.task, plan.claims, plan.relations, withdrawn=withdrawn.get(place, ()), read_by=plan.read_by, notes=plan.notes
+        )
+        settled[place] = replace(again, revisions=tuple(said))
+    return settled
 
 
 def _single(task: Task) -> Integration:
-    """Returns the one answer that there is, to the byte."""
-    plan = plan_answer(task, (), ())
-    (response,) = [response for response in task.responses.values() if response.text.strip()] or list(task.responses.values())[:1]
+    """Returns the one answer that there is, byte for byte."""
+    said = [response for response in task.responses.values() if response.text.strip()] or list(task.responses.values())
+    response = said[0]
     whole = Contribution(domain=response.domain, text=response.text, start=0, end=len(response.text))
-    ledger = replace(ledger_of(plan, (whole,) if response.text.strip() else ()), read_by="")
-    return Integration(text=response.text, method="single", ledger=ledger, finish_reason=response.finish_reason)
+    ledger = ledger_of(plan_answer(task, (), ()), (whole,) if response.text.strip() else ())
+    is_cut = response.finish_reason == "length"
+    ledger = replace(ledger, read_by="")
+    return Integration(text=response.text, method="single", ledger=ledger, finish_reason="length" if is_cut else "stop")
+
+
+def _merged(plan: Plan, *notes: str) -> Integration:
+    """Returns the answer that the rules write from a plan."""
+    plan = word_for_word(plan)
+    text, contributions = render(plan)
+    is_cut = any(response.finish_reason == "length" for response in plan.task.responses.values())
+    ledger = ledger_of(replace(plan, notes=(*plan.notes, *notes)), contributions)
+    return Integration(text=text, method="merge", ledger=ledger, finish_reason="length" if is_cut else "stop")
 
 
 def _abstained(plan: Plan) -> Integration:
-    ledger = ledger_of(replace(plan, left_out={claim.id: plan.left_out.get(claim.id, ABSTAINED) for claim in plan.claims}))
-    return Integration(text="", method="merge", ledger=ledger)
+    left_out = {claim.id: plan.left_out.get(claim.id, ABSTAINED) for claim in plan.claims}
+    return Integration(text="", method="merge", ledger=ledger_of(replace(plan, left_out=left_out)))
 
 
 def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Response]) -> Integration:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 from domainfusion.distillation.integration.copies import copies_among
@@ -13,7 +12,6 @@ from domainfusion.distillation.integration.reading import Claim, FoundBy, Relati
 from domainfusion.distillation.integration.settling import Settled, points_of, settle
 from domainfusion.distillation.integration.structure import bound_claims, keep_together
 from domainfusion.distillation.integration.task import Task, primary_first
-from domainfusion.distillation.metrics import normalize
 from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger, Revision
 
 OnDisagreement = Literal["report", "abstain"]
@@ -39,7 +37,6 @@ class Plan:
         read_by: Who read the responses.
         revisions: What experts said in a rebuttal.
         notes: What else the ledger is to say.
-        calls: How often a model was asked so far.
     """
 
     task: Task
@@ -51,7 +48,6 @@ class Plan:
     read_by: FoundBy = "rules"
     revisions: tuple[Revision, ...] = ()
     notes: tuple[str, ...] = ()
-    calls: int = 0
 
     @cached_property
     def stated(self) -> tuple[Claim, ...]:
@@ -74,7 +70,15 @@ class Plan:
         return tuple(claim for each in self.settled for claim in each.losers)
 
 
-def plan_answer(task: Task, claims: Sequence[Claim], relations: Sequence[Relation], *, withdrawn: Collection[str] = ()) -> Plan:
+def plan_answer(
+    task: Task,
+    claims: Sequence[Claim],
+    relations: Sequence[Relation],
+    *,
+    withdrawn: Collection[str] = (),
+    read_by: FoundBy = "rules",
+    notes: Iterable[str] = (),
+) -> Plan:
     """Settles what is in conflict and decides what an answer states.
 
     Args:
@@ -82,23 +86,45 @@ def plan_answer(task: Task, claims: Sequence[Claim], relations: Sequence[Relatio
         claims: What the experts claim.
         relations: How the claims stand to each other.
         withdrawn: The ids of claims that their experts withdrew in a rebuttal.
+        read_by: Who related the claims.
+        notes: What the ledger is to say of how they were found.
     """
     place = {domain: number for number, domain in enumerate(primary_first(task))}
     ordered = tuple(sorted(claims, key=lambda claim: (place[claim.domain], claim.start)))
     copies = copies_among({domain: task.responses[domain].text for domain in sorted(task.responses)})
     settled = tuple(settle(task.example, point, copies, withdrawn) for point in points_of(task.example, claims, relations))
+    left_out = _left_out(task, ordered, relations, settled)
+    return Plan(task, ordered, tuple(relations), settled, left_out, copies, read_by, notes=tuple(notes))
+
+
+def word_for_word(plan: Plan) -> Plan:
+    """Returns a plan of an answer in the experts' own words, from which no sentence can be taken that others lean on."""
+    return replace(plan, left_out=_left_out(plan.task, plan.claims, plan.relations, plan.settled, keeps_together=True))
+
+
+def _left_out(
+    task: Task, claims: Sequence[Claim], relations: Sequence[Relation], settled: Sequence[Settled], *, keeps_together: bool = False
+) -> dict[str, str]:
+    """Returns the claims that an answer does not state, and why.
+
+    Args:
+        task: The example and its responses.
+        claims: What the experts claim.
+        relations: How the claims stand to each other.
+        settled: What became of each point of conflict.
+        keeps_together: Whether the responses are not torn apart; see `keep_together`.
+    """
     lost = {claim.id: f"contradicts {each.winner[0].domain}: {each.rule}" for each in settled if each.winner for claim in each.losers}
     certain = dict(lost)
-    if any(not claim.unsure for claim in ordered):
-        certain |= {claim.id: UNSURE for claim in ordered if claim.unsure and claim.id not in lost}
-    gone = _kept_together(task, ordered, certain, lost)
+    if any(not claim.unsure for claim in claims):
+        certain |= {claim.id: UNSURE for claim in claims if claim.unsure and claim.id not in lost}
+    gone = _kept_together(task, claims, certain, lost) if keeps_together else certain
     side_of = {claim.id: side for each in settled for side in each.point.sides for claim in side if claim.id not in lost}
-    bound = set[str]().union(*(bound_claims(said.text, _of(ordered, domain)) for domain, said in task.responses.items()))
+    bound = set[str]().union(*(bound_claims(said.text, _of(claims, domain)) for domain, said in task.responses.items()))
     primary = task.example.primary_domain if task.example.primary_is_named else ""
     ranked = sorted(claims, key=lambda claim: (claim.id not in bound, claim.domain != primary, claim.domain, claim.start))
-    repeated = _repeated(ranked, relations, gone.keys() | lost.keys(), side_of)
-    left_out = _kept_together(task, ordered, certain | repeated, lost)
-    return Plan(task, ordered, tuple(relations), settled, left_out, copies)
+    left_out = certain | _repeated(ranked, relations, gone.keys() | lost.keys(), side_of)
+    return _kept_together(task, claims, left_out, lost) if keeps_together else left_out
 
 
 def _kept_together(task: Task, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]) -> dict[str, str]:
@@ -160,18 +186,10 @@ def ledger_of(plan: Plan, contributions: Sequence[Contribution] = ()) -> Ledger:
         possible_conflicts=tuple(_possible(plan)),
         dropped=tuple(dropped),
         copies=plan.copies,
-        revisions=(*_discussed(plan), *plan.revisions),
+        revisions=plan.revisions,
         read_by=plan.read_by,
-        calls=plan.calls,
         notes=plan.notes,
     )
-
-
-def _discussed(plan: Plan) -> Iterable[Revision]:
-    for domain, response in plan.task.responses.items():
-        for before, after in pairwise((*response.earlier, response.text)):
-            if normalize(before) != normalize(after):
-                yield Revision(domain=domain, before=before, after=after)
 
 
 def _conflict(settled: Settled) -> Conflict:

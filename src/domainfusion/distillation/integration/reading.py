@@ -68,14 +68,20 @@ class Relation:
 class Reader(Protocol):
     """Takes responses apart into claims."""
 
-    def read(self, tasks: Sequence[Task], *, ask: Ask) -> list[tuple[Claim, ...]]:
-        """Returns the claims of each task, expert by expert in alphabetical order, each expert's in the order of its response."""
+    def read(self, tasks: Sequence[Task], *, ask: Ask) -> Sequence[tuple[Claim, ...] | None]:
+        """Returns the claims of each task, expert by expert in alphabetical order, each expert's in the order of its response.
+
+        None stands for a task that this reader can't read.
+        """
         ...
 
 
 class Relater(Protocol):
     """Finds out how the claims of different experts stand to each other."""
 
-    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> list[tuple[Relation, ...]]:
-        """Returns the relations among the claims of each task; two claims without one have nothing to do with each other."""
+    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> Sequence[tuple[Relation, ...] | None]:
+        """Returns the relations among the claims of each task; two claims without one have nothing to do with each other.
+
+        None stands for a task whose claims this relater can't relate.
+        """
         ...

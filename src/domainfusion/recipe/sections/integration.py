@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from domainfusion.recipe.sections.models import ModelChoice
+from domainfusion.recipe.sections.problems import problem
 from domainfusion.recipe.sections.section import Section
-from domainfusion.recipe.sections.values import Count, Text, within
+from domainfusion.recipe.sections.values import Count, Text
 
 
 class IntegrationRulesSection(Section):
     """What every integration takes."""
 
     on_disagreement: Literal["report", "abstain"] = "report"
-    discussion_rounds: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] = 0
+    rebuttal: bool = False
 
 
 class MergeSection(IntegrationRulesSection):
@@ -30,8 +31,19 @@ class ModelIntegratorSection(IntegrationRulesSection):
     type: Literal["model"]
     model: ModelChoice
     prompt_template: Text | None = None
-    check_claims: bool = True
-    max_new_tokens: Count = 512
+    verify: bool = True
+    verifier: ModelChoice | None = None
+    cross_encoder: Text | None = None
+    on_unverified: Literal["keep", "merge", "reject"] = "keep"
+    max_new_tokens: Count = 1024
+
+    @model_validator(mode="after")
+    def _one_verifier(self) -> ModelIntegratorSection:
+        if self.verifier is not None and self.cross_encoder is not None:
+            raise problem("has two verifiers", fix="remove verifier or cross_encoder")
+        if not self.verify and (self.verifier is not None or self.cross_encoder is not None):
+            raise problem("has a verifier and verifies nothing", fix="write verify: true, or remove the verifier")
+        return self
 
 
 IntegratorSection = Annotated[MergeSection | ModelIntegratorSection, Field(discriminator="type")]

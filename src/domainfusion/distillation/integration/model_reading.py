@@ -1,0 +1,299 @@
+"""Reading and relating by a model: it quotes the experts' claims, and says in both orders of the experts how these stand to each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+from domainfusion.distillation.integration.calls import Caller, is_answer
+from domainfusion.distillation.integration.quotes import Quotable, Span, uncovered
+from domainfusion.distillation.integration.reading import Claim, Kind, Relation
+from domainfusion.distillation.integration.rules import rule_claims
+from domainfusion.distillation.integration.task import Task
+from domainfusion.distillation.integration.values import Date, Quantity, compare, find_values
+from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
+from domainfusion.models.base import LanguageModel
+from domainfusion.models.store import Ask
+from domainfusion.prompts import READING_PROMPT, RELATING_PROMPT, fenced, fill
+from domainfusion.types import Conversation, Generation, Sampling, transcript, user
+
+READING_TOKENS = 2048
+RELATING_TOKENS = 1024
+MOST_CLAIMS = 400
+"""Claims of one expert that are taken from a reply."""
+MOST_RELATIONS = 400
+"""Relations of one task that are taken from a reply."""
+
+Order = Literal["forwards", "backwards"]
+ORDERS: tuple[Order, ...] = ("forwards", "backwards")
+"""The experts in alphabetical order and in the opposite one, whatever the order of the responses: so that this decides nothing."""
+
+_KINDS: dict[str, Kind] = {"same": "same", "contradicts": "contradicts", "other scope": "other scope", "other_scope": "other scope"}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+_TEXT = {"type": "string"}
+READING_SCHEMA = {
+    "title": "claims",
+    **_object(claims={"type": "array", "items": _object(expert=_TEXT, quote=_TEXT, scope=_TEXT, hedged={"type": "boolean"})}),
+}
+RELATING_SCHEMA = {
+    "title": "relations",
+    **_object(
+        relations={
+            "type": "array",
+            "items": _object(
+                first=_TEXT,
+                second=_TEXT,
+                kind={"type": "string", "enum": ["same", "contradicts", "other scope"]},
+                about=_TEXT,
+                owner=_TEXT,
+                values={"type": "array", "items": _TEXT},
+            ),
+        }
+    ),
+}
+
+
+# Reading
+
+
+@dataclass(frozen=True)
+class ModelReader:
+    """Lets a model quote what the experts claim.
+
+    A quote that does not stand in the expert's response is dropped. What no quote covers is a claim all the same, sentence by sentence, so
+    that nothing is lost by a model that reads badly.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: LanguageModel
+
+    def read(self, tasks: Sequence[Task], *, ask: Ask) -> list[tuple[Claim, ...] | None]:
+        """Returns the claims of each task; None where the model's reply can't be used."""
+        conversations = {place: reading_prompt(task) for place, task in enumerate(tasks)}
+        sampling = Sampling(max_new_tokens=READING_TOKENS)
+        replies = Caller(self.model, ask).call(conversations, sampling, "reading responses", READING_SCHEMA)
+        return [_claims(task, replies.get(place)) for place, task in enumerate(tasks)]
+
+
+def reading_prompt(task: Task) -> Conversation:
+    """Returns what the model is asked for the claims in a task's responses."""
+    texts = {domain: task.responses[domain].text for domain in sorted(task.responses)}
+    return user(fill(READING_PROMPT, {"query": transcript(task.example.conversation), "responses": fenced(texts)}))
+
+
+class _Quoted(NamedTuple):
+    """A quote that stands in a response."""
+
+    span: Span
+    scope: str
+    hedged: bool
+
+
+def _claims(task: Task, reply: Generation | None) -> tuple[Claim, ...] | None:
+    if reply is None or not is_answer(reply):
+        return None
+    found = _quotes(task, entries_of(structure_in(reply.text), "claims"))
+    if not any(found.values()):
+        return None
+    by_rules = rule_claims(task)
+    claims: list[Claim] = []
+    for number, domain in enumerate(sorted(task.responses), start=1):
+        text = task.responses[domain].text
+        spans = [quoted.span for quoted in found[domain]]
+        own = [claim for claim in by_rules if claim.domain == domain]
+        missed = [(part, claim.unsure) for claim in own for part in uncovered(text, Span(claim.start, claim.end), spans)]
+        said = [(quoted.span, quoted.scope, quoted.hedged, False) for quoted in found[domain]]
+        said += [(part, "", False, unsure) for part, unsure in missed]
+        for place, (span, scope, hedged, unsure) in enumerate(sorted(said), start=1):
+            claims.append(Claim(f"{number}.{place}", domain, text[span.start : span.end], span.start, span.end, scope, hedged, unsure))
+    return tuple(claims)
+
+
+def _quotes(task: Task, entries: Sequence[dict[str, Any]]) -> dict[str, list[_Quoted]]:
+    """Returns the quotes in a reply that stand in the response of the expert that they are said to be of, each once."""
+    texts = {domain: Quotable(response.text) for domain, response in task.responses.items()}
+    names = {domain.casefold(): domain for domain in task.responses}
+    found: dict[str, dict[Span, _Quoted]] = {domain: {} for domain in task.responses}
+    reached = dict.fromkeys(task.responses, 0)
+    for entry in entries:
+        domain = names.get(text_of(entry, "expert").casefold().removesuffix(" expert"))
+        if domain is None or len(found[domain]) >= MOST_CLAIMS:
+            continue
+        span = texts[domain].find(text_of(entry, "quote"), after=reached[domain])
+        if span is not None:
+            found[domain].setdefault(span, _Quoted(span, text_of(entry, "scope"), entry.get("hedged") is True))
+            reached[domain] = span.end
+    return {domain: list(quoted.values()) for domain, quoted in found.items()}
+
+
+# Relating
+
+
+class _Said(NamedTuple):
+    """What a model says of two claims in one order of the experts."""
+
+    kind: Kind
+    about: str
+    owner: str
+    values: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class ModelRelater:
+    """Lets a model say how claims stand to each other, with the experts in one order and in the other.
+
+    A relation counts where both replies have it. A contradiction that only one of them has, that a claim with a hedge is part of, or that
+    the quantities of the claims speak against, is possible and not sure. Numbers, units and dates are compared by the rules.
+
+    Attributes:
+        model: The model.
+        domains: What the domains are about, where that is known: a point can belong to one of them.
+    """
+
+    model: LanguageModel
+    domains: Mapping[str, str] = field(default_factory=dict)
+
+    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> list[tuple[Relation, ...] | None]:
+        """Returns the relations of each task; None where a reply of the model can't be used."""
+        conversations = {
+            (place, order): relating_prompt(task, said, order, self.domains)
+            for place, (task, said) in enumerate(zip(tasks, claims, strict=True))
+            for order in ORDERS
+        }
+        sampling = Sampling(max_new_tokens=RELATING_TOKENS)
+        replies = Caller(self.model, ask).call(conversations, sampling, "relating claims", RELATING_SCHEMA)
+        found = []
+        for place, (task, said) in enumerate(zip(tasks, claims, strict=True)):
+            forwards, backwards = (_relations_in(replies.get((place, order)), task, said) for order in ORDERS)
+            usable = forwards is not None and backwards is not None
+            found.append(_joined(said, forwards, backwards) if usable else None)
+        return found
+
+
+def relating_prompt(task: Task, claims: Sequence[Claim], order: Order, domains: Mapping[str, str]) -> Conversation:
+    """Returns what the model is asked for the relations among claims."""
+    experts = sorted(task.responses, reverse=order == "backwards")
+    listed = "\n\n".join(
+        "\n".join([f"[{expert} expert]", *(claim_line(claim) for claim in claims if claim.domain == expert)]) for expert in experts
+    )
+    described = "\n".join(f"- {expert}: {domains[expert]}" if domains.get(expert) else f"- {expert}" for expert in experts)
+    query = transcript(task.example.conversation)
+    return user(fill(RELATING_PROMPT, {"query": query, "claims": listed, "domains": described}))
+
+
+def claim_line(claim: Claim) -> str:
+    r"""Returns a claim in one line that its quote can't leave.
+
+    Example:
+        >>> claim_line(Claim("1.1", "law", 'Say "yes".\nAlways.', 0, 18, scope="in Peru", hedged=True))
+        '1.1 "Say \\"yes\\".\\nAlways." (holds for: in Peru; hedged)'
+    """
+    limits = "; ".join([*([f"holds for: {_one_line(claim.scope)}"] if claim.scope else []), *(["hedged"] if claim.hedged else [])])
+    return f"{claim.id} {json.dumps(claim.quote, ensure_ascii=False)}" + (f" ({limits})" if limits else "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _relations_in(reply: Generation | None, task: Task, claims: Sequence[Claim]) -> dict[tuple[str, str], _Said] | None:
+    """Returns what a reply says of pairs of claims, by their ids in order; None where it is no answer."""
+    if reply is None or not is_answer(reply):
+        return None
+    structure = structure_in(reply.text)
+    if not isinstance(structure, list) and not (isinstance(structure, dict) and isinstance(structure.get("relations"), list)):
+        return None
+    by_id = {claim.id: claim for claim in claims}
+    owners = {domain.casefold(): domain for domain in task.example.domains if domain in task.responses}
+    found: dict[tuple[str, str], _Said] = {}
+    for entry in entries_of(structure, "relations")[:MOST_RELATIONS]:
+        first, second = (by_id.get(text_of(entry, name).strip("[]() ")) for name in ("first", "second"))
+        kind = _KINDS.get(text_of(entry, "kind").casefold())
+        if first is None or second is None or kind is None or first.domain == second.domain:
+            continue
+        one, other = sorted((first, second), key=lambda claim: claim.id)
+        owner = owners.get(text_of(entry, "owner").casefold().removesuffix(" expert"), "")
+        said = _Said(kind, _one_line(text_of(entry, "about"))[:200], owner, _values_in(entry, first, second, is_swapped=one is second))
+        # Where a reply says two things of one pair, the contradiction is what has to be looked at.
+        if (one.id, other.id) not in found or kind == "contradicts":
+            found[one.id, other.id] = said
+    return found
+
+
+def _values_in(entry: dict[str, Any], first: Claim, second: Claim, *, is_swapped: bool) -> tuple[str, str] | None:
+    """Returns the two values that a relation is about, where each stands in its claim."""
+    listed = entry.get("values")
+    if not isinstance(listed, list) or len(listed) != 2:
+        return None
+    values = [text_of({"value": value}, "value") for value in listed]
+    if not values[0] or not values[1] or values[0] not in first.quote or values[1] not in second.quote:
+        return None
+    return (values[1], values[0]) if is_swapped else (values[0], values[1])
+
+
+def _joined(
+    claims: Sequence[Claim], forwards: Mapping[tuple[str, str], _Said] | None, backwards: Mapping[tuple[str, str], _Said] | None
+) -> tuple[Relation, ...]:
+    """Joins what a model says in the two orders of the experts."""
+    forwards, backwards = forwards or {}, backwards or {}
+    by_id = {claim.id: claim for claim in claims}
+    joined: list[Relation] = []
+    for pair in sorted({*forwards, *backwards}):
+        one, other = (by_id[name] for name in pair)
+        joined += _relations(one, other, forwards.get(pair), backwards.get(pair))
+    return tuple(joined)
+
+
+def _relations(one: Claim, other: Claim, forwards: _Said | None, backwards: _Said | None) -> Iterator[Relation]:
+    """Yields what holds of two claims, of which each order of the experts says something or nothing."""
+    said = [each for each in (forwards, backwards) if each is not None]
+    kinds = {each.kind for each in said}
+    is_sure = len(said) == 2 and len(kinds) == 1
+    point = next((each.about for each in said if each.about), "")
+    owner = said[0].owner if len({each.owner for each in said}) == 1 and len(said) == 2 else ""
+    relation = Relation(one.id, other.id, "agrees", point=point, owner=owner, found_by="model")
+    values = next((each.values for each in said if each.values), None)
+    verdict = _compare(*values) if values else "unrelated"
+    if "contradicts" in kinds:
+        speaks_against = verdict == "same" or one.hedged or other.hedged or _hold_for_others(one, other)
+        yield replace(relation, kind="contradicts", sure=is_sure and not speaks_against)
+    elif "other scope" in kinds:
+        yield replace(relation, kind="other scope", sure=is_sure)
+    elif verdict == "different":
+        yield replace(relation, kind="contradicts", sure=False)
+    elif is_sure:
+        yield replace(relation, kind="same" if _has_quantities_of(one, other) else "agrees")
+        yield replace(relation, first=other.id, second=one.id, kind="same" if _has_quantities_of(other, one) else "agrees")
+
+
+def _hold_for_others(one: Claim, other: Claim) -> bool:
+    """Whether both claims are limited, and to different things."""
+    return bool(one.scope and other.scope) and one.scope.casefold() != other.scope.casefold()
+
+
+def _compare(first: str, second: str) -> str:
+    """Compares two values as the rules read them: `same` in other words, `different`, or `unrelated` where they can't be compared."""
+    if first == second:
+        return "unrelated"
+    verdicts = {compare(one, other) for one, other in product(_quantities(first), _quantities(second))}
+    return "same" if "same" in verdicts else "different" if "different" in verdicts else "unrelated"
+
+
+def _has_quantities_of(one: Claim, other: Claim) -> bool:
+    """Whether a claim has every quantity and date of another one, so that it can stand for that."""
+    own = _quantities(one.quote)
+    return all(any(compare(value, mine) == "same" for mine in own) for value in _quantities(other.quote))
+
+
+def _quantities(text: str) -> list[Quantity | Date]:
+    return [found.value for found in find_values(text[:1000]) if isinstance(found.value, Quantity | Date)]
