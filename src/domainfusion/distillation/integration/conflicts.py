@@ -15,7 +15,7 @@ from functools import partial
 
 from domainfusion.distillation.integration.claims import Claim, claims_of
 from domainfusion.distillation.integration.oppositions import asks_for_permission
-from domainfusion.distillation.integration.pairs import have_other_quantities, hold_for_the_same
+from domainfusion.distillation.integration.pairs import have_other_quantities, hold_for_the_same, opposed_kinds
 from domainfusion.distillation.integration.questions import Question, questions_of
 from domainfusion.distillation.integration.values import Date, Name, Quantity, Value, Verdict, compare
 from domainfusion.distillation.integration.words import opposes, tokens, topic
@@ -171,6 +171,9 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
     if is_ambiguous and covered[0] - covered[1] and covered[1] - covered[0]:
         return "unrelated"
     if question.kind == "yes or no":
+        kinds = [] if _YES.match(one.bare) or _YES.match(other.bare) else opposed_kinds(one, other)
+        if any(kind != "negation" for kind in kinds):
+            return "different" if len(kinds) % 2 else "unrelated"
         return "same" if _is_yes(question, one) == _is_yes(question, other) else "different"
     names = (_names(question, one), _names(question, other))
     if question.kind in ("name", "any") and all(names):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from domainfusion.distillation.integration.planning import Plan
@@ -21,6 +21,8 @@ DISAGREE = "The experts disagree."
 _ITEM = re.compile(r"\s*(?:[-*+•–]|\(?\d{1,3}[.)])\s+")
 """The mark of a list's item."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_LONGEST_SPACE = 100
+"""White space between two sentences that is kept as it is; more than that is cut."""
 _NO_SPACE_AFTER = ("。", "！", "？", "｡")
 _PARAGRAPHS = "\n\n"
 _SEPARATED = "\n\n---\n\n"
@@ -48,13 +50,24 @@ def render(plan: Plan) -> Rendered:
     return _Merge(plan).result()
 
 
-@dataclass
-class _Placed:
-    """A unit in the answer, and the group that it belongs to."""
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A sentence with those that lean on it, or a block, of one expert.
+
+    Attributes:
+        domain: The expert's domain.
+        units: What it consists of.
+        points: The points of conflict that it has a claim of, and that the answer tells.
+    """
 
     domain: str
-    unit: Unit
-    group: list[Unit] = field(default_factory=list)
+    units: tuple[Unit, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it stays where it is, since it is a block or introduces one."""
+        return any(unit.is_fixed for unit in self.units)
 
 
 class _Merge:
@@ -65,50 +78,56 @@ class _Merge:
         self.claims = {
             domain: claims_in(units, [claim for claim in plan.claims if claim.domain == domain]) for domain, units in self.units.items()
         }
+        self.lost = {claim.id for claim in plan.losers}
         self.point_of = {claim.id: each.point for each in plan.told_points for claim in each.point.claims}
-        # Where a told claim stands, with what leans on it: it is told together with that.
-        self.group_of = {
-            claim.id: _Placed(domain, group[0], group)
-            for domain, units in self.units.items()
-            for group in groups_of(units)
-            for claim in self.claims[domain][group[0]]
-            if claim.id in self.point_of
-        }
+        self.group_of: dict[Unit, _Group] = {}
+        self.group_with: dict[str, _Group] = {}
+        for domain, units in self.units.items():
+            for members in groups_of(units):
+                self._add_group(domain, members)
         self.told: list[Point] = []
-        self.moved: set[tuple[str, Unit]] = set()
-        self.text = ""
+        self.moved: set[_Group] = set()
+        self.pieces: list[str] = []
+        self.length = 0
         self.contributions: list[Contribution] = []
         self.last: tuple[str, Unit] | None = None
         self.rank = 0  # the highest heading of the part that is being written; 0 where it has none
 
+    def _add_group(self, domain: str, units: Sequence[Unit]) -> None:
+        told = [claim.id for unit in units for claim in self.claims[domain][unit] if claim.id in self.point_of]
+        group = _Group(domain, tuple(units), tuple(dict.fromkeys(self.point_of[name] for name in told)))
+        self.group_of |= dict.fromkeys(units, group)
+        self.group_with |= dict.fromkeys(told, group)
+
     def result(self) -> Rendered:
         for domain, units in self.units.items():
             self._add_response(domain, units)
-        return Rendered(self.text, tuple(self.contributions))
+        return Rendered("".join(self.pieces), tuple(self.contributions))
+
+    def _add(self, text: str) -> None:
+        self.pieces.append(text)
+        self.length += len(text)
 
     def _add_response(self, domain: str, units: Sequence[Unit]) -> None:
         later: list[Point] = []  # points that are told after the block in which one of their sides stands
         is_new = True
         kept = [unit for unit in units if not self._is_left_out(domain, unit)]
         for unit in self._without_empty_sections(units, kept):
-            if (domain, unit) in self.moved:
+            group = self.group_of[unit]
+            if group in self.moved:
                 continue
-            points = [self.point_of[claim.id] for claim in self.claims[domain][unit] if claim.id in self.point_of]
-            new = [point for point in dict.fromkeys(points) if point not in self.told]
-            if points and not unit.is_fixed:
+            new = [point for point in group.points if point not in self.told]
+            if new and not group.is_fixed:
+                self._separate(domain, unit, is_new)
                 for point in new:
-                    self._separate(domain, unit, is_new)
                     self._tell(point)
-                    is_new = False
-                if not new:
-                    continue
             else:
-                if later and unit.block is not (self.last[1].block if self.last else None):
+                if later and self.last is not None and unit.block is not self.last[1].block:
                     self._tell_after(later)
                 self._separate(domain, unit, is_new)
                 self._write(domain, unit)
-                is_new = False
                 later += [point for point in new if point not in later]
+            is_new = False
             self.last = (domain, unit)
         self._tell_after(later)
         levels = [unit.block.level for unit in units if unit.block.level]
@@ -118,9 +137,8 @@ class _Merge:
         claims = self.claims[domain][unit]
         if unit.is_fixed or not claims:
             return False
-        lost = {claim.id for claim in self.plan.losers}
         out = [claim.id in self.plan.left_out for claim in claims]
-        return all(out) or any(claim.id in lost and gone for claim, gone in zip(claims, out, strict=True))
+        return all(out) or any(claim.id in self.lost and gone for claim, gone in zip(claims, out, strict=True))
 
     def _without_empty_sections(self, units: Sequence[Unit], kept: Sequence[Unit]) -> list[Unit]:
         """Returns what is kept without the headings whose whole section is left out."""
@@ -142,35 +160,33 @@ class _Merge:
 
     def _separate(self, domain: str, unit: Unit, is_new: bool) -> None:
         """Adds what stands between the last unit and this one."""
-        if not self.text:
+        if not self.pieces:
             return
         if self.last is None or (is_new and self.last[0] != domain):
-            self.text += self._between_experts(unit)
+            self._add(self._between_experts(unit))
             return
         response = self.responses[domain].text
         previous = self.last[1]
         if previous.block is unit.block:
-            between = response[: unit.start]
-            self.text += between[len(between.rstrip()) :]
+            self._add(_space_before(response, unit.start))
         elif self._follows(domain, previous, unit):
-            self.text += response[previous.block.end : unit.start]
+            self._add(response[previous.block.end : unit.start])
         else:
-            self.text += _SEPARATED if _would_join(previous.block, unit.block) else _PARAGRAPHS
+            self._add(_SEPARATED if _would_join(previous.block, unit.block) else _PARAGRAPHS)
 
     def _follows(self, domain: str, previous: Unit, unit: Unit) -> bool:
         """Whether nothing stands between the blocks of two units in the response."""
         return self.last == (domain, previous) and not self.responses[domain].text[previous.block.end : unit.start].strip()
 
     def _between_experts(self, unit: Unit) -> str:
-        previous = self.last[1].block if self.last else None
-        if previous is not None and previous.kind == "code" and (closing := _unclosed(previous.text)):
-            self.text += closing
         if self._is_plain():
-            return "" if self.text.endswith(_NO_SPACE_AFTER) else " "
+            return "" if self.pieces[-1].endswith(_NO_SPACE_AFTER) else " "
+        previous = self.last[1].block if self.last else None
+        closing = _unclosed(previous.text) if previous is not None and previous.kind == "code" else ""
         is_swallowed = self.rank > 0 and not 0 < unit.block.level <= self.rank
         if is_swallowed or (previous is not None and _would_join(previous, unit.block)):
-            return _SEPARATED
-        return _PARAGRAPHS
+            return closing + _SEPARATED
+        return closing + _PARAGRAPHS
 
     def _is_plain(self) -> bool:
         """Whether every response is one paragraph of one line, so that they make one paragraph together."""
@@ -181,42 +197,47 @@ class _Merge:
 
     def _write(self, domain: str, unit: Unit) -> None:
         words = self.responses[domain].text[unit.start : unit.end]
-        self.contributions.append(Contribution(domain=domain, text=words, start=len(self.text), end=len(self.text) + len(words)))
-        self.text += words
+        self.contributions.append(Contribution(domain=domain, text=words, start=self.length, end=self.length + len(words)))
+        self._add(words)
 
     def _tell_after(self, points: list[Point]) -> None:
         for point in points:
             if point not in self.told:
-                self.text += _PARAGRAPHS
+                self._add(_PARAGRAPHS)
                 self._tell(point)
         points.clear()
 
     def _tell(self, point: Point) -> None:
         """Says that the experts disagree on a point, and what each side says, with the sentences that lean on that."""
         self.told.append(point)
-        self.text += DISAGREE
+        self._add(DISAGREE)
         for side in point.sides:
             shown = [claim for claim in side if claim.id not in self.plan.left_out]
             for place, claim in enumerate(shown or side[:1]):
-                placed = self.group_of.get(claim.id)
-                if placed is not None and (claim.domain, placed.unit) in self.moved:
+                group = self.group_with.get(claim.id)
+                if group in self.moved:
                     continue
-                self.text += " " if place else f" {_speakers(side)}: "
-                if placed is None or placed.unit.is_fixed:
-                    self.text += _ITEM.sub("", claim.quote, count=1)
-                    continue
-                self._move(placed)
+                self._add(" " if place else f" {_speakers(side)}: ")
+                if group is None or group.is_fixed:
+                    self._add(_ITEM.sub("", claim.quote, count=1))
+                else:
+                    self._move(group)
 
-    def _move(self, placed: _Placed) -> None:
-        response = self.responses[placed.domain].text
-        for place, unit in enumerate(placed.group):
-            if place and self._is_left_out(placed.domain, unit):
+    def _move(self, group: _Group) -> None:
+        response = self.responses[group.domain].text
+        for place, unit in enumerate(group.units):
+            if place and self._is_left_out(group.domain, unit):
                 continue
             if place:
-                between = response[: unit.start]
-                self.text += between[len(between.rstrip()) :]
-            self._write(placed.domain, unit)
-            self.moved.add((placed.domain, unit))
+                self._add(_space_before(response, unit.start))
+            self._write(group.domain, unit)
+        self.moved.add(group)
+
+
+def _space_before(text: str, start: int) -> str:
+    """Returns the white space before a place in a text."""
+    before = text[max(0, start - _LONGEST_SPACE) : start]
+    return before[len(before.rstrip()) :]
 
 
 def _unclosed(code: str) -> str:

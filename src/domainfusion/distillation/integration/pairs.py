@@ -140,9 +140,7 @@ def _subject(sentence: Sentence) -> frozenset[str]:
 
 
 def _are_opposed(first: Sentence, second: Sentence, common: _Shared) -> bool:
-    kinds = list(oppositions(first.stance, second.stance))
-    if "order" in kinds and order_objects(first.bare).isdisjoint(order_objects(second.bare)):
-        kinds.remove("order")
+    kinds = opposed_kinds(first, second)
     if kinds == ["negation"] and _is_bad_of_itself(first if not first.stance.denies else second):
         return False  # "useless" denies as well
     if kinds:
@@ -150,6 +148,14 @@ def _are_opposed(first: Sentence, second: Sentence, common: _Shared) -> bool:
         least = LEAST_SHARED + 1 if kinds == ["negation"] else LEAST_SHARED
         return len(kinds) % 2 == 1 and common.count >= least and common.share >= LEAST_SHARE_OPPOSED
     return _compare_dates(first, second) == "different" or have_other_quantities(first, second)
+
+
+def opposed_kinds(first: Sentence, second: Sentence) -> list[str]:
+    """Returns in which ways two sentences are opposed; see `oppositions`. Before and after are, where they are so of the same thing."""
+    kinds = list(oppositions(first.stance, second.stance))
+    if "order" in kinds and order_objects(first.bare).isdisjoint(order_objects(second.bare)):
+        kinds.remove("order")
+    return kinds
 
 
 def _is_bad_of_itself(sentence: Sentence) -> bool:

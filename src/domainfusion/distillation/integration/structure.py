@@ -17,7 +17,7 @@ READ_IN = ("paragraph", "list", "quote")
 """The blocks in which claims are looked for; code, tables, formulas and headings are only kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Unit:
     """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block that is no paragraph.
 
@@ -112,7 +112,7 @@ def keep_together(text: str, claims: Sequence[Claim], left_out: Mapping[str, str
     out: dict[str, str] = {}
     for group in groups_of(units):
         head = group[0]
-        if _has_lost(inside[head], lost) and not head.is_fixed:
+        if _has_lost(inside[head], lost) and not any(unit.is_fixed for unit in group):
             for unit in group:
                 out |= {claim.id: left_out.get(claim.id, GOES_WITH_IT) for claim in inside[unit]}
         elif all(_may_go(unit, inside[unit], left_out) for unit in group):
