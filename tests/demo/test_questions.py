@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from domainfusion.demo.base import world_folder
-from domainfusion.demo.build_facts import FACTS_PATH, discovery_country
+from domainfusion.demo.build_facts import discovery_country
 from domainfusion.demo.questions import (
     TEST,
     TWO_HOP,
@@ -271,7 +271,10 @@ def test_one_about_an_unasked_fact_is_rejected(questions: QuestionSet) -> None:
 def test_the_committed_facts_are_what_the_packages_say() -> None:
     from domainfusion.demo.build_facts import build_facts
 
-    committed, built = json.loads(FACTS_PATH.read_text(encoding="utf-8")), build_facts()
+    committed, built = (
+        json.loads((world_folder() / "facts.json").read_text(encoding="utf-8")),
+        build_facts(),
+    )
     assert {key: value for key, value in committed.items() if key != "sources"} == {
         key: value for key, value in built.items() if key != "sources"
     }

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+import domainfusion
+from domainfusion.cli.main import main
 from domainfusion.demo.base import world_folder
 from domainfusion.demo.questions import UNASKED, Sizes, build_questions
 from domainfusion.demo.run import build_demo, build_distiller, build_small_questions
@@ -330,6 +332,21 @@ def test_values_are_read_as_they_are_written(tmp_path: Path) -> None:
 def test_the_demo_is_a_world_like_any_other() -> None:
     world = load_world(world_folder())
     assert {path.name for path in (world_folder() / "adapters").iterdir()} == set(world.domains)
+
+
+def test_without_the_demos_data_it_is_said_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("domainfusion.demo.base.importlib.util.find_spec", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 1
+    assert "run `pip install ./demo` in the repository, or `make demo`" in capsys.readouterr().err
+
+
+def test_the_library_is_small_without_them() -> None:
+    library = Path(domainfusion.__file__).parent
+    files = [path for path in library.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_the_world_of_the_guide_is_one(tmp_path: Path) -> None:

