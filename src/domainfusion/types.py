@@ -460,20 +460,35 @@ class TrainingRecord:
 class Score:
     """A grade between 0 and 1, or the reason why there is none: unscored is not zero.
 
+    An answer in which there is nothing to grade is wrong, and counted as not readable; unscored is what could not be measured,
+    because there is no reference or a judge failed.
+
     Attributes:
-        value: The grade; None where the answer could not be graded.
-        reason: Why there is no grade.
+        value: The grade; None where it could not be measured.
+        reason: Why there is no grade, or why the answer is not readable.
         parts: The grade of each part, where the metric grades parts.
+        readable: False where the answer has nothing to grade: it is empty, or has no number where one is asked for.
     """
 
     value: float | None
     reason: str = ""
     parts: tuple[float, ...] = ()
+    readable: bool = True
 
     @classmethod
     def unscored(cls, reason: str) -> Score:
         """Returns the score that says why there is none."""
         return cls(None, reason)
+
+    @classmethod
+    def not_readable(cls, reason: str, *, parts: int = 1) -> Score:
+        """Returns the score of an answer with nothing to grade in it: 0 for each of its parts.
+
+        Example:
+            >>> Score.not_readable("the answer has no number")
+            Score(value=0.0, reason='the answer has no number', parts=(0.0,), readable=False)
+        """
+        return cls(0.0, reason, (0.0,) * parts, readable=False)
 
 
 def domains_of(examples: Sequence[Example]) -> tuple[str, ...]:

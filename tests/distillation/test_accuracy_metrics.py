@@ -27,7 +27,6 @@ from domainfusion.distillation.metrics import (
     TokenF1,
     grade,
     grade_texts,
-    is_extraction_failure,
     normalize,
     rouge_l,
     stated_parts,
@@ -114,29 +113,38 @@ def test_which_number_counts_is_said(which: str, value: float) -> None:
     assert Numeric(which=which)(asked, "6 times 7 is 42.").value == value  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("metric", "text", "metadata"),
-    [
-        (Numeric(), "I do not know.", {}),
-        (NamedChoice(), "I do not know.", {"choices": ["12", "13"]}),
-        (NamedChoice(), "12 or 13", {"choices": ["12", "13"]}),
-    ],
-)
-def test_what_can_not_be_read_is_neither_right_nor_wrong(metric: Metric, text: str, metadata: dict[str, object]) -> None:
+NOTHING_TO_GRADE = [
+    (Numeric(), "I do not know.", {}),
+    (NamedChoice(), "I do not know.", {"choices": ["12", "13"]}),
+    (stated_parts, " ", {}),
+    (Exact(), "", {}),
+    (Contains(), "\n", {}),
+    (TokenF1(), "", {}),
+    (RougeL(), "", {}),
+]
+
+
+@pytest.mark.parametrize(("metric", "text", "metadata"), NOTHING_TO_GRADE)
+def test_an_answer_with_nothing_to_grade_is_wrong_and_counted_apart(metric: Metric, text: str, metadata: dict[str, object]) -> None:
     [score] = grade_texts(metric, [example("?", domains=["d"], reference="12", metadata=metadata)], [text])
-    assert score.value is None
-    assert is_extraction_failure(score)
+    assert (score.value, score.parts, score.readable) == (0, (0.0,), False)
+    assert score.reason
+
+
+def test_an_answer_that_names_several_choices_is_wrong() -> None:
+    score = NamedChoice()(example("?", domains=["d"], reference="12", metadata={"choices": ["12", "13"]}), "12 or 13")
+    assert (score.value, score.readable) == (0, True)
 
 
 @pytest.mark.parametrize("metric", [stated_parts, Exact(), Contains(), Numeric(), TokenF1(), RougeL()])
 def test_without_a_reference_nothing_is_graded_and_no_answer_is_blamed(metric: Metric) -> None:
     [score] = grade_texts(metric, [example("?", domains=["d"])], ["anything 1"])
-    assert score.value is None and not is_extraction_failure(score)
+    assert score.value is None and score.readable
 
 
 def test_a_reference_without_a_number_is_nothing_to_hold_a_number_against() -> None:
     score = Numeric()(example("?", domains=["d"], reference="many"), "3")
-    assert score.value is None and not is_extraction_failure(score)
+    assert score.value is None and score.readable
 
 
 @given(text=phrases, reference=phrases)
@@ -210,7 +218,7 @@ def test_an_example_without_choices_is_one_error(choices: object) -> None:
 
 def test_a_reference_that_is_no_choice_leaves_the_answer_unscored() -> None:
     score = NamedChoice()(example("?", domains=["d"], reference="gold", metadata={"choices": ["iron", "lead"]}), "iron")
-    assert score.value is None and not is_extraction_failure(score)
+    assert score.value is None and score.readable
 
 
 # Embeddings
@@ -257,7 +265,9 @@ def test_each_part_is_graded_by_the_metric_of_its_domain() -> None:
     [score] = grade_texts({"chemistry": Exact()}, [asked], ["Rome lies south; gold melts at 1064 °C."])
     assert score.parts == (0.0, 1.0) and score.value == 0.5
     [score] = grade_texts({"chemistry": Numeric()}, [asked], ["Rome lies south."])
-    assert is_extraction_failure(score)
+    assert score.parts == (0.0, 1.0) and score.readable
+    [score] = grade_texts({"chemistry": Numeric()}, [asked], [""])
+    assert score.parts == (0.0, 0.0) and not score.readable
 
 
 def test_a_metric_of_ones_own_is_any_function_and_may_return_a_number() -> None:

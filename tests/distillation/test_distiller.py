@@ -312,7 +312,7 @@ def test_a_verifier_of_ones_own_decides(world: World) -> None:
 
 
 def test_test_and_validation_queries_are_removed_from_the_training_data_and_counted(world: World) -> None:
-    leaks = [example("tell me where  NRT is.", {"aviation": "Japan"}), example("Where is the LHR?", {"aviation": "Britain"}), SINGLES[1]]
+    leaks = [example("tell me where  NRT is.", {"aviation": "Japan"}), example("where is  LHR?", {"aviation": "Britain"}), SINGLES[1]]
     generators = [CuratedDataGenerator([*SINGLES, *PAIRS]), CuratedDataGenerator(leaks)]
     distiller = world.evaluated(data_generators=generators, validation_examples=[SINGLES[0]])
     queries = [given.query for given in distiller.generate()]
@@ -324,7 +324,7 @@ def test_test_and_validation_queries_are_removed_from_the_training_data_and_coun
 
 def test_counts_of_every_generator_add_up(world: World) -> None:
     generators = [SyntheticDataGenerator(Writer(), DOMAINS, 6), AdversarialDataGenerator(ScriptedModel("What is it then?"), DOMAINS, 4)]
-    curated = CuratedDataGenerator([{"query": "Where is NRT?", "domain": "aviation"}, {"query": "where is the NRT?", "domain": "aviation"}])
+    curated = CuratedDataGenerator([{"query": "Where is NRT?", "domain": "aviation"}, {"query": "where is  NRT?", "domain": "aviation"}])
     distiller = world.distiller(data_generators=[curated, *generators])
     examples = distiller.generate()
     counts = read_json(world.directory / "generation.json")

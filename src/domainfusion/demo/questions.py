@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from domainfusion.demo.world import Fact, Split, World
-from domainfusion.distillation.duplicates import content_words
 from domainfusion.distillation.metrics import states
+from domainfusion.distillation.text.words import content_words
 from domainfusion.prompts import fill
 from domainfusion.types import Example, Part
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from domainfusion.distillation.duplicates import content_words
 from domainfusion.distillation.examples import query_key
-from domainfusion.distillation.metrics import normalize
+from domainfusion.distillation.text.words import ARTICLES, content_words, words_of
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, transcript
 
@@ -25,7 +23,7 @@ class Leak(NamedTuple):
     Attributes:
         source: The evaluation set.
         query: The evaluation question.
-        exact: Whether the two are the same but for case, accents, articles and white space.
+        exact: Whether the two are the same question but for articles; see `identity`.
     """
 
     source: str
@@ -63,7 +61,7 @@ class EvaluationSets:
         self._places: dict[NGram, list[int]] = {}
         for name, examples in sets.items():
             for example in examples:
-                self._whole.setdefault(query_key(example), Leak(name, example.query, exact=True))
+                self._whole.setdefault(_key(example), Leak(name, example.query, exact=True))
                 if ngram_words:
                     self._add(name, example, ngram_words)
         self._sizes = sorted({len(ngram) for ngram in self._places})
@@ -81,7 +79,7 @@ class EvaluationSets:
 
     def find(self, example: Example) -> Leak | None:
         """Returns the evaluation question that a training question contains; None where it contains none."""
-        if (whole := self._whole.get(query_key(example))) is not None:
+        if (whole := self._whole.get(_key(example))) is not None:
             return whole
         words = _words(example)
         found = Counter(place for size in self._sizes for ngram in set(_ngrams(words, size)) for place in self._places.get(ngram, ()))
@@ -92,8 +90,14 @@ class EvaluationSets:
         return None
 
 
+def _key(example: Example) -> str:
+    """Returns what two questions share that are one but for articles: to leave out one more than need be does no harm here."""
+    words = query_key(example).split()
+    return " ".join([word for word in words if word not in ARTICLES] or words)
+
+
 def _words(example: Example) -> list[str]:
-    return re.findall(r"\w+", normalize(transcript(example.conversation)))
+    return words_of(transcript(example.conversation))
 
 
 def _ngrams(words: Sequence[str], size: int) -> Iterator[NGram]:

@@ -9,7 +9,8 @@ from typing import Literal
 from datasketch import MinHash, MinHashLSH
 
 from domainfusion.distillation.examples import query_key
-from domainfusion.distillation.metrics import normalize, sentences
+from domainfusion.distillation.text.sentences import sentences
+from domainfusion.distillation.text.words import content_words
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, transcript
 
@@ -19,18 +20,13 @@ _BANDS, _ROWS = 42, 3
 """Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but one in 10¹³."""
 _PERMUTATIONS = _BANDS * _ROWS
 _EMPTY = MinHash(num_perm=_PERMUTATIONS)
-_FUNCTION_WORDS = frozenset((
-    "a", "about", "an", "and", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has",
-    "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "of", "on", "one", "or", "our", "should", "so", "tell",
-    "that", "the", "their", "there", "these", "they", "this", "those", "to", "was", "we", "were", "what", "when", "where", "which",
-    "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
-))  # fmt: skip
 
 
 class Duplicates:
     """Remembers questions and knows them again.
 
-    Two questions are duplicates where they differ in case, accents, articles and white space alone. They are near-duplicates where they
+    Two questions are duplicates where they differ in white space, invisible characters and the case of longer words alone; see
+    `identity`. They are near-duplicates where they
     share at least `threshold` of their content words (Jaccard similarity) and all their numbers and names in the same order, so that a
     question about Peru is none about Kenya, and the way from Peru to Kenya not the way back. Candidates are found by MinHash
     (Broder, 1997), as in Lee et al., 2022, arXiv 2107.06499, and then compared exactly.
@@ -82,11 +78,6 @@ class Duplicates:
             if names == other_names and len(words & other) >= self._threshold * len(words | other):
                 return "near-duplicate"
         return None
-
-
-def content_words(text: str) -> frozenset[str]:
-    """Returns the words that say what a text is about: all but the function words of English."""
-    return frozenset(re.findall(r"\w+", normalize(text))) - _FUNCTION_WORDS
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from domainfusion.distillation.formats import (
     with_input,
     without_reasoning,
 )
-from domainfusion.distillation.metrics import normalize
+from domainfusion.distillation.text.words import identity
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example, transcript
 
@@ -282,5 +282,5 @@ def slice_of(example: Example) -> str:
 
 
 def query_key(example: Example) -> str:
-    """Returns what two examples share that ask the same, case, accents, articles and white space aside: the turns, and the query."""
-    return normalize(transcript(example.conversation))
+    """Returns what two examples share that ask the same: the turns and the query, as far as `identity` tells them apart."""
+    return identity(transcript(example.conversation))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from domainfusion.distillation.duplicates import content_words
 from domainfusion.distillation.evaluator.evaluator import by_slice
-from domainfusion.distillation.metrics import sentences
 from domainfusion.distillation.results import Agreement, Estimate
 from domainfusion.distillation.statistics import Bootstrap
+from domainfusion.distillation.text.sentences import sentences
+from domainfusion.distillation.text.words import content_words
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import AGREEMENT_PROMPT, fill

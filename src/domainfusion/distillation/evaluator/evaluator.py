@@ -21,7 +21,6 @@ from domainfusion.distillation.metrics import (
     MetricChoice,
     check_metric,
     grade,
-    is_extraction_failure,
 )
 from domainfusion.distillation.metrics import name_of as name_of
 from domainfusion.distillation.results import (
@@ -399,7 +398,7 @@ def _as_answer(example: Example, graded: Graded) -> Answer:
         text=graded.generation.text,
         score=graded.score.value,
         correct=graded.correct,
-        extracted=not is_extraction_failure(graded.score),
+        extracted=graded.score.readable,
         finish_reason=graded.generation.finish_reason,
         reason=graded.score.reason,
         repetitive=is_repetitive(graded.generation.text),

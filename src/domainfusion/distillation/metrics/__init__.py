@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from domainfusion.distillation.metrics.accuracy import Contains, Exact, TokenF1, stated_parts, token_f1
 from domainfusion.distillation.metrics.metric import (
     AccuracyMetric,
     BatchCoherence,
@@ -14,23 +15,28 @@ from domainfusion.distillation.metrics.metric import (
     Metric,
     MetricChoice,
     ModelMetric,
-    is_extraction_failure,
-    not_extracted,
 )
-from domainfusion.distillation.metrics.overlap import TokenF1, token_f1
-from domainfusion.distillation.metrics.stating import Contains, Exact, stated_parts
 from domainfusion.distillation.metrics.surface import surface_coherence
-from domainfusion.distillation.metrics.text import normalize, sentences, states
+from domainfusion.distillation.text.sentences import sentences
+from domainfusion.distillation.text.statements import states
+from domainfusion.distillation.text.words import normalize
 
 if TYPE_CHECKING:
     from domainfusion.distillation.metrics.choice import LikelyChoice, NamedChoice
     from domainfusion.distillation.metrics.continuity import ModelCoherence
     from domainfusion.distillation.metrics.corruptions import Passage
     from domainfusion.distillation.metrics.embedding import EmbeddingSimilarity
-    from domainfusion.distillation.metrics.grading import check_metric, grade, grade_coherence, grade_texts, name_of
+    from domainfusion.distillation.metrics.grading import (
+        check_metric,
+        grade,
+        grade_coherence,
+        grade_texts,
+        measures_overlap,
+        metric_named,
+        name_of,
+    )
     from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
     from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence
-    from domainfusion.distillation.metrics.named import metric_named
     from domainfusion.distillation.metrics.numeric import Numeric
     from domainfusion.distillation.metrics.passages import read_passages
     from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
@@ -64,13 +70,12 @@ __all__ = [
     "grade",
     "grade_coherence",
     "grade_texts",
-    "is_extraction_failure",
     "judge_agreement",
     "known_validation",
+    "measures_overlap",
     "metric_named",
     "name_of",
     "normalize",
-    "not_extracted",
     "read_passages",
     "rouge_l",
     "sentences",
@@ -100,7 +105,8 @@ _HOMES = {
     "grade_texts": "grading",
     "judge_agreement": "judge",
     "known_validation": "validation",
-    "metric_named": "named",
+    "measures_overlap": "grading",
+    "metric_named": "grading",
     "name_of": "grading",
     "read_passages": "passages",
     "rouge_l": "rouge",

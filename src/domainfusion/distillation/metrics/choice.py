@@ -5,19 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-from domainfusion.distillation.metrics.metric import Graded, not_extracted
-from domainfusion.distillation.metrics.references import NO_REFERENCE, accepted_answers
-from domainfusion.distillation.metrics.text import normalize, states
+from domainfusion.distillation.metrics.accuracy import NO_REFERENCE, accepted_answers, is_the_answer
+from domainfusion.distillation.metrics.metric import Graded
+from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.statements import MOST_SPANS, Span, is_denied, spans_of, states
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask
 from domainfusion.types import Conversation, Example, Generation, Message, Sampling, Score
 
-_LETTER = re.compile(
-    r"(?:^\W*(?:option |choice |answer )?|\b(?:answer|option|choice)(?: is)?\W+)\(?([A-Z])(?:[).:]|\*\*|\s*$)", re.IGNORECASE | re.MULTILINE
+_END = r"(?=\W*$|[).:：,;\]]|\s+(?:because|since|as|and|but|is|was|seems|would)\b|\s*[（(–—-])"
+"""What follows a letter that is a label and no word: A city is none."""
+_LABEL = rf"[\W_]{{0,4}}(?:(?P<upper>[A-Z])(?![\w'])(?:{_END}|(?<=[B-HJ-Z])(?=\s))|(?P<lower>[a-z])(?=[).:：]|\W*$))"
+_CONCLUSION = re.compile(
+    # the answer is B, Answer: B, option B, it is B, I choose B
+    r"(?:(?:\b(?:answer|option|choice|antwort|lösung|respuesta|réponse|resposta|risposta|ответ)\b|答案|选项|選択肢|正解|答え?)"
+    r"(?:\s*(?:is|was|must be|should be|would be|ist|lautet|es|est|é|è|[:：=]|是|は|为)){0,2}"
+    rf"|\b(?:it is|it's|it must be|i choose|i pick|i select|i'd go with|go with|hence|therefore|thus|so))(?:{_LABEL})"
+    r"|(?<![\w'])(?P<named>[A-Z])[).\]]{0,2}\s(?:is|seems|must be)\s(?:the\s)?(?:correct|right|best|true|answer)\b",
+    re.MULTILINE | re.IGNORECASE,
 )
+_AT_LINE = re.compile(rf"^(?:{_LABEL})", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -25,16 +36,19 @@ class NamedChoice:
     """Multiple choice by what the answer says: right is one that names the right choice and no other.
 
     An example lists its choices in `metadata["choices"]`, and its reference is one of them, word for word or by its letter (the
-    first is A). An answer names a choice by its letter, at its beginning or after "answer", or in its own words. One that names none,
-    or several, is unscored, as an extraction failure.
+    first is A). An answer names a choice by its letter, at its beginning or after "answer", or in its own words. A choice that it denies
+    does not count, and what it concludes with counts before what it goes through. One that names several is wrong; one that names none is
+    wrong, and not readable.
 
     Example:
         >>> choices = {"choices": ["Paris", "Rome", "Bern"]}
         >>> example = Example(query="What is the capital of Italy?", domains=("geography",), reference="Rome", metadata=choices)
         >>> NamedChoice()(example, "B) Rome").value, NamedChoice()(example, "The answer is C.").value
         (1.0, 0.0)
-        >>> NamedChoice()(example, "Rome or Bern").reason
-        'extraction: the answer names 2 of the choices'
+        >>> NamedChoice()(example, "It can't be Paris; it is Rome.").value, NamedChoice()(example, "Rome or Bern").value
+        (1.0, 0.0)
+        >>> NamedChoice()(example, "I don't know.").reason
+        'the answer names none of the choices'
     """
 
     def __call__(self, example: Example, text: str) -> Score:
@@ -44,9 +58,9 @@ class NamedChoice:
         if isinstance(right, Score):
             return right
         named = _named(text, choices)
-        if len(named) != 1:
-            return not_extracted(f"the answer names {len(named) or 'none'} of the choices")
-        return _score(example, named[0] in right)
+        if not named:
+            return Score.not_readable("the answer names none of the choices")
+        return _score(named[0] in right and len(named) == 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,7 @@ class LikelyChoice:
             values = [score.total / max(1, length) for score, length in zip(found, lengths, strict=True)]
             best = max(range(len(listed)), key=values.__getitem__)
             right = _right_choices(example, listed)
-            score = right if isinstance(right, Score) else _score(example, best in right)
+            score = right if isinstance(right, Score) else _score(best in right)
             graded.append(Graded(Generation(text=listed[best]), score))
         return graded
 
@@ -123,23 +137,44 @@ def _right_choices(example: Example, choices: Sequence[str]) -> set[int] | Score
     wanted = accepted_answers(example)
     if len(wanted) != 1:
         return Score.unscored(NO_REFERENCE if not wanted else "an example with choices has one right answer, and this one has parts")
-    right = {index for index, choice in enumerate(choices) if any(normalize(choice) == normalize(answer) for answer in wanted[0])}
+    right = {index for index, choice in enumerate(choices) if any(is_the_answer(choice, answer) for answer in wanted[0])}
     letters = {ord(answer.strip()) - ord("A") for answer in wanted[0] if re.fullmatch(r"\s*[A-Z]\s*", answer)}
     right = right or letters & set(range(len(choices)))
     return right or Score.unscored("the reference is none of the choices")
 
 
 def _named(text: str, choices: Sequence[str]) -> list[int]:
-    exact = [index for index, choice in enumerate(choices) if normalize(text) == normalize(choice)]
+    """Returns the choices that an answer names as its own: by its conclusion, else by letters at its lines, else in words."""
+    exact = [index for index, choice in enumerate(choices) if is_the_answer(text, choice)]
     if exact:
         return exact
-    letters = {ord(letter.upper()) - ord("A") for letter in _LETTER.findall(text)} & set(range(len(choices)))
-    return sorted(letters) or _stated(text, choices)
+    seen = render(text).text
+    concluded = _letters(_CONCLUSION, seen, len(choices))
+    if concluded:
+        return concluded[-1:]
+    return sorted(set(_letters(_AT_LINE, seen, len(choices)))) or _stated(seen, choices)
 
 
-def _stated(text: str, choices: Sequence[str]) -> list[int]:
+def _letters(pattern: re.Pattern[str], seen: str, choices: int) -> list[int]:
+    """Returns the choices whose letters a pattern finds and that are not denied, in their order."""
+    found = []
+    for match in islice(pattern.finditer(seen), MOST_SPANS):
+        groups = match.groupdict()
+        name = next(name for name in ("upper", "lower", "named") if groups.get(name))
+        index = ord(match[name].upper()) - ord("A")
+        span = Span(match.start(name), match.end(name))
+        if index < choices and not is_denied(seen, span):
+            found.append(index)
+    return found
+
+
+def _stated(seen: str, choices: Sequence[str]) -> list[int]:
     """Returns the choices that a text states, leaving out one that is only part of another: "acid" in "nitric acid"."""
-    found = [index for index, choice in enumerate(choices) if states(text, choice)]
+    found = [
+        index
+        for index, choice in enumerate(choices)
+        if any(not is_denied(seen, span) for span in islice(spans_of(seen, choice), MOST_SPANS))
+    ]
     return [i for i in found if not any(i != j and states(choices[j], choices[i]) for j in found)]
 
 
@@ -147,5 +182,5 @@ def _with_answer(example: Example, choice: str) -> Conversation:
     return (*example.conversation, Message("assistant", choice))
 
 
-def _score(example: Example, right: bool) -> Score:
+def _score(right: bool) -> Score:
     return Score(float(right), parts=(float(right),))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from domainfusion.distillation.metrics.defects import dangling
 from domainfusion.distillation.metrics.surface import form, freshness, likelihood
-from domainfusion.distillation.metrics.text import sentences
+from domainfusion.distillation.text.sentences import sentences
 from domainfusion.errors import CapabilityError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.encoding import encode_text

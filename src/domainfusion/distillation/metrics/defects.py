@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import combinations
 
-from domainfusion.distillation.metrics.text import normalize
+from domainfusion.distillation.text.words import normalize
 
 _ENDS = (".", "!", "?", '"', "”", ")", "]", "`", ":")
 _LETTERS_AT_ONCE = 4

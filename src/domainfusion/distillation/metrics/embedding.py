@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
-from domainfusion.distillation.metrics.overlap import check_share
-from domainfusion.distillation.metrics.references import accepted_answers, against_each
+from domainfusion.distillation.metrics.accuracy import accepted_answers, against_each, check_share
 from domainfusion.errors import MissingDependencyError, ModelError
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Score
@@ -32,6 +31,7 @@ class EmbeddingSimilarity:
 
     model: str
     right_from: float = 0.999
+    is_overlap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share("right_from", self.right_from)

@@ -1,10 +1,13 @@
-"""Asking and grading: which metric grades which example, and one way to use every kind of metric."""
+"""Asking and grading: which metric grades which example, metrics by their names, and one way to use every kind of metric."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
+from typing import Any, cast
 
+from domainfusion.distillation.metrics.accuracy import stated_parts
 from domainfusion.distillation.metrics.metric import (
     BatchCoherence,
     BatchMetric,
@@ -14,12 +17,23 @@ from domainfusion.distillation.metrics.metric import (
     MetricChoice,
     ModelMetric,
 )
-from domainfusion.distillation.metrics.named import metric_named
-from domainfusion.distillation.metrics.stating import stated_parts
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Sampling, Score
+
+METRICS = {
+    "stated_parts": "accuracy.stated_parts",
+    "exact": "accuracy.Exact",
+    "contains": "accuracy.Contains",
+    "numeric": "numeric.Numeric",
+    "choice": "choice.NamedChoice",
+    "likelihood": "choice.LikelyChoice",
+    "token_f1": "accuracy.TokenF1",
+    "rouge_l": "rouge.RougeL",
+    "embedding": "embedding.EmbeddingSimilarity",
+}
+"""What a name stands for, loaded when it is asked for. A judge has no name: it needs a model."""
 
 _NO_ANSWER = Score.unscored("the model did not answer")
 
@@ -111,6 +125,48 @@ def check_metric(metric: MetricChoice, domains: Iterable[str] | None = None) -> 
             )
 
 
+def metric_named(wanted: str | Mapping[str, Any]) -> Metric:
+    """Returns a metric by its name, or by a mapping of its name and its settings.
+
+    Raises:
+        ConfigurationError: There is no metric of this name, or it does not have this setting.
+
+    Example:
+        >>> metric_named("exact"), metric_named({"name": "token_f1", "right_from": 0.8})
+        (Exact(), TokenF1(right_from=0.8))
+    """
+    given = dict(wanted) if isinstance(wanted, Mapping) else {"name": wanted}
+    name = str(given.pop("name", ""))
+    if name not in METRICS:
+        raise ConfigurationError("There is no metric of this name", received=name, allowed=", ".join(METRICS))
+    module, attribute = METRICS[name].split(".")
+    found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    try:
+        return cast(Metric, found(**given) if isinstance(found, type) or given else found)
+    except TypeError as error:
+        raise ConfigurationError(f"The metric {name} can't be made: {error}", received=given, fix="see docs/guides/metrics.md") from error
+
+
+def measures_overlap(metric: MetricChoice, example: Example) -> bool:
+    """Whether the grade of an example is an overlap of words or a nearness, from which nothing follows about accuracy.
+
+    So are token F1, ROUGE-L and the similarity of embeddings, what `stated_parts` gives for an example with a reference and no parts, and
+    a metric of your own with an attribute `is_overlap` that is true.
+
+    Example:
+        >>> words = Example(query="Why?", domains=("d",), reference="Because it melts.")
+        >>> [measures_overlap(metric, words) for metric in (stated_parts, "token_f1", "exact", {"d": "rouge_l"})]
+        [True, True, False, True]
+    """
+    return any(_is_overlap(own, part) for own, part in _pieces(metric, example))
+
+
+def _is_overlap(metric: Metric, example: Example) -> bool:
+    if metric is stated_parts:
+        return not example.parts and example.reference is not None
+    return bool(getattr(metric, "is_overlap", False))
+
+
 def name_of(metric: object) -> str:
     """Returns what a report calls a metric.
 
@@ -186,4 +242,5 @@ def _join(scores: Sequence[Score]) -> Score:
     if unscored is not None:
         return unscored
     values = tuple(score.value or 0.0 for score in scores)
-    return Score(sum(values) / len(values), parts=values)
+    readable = any(score.readable for score in scores)
+    return Score(sum(values) / len(values), "" if readable else scores[0].reason, values, readable)

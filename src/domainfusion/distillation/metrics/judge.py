@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from domainfusion.distillation.metrics.references import NO_REFERENCE, accepted_answers
-from domainfusion.distillation.metrics.text import normalize
+from domainfusion.distillation.metrics.accuracy import EMPTY, NO_REFERENCE, accepted_answers, is_the_answer
 from domainfusion.distillation.results import Estimate
 from domainfusion.distillation.statistics import Resampling, Values
 from domainfusion.errors import DataError, TemplateError
@@ -91,12 +90,11 @@ class Judge:
     def grade_all(self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
         """Grades each text against its example's first accepted answer; an example in parts against all of them in one."""
         golds = [_gold_of(example) for example in examples]
-        places = [i for i, (gold, text) in enumerate(zip(golds, texts, strict=True)) if gold is not None and not _is_one(examples[i], text)]
-        pairs = [Pair(transcript(examples[i].conversation), texts[i], golds[i] or "") for i in places]
-        found = dict(zip(places, self.compare(pairs, ask=ask), strict=True))
-        return [
-            Score.unscored(NO_REFERENCE) if gold is None else _score(found[i]) if i in found else Score(1.0) for i, gold in enumerate(golds)
-        ]
+        scores = [_without_asking(example, gold, text) for example, gold, text in zip(examples, golds, texts, strict=True)]
+        open_places = [place for place, score in enumerate(scores) if score is None]
+        pairs = [Pair(transcript(examples[place].conversation), texts[place], golds[place] or "") for place in open_places]
+        judged = {place: _score(found) for place, found in zip(open_places, self.compare(pairs, ask=ask), strict=True)}
+        return [score or judged[place] for place, score in enumerate(scores)]
 
     def compare(self, pairs: Sequence[Pair], *, ask: Ask = ask_directly) -> list[Comparison]:
         """Returns which answer of each pair the judge prefers; each pair is shown in both orders."""
@@ -125,6 +123,15 @@ def read_verdict(reply: str) -> Preference | None:
     return next((preference for preference in PREFERENCES if verdicts == {preference}), None)
 
 
+def _without_asking(example: Example, gold: str | None, text: str) -> Score | None:
+    """Returns the grade that is known before the judge is asked; None where it has to be asked."""
+    if gold is None:
+        return Score.unscored(NO_REFERENCE)
+    if not text.strip():
+        return Score.not_readable(EMPTY)
+    return Score(1.0) if _is_one(example, text) else None
+
+
 def _conclude(straight: Preference | None, swapped: Preference | None) -> Comparison:
     if straight is None or swapped is None:
         return Comparison(None, consistent=False)
@@ -150,7 +157,7 @@ def _gold_of(example: Example) -> str | None:
 def _is_one(example: Example, text: str) -> bool:
     wanted = accepted_answers(example)
     alternatives = wanted[0] if len(wanted) == 1 else (_gold_of(example) or "",)
-    return any(normalize(text) == normalize(answer) for answer in alternatives)
+    return any(is_the_answer(text, answer) for answer in alternatives)
 
 
 # Agreement with people

@@ -65,22 +65,3 @@ Metric = AccuracyMetric | BatchMetric | ModelMetric
 
 MetricChoice = Metric | str | Mapping[str, Metric | str]
 """A metric, the name of one, or one for each domain; `grade` says how they go together."""
-
-
-EXTRACTION = "extraction"
-"""How the reason begins where there is no grade because the answer could not be read: no number in it, no choice named."""
-
-
-def not_extracted(what: str) -> Score:
-    """Returns the score of an answer in which there was nothing to grade: it is neither right nor wrong.
-
-    Example:
-        >>> not_extracted("the answer has no number").reason
-        'extraction: the answer has no number'
-    """
-    return Score.unscored(f"{EXTRACTION}: {what}")
-
-
-def is_extraction_failure(score: Score) -> bool:
-    """Whether there is no grade because there was nothing in the answer to grade."""
-    return score.value is None and score.reason.startswith(EXTRACTION)

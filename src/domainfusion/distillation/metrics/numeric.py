@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from domainfusion.distillation.metrics.metric import not_extracted
-from domainfusion.distillation.metrics.references import NO_REFERENCE, accepted_answers
+from domainfusion.distillation.metrics.accuracy import NO_REFERENCE, accepted_answers
 from domainfusion.distillation.text.quantities import Stated, in_unit, read_quantities
+from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.statements import Span, is_denied, is_one_of_guesses
 from domainfusion.distillation.text.units import (
     NO_UNIT,
     PERCENT,
@@ -20,6 +21,9 @@ from domainfusion.distillation.text.units import (
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, Score
 
+_MOST_NUMBERS = 200
+"""Numbers that are looked at for what is said of them."""
+
 
 @dataclass(frozen=True)
 class Numeric:
@@ -27,14 +31,15 @@ class Numeric:
 
     The first number of an accepted answer is the one that counts. A number without a unit is taken to be in the wanted unit,
     unless the answer gives another in a unit of that kind: in "Gold, element 79, melts at 1948 °F" only the temperature counts.
-    An answer without any number is unscored, as an extraction failure.
+    A number that the answer denies, or guesses beside others ("40, 42 or 44"), does not count; an answer without any number is wrong,
+    and not readable.
 
     Args:
         relative_tolerance: How far off a number may be, as a share of the accepted one.
         absolute_tolerance: How far off it may be in any case, in the accepted answer's unit. The larger of the two holds.
         unit: The unit of accepted answers that name none, such as `km/h`; empty leaves them without.
         which: Which of the answer's numbers is held against the accepted one: `any` of them, the `first`, or the `last`, which is
-            what a model that reasons aloud ends with. With `any`, an answer that guesses several numbers passes.
+            what a model that reasons aloud ends with. With `any`, an answer passes that has the number among others in its course.
 
     Raises:
         ConfigurationError: A tolerance is negative, the unit is not known, or `which` is none of the three.
@@ -43,8 +48,8 @@ class Numeric:
         >>> example = Example(query="At how many °C does gold melt?", domains=("chemistry",), reference="1064 °C")
         >>> Numeric()(example, "At 1,064.2 °C.").value, Numeric()(example, "At 1948 °F.").value, Numeric()(example, "At 961 °C.").value
         (1.0, 1.0, 0.0)
-        >>> Numeric()(example, "I don't know.").reason
-        'extraction: the answer has no number'
+        >>> Numeric()(example, "Not 1064 °C.").value, Numeric()(example, "I don't know.")
+        (0.0, Score(value=0.0, reason='the answer has no number', parts=(0.0,), readable=False))
     """
 
     relative_tolerance: float = 0.01
@@ -82,12 +87,18 @@ class Numeric:
         golds = [[number for number in numbers if number is not None] for numbers in accepted]
         if not all(golds):
             return Score.unscored("the reference has no number")
-        stated = read_quantities(text)
+        seen = render(text).text
+        stated = read_quantities(seen)
         if not stated:
-            return not_extracted("the answer has no number")
-        grades = tuple(
-            float(any(self._gives(gold, stated) for gold in numbers)) for numbers in golds
-        )
+            return Score.not_readable("the answer has no number", parts=len(golds))
+        committed = [number for number in stated[:_MOST_NUMBERS] if not is_denied(seen, _span(number), query=example.query)]
+        known = [answer for answers in accepted_answers(example) for answer in answers]
+
+        def is_given(gold: Stated) -> bool:
+            found = self._found(gold, committed + stated[_MOST_NUMBERS:])
+            return any(not is_one_of_guesses(seen, _span(number), known, example.query) for number in found[:_MOST_NUMBERS])
+
+        grades = tuple(float(any(is_given(gold) for gold in numbers)) for numbers in golds)
         return Score(sum(grades) / len(grades), parts=grades)
 
     def _wanted(self, answer: str) -> Stated | None:
@@ -98,30 +109,31 @@ class Numeric:
         unit = parse_unit(self.unit)
         return found[0] if found[0].unit or not unit else in_unit(found[0], unit)
 
-    def _gives(self, gold: Stated, stated: Sequence[Stated]) -> bool:
-        """Whether an answer gives the accepted quantity: each end of it, where it is a range."""
+    def _found(self, gold: Stated, stated: Sequence[Stated]) -> list[Stated]:
+        """Returns the quantities of an answer that are the accepted one: both ends of it, where it is a range."""
         base = base_units_of(gold.unit) or NO_UNIT
-        chosen = [(number.first, number.last) for number in stated]
         if gold.unit:
-            measured = [_converted(number, base) for number in stated if _measures(number, gold)]
-            chosen = measured or [
-                (number.first, number.last) for number in stated if not number.unit
-            ]
-        elif any(number.unit == PERCENT for number in stated):
-            chosen += [
-                (number.first / 100, number.last / 100)
-                for number in stated
-                if number.unit == PERCENT
-            ]
+            measured = [number for number in stated if _measures(number, gold)]
+            chosen = measured or [number for number in stated if not number.unit]
+        else:
+            chosen = list(stated)
         chosen = {"any": chosen, "first": chosen[:1], "last": chosen[-1:]}[self.which]
-        return any(
-            self._is_near(first, gold.first) and self._is_near(last, gold.last)
-            for first, last in chosen
-        )
+        return [number for number in chosen if self._is(number, gold, base)]
+
+    def _is(self, number: Stated, gold: Stated, base: BaseUnits) -> bool:
+        ends = _converted(number, base) if gold.unit and number.unit else (number.first, number.last)
+        if self._is_near(ends[0], gold.first) and self._is_near(ends[1], gold.last):
+            return True
+        is_share = number.unit == PERCENT and not gold.unit  # 50 % of a whole is 0.5 of it
+        return is_share and self._is_near(ends[0] / 100, gold.first) and self._is_near(ends[1] / 100, gold.last)
 
     def _is_near(self, value: float, wanted: float) -> bool:
         allowed = max(self.absolute_tolerance, self.relative_tolerance * abs(wanted))
         return value == wanted or abs(value - wanted) <= allowed
+
+
+def _span(number: Stated) -> Span:
+    return Span(number.start, number.end)
 
 
 def _measures(number: Stated, gold: Stated) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
-from domainfusion.distillation.metrics.overlap import check_share, words_of
-from domainfusion.distillation.metrics.references import against_each
+from domainfusion.distillation.metrics.accuracy import against_each, check_share, overlap_words
 from domainfusion.types import Example, Score
 
 
@@ -16,7 +16,7 @@ class _Words(Tokenizer):  # type: ignore[misc]
     """Splits into words of any alphabet; the library's own tokenizer knows English letters alone."""
 
     def tokenize(self, text: str) -> list[str]:
-        return words_of(text)
+        return overlap_words(text)
 
 
 _SCORER = RougeScorer(["rougeL"], tokenizer=_Words())
@@ -36,6 +36,8 @@ def rouge_l(text: str, reference: str) -> float:
 class RougeL:
     """ROUGE-L of the answer against the accepted one: shared words that stand in the same order.
 
+    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high one.
+
     Args:
         right_from: The ROUGE-L from which an answer counts as right.
 
@@ -44,6 +46,7 @@ class RougeL:
     """
 
     right_from: float = 1.0
+    is_overlap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share("right_from", self.right_from)

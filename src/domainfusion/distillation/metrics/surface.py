@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from domainfusion.distillation.metrics.defects import breaks_off, dangling, repetition, restatement
-from domainfusion.distillation.metrics.text import sentences
+from domainfusion.distillation.text.sentences import sentences
 from domainfusion.types import Score
 
 _NOTHING = Score.unscored("the answer is empty")

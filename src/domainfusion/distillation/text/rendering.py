@@ -97,6 +97,7 @@ _MARKUP = re.compile(
     rf"|(?P<ligature>[{''.join(_LIGATURES)}℃℉])",
     re.MULTILINE,
 )
+_UNSEEN = re.compile(f"[{_INVISIBLE}]")
 _PLAIN = re.compile(r"[A-Za-z0-9\s.,;:!?'\"()/%+=-]*", re.ASCII)
 """Text in which there is nothing to resolve."""
 
@@ -132,10 +133,21 @@ def render(text: str) -> Rendered:
     if "$" in seen.text or "\\" in seen.text:
         seen = _substituted(seen, _MATH, lambda match: "")
     seen = _substituted(seen, _MARKUP, _shown)
+    return Rendered(_translated(seen.text), seen.places)
+
+
+def looks_like(text: str) -> str:
+    """Returns a text without invisible characters, and with one form of each space, quote, dash and digit; markup stays."""
+    return _translated(_UNSEEN.sub("", text))
+
+
+def _translated(text: str) -> str:
     table = {
-        ord(character): same for character in set(seen.text) if (same := _look_alike(character))
+        ord(character): same
+        for character in set(text)
+        if (same := _look_alike(character)) is not None
     }
-    return Rendered(seen.text.translate(table), seen.places) if table else seen
+    return text.translate(table) if table else text
 
 
 def _look_alike(character: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from domainfusion.distillation.metrics.named import METRICS, metric_named
+from domainfusion.distillation.metrics.grading import METRICS, metric_named
 from domainfusion.errors import DomainFusionError
 from domainfusion.recipe.sections.models import ModelChoice
 from domainfusion.recipe.sections.paths import ExistingFile, ExistingFolder

@@ -1,0 +1,217 @@
+"""Grading by what an answer is, what it states, and which words it shares with the accepted one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.statements import (
+    MOST_SPANS,
+    is_denied,
+    is_one_of_guesses,
+    is_symbol,
+    spans_of,
+)
+from domainfusion.distillation.text.words import ARTICLES, normalize, words_of
+from domainfusion.errors import ConfigurationError
+from domainfusion.types import Example, Score
+
+NO_REFERENCE = "the example has no reference"
+EMPTY = "the answer is empty"
+
+_WRAPPING = " \t\r\n\"'`*.!?。！？、，,;:،؟।()[]「」『』（）"
+"""What may stand around an answer that is the accepted one."""
+
+
+def accepted_answers(example: Example) -> tuple[tuple[str, ...], ...]:
+    """Returns for each thing that a right answer states the accepted ways to write it.
+
+    They are those of the example's parts, else its reference.
+    """
+    if example.parts:
+        return tuple(part.answers for part in example.parts)
+    return () if example.reference is None else ((example.reference,),)
+
+
+def against_each(
+    example: Example, text: str, similarity: Callable[[str, str], float], *, right_from: float = 1.0
+) -> Score:
+    """Grades a text against each part of an example, or its reference, by the accepted answer that it is most like.
+
+    Args:
+        example: The example.
+        text: The answer.
+        similarity: Of the answer and an accepted one, 0 to 1.
+        right_from: The similarity that is worth full marks. The accepted answer itself always is.
+
+    Returns:
+        The mean over the parts, and the grade of each; unscored where there is no reference, not readable where there is no answer.
+    """
+
+    def grade(answer: str) -> float:
+        if is_the_answer(text, answer):
+            return 1.0
+        found = similarity(text, answer)
+        return 1.0 if found >= right_from else max(0.0, found)
+
+    wanted = accepted_answers(example)
+    if not wanted:
+        return Score.unscored(NO_REFERENCE)
+    if not text.strip():
+        return Score.not_readable(EMPTY, parts=len(wanted))
+    grades = tuple(max((grade(answer) for answer in answers), default=0.0) for answers in wanted)
+    return Score(sum(grades) / len(grades), parts=grades)
+
+
+def is_the_answer(text: str, answer: str) -> bool:
+    """Whether a text is the accepted answer, but for case, accents, articles, markup, and what stands around it.
+
+    A symbol of up to three letters has its own case: cobalt's `Co` is not `CO`.
+    """
+    said, wanted = _bare(text), _bare(answer)
+    if normalize(said) != normalize(wanted):
+        return False
+    if said == wanted or not is_symbol(wanted):
+        return True
+    words = " ".join(word for word in said.split() if word.lower() not in ARTICLES) or said
+    return words.replace("^", "") in (wanted.replace("^", ""), wanted.lower().replace("^", ""))
+
+
+def _bare(text: str) -> str:
+    seen = render(text).text
+    return seen.strip(_WRAPPING) or seen.strip()
+
+
+def stated_parts(example: Example, text: str) -> Score:
+    """Grades an answer by the share of the example's parts that it states.
+
+    A part is not stated where the answer denies it ("It is not Lima"), where it is one of several guesses ("Lima, Quito or Bogotá"),
+    and where the answer is the question again.
+
+    Where an example has no parts but a reference, the grade is the token F1 with the reference (Rajpurkar et al., 2016,
+    arXiv 1606.05250), which is an overlap of words and no accuracy; the answer counts as right only where it is the reference.
+
+    Example:
+        >>> from domainfusion.types import Part
+        >>> parts = (Part(domain="geography", answers=("Lima",)), Part(domain="chemistry", answers=("Fe",)))
+        >>> example = Example(query="What is Peru's capital and iron's symbol?", domains=("geography", "chemistry"), parts=parts)
+        >>> stated_parts(example, "Lima, and **Fe**.").parts, stated_parts(example, "It isn't Lima. It is Fe or Ir.").parts
+        ((1.0, 1.0), (0.0, 0.0))
+    """
+    if not example.parts and example.reference is None:
+        return Score.unscored(NO_REFERENCE)
+    if not text.strip():
+        return Score.not_readable(EMPTY, parts=max(1, len(example.parts)))
+    if example.parts:
+        grades = tuple(float(gives_one(example, text, part.answers)) for part in example.parts)
+        return Score(sum(grades) / len(grades), parts=grades)
+    reference = example.reference or ""
+    grade = 1.0 if is_the_answer(text, reference) else token_f1(text, reference)
+    return Score(grade, parts=(float(is_the_answer(text, reference)),))
+
+
+def gives_one(example: Example, text: str, answers: Sequence[str]) -> bool:
+    """Whether an answer gives one of the accepted ones as its own: not denied, not as a guess, and not in the question's words."""
+    if any(is_the_answer(text, answer) for answer in answers):
+        return True
+    seen = render(text).text
+    if normalize(seen) == normalize(example.query):
+        return False
+    known = [answer for accepted in accepted_answers(example) for answer in accepted]
+    for answer in answers:
+        for span in islice(spans_of(seen, answer), MOST_SPANS):
+            if not is_denied(seen, span, query=example.query) and not is_one_of_guesses(seen, span, known, example.query):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Right is an answer that is the accepted one, but for case, accents, articles, markup, and the quotes and full stop around it.
+
+    Example:
+        >>> example = Example(query="What is the capital of Italy?", domains=("geography",), reference="Rome")
+        >>> Exact()(example, "“Rome”.").value, Exact()(example, "It is Rome.").value
+        (1.0, 0.0)
+    """
+
+    def __call__(self, example: Example, text: str) -> Score:
+        """Grades an answer."""
+        return against_each(example, text, lambda one, other: 0.0)
+
+
+@dataclass(frozen=True)
+class Contains:
+    """Right is an answer that states the accepted one as its own; see `stated_parts`.
+
+    Example:
+        >>> example = Example(query="What is the capital of Italy?", domains=("geography",), reference="Rome")
+        >>> [Contains()(example, text).value for text in ("It is Rome.", "It is Romeo.", "It isn't Rome.")]
+        [1.0, 0.0, 0.0]
+    """
+
+    def __call__(self, example: Example, text: str) -> Score:
+        """Grades an answer."""
+        return against_each(example, text, lambda one, other: float(gives_one(example, one, [other])))
+
+
+# Overlap
+
+
+def overlap_words(text: str) -> list[str]:
+    """Returns the words of a text without case, accents and articles; articles alone stay."""
+    words = words_of(text)
+    return [word for word in words if word not in ARTICLES] or words
+
+
+def token_f1(text: str, reference: str) -> float:
+    """Returns the harmonic mean of precision and recall of `text`'s words against `reference`'s.
+
+    Example:
+        >>> token_f1("the capital is Rome", "Rome")
+        0.5
+    """
+    words, wanted = Counter(overlap_words(text)), Counter(overlap_words(reference))
+    shared = sum((words & wanted).values())
+    if not shared:
+        return float(not words and not wanted)
+    precision, recall = shared / sum(words.values()), shared / sum(wanted.values())
+    return 2 * precision * recall / (precision + recall)
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuses a threshold that no grade, or every grade, would reach.
+
+    Raises:
+        ConfigurationError: It is not above 0 and up to 1.
+    """
+    if not 0 < value <= 1:
+        raise ConfigurationError(f"{name} is out of range", received=value, allowed="a number above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class TokenF1:
+    """The F1 of the answer's words against the accepted answer's (Rajpurkar et al., 2016, arXiv 1606.05250).
+
+    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high one.
+
+    Args:
+        right_from: The F1 from which an answer counts as right.
+
+    Raises:
+        ConfigurationError: `right_from` is not above 0 and up to 1.
+    """
+
+    right_from: float = 1.0
+    is_overlap: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_share("right_from", self.right_from)
+
+    def __call__(self, example: Example, text: str) -> Score:
+        """Grades an answer."""
+        return against_each(example, text, token_f1, right_from=self.right_from)

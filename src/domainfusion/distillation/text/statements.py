@@ -1,0 +1,434 @@
+"""Whether a text states an answer: it stands there as whole words, is not denied, and is not one of several guesses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from domainfusion.distillation.text.quantities import Stated, read_quantities
+from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.units import UNSPACED
+from domainfusion.distillation.text.words import ARTICLES, MARKS, fold, folded, normalize, words_of
+
+
+class Span(NamedTuple):
+    """Where an answer stands in a text as it is seen."""
+
+    start: int
+    end: int
+
+
+_SPACED = rf"[^\W{UNSPACED}]"
+"""A letter or digit of a script that sets words apart."""
+_KATAKANA = "\u30a1-\u30ff"
+_HANGUL = "\uac00-\ud7a3"
+_MOST_SYMBOL_LETTERS = 3
+
+
+def states(text: str, answer: str) -> bool:
+    """Whether a text says that an answer is right: it stands there as whole words, and is not denied.
+
+    Case, accents, articles, markup, and the form of quotes, dashes and digits aside. An `A` that ends an answer is no article. An
+    answer of up to three letters, such as a symbol or a code, has to be there in its own case: indium's `In` is not the word "in".
+    Where words are not set apart by spaces, the answer may stand inside of a longer run; and a number is the same in every form.
+
+    Example:
+        >>> states("It is in Niger.", "Niger"), states("It is in Nigeria.", "Niger"), states("Dial +4420.", "+44")
+        (True, False, False)
+        >>> states("It is found in ores.", "In"), states("Its symbol is **In**.", "In"), states("日本の首都は東京です。", "東京")
+        (False, True, True)
+        >>> states("It is 3.5.", "3"), states("It is –40 °C.", "40 °C"), states("It is 1,064 °C.", "1064 °C")
+        (False, False, True)
+        >>> states("It is not Lima.", "Lima"), states("Lima is wrong.", "Lima"), states("Not Quito, but Lima.", "Lima")
+        (False, False, True)
+    """
+    seen = render(text).text
+    return any(not is_denied(seen, span) for span in islice(spans_of(seen, answer), MOST_SPANS))
+
+
+def spans_of(seen: str, answer: str) -> Iterator[Span]:
+    """Yields where an answer stands in a rendered text."""
+    wanted = render(answer).text.strip()
+    words = fold(wanted).split()
+    if not words:
+        return
+    found = False
+    plain = folded(render(seen))
+    if len(words) == 1 and (words[0] in ARTICLES or is_symbol(wanted)):
+        bare, pattern = re.sub(r"(?<=[^\W\d_)])\^", "", seen), re.escape(re.sub(r"(?<=[^\W\d_)])\^", "", wanted))
+        places = [place for place in range(len(seen) + 1) if not _is_power(seen, place)]
+    else:
+        folded_words = folded(render(wanted)).text.split()
+        kept = [word for word in folded_words[:-1] if word not in ARTICLES] + folded_words[-1:]
+        bare, pattern = plain.text, r" (?:(?:a|an|the) )*".join(map(re.escape, kept))
+        places = list(plain.places)
+    for match in re.finditer(_bounded(pattern, wanted), bare):
+        found = True
+        yield Span(places[match.start()], places[match.end() - 1] + 1)
+    if not found:
+        yield from _same_quantity(seen, wanted)
+
+
+def is_symbol(wanted: str) -> bool:
+    """Whether an answer is so short that its case tells it from a word: In, Co, EUR."""
+    return len(wanted) <= _MOST_SYMBOL_LETTERS and wanted != wanted.lower()
+
+
+def _is_power(seen: str, place: int) -> bool:
+    return 0 < place < len(seen) and seen[place] == "^" and (seen[place - 1].isalpha() or seen[place - 1] == ")")
+
+
+def _bounded(pattern: str, wanted: str) -> str:
+    """Returns a pattern with what may not stand beside it, so that it matches whole words and whole numbers."""
+    first, last = wanted[0], wanted[-1]
+    begins = ends = ""
+    if re.match(_SPACED, first):
+        # prefixes that Arabic and Hebrew write as one with the word: and, in, to, the
+        glued = {"\u0600": r"(?:(?<![^\W])[\u0648\u0641]?[\u0628\u0643\u0644]?(?:\u0627\u0644)?)",
+                 "\u0590": r"(?:(?<![^\W])[\u05d1\u05dc\u05de\u05d4\u05d5\u05e9\u05db]{1,2})"}  # fmt: skip
+        prefix = next((glued[block] for block in glued if block <= first <= chr(ord(block) + 0xFF)), "")
+        begins = f"(?:(?<!{_SPACED})|{prefix})" if prefix else f"(?<!{_SPACED})"
+    if first.isdecimal():
+        # no part of a longer number, no negative one, and not the second group of 1 064
+        begins += r"(?<!\d[.,'/:^])(?<!\^-)(?<![^\w)][-–])(?<!\A[-–])(?<!minus )(?<!negative )"
+        if re.match(r"\d{3}(?!\d)", wanted):
+            begins += r"(?<!\d )"
+    if re.match(_SPACED, last):
+        ends = f"(?!{_SPACED}|[{MARKS}])"
+    elif re.match(r"\w", last):
+        ends = f"(?![{MARKS}])"
+    if last.isdecimal():
+        ends += r"(?![.,'/:]\d|\^[-\d]| \d{3}(?!\d)|\s?[×·*x]\s?10\^|e[-+]?\d)"
+    if re.fullmatch(f"[{_KATAKANA}]+", wanted):
+        begins, ends = f"(?<![{_KATAKANA}])", f"(?![{_KATAKANA}])"
+    if re.match(f"[{_HANGUL}]", first):
+        begins = f"(?<![{_HANGUL}])"
+    return f"{begins}(?:{pattern}){ends}"
+
+
+def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:
+    """Yields the quantities that are the wanted one in another form, where the answer is a number: 1,064 and 1064."""
+    if not re.match(r"[-–]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(r"[\d½]|[a-z]{3}", wanted):
+        return
+    gold = _only_quantity(wanted)
+    if gold is None:
+        return
+    for stated in read_quantities(seen):
+        if stated.kind == gold.kind and _is_equal(stated, gold):
+            yield Span(stated.start, stated.end)
+
+
+def _only_quantity(wanted: str) -> Stated | None:
+    found = read_quantities(wanted)
+    return found[0] if len(found) == 1 and (found[0].start, found[0].end) == (0, len(wanted)) else None
+
+
+def _is_equal(one: Stated, other: Stated) -> bool:
+    if one.quantity.dimension != other.quantity.dimension:
+        return False
+    slack = 1e-9 * max(abs(one.quantity.middle), abs(other.quantity.middle))
+    return abs(one.quantity.middle - other.quantity.middle) <= slack and (one.first == one.last) == (other.first == other.last)
+
+
+# Denial
+
+_SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|\Z)|[。！？;；\n।؟]")
+_BUT = r"\b(?:but|sondern|sino|mais|ma|aber|pero|but rather|maar|men|utan|αλλά|но|а)\b|而是|而|，|。"
+_NOT = re.compile(
+    r"""
+    (?<![\w-])(?:
+        # English
+        not | never | neither | nor | no | cannot | [a-z]+n't | hardly | no\ longer | rather\ than | instead\ of | other\ than
+        | except(?:\ for)? | unlike | as\ opposed\ to | (?:false|wrong|incorrect)\ that | doubt(?:ful)?(?:\ that)?
+        # German, French, Spanish and Portuguese, Italian
+        | nicht | nie | niemals | weder | kein(?:e[rnms]?)? | statt | anstatt | pas | jamais | plutôt\ que
+        | nunca | jamás | tampoco | não | nem | non | né
+        # Dutch, the languages of Scandinavia, Finnish, Hungarian, Polish and Czech, South Slavic, Romanian
+        | niet | geen | nooit | inte | icke | ikke | aldrig | ei | eivät | nem | ne | není | nije | nu
+        # Russian and Ukrainian, Greek, Arabic, Hebrew, Indonesian, Vietnamese, Turkish
+        | не | нет | ни | ніколи | никогда | δεν | όχι | μη | ليس | ليست | ليسا | لا | לא | אינו | אינה | bukan | tidak | không | chẳng
+        | değil
+    )(?![\w-])
+    # scripts without spaces
+    | 不是 | 并非 | 並非 | 不叫 | 不在 | 没有 | 不为 | 绝非 | 而非 | 不可能是 | ไม่ใช่ | ไม่
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Words before an answer that deny it."""
+_SAYS_YES = re.compile(
+    r"(?:no|non|nein|não|нет|ne|nie)\s?[,.:;–—]|no\.? ?\d|no doubt|not (?:only|just|merely|surprising)|nicht nur|pas seulement|не только",
+    re.IGNORECASE,
+)
+"""What begins like a denial and is none: "No, it is Lima", "not only"."""
+_RAISES = re.compile(
+    r"\s*(?:really\s)?(?:think|believe|suppose|say|claim|mean|guess|expect|true|correct|right|the case|glaube|denke|creo|crois|думаю)\b",
+    re.IGNORECASE,
+)
+"""After these a denial reaches into the clause that follows: I do not think it is Lima."""
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|does|do|did|can|will|would|comes?|came|because|since|which|that|who|it's|that's"
+    r"|ist|sind|war|heißt|weil|denn|est|sont|était|parce|es|son|era|fue|porque|è|sono|é|são|потому)\b|是|叫|位于|です",
+    re.IGNORECASE,
+)
+"""A verb, or the beginning of another clause, ends the reach of a denial: it does not rust because of chromium."""
+_COPULA = re.compile(r"^\s(?:es|era|é|è|são|sono|est|ist|был|была)\s", re.IGNORECASE)
+"""A verb that follows the denying word in other languages: no es Lima."""
+_REACH = 60
+_SENTENCE = 160
+"""Characters before an answer in which a denial is looked for."""
+MOST_SPANS = 100
+"""Places at which an answer is looked at; a text that denies it as often does not state it."""
+_END = r"(?:\W*$|\W*[.!?;,])"
+_RIGHT = r"(?:the|correct|right|true|it|that|what|my|an answer|a (?:correct|right|valid))"
+_BE = r"(?:is|are|was|would be|seems|ist|wäre|est|es|è|é)"
+_WRONG = (
+    r"(?:wrong|incorrect|false|ruled out|excluded|out of the question|falsch|faux|fausse|inexact|incorrecto|incorrecta|falso|falsa|errado"
+    r"|sbagliato|onjuist|nicht\b|pas\b)"
+)
+_WRONG_AFTER = re.compile(
+    r"\W{0,4}\s?(?:"
+    rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:not {_RIGHT}\b|not(?={_END})|{_WRONG})"
+    rf"|(?:isn't|aren't|wasn't)(?: {_RIGHT}\b|{_END})"
+    rf"|can(?:not|'t| not) be (?:the|right|correct|true|it)\b"
+    r"|n'est pas\b|no es\b|non è\b|não é\b|is niet\b|är inte\b|er ikke\b|nie jest\b|не (?:является|столица|верно|прав)|değil"
+    # Chinese, Japanese, Korean, Hindi, Thai
+    r"|不是|并不是|不对|是错|ではない|ではありません|ではなく|じゃない|でない|ではございません|(?:이|가|은|는)?\s?(?:아니|아닙|아냐)|नहीं|ไม่ใช่"
+    r")",
+    re.IGNORECASE,
+)
+"""What follows an answer that is said to be wrong: is not the capital, is wrong."""
+_PLAIN_NOT_AFTER = re.compile(
+    r"\W{0,4}\s?(?:(?:is|are|was|ist|est|es|è|é)\s(?:not|nicht|pas)|isn't|aren't|wasn't|n'est pas|no es|non è|não é|不是)", re.IGNORECASE
+)
+
+
+def denies_something(text: str) -> bool:
+    """Whether a text has a word that denies, as a question that asks what something is not."""
+    return _NOT.search(render(text).text) is not None
+
+
+def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
+    """Whether a rendered text says that what stands at a place is not so.
+
+    Args:
+        seen: The rendered text.
+        span: Where the answer stands.
+        query: What was asked: where it asks for what is not so, "X is not ..." is an answer and no denial.
+
+    Example:
+        >>> [is_denied(text, Span(text.index("Lima"), text.index("Lima") + 4)) for text in ("It isn't Lima.", "No, it is Lima.")]
+        [True, False]
+    """
+    start = max((match.end() for match in _SENTENCE_END.finditer(seen, max(0, span.start - _SENTENCE), span.start)), default=0)
+    before = seen[max(start, span.start - _SENTENCE) : span.start]
+    end = _SENTENCE_END.search(seen, span.end)
+    after = seen[span.end : min(end.end() if end else len(seen), span.end + _REACH)]
+    wrong = _WRONG_AFTER.match(after)
+    if wrong is not None and not (_PLAIN_NOT_AFTER.match(after) and denies_something(query)):
+        return True
+    last, passed = None, 0
+    for match in _NOT.finditer(before):
+        if yes := _SAYS_YES.match(before, match.start()):
+            passed = yes.end()
+        elif match.start() >= passed:
+            last = match
+    if last is None:
+        return False
+    between = before[last.end() :]
+    if re.search(_BUT, between, re.IGNORECASE) or (re.search(r"[,:](?=\s)", between) and not re.match(r"^\s?,", between)):
+        return False
+    is_raised = last.group().casefold().endswith("that") or _RAISES.match(between) is not None
+    if not is_raised and _VERB.search(_COPULA.sub("", between)):
+        return False
+    return len(between) <= _REACH and len(between.split()) <= 7
+
+
+# Guesses
+
+_OR = r"or|oder|ou|o|u|или|або|lub|albo|nebo|eller|veya|ya da|hoặc|atau|vagy|أو|או|या"
+_OR_UNSPACED = "または|あるいは|或者|或是|或|还是|還是|또는|혹은|หรือ|아니면|か(?=\\w)"
+_HEDGE = (
+    r"(?:either|maybe|perhaps|possibly|probably|it could be|it might be|it may be|could be|might be|may be|it is|it's|is it|entweder|"
+    r"vielleicht|peut-être|quizás|tal vez|может быть|the answer is|it would be|i guess|i think|or|and|oder)"
+)
+_MODAL = re.compile(r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás)\b", re.IGNORECASE)
+_LEAD = re.compile(rf"^(?:[\s\-*•·–—(\[\"']|\d{{1,2}}[.)]\s|[a-zA-Z][.)]\s|{_HEDGE}(?!\w)[,:]?)*", re.IGNORECASE)
+_ITEM_END = re.compile(rf"[,;/|\n]|[.!?](?=\s|\Z)|[。！？、，]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
+_NO_CANDIDATE = re.compile(
+    r"(?:so|more|less|fewer|greater|higher|lower|later|earlier|about|roughly|rather|simply|even|both|not|else|otherwise|other|others|"
+    r"something|anything|similar|the like|in other words|equivalently|better|any|i|it|he|she|they|we|you|there|this|that|which|"
+    r"to|in|at|for|by|is|are|mehr|weniger|plus|moins|más|menos)(?!\w)",
+    re.IGNORECASE,
+)
+_MOST_WORDS = 4
+_LIST_REACH = 200
+_OR_REACH = 40
+_LONGEST_ITEM = 40
+_MOST_LIST = 600
+_JOINING = frozenset(["of", "de", "da", "do", "di", "du", "van", "von", "der", "den", "la", "le", "el", "al", "bin", "y", "the", "and"])
+_LEAD_MARKS = re.compile(r"^(?:[\s\-*•·–—(\[\"']|\d{1,2}[.)]\s)*")
+_LEAD_WORDS = rf"^(?:(?:{_HEDGE}|the|a|an)\s)*"
+_CLAUSE_END = re.compile(r"[.!?;](?=\s|\Z)|[\n。！？；]|,\s")
+_INTRODUCTION = re.compile(
+    r"^[^,.;!?\n]{0,120}?(?::|\b(?:is|are|was|be|ist|est|es|è|é|would be)\b|是|は)\s*", re.IGNORECASE
+)
+"""What stands before a list: The capital is."""
+_OR_WORD = re.compile(rf"(?<!\w)(?:{_OR})(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
+_OR_BEFORE = re.compile(
+    rf"(?:\s(?:{_OR})\s(?:{_HEDGE}\s)?(?:the\s|an?\s)?|(?:{_OR_UNSPACED}))$", re.IGNORECASE
+)
+_STOP = re.compile(r"[;!?\n。！？]|\.(?=\s|\Z)")
+_Test = Callable[[str], bool]
+
+
+def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = "") -> bool:
+    """Whether what stands at a place of a rendered text is one of several candidates that exclude each other.
+
+    Candidates are joined by "or", or the whole text is a list of three or more, or a sentence says the same of another one. What is an
+    accepted answer too is no candidate, and what stands in the query is one only beside an "or".
+
+    Args:
+        seen: The rendered text.
+        span: Where the answer stands.
+        known: Every accepted answer of the example.
+        query: What was asked.
+
+    Example:
+        >>> [is_one_of_guesses(text, Span(text.index("Lima"), text.index("Lima") + 4), ["Lima"]) for text in
+        ...  ("Lima, Quito or Bogotá", "Lima/Quito/Bogotá", "Maybe Lima. Maybe Quito.", "In Lima, Peru.", "It is Lima or Ciudad.")]
+        [True, True, True, False, True]
+    """
+    answer = seen[span.start : span.end]
+    accepted = [normalize(one) for one in known]
+    asked = f" {' '.join(words_of(query))} "
+
+    def is_other(candidate: str) -> bool:
+        bare = normalize(candidate.strip(" \t\"'.,!?()[]*"))
+        if not bare or not _is_alike(answer, candidate.strip()):
+            return False
+        return not any(bare == one or (one and (f" {one} " in f" {bare} " or f" {bare} " in f" {one} ")) for one in accepted)
+
+    def is_new(candidate: str) -> bool:
+        return is_other(candidate) and f" {' '.join(words_of(candidate))} " not in asked
+
+    return (
+        _is_joined_by_or(seen, span, is_other) or _is_in_list(seen, span, is_new) or _is_said_of_others(seen, span, is_new)
+    )
+
+
+def _is_joined_by_or(seen: str, span: Span, is_other: _Test) -> bool:
+    """Whether "or" joins the answer with another candidate, directly or at the end of a list that both are in."""
+    after = _STOP.split(seen[span.end : span.end + _LIST_REACH], maxsplit=1)[0]
+    found = _OR_WORD.search(after)
+    if found is not None:
+        listed, last = after[: found.start()].split(","), after[found.end() :].strip()
+        # "sodium chloride, or table salt" gives one thing two names
+        is_other_name = len(listed) == 2 and not listed[1].strip() and not _MODAL.match(last)
+        if not listed[0].strip() and not is_other_name and _are_short(listed):
+            return any(is_other(candidate) for candidate in (*listed[1:], _leading(last)))
+    before = seen[max(0, span.start - _LIST_REACH) : span.start]
+    found = _OR_BEFORE.search(before, max(0, len(before) - _OR_REACH))
+    if found is None:
+        return False
+    listed = _STOP.split(before[: found.start()])[-1].split(",")
+    if len(listed) == 2 and not listed[1].strip():
+        return False
+    return _are_short(listed[1:]) and any(is_other(candidate) for candidate in (_trailing(listed[0]), *listed[1:]))
+
+
+def _are_short(items: Iterable[str]) -> bool:
+    return all(len(item) <= _LONGEST_ITEM for item in items)
+
+
+def _leading(text: str) -> str:
+    """Returns the candidate that a text begins with: its capitalised words, else its first words."""
+    text = re.sub(_LEAD_WORDS, "", text.strip())
+    words = text.split()[:_MOST_WORDS]
+    names: list[str] = []
+    for word in words:
+        if names and word[0].islower() and word not in _JOINING:
+            break
+        names.append(word)
+    return " ".join(names if words and not words[0][0].islower() else words[:1])
+
+
+def _trailing(text: str) -> str:
+    """Returns the candidate that a text ends with."""
+    words = text.split()[-_MOST_WORDS:]
+    names: list[str] = []
+    for word in reversed(words):
+        if names and word[0].islower() and word not in _JOINING:
+            break
+        names.insert(0, word)
+    return " ".join(names)
+
+
+def _is_in_list(seen: str, span: Span, is_other: _Test) -> bool:
+    """Whether the whole text is a list of three candidates or more, or of two that are in doubt."""
+    if len(seen) > _MOST_LIST:
+        return False
+    items = [item.strip() for item in _ITEM_END.split(_INTRODUCTION.sub("", seen, count=1))]
+    bare = [_LEAD.sub("", item).strip(" \t\"'()[]*.") for item in items]
+    bare = [item for item in bare if item]
+    if any(len(item.split()) > _MOST_WORDS or _VERB.search(item) for item in bare):
+        return False
+    answer = normalize(seen[span.start : span.end])
+    others = sum(is_other(item) for item in bare)
+    is_doubtful = _MODAL.search(seen) is not None or seen.count("?") > 1
+    return answer in map(normalize, bare) and others >= (1 if is_doubtful else 2)
+
+
+def _is_said_of_others(seen: str, span: Span, is_other: _Test) -> bool:
+    """Whether another sentence differs from the one with the answer in nothing but the answer."""
+    if len(seen) > _MOST_LIST:
+        return False
+    start = max((match.end() for match in _CLAUSE_END.finditer(seen, 0, span.start)), default=0)
+    stop = _CLAUSE_END.search(seen, span.end)
+    before = normalize(_LEAD_MARKS.sub("", seen[start : span.start]))
+    after = normalize(seen[span.end : stop.start() if stop else len(seen)])
+    words = before.split()
+    if not words or (seen[span.start].islower() and len(words) < 3):
+        return False
+    own = seen[start : stop.start() if stop else len(seen)]
+    for clause in _CLAUSE_END.split(seen):
+        if clause == own:
+            continue
+        found = normalize(_LEAD_MARKS.sub("", clause))
+        if not (found.startswith(f"{before} ") and found.endswith(after)):
+            continue
+        filler = _filler(clause, len(words), len(after.split()))
+        if filler and len(filler.split()) <= _MOST_WORDS and not _NOT.search(filler) and is_other(filler):
+            return True
+    return False
+
+
+def _filler(clause: str, before: int, after: int) -> str:
+    """Returns the words of a clause between its first and its last ones, articles not counted."""
+    words = [word for word in _LEAD_MARKS.sub("", clause).split() if word.lower() not in ARTICLES]
+    return " ".join(words[before : len(words) - after])
+
+
+def _is_alike(answer: str, candidate: str) -> bool:
+    """Whether a candidate is the kind of thing that the answer is: a number, a name, or a word."""
+    if not answer or not candidate or _NO_CANDIDATE.match(candidate):
+        return False
+    numbers, others = read_quantities(answer), read_quantities(candidate)
+    if numbers and answer.strip("+-–")[:1].isdecimal():
+        return bool(others) and candidate.strip("+-–$€£ ")[:1].isalnum() and not any(
+            _is_close(one, other) for one in numbers for other in others
+        )
+    if answer[0].isupper():
+        return all(word[:1].isupper() or word[:1].isdecimal() or word in _JOINING for word in candidate.split())
+    if answer[0].islower():
+        return candidate[0].islower()
+    return candidate[0].isalpha() and not candidate[0].isascii()
+
+
+def _is_close(one: Stated, other: Stated) -> bool:
+    """Whether two quantities are one, in the same unit or, rounded, in two: 100 °C or 212 °F."""
+    if one.quantity.dimension != other.quantity.dimension:
+        return False
+    off = 1e-9 if one.unit == other.unit else 0.02
+    return abs(one.quantity.middle - other.quantity.middle) <= off * abs(one.quantity.middle)
