@@ -221,7 +221,14 @@ def test_a_refusal_is_understood_in_any_form(code: int, payload: object) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["Conversation roles must alternate user/assistant/user/assistant/...", "System role not supported", "roles: unknown 'system'"]
+    "text",
+    [
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "System role not supported",
+        "roles: unknown 'system'",
+        "Only user and assistant roles are supported!",
+        "Developer instruction is not enabled for models/gemma-3-27b-it",
+    ],
 )
 def test_a_template_without_a_system_message_gets_it_in_the_question(text: str) -> None:
     def gemma(exchange: faulty.Exchange) -> None:
@@ -231,6 +238,16 @@ def test_a_template_without_a_system_message_gets_it_in_the_question(text: str) 
     with FaultyServer(default=gemma) as server:
         model_at(server, system_prompt="Be brief.", max_retries=0).generate([user("Why?")])
         assert server.exchanges[-1].body["messages"] == [{"role": "user", "content": "Be brief.\n\nWhy?"}]
+
+
+def test_of_two_fields_that_exclude_each_other_the_temperature_stays() -> None:
+    def picky(exchange: faulty.Exchange) -> None:
+        both = {"temperature", "top_p"} <= exchange.body.keys()
+        (status(400, text="`temperature` and `top_p` cannot both be specified for this model.") if both else faulty.right)(exchange)
+
+    with FaultyServer(default=picky) as server:
+        model_at(server, max_retries=0).generate(questions(1), Sampling(temperature=0.5, top_p=0.5))
+        assert "temperature" in server.exchanges[-1].body and "top_p" not in server.exchanges[-1].body
 
 
 def test_a_server_that_refuses_both_names_of_the_limit_is_told_so_and_not_asked_forever() -> None:

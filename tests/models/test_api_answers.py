@@ -156,6 +156,7 @@ def test_without_a_finish_reason_field_the_same_holds() -> None:
         ({"error": "Incorrect API key provided"}, 401, "Incorrect API key"),
         ({"error": {"message": "The model 'm' does not exist"}}, 404, "does not exist"),
         ({"detail": "overloaded"}, 503, "overloaded"),
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, 404, "endpoint"),
         ({"error": {"error": {"message": "inner"}}}, 500, "inner"),
         ({"errors": [{"message": "first"}]}, 500, "first"),
         ([{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}], 400, "API key not valid."),

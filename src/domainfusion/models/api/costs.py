@@ -19,8 +19,8 @@ _SMALLEST_WINDOW = 256
 _SURELY_LESS = 0.8
 """Of the fewest tokens that a prompt may have: a margin for tokens of two words."""
 _WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces."""
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Japanese and Chinese, which are written without spaces, and of which a token is seldom more than two characters."""
 _TOKENS_AROUND_MESSAGE = 8
 """Role, separators and the start of the answer, at most, in the templates that are in use."""
 
@@ -239,7 +239,7 @@ def least_prompt_tokens(conversation: Conversation) -> int:
     """Returns how many tokens a conversation has at least, with any tokenizer in common use.
 
     A token may be a long word, and is seldom more than one: words that are written apart count one
-    each, and four characters of a script without spaces.
+    each, and so do four Chinese or Japanese characters.
 
     Example:
         >>> from domainfusion.types import user

@@ -33,10 +33,10 @@ _REFUSALS = frozenset({400, 422, 500, 501})
 _UNKNOWN = r"""unsupported | not[ ]support | n't[ ]support | unknown | unrecogni[sz]ed | unexpected | extra | permitted
                | not[ ](?:allowed|enabled|available|accepted) | instead"""
 _REFUSED_FIELD = re.compile(_UNKNOWN, re.VERBOSE | re.IGNORECASE)
-_REFUSED = re.compile(rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | deprecated | cannot | can't", re.VERBOSE | re.IGNORECASE)
+_REFUSED = re.compile(rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | deprecated | cannot | can't", re.VERBOSE | re.IGNORECASE)
 _REFUSED_SYSTEM = re.compile(
-    r"""system.{0,30}(?:role|message|prompt|instruction) | roles?\b.{0,60}\bsystem
-      | developer[ ]instruction | roles[ ]must[ ]alternate""",
+    r"""system.{0,30}(?:role|message|prompt|instruction) | roles?\b.{0,120}\bsystem
+      | developer[ ]instruction | roles[ ]must[ ]alternate | roles[ ]are[ ]supported""",
     re.VERBOSE | re.IGNORECASE,
 )
 """A system message refused: by OpenAI, Google, and the chat templates of Gemma and Mistral."""
@@ -159,7 +159,8 @@ class Dialect:
             return self._rename_limit(limit)
         if any(message["role"] == "system" for message in body["messages"]) and _REFUSED_SYSTEM.search(complaint):
             return self._leave_out("system", "the system message stands before the first question instead")
-        for name in ("temperature", "top_p", "seed", "stream"):
+        # top_p before temperature: some models take one of the two.
+        for name in ("top_p", "temperature", "seed", "stream"):
             if name in body and name not in self.extra_body and _names(complaint, name) and _REFUSED.search(complaint):
                 return self._leave_out(name, "the server's own value holds instead")
         return False

@@ -64,7 +64,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"insufficient.?(?:quota|credit|balance|funds)|billing|payment", re.IGNORECASE), 402),
     (re.compile(r"(?:invalid|incorrect|missing).{0,20}key|unauthenticated|unauthori[sz]ed|authentication", re.IGNORECASE), 401),
     (re.compile(r"permission|forbidden", re.IGNORECASE), 403),
-    (re.compile(r"not.?found|does not exist", re.IGNORECASE), 404),
+    (re.compile(r"not.?found|does not exist|unexpected endpoint|(?:unknown|invalid) (?:url|path|endpoint)", re.IGNORECASE), 404),
     (re.compile(r"overload|unavailable|server.?error|internal|time.?out|capacity", re.IGNORECASE), 503),
     (re.compile(r"invalid|bad.?request|unprocessable|failed.?precondition|too long", re.IGNORECASE), 400),
 )
