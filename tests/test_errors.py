@@ -1,11 +1,13 @@
 """Laws of the errors: one root, a fitting standard class each, and messages that say what, received, allowed and how to fix it."""
 
+import errno
+import os
 import pickle
 
 import pytest
 
 from domainfusion import errors
-from domainfusion.errors import ConfigurationError, DomainFusionError
+from domainfusion.errors import ConfigurationError, DomainFusionError, advice_on
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DomainFusionError)]
 NAMED = [kind for kind in KINDS if kind is not DomainFusionError]
@@ -68,3 +70,20 @@ def test_a_line_of_a_million_characters_is_cut_and_survives_another_process() ->
     error = ConfigurationError("x" * 1_000_000, fix="mend it")
     assert len(str(error)) < 10_000 and "1,000,0" in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "free disk space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EACCES, "allow this user"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "before anything is deleted"),
+        (errno.ENAMETOOLONG, "shorter path"),
+    ],
+)
+def test_each_cause_has_its_own_advice(code: int, advice: str) -> None:
+    assert advice in advice_on(OSError(code, os.strerror(code)))
+    assert advice in advice_on(RuntimeError(f"I/O error: {os.strerror(code)} (os error {code})"))
+    assert "delete" not in advice_on(OSError(code, "")).replace("before anything is deleted", "")

@@ -16,6 +16,8 @@ The tree:
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -110,3 +112,37 @@ class RunError(DomainFusionError, RuntimeError):
 
 class TrainingError(DomainFusionError, RuntimeError):
     """Training that can't go on."""
+
+
+def advice_on(error: Exception) -> str:
+    """Returns what to do about a file that can't be read or written; each cause has its own.
+
+    Libraries in other languages, such as safetensors, name the cause in words alone.
+
+    Example:
+        >>> advice_on(OSError(errno.ENOSPC, "No space left on device"))
+        'free disk space and run again; what was finished is kept'
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    named = next((code for code in _ADVICE if f"os error {code}" in str(error) or os.strerror(code) in str(error)), 0)
+    return _ADVICE.get(number or named, "check the path, its permissions and the space that is left on its disk")
+
+
+_FREE_SPACE = "free disk space and run again; what was finished is kept"
+_ALLOW = "allow this user to read and write there"
+_CHECK_DISK = "the disk reports an error: check it (the system's log says more) before anything is deleted"
+_ADVICE: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: _FREE_SPACE,
+        errno.EDQUOT: "free space within the quota, or have it raised, and run again; what was finished is kept",
+        errno.EACCES: _ALLOW,
+        errno.EPERM: _ALLOW,
+        errno.EROFS: "the file system is mounted read-only: mount it for writing",
+        errno.EIO: _CHECK_DISK,
+        errno.ENAMETOOLONG: "choose a shorter path",
+        errno.ENOENT: "check the path",
+        errno.EISDIR: "this is a folder: name a file",
+        errno.ENOTDIR: "a part of the path is a file: check the path",
+        errno.EMFILE: "allow more open files (ulimit -n 4096), and run again",
+    }
+)

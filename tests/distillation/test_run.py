@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.run import RunDirectory, writer_of
 from domainfusion.errors import DataError, RunError
-from domainfusion.records import read_json
+from domainfusion.records import read_json, unfinished
 
 INPUTS: dict[str, Any] = {
     "student": {"model": "base", "fingerprint": "1"},
@@ -28,7 +30,7 @@ INPUTS: dict[str, Any] = {
 HOLD = """
 import sys, time
 from pathlib import Path
-from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.run import RunDirectory, writer_of
 
 with RunDirectory(Path(sys.argv[1]), {"seed": 0}, "test").open():
     print("held", flush=True)
@@ -132,18 +134,6 @@ def test_a_stage_within_a_stage_holds_the_directory_once(tmp_path: Path) -> None
         pass
 
 
-def test_a_directory_that_is_there_is_held_without_its_inputs(tmp_path: Path) -> None:
-    with run_in(tmp_path).open():
-        before = (tmp_path / "run.json").read_bytes()
-        with pytest.raises(RunError, match="is writing to this run"), RunDirectory.existing(tmp_path).open():
-            pass
-    with RunDirectory.existing(tmp_path).open(), pytest.raises(RunError, match="is writing to this run"), run_in(tmp_path).open():
-        pass
-    assert (tmp_path / "run.json").read_bytes() == before
-    with pytest.raises(DataError, match="can't be read"):
-        RunDirectory.existing(tmp_path / "nowhere")
-
-
 def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         told = f"Another process \\({process.pid}\\) is writing"
@@ -151,13 +141,50 @@ def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> Non
             pass
 
 
+def test_looking_at_a_run_never_keeps_a_process_from_writing_to_it(tmp_path: Path) -> None:
+    with run_in(tmp_path).open():
+        pass
+    over, seen = threading.Event(), set[str | None]()
+
+    def look() -> None:
+        while not over.is_set():
+            seen.add(writer_of(tmp_path))
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            with run_in(tmp_path).open():
+                time.sleep(0.0005)
+    finally:
+        over.set()
+        for looker in lookers:
+            looker.join()
+    assert seen == {None, str(os.getpid())}
+
+
+@pytest.mark.parametrize("content", ["", "x", "0", "-1", "99999999999999999999", "1 2 3", "\xff\xfe", "None"])
+def test_what_is_no_process_writes_to_no_run(content: str, tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(content, encoding="latin-1")
+    assert writer_of(tmp_path) is None
+    assert writer_of(tmp_path / "nowhere") is None
+
+
+def test_a_process_with_the_id_of_one_that_was_killed_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(f"{os.getpid()} 1000000000\n")
+    assert writer_of(tmp_path) is None
+
+
 def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert (tmp_path / "lock").read_text().strip() == str(process.pid)
+        assert (tmp_path / "lock").read_text().split()[0] == str(process.pid)
+        assert writer_of(tmp_path) is None
         with RunDirectory(tmp_path, {"seed": 0}, "test").open():
-            assert (tmp_path / "lock").read_text().strip() == str(os.getpid())
+            assert writer_of(tmp_path) == str(os.getpid())
+        assert writer_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("inputs", [{}, {"seed": 1}], ids=["failing inside", "refused"])
@@ -172,7 +199,7 @@ def test_the_lock_is_let_go_whatever_happens(tmp_path: Path, inputs: dict[str, A
 
 def test_a_path_that_can_t_be_a_directory_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"can't be written to: .*file.*another output_dir"), run_in(tmp_path / "file").open():
+    with pytest.raises(RunError, match=r"can't be written to: .*file.*check the path"), run_in(tmp_path / "file").open():
         pass
 
 
@@ -230,16 +257,25 @@ def test_the_seconds_of_an_interrupted_stage_add_up_and_a_finished_one_is_not_ti
 def test_what_a_killed_process_had_begun_to_write_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    gone = [tmp_path / f".model.{ended.pid}", tmp_path / f".report.html.{ended.pid}", tmp_path / f".model.{os.getpid()}"]
-    kept = [tmp_path / f".report.md.{os.getppid()}", tmp_path / ".notes.txt", tmp_path / "model.1", tmp_path / ".hidden"]
-    for path in (gone[0], gone[2]):
-        path.mkdir()
-        (path / "model.safetensors").write_text("half")
-    for path in (gone[1], *kept):
-        path.write_text("text")
+    gone = [unfinished_by(ended.pid, "model"), unfinished_by(ended.pid, "report.html"), unfinished_by(os.getpid(), "model")]
+    kept = [unfinished_by(os.getppid(), "report.md"), unfinished_by(ended.pid, "notes.txt")]
+    kept += [".notes.txt", ".hidden", ".run.json.17", ".model.20240101", ".report.html.unfinished-", ".report.html.unfinished-1a"]
+    folders = [".venv-3.11", ".backup.20240101", ".model.17", "model.1", ".cache.5"]
+    for name in (gone[0], gone[2], *folders):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text("half")
+    for name in (gone[1], *kept):
+        (tmp_path / name).touch()
     with run_in(tmp_path).open():
-        assert not [path for path in gone if path.exists()]
-        assert all(path.exists() for path in kept)
+        assert not [name for name in gone if (tmp_path / name).exists()]
+        assert all((tmp_path / name).exists() for name in kept)
+        assert all((tmp_path / name / "model.safetensors").exists() for name in folders)
+
+
+def unfinished_by(process: int, name: str) -> str:
+    own = unfinished(Path(name)).name
+    assert own.endswith(str(os.getpid()))
+    return own.removesuffix(str(os.getpid())) + str(process)
 
 
 def test_what_waits_for_the_end_is_called_once_when_the_directory_is_let_go_of(tmp_path: Path) -> None:

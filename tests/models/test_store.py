@@ -538,3 +538,67 @@ def test_a_store_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> Non
     with pytest.raises(StoreError):
         ResponseStore(tmp_path / "gone.sqlite", read_only=True)
     assert list(tmp_path.iterdir()) == []
+
+
+# Advice that fits the cause
+
+
+def advice_of(path: Path) -> str:
+    with pytest.raises(StoreError) as caught, ResponseStore(path) as store:
+        store.ask(ScriptedModel("yes"), [user("Why?")])
+    return str(caught.value)
+
+
+HARMFUL = ("move", "delete", "asks its models again")
+
+
+def test_a_store_that_another_process_writes_to_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domainfusion.models.store._PATIENCE_SECONDS", 0.05)
+    ResponseStore(tmp_path / "s.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        told = advice_of(tmp_path / "s.sqlite")
+    assert "wait until that is done" in told and not [word for word in HARMFUL if word in told]
+
+
+def test_a_full_disk_wants_space_and_no_file_to_go(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        store.ask(ScriptedModel("yes"), [user("Why?")])
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError) as caught:
+            store.ask(ScriptedModel("y" * 100_000), [user("How?")])
+    told = str(caught.value)
+    assert "free disk space" in told and "are kept" in told and not [word for word in HARMFUL if word in told]
+
+
+def test_a_damaged_file_is_told_with_what_would_be_lost(tmp_path: Path) -> None:
+    (tmp_path / "s.sqlite").write_bytes(b"no database at all" * 1_000)
+    told = advice_of(tmp_path / "s.sqlite")
+    assert "copy the file first" in told and ".recover" in told and "max_cost" in told
+
+
+def test_a_path_that_can_not_be_opened_wants_another_path(tmp_path: Path) -> None:
+    (tmp_path / "s.sqlite").mkdir()
+    told = advice_of(tmp_path / "s.sqlite")
+    assert "check the path" in told and not [word for word in HARMFUL if word in told]
+
+
+# Two processes
+
+
+def test_two_that_ask_at_once_agree_on_the_answer_that_is_kept(tmp_path: Path) -> None:
+    """The other process asks the same while this one's model is still writing."""
+    question = [user("Why?")]
+    others: list[str] = []
+
+    def slow(_: str) -> str:
+        with ResponseStore(tmp_path / "s.sqlite") as other:
+            others.extend(answer.text for answer in other.ask(ScriptedModel(lambda _: "the first", name="m"), question))
+        return "the second"
+
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        [mine] = store.ask(ScriptedModel(slow, name="m"), question)
+        assert [mine.text] == others == ["the first"]
+        [again] = store.ask(ScriptedModel(slow, name="m"), question)
+        assert again == mine and len(store) == 1

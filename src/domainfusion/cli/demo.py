@@ -25,12 +25,13 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Runs the demo, saves its student and writes its reports."""
     from domainfusion.cli.origin import remember_demo
-    from domainfusion.cli.outcome import publish, save_student
+    from domainfusion.cli.outcome import check_student_folder, publish, save_student
     from domainfusion.cli.stages import run_stages
     from domainfusion.demo.run import build_demo
 
     name = "demo" if arguments.data is None else f"demo-{arguments.data.resolve().name}"
     directory = arguments.output_dir or Path("runs") / (f"{name}-small" if arguments.small else name)
+    check_student_folder(directory)
     terminal.log_to(directory)
     distiller = build_demo(directory, data=arguments.data, progress=terminal.progress, small=arguments.small)
     with distiller.hold():

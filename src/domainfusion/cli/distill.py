@@ -47,13 +47,14 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         build_distiller(recipe, output_dir=arguments.output_dir).distill()  # which trains beside the main process, and writes nothing
         return
     from domainfusion.cli.origin import remember_recipe
-    from domainfusion.cli.outcome import publish, save_student
+    from domainfusion.cli.outcome import check_student_folder, publish, save_student
     from domainfusion.cli.stages import run_stages
     from domainfusion.cli.status import render_status, status_of
 
     distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
+    check_student_folder(directory)
     with distiller.hold():
         run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
         if distiller.student is not None:

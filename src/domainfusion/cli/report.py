@@ -21,11 +21,8 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Prints and writes the reports, while no other process writes to the run."""
+    """Prints and writes the reports. Each file is whole at any time, so that a process may be writing to the run meanwhile."""
     from domainfusion.cli.origin import check_run
     from domainfusion.cli.outcome import publish
-    from domainfusion.distillation.run import RunDirectory
 
-    directory = check_run(arguments.directory)
-    with RunDirectory.existing(directory).open():
-        publish(directory, terminal)
+    publish(check_run(arguments.directory), terminal)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +69,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 def status_of(directory: Path) -> RunStatus:
     """Reads how far a run is from the files in its directory."""
+    from domainfusion.distillation.run import writer_of
     from domainfusion.records import read_json
 
     description = read_json(directory / "run.json")
@@ -90,7 +89,7 @@ def status_of(directory: Path) -> RunStatus:
         # A process that was killed could not note its last stage as finished, but the stage's file is there.
         state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
         stages.append(StageStatus(name, state, entry.get("seconds"), made))
-    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _usage(directory), _writer(directory / "lock"))
+    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _usage(directory), writer_of(directory))
 
 
 def render_status(status: RunStatus) -> str:
@@ -203,18 +202,3 @@ def _refined(directory: Path) -> tuple[bool, str]:
     kept, rounds = sum(entry["is_kept"] is True for entry in found.get("rounds", ())), len(found.get("rounds", ()))
     stopped = str(found.get("stopped", ""))
     return bool(stopped), f"{counted(rounds, 'round')}, {kept} kept" + (f": {stopped}" if stopped else "") if found else ""
-
-
-def _writer(lock: Path) -> str | None:
-    """Returns the id in the lock file where a process holds it. The lock of a process that ended is free, whatever is written in it."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        return os.read(descriptor, 32).decode(errors="replace").strip()
-    finally:
-        os.close(descriptor)

@@ -16,13 +16,28 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+import psutil
 
 from domainfusion.description import differences
-from domainfusion.errors import RunError
-from domainfusion.records import read_json, write_json
+from domainfusion.errors import RunError, advice_on
+from domainfusion.records import read_json, write_json, writer_of_unfinished
 
 logger = logging.getLogger("domainfusion")
+
+STUDENT = "model"
+"""The folder of the student within a run of the command line."""
+_FILES = frozenset(
+    {
+        *("run.json", "generation.json", "refinement.json", "evaluation.json", "savings.json", "usage.json", "stages.json", "demo.json"),
+        *("examples.jsonl", "test_examples.jsonl", "validation_examples.jsonl", "records.jsonl"),
+        *("report.html", "report.md", "recipe.yaml", "student_files.json", STUDENT),
+    }
+)
+"""All that is written aside first, within the directory of a run."""
+_CLOCK_SECONDS = 60.0
+"""How far the time at which a process began may be off, as clocks are set."""
 
 PACKAGES = ("domainfusion", "torch", "transformers", "peft", "accelerate")
 
@@ -140,16 +155,6 @@ class RunDirectory(DataFiles):
         """What the run is: inputs, versions, machine."""
         return self.path / "run.json"
 
-    @classmethod
-    def existing(cls, path: Path) -> Self:
-        """Returns the directory of a run that is there, with the inputs that it was made with: for what is written from its files alone.
-
-        Raises:
-            DataError: Its `run.json` can't be read.
-        """
-        description = read_json(path / "run.json")
-        return cls(path, description.get("inputs", {}), description.get("title", ""))
-
     @contextmanager
     def open(self) -> Iterator[None]:
         """Holds the directory for this process while a stage writes to it."""
@@ -165,7 +170,7 @@ class RunDirectory(DataFiles):
                 self._take_lock()
             except OSError as error:
                 what = f"The output directory can't be written to: {error.strerror or error}"
-                raise RunError(what, received=str(self.path), fix="give another output_dir") from error
+                raise RunError(what, received=str(self.path), fix=advice_on(error)) from error
             try:
                 self._check_inputs()
                 self._remove_unfinished()
@@ -188,10 +193,10 @@ class RunDirectory(DataFiles):
         self._at_the_end.callback(call)
 
     def _remove_unfinished(self) -> None:
-        """Removes what a process that was killed had begun to write: such names end in the id of their process."""
-        for path in self.path.glob(".*.*"):
-            process = path.name.rpartition(".")[2]
-            if not process.isdecimal() or _is_alive(int(process)):
+        """Removes what a process that was killed had begun to write, and nothing that has another name."""
+        for path in self.path.iterdir():
+            process = writer_of_unfinished(path, _FILES)
+            if process is None or _is_alive(process):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -204,17 +209,18 @@ class RunDirectory(DataFiles):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(self._lock, 32).decode().strip() or "unknown"
+            holder = (os.read(self._lock, 64).decode(errors="replace").split() or ["unknown"])[0]
             os.close(self._lock)
             self._lock = None
             raise RunError(
                 f"Another process ({holder}) is writing to this run", received=str(self.path), fix="wait for it, or use another output_dir"
             ) from error
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._lock, f"{os.getpid()} {psutil.Process().create_time():.0f}\n".encode(), 0)
 
     def _drop_lock(self) -> None:
         if self._lock is not None:
+            os.ftruncate(self._lock, 0)  # says, to those that take no lock, that nobody holds it
             os.close(self._lock)
             self._lock = None
 
@@ -229,7 +235,7 @@ class RunDirectory(DataFiles):
         raise RunError(
             f"This directory holds a run with other inputs ({found})",
             received=str(self.path),
-            fix="use another output_dir, or delete this one to start afresh",
+            fix="use another output_dir; to reuse the answers that are stored here, copy responses.sqlite into it first",
         )
 
     def _write_description(self) -> None:
@@ -288,6 +294,29 @@ def peak_memory_bytes() -> int:
     """Returns the most memory that this process has had resident so far."""
     kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes_or_bytes if sys.platform == "darwin" else kibibytes_or_bytes * 1024
+
+
+def writer_of(path: Path) -> str | None:
+    """Returns the id of the process of this machine that writes to a run; None where there is none.
+
+    It takes no lock, so that looking at a run never keeps another process from writing to it.
+
+    Args:
+        path: The directory of the run.
+    """
+    try:
+        words = (path / "lock").read_text(encoding="ascii", errors="replace").split()
+        process = psutil.Process(int(words[0]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        started = process.create_time()
+    except (OSError, ValueError, IndexError, OverflowError, psutil.NoSuchProcess):
+        return None
+    except psutil.AccessDenied:
+        return words[0]
+    # Another process may have got the id of one that was killed.
+    is_another = len(words) > 1 and words[1].isdecimal() and abs(started - int(words[1])) > _CLOCK_SECONDS
+    return None if is_another else words[0]
 
 
 def _is_alive(process: int) -> bool:

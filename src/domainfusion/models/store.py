@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
-from domainfusion.errors import StoreError
+from domainfusion.errors import StoreError, advice_on
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
 from domainfusion.models.books import PaidModel, StoredBooks, transaction
 from domainfusion.models.network_files import network_file_system
@@ -117,7 +117,7 @@ class ResponseStore:
                 "The store of answers was written by another version of domainfusion",
                 received=version,
                 allowed=str(STORE_VERSION),
-                fix=f"move {self.path} away, or use that version",
+                fix="use that version of domainfusion; the answers in the file stay readable to it",
             )
         if not tables <= _TABLES.keys():
             raise StoreError("The file is a database, but no store of answers", received=str(self.path), fix="give another path")
@@ -207,9 +207,8 @@ class ResponseStore:
             nonlocal waited_since
             request, now = batch[position], time.monotonic()
             if request.key not in answers:
-                self._write(request, writer, sampling, generation, now - waited_since)
+                answers[request.key] = self._write(request, writer, sampling, generation, now - waited_since)
                 waited_since = now
-                answers[request.key] = generation
                 self.asked += 1
                 advance(1)
 
@@ -241,10 +240,11 @@ class ResponseStore:
             row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             return None if row is None else Generation(**json.loads(row[0]))
 
-    def _write(self, request: _Request, writer: _Writer, sampling: Sampling, generation: Generation, seconds: float) -> None:
+    def _write(self, request: _Request, writer: _Writer, sampling: Sampling, generation: Generation, seconds: float) -> Generation:
+        """Keeps an answer, and returns the one that is kept: another process may have been faster."""
         asked = {"messages": [asdict(message) for message in request.conversation], "sampling": asdict(sampling)}
         with _write_errors(self.path), transaction(self._connection):
-            self._connection.execute(
+            inserted = self._connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
                 (request.key, writer.name, json.dumps(asked, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
             )
@@ -253,6 +253,7 @@ class ResponseStore:
                 "seconds = seconds + ? WHERE model = ? AND role = ?",
                 (generation.prompt_tokens, generation.completion_tokens, seconds, writer.fingerprint, writer.role),
             )
+        return generation if inserted.rowcount else self._read(request.key) or generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,19 +324,45 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a store that was closed is not a damaged one
-    except (sqlite3.DatabaseError, ValueError, TypeError, OSError) as error:
-        raise StoreError(
-            f"The store of answers can't be read: {error}",
-            received=str(path),
-            fix="check the path and its permissions, or move a damaged file away; the run then asks its models again",
-        ) from error
+    except (sqlite3.Error, ValueError, TypeError, OSError) as error:
+        raise StoreError(f"The store of answers can't be read: {error}", received=str(path), fix=_advice(error)) from error
 
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"An answer could not be kept: {error}", received=str(path), fix="free disk space and start again; the answers so far are kept"
-        ) from error
+    except sqlite3.Error as error:
+        raise StoreError(f"An answer could not be kept: {error}", received=str(path), fix=_advice(error)) from error
+
+
+_DAMAGED = (
+    "copy the file first; what can be read is saved by: sqlite3 responses.sqlite .recover | sqlite3 recovered.sqlite. "
+    "Without it, the run asks its models again, and max_cost no longer knows what was spent"
+)
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process is writing to it: wait until that is done, and run again",
+    sqlite3.SQLITE_LOCKED: "another process is writing to it: wait until that is done, and run again",
+    sqlite3.SQLITE_FULL: "free disk space and run again; the answers so far are kept",
+    sqlite3.SQLITE_READONLY: "allow this user to write to the file and to its folder",
+    sqlite3.SQLITE_PERM: "allow this user to read and write the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "check the path, and allow this user to read and write the file and its folder",
+    sqlite3.SQLITE_IOERR: (
+        "the disk is full, or reports an error: free some space, or check it (the system's log says more), "
+        "and run again; leave the file where it is"
+    ),
+    sqlite3.SQLITE_NOMEM: "free some memory and run again; the answers so far are kept",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+}
+"""What to do, by the cause. Only a damaged file may have to go, and never without a word of what it holds."""
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return advice_on(error)
+    if isinstance(error, sqlite3.Error):
+        # The lowest byte of an extended code is the primary one.
+        code = getattr(error, "sqlite_errorcode", None)
+        return _ADVICE.get(-1 if code is None else code & 0xFF, "run again; leave the file where it is, as it holds the answers so far")
+    return _DAMAGED  # an entry that is not what was written

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from domainfusion.errors import TrainingError
+from domainfusion.errors import TrainingError, advice_on
 from domainfusion.models.base import TrainableModel
 
 
@@ -43,7 +43,7 @@ def write_errors(path: Path) -> Iterator[None]:
         raise TrainingError(
             f"The state of the training could not be written: {error}",
             received=str(path),
-            fix="free disk space and start again; the checkpoint before is kept",
+            fix=f"{advice_on(error)}; the checkpoint before is kept",
         ) from error
 
 

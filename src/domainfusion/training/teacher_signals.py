@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from domainfusion.errors import TrainingError
+from domainfusion.errors import TrainingError, advice_on
 from domainfusion.models.fingerprints import hash_tensors
 from domainfusion.models.projection import Head
 from domainfusion.types import fingerprint
@@ -154,6 +154,6 @@ class SignalStore:
             save_file(tensors, staged, metadata)
             staged.replace(file)
         except (OSError, SafetensorError) as error:
-            fix = "free disk space and start again; what was kept before is not computed again"
+            fix = f"{advice_on(error)}; what was kept before is not computed again"
             raise TrainingError(f"Teacher signals could not be kept: {error}", received=str(file), fix=fix) from error
 

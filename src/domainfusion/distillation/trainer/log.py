@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from domainfusion.errors import TrainingError
+from domainfusion.errors import TrainingError, advice_on
 from domainfusion.records import to_json
 
 
@@ -21,7 +22,7 @@ class JsonLog:
         self._path = path
         if path.is_file():
             whole, newline, _ = path.read_bytes().rpartition(b"\n")
-            path.write_bytes(whole + newline)
+            os.truncate(path, len(whole + newline))
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
         """Adds a line."""
@@ -32,5 +33,5 @@ class JsonLog:
             raise TrainingError(
                 f"The training log could not be written: {error.strerror or error}",
                 received=str(self._path),
-                fix="free disk space and start again; the last checkpoint is kept",
+                fix=f"{advice_on(error)}; the last checkpoint is kept",
             ) from error

@@ -33,7 +33,10 @@ _REFUSALS = frozenset({400, 422, 500, 501})
 _UNKNOWN = r"""unsupported | not[ ]support | n't[ ]support | unknown | unrecogni[sz]ed | unexpected | extra | permitted
                | not[ ](?:allowed|enabled|available|accepted) | instead"""
 _REFUSED_FIELD = re.compile(_UNKNOWN, re.VERBOSE | re.IGNORECASE)
-_REFUSED = re.compile(rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | deprecated | cannot | can't", re.VERBOSE | re.IGNORECASE)
+_REFUSED = re.compile(
+    rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | deprecated | cannot | can't",
+    re.VERBOSE | re.IGNORECASE,
+)
 _REFUSED_SYSTEM = re.compile(
     r"""system.{0,30}(?:role|message|prompt|instruction) | roles?\b.{0,120}\bsystem
       | developer[ ]instruction | roles[ ]must[ ]alternate | roles[ ]are[ ]supported""",

@@ -1,0 +1,151 @@
+"""The student's folder: a new student takes the place of the old one, and nothing else that lies there is lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from domainfusion.cli.outcome import check_student_folder, save_student
+from domainfusion.errors import RunError
+from domainfusion.records import unfinished
+
+OLD = {"config.json": "old", "model-00001-of-00002.safetensors": "old 1", "model-00002-of-00002.safetensors": "old 2"}
+NEW = {"config.json": "new", "model.safetensors": "new", "README.md": "card"}
+
+
+def distiller(run: Path, files: Mapping[str, str]) -> Any:
+    def save(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+
+    return SimpleNamespace(output_dir=run, save=save)
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def hidden(run: Path) -> list[str]:
+    return [path.name for path in run.iterdir() if path.name.startswith(".")]
+
+
+def test_the_new_student_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    for files in (OLD, NEW, OLD, NEW):
+        save_student(distiller(tmp_path, files))
+        assert content_of(tmp_path / "model") == files
+        assert hidden(tmp_path) == []
+
+
+def test_what_the_run_did_not_write_is_kept(tmp_path: Path) -> None:
+    save_student(distiller(tmp_path, OLD))
+    (tmp_path / "model" / "gguf").mkdir()
+    mine = {"gguf/student.gguf": "converted", "notes.txt": "mine", ".cache": "x"}
+    for name, text in mine.items():
+        (tmp_path / "model" / name).write_text(text)
+    (tmp_path / "model" / "config.json").write_text("edited")  # what the run wrote is replaced
+    save_student(distiller(tmp_path, NEW))
+    assert content_of(tmp_path / "model") == {**NEW, **mine}
+    save_student(distiller(tmp_path, OLD))
+    assert content_of(tmp_path / "model") == {**OLD, **mine}
+    assert hidden(tmp_path) == []
+
+
+def test_a_file_of_ones_own_with_the_name_of_a_new_one_is_kept_beside_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_student(distiller(tmp_path, OLD))
+    (tmp_path / "model" / "README.md").write_text("mine")
+    save_student(distiller(tmp_path, NEW))
+    assert content_of(tmp_path / "model") == {**NEW, "README.md.kept": "mine"}
+    assert "README.md.kept" in caplog.text
+
+
+def test_a_folder_that_no_run_wrote_is_kept_whole(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("mine")
+    save_student(distiller(tmp_path, NEW))
+    assert content_of(tmp_path / "model") == {**NEW, "config.json.kept": "mine"}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("has_old", [True, False])
+def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_of_ones_own_is_lost(
+    has_old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends at each renaming and each removal in turn, without any cleaning up, and then saves again."""
+    for last in range(20):
+        run = tmp_path / str(last)
+        run.mkdir()
+        if has_old:
+            save_student(distiller(run, OLD))
+            (run / "model" / "notes.txt").write_text("mine")
+        with monkeypatch.context() as patch:
+            done = [0]
+
+            def counted(name: str, patch: pytest.MonkeyPatch = patch, done: list[int] = done, last: int = last) -> None:
+                original = getattr(Path, name)
+
+                def operation(self: Path, *arguments: Any, **options: Any) -> Any:
+                    if done[0] >= last:  # a process that has ended does nothing more
+                        raise Killed
+                    done[0] += 1
+                    return original(self, *arguments, **options)
+
+                patch.setattr(Path, name, operation)
+
+            for name in ("rename", "replace", "unlink"):
+                counted(name)
+            patch.setattr("domainfusion.cli.outcome.shutil.rmtree", lambda *_, **__: None)
+            try:
+                save_student(distiller(run, NEW))
+                is_over = True
+            except Killed:
+                is_over = False
+        standing = [content_of(folder) for folder in (run / "model", run / ".model.replaced") if folder.is_dir()]
+        whole = [files for files in standing if any(files.items() >= student.items() for student in (OLD, NEW))]
+        assert whole or not has_old, standing
+        shutil.rmtree(unfinished(run / "model"), ignore_errors=True)  # as a run does that opens its directory
+        save_student(distiller(run, NEW))
+        assert content_of(run / "model") == {**NEW, **({"notes.txt": "mine"} if has_old else {})}
+        if is_over:
+            return
+    raise AssertionError("it does not end")
+
+
+def test_a_student_that_can_not_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text("half")
+        raise OSError("full")
+
+    save_student(distiller(tmp_path, OLD))
+    with pytest.raises(OSError, match="full"):
+        save_student(SimpleNamespace(output_dir=tmp_path, save=fail))  # type: ignore[arg-type]
+    assert content_of(tmp_path / "model") == OLD and hidden(tmp_path) == []
+
+
+def test_a_ledger_that_leads_out_of_the_folder_removes_nothing_there(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    save_student(distiller(tmp_path, OLD))
+    (tmp_path / "student_files.json").write_text(f'{{"written": ["../precious", "{tmp_path}/precious", 3]}}')
+    save_student(distiller(tmp_path, NEW))
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_a_linked_folder_or_a_file_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    check_student_folder(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"is a link.*model.*move it away"):
+        check_student_folder(tmp_path)
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        check_student_folder(tmp_path)
