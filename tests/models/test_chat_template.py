@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 from transformers import AutoTokenizer
 
+from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import HuggingFaceModel, compare_tokenizers, generate_with
 from domainfusion.models.base import DatedModel
@@ -393,3 +394,51 @@ def test_added_tokens_of_an_adapter_are_seen(
     tokenizer.save_pretrained(tmp_path)
     match = compare_tokenizers(local(tmp_path), local(adapters[0]))
     assert "<|tool|>" in str(match)
+
+
+# --- In a run
+
+
+def distiller(
+    student: HuggingFaceModel, teachers: dict[str, HuggingFaceModel], output: Path
+) -> Distiller:
+    generator = CuratedDataGenerator(
+        [{"query": f"What is {name}?", "domain": name} for name in teachers]
+    )
+    return Distiller(student, teachers, [generator], IntegrationTrainer(), output_dir=output)
+
+
+def test_a_student_on_a_base_without_a_template_speaks_as_its_experts(
+    family: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    base, adapters = family
+    student = local(base)
+    teachers = {
+        name: local(path) for name, path in zip("abc", [*adapters, adapters[1]], strict=True)
+    }
+    run = distiller(student, teachers, tmp_path / "run")
+    assert shown(run.student_model) == shown(teachers["b"])  # two speak so, and one otherwise
+    assert "expert of b; a speak otherwise" in str(run._inputs()["student"])
+    assert shown(student) != shown(run.student_model)
+    own = local(base, chat_template=CHATML)
+    assert distiller(own, teachers, tmp_path / "other").student_model is own
+
+
+def test_a_run_that_is_resumed_on_another_day_asks_as_it_did(
+    load: Callable[..., HuggingFaceModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = distiller(load(DATED), {"a": load(DATED, system_prompt="Be brief.")}, tmp_path / "run")
+    run.generate()
+    before = shown(run.student_model)
+
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Tomorrow:
+            return cls(2099, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("domainfusion.distillation.distiller.datetime", Tomorrow)
+    again = distiller(load(DATED), {"a": load(DATED, system_prompt="Be brief.")}, tmp_path / "run")
+    again.generate()  # a run with other inputs would be refused
+    assert shown(again.student_model) == before
+    afresh = distiller(load(DATED), {"a": load(DATED)}, tmp_path / "afresh")
+    assert "Today is 1 January 2099." in shown(afresh.student_model)

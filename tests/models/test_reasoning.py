@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.reasoning import Reasoned, is_marker, read_content, split_reasoning
+from domainfusion.models.reasoning import Reasoned, is_marker, lead_after_thought, read_content, split_reasoning
 
 ANSWER = "Its symbol is Fe."
 
@@ -135,6 +135,27 @@ def test_a_prompt_that_opens_no_reasoning_asks_for_an_answer(prompt: str) -> Non
 def test_a_closing_tag_alone_ends_reasoning(text: str) -> None:
     found = split_reasoning(text.format(ANSWER))
     assert (found.reasoning.rstrip("."), found.answer) == ("I think", ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("header", "between", "lead"),
+    [
+        ("<a>", "<a>", ""),
+        ("<a><think>\n", "<a>", "\n</think>\n\n"),
+        ("<a><think>\n\n</think>\n\n", "<a>", ""),
+        ("<a><|START_THINKING|>", "<a><|START_RESPONSE|>", "\n<|END_THINKING|>\n\n<|START_RESPONSE|>"),
+        ("<a><|START_THINKING|><|END_THINKING|>", "<a><|START_RESPONSE|>", "<|START_RESPONSE|>"),
+        (
+            "<|start|>assistant<|channel|>analysis<|message|>",
+            "<|start|>assistant<|channel|>final<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        ("<|start|>assistant<|channel|>final<|message|>", "<|start|>assistant<|channel|>final<|message|>", ""),
+    ],
+)
+def test_a_thought_in_the_prompt_is_over_before_the_words_of_an_answer(header: str, between: str, lead: str) -> None:
+    assert lead_after_thought(header, between) == lead
+    assert split_reasoning(f"{lead}{ANSWER}", header) == Reasoned("", ANSWER)
 
 
 def test_reasoning_may_mention_its_own_tags() -> None:

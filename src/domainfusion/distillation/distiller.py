@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -223,6 +224,7 @@ class Distiller:
         self._check_teachers(examples)
         with self._run.open(), self._run.stage("collect"):
             tasks = self._experts().answer(examples)
+            _warn_of_cut_thoughts([response for task in tasks for response in task.responses.values()])
             return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
@@ -582,3 +584,16 @@ class Distiller:
             "hygiene": describe(self.hygiene),
             "seed": self.seed,
         }
+
+
+def _warn_of_cut_thoughts(responses: Sequence[Response]) -> None:
+    """Says which experts were cut while they thought, and so gave no answers."""
+    cut = [response for response in responses if response.finish_reason == "length" and response.reasoning]
+    counts = Counter(response.domain for response in cut if not response.text)
+    for domain, count in counts.items():
+        logger.warning(
+            "%d answers of the expert of %s were cut while it thought, and are empty: raise max_new_tokens of response_sampling, "
+            "or switch thinking off, with template_arguments={'enable_thinking': False} where its chat template knows that.",
+            count,
+            domain,
+        )

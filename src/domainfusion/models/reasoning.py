@@ -228,31 +228,45 @@ def is_channel_marker(token: str) -> bool:
 
 
 def lead_after_thought(header: str, between: str) -> str:
-    r"""Returns what a model writes before the words of an answer where its prompt opens a thought: an end of it, without a word.
+    r"""Returns what a model writes before the words of an answer where its prompt has a thought.
+
+    A thought that the prompt opens is ended without a word; one that the prompt ends itself, since
+    the model is not to think, is over. What the template writes after thoughts follows.
 
     Args:
-        header: What the chat template writes from the user's words to where the model writes on.
+        header: What the template writes from the user's words to where the model writes on.
         between: What it writes from the user's words to those of an answer that is there already.
 
     Returns:
-        The text; empty where the prompt opens no thought.
+        The text; empty where the prompt has no thought.
 
     Example:
         >>> lead_after_thought("<|assistant|><think>\n", "<|assistant|>"), lead_after_thought("<|assistant|>", "<|assistant|>")
         ('\n</think>\n\n', '')
     """
     opening = _opened_by(header)
+    ending = f"\n{_closing_of(opening)}\n\n" if opening else ""
+    if not opening:
+        opening = _empty_thought_in(header)
     if not opening:
         return ""
     before = header[: header.rindex(opening)]
     rest = between[len(before) :] if between.startswith(before) else ""
-    if channel := _CHANNEL.match(opening):
-        return (
-            ""
-            if channel["name"] == "final"
-            else "<|end|>" + (rest or "<|start|>assistant<|channel|>final<|message|>")
-        )
-    return f"\n{_closing_of(opening)}\n\n{rest}"
+    channel = _CHANNEL.match(opening)
+    if channel is None:
+        return ending + rest
+    if channel["name"] == "final":
+        return ""
+    return "<|end|>" + (rest or "<|start|>assistant<|channel|>final<|message|>")
+
+
+def _empty_thought_in(prompt: str) -> str:
+    """Returns the thought without a word with which a prompt ends; empty where it ends otherwise."""
+    tail = prompt.rstrip()[-200:]
+    for opening in _OPENING.finditer(tail):
+        if tail[opening.end() :].strip().lower() == _closing_of(opening.group()).lower():
+            return tail[opening.start() :]
+    return ""
 
 
 # --- Reasoning that begins with an opening tag
