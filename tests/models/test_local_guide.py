@@ -23,7 +23,7 @@ def names(make_adapter: Callable[..., Path]) -> dict[str, Any]:
     found: dict[str, Any] = {"__name__": "guide"}
     for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
         for seed, domain in enumerate(("chemistry", "aviation")):
-            block = block.replace(f'LlamaModel("path/to/{domain}-expert")', f'LlamaModel("{make_adapter(domain, seed)}", dtype="float32")')
+            block = block.replace(f'LlamaModel("path/to/{domain}-expert"', f'LlamaModel("{make_adapter(domain, seed)}", dtype="float32"')
         exec(compile(block, str(GUIDE), "exec"), found)
     return found
 
@@ -36,6 +36,7 @@ def test_the_guides_code_runs_and_shows_what_it_says(names: dict[str, Any]) -> N
     assert names["answers"] == expected
     assert len(names["score"].tokens) > 3
     assert names["match"].use == "identical"
+    assert "enable_thinking = false" in names["brief"].tokenizer.chat_template
 
 
 def test_the_default_template_is_the_one_that_the_guide_shows(tiny_llama: Path) -> None:
