@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distillation.builders import record
 from domainfusion.description import describe
@@ -629,3 +630,21 @@ def test_the_weight_of_a_merge_is_not_chosen_anew_for_a_start_that_has_one(
     assert (tmp_path / "first" / "choices.json").is_file()
     trainer.train(base, RECORDS, start=first, teachers=experts, validate=lambda _: {"all": 0.5}, directory=tmp_path / "second")
     assert not (tmp_path / "second" / "choices.json").exists()
+
+
+def test_a_tracker_receives_every_figure_of_the_log_on_one_axis_of_steps(base: LlamaModel, tmp_path: Path) -> None:
+    trainer = IntegrationTrainer(**QUICK, report_to="tensorboard")
+    trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
+    logged = [line for line in log_of(tmp_path) if "loss" in line]
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent))
+    events.Reload()
+    scalars = events.Scalars("loss")
+    assert [event.step for event in scalars] == list(range(1, len(logged) + 1)), "the second phase goes on where the first ended"
+    assert [event.value for event in scalars] == pytest.approx([line["loss"] for line in logged])
+    assert {"learning_rate", "terms/cross_entropy", "validation/a"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(("name", "message"), [("tensorbord", "report_to is not known"), ("clearml", "'clearml' is not installed")])
+def test_a_tracker_that_is_unknown_or_missing_is_refused_at_once(name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        MultiTaskTrainer(report_to=["tensorboard", name])

@@ -21,7 +21,7 @@ from domainfusion.errors import TrainingError
 from domainfusion.models import Adaptation, LlamaModel
 from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance
-from domainfusion.training import loop
+from domainfusion.training import checkpoints as states
 from domainfusion.training.batching import Row, encode_record
 from domainfusion.training.checkpoints import save_state, write_errors
 from domainfusion.training.loop import LoopSettings, train_phase
@@ -234,7 +234,7 @@ def test_a_training_that_was_killed_and_goes_on_ends_as_one_that_was_not(
 ) -> None:
     with pytest.raises(Killed):
         trained(student_of(base, kind), rows, tmp_path / "killed", progress=dying_at(step))
-    assert checkpoints(tmp_path / "killed") == ([f"checkpoint-{(step - 1) // 2 * 2}"] if step > 2 else [])
+    assert checkpoints(tmp_path / "killed")[-1:] == ([f"checkpoint-{(step - 1) // 2 * 2}"] if step > 2 else [])
     log: list[Mapping[str, Any]] = []
     resumed = trained(student_of(base, kind), rows, tmp_path / "killed", log=log.append)
     assert [line["step"] for line in log] == list(range((step - 1) // 2 * 2 + 1, 7))
@@ -257,31 +257,61 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_keeps_it(
 
     with pytest.raises(KeyboardInterrupt):
         trained(student_of(base, "adapter"), rows, tmp_path / "stopped", progress=interrupting)
-    assert checkpoints(tmp_path / "stopped") == [f"checkpoint-{step}"]
+    assert checkpoints(tmp_path / "stopped")[-1] == f"checkpoint-{step}"
     assert same(whole("adapter"), trained(student_of(base, "adapter"), rows, tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("instant", ["_save_optimizer_and_scheduler", "_save_rng_state"])
+@pytest.mark.parametrize("instant", ["save_file", "write_json", "flush_to_disk"])
 def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
     base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        save = getattr(loop._PhaseTrainer, instant)
+        original = getattr(states, instant)
 
-        def save_once(trainer: Any, folder: str) -> None:
-            if not folder.endswith("checkpoint-2"):
+        def once(*arguments: Any) -> None:
+            if checkpoints(tmp_path / "killed"):
                 raise Killed
-            save(trainer, folder)
+            original(*arguments)
 
-        patch.setattr(loop._PhaseTrainer, instant, save_once)
+        patch.setattr(states, instant, once)
         trained(student_of(base, "full"), rows, tmp_path / "killed")
     assert checkpoints(tmp_path / "killed") == ["checkpoint-2"]
     assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "killed"))
 
 
+@pytest.mark.parametrize("name", ["student.safetensors", "optimizer.pt", "checksums.json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "lost", "emptied"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
+    base: LlamaModel,
+    rows: list[Row],
+    whole: Callable[[str], State],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: str,
+) -> None:
+    with pytest.raises(Killed):
+        trained(student_of(base, "adapter"), rows, tmp_path, progress=dying_at(5))
+    assert checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+    file = tmp_path / "checkpoint-4" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damages: dict[str, Callable[[], object]] = {
+        "flipped": lambda: file.write_bytes(content),
+        "cut": lambda: file.write_bytes(content[: len(content) // 2]),
+        "lost": file.unlink,
+        "emptied": lambda: file.write_bytes(b""),
+    }
+    damages[damage]()
+    log: list[Mapping[str, Any]] = []
+    resumed = trained(student_of(base, "adapter"), rows, tmp_path, log=log.append)
+    assert log[0]["step"] == 3 and "checkpoint-4 is damaged" in caplog.text
+    assert same(whole("adapter"), resumed)
+
+
 def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
     finished = trained(student_of(base, "full"), rows, tmp_path)
-    assert checkpoints(tmp_path) == ["checkpoint-6"]
+    assert checkpoints(tmp_path) == ["checkpoint-4", "checkpoint-6"]
     assert not (tmp_path / ".checkpoint").exists()
     log: list[Mapping[str, Any]] = []
     assert same(finished, trained(student_of(base, "full"), rows, tmp_path, log=log.append))
@@ -306,7 +336,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(
         if writes > 1:
             raise full
 
-    target, name = (loop, "save_file") if failing == "weights" else (loop._PhaseTrainer, "_save_optimizer_and_scheduler")
+    target, name = (states, "save_file") if failing == "weights" else (torch, "save")
     original = getattr(target, name)
     with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"could not be written: .*free disk space"):
         patch.setattr(target, name, lambda *given, **options: write_once() or original(*given, **options))

@@ -16,12 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from domainfusion.distillation import MultiTaskTrainer
-from domainfusion.errors import ConfigurationError
-from domainfusion.models import Adaptation, LlamaModel
-from domainfusion.training import processes
-from domainfusion.training.sharding import Shards
-
 SOURCE = Path(__file__).parents[2] / "src"
 
 TRAINING = """
@@ -62,7 +56,7 @@ torch.optim.AdamW.step = measured
 
 from domainfusion.distillation import MultiTaskTrainer, SequentialTrainer
 from domainfusion.models import LlamaModel
-from domainfusion.training import processes
+from domainfusion.training import distributed
 from domainfusion.training.on_policy import OnPolicyObjective
 from domainfusion.types import Example, Integration, TrainingRecord
 
@@ -74,7 +68,7 @@ records += [record(f"The symbol of element {n}?", "Fe " * (n + 1), "chemistry") 
 records += [record(f"Where is airport {n}, and element {n}?", "Paris. Fe.", "aviation", "chemistry") for n in range(2)]
 
 def validate(student):
-    for _ in range(1 + processes.rank()):  # as if this process had to ask more
+    for _ in range(1 + distributed.rank()):  # as if this process had to ask more
         student.ask("Where is airport 1?")
     return {"a": 0.5}
 
@@ -94,7 +88,7 @@ if "teacher" in settings:
 if settings.get("objective") == "on_policy":
     settings["objective"] = OnPolicyObjective(max_new_tokens=6, max_initial_kl=None)
 base = LlamaModel(folder, dtype="float32")
-trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, evaluation_steps=2, adaptation="full", **settings)
+trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, evaluation_steps=2, **{"adaptation": "full", **settings})
 student = trainer.train(base, records, teachers=teachers, directory=directory, validate=validate, progress=progress, seed=3)
 wrote = sorted(written)
 parameters = list(student.trainable_module().parameters())
@@ -105,9 +99,9 @@ found = {
     "fingerprint": student.fingerprint,
     "answer": student.ask("Where is airport 1?"),
 }
-if processes.is_main():
+if distributed.is_main_process():
     student.save(f"{directory}-model")
-with open(f"{directory}-{processes.rank()}.json", "w") as stream:
+with open(f"{directory}-{distributed.rank()}.json", "w") as stream:
     json.dump(found, stream)
 """
 
@@ -117,6 +111,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # Rows that go through one by one, domain by domain: in a step one process has two of them, or none, where the other has one.
     "mixed": {"type": "multi_task", "device_batch_size": 1, "activation_checkpointing": True},
     "sequential": {"type": "sequential", "device_batch_size": 2},
+    "lora": {"type": "multi_task", "adaptation": "lora", "device_batch_size": 2},
     "distribution": {"type": "multi_task", "objective": "distribution"},
     "on_policy": {"type": "multi_task", "objective": "on_policy", "device_batch_size": 2},
 }
@@ -184,7 +179,7 @@ def assert_alike(one: Run, two: Run) -> None:
         assert first.keys() == second.keys()
         for figure in first.keys() & {"loss", "learning_rate"}:
             assert first[figure] == pytest.approx(second[figure], rel=1e-5)
-        for figure in first.keys() & {"gradient_shares", "loss_weights", "divergence_from_base", "validation", "terms"}:
+        for figure in first.keys() & {"divergence_from_base", "validation", "terms"}:
             assert first[figure] == pytest.approx(second[figure], rel=1e-3, abs=1e-6)
     assert one.outcome.keys() == two.outcome.keys()
     assert all(torch.allclose(tensor, two.outcome[name], atol=1e-4) for name, tensor in one.outcome.items())
@@ -207,9 +202,9 @@ def test_each_process_holds_half_of_what_is_trained_and_of_the_optimizer(finishe
 @pytest.mark.slow
 def test_the_main_process_alone_writes_whole_states(finished: Callable[..., Run]) -> None:
     for run in (finished("mixed", 2, True), finished("on_policy", 2, False)):
-        assert run.found(1)["wrote"] == ["rng_state_1.pth"], "each process its own random numbers"
+        assert run.found(1)["wrote"] == []
         wrote = run.found(0)["wrote"]
-        assert {"student.safetensors", "optimizer.pt", ".finished.safetensors", "log.jsonl", "rng_state_0.pth"} <= set(wrote)
+        assert {"student.safetensors", "optimizer.pt", "log.jsonl"} <= set(wrote)
 
 
 @pytest.mark.slow
@@ -228,62 +223,10 @@ def test_a_training_that_was_killed_goes_on_with_any_number_of_processes(
 ) -> None:
     killed = train("mixed", 2, tmp_path / "two", DIES_AT="5", **FSDP)
     assert killed.process.returncode != 0
-    assert [path.name for path in killed.directory.glob("phase-*/checkpoint-*")] == ["checkpoint-4"]
+    assert [path.name for path in sorted(killed.directory.glob("phase-*/checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
     shutil.copytree(killed.directory, tmp_path / "one")
     for resumed in (train("mixed", 2, killed.directory, **FSDP), train("mixed", 1, tmp_path / "one")):
         assert resumed.process.returncode == 0, resumed.process.stderr
         whole = finished("mixed", 2, True)
         atol = 0.0 if resumed.directory == killed.directory else 1e-4
         assert all(torch.allclose(tensor, whole.outcome[name], rtol=0, atol=atol) for name, tensor in resumed.outcome.items())
-
-
-# What is refused
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """As Accelerate starts one of two processes for FSDP2."""
-    for name, value in {"WORLD_SIZE": "2", **FSDP}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes, "_shares_out", False)
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    return monkeypatch
-
-
-def test_accelerate_and_transformers_do_not_see_that_weights_are_shared_out(launched: pytest.MonkeyPatch) -> None:
-    assert not processes.shares_out_weights()
-    processes.join()
-    assert processes.shares_out_weights() and "ACCELERATE_USE_FSDP" not in os.environ
-    processes.join()
-    assert processes.shares_out_weights()
-    launched.setenv("WORLD_SIZE", "1")
-    assert not processes.shares_out_weights(), "there is nobody to share them with"
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"FSDP_VERSION": "1"}, r"one flat tensor.*FSDP_VERSION=1.*--fsdp_version 2"),
-        ({"FSDP_OFFLOAD_PARAMS": "true"}, "FSDP_OFFLOAD_PARAMS=true"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "the trainer's activation_checkpointing"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, r"DeepSpeed replaces.*launch without it"),
-    ],
-)
-def test_other_ways_to_share_out_weights_are_refused(launched: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
-    for name, value in environment.items():
-        launched.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=message):
-        processes.join()
-    assert not processes.shares_out_weights()
-
-
-def test_a_student_that_experts_compute_with_is_not_shared_out(launched: pytest.MonkeyPatch, tiny_llama: Path) -> None:
-    base = LlamaModel(tiny_llama, dtype="float32")
-    MultiTaskTrainer(adaptation="lora").check_launch(base)
-    processes.join()
-    MultiTaskTrainer(adaptation="full").check_launch(base)
-    MultiTaskTrainer(adaptation="auto").check_launch(base)
-    with pytest.raises(ConfigurationError, match=r"the experts on that base.*adaptation='lora'.*set adaptation='full'"):
-        MultiTaskTrainer(adaptation="lora").check_launch(base)
-    with pytest.raises(ConfigurationError, match="the experts on that base"):
-        Shards(base.trainable_copy(Adaptation(rank=2)).trainable_module())

@@ -35,7 +35,7 @@ from domainfusion.models.huggingface import choose_speech
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records, write_text
 from domainfusion.reports import RunSummary, render_model_card, write_reports
-from domainfusion.training import processes
+from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
     Integration,
@@ -180,18 +180,17 @@ class Distiller:
 
         Of several processes that `torchrun` or `accelerate launch` started, the main one runs every stage; the others come to train.
         """
-        processes.join()
-        self.trainer.check_launch(self.student_model)
+        distributed.init_process_group()
         self._check_start()
-        if not processes.is_main():
-            processes.wait()
+        if not distributed.is_main_process():
+            distributed.barrier()
             self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
             return self.student
         with self._run.open():
             examples = self.generate()
             responses = self.collect(examples)
             records = self.integrate(responses)
-            processes.wait()
+            distributed.barrier()
             student = self.train(records)
             if self.refinement_rounds:
                 student = self.refine()
@@ -311,7 +310,7 @@ class Distiller:
         """
         if self.student is None:
             raise RunError("There is no student to save", fix="call distill() or train() first")
-        if not processes.is_main():
+        if not distributed.is_main_process():
             return
         self.student.save(path, merge=merge)
         summary = RunSummary.read(self.output_dir)

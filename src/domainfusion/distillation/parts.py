@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from domainfusion.distillation.data_generation import DataGenerator, check_names, makes_more
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel, TrainableModel
-from domainfusion.training import processes
+from domainfusion.training import distributed
 
 
 def check_parts(
@@ -87,7 +87,9 @@ def check_refinement(rounds: int, generators: Sequence[DataGenerator], *, has_va
             allowed="one whose generate(...) takes focus, and of curated examples one that takes a part of them at first (num_examples)",
             fix="add a SyntheticDataGenerator, or leave refinement_rounds out",
         )
-    if processes.count() > 1:
+    if distributed.world_size() > 1:
         raise ConfigurationError(
-            "A refinement runs in one process", received=f"{processes.count()} processes", fix="start one, or leave refinement_rounds out"
+            "A refinement runs in one process",
+            received=f"{distributed.world_size()} processes",
+            fix="start one, or leave refinement_rounds out",
         )

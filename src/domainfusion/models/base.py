@@ -238,8 +238,16 @@ class TrainableModel(LanguageModel, Protocol):
         """Returns a model that starts as this one and can be trained, while this one stays as it is; None trains all weights."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
     def trainable_module(self) -> PreTrainedModel:
-        """Returns the module whose parameters with `requires_grad` the trainer updates in place."""
+        """Returns a module of the student's own to train: parameters with `requires_grad` are the student's, in place.
+
+        Frozen parameters are those of the base, without a copy, so whatever wraps the module changes no teacher on that base.
+        """
         ...
 
     def trained_state(self) -> dict[str, torch.Tensor]:

@@ -558,16 +558,25 @@ class HuggingFaceModel:
             return False
         return not (self._adapter and base.adapter_config(self._adapter).use_dora)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self._key.device)
+
     def trainable_module(self) -> PreTrainedModel:
-        """Returns the module to train; only the parameters that are trained require gradients."""
+        """Returns a module to train; see `TrainableModel`.
+
+        Raises:
+            CapabilityError: This model is not a trainable copy.
+        """
         base = self._load()
         if not self._trainable:
             raise CapabilityError("This model is not for training", received=self, fix="train model.trainable_copy(...)")
-        if self._adapter:
-            base.activate(self._adapter, merge=False)
-            for name, parameter in base.module.named_parameters():
-                parameter.requires_grad_(self._owns(name))
-        return base.module
+        own = {id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)}
+        module = base.training_view(self._adapter)
+        for parameter in module.parameters():
+            parameter.requires_grad_(not self._adapter or id(parameter) in own)
+        return module
 
     def _trained_state(self) -> dict[str, torch.Tensor]:
         module = self._load().module

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
+import itertools
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,6 +62,9 @@ _OUTSIDE_INFERENCE = torch.inference_mode(False)
 
 _BARE = "__base__"
 """PEFT's name for the base without an adapter, among the adapters of a batch's rows."""
+
+_TRAINED = "student"
+"""The name of the adapter in the module that is trained."""
 
 _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
 
@@ -304,6 +309,31 @@ class SharedBase:
         self._replaced = []
         for _, layer in self._tuner_layers():
             layer.merged_adapters = []
+    @_OUTSIDE_INFERENCE
+    def training_view(self, adapter: str) -> PreTrainedModel:
+        """Returns a module of its own that computes with `adapter`, or as the base where it is empty, on the tensors that are here.
+
+        No tensor is copied. Layers can be wrapped or sharded without a change to this base; parameters that are trained in place are
+        changed here too. Before it computes, an adapter that an answer has merged into the weights is taken out again.
+        """
+        self._restore()
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        view = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
+        for layer in view.modules():
+            if isinstance(layer, BaseTunerLayer):
+                _keep_only(layer, adapter)
+        view.base_model.register_forward_pre_hook(lambda *_: self._restore())
+        return view
+
+    def _restore(self) -> None:
+        """Puts the base's own values back, to the bit."""
+        if self._merged is None:
+            return
+        with torch.no_grad():
+            for name, layer in self._touched_layers():
+                layer.weight.copy_(self._originals[name])
+        for _, module in self._tuner_layers():
+            module.merged_adapters = []
         self._merged = None
 
     @contextmanager
@@ -333,6 +363,18 @@ class SharedBase:
         for name, module in self.module.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield name, module
+
+
+def _keep_only(layer: Any, adapter: str) -> None:
+    """Removes every other adapter from a layer, and names this one as any training does: a checkpoint holds its tensors by name."""
+    settings = [*vars(layer).values(), *layer._modules.values(), *layer._parameters.values()]
+    for by_adapter in settings:
+        if not isinstance(by_adapter, dict | torch.nn.ModuleDict | torch.nn.ParameterDict) or adapter not in by_adapter:
+            continue
+        own = by_adapter[adapter]
+        by_adapter.clear()
+        by_adapter[_TRAINED] = own
+    layer.set_adapter([_TRAINED])
 
 
 def _load_weights(key: BaseKey) -> PreTrainedModel:

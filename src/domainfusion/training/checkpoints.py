@@ -1,43 +1,130 @@
-"""States of a training on disk: a file or a folder stands under its name only when it is whole."""
+"""The states of a training on disk: checkpoints of a phase, its best state by validation, and the student that it ends with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from domainfusion.errors import TrainingError, advice_on
+from domainfusion.files import checksum_of, flush_to_disk, replacing
 from domainfusion.models.base import TrainableModel
+from domainfusion.records import read_json, write_json
+
+logger = logging.getLogger("domainfusion")
+
+STUDENT_FILE = "student.safetensors"
+OPTIMIZER_FILE = "optimizer.pt"
+CHECKSUMS_FILE = "checksums.json"
+BEST = "best.safetensors"
+
+KEPT_CHECKPOINTS = 2
+"""Where the last one turns out to be damaged, training resumes from the one before."""
+
+
+class Checkpoint(NamedTuple):
+    """A phase between two steps.
+
+    Attributes:
+        step: Steps that are done.
+        student: The student's trained weights by name.
+        optimizer: The optimizer's state, as `torch.distributed.checkpoint.state_dict` gives it.
+    """
+
+    step: int
+    student: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint of a phase, then removes all but the last two.
+
+    Args:
+        directory: The phase's folder.
+        checkpoint: What is kept.
+
+    Raises:
+        TrainingError: It can't be written; those before it are kept.
+    """
+    staging = directory / ".checkpoint"
+    target = directory / f"checkpoint-{checkpoint.step}"
+    shutil.rmtree(staging, ignore_errors=True)
+    with write_errors(directory):
+        staging.mkdir()
+        save_file(checkpoint.student, staging / STUDENT_FILE)
+        torch.save(checkpoint.optimizer, staging / OPTIMIZER_FILE)
+        names = (STUDENT_FILE, OPTIMIZER_FILE)
+        write_json(staging / CHECKSUMS_FILE, {name: checksum_of(staging / name) for name in names})
+        for file in staging.iterdir():
+            flush_to_disk(file)
+        flush_to_disk(staging)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
+        staging.replace(target)
+        flush_to_disk(directory)
+    for older in checkpoints(directory)[:-KEPT_CHECKPOINTS]:
+        shutil.rmtree(older)
+
+
+def load_checkpoint(directory: Path) -> Checkpoint | None:
+    """Returns the last checkpoint of a phase that is whole; None where there is none.
+
+    A damaged checkpoint is passed over with a warning, so that training resumes from the one before it.
+    """
+    for folder in reversed(checkpoints(directory)):
+        if _is_whole(folder):
+            optimizer = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+            return Checkpoint(steps_done(folder), load_file(folder / STUDENT_FILE), optimizer)
+        logger.warning("%s is damaged; training resumes from before it.", folder)
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        checksums = read_json(folder / CHECKSUMS_FILE)
+        return bool(checksums) and all(checksum_of(folder / name) == found for name, found in checksums.items())
+    except Exception:  # whatever a damaged file makes its reader raise
+        return False
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Returns the checkpoints of a phase, the latest last."""
+    return sorted(directory.glob("checkpoint-*"), key=steps_done)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Returns the steps that were done when the checkpoint was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def save_state(student: TrainableModel, path: Path) -> None:
-    """Writes the trained weights so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Writes the trained weights; a reader finds the old file or the new one, never a part.
 
     Raises:
         TrainingError: The file can't be written.
     """
-    temporary = path.with_name(f".{path.name}")
-    with write_errors(path):
+    with write_errors(path), replacing(path) as temporary:
         save_file(student.trained_state(), temporary)
-        temporary.replace(path)
 
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Tells in one clear error that a state could not be written.
+    """Raises one clear error where a state can't be written.
 
     Raises:
-        TrainingError: It could not.
+        TrainingError: It can't.
     """
     try:
         yield
-    except (TrainingError, torch.OutOfMemoryError):  # memory that is wanted for gathering a state is no matter of writing
+    except (TrainingError, torch.OutOfMemoryError):  # memory to gather a state in has nothing to do with the disk
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError, and full memory too
+    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports both a full disk and full memory as RuntimeError
         if "can't allocate memory" in str(error):
             raise
         raise TrainingError(
@@ -47,16 +134,46 @@ def write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def checkpoints(directory: Path) -> list[Path]:
-    """Returns the checkpoints of a phase, the latest last."""
-    return sorted(directory.glob("checkpoint-*"), key=steps_done)
+class BestState:
+    """Keeps the state with the highest mean score, of equals the latest, in the directory of a phase.
 
+    All that it knows is in its file, so a resumed phase decides as an undisturbed one.
 
-def last_checkpoint(directory: Path) -> Path | None:
-    """Returns the latest checkpoint of a phase; None where there is none."""
-    return next(reversed(checkpoints(directory)), None)
+    Args:
+        directory: Of the phase.
+        patience: Validations without a better mean after which the phase ends; None trains it to its end.
+        evaluation_steps: Steps between two validations.
+    """
 
+    def __init__(self, directory: Path, *, patience: int | None, evaluation_steps: int) -> None:
+        self._directory = directory
+        self._patience = patience
+        self._evaluation_steps = evaluation_steps
 
-def steps_done(checkpoint: Path | None) -> int:
-    """Returns the steps that were made when the checkpoint was written."""
-    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+    @property
+    def _about(self) -> dict[str, Any] | None:
+        path = self._directory / "best.json"
+        return read_json(path) if path.is_file() else None
+
+    @staticmethod
+    def scores_in(directory: Path) -> dict[str, float]:
+        """Returns what the best state of a phase scored."""
+        return dict(read_json(directory / "best.json")["scores"])
+
+    def consider(self, student: TrainableModel, step: int, scores: Mapping[str, float]) -> None:
+        """Keeps the student's state where its mean score is at least that of the kept one."""
+        mean = sum(scores.values()) / max(len(scores), 1)
+        known = self._about
+        if known is not None and mean < known["mean"]:
+            return
+        since = min(step, known["since"]) if known is not None and mean == known["mean"] else step
+        save_state(student, self._directory / BEST)
+        about = {"step": step, "since": since, "mean": mean, "scores": dict(scores)}
+        write_json(self._directory / "best.json", about)
+
+    def is_exhausted(self, step: int) -> bool:
+        """Whether the mean has not risen for as many validations, up to `step`, as there is patience."""
+        known = self._about
+        if self._patience is None or known is None:
+            return False
+        return bool(step - known["since"] >= self._patience * self._evaluation_steps)

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import torch
 
 from domainfusion.errors import ConfigurationError, TrainingError
-from domainfusion.models.base import TrainableModel
-from domainfusion.models.generation import in_evaluation
+from domainfusion.models.base import TokenScorer, TrainableModel
 from domainfusion.models.mixing import hidden_states_with
-from domainfusion.models.projection import Head, head_of
-from domainfusion.training.batching import Row, collate, refuse_overlong
+from domainfusion.models.projection import Head
+from domainfusion.training.batching import Row, refuse_overlong
 from domainfusion.training.distribution import TaughtObjective
-from domainfusion.training.losses import Divergence, answer_hidden_states
+from domainfusion.training.losses import Divergence
 from domainfusion.training.objectives import Answers, Losses, Setting
 from domainfusion.training.precision import mixed_precision
 from domainfusion.training.reading import Signal
@@ -142,21 +141,21 @@ class OnPolicyObjective(TaughtObjective):
 
     def _measure(self, student: TrainableModel, rows: Sequence[Row]) -> Losses:
         """Returns the reverse KL at the tokens of rows that were written and read."""
-        module = student.trainable_module()
-        device = next(module.parameters()).device
-        batch = {name: given.to(device) for name, given in collate(rows, 0).items()}  # type: ignore[attr-defined]
+        assert isinstance(student, TokenScorer)
+        states = student.hidden_states([row.tokens for row in rows])
+        hidden = torch.cat([found[row.prompt_length - 1 : -1] for found, row in zip(states, rows, strict=True)])
+        targets = torch.tensor([token for row in rows for token in row.answer], device=hidden.device)
         plain = copy(self)
         plain.divergence, plain.temperature = "reverse_kl", 1.0
-        with torch.no_grad(), in_evaluation(module), mixed_precision(device):
-            hidden, targets = answer_hidden_states(module, batch)  # type: ignore[arg-type]
-            return plain.losses(Answers(hidden, head_of(module), targets, torch.ones(len(targets), device=device), tuple(rows)))
+        with torch.no_grad():
+            return plain.losses(Answers(hidden, student.head(), targets, torch.ones(len(targets), device=hidden.device), tuple(rows)))
 
     def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
         """Lets the student write and its teachers read; rows that nobody teaches stay as they are."""
         taught = [place for place, row in enumerate(rows) if row in self.teaching.lessons]
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.sampling_temperature)
         seeds = self._seeds([rows[place].record_id for place in taught], step)
-        with mixed_precision(next(student.trainable_module().parameters()).device):
+        with mixed_precision(student.device):
             prompts = [(*rows[place].prompt, *rows[place].lead) for place in taught]
             answers = student.continuations(prompts, sampling, seeds)
         written = list(rows)

@@ -17,7 +17,7 @@ kernel's time at 40 tokens, 0.83 at 70, 0.89 at 128, and 1.3 at 256.
 
 def mixed_precision(device: torch.device) -> torch.autocast:
     """Returns the context in which a student on `device` computes: bfloat16 for products, where the device has units for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device))
 
 
 def attention_to_train(device: torch.device, tokens: int) -> AbstractContextManager[None]:
@@ -28,7 +28,8 @@ def attention_to_train(device: torch.device, tokens: int) -> AbstractContextMana
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and tokens <= SHORT_ROWS else nullcontext()
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for products in bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())

@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, Self, TypeGuard
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
 from domainfusion.distillation.trainer.checks import check_count, check_word
 from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.distillation.trainer.merging import CHOICE, MERGE_WEIGHTS, choose_merge_weight
@@ -21,12 +23,11 @@ from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Progress, silent
-from domainfusion.training import processes
+from domainfusion.training import distributed
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import Validate
 from domainfusion.training.objectives import Objective, SequenceObjective
 from domainfusion.training.on_policy import OnPolicyObjective
-from domainfusion.training.sharding import refuse_shared_weights
 from domainfusion.types import TrainingRecord
 
 LORA_FROM_PARAMETERS = 100_000_000
@@ -80,6 +81,8 @@ class Trainer(ABC):
             settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
             `sequence`.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
+        report_to: Trackers that receive every figure of the training log as it is made, by name: `tensorboard` (written to `directory`),
+            `wandb`, `trackio`, `mlflow` and whatever else Accelerate knows. Their packages have to be installed.
 
     Raises:
         ConfigurationError: A number is not positive or a word is not known.
@@ -101,6 +104,7 @@ class Trainer(ABC):
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
         activation_checkpointing: bool = False,
+        report_to: str | Sequence[str] = (),
     ) -> None:
         counts = {
             "epochs": epochs,
@@ -132,6 +136,12 @@ class Trainer(ABC):
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
         self.activation_checkpointing = activation_checkpointing
+        self._report_to = _trackers((report_to,) if isinstance(report_to, str) else tuple(report_to))
+
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers that receive the training log; they decide nothing, so a resumed training may have others."""
+        return self._report_to
 
     @abstractmethod
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
@@ -228,10 +238,9 @@ class Trainer(ABC):
                 received=dict(reasons) or None,
                 fix="look at what the experts answered",
             )
-        if directory is None and processes.count() > 1:
+        if directory is None and distributed.world_size() > 1:
             raise ConfigurationError("Several processes train in one directory, and there is none", fix="give directory=...")
-        processes.join()
-        self.check_launch(student)
+        distributed.init_process_group()
         with TemporaryDirectory() as temporary:
             return Training(
                 trainer=self,
@@ -243,7 +252,7 @@ class Trainer(ABC):
                 validate=validate,
                 directory=Path(directory or temporary),
                 seed=seed,
-                progress=progress if processes.is_main() else silent,
+                progress=progress if distributed.is_main_process() else silent,
             ).run()
 
     def check_validation(self, *, given: bool) -> None:
@@ -264,15 +273,6 @@ class Trainer(ABC):
             what = "Validation decides when to stop early, and there is none"
             fix = "give validation examples, or leave early_stopping_patience out"
             raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
-
-    def check_launch(self, student: TrainableModel) -> None:
-        """Refuses processes that were started to share out the weights (FSDP) of a student that is not trained in full.
-
-        Raises:
-            ConfigurationError: They were.
-        """
-        if processes.shares_out_weights() and not self._trains_all_weights(student):
-            refuse_shared_weights(f"adaptation={self.adaptation!r}")
 
     def merge_weight_in(self, directory: Path) -> float:
         """Returns the weight λ of the merge that the training in `directory` starts from: the one that is set, or was chosen there."""
@@ -313,6 +313,18 @@ def _merge_weight(given: object, initialization: str) -> float | tuple[float, ..
 
 def _is_number(given: object) -> TypeGuard[float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+
+
+def _trackers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of trackers, or refuses those that are unknown or not installed."""
+    for name in names:
+        check_word("report_to", name, sorted(LOGGER_TYPE_TO_CLASS))
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if missing := [name for name in names if name not in installed]:
+        raise ConfigurationError(
+            f"The tracker {missing[0]!r} is not installed", received=names, fix=f"pip install {missing[0]}, or leave it out"
+        )
+    return names
 
 
 def _objective(name: str) -> Objective:

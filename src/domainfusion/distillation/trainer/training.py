@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -23,10 +25,10 @@ from domainfusion.errors import RunError, TrainingError
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import file_name, read_json, write_json
-from domainfusion.training import processes
+from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
-from domainfusion.training.best import BEST, BestState
-from domainfusion.training.checkpoints import save_state
+from domainfusion.training.checkpoints import BEST, BestState, save_state
+from domainfusion.training.distributed import make_accelerator
 from domainfusion.training.loop import LoopSettings, Validate, train_phase
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, Setting
@@ -63,7 +65,7 @@ class Training:
     @cached_property
     def log(self) -> Callable[[Mapping[str, Any]], None]:
         """What happened, as the main process tells it."""
-        return JsonLog(self.directory / "log.jsonl") if processes.is_main() else lambda _: None
+        return JsonLog(self.directory / "log.jsonl") if distributed.is_main_process() else lambda _: None
 
     @cached_property
     def choices(self) -> Choices:
@@ -80,7 +82,7 @@ class Training:
         phases = self._phases(self.trainer)  # what is wrong with them is told before the directory is claimed
         rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
         refuse_overlong(list(rows), self.student.context_length)
-        with processes.main_first():
+        with distributed.main_process_first():
             self._claim()
             trainer = self.trainer.decided(self)
             folders = {
@@ -108,11 +110,18 @@ class Training:
         trained, _ = trainer.adapt(self.student, self.teachers)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
+        accelerator = make_accelerator(trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory)
+        if trainer.report_to:
+            accelerator.init_trackers("domainfusion", config=_settings_of(trainer))
+        steps_before = 0
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if not (folder / FINISHED).is_file():
-                self._train_phase(trainer, trained, phase, objective, folder, number, is_last=number == len(folders))
+                is_last = number == len(folders)
+                self._train_phase(trainer, trained, phase, objective, folder, number, accelerator, steps_before, is_last=is_last)
             trained.load_trained_state(load_file(folder / FINISHED))
-        if processes.is_main():
+            steps_before += math.ceil(len(self._order(trainer, phase, number)) / trainer.batch_size)
+        accelerator.end_training()
+        if distributed.is_main_process():
             shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
         return trained
 
@@ -144,12 +153,38 @@ class Training:
                 fix="use another directory, or delete this one to train afresh",
             )
 
+    def _shown(self, phase: Phase, number: int) -> tuple[TrainingRecord, ...]:
+        """Returns the records of a phase, with those that it replays."""
+        return phase.shown(random.Random(f"{self.seed}/{number}/replay"))
+
+    def _order(self, trainer: Trainer, phase: Phase, number: int) -> list[int]:
+        """Returns the order in which a phase goes through its records, all epochs one after the other."""
+        records, rng = self._shown(phase, number), random.Random(f"{self.seed}/{number}")
+        if phase.shares is None:
+            return [index for _ in range(trainer.epochs) for index in rng.sample(range(len(records)), len(records))]
+        groups = [phase.group_of(record) for record in records]
+        return [index for _ in range(trainer.epochs) for index in interleaved_order(groups, phase.shares, rng)]
+
     def _train_phase(
-        self, trainer: Trainer, student: TrainableModel, phase: Phase, objective: Objective, folder: Path, number: int, *, is_last: bool
+        self,
+        trainer: Trainer,
+        student: TrainableModel,
+        phase: Phase,
+        objective: Objective,
+        folder: Path,
+        number: int,
+        accelerator: Accelerator,
+        steps_before: int,
+        *,
+        is_last: bool,
     ) -> None:
-        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it is the last or ended before its time."""
-        records = phase.shown(random.Random(f"{self.seed}/{number}/replay"))
-        rows = [encode_record(record, student) for record in records]
+        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it is the last or ended early."""
+
+        def log(line: Mapping[str, Any]) -> None:
+            self.log(line)
+            if trainer.report_to and "step" in line:
+                accelerator.log(dict(_figures(line)), step=steps_before + line["step"])
+
         settings = LoopSettings(
             learning_rate=trainer.learning_rate,
             batch_size=trainer.batch_size,
@@ -162,14 +197,15 @@ class Training:
         )
         end = train_phase(
             student,
-            rows,
-            _order(trainer, phase, records, random.Random(f"{self.seed}/{number}")),
+            [encode_record(record, student) for record in self._shown(phase, number)],
+            self._order(trainer, phase, number),
             name=phase.name,
             settings=settings,
             directory=folder,
             objective=objective,
+            accelerator=accelerator,
             validate=self.validate,
-            log=self.log,
+            log=log,
             progress=self.progress,
         )
         scores = end.scores
@@ -177,25 +213,31 @@ class Training:
             student.load_trained_state(load_file(folder / BEST))
             scores = BestState.scores_in(folder)
         self._log_outcome(student, phase, scores)
-        if processes.is_main():
+        if distributed.is_main_process():
             save_state(student, folder / FINISHED)
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
-        processes.wait()
+        distributed.barrier()
 
     def _log_outcome(self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None) -> None:
         """Logs the held-out score of every domain at the end of a phase, and how far from its base the student went in each."""
         found: dict[str, Any] = {}
         if self.validate is not None:
-            found["validation"] = processes.from_main(dict(self.validate(student) if scores is None else scores))
-        if processes.is_main() and isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
+            found["validation"] = distributed.broadcast(dict(self.validate(student) if scores is None else scores))
+        if distributed.is_main_process() and isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
             found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
-        student.trainable_module()  # answering merged the adapter into the weights; training needs it apart again
         self.log({"phase": phase.name, "finished": True, **found})
 
 
-def _order(trainer: Trainer, phase: Phase, records: Sequence[TrainingRecord], rng: random.Random) -> list[int]:
-    if phase.shares is None:
-        return [index for _ in range(trainer.epochs) for index in rng.sample(range(len(records)), len(records))]
-    groups = [phase.group_of(record) for record in records]
-    return [index for _ in range(trainer.epochs) for index in interleaved_order(groups, phase.shares, rng)]
+def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers of a log line, named by their path, as trackers want them."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            yield f"{prefix}{name}", value
+
+
+def _settings_of(trainer: Trainer) -> dict[str, Any]:
+    """Returns the settings of a trainer that trackers can show: numbers and words."""
+    return {name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)}

@@ -27,6 +27,7 @@ class TrainerSection(Section):
     checkpoint_steps: Count = 50
     objective: ObjectiveSection = SequenceSection()
     activation_checkpointing: bool = False
+    report_to: str | tuple[str, ...] = ()
 
     @field_validator("objective", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from domainfusion.errors import ConfigurationError
-from domainfusion.training import processes
+from domainfusion.training import distributed
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -80,7 +80,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Pa
         assert one.keys() == two.keys()
         for figure in one.keys() & {"loss", "learning_rate"}:
             assert one[figure] == pytest.approx(two[figure], rel=1e-5)
-        for figure in one.keys() & {"gradient_shares", "loss_weights", "divergence_from_base", "validation", "terms"}:
+        for figure in one.keys() & {"divergence_from_base", "validation", "terms"}:
             assert one[figure] == pytest.approx(two[figure], rel=1e-3, abs=1e-6)
         assert {name: own["tokens"] for name, own in one.get("domains", {}).items()} == {
             name: own["tokens"] for name, own in two.get("domains", {}).items()
@@ -88,24 +88,33 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Pa
     assert all(torch.allclose(tensor, states[1][name], atol=1e-4) for name, tensor in states[0].items())
 
 
-@pytest.mark.slow
-def test_processes_that_share_out_the_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    done = train(tiny_llama, tmp_path / "run", SETTINGS["integration"], 2, ACCELERATE_USE_DEEPSPEED="true")
-    assert done.returncode != 0
-    assert "DeepSpeed replaces a module's weights" in done.stderr
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, r"DeepSpeed is not supported.*launch with FSDP2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, r"one flat tensor.*FSDP_VERSION=1.*--fsdp_version 2"),
+        ({"ACCELERATE_USE_FSDP": "true"}, r"one flat tensor"),
+    ],
+)
+def test_a_launch_that_is_not_supported_is_refused(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
+    for name, value in {"WORLD_SIZE": "2", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=message):
+        distributed.check_launch()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
+    distributed.check_launch()
 
 
-def test_in_one_process_it_is_all_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensor = torch.ones(2)
-    processes.join()
-    processes.add_up([tensor])
-    processes.take_over([tensor])
-    assert tensor.tolist() == [1, 1]
-    assert processes.from_main("x") == "x"
-    assert processes.gathered(3) == [3]
-    assert processes.own_part([1, 2, 3]) == [1, 2, 3]
-    assert (processes.count(), processes.is_main()) == (1, True)
-    with processes.main_first():
+def test_in_one_process_every_collective_returns_its_own_value() -> None:
+    distributed.init_process_group()
+    distributed.broadcast_parameters([torch.nn.Parameter(torch.ones(2))])
+    distributed.barrier()
+    assert distributed.broadcast("x") == "x"
+    assert distributed.all_gather(3) == [3]
+    assert distributed.shard([1, 2, 3]) == [1, 2, 3]
+    assert (distributed.world_size(), distributed.is_main_process()) == (1, True)
+    with distributed.main_process_first():
         pass
 
 
@@ -114,26 +123,26 @@ def test_every_item_is_the_part_of_one_process(monkeypatch: pytest.MonkeyPatch) 
     parts = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        parts.append(list(processes.own_part(list(range(8)))))
+        parts.append(list(distributed.shard(list(range(8)))))
     assert sorted(item for part in parts for item in part) == list(range(8))
     assert {len(part) for part in parts} == {2, 3}
 
 
 def test_a_student_on_the_gpu_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes.check_device(torch.device("cuda:1"))
+    distributed.check_device(torch.device("cuda:1"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     for device in ("cpu", "cuda", "cuda:1"):
-        processes.check_device(torch.device(device))
+        distributed.check_device(torch.device(device))
     with pytest.raises(ConfigurationError, match="name no device"):
-        processes.check_device(torch.device("cuda:0"))
+        distributed.check_device(torch.device("cuda:0"))
 
 
 RUN = """
 import sys
 from domainfusion.distillation import CuratedDataGenerator, Distiller, DomainRetentionEvaluator, MultiTaskTrainer
 from domainfusion.models import LlamaModel, ScriptedModel
-from domainfusion.training import processes
+from domainfusion.training import distributed
 
 examples = [{"query": f"Where is airport {n}?", "domain": "aviation", "answers": {"aviation": "France"}} for n in range(8)]
 asked = []
@@ -153,8 +162,8 @@ distiller = Distiller(
 )
 student = distiller.distill()
 distiller.save(sys.argv[2] + "/model")
-assert bool(asked) == processes.is_main(), "the main process alone asks"
-with open(f"{sys.argv[2]}/student-{processes.rank()}", "w") as stream:
+assert bool(asked) == distributed.is_main_process(), "the main process alone asks"
+with open(f"{sys.argv[2]}/student-{distributed.rank()}", "w") as stream:
     stream.write(student.fingerprint)
 """
 
