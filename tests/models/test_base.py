@@ -52,7 +52,7 @@ class Training(Answering):
     tokenizer, context_length = Scoring.tokenizer, Scoring.context_length
 
     ask = encode = encode_answer = continuations = trainable_copy = Answering.generate
-    trainable_module = trained_state = load_trained_state = save = Answering.generate
+    trainable_module = device = trained_state = load_trained_state = save = Answering.generate
 
 
 @pytest.mark.parametrize(

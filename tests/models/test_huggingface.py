@@ -446,9 +446,9 @@ def test_settings_that_a_model_ships_with_do_not_bend_its_answers(tiny_llama: Pa
 def test_a_student_that_is_asked_in_the_midst_of_training_answers_without_dropout(tiny_llama: Path, tmp_path: Path) -> None:
     folder = copy_of(tiny_llama, tmp_path / "dropping", config={"attention_dropout": 0.5})
     student = load(folder).trainable_copy(None)
-    student.trainable_module().train()
+    module = student.trainable_module().train()
     assert student.generate(CONVERSATIONS, SHORT) == load(folder).generate(CONVERSATIONS, SHORT)
-    assert student.trainable_module().training
+    assert module.training
 
 
 def test_a_conversation_that_does_not_fit_is_refused_and_never_cut(tiny_llama: Path) -> None:

@@ -151,9 +151,9 @@ def test_hidden_states_can_be_kept_and_trained_on(tiny_llama: Path) -> None:
 def test_a_student_is_scored_without_dropout_and_goes_on_training(tiny_llama: Path, make_llama: Callable[..., Path]) -> None:
     folder = make_llama("dropping", attention_dropout=0.5)
     student = load(folder).trainable_copy(None)
-    student.trainable_module().train()
+    module = student.trainable_module().train()
     assert student.score(CONVERSATIONS[:2]) == load(folder).score(CONVERSATIONS[:2])
-    assert student.trainable_module().training
+    assert module.training
 
 
 @pytest.mark.parametrize("padding", [0, 7, 128])

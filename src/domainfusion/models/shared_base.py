@@ -309,32 +309,22 @@ class SharedBase:
         self._replaced = []
         for _, layer in self._tuner_layers():
             layer.merged_adapters = []
+        self._merged = None
+
     @_OUTSIDE_INFERENCE
     def training_view(self, adapter: str) -> PreTrainedModel:
         """Returns a module of its own that computes with `adapter`, or as the base where it is empty, on the tensors that are here.
 
         No tensor is copied. Layers can be wrapped or sharded without a change to this base; parameters that are trained in place are
-        changed here too. Before it computes, an adapter that an answer has merged into the weights is taken out again.
+        changed here too, and merging an adapter here changes nothing there.
         """
-        self._restore()
+        self.restore()
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         view = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
         for layer in view.modules():
             if isinstance(layer, BaseTunerLayer):
                 _keep_only(layer, adapter)
-        view.base_model.register_forward_pre_hook(lambda *_: self._restore())
         return view
-
-    def _restore(self) -> None:
-        """Puts the base's own values back, to the bit."""
-        if self._merged is None:
-            return
-        with torch.no_grad():
-            for name, layer in self._touched_layers():
-                layer.weight.copy_(self._originals[name])
-        for _, module in self._tuner_layers():
-            module.merged_adapters = []
-        self._merged = None
 
     @contextmanager
     def _leaving_training_alone(self) -> Iterator[None]:

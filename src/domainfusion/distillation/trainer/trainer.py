@@ -104,7 +104,7 @@ class Trainer(ABC):
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
         activation_checkpointing: bool = False,
-        report_to: str | Sequence[str] = (),
+        report_to: str | Sequence[str] | None = None,
     ) -> None:
         counts = {
             "epochs": epochs,
@@ -136,7 +136,7 @@ class Trainer(ABC):
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
         self.activation_checkpointing = activation_checkpointing
-        self._report_to = _trackers((report_to,) if isinstance(report_to, str) else tuple(report_to))
+        self._report_to = _trackers((report_to,) if isinstance(report_to, str) else tuple(report_to or ()))
 
     @property
     def report_to(self) -> tuple[str, ...]:

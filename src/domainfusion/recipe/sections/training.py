@@ -27,7 +27,7 @@ class TrainerSection(Section):
     checkpoint_steps: Count = 50
     objective: ObjectiveSection = SequenceSection()
     activation_checkpointing: bool = False
-    report_to: str | tuple[str, ...] = ()
+    report_to: str | list[str] | None = None
 
     @field_validator("objective", mode="before")
     @classmethod
