@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
     ("errors", "types", "progress"),
+    ("files",),
     ("prompts", "records", "distillation.text"),
     ("models",),
     ("description", "training"),
