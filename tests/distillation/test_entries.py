@@ -143,6 +143,22 @@ def test_a_table_may_be_separated_by_something_else(mark: str, tmp_path: Path) -
     assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{"query": f"Where, now{mark} then?", "answer": "1,5"}]
 
 
+def test_an_index_and_empty_margins_are_no_columns(tmp_path: Path) -> None:
+    pandas.DataFrame(ROWS).to_csv(tmp_path / "index.csv")
+    (tmp_path / "margin.csv").write_text("query,answer,,\nWhere?,Japan,,\n", encoding="utf-8")
+    assert [entry.value for entry in read_entries(tmp_path / "index.csv")] == ROWS
+    assert [entry.value for entry in read_entries(tmp_path / "margin.csv")] == [{"query": "Where?", "answer": "Japan"}]
+    (tmp_path / "margin.csv").write_text("query,answer,\nWhere?,Japan,more\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"margin\.csv:2 has a cell in a column without a name"):
+        list(read_entries(tmp_path / "margin.csv"))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lines_may_end_in_any_way(newline: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(f"query,answer{newline}Where?,Japan{newline}".encode())
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{"query": "Where?", "answer": "Japan"}]
+
+
 def test_json_is_known_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
     (tmp_path / "lines.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")

@@ -209,6 +209,9 @@ def test_a_field_that_is_refused_is_left_out_and_told_once(name: str, caplog: py
         (400, {"error": {"message": "This parameter is not supported", "param": "seed", "code": "unsupported_parameter"}}),
         (500, {"error": {"code": 500, "message": "Unknown argument: seed"}}),
         (200, {"error": {"code": 400, "message": "seed: unknown field"}}),
+        (400, {"error": "Additional properties are not allowed ('seed' was unexpected)"}),
+        (422, {"message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}}),
+        (400, {"error": {"message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'}}),
     ],
 )
 def test_a_refusal_is_understood_in_any_form(code: int, payload: object) -> None:

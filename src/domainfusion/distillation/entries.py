@@ -136,7 +136,8 @@ def _entries_of_csv(path: Path, delimiter: str) -> Iterator[Entry]:
     rows = _rows_of_csv(path, text, _delimiter_of(text, delimiter))
     _, header = next(rows, (1, ()))
     header = tuple(name.strip() for name in header)
-    if not header or len(set(header)) < len(header) or "" in header:
+    names = tuple(name for name in header if name)
+    if not names or len(set(names)) < len(names):
         raise DataError(f"{path}:1 is no header", received=header, allowed="a name for each column, each once")
     for line, row in rows:
         if not any(cell.strip() for cell in row):
@@ -144,8 +145,11 @@ def _entries_of_csv(path: Path, delimiter: str) -> Iterator[Entry]:
         if len(row) != len(header):
             what = f"{path}:{line} has {len(row)} cells, and the header {len(header)}"
             raise DataError(what, received=row, fix="put a text with commas or line breaks in double quotes")
-        cells = {name: cell for name, cell in zip(header, row, strict=True) if cell.strip()}
-        yield Entry(f"{path}:{line}", cells, header, is_text=True)
+        # A first column without a name is an index, as pandas writes it; further ones are margins of a sheet.
+        if any(cell.strip() and not name for name, cell in zip(header[1:], row[1:], strict=True)):
+            raise DataError(f"{path}:{line} has a cell in a column without a name", received=row, fix="name the column in the first line")
+        cells = {name: cell for name, cell in zip(header, row, strict=True) if name and cell.strip()}
+        yield Entry(f"{path}:{line}", cells, names, is_text=True)
 
 
 def _delimiter_of(text: str, usual: str) -> str:

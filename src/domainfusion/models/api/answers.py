@@ -28,7 +28,7 @@ _LEAST_BYTES_PER_TOKEN = 2
 """An answer with fewer bytes than this a token can hardly have reached a limit of tokens."""
 
 _REASONS: tuple[tuple[FinishReason | None, re.Pattern[str]], ...] = (
-    ("filtered", _any_of("filter filtered safety sensitive blocklist prohibited spii recitation guardrail moderation toxic")),
+    ("filtered", _any_of("filter filtered block(?:ed)? safety sensitive blocklist prohibited spii recitation guardrail moderation toxic")),
     ("refused", _any_of("refusal refused")),
     ("length", _any_of("length max maximum limit context window truncated incomplete unfinished partial")),
     (None, _any_of("tools? functions? calls? error abort(?:ed)? fail(?:ed)? cancell?ed user load unload network not")),

@@ -34,7 +34,7 @@ _UNKNOWN = r"""unsupported | not[ ]support | n't[ ]support | unknown | unrecogni
                | not[ ](?:allowed|enabled|available|accepted) | instead"""
 _REFUSED_FIELD = re.compile(_UNKNOWN, re.VERBOSE | re.IGNORECASE)
 _REFUSED = re.compile(
-    rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | deprecated | cannot | can't",
+    rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | greater[ ]than | strictly | deprecated | cannot | can't",
     re.VERBOSE | re.IGNORECASE,
 )
 _REFUSED_SYSTEM = re.compile(
