@@ -101,12 +101,19 @@ def test_arguments_reach_the_template_the_fingerprint_and_what_is_saved(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"messages": []}, {"not a name": 1}, {"value": float("nan")}, {"value": object()}]
+    "arguments",
+    [
+        {"messages": []},
+        {"not a name": 1},
+        {"value": float("nan")},
+        {"value": object()},
+        ["enable_thinking"],
+    ],
 )
 def test_an_argument_that_no_template_can_use_is_refused(
     load: Callable[..., HuggingFaceModel], arguments: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="template argument"):
+    with pytest.raises(ConfigurationError, match=r"template.argument"):
         load(template_arguments=arguments)
 
 

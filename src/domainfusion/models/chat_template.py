@@ -1,7 +1,8 @@
-"""Chat templates as text: which one a model speaks, its arguments and its date, and rendering that ends in time.
+"""Chat templates as text: the one that a model uses, its arguments and date, rendered in limited time.
 
-All that decides how a conversation is rendered is written into the template itself: arguments, the date, the token that begins a
-text. So it is part of a model's fingerprint, and a saved student that plain Transformers asks sees what it was trained on.
+All that decides how a conversation is rendered is written into the template itself: arguments, the
+date, the token that begins a text. So it is part of a model's fingerprint, and a saved student that
+plain Transformers asks sees what it was trained on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CHATML_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""The chat template of a model that has none of its own: ChatML, without a default system message."""
+"""The template of a model that has none of its own: ChatML, without a default system message."""
 
 RENDERING_SECONDS = 5.0
 """The time that rendering one conversation may take. A sound template takes a thousandth of it."""
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 
 
 def choose_template(given: str | None, own: object) -> str | None:
-    """Returns the chat template that a model speaks: the one that is given, else its tokenizer's own; None where there is neither.
+    """Returns the chat template to use: the given one, else the tokenizer's own, else None.
 
     Args:
         given: A template in place of the tokenizer's own.
@@ -62,7 +63,7 @@ def choose_template(given: str | None, own: object) -> str | None:
 
 
 def with_arguments(template: str, arguments: Mapping[str, Any]) -> str:
-    r"""Returns a template in which names have values, whatever it is rendered with: `enable_thinking=False`, say.
+    r"""Returns a template that first sets variables, such as `enable_thinking=False`.
 
     Args:
         template: The template.
@@ -75,6 +76,10 @@ def with_arguments(template: str, arguments: Mapping[str, Any]) -> str:
         >>> with_arguments("{{ enable_thinking }}", {"enable_thinking": False})
         '{%- set enable_thinking = false %}\n{{ enable_thinking }}'
     """
+    if not isinstance(arguments, Mapping):
+        raise ConfigurationError(
+            "template_arguments is not a mapping", received=arguments, allowed="values by name"
+        )
     set_first = []
     for name, value in arguments.items():
         if not str(name).isidentifier() or name in _GIVEN_BY_THE_RENDERER:
@@ -83,8 +88,9 @@ def with_arguments(template: str, arguments: Mapping[str, Any]) -> str:
                 received=name,
                 allowed="the name of a variable of the chat template, such as enable_thinking",
             )
-        # Chat templates are rendered without the first newline after a block, so this writes nothing, and the template still begins
-        # a line: whether white space before its first block counts depends on that.
+        # Chat templates are rendered without the first newline after a block, so this writes
+        # nothing, and the template still begins a line: whether white space before its first block
+        # counts depends on that.
         set_first.append(f"{{%- set {name} = {_literal(value, name)} %}}\n")
     return "".join(set_first) + template
 
@@ -139,7 +145,7 @@ def read_date(date: str | datetime.date) -> datetime.date:
 
 
 _DIRECTIVES = "aAbBdHIjmMpSUwWyYeGuV"
-"""The letters of `strftime` that name a part of a date; those with a dash are written without a leading zero."""
+"""The letters of `strftime` directives; after a dash, the part is written without a leading zero."""
 
 
 def depends_on_date(template: str) -> bool:
@@ -179,7 +185,7 @@ def pinned_to(template: str, date: datetime.date) -> str:
 
 
 def _written(moment: datetime.datetime, directive: str) -> str:
-    """Returns a part of a date; without a leading zero where the directive has a dash, which not every platform knows."""
+    """Returns a part of a date. Not every platform knows directives with a dash."""
     if directive[1] != "-":
         return moment.strftime(directive)
     return moment.strftime(directive.replace("-", "")).lstrip("0") or "0"
@@ -189,8 +195,8 @@ def check_template(template: str, name: str) -> None:
     """Looks at a template before it is compiled.
 
     Raises:
-        ModelError: It is not Jinja; it renders the same conversation differently from time to time; or it would compute for ever
-            while it is compiled.
+        ModelError: It is not Jinja; it renders the same conversation differently from time to time;
+            or it would compute for ever while it is compiled.
     """
     try:
         tokens = [
@@ -224,11 +230,11 @@ def check_template(template: str, name: str) -> None:
 
 
 class _OutOfTime(BaseException):
-    """Ends a rendering that takes too long; no Exception, so that nothing on its way out holds it up."""
+    """Ends a rendering that takes too long; not an Exception, so that no handler stops it."""
 
 
 def within_time(call: Callable[[], Result], name: str, seconds: float | None = None) -> Result:
-    """Returns what `call` returns, or gives up: a template with a loop in a loop could run for days.
+    """Returns what `call` returns, or gives up: nested loops in a template could run for days.
 
     The call runs in a thread of its own, in which an exception is raised when its time is over.
 

@@ -1,4 +1,4 @@
-"""From words to tokens: how a chat template writes prompts and answers, and the rule that control tokens in a text stay text."""
+"""From words to tokens: prompts and answers as a chat template writes them; control tokens in words stay text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class AnswerForm(NamedTuple):
     r"""What a chat template writes around the words of an answer.
 
     Attributes:
-        header: What stands between the user's words and where the model writes on: `<|im_end|>\n<|im_start|>assistant\n`.
-        lead: What stands between there and the answer's words, and is the model's to write: a channel, an empty thought.
+        header: What stands between the user's words and where the model writes on:
+            `<|im_end|>\n<|im_start|>assistant\n`.
+        lead: What stands between there and the answer's words, and is the model's to write: a
+            channel, an empty thought.
         closing: The tokens after the words, up to and with the one that ends the answer.
-        takes_parts: Whether the template wants the content of a message in parts rather than as one text.
+        takes_parts: Whether the template wants the content of a message in parts rather than as one
+            text.
     """
 
     header: str
@@ -58,7 +61,7 @@ class Answer(NamedTuple):
 
 
 _QUESTION, _ANSWER, _FOLLOW_UP = "xqquestionqx", "xqanswerqx", "xqfollowupqx"
-"""Words that stand for others while a template is looked at: it may trim them, or change their case to lower, to no harm."""
+"""Stand-ins for words while a template is examined; trimming or lower-casing does not change them."""
 
 _forms: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, AnswerForm]] = (
     weakref.WeakKeyDictionary()
@@ -73,7 +76,8 @@ def answer_form(tokenizer: PreTrainedTokenizerBase, name: str = "this model") ->
         name: What an error calls the model.
 
     Raises:
-        ModelError: The template can't be rendered, leaves words out, or ends an answer with no token.
+        ModelError: The template can't be rendered, leaves words out, or ends an answer with no
+            token.
     """
     template = tokenizer.chat_template
     known = _forms.get(tokenizer)
@@ -125,7 +129,7 @@ class _Probe:
                     return
 
     def rendered(self, *words: str, reply: bool) -> str | None:
-        """Returns the turns of a dialogue as the template writes them; None where it refuses them or leaves words out."""
+        """Returns a dialogue as the template renders it; None where it refuses, or leaves words out."""
         turns = [
             Message("assistant" if place % 2 else "user", content)
             for place, content in enumerate(words)
@@ -188,14 +192,16 @@ def _closing(
 ) -> tuple[int, ...]:
     """Returns the tokens that end an answer.
 
-    At the end of a dialogue a template may write more (the end of the text), and in its midst too (the next turn), so what it writes
-    in both places is the end of the answer, where there is a control token in it.
+    At the end of a dialogue a template may write more (the end of the text), and in its midst too
+    (the next turn), so what it writes in both places is the end of the answer, where there is a
+    control token in it.
 
     Args:
         tokenizer: The tokenizer.
         before: What the template writes before the first words.
         after_last: What follows the last answer; None where the template refuses to end with one.
-        after_middle: What stands between an answer and the next question; None where the template refuses a second one.
+        after_middle: What stands between an answer and the next question; None where the template
+            refuses a second one.
     """
     control = template_tokens(tokenizer)
     last, middle = _plain(tokenizer, after_last or ""), _plain(tokenizer, after_middle or "")
@@ -210,7 +216,8 @@ def _closing(
     if in_last:
         return tuple(last[: in_last[0] + 1])
     in_middle = [place for place, token in enumerate(middle) if token in control]
-    # A single control token between an answer and a question may be the one that begins every question.
+    # A single control token between an answer and a question may be the one that begins every
+    # question.
     begins_questions = len(in_middle) == 1 and middle[in_middle[0]] in _plain(tokenizer, before)
     if in_middle and not begins_questions:
         return tuple(middle[: in_middle[0] + 1])
@@ -233,7 +240,8 @@ def encode_conversation(
 ) -> list[int]:
     """Returns the token ids of `conversation` as the chat template renders it.
 
-    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelt out as text, and ends no turn.
+    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelt out as text,
+    and ends no turn.
 
     Args:
         tokenizer: The tokenizer, whose template is used.
@@ -242,8 +250,8 @@ def encode_conversation(
         name: What an error calls the model.
 
     Raises:
-        ModelError: The template can't render this conversation, leaves words of it out, or takes too long; or the tokenizer has no way
-            to write a control token as text.
+        ModelError: The template can't render this conversation, leaves words of it out, or takes
+            too long; or the tokenizer has no way to write a control token as text.
     """
     form = answer_form(tokenizer, name)
     try:
@@ -314,7 +322,8 @@ def _pieces(
 ) -> list[str | int]:
     """Returns what a template writes around the turns of a conversation, whatever their words are.
 
-    Many templates cut from an answer what they take for a thought: all that stands before `</think>`, also where it is just mentioned.
+    Many templates cut from an answer what they take for a thought: all that stands before
+    `</think>`, also where it is just mentioned.
     """
     stand_ins = [f"xqturn{place}qx" for place in range(len(conversation))]
     turns = [
@@ -354,7 +363,7 @@ def _cant_render(name: str, error: Exception, roles: list[str]) -> ModelError:
 def encode_answer(
     tokenizer: PreTrainedTokenizerBase, text: str, name: str = "this model"
 ) -> Answer:
-    """Returns an answer as the tokens that a model writes after a prompt: what the template puts before its words, them, and the end.
+    """Returns the tokens of an answer: what the template puts before its words, the words, the end.
 
     A control token inside of the text is spelt out as text, so that nothing in it ends the answer.
 
@@ -364,7 +373,8 @@ def encode_answer(
         name: What an error calls the model.
 
     Raises:
-        ModelError: The template can't be rendered, or the tokenizer has no way to write a control token as text.
+        ModelError: The template can't be rendered, or the tokenizer has no way to write a control
+            token as text.
     """
     form = answer_form(tokenizer, name)
     lead = tuple(_after(tokenizer, form.header, form.lead)) if form.lead else ()
@@ -423,7 +433,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Returns the text of what a model wrote: without control tokens, but for those that tell its reasoning from its answer."""
+    """Returns what a model wrote as text, without control tokens other than those around reasoning."""
     names = {
         token: str(tokenizer.convert_ids_to_tokens(token))
         for token in set(tokens) & control_tokens(tokenizer)
@@ -441,7 +451,7 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> 
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Returns the ids of the tokens that steer a model and are no words: ends of turns, roles, padding."""
+    """Returns the ids of the control tokens: ends of turns, roles, padding."""
     declared = {
         token for token, content in tokenizer.added_tokens_decoder.items() if content.special
     }
@@ -449,7 +459,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def template_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Returns the control tokens, and the added tokens that the chat template writes: many a fine-tune adds its end as a plain token."""
+    """Returns the control tokens and the added tokens in the chat template.
+
+    Fine-tunes often add the token that ends a turn without marking it as special.
+    """
     template = str(tokenizer.chat_template)
     added = tokenizer.added_tokens_decoder.items()
     written = {
@@ -459,5 +472,5 @@ def template_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Returns the token with which the chat template closes an answer; the tokenizer's end token where it closes with none."""
+    """Returns the token that ends an answer: the template's, else the tokenizer's end token."""
     return answer_form(tokenizer).end

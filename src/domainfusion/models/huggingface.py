@@ -106,8 +106,8 @@ class HuggingFaceModel:
         self.system_prompt = system_prompt
         self.batch_size = batch_size
         self._chat_template = chat_template
+        with_arguments("", template_arguments or {})  # refuses what can't be given to a template
         self._template_arguments = dict(template_arguments or {})
-        with_arguments("", self._template_arguments)  # refuses what can't be given to a template
         self._has_given_date = date is not None
         self._date = datetime.date.today() if date is None else read_date(date)
         self._files = find_model(self.model_path, base_model, revision)

@@ -1,8 +1,9 @@
-"""Keeps what a model thought apart from what it answered, in every form in which models write it down.
+"""Keeps what a model thought apart from its answer, in every form in which models write it.
 
-Local models, answers of servers and references in files are all read here. The two mistakes are weighed as follows: reasoning must
-never be taken for an answer, and an answer that only mentions a tag must keep all of its words. So a tag counts where models put
-it (an opening tag at the very start, a closing tag after it), and not inside of quotation marks, code or a sentence.
+Local models, answers of servers and references in files are all read here. The two mistakes are
+weighed as follows: reasoning must never be taken for an answer, and an answer that only mentions a
+tag must keep all of its words. So a tag counts where models put it (an opening tag at the very
+start, a closing tag after it), and not inside of quotation marks, code or a sentence.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Content(NamedTuple):
 # --- The tags
 
 _NAMES = "think|thinking|thought|thoughts|reasoning|antthinking|inner_thoughts|longcat_think"
-_TAG_NAME = rf"(?:[a-z_]{{1,20}}[:|])?(?:{_NAMES})"  # `seed:think`, `mm:think`: some makers put their own name before it
+# `seed:think`, `mm:think`: some makers put their own name before it.
+_TAG_NAME = rf"(?:[a-z_]{{1,20}}[:|])?(?:{_NAMES})"
 _BRACKETS = (
     ("<", ">"),
     ("[", "]"),
@@ -76,12 +78,12 @@ _WRAPPERS: Mapping[str, str] = {
     "<answer>": "</answer>",
     "<response>": "</response>",
 }
-"""What stands around an answer, in lower case. The last two are ordinary words to most models, and are taken off after reasoning alone."""
+"""Tags around an answer, in lower case. The last two are removed only after reasoning."""
 
 _CONTROL_WRAPPERS = frozenset({"<|begin_of_solution|>", "<|start_response|>"})
 
 _MOST_THOUGHTS = 20
-"""Thoughts in a row that are read at most, so that a text of tags alone takes no time that grows with its square."""
+"""The most thoughts in a row that are read: a text of tags alone would take quadratic time."""
 
 _OPENING = re.compile(
     "|".join(
@@ -101,12 +103,12 @@ _CLOSING = re.compile(
     ),
     re.IGNORECASE,
 )
-"""The closing tags that may stand without an opening one, where the chat template wrote that into the prompt."""
+"""Closing tags that may stand alone, where the chat template wrote the opening one in the prompt."""
 
 _NAMES_THE_TAG = re.compile(
     r"[ \t]*[,;)]|[ \t]+(?:is|are|was|and|or|tags?|marks|opens|starts|begins|means|stands)\b"
 )
-"""What follows an opening tag at the start of an answer that is about the tag: `<think> is what R1 writes first`."""
+"""What follows an opening tag in an answer about the tag: `<think> is what R1 writes first`."""
 
 # --- gpt-oss writes messages in channels (https://cookbook.openai.com/articles/openai-harmony):
 # <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
@@ -139,8 +141,9 @@ def split_reasoning(text: str, prompt: str = "") -> Reasoned:
 
     Args:
         text: What it wrote, control tokens that mark reasoning included (see `is_marker`).
-        prompt: The text that it wrote on from, or the end of it: many chat templates open the reasoning there, so that the text has
-            the closing tag alone. Where the prompt is not known, as behind a server, such a text is recognised by where the tag stands.
+        prompt: The text that it wrote on from, or the end of it: many chat templates open the
+            reasoning there, so that the text has the closing tag alone. Where the prompt is not
+            known, as behind a server, such a text is recognised by where the tag stands.
 
     Example:
         >>> split_reasoning("<think>2 and 2</think>4")
@@ -180,7 +183,8 @@ def split_reasoning(text: str, prompt: str = "") -> Reasoned:
 def read_content(content: object) -> Content:
     """Reads the content of a message: one text, or parts, of which some may be reasoning.
 
-    What a text itself holds of reasoning is not looked at: that is for `split_reasoning`, once the texts are joined.
+    What a text itself holds of reasoning is not looked at: that is for `split_reasoning`, once the
+    texts are joined.
 
     Example:
         >>> read_content([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Fe."}])
@@ -208,7 +212,7 @@ def read_content(content: object) -> Content:
 
 
 def is_marker(token: str) -> bool:
-    """Returns whether a token tells reasoning and answer apart: a decoder keeps these, for `split_reasoning` to read."""
+    """Returns whether a token marks reasoning or answer, so that `split_reasoning` has to see it."""
     if token in _HARMONY_TOKENS or _OPENING.fullmatch(token) or _CLOSING.fullmatch(token):
         return True
     lowered = token.lower()
@@ -223,7 +227,7 @@ def is_marker(token: str) -> bool:
 
 
 def is_channel_marker(token: str) -> bool:
-    """Returns whether a token is one of those with which gpt-oss writes its channels; elsewhere they have other meanings."""
+    """Returns whether gpt-oss writes its channels with a token; it may mean something else elsewhere."""
     return token in _HARMONY_TOKENS
 
 
@@ -261,7 +265,7 @@ def lead_after_thought(header: str, between: str) -> str:
 
 
 def _empty_thought_in(prompt: str) -> str:
-    """Returns the thought without a word with which a prompt ends; empty where it ends otherwise."""
+    """Returns the empty thought at the end of a prompt; an empty text where there is none."""
     tail = prompt.rstrip()[-200:]
     for opening in _OPENING.finditer(tail):
         if tail[opening.end() :].strip().lower() == _closing_of(opening.group()).lower():
@@ -273,7 +277,7 @@ def _empty_thought_in(prompt: str) -> str:
 
 
 def _opened_by(prompt: str) -> str:
-    """Returns the opening with which a prompt ends; empty where it ends otherwise, as with reasoning that it closes again."""
+    """Returns the opening tag at the end of a prompt; an empty text where there is none."""
     tail = prompt.rstrip()[-200:]
     for pattern in (_OPENING, _CHANNEL):
         last = [found for found in pattern.finditer(tail) if found.end() == len(tail)]
@@ -288,7 +292,7 @@ def _closing_of(opening: str) -> str:
 
 
 def _end_of_thought(text: str, opening: re.Match[str]) -> re.Match[str] | None:
-    """Returns the tag that closes the reasoning: the first one that is not just mentioned, else the last one within a sentence."""
+    """Returns the closing tag: the first that is not just mentioned, else the last in a sentence."""
     closing = re.compile(re.escape(_closing_of(opening.group())), re.IGNORECASE)
     code = _Code(text)
     fallback = None
@@ -303,7 +307,7 @@ def _end_of_thought(text: str, opening: re.Match[str]) -> re.Match[str] | None:
 
 
 def _wrapper_start(closing: re.Match[str]) -> int:
-    """Returns where the answer begins after a closing tag: with it, where the tag opens the answer at the same time."""
+    """Returns where the text after a thought begins: at the closing tag, if that opens the answer."""
     return closing.start() if closing.group().lower() in _WRAPPERS else closing.end()
 
 
@@ -311,7 +315,7 @@ def _wrapper_start(closing: re.Match[str]) -> int:
 
 
 def _closing_alone(text: str) -> re.Match[str] | None:
-    """Returns the first closing tag that ends reasoning and has no opening tag before it; None where all are just mentioned."""
+    """Returns the first closing tag that ends reasoning which the prompt opened; None without one."""
     first = _CLOSING.search(text)
     if first is None:
         return None
@@ -334,7 +338,7 @@ def _last_closing(text: str) -> int:
 
 
 def _ends_a_thought(text: str, tag: re.Match[str]) -> bool:
-    """Returns whether a closing tag stands where models put it: glued to a word, after a sentence, on or before an empty line."""
+    """Returns whether a closing tag stands directly after a word or a sentence, or ends a paragraph."""
     before = text[max(0, tag.start() - 80) : tag.start()]
     follows_a_word_and_a_space = before[-1:] in (" ", "\t") and before.rstrip(" \t")[-1:].isalnum()
     return (
@@ -369,7 +373,7 @@ def _is_quoted(text: str, tag: re.Match[str]) -> bool:
 
 
 def _is_within_a_sentence(text: str, tag: re.Match[str]) -> bool:
-    """Returns whether the words before and after a tag make one sentence with it: `it ends with </think>, and then …`."""
+    """Returns whether a tag is part of a sentence: `it ends with </think>, and then …`."""
     before = text[max(0, tag.start() - 2) : tag.start()]
     after = text[tag.end() : tag.end() + 2]
     if not before or before[-1] in "\r\n":
@@ -388,7 +392,7 @@ def _is_within_a_sentence(text: str, tag: re.Match[str]) -> bool:
 
 
 class _Code:
-    """Where a text is code in the sense of Markdown: fenced blocks that are closed again, and spans within a line."""
+    """Where a text is code in Markdown: closed fenced blocks, and spans within a line."""
 
     _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})")
     _BACKTICKS = re.compile("`+")
@@ -442,7 +446,7 @@ class _Code:
 
 
 def _split_channels(text: str) -> Reasoned | None:
-    """Splits what gpt-oss writes; None where the text has no channels. The final channel is the answer, to its end."""
+    """Splits the channels of gpt-oss, of which the final one is the answer; None without channels."""
     channel = _CHANNEL.match(text)
     if channel is None:
         bare = _BARE_CHANNELS.match(text)

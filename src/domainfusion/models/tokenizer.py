@@ -32,7 +32,10 @@ def shared_tokenizer(
     date: datetime.date | None = None,
     vocabulary_size: int | None = None,
 ) -> PreTrainedTokenizerBase:
-    """Returns what `load_tokenizer` returns, once for all models that have it in common: a large vocabulary outweighs an adapter."""
+    """Returns what `load_tokenizer` returns, loaded once for all models that use it.
+
+    A large vocabulary takes more memory than an adapter.
+    """
     key = (files, chat_template, with_arguments("", arguments or {}), date, vocabulary_size)
     tokenizer = _shared.get(key)
     if tokenizer is None:
@@ -51,15 +54,16 @@ def load_tokenizer(
     date: datetime.date | None = None,
     vocabulary_size: int | None = None,
 ) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer in a folder or GGUF file, with a chat template and a padding token, padding on the left.
+    """Returns a tokenizer with a chat template and a padding token, padding on the left.
 
     Args:
         files: The folder or GGUF file.
-        chat_template: A Jinja template in place of the tokenizer's own. A tokenizer that has none speaks `CHATML_TEMPLATE`, after the
-            token with which it begins every text, if it does.
+        chat_template: A Jinja template in place of the tokenizer's own. A tokenizer that has none
+            speaks `CHATML_TEMPLATE`, after the token with which it begins every text, if it does.
         arguments: Values of variables of the template, such as `{"enable_thinking": False}`.
         date: The date that the template writes, if it writes one; None for that of the day.
-        vocabulary_size: How many tokens the model has embeddings for; None where that is not known. A padding token beyond is replaced.
+        vocabulary_size: How many tokens the model has embeddings for; None where that is not known.
+            A padding token beyond is replaced.
 
     Raises:
         ModelError: It can't be loaded, or none of several templates is the default.
@@ -87,7 +91,8 @@ def load_tokenizer(
         vocabulary_size is None or tokenizer.pad_token_id < vocabulary_size
     )
     if not has_padding:
-        # Nothing looks at padding, so any token that the model knows will do. The first one is there always.
+        # Nothing looks at padding, so any token that the model knows will do. The first one is
+        # there always.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer  # type: ignore[no-any-return]
 
@@ -97,7 +102,8 @@ class TokenizerFiles(NamedTuple):
 
     Attributes:
         folder: The folder or GGUF file.
-        chat_template: The chat template of an adapter that has no tokenizer of its own; None for the one that is with the tokenizer.
+        chat_template: The chat template of an adapter that has no tokenizer of its own; None for
+            the one that is with the tokenizer.
     """
 
     folder: Path
@@ -105,9 +111,10 @@ class TokenizerFiles(NamedTuple):
 
 
 def tokenizer_of(base: Path, adapter: Path | None) -> TokenizerFiles:
-    """Returns where the tokenizer of a model is: an adapter's is in its own folder, where it brings one.
+    """Returns where a model's tokenizer is: in the adapter's folder, if it brings one, else the base's.
 
-    The commonest adapter is made by instruction tuning on a base without a chat template, and the base's tokenizer knows nothing of it.
+    The commonest adapter is made by instruction tuning on a base without a chat template, and the
+    base's tokenizer knows nothing of it.
 
     Raises:
         ModelError: The adapter's settings of its tokenizer can't be read.
@@ -118,7 +125,8 @@ def tokenizer_of(base: Path, adapter: Path | None) -> TokenizerFiles:
     if not (adapter / "tokenizer.json").is_file() and not (adapter / "tokenizer.model").is_file():
         return TokenizerFiles(base, template)
     if template is None or _same_file(adapter / "tokenizer.json", base / "tokenizer.json"):
-        # An adapter without a template speaks its base's; one with its base's words shares them in memory.
+        # An adapter without a template speaks its base's; one with its base's words shares them in
+        # memory.
         if template is not None and _same_file(
             adapter / "tokenizer_config.json", base / "tokenizer_config.json"
         ):
@@ -128,7 +136,7 @@ def tokenizer_of(base: Path, adapter: Path | None) -> TokenizerFiles:
 
 
 def has_own_template(files: Path) -> bool:
-    """Returns whether the tokenizer in a folder brings a chat template; that of a GGUF file is taken to."""
+    """Returns whether a tokenizer brings a chat template; a GGUF file is taken to bring one."""
     return not files.is_dir() or _template_in(files) is not None
 
 
@@ -161,7 +169,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _default_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns ChatML, after the token with which the tokenizer begins every text: its model has never read a text without it."""
+    """Returns ChatML, after the token with which the tokenizer begins every text, if it has one."""
     begins: list[int] = tokenizer("a")["input_ids"]
     if tokenizer.bos_token_id is not None and begins[:1] == [tokenizer.bos_token_id]:
         return "{{ bos_token }}" + CHATML_TEMPLATE
