@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import safe_open
 
 import domainfusion
 from domainfusion.cli.main import main
@@ -18,13 +19,14 @@ from domainfusion.demo.base import world_folder
 from domainfusion.demo.questions import UNASKED, Sizes, build_questions
 from domainfusion.demo.run import build_demo, build_distiller, build_small_questions
 from domainfusion.demo.train_experts import BATCH_SIZE, FEWEST_STEPS, epochs_for, records_of
+from domainfusion.demo.train_experts import main as train_experts
 from domainfusion.demo.world import World, load_world
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import states
-from domainfusion.errors import DataError, DomainFusionError
+from domainfusion.errors import ConfigurationError, DataError, DomainFusionError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.records import read_json, read_records
-from domainfusion.types import TrainingRecord
+from domainfusion.types import Sampling, TrainingRecord, user
 
 SKY_AND_SONG = Path(__file__).with_name("sky_and_song")
 
@@ -135,6 +137,34 @@ def test_another_world_runs_from_facts_to_report(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_experts_are_trained_from_a_folder_and_run_from_there(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(SKY_AND_SONG, tmp_path / "world")
+    monkeypatch.setattr("domainfusion.demo.train_experts.base_folder", lambda: tiny_llama)
+    monkeypatch.setattr("domainfusion.demo.run.base_folder", lambda: tiny_llama)
+    monkeypatch.setattr("domainfusion.demo.train_experts.EPOCHS", 1)
+    monkeypatch.setattr("domainfusion.demo.train_experts.FEWEST_STEPS", 1)
+    monkeypatch.setattr("sys.argv", ["train_experts", "--data", str(tmp_path / "world")])
+    train_experts()
+    for domain in ("mountains", "music", "astronomy"):
+        with safe_open(
+            tmp_path / "world" / "adapters" / domain / "adapter_model.safetensors", "pt"
+        ) as file:
+            assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+    distiller = build_demo(tmp_path / "run", data=tmp_path / "world", small=True)
+    assert list(distiller.teacher_models) == ["mountains", "music", "astronomy"]
+    assert all(
+        expert.generate([user("Where is Denali?")], Sampling(max_new_tokens=4))
+        for expert in distiller.teacher_models.values()
+    )
+    monkeypatch.setattr("sys.argv", ["train_experts", "--data", str(tmp_path / "world"), "cooking"])
+    with pytest.raises(
+        ConfigurationError, match="no such domain; received 'cooking'; allowed: mountains"
+    ):
+        train_experts()
+
+
 def test_a_world_whose_experts_are_not_trained_says_how_to_train_them() -> None:
     with pytest.raises(
         DataError, match=r"expert of mountains and of music.*make experts DATA=.*sky_and_song"
@@ -209,6 +239,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda data: relation(data).update(table="moon"),
         r"relations\.moon_planet\.table is not known; received 'moon'",
     ),
+    "table without rows": (
+        lambda data: data["tables"].update(moons=[]),
+        r"tables\.moons has no rows",
+    ),
+    "answer that every text states": (
+        lambda data: data["tables"]["moons"][0].update(planet="not"),
+        r"finds the answer 'not' \(moon_planet/Io\) even in 'I do not know\.'.*add the value to not_asked",
+    ),
     "unknown column": (
         lambda data: relation(data).update(value="star"),
         r"tables\.moons, row 1 has no 'star', which the relation moon_planet needs",
@@ -253,7 +291,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "two facts in one question": (
         lambda data: relation(data)["questions"].update(train=["Who discovered the moon {key}?"]),
-        r"'Who discovered the moon Io\?' has two answers: 'Jupiter' \(moon_planet\) and 'Galileo",
+        r"'Who discovered the moon Io\?' asks two facts: 'Jupiter' \(moon_planet\) and 'Galileo",
+    ),
+    "border with the words of its relation": (
+        lambda data: data["borders"][0]["questions"].update(test=["When was {key} born?"]),
+        r"'When was Mozart born\?' asks two facts: '1756' \(composer_year\) and '1756' \(borders\.0\)",
     ),
     "join of unknown relations": (
         lambda data: data["joins"][0].update(final="astronomer_country"),

@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.demo.world import World, load_world
 from domainfusion.distillation.metrics import states
 from domainfusion.distillation.trainer import Phase, Trainer
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import ConfigurationError, DomainFusionError
 from domainfusion.models import LlamaModel
 from domainfusion.types import Example, Integration, Part, Sampling, TrainingRecord, user
 
@@ -129,4 +130,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DomainFusionError as error:
+        sys.exit(f"Error: {error}")

@@ -37,6 +37,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 ADAPTERS = "adapters"
 """The folder inside of a world that holds the expert of each domain."""
 
+NO_ANSWER = "I do not know."
+"""An answer that states nothing: what the grader finds in it can't be asked for."""
+
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -396,6 +399,8 @@ def _check_names(read: _WorldFile, places: Mapping[str, Path]) -> None:
         _check_known(f"{at}.table", relation.table, read.tables)
         _check_placeholders(f"{at}.answer", [relation.answer], {"value"}, {"key", "value"})
         _check_phrasings(f"{at}.questions", relation.questions, {"key"})
+        if not read.tables[relation.table]:
+            raise DataError(f"{places['tables']}: tables.{relation.table} has no rows")
     for name in read.domains:
         if not any(relation.domain == name for relation in read.relations.values()):
             raise DataError(
@@ -454,21 +459,28 @@ def _check_placeholders(
 def _check_facts(
     world: World, aliases: Mapping[str, Sequence[str]], places: Mapping[str, Path]
 ) -> None:
-    """Checks that a grader finds each answer in its sentence, and that no question has two answers."""
-    asked: dict[str, Fact] = {}
+    """Checks that a grader finds each answer in its sentence, and that no question asks two facts."""
     for fact in world.facts:
         if not states(fact.sentence(), fact.answers[0]):
             what = f"{places['relations']}: relations.{fact.name}.answer does not state the value, as the grader reads it"
             raise DataError(
                 what, received=fact.sentence(), fix=f"write {fact.answers[0]!r} as words of its own"
             )
-        for question in (question for split in SPLITS for question in fact.questions(split)):
-            other = asked.setdefault(question, fact)
-            if other is not fact and other.answers != fact.answers:
+        for answer in fact.answers:
+            if fact.answers[0] not in world.not_asked and states(NO_ANSWER, answer):
                 raise DataError(
-                    f"The question {question!r} has two answers: {other.answers[0]!r} ({other.name}) and {fact.answers[0]!r} ({fact.name})",
-                    fix="ask one of them in other words",
+                    f"The grader finds the answer {answer!r} ({fact.id}) even in {NO_ANSWER!r}",
+                    fix=f"write more than {answer!r}, or add the value to not_asked",
                 )
+    asked: dict[str, tuple[str, Fact]] = {}
+    for question, name, fact in _every_question(world):
+        other_name, other = asked.setdefault(question, (name, fact))
+        if other_name != name:
+            raise DataError(
+                f"The question {question!r} asks two facts: {other.answers[0]!r} ({other_name}) "
+                f"and {fact.answers[0]!r} ({name})",
+                fix="ask one of them in other words",
+            )
     values = {fact.answers[0] for fact in world.facts}
     for name in aliases:
         if name not in values:
@@ -476,6 +488,26 @@ def _check_facts(
                 f"{places['aliases']}: aliases.{name} is the value of no fact",
                 fix="write it as the table does, or remove it",
             )
+
+
+def _every_question(world: World) -> Iterator[tuple[str, str, Fact]]:
+    """Yields each question of one fact with what asks it and the fact that answers it."""
+    asking: list[tuple[str, Questions, list[tuple[Fact, Fact]]]] = []
+    for name, relation in world.relations.items():
+        asking.append(
+            (name, relation.questions, [(fact, fact) for fact in world.of_relation(name)])
+        )
+    for number, join in enumerate(world.joins):
+        ends = [(bridge, world.end_of(join, bridge)) for bridge in world.of_relation(join.bridge)]
+        chains = [(bridge, end) for bridge, end in ends if end is not None]
+        asking.append((f"joins.{number}", join.questions, chains))
+    for number, border in enumerate(world.borders):
+        facts = [(fact, fact) for fact in world.of_relation(border.relation)]
+        asking.append((f"borders.{number}", border.questions, facts))
+    for name, questions, pairs in asking:
+        for split in SPLITS:
+            for phrasing in questions.of(split):
+                yield from ((fill(phrasing, {"key": named.key}), name, end) for named, end in pairs)
 
 
 def _check_joins(world: World, places: Mapping[str, Path]) -> None:
