@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from domainfusion.distillation.integration.vocabulary import GENERIC, JOINING, MONTHS, OPPOSED
 from domainfusion.distillation.text.quantities import Quantity as Quantity
 from domainfusion.distillation.text.quantities import read_quantities
+from domainfusion.distillation.text.words import fold as fold
 
 Verdict = Literal["same", "different", "unrelated"]
 """How two values, or two claims, stand to each other."""
@@ -130,12 +130,6 @@ def says_no_more(value: Value, other: Value) -> bool:
         pairs = ((value.year, other.year), (value.month, other.month), (value.day, other.day))
         return all(one is None or one == another for one, another in pairs)
     return compare(value, other) == "same"
-
-
-def fold(text: str) -> str:
-    """Returns `text` without case and accents."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("’", "'"))
-    return "".join(character for character in decomposed if not unicodedata.combining(character)).casefold()
 
 
 def _allows(wide: Quantity, narrow: Quantity) -> bool:

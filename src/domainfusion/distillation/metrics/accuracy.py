@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ EMPTY = "the answer is empty"
 
 _WRAPPING = " \t\r\n\"'`*.!?。！？、，,;:،؟।()[]「」『』（）"
 """What may stand around an answer that is the accepted one."""
+_BULLET = re.compile(r"^\s*[-*•–]\s+")
 
 
 def accepted_answers(example: Example) -> tuple[tuple[str, ...], ...]:
@@ -82,7 +84,7 @@ def is_the_answer(text: str, answer: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    seen = render(text).text
+    seen = _BULLET.sub("", render(text).text)
     return seen.strip(_WRAPPING) or seen.strip()
 
 
