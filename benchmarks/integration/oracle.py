@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from domainfusion.distillation.metrics import normalize, sentences
+from domainfusion.distillation.metrics import normalize
+from domainfusion.distillation.text.sentences import sentences
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
 
@@ -52,13 +53,18 @@ class Labels:
     hedged: Callable[[str], bool] = field(default=lambda quote: False)
 
 
-def labels_of_written(case: Mapping[str, Any]) -> Labels:
-    """Returns the labels of a case of `written.jsonl`, whose contradictions and repetitions are pairs of patterns."""
+def labels_of_written(case: Mapping[str, Any], *, owner: str = "") -> Labels:
+    """Returns the labels of a case of `written.jsonl`, whose contradictions and repetitions are pairs of patterns.
+
+    Args:
+        case: The case.
+        owner: The domain that its disputed point belongs to; by default what the case says.
+    """
     return Labels(
         query=case["query"],
         contradicts=lambda one, other: any(_matches(pair, one, other) for pair in case["conflicts"]),
         same=lambda one, other: any(_matches(pair, one, other) for pair in case["dup"]),
-        owner=_owner_of_written(case),
+        owner=owner or _owner_of_written(case),
     )
 
 
@@ -69,8 +75,8 @@ def labels_of_constructed(case: Mapping[str, Any]) -> Labels:
         return any(_are_of(point["sides"], one, other) for point in case["conflicts"])
 
     def same(one: str, other: str) -> bool:
-        sides = [list(side.values()) for point in case["conflicts"] for side in point["sides"]]
-        return any(one in side and other in side for side in sides)
+        sides = [[normalize(text) for text in side.values()] for point in case["conflicts"] for side in point["sides"]]
+        return any(_in(normalize(one), side) and _in(normalize(other), side) for side in sides)
 
     return Labels(query=case["query"], contradicts=contradicts, same=same, owner=case["asks"] or "")
 
@@ -84,9 +90,7 @@ def _owner_of_written(case: Mapping[str, Any]) -> str:
 
 
 def _matches(pair: Sequence[str], one: str, other: str) -> bool:
-    return any(
-        re.search(first, one, re.IGNORECASE) and re.search(second, other, re.IGNORECASE) for first, second in (pair, pair[::-1])
-    )
+    return any(re.search(first, one, re.IGNORECASE) and re.search(second, other, re.IGNORECASE) for first, second in (pair, pair[::-1]))
 
 
 def _are_of(sides: Sequence[Mapping[str, str]], one: str, other: str) -> bool:
@@ -207,8 +211,13 @@ def _verify(prompt: str, labels: Labels) -> str:
 
 
 def _overlap(claim: str, sentence: str) -> bool:
-    one, other = normalize(claim), normalize(sentence)
+    one, other = _bare(claim), _bare(sentence)
     return one in other or other in one
+
+
+def _bare(text: str) -> str:
+    """Returns a text without the mark of a list's item and the punctuation around it."""
+    return re.sub(r"^\W*(?:\d+[.)]\s)?", "", normalize(text)).strip(" .“”。")
 
 
 # What goes wrong

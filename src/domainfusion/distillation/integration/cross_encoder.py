@@ -64,9 +64,7 @@ class CrossEncoderVerifier:
         entailed = _entailment(self.model, list(dict.fromkeys(pairs)))
         return [self._verdict(listed, by_check, entailed) for listed, by_check in zip(checks, premises, strict=True)]
 
-    def _verdict(
-        self, checks: Sequence[Check], premises: dict[str, list[str]], entailed: dict[tuple[str, str], float]
-    ) -> Verdict:
+    def _verdict(self, checks: Sequence[Check], premises: dict[str, list[str]], entailed: dict[tuple[str, str], float]) -> Verdict:
         if len(checks) > MOST_CHECKS:
             return Verdict((TOO_MANY,), is_given=False)
         problems = []

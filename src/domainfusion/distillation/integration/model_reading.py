@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -15,6 +16,7 @@ from domainfusion.distillation.integration.rules import rule_claims
 from domainfusion.distillation.integration.task import Task
 from domainfusion.distillation.integration.values import Date, Quantity, compare, find_values
 from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
+from domainfusion.distillation.text.blocks import Block, blocks_of
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import READING_PROMPT, RELATING_PROMPT, fenced, fill
@@ -31,6 +33,8 @@ Order = Literal["forwards", "backwards"]
 ORDERS: tuple[Order, ...] = ("forwards", "backwards")
 """The experts in alphabetical order and in the opposite one, whatever the order of the responses: so that this decides nothing."""
 
+# The mark of a list's item.
+_ITEM = re.compile(r"(?:[-*+•◦▪–]|\(?\d{1,3}[.)])\s+")
 _KINDS: dict[str, Kind] = {"same": "same", "contradicts": "contradicts", "other scope": "other scope", "other_scope": "other scope"}
 
 
@@ -92,11 +96,12 @@ def reading_prompt(task: Task) -> Conversation:
 
 
 class _Quoted(NamedTuple):
-    """A quote that stands in a response."""
+    """A quote that stands in a response, or a part of it that no quote covers."""
 
     span: Span
-    scope: str
-    hedged: bool
+    scope: str = ""
+    hedged: bool = False
+    unsure: bool = False
 
 
 def _claims(task: Task, reply: Generation | None) -> tuple[Claim, ...] | None:
@@ -111,12 +116,23 @@ def _claims(task: Task, reply: Generation | None) -> tuple[Claim, ...] | None:
         text = task.responses[domain].text
         spans = [quoted.span for quoted in found[domain]]
         own = [claim for claim in by_rules if claim.domain == domain]
-        missed = [(part, claim.unsure) for claim in own for part in uncovered(text, Span(claim.start, claim.end), spans)]
-        said = [(quoted.span, quoted.scope, quoted.hedged, False) for quoted in found[domain]]
-        said += [(part, "", False, unsure) for part, unsure in missed]
-        for place, (span, scope, hedged, unsure) in enumerate(sorted(said), start=1):
-            claims.append(Claim(f"{number}.{place}", domain, text[span.start : span.end], span.start, span.end, scope, hedged, unsure))
+        said = list(found[domain])
+        for claim in own:
+            said += [_Quoted(part, unsure=claim.unsure) for part in uncovered(text, Span(claim.start, claim.end), spans)]
+        items = [block for block in blocks_of(text) if block.kind == "list"]
+        for place, quoted in enumerate(sorted(said), start=1):
+            start, end = _without_mark(text, quoted.span, items)
+            quote = text[start:end]
+            claims.append(Claim(f"{number}.{place}", domain, quote, start, end, quoted.scope, quoted.hedged, quoted.unsure))
     return tuple(claims)
+
+
+def _without_mark(text: str, span: Span, lists: Sequence[Block]) -> Span:
+    """Returns a span in a list without the mark of the item that it begins with."""
+    if not any(block.start <= span.start < block.end for block in lists):
+        return span
+    mark = _ITEM.match(text, span.start, span.end)
+    return span if mark is None or mark.end() >= span.end else Span(mark.end(), span.end)
 
 
 def _quotes(task: Task, entries: Sequence[dict[str, Any]]) -> dict[str, list[_Quoted]]:

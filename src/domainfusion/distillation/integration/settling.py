@@ -81,9 +81,7 @@ def points_of(example: Example, claims: Sequence[Claim], relations: Sequence[Rel
         said = [claim for claim in claims if claim.id in members]
         of_one_expert = [(one.id, other.id) for one, other in combinations(said, 2) if one.domain == other.domain]
         found = [each for each in disputes if each.first in members]
-        sides = tuple(
-            tuple(claim for claim in said if claim.id in side) for side in _sides(members, [*of_one_expert, *alike], against)
-        )
+        sides = tuple(tuple(claim for claim in said if claim.id in side) for side in _sides(members, [*of_one_expert, *alike], against))
         points.append(Point(_only(each.point for each in found), _only(each.owner for each in found), sides, found[0].found_by))
     return [point for point in points if len(point.sides) > 1 and not _are_all_right(example, point)]
 

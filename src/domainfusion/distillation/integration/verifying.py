@@ -120,7 +120,7 @@ def _sentences_of(draft: Draft, marks: Sequence[str]) -> list[str]:
     text = draft.marked
     for mark in marks:
         text = text.replace(mark, "\n")
-    return sentences(text)
+    return [sentence for sentence in sentences(text) if not _NUMBERED.fullmatch(sentence)]
 
 
 # By a model
@@ -298,4 +298,3 @@ def _quotations(sentence: str) -> Iterator[str]:
         words = next(group for group in match.groups() if group)
         if len(words.split()) >= _LEAST_QUOTED_WORDS:
             yield words
-
