@@ -29,6 +29,8 @@ _YES = re.compile(r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nop
 _WHERE = re.compile(r"\b(?:in|on|at|under|above|below|near)(?: the)? $", re.IGNORECASE)
 _YEARS = range(1000, 2101)
 _IS = re.compile(r"\b(?:is|are|was|were|called)\b")
+_LONGEST_GREETING = 6
+"""Words of a first sentence that says nothing yet, such as "Let me answer this one."."""
 _LEAST_COVERED = 0.6
 """Share of a yes-or-no question's words that a claim has at least in order to answer it."""
 
@@ -122,17 +124,20 @@ class _Asked:
 
     def _assign(self, domain: str, claims: Sequence[Claim]) -> dict[int, Claim]:
         best: dict[int, tuple[tuple[int, int], Claim]] = {}
+        last_pointing = min((claim.place for claim in claims if not _is_greeting(claim)), default=0)
         for claim in claims:
             if claim.is_unsure:
                 continue
-            scores = {place: score for place, question in enumerate(self.questions) if (score := self._score(domain, question, claim))}
+            may_point = claim.place <= last_pointing
+            found = {place: self._score(domain, question, claim, may_point=may_point) for place, question in enumerate(self.questions)}
+            scores = {place: score for place, score in found.items() if score is not None}
             top = max(scores.values(), default=None)
             fitting = [place for place, score in scores.items() if score == top]
             if top is not None and len(fitting) == 1 and (fitting[0] not in best or best[fitting[0]][0] < top):
                 best[fitting[0]] = (top, claim)
         return {place: claim for place, (_, claim) in best.items()}
 
-    def _score(self, domain: str, question: Question, claim: Claim) -> tuple[int, int] | None:
+    def _score(self, domain: str, question: Question, claim: Claim, *, may_point: bool) -> tuple[int, int] | None:
         """Returns how well a claim answers a question: how much of what is asked it has, and whether it names what that is asked about."""
         if not _answers(question, claim) or (question.hop and not question.hop & claim.all_words):
             return None
@@ -143,8 +148,13 @@ class _Asked:
             return related, 1
         if self._only.get(domain) != question or not question.is_pointed_at_by(claim):
             return None
-        is_answer = question.kind != "yes or no" or claim.points or _YES.match(claim.text)
+        # A pronoun in a later sentence stands for something in the one before it, and not for what was asked about.
+        is_answer = question.kind != "yes or no" or (claim.points and may_point) or _YES.match(claim.text)
         return (related, 0) if is_answer else None
+
+
+def _is_greeting(claim: Claim) -> bool:
+    return not claim.is_checkable and not claim.points and len(tokens(claim.bare)) <= _LONGEST_GREETING
 
 
 def _answers(question: Question, claim: Claim) -> bool:
