@@ -96,9 +96,19 @@ def test_an_instruction_in_an_answer_is_only_text() -> None:
     assert answer.text == f"{order} Eat rice."
 
 
-def test_a_cut_response_makes_a_cut_answer() -> None:
+def test_a_cut_response_is_left_out_beside_a_whole_one() -> None:
     given_responses = {"a": Response(domain="a", text="Eat", finish_reason="length"), "b": Response(domain="b", text="Rest.")}
-    assert ResponseIntegrator().integrate(QUERY, given_responses).finish_reason == "length"
+    answer = ResponseIntegrator().integrate(QUERY, given_responses)
+    assert (answer.text, answer.finish_reason) == ("Rest.", "stop")
+    assert [(part.domain, part.text, part.reason) for part in answer.ledger.dropped] == [("a", "Eat", "cut at the token limit")]
+
+
+def test_answers_that_were_all_cut_make_a_cut_answer_without_their_broken_ends() -> None:
+    given_responses = {
+        domain: Response(domain=domain, text=f"{text} It is", finish_reason="length") for domain, text in (("a", "Eat."), ("b", "Rest."))
+    }
+    answer = ResponseIntegrator().integrate(QUERY, given_responses)
+    assert (answer.text, answer.finish_reason) == ("Eat. Rest.", "length")
 
 
 # Conflicts

@@ -226,7 +226,7 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
         "found": found[:MOST_CONFLICTS],
         "open": OPEN_CONFLICTS,
         "total": len(found),
-        "several": several,
+        "sentence": ledgers.conflicts_sentence(summary.records),
         "counts": run_tables.ledger_table(counts) if counts else None,
         "rules": tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found)),
         "dropped": dropped,

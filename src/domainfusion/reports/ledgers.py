@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from domainfusion.reports.figures import counted
 from domainfusion.types import Conflict, Example, Revision, TrainingRecord
+
+WHAT_RULES_SEE = (
+    "Where rules alone looked for conflicts, they saw different values, negations and words such as raise and lower in sentences about the "
+    "same thing; other contradictions stand in the answers, unseen."
+)
+"""What a report says of conflicts that no model looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +67,11 @@ def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
         **{f"conflicts settled: {rule}": number for rule, number in sorted(settled.items())},
         "conflicts that nothing settled": sum(conflict.kept is None for ledger in found for conflict in ledger.conflicts),
         "possible conflicts, which changed no answer": sum(len(ledger.possible_conflicts) for ledger in found),
-        "answers in which rules alone looked for conflicts, which see values and negations": sum(
-            ledger.read_by == "rules" for ledger in found
-        ),
+        "answers in which rules alone looked for conflicts": sum(ledger.read_by == "rules" for ledger in found),
         "sentences left out": sum(len(ledger.dropped) for ledger in found),
+        "experts' answers that the token limit cut": sum(
+            response.finish_reason == "length" for record in records for response in record.responses
+        ),
         "groups of copied answers, each counted once": sum(len(ledger.copies) for ledger in found),
         "experts asked once more on a point of conflict": sum(len(ledger.revisions) for ledger in found),
         "answers of the integration model: verified": verdicts["verified"],
@@ -73,6 +81,16 @@ def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
         "answers merged in place of the integration model": fallbacks,
     }
     return {name: number for name, number in counts.items() if number}
+
+
+def conflicts_sentence(records: Sequence[TrainingRecord]) -> str:
+    """Returns how many conflicts were found, and what those who looked for them can't see."""
+    found, several = len(conflicts_in(records)), integrated_from_several(records)
+    number = counted(found, "conflict") if found else "No conflict was found"
+    sentence = f"{number} in {counted(several, 'record')} with the responses of several experts."
+    if not any(record.integration.ledger.read_by == "rules" for record in records):
+        return sentence
+    return f"{sentence} {WHAT_RULES_SEE}"
 
 
 def dropped_reasons(records: Sequence[TrainingRecord]) -> list[str]:

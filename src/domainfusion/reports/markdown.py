@@ -11,7 +11,7 @@ from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, ledgers, run_tables, tables, training_tables
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.curves import training_curves
-from domainfusion.reports.figures import clipped, command_line, counted
+from domainfusion.reports.figures import clipped, command_line
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
@@ -165,9 +165,8 @@ def _conflicts(summary: RunSummary) -> list[str]:
     dropped = tables.tally_table("Left out of integrated answers, by reason", "Reason", ledgers.dropped_reasons(summary.records))
     if not (found or several or dropped):
         return []
-    number = counted(len(found), "conflict") if found else "No conflict"
     rules = tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found))
-    sentence = f"{number} in {counted(several, 'record')} with the responses of several experts."
+    sentence = ledgers.conflicts_sentence(summary.records)
     counts = ledgers.ledger_counts(summary.records)
     held = run_tables.ledger_table(counts) if counts else None
     return ["## Conflicts and how they were settled", sentence, *(table(item) for item in (held, rules, dropped) if item)]

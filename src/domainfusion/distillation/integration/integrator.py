@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from domainfusion.distillation.integration.cutting import without_cut
 from domainfusion.distillation.integration.experts import Dispute, Rebuttal
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
@@ -29,7 +30,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, DataError, 
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
-from domainfusion.types import Contribution, Example, Integration, Response, Revision, Sampling
+from domainfusion.types import Contribution, Dropped, Example, Integration, Response, Revision, Sampling
 
 MOST_CALLS = 7
 """Calls of an integration model for one example, those of the verifier counted: it reads, relates twice, writes and verifies; and where
@@ -202,10 +203,13 @@ class ResponseIntegrator:
         """
         outcomes: dict[int, Integration] = {}
         several: dict[int, Task] = {}
-        for place, task in enumerate(tasks):
+        cut: dict[int, tuple[Dropped, ...]] = {}
+        for place, given in enumerate(tasks):
             if self.strategy is not None:
-                outcomes[place] = _from_strategy(self.strategy, task.example.query, primary_first(task))
-            elif sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
+                outcomes[place] = _from_strategy(self.strategy, given.example.query, primary_first(given))
+                continue
+            task, cut[place] = without_cut(given)
+            if sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
                 outcomes[place] = _single(task)
             else:
                 several[place] = task
@@ -225,7 +229,7 @@ class ResponseIntegrator:
         if self.integration_model is not None and to_write:
             written = self._write(self.integration_model, list(to_write.values()), ask)
             outcomes |= dict(zip(to_write, written, strict=True))
-        return [outcomes[place] for place in range(len(tasks))]
+        return [_with_dropped(outcomes[place], cut.get(place, ())) for place in range(len(tasks))]
 
     def check_domains(self, domains: Collection[str]) -> None:
         """Checks that the template has places for experts of these domains alone, and one for each.
@@ -370,6 +374,11 @@ def _merged(plan: Plan, *notes: str) -> Integration:
     is_cut = any(response.finish_reason == "length" for response in plan.task.responses.values())
     ledger = ledger_of(replace(plan, notes=(*plan.notes, *notes)), contributions)
     return Integration(text=text, method="merge", ledger=ledger, finish_reason="length" if is_cut else "stop")
+
+
+def _with_dropped(outcome: Integration, dropped: Sequence[Dropped]) -> Integration:
+    ledger = replace(outcome.ledger, dropped=(*outcome.ledger.dropped, *dropped))
+    return replace(outcome, ledger=ledger) if dropped else outcome
 
 
 def _abstained(plan: Plan) -> Integration:

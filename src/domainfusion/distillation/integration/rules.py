@@ -131,8 +131,9 @@ def rule_limits(task: Task) -> Iterator[str]:
 def _repetitions(claims: Sequence[Claim]) -> Iterator[tuple[str, str]]:
     """Yields the claims of different experts in the same words: the first one of each expert, and what it can stand for."""
     first: dict[str, dict[str, Claim]] = {}
+    wordings = {quote: normalize(quote).rstrip(".!") for quote in {claim.quote for claim in claims}}
     for claim in claims:
-        speakers = first.setdefault(normalize(claim.quote).rstrip(".!"), {})
+        speakers = first.setdefault(wordings[claim.quote], {})
         is_first = claim.domain not in speakers
         for domain, earlier in speakers.items():
             if domain != claim.domain:

@@ -9,7 +9,7 @@ from itertools import groupby, zip_longest
 
 from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.text.blocks import Block, blocks_of
-from domainfusion.distillation.text.sentences import leans_on_previous, sentence_spans
+from domainfusion.distillation.text.sentences import Span, leans_on_previous, sentence_spans
 
 GOES_WITH_IT = "goes with the sentence before it"
 _INTRODUCES = (":", "：")
@@ -59,12 +59,14 @@ def units_of(text: str) -> tuple[Unit, ...]:
     return tuple(units)
 
 
-def claim_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yields where the sentences stand that a response makes claims in: those of its paragraphs, lists and quotations."""
+@lru_cache(maxsize=64)
+def claim_spans(text: str) -> tuple[Span, ...]:
+    """Returns where the sentences stand that a response makes claims in: those of its paragraphs, lists and quotations."""
+    found: list[Span] = []
     for block in blocks_of(text):
         if block.kind in READ_IN:
-            for span in sentence_spans(block.text):
-                yield block.start + span.start, block.start + span.end
+            found += [Span(block.start + span.start, block.start + span.end) for span in sentence_spans(block.text)]
+    return tuple(found)
 
 
 def groups_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
