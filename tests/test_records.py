@@ -76,7 +76,6 @@ responses = st.builds(
     completion_tokens=counts,
     teacher=text,
     sampling=st.none() | samplings,
-    earlier=tuples(text),
 )
 said = st.dictionaries(text, text, max_size=2)
 ledgers = st.builds(

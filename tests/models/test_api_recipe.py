@@ -280,7 +280,7 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(make
         ("max_retries: 0", "max_retries: -1", ["max_retries is out of range", "from 0"]),
         ("max_retries: 0", "omit: [top_k]", ["omit[0] is not known", "top_p"]),
         ("model: clinic-large\n    ", "", ["teachers.physiology has no model"]),
-        ("learning_rate: 1e-3", "initialization: merge, learning_rate: 1e-3", ["only adapters", "'physiology'"]),
+        ("learning_rate: 1e-3", "initialization: merge, learning_rate: 1e-3", ["only experts with weights", "'physiology'"]),
     ],
 )
 def test_a_mistake_is_one_error_that_names_its_line(
