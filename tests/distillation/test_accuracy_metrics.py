@@ -27,6 +27,7 @@ from domainfusion.distillation.metrics import (
     TokenF1,
     grade,
     grade_texts,
+    measures_overlap,
     normalize,
     rouge_l,
     stated_parts,
@@ -69,6 +70,77 @@ def test_multiple_choice_accepts_the_right_choice_and_its_letter(choices: list[s
     assert NamedChoice()(asked, choices[right]).value == 1
     assert NamedChoice()(asked, f"The answer is {'ABCDE'[right]}.").value == 1
     assert NamedChoice()(asked, f"{'ABCDE'[(right + 1) % len(choices)]})").value == 0
+
+
+CITIES = {"choices": ["Paris", "Rome", "Bern", "Oslo"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B",
+        "(B)",
+        "**B. Rome**",
+        "Answer: B",
+        "The correct answer is (B) Rome.",
+        "The answer is **B**.",
+        "\\boxed{B}",
+        "Option B is correct.",
+        "b)",
+        "A. Paris is in France. So the answer is B.",
+        "It can't be Paris or Bern; it is Rome.",
+        "I think it is B because",
+        "答案是B。",
+        "B：Rome",
+        "A city like Rome",
+        "A) is wrong. B) is right.",
+        "The answer is not A but B.",
+    ],
+)
+def test_a_choice_is_read_where_the_answer_commits_itself(text: str) -> None:
+    assert NamedChoice()(example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text).value == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["A", "Not A", "Not B", "B is wrong.", "Rome or Bern", "It isn't Rome.", "A) or B)", "Paris.", "I give up."]
+)
+def test_a_choice_that_is_denied_guessed_or_another_is_wrong(text: str) -> None:
+    assert NamedChoice()(example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text).value == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "value"),
+    [
+        ("42", "It is not 42.", 0),
+        ("42", "It isn't 42 but 40.", 0),
+        ("42", "40, 42 or 44", 0),
+        ("42", "Either 42 or 44.", 0),
+        ("42", "Not 40, but 42.", 1),
+        ("100 °C", "At 100 °C or 212 °F.", 1),
+        ("42", "Between 40 and 44.", 0),
+        ("1.6 to 2.2 g", "1,6 bis 2,2 g", 1),
+        ("1.6 to 2.2 g", "1.6 g", 0),
+        ("0.5", "It is 50 %.", 1),
+        ("150 min", "2 hours and 30 minutes", 1),
+        ("10", "It is 10^6.", 0),
+        ("2", "It is 1/2.", 0),
+    ],
+)
+def test_a_number_that_is_denied_guessed_or_another_is_wrong(reference: str, text: str, value: float) -> None:
+    assert Numeric()(example("How much?", domains=["d"], reference=reference), text).value == value
+
+
+def test_overlap_is_known_before_anything_is_graded() -> None:
+    words = example("Why?", domains=["d"], reference="Because it melts.")
+    parts = Example(query="Where?", domains=("d",), parts=(Part(domain="d", answers=("Rome",)),))
+
+    def own(asked: Example, text: str) -> float:
+        return 1.0
+
+    own.is_overlap = True  # type: ignore[attr-defined]
+    assert all(measures_overlap(metric, words) for metric in (stated_parts, "token_f1", RougeL(), {"d": "rouge_l"}, own))
+    assert not any(measures_overlap(metric, words) for metric in ("exact", "contains", "numeric", {"d": Exact()}))
+    assert not measures_overlap(stated_parts, parts) and measures_overlap("token_f1", parts)
 
 
 @given(number=st.floats(0.001, 1e6), off=st.floats(0, 0.2))

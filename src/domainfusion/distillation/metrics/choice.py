@@ -23,7 +23,7 @@ _LABEL = rf"[\W_]{{0,4}}(?:(?P<upper>[A-Z])(?![\w'])(?:{_END}|(?<=[B-HJ-Z])(?=\s
 _CONCLUSION = re.compile(
     # the answer is B, Answer: B, option B, it is B, I choose B
     r"(?:(?:\b(?:answer|option|choice|antwort|lösung|respuesta|réponse|resposta|risposta|ответ)\b|答案|选项|選択肢|正解|答え?)"
-    r"(?:\s*(?:is|was|must be|should be|would be|ist|lautet|es|est|é|è|[:：=]|是|は|为)){0,2}"
+    r"(?:\s*(?:is|was|must be|should be|would be|ist|lautet|es|est|é|è|[:：=]|是|は|为)){0,2}(?:\s*not\s\W?[A-Z]\W?,?\s?but(?=\s))?"
     rf"|\b(?:it is|it's|it must be|i choose|i pick|i select|i'd go with|go with|hence|therefore|thus|so))(?:{_LABEL})"
     r"|(?<![\w'])(?P<named>[A-Z])[).\]]{0,2}\s(?:is|seems|must be)\s(?:the\s)?(?:correct|right|best|true|answer)\b",
     re.MULTILINE | re.IGNORECASE,
