@@ -110,3 +110,14 @@ def test_nobody_is_called_by_a_name_in_a_report() -> None:
     assert inline("Thanks to @octocat and (@a/team), mail me@example.com") == (
         "Thanks to @\u200boctocat and (@\u200ba/team), mail me@example.com"
     )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "across", "said"),
+    [(12, 6, False), (11, 6, False), (12, 3, True), (0, 0, False)],
+)
+def test_a_share_of_cross_domain_questions_that_does_not_hold_is_told(accepted: int, across: int, said: bool) -> None:
+    count = GenerationCount("Writer", "synthetic", 30, accepted, {"duplicate": 9}, 24, cross_domain={"wanted": 12, "accepted": across})
+    text = render_markdown(RunSummary(title="A run", generation=(count,)))
+    assert f"{across} of 12" in text
+    assert ("25 % need several domains where 50 % were asked for" in text) == said
