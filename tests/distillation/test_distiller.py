@@ -586,9 +586,29 @@ def test_bad_input_is_one_clear_error_before_anything_is_done(world: World, chan
     assert not world.directory.exists()
 
 
-def test_an_adapter_is_no_student(world: World, make_adapter: Callable[..., Path]) -> None:
-    with pytest.raises(CapabilityError, match="can't be an adapter"):
-        world.distiller(student_model=LlamaModel(make_adapter("aviation", 1), dtype="float32"))
+def test_an_adapter_is_a_student_that_is_trained_on(world: World, make_adapter: Callable[..., Path]) -> None:
+    student = world.distiller(student_model=LlamaModel(make_adapter("aviation", 1), dtype="float32")).distill()
+    assert student.ask("Where?") is not None
+
+
+def test_a_merge_that_can_not_be_is_told_before_anything_is_asked(
+    world: World, make_adapter: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    experts = {
+        "aviation": LlamaModel(make_adapter("aviation", 1, use_dora=True), dtype="float32"),
+        "chemistry": LlamaModel(make_adapter("chemistry", 2), dtype="float32"),
+    }
+    trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization="merge")
+    with pytest.raises(CapabilityError, match="DoRA"):
+        world.distiller(teacher_models=experts, trainer=trainer, output_dir=world.directory / "asked").distill()
+    assert not (world.directory / "asked" / "examples.jsonl").exists()
+    trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", epochs=1)
+    anything = {"verifier": lambda *_: Score(1.0)}
+    world.distiller(teacher_models=experts, trainer=trainer, output_dir=world.directory / "auto", **anything).distill()
+    told = [record.message for record in caplog.records if "starts from its base" in record.message]
+    assert len(told) == 1 and "DoRA" in told[0]
+    log = (world.directory / "auto" / "training" / "log.jsonl").read_text()
+    assert "why_not_merged" in log
 
 
 def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:

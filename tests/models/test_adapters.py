@@ -131,7 +131,8 @@ def test_a_deeper_base_is_not_filled_by_half_an_adapter(make_llama: Callable[...
 
 def test_settings_of_training_are_no_obstacle(make_adapter: MakeAdapter, tmp_path: Path) -> None:
     expert = make_adapter("one", 1)
-    same = changed(expert, tmp_path / "a", bias="all", init_lora_weights="eva", lora_dropout=0.3, some_new_switch=None, inference_mode=False)
+    training = {"bias": "all", "init_lora_weights": "eva", "lora_dropout": 0.3, "some_new_switch": None, "inference_mode": False}
+    same = changed(expert, tmp_path / "a", **training)
     assert torch.equal(logits_of(load(same)), logits_of(load(expert)))
 
 
@@ -204,7 +205,7 @@ def test_an_adapter_that_took_a_part_of_its_base_leaves_everybody_as_he_is(
 
 
 @pytest.mark.filterwarnings("ignore:.*changes the base weights:UserWarning")
-def test_an_adapter_that_took_a_part_of_its_base_is_saved_as_plain_lora(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_an_adapter_that_took_a_part_is_saved_as_plain_lora(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
     special = make_adapter("special", 2, init_lora_weights="pissa", use_rslora=True)
     expert = load(special)
     expert.save(tmp_path / "plain", merge=False)
@@ -249,7 +250,8 @@ def test_an_adapter_on_embeddings_is_what_peft_computes_unmerged(
 def test_embeddings_that_lie_beside_an_adapter_are_the_bases_own_or_it_is_refused(make_llama: Callable[..., Path], tmp_path: Path) -> None:
     base = make_llama("tied", tie_word_embeddings=True)
     torch.manual_seed(3)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    config = LoraConfig(target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -512,12 +512,15 @@ class HuggingFaceModel:
         if wholes := self._whole_experts(adaptation):
             places = list(dict.fromkeys(expert._files.base for expert in wholes))
             add_task_vectors(base.module, self._files.base, places, adaptation.merge_weight)
-        if len(parts) > 1:
-            base.combine_adapters("start", list(parts), list(folders.values()))
+        if list(folders.values()) in ([], [1.0]):  # one adapter in full may be of any kind
+            start = "part_0"
+        else:
+            start = "start"
+            base.combine_adapters(start, list(parts), list(folders.values()))
             for part in parts:
                 base.remove_adapter(part)
         if parts:
-            base.absorb("start" if len(parts) > 1 else "part_0")
+            base.absorb(start)
 
     def _adapters_to_sum(self, adaptation: Adaptation) -> dict[str, float]:
         """Returns the adapters on the base that the student starts as the sum of, each with its weight; its own counts in full."""
@@ -582,7 +585,7 @@ class HuggingFaceModel:
         module = self._load().module
         if not self._adapter:
             return module.state_dict()
-        return {name.replace(f".{self._adapter}", "", 1): tensor for name, tensor in module.state_dict().items() if self._owns(name)}
+        return {name.replace(f".{self._adapter}", "", 1): tensor for name, tensor in module.named_parameters() if self._owns(name)}
 
     def _owns(self, name: str) -> bool:
         """Whether the weight of this name belongs to the model's own adapter."""

@@ -408,6 +408,11 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
             received=key.path,
             fix=f"copy or train it again; or choose another dtype, if its weights are too large for {key.dtype}",
         )
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # On some CPUs bitsandbytes would repack 4-bit weights when they are first used, with other constants, and no gradient would
+            # flow through them from then on.
+            layer.support_avx512bf16_for_cpu = False
     # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
     model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
     return cast(PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device))
