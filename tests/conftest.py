@@ -87,17 +87,17 @@ def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes the folder of a LoRA adapter on the tiny Llama, with random weights that change its answers.
+    """Makes the folder of a LoRA adapter on the tiny Llama, or on another `base`, with random weights that change its answers.
 
-    `make_adapter(name, seed)` gives the same folder for the same arguments; keyword arguments go to PEFT's LoraConfig.
+    `make_adapter(name, seed)` gives the same folder for the same arguments; further keyword arguments go to PEFT's LoraConfig.
     """
     root = tmp_path_factory.mktemp("adapters")
     made: dict[str, Path] = {}
 
-    def make(name: str, seed: int = 0, **options: Any) -> Path:
-        key = repr((name, seed, sorted(options.items())))
+    def make(name: str, seed: int = 0, *, base: Path = tiny_llama, **options: Any) -> Path:
+        key = repr((name, seed, base, sorted(options.items())))
         if key not in made:
-            made[key] = write_adapter(tiny_llama, root / str(len(made)) / name, seed, options)
+            made[key] = write_adapter(base, root / str(len(made)) / name, seed, options)
         return made[key]
 
     return make

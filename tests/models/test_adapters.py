@@ -227,12 +227,10 @@ def test_an_adapter_that_took_a_part_is_saved_as_plain_lora(tiny_llama: Path, ma
 )
 @pytest.mark.filterwarnings("ignore:(?s).*tie_word_embeddings:UserWarning", "ignore:.*save_embedding_layers:UserWarning")
 def test_an_adapter_on_embeddings_is_what_peft_computes_unmerged(
-    make_llama: Callable[..., Path], tmp_path: Path, tied: bool, targets: list[str]
+    make_llama: Callable[..., Path], make_adapter: MakeAdapter, tmp_path: Path, tied: bool, targets: list[str]
 ) -> None:
-    from conftest import write_adapter  # type: ignore[import-not-found]
-
     base = make_llama("tied", tie_word_embeddings=tied)
-    folder = write_adapter(base, tmp_path / "adapter", 1, {"target_modules": targets})
+    folder = make_adapter("embedding", 1, base=base, target_modules=targets)
     expected, bare = plain_peft(base, folder), plain_peft(base)
     expert, original = load(folder), load(base)
     for _ in range(2):

@@ -13,7 +13,6 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, MambaConfig, MixtralConfig, Qwen3MoeConfig
 
-from conftest import write_adapter  # type: ignore[import-not-found]
 from domainfusion.errors import CapabilityError
 from domainfusion.models import Adaptation, HuggingFaceModel
 from domainfusion.types import Sampling, user
@@ -184,10 +183,10 @@ def test_an_adapter_is_trained_on_in_an_adapter(
     torch.testing.assert_close(plain_logits(tiny_llama, tmp_path / "on"), logits_of(student), rtol=1e-3, atol=1e-3)
 
 
-def test_an_adapter_is_trained_on_in_all_weights(make_llama: MakeLlama, tmp_path: Path) -> None:
+def test_an_adapter_is_trained_on_in_all_weights(make_llama: MakeLlama, make_adapter: MakeAdapter, tmp_path: Path) -> None:
     base = make_llama("tied", tie_word_embeddings=True)
     with pytest.warns(UserWarning, match="tie_word_embeddings"):
-        folder = write_adapter(base, tmp_path / "adapter", 1, {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True})
+        folder = make_adapter("whole", 1, base=base, target_modules=["q_proj", "embed_tokens"], use_dora=True)
     expert = load(folder)
     before = logits_of(expert)
     student = expert.trainable_copy(None)
@@ -289,7 +288,7 @@ MIXTURE = {"intermediate_size": 96, "num_attention_heads": 4, "num_key_value_hea
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
 @pytest.mark.filterwarnings("ignore:.*did not match any targeted module:RuntimeWarning")
-def test_a_mixture_of_experts_is_a_student_and_has_experts(tiny_llama: Path, tmp_path: Path, kind: str) -> None:
+def test_a_mixture_of_experts_is_a_student_and_has_experts(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str) -> None:
     shared = {**sizes(tiny_llama), **MIXTURE}
     config = MixtralConfig(num_local_experts=4, **shared) if kind == "mixtral" else None
     config = config or Qwen3MoeConfig(num_experts=4, moe_intermediate_size=32, head_dim=16, **shared)
@@ -305,7 +304,7 @@ def test_a_mixture_of_experts_is_a_student_and_has_experts(tiny_llama: Path, tmp
     trained = logits_of(student)
     for found in (logits_of(load(tmp_path / "whole")), logits_of(load(tmp_path / "adapter")), plain_logits(folder, tmp_path / "adapter")):
         torch.testing.assert_close(found, trained, rtol=1e-3, atol=2e-3)
-    experts = [load(tmp_path / "adapter"), load(write_adapter(folder, tmp_path / "two", 2, {}))]
+    experts = [load(tmp_path / "adapter"), load(make_adapter("two", 2, base=folder))]
     summed = base.trainable_copy(Adaptation(start_from=tuple(experts), merge_weight=0.5))
     is_the_sum(summed, base, experts, 0.5)
     summed.save(tmp_path / "sum", merge=False)
