@@ -34,6 +34,8 @@ SAID = [
     ("It does not rust because of chromium.", "chromium"),
     ("The gas that does not react is helium.", "helium"),
     ("Gold does not rust.", "Gold"),
+    ("You can't breathe without oxygen.", "oxygen"),
+    ("It never rains in Lima, the capital.", "Lima"),
     ("No. 5 is gold.", "gold"),
     ("Unlike iron, it is gold.", "gold"),
     ("Its symbol is Ni.", "Ni"),
@@ -75,6 +77,9 @@ DENIED = [
     ("I do not think it is Lima.", "Lima"),
     ("It's false that it is Lima", "Lima"),
     ("It cannot be Lima", "Lima"),
+    ("It is anything but Lima.", "Lima"),
+    ("Lima was never the capital.", "Lima"),
+    ("Many people say Lima, but that's wrong.", "Lima"),
     ("It is anything other than Lima", "Lima"),
     ("The capital is definitely not Lima.", "Lima"),
     ("Es ist nicht Lima.", "Lima"),
@@ -152,6 +157,7 @@ NOT_GUESSED = [
     ("The country is Niger. The capital is Niamey.", "Niger"),
     ("Gold is Au. Silver is Ag.", "Au"),
     ("Copper and tin", "Copper"),
+    ("| Country | Capital |\n|---|---|\n| Peru | Lima |", "Lima"),
 ]
 
 

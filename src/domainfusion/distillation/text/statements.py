@@ -140,7 +140,8 @@ _NOT = re.compile(
     r"""
     (?<![\w-])(?:
         # English
-        not | never | neither | nor | no | cannot | [a-z]+n't | hardly | no\ longer | rather\ than | instead\ of | other\ than
+        not | never | neither | anything\ but
+        | nor | no | cannot | [a-z]+n't | hardly | no\ longer | rather\ than | instead\ of | other\ than
         | except(?:\ for)? | unlike | as\ opposed\ to | (?:false|wrong|incorrect)\ that | doubt(?:ful)?(?:\ that)?
         # German, French, Spanish and Portuguese, Italian
         | nicht | nie | niemals | weder | kein(?:e[rnms]?)? | statt | anstatt | pas | jamais | plutôt\ que
@@ -175,6 +176,10 @@ _VERB = re.compile(
 """A verb, or the beginning of another clause, ends the reach of a denial: it does not rust because of chromium."""
 _COPULA = re.compile(r"^\s(?:es|era|é|è|são|sono|est|ist|был|была)\s", re.IGNORECASE)
 """A verb that follows the denying word in other languages: no es Lima."""
+_UNDONE = re.compile(r"\b(?:without|unless|until|ohne|sans|sin)\b", re.IGNORECASE)
+"""A second denial that undoes the first: you can't breathe without oxygen."""
+_AFTER_NEVER = 1
+"""Words between "never" and what it denies: it never rains in Lima says that it is Lima."""
 _REACH = 60
 _SENTENCE = 160
 """Characters before an answer in which a denial is looked for."""
@@ -189,8 +194,9 @@ _WRONG = (
 )
 _WRONG_AFTER = re.compile(
     r"\W{0,4}\s?(?:"
-    rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:not {_RIGHT}\b|not(?={_END})|{_WRONG})"
+    rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:(?:not|never) {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|(?:isn't|aren't|wasn't)(?: {_RIGHT}\b|{_END})"
+    rf"|but (?:that|this|it)(?:'s| is| was) (?:(?:not|never) {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|can(?:not|'t| not) be (?:the|right|correct|true|it)\b"
     r"|n'est pas\b|no es\b|non è\b|não é\b|is niet\b|är inte\b|er ikke\b|nie jest\b|не (?:является|столица|верно|прав)|değil"
     # Chinese, Japanese, Korean, Hindi, Thai
@@ -239,6 +245,8 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
     between = before[last.end() :]
     if re.search(_BUT, between, re.IGNORECASE) or (re.search(r"[,:](?=\s)", between) and not re.match(r"^\s?,", between)):
         return False
+    if _UNDONE.search(between) or (last.group().casefold() == "never" and len(between.split()) > _AFTER_NEVER):
+        return False
     is_raised = last.group().casefold().endswith("that") or _RAISES.match(between) is not None
     if not is_raised and _VERB.search(_COPULA.sub("", between)):
         return False
@@ -255,7 +263,7 @@ _HEDGE = (
 )
 _MODAL = re.compile(r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás)\b", re.IGNORECASE)
 _LEAD = re.compile(rf"^(?:[\s\-*•·–—(\[\"']|\d{{1,2}}[.)]\s|[a-zA-Z][.)]\s|{_HEDGE}(?!\w)[,:]?)*", re.IGNORECASE)
-_ITEM_END = re.compile(rf"[,;/|\n]|[.!?](?=\s|\Z)|[。！？、，]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
+_ITEM_END = re.compile(rf"[,;/\n]|[.!?](?=\s|\Z)|[。！？、，]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
 _NO_CANDIDATE = re.compile(
     r"(?:so|more|less|fewer|greater|higher|lower|later|earlier|about|roughly|rather|simply|even|both|not|else|otherwise|other|others|"
     r"something|anything|similar|the like|in other words|equivalently|better|any|i|it|he|she|they|we|you|there|this|that|which|"
