@@ -17,7 +17,7 @@ LAYERS = (
     ("files",),
     ("prompts", "records", "distillation.text"),
     ("models",),
-    ("description", "training"),
+    ("description", "merging", "training"),
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.formats",

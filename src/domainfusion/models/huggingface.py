@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -40,7 +40,15 @@ from domainfusion.models.placement import Quantization, check_quantization, reso
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
 from domainfusion.models.shared_base import Adapter, BaseKey, SharedBase, give_memory_back, silent_transformers
-from domainfusion.models.summing import add_task_vectors, check_fine_tune
+from domainfusion.models.summing import (
+    LoraFactors,
+    adapted_layers,
+    add_task_vectors,
+    check_fine_tune,
+    factors_of,
+    is_linear,
+    write_factors,
+)
 from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
 from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
 
@@ -560,6 +568,51 @@ class HuggingFaceModel:
         if base.has_fused_layers:
             return False
         return not (self._adapter and base.adapter_config(self._adapter).use_dora)
+
+    # Merging
+
+    def lora_factors(self) -> dict[str, LoraFactors]:
+        """Returns the update of every linear layer that this model's LoRA adapter stands on, by the layer's name.
+
+        Raises:
+            CapabilityError: This model is not a LoRA adapter, or a DoRA adapter.
+        """
+        return {name: factors_of(layer, self._adapter) for name, layer in self._linear_layers().items()}
+
+    def load_lora_factors(self, factors: Mapping[str, LoraFactors]) -> None:
+        """Puts other updates in the place of a trainable copy's, layer by layer; ranks stay."""
+        if not self._trainable:
+            raise CapabilityError("The weights of this model are not for changing", received=self, fix="use trainable_copy(...)")
+        layers = self._linear_layers()
+        for name, update in factors.items():
+            write_factors(layers[name], self._adapter, update)
+
+    @contextmanager
+    def watching_inputs(self, see: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+        """Shows the inputs of every linear layer with an adapter on this base, in this block, by the layer's name.
+
+        Args:
+            see: Receives the name and the inputs, of shape (rows, tokens, in).
+        """
+        with self._scoring():
+            pass  # the check of the projection, made once, is not what is watched
+        layers = {name: layer for name, layer in self._load().tuner_layers() if is_linear(layer)}
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0])) for name, layer in layers.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _linear_layers(self) -> dict[str, Any]:
+        if not self._adapter:
+            raise CapabilityError("This model is not a LoRA adapter", received=self, allowed="a LoRA adapter")
+        base = self._load()
+        names = adapted_layers(base.module, [self._adapter])
+        layers = {name: base.module.get_submodule(name) for name in names}
+        return {name: layer for name, layer in layers.items() if is_linear(layer)}
 
     @property
     def device(self) -> torch.device:

@@ -146,7 +146,7 @@ class SharedBase:
 
     def _forget(self, name: str) -> None:
         """Takes what there is of an adapter off its layers, even where it never came on the base as a whole."""
-        layers = [layer for _, layer in self._tuner_layers()]
+        layers = [layer for _, layer in self.tuner_layers()]
         if self.peft is None and not layers:
             return
         if self.peft is not None and [other for other in self.peft.peft_config if other != name]:
@@ -285,7 +285,7 @@ class SharedBase:
             self.peft.set_adapter(adapter)
         if not merge:
             return
-        for name, layer in self._tuner_layers():
+        for name, layer in self.tuner_layers():
             if adapter in layer.r:
                 self._put_copy_in(name, layer)
                 layer.merge(adapter_names=[adapter])
@@ -307,7 +307,7 @@ class SharedBase:
         for owner, attribute, original in self._replaced:
             setattr(owner, attribute, original)
         self._replaced = []
-        for _, layer in self._tuner_layers():
+        for _, layer in self.tuner_layers():
             layer.merged_adapters = []
         self._merged = None
 
@@ -347,9 +347,10 @@ class SharedBase:
     @property
     def has_fused_layers(self) -> bool:
         """Whether an adapter stands on weights that hold all experts of a mixture in one: their rows can't have adapters of their own."""
-        return any(isinstance(layer, ParamWrapper) for _, layer in self._tuner_layers())
+        return any(isinstance(layer, ParamWrapper) for _, layer in self.tuner_layers())
 
-    def _tuner_layers(self) -> Iterator[tuple[str, Any]]:
+    def tuner_layers(self) -> Iterator[tuple[str, Any]]:
+        """Yields every layer that adapters stand on, by its name."""
         for name, module in self.module.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield name, module

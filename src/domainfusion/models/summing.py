@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig
@@ -28,6 +28,35 @@ MATRICES_COMPARED = 8
 
 
 # LoRA adapters
+
+
+class LoraFactors(NamedTuple):
+    """A layer's low-rank update Δ = B·A, the adapter's scale included.
+
+    Attributes:
+        a: Of shape (rank, in).
+        b: Of shape (out, rank).
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+def factors_of(layer: Any, adapter: str) -> LoraFactors:
+    """Returns an adapter's update of a linear layer."""
+    return LoraFactors(_factor(layer, "lora_A", adapter).detach() * layer.scaling[adapter], _factor(layer, "lora_B", adapter).detach())
+
+
+@torch.no_grad()
+def write_factors(layer: Any, adapter: str, factors: LoraFactors) -> None:
+    """Makes `factors` an adapter's update of a linear layer; the adapter's rank there has to be theirs."""
+    _factor(layer, "lora_A", adapter).copy_(factors.a / layer.scaling[adapter])
+    _factor(layer, "lora_B", adapter).copy_(factors.b)
+
+
+def is_linear(layer: Any) -> bool:
+    """Whether a LoRA layer multiplies vectors with a matrix: an embedding looks rows up, and fused experts are several matrices."""
+    return hasattr(layer, "lora_A") and not isinstance(layer, Embedding | ParamWrapper)
 
 
 def adapted_layers(module: PreTrainedModel, adapters: Sequence[str]) -> dict[str, list[str]]:
