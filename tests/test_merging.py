@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domainfusion import merging
+from domainfusion.distillation import MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.merging import Grams, merge, regmean, tsv
 from domainfusion.models import LlamaModel
 from domainfusion.models.summing import LoraFactors
-from domainfusion.types import Conversation, Message
+from domainfusion.types import Conversation, Example, Integration, Message, Response, TrainingRecord
 
 MakeAdapter = Callable[..., Path]
 
@@ -181,3 +183,27 @@ def test_what_can_not_be_merged_is_one_clear_error(base: LlamaModel, experts: di
         merge(base, {})
     with pytest.raises(DataError, match=r"'tax' to read.*method='tsv'"):
         merge(base, experts, method="regmean", conversations={"law": READ["law"]})
+
+
+# As the start of a training
+
+
+def test_a_trainer_starts_from_the_merge_of_its_method(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+    records = [
+        TrainingRecord(
+            example=Example(query=conversation[0].content, domains=(domain,)),
+            responses=(Response(domain=domain, text=conversation[1].content),),
+            integration=Integration(text=conversation[1].content, method="given"),
+        )
+        for domain, own in READ.items()
+        for conversation in own
+    ]
+    settings: dict[str, Any] = {"learning_rate": 1e-3, "adaptation": "lora", "merge_weight": 1.3}
+    for method in ("sum", "tsv", "regmean"):
+        student, adaptation = MultiTaskTrainer(**settings, merge_method=method).adapt(base, experts, records)
+        assert adaptation is not None and isinstance(student, LlamaModel)
+        expected = merge(base, experts, method=method, weight=1.3, conversations=READ)
+        for name, found in state(student).items():
+            torch.testing.assert_close(found, state(expected)[name])
+    with pytest.raises(CapabilityError, match="merge whole fine-tunes by their sum"):
+        MultiTaskTrainer(**settings, merge_method="tsv").adapt(base, {"law": base}, records)

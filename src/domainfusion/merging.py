@@ -11,6 +11,7 @@ Each layer's update of expert k is Δₖ = sₖ·BₖAₖ. Every method here kee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -74,28 +75,52 @@ def merge(
     """
     if method not in get_args(MergeMethod):
         raise ConfigurationError("The merge method is unknown", received=method, allowed=", ".join(get_args(MergeMethod)))
-    if not torch.isfinite(torch.tensor(float(weight))):
+    if not math.isfinite(weight):
         raise ConfigurationError("The weight of a merge is not finite", received=weight, allowed="a number")
-    strangers = [name for name, expert in experts.items() if not expert.is_adapter_on(base)]
+    check_experts(base, experts)
+    merged = base.trainable_copy(Adaptation(start_from=tuple(experts.values()), merge_weight=weight))
+    write_merge(merged, experts, method=method, weight=weight, conversations=conversations or {}, progress=progress)
+    return merged
+
+
+def check_experts(base: object, experts: Mapping[str, object]) -> None:
+    """Refuses experts that can't be merged into one adapter.
+
+    Raises:
+        CapabilityError: There are none, or one is not a LoRA adapter on the base.
+    """
+    strangers = [name for name, expert in experts.items() if not (isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(base))]
     if strangers or not experts:
         raise CapabilityError(
             "Only LoRA adapters on the base can be merged into one adapter",
             received=strangers or "no experts",
-            allowed=f"LoRA adapters on {base.model_path}, in the same dtype and on the same device",
+            allowed="LoRA adapters on the base's own folder, in the same dtype and on the same device",
+            fix="merge whole fine-tunes by their sum (merge_method='sum')",
         )
-    merged = base.trainable_copy(Adaptation(start_from=tuple(experts.values()), merge_weight=weight))
+
+
+def write_merge(
+    merged: HuggingFaceModel,
+    experts: Mapping[str, HuggingFaceModel],
+    *,
+    method: MergeMethod,
+    weight: float,
+    conversations: Mapping[str, Sequence[Conversation]],
+    progress: Progress = silent,
+) -> None:
+    """Writes the merge of experts into a trainable copy that starts as their sum; see `merge`.
+
+    Layers that are no matrices, as embeddings and fused mixtures of experts, keep the sum.
+    """
     if method == "sum":
-        return merged
+        return
     distinct = {expert.fingerprint: expert for expert in experts.values()}
     updates = {key: expert.lora_factors() for key, expert in distinct.items()}
     if method == "tsv":
-        factors = {layer: tsv(own, weight) for layer, own in _by_layer(updates).items()}
-    else:
-        read = _conversations_of(experts, conversations or {})
-        grams = read_grams(distinct, updates, read, progress)
-        factors = {layer: regmean(own, grams[layer], weight) for layer, own in _by_layer(updates).items()}
-    merged.load_lora_factors(factors)
-    return merged
+        merged.load_lora_factors({layer: tsv(own, weight) for layer, own in _by_layer(updates).items()})
+        return
+    grams = read_grams(distinct, updates, _conversations_of(experts, conversations), progress)
+    merged.load_lora_factors({layer: regmean(own, grams[layer], weight) for layer, own in _by_layer(updates).items()})
 
 
 def tsv(updates: Sequence[LoraFactors], weight: float = 1.0) -> LoraFactors:

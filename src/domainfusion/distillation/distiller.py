@@ -475,7 +475,8 @@ class Distiller:
         try:
             weight = self.trainer.merge_weight_in(self._run.training)
             start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=weight)
-            baselines["merge"] = self.student_model.trainable_copy(start)
+            records = read_records(self._run.records, TrainingRecord) if self._run.records.is_file() else []
+            baselines["merge"] = self.trainer.copy_at(start, self.student_model, self.teacher_models, records)
         except CapabilityError as error:
             logger.info("There is no weight merge of the experts to compare with: %s", error)
         return baselines

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.errors import TrainingError
-from domainfusion.models.base import Adaptation, TrainableModel
+from domainfusion.models.base import TrainableModel
 from domainfusion.training.loop import Validate
+from domainfusion.types import Conversation, Message, TrainingRecord
 
 MERGE_WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The weights λ that `merge_weight="auto"` tries."""
@@ -17,14 +17,33 @@ MERGE_WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CHOICE = "merge_weight"
 
 
+READ_FOR_MERGE = 64
+"""Answers of each expert that it reads for a RegMean merge."""
+
+
+def answered_by(experts: Collection[str], records: Sequence[TrainingRecord]) -> dict[str, list[Conversation]]:
+    """Returns some dialogues of each expert: what it was asked, and what it answered.
+
+    Args:
+        experts: The domains.
+        records: All that is trained on; the first whole answers of each expert are taken, evenly spread over them.
+    """
+    found: dict[str, list[Conversation]] = {domain: [] for domain in experts}
+    for record in records:
+        for response in record.responses:
+            if response.domain in found and response.text.strip() and response.finish_reason == "stop":
+                answer = Message("assistant", response.text)
+                found[response.domain].append((*record.example.conversation_for(response.domain), answer))
+    return {domain: own[:: max(1, len(own) // READ_FOR_MERGE)][:READ_FOR_MERGE] for domain, own in found.items()}
+
+
 def choose_merge_weight(
-    student: TrainableModel, start: Adaptation, weights: Sequence[float], validate: Validate, choices: Choices
+    merged: Callable[[float], TrainableModel], weights: Sequence[float], validate: Validate, choices: Choices
 ) -> float:
     """Returns the weight λ whose merge θ + λ·Σ(θₖ − θ) has the best mean score; of equals, the smallest.
 
     Args:
-        student: The base θ.
-        start: The experts θₖ, and what is trained.
+        merged: Returns the merge of a weight.
         weights: What is tried.
         validate: Scores a model on held-out examples.
         choices: Keeps the scores of every merge, and the choice.
@@ -36,7 +55,7 @@ def choose_merge_weight(
         return float(made)
 
     def reached(weight: str) -> dict[str, float]:
-        scores = dict(validate(student.trainable_copy(replace(start, merge_weight=float(weight)))))
+        scores = dict(validate(merged(float(weight))))
         if not scores:
             raise TrainingError("merge_weight is chosen by validation, which gives no score", fix="give validation examples with answers")
         return scores

@@ -11,17 +11,19 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, Self, TypeGuard
+from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from domainfusion.distillation.trainer.checks import check_count, check_word
 from domainfusion.distillation.trainer.choices import Choices
-from domainfusion.distillation.trainer.merging import CHOICE, MERGE_WEIGHTS, choose_merge_weight
+from domainfusion.distillation.trainer.merging import CHOICE, MERGE_WEIGHTS, answered_by, choose_merge_weight
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
+from domainfusion.merging import MergeMethod, check_experts, write_merge
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.progress import Progress, silent
 from domainfusion.training import distributed
 from domainfusion.training.distribution import DistributionObjective
@@ -74,6 +76,8 @@ class Trainer(ABC):
             whole fine-tunes of it), `base` from the student as it is; `auto` merges for a LoRA student where that is possible.
         merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 … 1), choose the one whose merge scores
             best on validation, before it is trained.
+        merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions made orthogonal first; needs no data), or
+            `regmean` (nearest to each expert on its own questions and answers, which it reads once more); see `domainfusion.merging`.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
         checkpoint_steps: Optimiser steps between two checkpoints.
         objective: Toward what the student is trained: `sequence` (the targets word for word), `distribution` (what the teachers find
@@ -100,6 +104,7 @@ class Trainer(ABC):
         lora_rank: int = 16,
         initialization: Literal["auto", "base", "merge"] = "auto",
         merge_weight: float | Sequence[float] | Literal["auto"] = 1.0,
+        merge_method: MergeMethod = "sum",
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
@@ -123,6 +128,7 @@ class Trainer(ABC):
             raise ConfigurationError("learning_rate is out of range", received=learning_rate, allowed="a number between 0 and 1")
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_word("initialization", initialization, ("auto", "base", "merge"))
+        check_word("merge_method", merge_method, get_args(MergeMethod))
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -132,6 +138,7 @@ class Trainer(ABC):
         self.lora_rank = lora_rank
         self.initialization = initialization
         self.merge_weight = _merge_weight(merge_weight, initialization)
+        self.merge_method: MergeMethod = merge_method
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
@@ -147,8 +154,15 @@ class Trainer(ABC):
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns the phases in which the student sees `records`."""
 
-    def adapt(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> tuple[TrainableModel, Adaptation | None]:
+    def adapt(
+        self, student: TrainableModel, teachers: Mapping[str, LanguageModel], records: Sequence[TrainingRecord] = ()
+    ) -> tuple[TrainableModel, Adaptation | None]:
         """Returns the copy of the student that is trained, and the adapter it is trained in (None where all weights are).
+
+        Args:
+            student: Where training starts.
+            teachers: The experts.
+            records: What they answered, which `merge_method="regmean"` has them read.
 
         Raises:
             CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
@@ -162,7 +176,19 @@ class Trainer(ABC):
             )
         if start.all_weights and not start.start_from:
             return student.trainable_copy(None), None
-        return student.trainable_copy(start), start
+        return self.copy_at(start, student, teachers, records), start
+
+    def copy_at(
+        self, start: Adaptation, student: TrainableModel, teachers: Mapping[str, LanguageModel], records: Sequence[TrainingRecord]
+    ) -> TrainableModel:
+        """Returns a copy of the student at a start, its experts merged as `merge_method` says; see `adapt`."""
+        copy = student.trainable_copy(start)
+        if start.start_from and self.merge_method != "sum":
+            experts = {domain: teacher for domain, teacher in teachers.items() if isinstance(teacher, HuggingFaceModel)}
+            assert isinstance(copy, HuggingFaceModel)
+            read = answered_by(experts, records)
+            write_merge(copy, experts, method=self.merge_method, weight=start.merge_weight, conversations=read)
+        return copy
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
         """Returns what of the student is trained, and where it starts, without loading any weights.
@@ -179,6 +205,8 @@ class Trainer(ABC):
         may_merge = self.initialization == "merge" or (self.initialization == "auto" and not all_weights)
         if not (teachers and may_merge):
             return Start(plain)
+        if self.merge_method != "sum":
+            check_experts(student, teachers)
         weight = self.merge_weight if isinstance(self.merge_weight, float) else 1.0
         merged = replace(plain, start_from=tuple(teachers.values()), merge_weight=weight)
         try:
@@ -293,7 +321,11 @@ class Trainer(ABC):
         decided = copy(self)
         decided.merge_weight = 1.0  # where there is no merge
         if start.start_from:
-            decided.merge_weight = choose_merge_weight(training.student, start, weights, training.validate, training.choices)
+
+            def merged(weight: float) -> TrainableModel:
+                return self.copy_at(replace(start, merge_weight=weight), training.student, training.teachers, training.records)
+
+            decided.merge_weight = choose_merge_weight(merged, weights, training.validate, training.choices)
         return decided
 
 

@@ -107,7 +107,7 @@ class Training:
         if why := trainer.start_of(self.student, self.teachers).why_not_merged:
             self.log({"start": "base", "why_not_merged": why})
         set_seed(self.seed)
-        trained, _ = trainer.adapt(self.student, self.teachers)
+        trained, _ = trainer.adapt(self.student, self.teachers, self.records)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
         accelerator = make_accelerator(trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory)

@@ -23,6 +23,7 @@ class TrainerSection(Section):
     lora_rank: Count = 16
     initialization: Literal["auto", "base", "merge"] = "auto"
     merge_weight: float | Annotated[list[float], Field(min_length=1)] | Literal["auto"] = 1.0
+    merge_method: Literal["sum", "tsv", "regmean"] = "sum"
     device_batch_size: Count | None = None
     checkpoint_steps: Count = 50
     objective: ObjectiveSection = SequenceSection()
