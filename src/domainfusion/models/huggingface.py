@@ -766,8 +766,8 @@ class Speech(NamedTuple):
 def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     """Returns a student with the chat template that it is to speak.
 
-    A base often has none, while the experts on it, which were tuned on conversations, bring one. Then the student speaks as most of
-    them do, the first where they are even: ChatML is what none of them has read.
+    A base often has none, while its adapters and fine-tunes, which learnt from conversations, bring one. Then the student speaks as
+    most of those with its vocabulary do, the first where they are even: none of them has read ChatML.
 
     Args:
         student: The student; one that is no local model, or has a template, stays as it is.
@@ -776,7 +776,8 @@ def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     if not isinstance(student, HuggingFaceModel) or student.has_template:
         return Speech(student, "")
     local = {name: one for name, one in experts.items() if isinstance(one, HuggingFaceModel)}
-    on_its_base = {name: one for name, one in local.items() if one.has_template and one.is_adapter_on(student)}
+    words = student.tokenizer.get_vocab()
+    on_its_base = {name: one for name, one in local.items() if one.has_template and one.tokenizer.get_vocab() == words}
     if not on_its_base:
         return Speech(student, "ChatML, as its tokenizer has no chat template")
     templates = Counter(str(one.tokenizer.chat_template) for one in on_its_base.values())
