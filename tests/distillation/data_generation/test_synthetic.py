@@ -117,7 +117,7 @@ def test_a_useless_reply_is_rejected_for_its_reason(reply: str, reason: str) -> 
 
 
 def test_a_repeated_question_is_rejected_whatever_its_case() -> None:
-    writer = Scribe(lambda number: ["How do the muscles heal?", "how do muscles heal?"][number % 2])
+    writer = Scribe(lambda number: ["How do muscles heal?", "how do  muscles heal?"][number % 2])
     outcome = synthetic(writer, num_examples=5, max_rounds=1).generate()
     assert (len(outcome), outcome.rejected) == (1, {"duplicate": 4})
 
