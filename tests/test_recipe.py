@@ -177,6 +177,24 @@ MISTAKES = {
     ),
     "key given twice": ("seed: 3", "seed: 3\ntitle: Again", "title: Again", ["the key 'title' is listed twice, first in line 1"]),
     "domain without a description": ("biomechanics: The study of movement", "biomechanics:", "biomechanics:", ["has no value", "a text"]),
+    "two verifiers": (
+        "  model: nutrition\n",
+        "  model: nutrition\n  verifier: nutrition\n  cross_encoder: some/nli\n",
+        "integrator:",
+        ["has two verifiers", "remove verifier or cross_encoder"],
+    ),
+    "a verifier of nothing": (
+        "  model: nutrition\n",
+        "  model: nutrition\n  verify: false\n  verifier: nutrition\n",
+        "integrator:",
+        ["has a verifier and verifies nothing"],
+    ),
+    "an unknown verifier": (
+        "  model: nutrition\n",
+        "  model: nutrition\n  verifier: nutritoin\n",
+        "verifier: nutritoin",
+        ["there is no model of this name", "nutrition"],
+    ),
     "blank description": ("biomechanics: The study of movement", "biomechanics: ' '", "biomechanics: ' '", ["is empty"]),
     "reserved domain": ("  nutrition: The study of food", "  student: Itself", "student: Itself", ["can't have this name", "'student'"]),
     "domain listed in two cases": (
@@ -570,6 +588,21 @@ def test_the_recipe_of_init_is_valid_and_names_defaults_truly(tmp_path: Path) ->
         shown = f"{' ' * (len(key) - len(key.strip()))}# {key.strip()}: {value}"
         assert shown in text
         assert read_recipe(write(tmp_path, text.replace(shown, f"{key}: {value}"))) == recipe
+
+
+def test_a_recipe_says_who_verifies_and_what_becomes_of_what_fails(
+    tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path
+) -> None:
+    adapter = make_adapter("expert", 1)
+    text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
+    own = "  model: nutrition\n  verifier: biomechanics\n  on_unverified: reject\n  rebuttal: true\n"
+    distiller = build_distiller(read_recipe(write(folder, text.replace("  model: nutrition\n", own))), output_dir=folder / "run")
+    integrator = distiller.integrator
+    assert integrator.verifier is distiller.teacher_models["biomechanics"]
+    assert (integrator.on_unverified, integrator.verify, distiller.rebuttal) == ("reject", True, True)
+    local = text.replace("  model: nutrition\n", "  model: nutrition\n  cross_encoder: some/nli\n")
+    verifier = build_distiller(read_recipe(write(folder, local)), output_dir=folder / "run").integrator.verifier
+    assert verifier == distillation.CrossEncoderVerifier("some/nli")
 
 
 def test_a_recipe_builds_what_it_says(tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path) -> None:
