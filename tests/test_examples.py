@@ -69,7 +69,7 @@ def test_the_metrics_grade_numbers_and_links(run: Run) -> None:
     lines, _ = run("metrics")
     (chemistry,) = (line for line in lines if line.startswith("chemistry"))
     assert chemistry.split()[1:6] == ["2", "–", "1.000", "0.500", "0.500"], "the student knows gold within 1 %, and not iron"
-    assert any(line.startswith("Integration Coherence (not validated): 1.000") for line in lines)
+    assert any(line.startswith("Integration Coherence 1.000 over 1 answer") for line in lines)
 
 
 def test_the_strategy_names_its_experts_and_what_it_left_out(run: Run) -> None:

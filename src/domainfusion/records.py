@@ -92,8 +92,11 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port 
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes one JSON document; dataclasses become objects, and NaN and infinity null."""
-    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    """Writes one JSON document; dataclasses become objects, by their own `to_dict` where they have one, and NaN and infinity null."""
+    if hasattr(value, "to_dict"):
+        plain = value.to_dict()
+    else:
+        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     write_text(path, to_json(plain, indent=1) + "\n")
 
 

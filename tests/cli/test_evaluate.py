@@ -76,7 +76,7 @@ def test_a_run_of_a_program_says_where_to_evaluate_it(finished_run: Path, tmp_pa
 def test_the_metrics_are_measured_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--check-metrics", "--quiet"]) == 0
     shown = capsys.readouterr().out
-    assert "surface_coherence, on 81 texts" in shown
+    assert "consistency, on 81 texts" in shown
     for name in ("shuffled", "contradicted", "looped", "truncated", "concatenated"):
         assert re.search(rf"^  {name} +[01]\.\d{{3}} \[", shown, re.MULTILINE)
     assert "below 0.90" in shown
@@ -88,7 +88,7 @@ def test_the_metric_of_a_run_is_measured_and_its_report_says_so(
     directory = copy_of(finished_run, tmp_path)
     before = read_json(directory / "evaluation.json")
     assert main(["evaluate", str(directory), "--check-metrics", "--quiet"]) == 0
-    assert "surface_coherence, on 81 texts" in capsys.readouterr().out
+    assert "consistency, on 81 texts" in capsys.readouterr().out
     after = read_json(directory / "evaluation.json")
     found = after["coherence"].pop("validation")
     assert set(found["auroc"]) >= {"shuffled", "contradicted", "looped", "truncated", "concatenated"}
@@ -96,7 +96,7 @@ def test_the_metric_of_a_run_is_measured_and_its_report_says_so(
     before["coherence"].pop("validation")
     assert after == before
     assert main(["report", str(directory), "--quiet"]) == 0
-    assert "not reached on shuffled" in " ".join((directory / "report.md").read_text().split())
+    assert "not reached on contradicted 0.50" in " ".join((directory / "report.md").read_text().split())
 
 
 @pytest.mark.parametrize(

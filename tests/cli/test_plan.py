@@ -33,7 +33,8 @@ def test_the_calls_of_a_plan_are_those_of_the_run(recipe_file: Path, finished_ru
     asked = Counter(response.domain for record in records for response in record.responses)
     assert {call.model: call.count for call in plan.calls if call.stage == "collect"} == asked
     models = json.loads((finished_run / "evaluation.json").read_text())["models"]
-    measured = [model["name"] for model in models if model["answers"]]
+    # The ensemble of this run asks nobody anew: no question has a part for each expert, and no model integrates.
+    measured = [model["name"] for model in models if model["answers"] and model["role"] != "ensemble"]
     assert len([call for call in plan.calls if call.stage == "evaluate"]) == len(measured)
     assert all(call.count == plan.test == 3 for call in plan.calls if call.stage == "evaluate")
     assert plan.train == len(records)
@@ -82,18 +83,20 @@ def judged(plan: Plan) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "answers"),
+    ("settings", "answers", "together"),
     [
-        ("metric: judge", 3),
-        ("metrics: {animals: judge}", 2),  # of the question across domains one part is the judge's
-        ("metric: judge, metrics: {animals: exact}", 2),
-        ("metrics: {animals: judge, colours: judge}", 3),  # which then grades the two parts as one
-        ("coherence: surface", 0),
+        ("metric: judge", 3, 3),  # together: the ensemble's answer across domains, and each part on its own expert's
+        ("metrics: {animals: judge}", 2, 2),  # of the question across domains one part is the judge's
+        ("metric: judge, metrics: {animals: exact}", 2, 2),
+        ("metrics: {animals: judge, colours: judge}", 3, 3),  # which then grades the two parts as one
+        ("coherence: rules", 0, 0),
     ],
 )
-def test_a_judge_sees_every_graded_answer_of_every_model_in_both_orders(recipe_file: Path, settings: str, answers: int) -> None:
+def test_a_judge_sees_every_graded_answer_of_every_model_in_both_orders(
+    recipe_file: Path, settings: str, answers: int, together: int
+) -> None:
     plan = plan_of(read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, {settings}")))
-    assert judged(plan) == ({"judging": 2 * MEASURED * answers} if answers else {})
+    assert judged(plan) == ({"judging": 2 * (MEASURED * answers + together)} if answers else {})
 
 
 def test_coherence_is_judged_once_for_each_answer_of_the_student_across_domains(recipe_file: Path) -> None:
@@ -135,7 +138,7 @@ def test_the_items_of_benchmarks_are_asked_and_judged_too(recipe_file: Path, cap
     recipe = with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, {benchmarks}")
     plan = plan_of(read_recipe(recipe))
     assert {call.count for call in plan.calls if call.stage == "evaluate" and not call.doing} == {5}
-    assert judged(plan) == {"judging": 2 * MEASURED * 5}
+    assert judged(plan) == {"judging": 2 * (MEASURED * 5 + 3)}
     assert main(["distill", str(recipe), "--dry-run"]) == 0
     assert "tasks of lm-evaluation-harness (some_task)" in capsys.readouterr().out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics import (
     JudgedCoherence,
     ModelCoherence,
@@ -20,11 +22,10 @@ from domainfusion.distillation.metrics import (
     name_of,
     read_passages,
     sentences,
-    surface_coherence,
     validate_coherence,
 )
+from domainfusion.distillation.metrics.continuity import dangling, form, freshness, likelihood, repetition
 from domainfusion.distillation.metrics.corruptions import CORRUPTIONS, corrupt
-from domainfusion.distillation.metrics.defects import repetition
 from domainfusion.distillation.results import Coherence, CoherenceValidation, Estimate
 from domainfusion.errors import CapabilityError, DataError
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -93,6 +94,13 @@ def test_what_can_not_be_corrupted_has_no_version() -> None:
 # The surface
 
 
+# What can be seen without a model
+
+
+def seen(text: str) -> float:
+    return form(text) * freshness(sentences(text)) * likelihood(-dangling(sentences(text)))
+
+
 @pytest.mark.parametrize(
     "corrupted",
     [
@@ -104,27 +112,24 @@ def test_what_can_not_be_corrupted_has_no_version() -> None:
         pytest.param(" ".join(sentences(SOUND)[::-1]), id="turned round"),
     ],
 )
-def test_coherence_falls_with_what_can_be_seen(corrupted: str) -> None:
-    sound, worse = surface_coherence(SOUND).value, surface_coherence(corrupted).value
-    assert sound is not None and worse is not None
-    assert 0 <= worse < sound
+def test_what_can_be_seen_without_a_model_falls_with_it(corrupted: str) -> None:
+    assert 0 <= seen(corrupted) < seen(SOUND)
 
 
 @given(text=st.text())
-def test_coherence_is_a_share_or_nothing(text: str) -> None:
-    value = surface_coherence(text).value
-    assert value is None or 0 <= value <= 1
-
-
-@given(text=st.text("ab .", min_size=3, max_size=40), times=st.integers(2, 4))
-def test_saying_all_of_it_again_never_helps(text: str, times: int) -> None:
-    once, often = surface_coherence(f"{text}.").value, surface_coherence(" ".join([f"{text}."] * times)).value
-    assert once is None or often is None or often <= once
+def test_what_can_be_seen_is_a_share(text: str) -> None:
+    assert 0 <= seen(text) <= 1
 
 
 def test_an_empty_answer_has_no_coherence_rather_than_a_bad_one(reference: LlamaModel) -> None:
-    assert surface_coherence(" \n").value is None
+    assert consistency(" \n").value is None
     assert [score.value is None for score in grade_coherence(ModelCoherence(reference), ["", SOUND, " "])] == [True, False, True]
+
+
+def test_two_sentences_have_no_order(reference: LlamaModel) -> None:
+    for text in ("It rains.", "It rains. The street is wet."):
+        (found,) = grade_coherence(ModelCoherence(reference), [text])
+        assert (found.value, found.reason) == (None, "fewer than 3 sentences have no order to grade")
 
 
 # A model's view
@@ -136,15 +141,11 @@ def reference(tiny_llama: Path) -> LlamaModel:
 
 
 def test_a_models_view_is_a_share_that_does_not_depend_on_the_company(reference: LlamaModel) -> None:
-    texts = [SOUND, "One sentence.", "Gold melts. Iron rusts. Salt dissolves.", SOUND]
+    texts = [SOUND, "Rain falls. Rivers rise. Boats float. Fish swim.", "Gold melts. Iron rusts. Salt dissolves.", SOUND]
     together = grade_coherence(ModelCoherence(reference), texts)
     alone = [grade_coherence(ModelCoherence(reference), [text])[0] for text in texts]
     assert [score.value for score in together] == pytest.approx([score.value for score in alone], rel=1e-4)
     assert all(score.value is not None and 0 <= score.value <= 1 for score in together)
-
-
-def test_the_view_adds_nothing_where_there_is_one_sentence(reference: LlamaModel) -> None:
-    assert grade_coherence(ModelCoherence(reference), ["It rains."]) == [surface_coherence("It rains.")]
 
 
 def test_of_two_sentences_one_order_gains_what_the_other_loses(reference: LlamaModel) -> None:
@@ -200,7 +201,7 @@ def test_a_judge_is_measured_like_any_metric() -> None:
 
 def test_one_text_is_too_few() -> None:
     with pytest.raises(DataError, match="too few"):
-        validate_coherence(surface_coherence, few()[:1])
+        validate_coherence(consistency, few()[:1])
 
 
 def test_a_metric_of_ones_own_is_not_known() -> None:
@@ -210,21 +211,37 @@ def test_a_metric_of_ones_own_is_not_known() -> None:
     assert known_validation(own) is None
 
 
-def test_what_is_known_of_the_surface_is_what_is_measured() -> None:
-    known = known_validation(surface_coherence)
+@pytest.mark.slow
+def test_what_is_known_of_the_rules_is_what_is_measured() -> None:
+    known = known_validation(consistency)
     assert known is not None and known.command and known.date
-    found = validate_coherence(surface_coherence, resamples=200)
+    found = validate_coherence(consistency, resamples=200)
     assert {name: estimate.value for name, estimate in found.auroc.items()} == pytest.approx(
         {name: estimate.value for name, estimate in known.auroc.items()}
     )
-    assert (found.texts, found.text_set) == (known.texts, known.text_set)
+    assert (found.texts, found.text_set, found.meant) == (known.texts, known.text_set, known.meant)
+
+
+def test_a_metric_answers_for_what_it_is_meant_to_see() -> None:
+    """Other corruptions are measured too, and take nothing from its standing."""
+    areas = {"contradicted": Estimate(value=0.95), "shuffled": Estimate(value=0.5)}
+    found = CoherenceValidation(metric="m", auroc=areas, texts=9, text_set="t", meant=("contradicted",))
+    assert found.passed and not replace(found, meant=()).passed
+    measured = validate_coherence(consistency, few(), resamples=100)
+    assert measured.meant == ("contradicted", "contradicted in the same words")
+
+
+def test_the_default_metric_has_weight_where_it_is_validated_alone() -> None:
+    known = known_validation(consistency)
+    assert known is not None
+    assert known.passed is all((known.auroc[name].value or 0) >= 0.9 for name in known.meant)
 
 
 def test_the_published_figures_are_those_that_reports_use() -> None:
     published = json.loads((BENCHMARKS / "coherence.json").read_text(encoding="utf-8"))
     shipped = resources.files("domainfusion.distillation.metrics.passages").joinpath("measured.json").read_text(encoding="utf-8")
     assert [found for name, found in published["results"].items() if "development" not in name] == json.loads(shipped)
-    assert known_validation(surface_coherence) is not None
+    assert known_validation(consistency) is not None
     prose = (BENCHMARKS / "coherence.md").read_text(encoding="utf-8")
     for found in published["results"].values():
         assert all(str(Estimate(**estimate)) in prose for estimate in found["auroc"].values())
@@ -240,9 +257,8 @@ def test_the_metric_is_known_by_its_model(reference: LlamaModel) -> None:
 )
 def test_a_report_says_what_is_known(auroc: float, words: str) -> None:
     validation = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=auroc)}, texts=9, text_set="t")
-    coherence = Coherence(
-        score=Estimate(value=0.8), coverage=Estimate(value=1.0), validated=validation.passed, items=3, validation=validation
-    )
+    whole = Estimate(value=1.0)
+    coherence = Coherence(score=Estimate(value=0.8), coverage=whole, consistency=whole, items=3, validation=validation)
     assert coherence.standing == words
 
 

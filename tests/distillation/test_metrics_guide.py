@@ -52,7 +52,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_guides_code_runs_and_grades_as_it_says(names: dict[str, Any]) -> None:
     answers = {answer.text: answer for answer in names["report"].student.answers}
     assert [answers[text].correct for text in ("At 1948 °F.", "It is Nairobi.", "Argon.")] == [True] * 3
-    assert (answers["It is long."].correct, answers["It is long."].extracted) == (False, False)
+    assert (answers["It is long."].correct, answers["It is long."].readable) == (False, False)
     assert (names["agreement"].items, names["agreement"].raw.value, names["agreement"].kappa.value) == (6, 1, 1)
     assert str(names["validation"]) in names["printed"]
     assert names["evaluator"].coherence_validation is names["validation"]

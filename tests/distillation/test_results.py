@@ -16,6 +16,7 @@ from domainfusion.distillation.results import (
     Answer,
     Benchmark,
     Coherence,
+    CoherenceValidation,
     Component,
     DomainRetention,
     EdgeCase,
@@ -79,7 +80,7 @@ def report(**changes: Any) -> EvaluationReport:
     retention = DomainRetention(
         domain="aviation", items=2, student=0.5, expert=1.0, base=None, retention=Estimate(value=0.5, low=0.25, high=0.75), headroom=NOTHING
     )
-    coherence = Coherence(score=Estimate(value=0.9), coverage=Estimate(value=0.25), validated=False, items=4)
+    coherence = Coherence(score=Estimate(value=0.9), coverage=Estimate(value=0.25), consistency=Estimate(value=1.0), items=4)
     values: dict[str, Any] = {
         "models": (student, expert),
         "retention": (retention,),
@@ -108,7 +109,7 @@ def test_a_report_prints_every_model_and_slice() -> None:
 
 def test_a_table_is_straight() -> None:
     blocks = str(report()).split("\n\n")
-    for block in blocks[:2]:
+    for block in blocks[1:3]:
         assert len({len(line) for line in block.splitlines() if not line.startswith("Domain Expertise")}) == 1
 
 
@@ -118,10 +119,12 @@ def test_retention_prints_what_is_undefined_and_what_was_not_measured() -> None:
 
 
 def test_coherence_is_printed_as_not_validated_until_it_is() -> None:
-    assert "Integration Coherence (not validated): 0.900, with coverage 0.250" in str(report())
+    said = "Integration Coherence 0.900 over 4 answers: they state 25 % of what a right answer states, and 1.000 by the metric alone"
+    assert f"{said} (not validated)." in str(report())
     coherence = report().coherence
     assert coherence is not None
-    assert "not validated" not in str(report(coherence=replace(coherence, validated=True)))
+    seen = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t")
+    assert f"{said} (validated: AUROC looped 0.95)." in str(report(coherence=replace(coherence, validation=seen)))
 
 
 def test_a_report_without_cross_domain_examples_has_no_cross_domain_accuracy() -> None:
@@ -140,7 +143,9 @@ def test_notes_are_printed() -> None:
 
 def test_the_verdict_says_how_much_is_missing() -> None:
     row = replace(report().retention[0], non_inferiority=UNSETTLED)
-    assert "Keeps 95% of the aviation expert: not enough data, about 1,200 more items needed" in str(report(retention=(row,)))
+    said = "Aviation: there are too few questions to say whether the student keeps 95 % of its expert"
+    figures = "(DER 50 %, 95 % interval 25.0 to 75.0 %, 2 questions); about 1,200 more questions would settle it."
+    assert f"{said} {figures}" in str(report(retention=(row,)))
     assert str(replace(UNSETTLED, more_items=None)) == "not enough data"
     assert str(replace(UNSETTLED, verdict="yes", more_items=None)) == "yes"
 
@@ -155,10 +160,10 @@ def test_all_that_was_found_is_printed() -> None:
 
 
 def test_what_is_no_wrong_answer_is_counted_apart() -> None:
-    kinds: list[dict[str, Any]] = [{"finish_reason": "length"}, {"extracted": False}, {"repetitive": True}, {"repetitive": True}, {}]
+    kinds: list[dict[str, Any]] = [{"finish_reason": "length"}, {"readable": False}, {"repetitive": True}, {"repetitive": True}, {}]
     answers = tuple(Answer(example_id=str(i), text="", score=0.0, correct=False, **kind) for i, kind in enumerate(kinds))
     student = replace(report().student, answers=answers)
-    said = "Of the student's 5 answers: 1 cut at the token limit, 1 with nothing to grade in them, 2 repetitive"
+    said = "Of the student's 5 answers: 1 cut at the token limit, 1 not readable, which is wrong, 2 repetitive"
     assert said in str(report(models=(student,)))
     assert "Of the student's" not in str(report())
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from distillation.builders import example
 from domainfusion.distillation.savings import MOST_QUESTIONS, measure_savings
-from domainfusion.models import LlamaModel, LocalWeights, ScriptedModel
-from domainfusion.types import Sampling
+from domainfusion.models import LanguageModel, LlamaModel, LocalWeights, ScriptedModel
+from domainfusion.models.store import Ask
+from domainfusion.types import Example, Sampling
 
 SHORT = Sampling(max_new_tokens=4)
 
@@ -53,3 +54,33 @@ def test_models_that_are_elsewhere_are_not_compared(tiny_llama: Path) -> None:
     assert measure_savings(base, {"a": remote}, [example("How are you?", {"a": "well"})], SHORT) is None
     assert remote.calls == []
     assert measure_savings(base, {"a": base}, [], SHORT) is None
+
+
+def test_the_ensemble_is_timed_with_its_integrator(tiny_llama: Path, experts: dict[str, LlamaModel]) -> None:
+    """Each expert of a pair is asked, and the integrator once; its weights count too."""
+    base, integrator = LlamaModel(tiny_llama), experts["c"]
+    examples = [example(f"Question {number}?", {"a": "x", "b": "y"}) for number in range(4)]
+
+    def answer(teachers: Mapping[str, LanguageModel], asked: Sequence[Example], sampling: Sampling, ask: Ask) -> object:
+        for teacher in teachers.values():
+            ask(teacher, [one.conversation for one in asked], sampling)
+        return ask(integrator, [one.conversation for one in asked], sampling)
+
+    two = {name: experts[name] for name in "ab"}
+    found, bare = measure_savings(base, two, examples, SHORT, answer), measure_savings(base, two, examples, SHORT)
+    assert found is not None and bare is not None
+    assert (found.experts.calls, bare.experts.calls, found.student.calls) == (12, 8, 4)
+    assert found.experts.parameters > bare.experts.parameters
+    assert (found.integrated, bare.integrated) == (True, False)
+    assert found.experts.seconds > 0
+
+
+def test_an_integrator_that_runs_elsewhere_is_not_asked(tiny_llama: Path, experts: dict[str, LlamaModel]) -> None:
+    remote = ScriptedModel("both", name="remote")
+
+    def answer(teachers: Mapping[str, LanguageModel], asked: Sequence[Example], sampling: Sampling, ask: Ask) -> object:
+        return ask(remote, [one.conversation for one in asked], sampling)
+
+    found = measure_savings(LlamaModel(tiny_llama), experts, [example("How are you?", {"a": "well"})], SHORT, answer)
+    assert found is not None and not found.integrated
+    assert remote.calls == [] and found.experts.calls == 1

@@ -168,12 +168,16 @@ def test_what_a_dry_run_says_of_a_judge_is_what_the_run_asks_it(make_recipe: Mak
         recipe = make_recipe(experts.url, ("resamples: 100", settings))
         with (tmp_path / "test.jsonl").open("a") as stream:
             stream.writelines(f"{json.dumps(example)}\n" for example in (crossing, unreferenced))
-        planned = {call.doing: call.count for call in plan_of(read_recipe(recipe)).calls if call.model == "judge-large"}
+        planned: Counter[str] = Counter()
+        for call in plan_of(read_recipe(recipe)).calls:
+            if call.model == "judge-large":
+                planned[call.doing] += call.count
         assert main(["distill", str(recipe), "--output-dir", str(tmp_path / "run"), "--quiet"]) == 0
         asked = Counter(exchange.question.splitlines()[0] for exchange in judges.exchanges)
     prompts = {"judging": JUDGE_PROMPT, "judging coherence": COHERENCE_PROMPT, "judging agreement": AGREEMENT_PROMPT}
     assert planned == {doing: asked[prompt.splitlines()[0]] for doing, prompt in prompts.items()}
-    assert planned == {"judging": 2 * 4 * 3, "judging coherence": 1, "judging agreement": 2 * 3}
+    # Of the question across domains the ensemble's answer is judged too, and each part on its own expert's answer.
+    assert planned == {"judging": 2 * 4 * 3 + 2 * 3, "judging coherence": 1, "judging agreement": 2 * 3}
 
 
 def test_a_dry_run_says_whose_prices_it_lacks(make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def evaluation_of_run() -> EvaluationReport:
         coherence=Coherence(
             score=Estimate(value=0.8137, low=0.7921, high=0.8344),
             coverage=Estimate(value=0.9667, low=0.9167, high=1.0),
-            validated=False,
+            consistency=Estimate(value=0.8417, low=0.8121, high=0.8690),
             items=30,
         ),
         overall=OverallScore(

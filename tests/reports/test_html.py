@@ -212,7 +212,7 @@ def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: Evalua
     first = body(table(shown, "Domain Expertise Retention"))[0]
     assert first[1] == first[6] == ("undefined", "the expert got nothing right")
     assert body(shown.one("table", "heat"))[0][-2] == ("undefined", "no answer could be graded")
-    assert "(the expert got nothing right)" in shown.one("section", id="verdict").words
+    assert "is undefined, because the expert got nothing right." in shown.one("section", id="verdict").words
 
 
 def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(run: RunSummary, evaluation: EvaluationReport) -> None:
@@ -237,10 +237,11 @@ def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(ru
 @pytest.mark.parametrize("validated", [False, True])
 def test_coherence_is_marked_until_it_is_validated(run: RunSummary, evaluation: EvaluationReport, validated: bool) -> None:
     assert evaluation.coherence is not None
-    shown = page(replace(run, evaluation=replace(evaluation, coherence=replace(evaluation.coherence, validated=validated))))
+    seen = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t") if validated else None
+    shown = page(replace(run, evaluation=replace(evaluation, coherence=replace(evaluation.coherence, validation=seen))))
     words = shown.one("section", id="cross-domain").words
     assert "0.814 [0.792, 0.834]" in words
-    assert ("(not validated)" in words) is not validated
+    assert ("not validated" in words) is not validated
 
 
 def test_what_the_coherence_metric_sees_is_told_for_each_corruption(run: RunSummary, evaluation: EvaluationReport) -> None:

@@ -96,4 +96,4 @@ def test_hostile_names_stay_names(run: RunSummary) -> None:
 def test_misses_and_unvalidated_coherence_are_told(run: RunSummary) -> None:
     card = render_model_card(run)
     assert "What it misses:" in card
-    assert "Integration Coherence (not validated)" in card
+    assert "by the metric alone (not validated)" in card

@@ -2,27 +2,40 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html import unescape
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
 
 from domainfusion.distillation.results import (
     Agreement,
     Answer,
+    CoherenceValidation,
     DomainRetention,
     Estimate,
     EvaluationReport,
     ModelResult,
-    NonInferiority,
     Overlap,
     Regression,
     Role,
     SliceScore,
 )
-from domainfusion.reports.verdict import Verdict, coherence_sentence, verdict
+from domainfusion.distillation.statistics import non_inferiority
+from domainfusion.records import read_json, write_json
+from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
+from domainfusion.reports.verdict import Verdict, verdict
 from domainfusion.types import Example
 
 
 def retained(domain: str, value: float | None, low: float | None = None, high: float | None = None, reason: str = "") -> DomainRetention:
+    """A row with the verdict that its interval gives."""
     estimate = Estimate(value=value, low=low, high=high, reason=reason)
-    return DomainRetention(domain=domain, items=40, student=0.9, expert=1.0, base=0.1, retention=estimate, headroom=Estimate(value=None))
+    return DomainRetention(
+        domain=domain, items=40, student=0.9, expert=1.0, base=0.1, retention=estimate, headroom=Estimate(value=None),
+        non_inferiority=non_inferiority(estimate, 40, 0.95),
+    )  # fmt: skip
 
 
 def model(name: str, role: Role, **strict: float | None) -> ModelResult:
@@ -41,47 +54,71 @@ def report(*rows: DomainRetention, models: tuple[ModelResult, ...] = (model("stu
 
 
 def everything(found: Verdict) -> str:
-    return " ".join([found.headline, *found.keeps, *found.misses])
+    return " ".join([found.headline, *found.conclusions, *found.keeps, *found.misses])
 
 
-def test_the_headline_names_the_least_that_is_kept() -> None:
+def test_the_headline_claims_what_the_intervals_settle() -> None:
     found = verdict(report(retained("a", 0.99, 0.97, 1.0), retained("b", 0.962, 0.955, 0.98)))
-    assert found.headline == "The student keeps at least 96.2 % of each of its 2 experts."
+    assert found.headline == "The student keeps at least 95 % of each of its 2 experts."
+    said = "B: the student keeps at least 95 % of its expert (DER 96.2 %, 95 % interval 95.5 to 98.0 %, 40 questions)."
+    assert found.conclusions[1] == said
 
 
 def test_with_one_expert_the_headline_names_it() -> None:
-    assert verdict(report(retained("law", 0.99))).headline == "The student keeps 99 % of the law expert."
+    assert verdict(report(retained("law", 0.99, 0.96, 1.01))).headline == "The student keeps at least 95 % of the law expert."
 
 
-def test_what_falls_short_is_the_headline_and_no_merit() -> None:
+def test_what_falls_short_is_in_the_headline() -> None:
     found = verdict(report(retained("a", 0.99, 0.97, 1.0), retained("b", 0.41, 0.3, 0.52)))
-    assert found.headline == "The student falls short: it keeps 41 % of the b expert."
+    assert found.headline == "The student keeps at least 95 % of the a expert and falls short of 95 %: it keeps 41 % of the b expert."
     assert not any("b expert" in sentence for sentence in found.keeps)
-    assert any("only 41 % of the b expert (95 % interval 30.0 to 52.0 %)" in sentence for sentence in found.misses)
+
+
+@pytest.mark.parametrize("value", [1.0, 1.02, 2.054])
+def test_no_headline_is_over_100_per_cent(value: float) -> None:
+    headline = verdict(report(retained("a", value, value - 0.01, value + 0.1))).headline
+    assert all(float(number) <= 100 for number in re.findall(r"\d+(?:\.\d+)?", headline))
 
 
 def test_an_undefined_retention_gives_its_reason() -> None:
     found = verdict(report(retained("a", None, reason="the expert got nothing right")))
-    assert "Retention is undefined in a (the expert got nothing right)." in found.misses
-    assert "keeps" not in found.headline
+    assert "A: whether the student keeps its expert is undefined, because the expert got nothing right." in found.conclusions
+    assert found.headline == "The student has no verdict in a."
 
 
-def settled(row: DomainRetention, verdict: str, more_items: int | None = None, margin: float = 0.95) -> DomainRetention:
-    return replace(row, non_inferiority=NonInferiority(margin=margin, verdict=verdict, more_items=more_items))
+def test_a_base_that_keeps_as_much_is_told() -> None:
+    row = replace(retained("a", 1.0, 0.97, 1.01), base=0.99)
+    assert "; so does the untrained base." in row.conclusion
+    assert "untrained" not in replace(row, base=0.5).conclusion
 
 
 def test_what_is_not_settled_is_told_with_what_would_settle_it() -> None:
-    rows = (settled(retained("a", 0.96, 0.9, 1.0), "not enough data", 120), settled(retained("b", 0.99, 0.97, 1.0), "yes"))
-    sentence = "The test set is too small to settle whether 95 % is kept in a (about 120 more questions would)."
-    assert sentence in verdict(report(*rows)).misses
-    assert not any("too small" in found for found in verdict(report(rows[1])).misses)
+    rows = (retained("a", 0.96, 0.9, 1.0), retained("b", 0.99, 0.97, 1.0))
+    found = verdict(report(*rows))
+    assert found.headline.endswith("was asked too few questions to say whether it keeps 95 % of the a expert.")
+    assert re.search(r"about [\d,]+ more questions would settle it\.", found.conclusions[0])
+    assert "more questions" not in found.conclusions[1]
 
 
 def test_the_share_to_keep_is_that_of_the_test() -> None:
-    row = settled(retained("a", 0.92, 0.91, 0.94), "yes", margin=0.9)
-    found = verdict(report(row))
-    assert found.headline == "The student keeps 92 % of the a expert."
-    assert not any("only" in sentence for sentence in found.misses)
+    row = retained("a", 0.92, 0.91, 0.94)
+    row = replace(row, non_inferiority=non_inferiority(row.retention, 40, 0.9))
+    assert verdict(report(row)).headline == "The student keeps at least 90 % of the a expert."
+
+
+def test_every_form_of_a_report_has_the_same_verdict(evaluation: EvaluationReport, tmp_path: Path) -> None:
+    """What the terminal, a mail and a script read is one sentence from one place."""
+    summary = RunSummary(evaluation=evaluation)
+    console = Console(width=10_000, file=StringIO(), color_system=None)
+    console.print(render_terminal(summary))
+    assert isinstance(console.file, StringIO)
+    html = unescape(re.sub(r"<[^>]+>", "", render_html(summary))).replace("\u202f", " ")
+    forms = [str(evaluation), console.file.getvalue(), unescape(render_markdown(summary)).replace("\\", ""), html]
+    write_json(tmp_path / "evaluation.json", evaluation)
+    kept = read_json(tmp_path / "evaluation.json")
+    assert (kept["headline"], tuple(kept["conclusions"])) == (evaluation.headline, evaluation.conclusions)
+    for sentence in (evaluation.headline, *evaluation.conclusions):
+        assert all(sentence in form for form in forms), sentence
 
 
 def test_a_loss_of_general_ability_is_a_miss_and_none_is_a_merit() -> None:
@@ -101,14 +138,14 @@ def test_trained_test_questions_are_told() -> None:
     assert not any("flatter" in sentence for sentence in verdict(replace(report(), overlap=Overlap(trained=9))).misses)
 
 
-def test_where_nobody_says_what_is_right_agreement_is_the_headline() -> None:
+def test_where_no_reference_says_what_is_right_agreement_is_the_headline() -> None:
     row = Agreement(
         slice="law", measure="similarity", items=9, student=Estimate(value=0.7), expert=Estimate(value=0.8), base=None,
         relative=Estimate(value=0.875),
     )
     headline = verdict(replace(report(), agreement=(row,))).headline
     agrees = "the student agrees with its experts at least 87.5 % as much as they do with themselves"
-    assert headline == f"Nobody says what is right; by similarity, {agrees}."
+    assert headline == f"No reference says what is right; by similarity, {agrees}."
 
 
 def test_a_rule_that_beats_the_student_is_named() -> None:
@@ -158,9 +195,10 @@ def test_answers_without_a_grade_and_cut_ones_are_told(evaluation: EvaluationRep
 
 def test_coherence_is_marked_until_it_is_validated(evaluation: EvaluationReport) -> None:
     assert evaluation.coherence is not None
-    validated = replace(evaluation.coherence, validated=True)
-    assert "not validated" in coherence_sentence(evaluation.coherence)
-    assert "not validated" not in coherence_sentence(validated)
+    seen = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t")
+    validated = replace(evaluation.coherence, validation=seen)
+    assert "not validated" in evaluation.coherence.conclusion
+    assert "not validated" not in validated.conclusion
     assert "not validated" in everything(verdict(evaluation))
     assert "not validated" not in everything(verdict(replace(evaluation, coherence=validated)))
 
@@ -168,7 +206,7 @@ def test_coherence_is_marked_until_it_is_validated(evaluation: EvaluationReport)
 def test_an_undefined_coverage_gives_its_reason(evaluation: EvaluationReport) -> None:
     assert evaluation.coherence is not None
     found = replace(evaluation.coherence, coverage=Estimate(value=None, reason="no answer could be graded"))
-    assert "an undefined share (no answer could be graded)" in coherence_sentence(found)
+    assert "they state an undefined share" in found.conclusion
 
 
 def figures_of(report: EvaluationReport) -> set[str]:
@@ -179,6 +217,7 @@ def figures_of(report: EvaluationReport) -> set[str]:
     shares = {share for estimate in estimates for share in (estimate.value, estimate.low, estimate.high) if share is not None} | {0.95}
     shares |= {share for row in report.regressions for share in (row.student, row.base) if share is not None}
     counts = {str(number) for score in scores for number in range(score.items + 1)}
+    counts |= {str(row.items) for row in report.retention}
     counts |= {str(row.non_inferiority.more_items) for row in report.retention if row.non_inferiority}
     return (
         counts

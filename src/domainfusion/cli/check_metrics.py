@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainfusion.cli.origin import check_run, rebuild
-from domainfusion.distillation.metrics import ModelCoherence, surface_coherence, validate_coherence
+from domainfusion.distillation.evaluator import consistency
+from domainfusion.distillation.metrics import ModelCoherence, validate_coherence
 from domainfusion.distillation.results import CoherenceValidation
 from domainfusion.errors import RunError
 from domainfusion.models import HuggingFaceModel, ResponseStore
@@ -22,8 +23,8 @@ _COMMAND = "domainfusion evaluate --check-metrics"
 
 
 def check_own_metrics(reference_model: Path | None, terminal: Terminal) -> None:
-    """Measures the metrics that need no run: the surface and, with a model, its view."""
-    found = [validate_coherence(surface_coherence, command=_COMMAND)]
+    """Measures the metrics that need no run: the rules' and, with a model, its view."""
+    found = [validate_coherence(consistency, command=_COMMAND)]
     if reference_model is not None:
         metric = ModelCoherence(HuggingFaceModel(reference_model))
         found.append(validate_coherence(metric, command=f"{_COMMAND} --reference-model {reference_model}"))
@@ -47,7 +48,7 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
         terminal.print(_table([found]))
         report = RunSummary.read(directory).evaluation
         if report is not None and report.coherence is not None:
-            coherence = replace(report.coherence, validation=found, validated=found.passed)
+            coherence = replace(report.coherence, validation=found)
             kept = directory / "evaluation.json"
             write_json(kept, replace(report, coherence=coherence))
             terminal.print(f"\nKept in {kept}; `domainfusion report {run_directory}` shows it.")

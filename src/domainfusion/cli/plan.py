@@ -332,9 +332,33 @@ def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:
     for domain in recipe.teachers:
         yield _calls(recipe, "evaluate", domain, len(items), read, written)
     if evaluation.judge is not None:
-        yield _judging(recipe, evaluation, evaluation.judge, items, answers=len(measured) + len(recipe.teachers))
+        graded = [(item, len(measured) + len(recipe.teachers)) for item in items]
+        graded += _graded_together(test)
+        yield _judging(recipe, evaluation, evaluation.judge, graded)
         yield _judging_coherence(recipe, evaluation, evaluation.judge, test)
+    yield from _answering_together(recipe, evaluation, test)
     yield from _agreeing(recipe, evaluation, [item for item in test if not item.example.has_reference])
+
+
+def _answering_together(recipe: Recipe, evaluation: EvaluationSection, test: Sequence[_Planned]) -> Iterator[Calls]:
+    """Counts what the ensemble takes: the experts' own sub-questions, and the integrator."""
+    for domain in recipe.teachers:
+        own = [item for item in test if domain in item.domains and item.example.question_for(domain) != item.example.query]
+        read, written = sum(item.asked[domain] for item in own), len(own) * evaluation.max_new_tokens
+        yield _calls(recipe, "evaluate", domain, len(own), read, written, doing="asked its part")
+    for call in _integrating(recipe, test):
+        yield replace(call, stage="evaluate")
+
+
+def _graded_together(test: Sequence[_Planned]) -> list[tuple[_Planned, int]]:
+    """Returns what a judge grades of the experts together: the ensemble's answer across domains, and each part on its own expert's."""
+    graded = []
+    for item in test:
+        if len(item.domains) > 1:
+            graded.append((item, 1))
+            for part in item.example.parts:
+                graded.append((replace(item, example=replace(item.example, parts=(part,), reference=None)), 1))
+    return graded
 
 
 def _benchmark_items(evaluation: EvaluationSection) -> Iterator[_Planned]:
@@ -353,10 +377,17 @@ def _tasks(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _judging(
-    recipe: Recipe, evaluation: EvaluationSection, judge: str | ModelSection | APISection, items: Sequence[_Planned], *, answers: int
+    recipe: Recipe, evaluation: EvaluationSection, judge: str | ModelSection | APISection, graded: Sequence[tuple[_Planned, int]]
 ) -> Calls:
-    """Counts the verdicts: each answer that the judge grades is shown beside the accepted one, in both orders."""
-    pairs = [(item, answers * _judged_parts(recipe, evaluation, item.example)) for item in items]
+    """Counts the verdicts: each answer that the judge grades is shown beside the accepted one, in both orders.
+
+    Args:
+        recipe: The recipe.
+        evaluation: Its evaluation.
+        judge: The judge.
+        graded: The examples, each with the number of its answers.
+    """
+    pairs = [(item, answers * _judged_parts(recipe, evaluation, item.example)) for item, answers in graded]
     count = 2 * sum(number for _, number in pairs)
     read = sum(2 * number * (_tokens(JUDGE_PROMPT) + item.whole + evaluation.max_new_tokens + item.accepted) for item, number in pairs)
     return _calls(recipe, "evaluate", judge, count, read, count * VERDICT_TOKENS, doing="judging")

@@ -17,7 +17,7 @@ from domainfusion.distillation.asking import AskOverGaps, RunAsk
 from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, assemble_more, read_held_out, run_generator
-from domainfusion.distillation.evaluator import Evaluator, check_examples, hold_apart
+from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples, hold_apart
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
@@ -485,17 +485,23 @@ class Distiller:
         trained_on = [record.example for record in trained_records(self._run.path)] if self._run.records.is_file() else None
         baselines, ask = self._baselines(), self._over_gaps()
         self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
-        options = options_for(evaluator.evaluate, baselines=baselines, trained_on=trained_on, ask=ask)
+        options = options_for(evaluator.evaluate, baselines=baselines, trained_on=trained_on, ensemble=self._ensemble, ask=ask)
         if "trained_on" not in options:
             examples, _ = hold_apart(examples, trained_on)
         report = evaluator.evaluate(student, self.teacher_models, examples, **options)
         return replace(report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps)))
 
+    @property
+    def _ensemble(self) -> Ensemble:
+        """What the student replaces: the experts and the integrator."""
+        return Ensemble(self.integrator, self.rebuttal, self._descriptions())
+
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
         """Times the student against its experts, once in a run: the times of a busier hour would tell something else."""
         if self._run.savings.is_file():
             return
-        savings = measure_savings(student, self.teacher_models, examples, getattr(self.evaluator, "sampling", self.response_sampling))
+        sampling = getattr(self.evaluator, "sampling", self.response_sampling)
+        savings = measure_savings(student, self.teacher_models, examples, sampling, self._ensemble.answer)
         if savings is not None:
             write_json(self._run.savings, savings)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -72,12 +74,41 @@ class Duplicates:
         words = content_words(text := transcript(example.conversation))
         if not near or self._index is None or not words:
             return None
-        names = _names(text)
-        for place in self._index.query(_hash(words)):
+        return "near-duplicate" if self._nearest(words, _names(text)) is not None else None
+
+    def _nearest(self, words: frozenset[str], names: tuple[str, ...]) -> int | None:
+        """Returns the place of the first question that is a near-duplicate; None where there is none."""
+        if self._index is None:
+            return None
+        candidates: list[int] = sorted(self._index.query(_hash(words)))
+        for place in candidates:
             other, other_names = self._seen[place]
             if names == other_names and len(words & other) >= self._threshold * len(words | other):
-                return "near-duplicate"
+                return place
         return None
+
+
+def with_groups(examples: Sequence[Example]) -> list[Example]:
+    """Returns the examples, those that belong to no group in one with their near-duplicates.
+
+    Of two questions that differ in a word or two, the second tells little that the first did not.
+    """
+    seen = Duplicates()
+    groups: list[str] = []
+    found: list[Example] = []
+    for example in examples:
+        text = transcript(example.conversation)
+        words = content_words(text)
+        if example.group != example.query or not words:
+            found.append(example)
+            continue
+        nearest = seen._nearest(words, _names(text))
+        if nearest is None:
+            seen.add(example)
+            groups.append(query_key(example))
+        group = groups[-1] if nearest is None else groups[nearest]
+        found.append(replace(example, group=group))
+    return found
 
 
 def _names(text: str) -> tuple[str, ...]:

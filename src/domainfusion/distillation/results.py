@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -33,7 +33,57 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-Role = Literal["student", "base", "expert", "merge", "oracle", "baseline"]
+def points(share: float) -> str:
+    """Writes a share in per cent, without the sign.
+
+    Example:
+        >>> points(0.9917), points(-0.03)
+        ('99.2', '−3.0')
+    """
+    return f"{100 * share:.1f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """Writes a share as a sentence has it; a decimal is dropped only where the figure is whole.
+
+    Example:
+        >>> percent(0.9917), percent(1.0), percent(0.9999)
+        ('99.2 %', '100 %', '100.0 %')
+    """
+    whole = round(100 * share)
+    exact = abs(100 * share - whole) < 1e-9
+    return f"{whole if exact else points(share)} %".replace("-", "−")
+
+
+def listed(items: Iterable[str]) -> str:
+    """Joins items as a sentence does.
+
+    Example:
+        >>> listed(["aviation", "chemistry", "geography"])
+        'aviation, chemistry and geography'
+    """
+    *first, last = items
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+Role = Literal["student", "base", "expert", "merge", "oracle", "ensemble", "baseline"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCost:
+    """What it takes to answer the test questions.
+
+    Attributes:
+        questions: Questions answered.
+        calls: Model calls; an ensemble asks every expert of a question's domains, and its integrator.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+    """
+
+    questions: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +97,8 @@ class Answer:
         correct: Whether every part is right; None where it could not be graded.
         finish_reason: `length` where the answer was cut.
         reason: Why there is no grade.
-        extracted: False where the answer has no grade because the metric found nothing in it to grade.
+        readable: False where the metric found nothing in it to grade, which is wrong, and counted apart.
+        is_overlap: Whether the score is how many words it shares with a reference: neither right nor wrong.
         repetitive: Whether the answer says one sequence of words over and over.
     """
 
@@ -57,7 +108,8 @@ class Answer:
     correct: bool | None
     finish_reason: FinishReason = "stop"
     reason: str = ""
-    extracted: bool = True
+    readable: bool = True
+    is_overlap: bool = False
     repetitive: bool = False
 
 
@@ -69,11 +121,14 @@ class SliceScore:
         items: Examples in the slice; 0 where the score was given and nobody said how many.
         strict: Share of the graded answers in which every part is right.
         partial: Mean share of right parts.
-        unscored: Answers that could not be graded; they are in neither mean.
+        unscored: Answers that could not be graded, such as for want of a reference; they are in neither mean.
         truncated: Answers that were cut at the token limit.
-        extraction_failures: Those of the unscored answers in which the metric found nothing to grade, such as no number.
+        not_readable: Answers in which the metric found nothing to grade, such as no number; they are wrong.
         repetitive: Answers that say one sequence of words over and over.
         chance: Mean score of an answer drawn blindly; None where that is not known of every graded example.
+        overlap: Mean overlap with references in words, over the answers that are graded by nothing else: it is no accuracy,
+            and they are in neither mean. None where there are none.
+        overlap_items: How many answers that is.
     """
 
     items: int
@@ -81,9 +136,11 @@ class SliceScore:
     partial: Estimate
     unscored: int = 0
     truncated: int = 0
-    extraction_failures: int = 0
+    not_readable: int = 0
     repetitive: int = 0
     chance: float | None = None
+    overlap: Estimate | None = None
+    overlap_items: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +148,14 @@ class ModelResult:
     """One model on the whole test set.
 
     Attributes:
-        name: `student`, `base`, `merge`, `oracle`, the domain of an expert, or the name of a baseline.
+        name: `student`, `base`, `merge`, `oracle`, `ensemble`, the domain of an expert, or the name of a baseline.
         role: What it is to the run.
         slices: Its score by slice: each domain, `cross-domain`, and whatever other slices the examples name.
         pairs: Its score by combination of domains, over the slice `cross-domain`; keys are like `aviation + chemistry`.
         adversarial: Its score by what an adversarial query looks like and needs; keys are like `aviation → chemistry`.
         answers: Its answers, in the order of the examples; empty for the oracle and for a baseline of given scores.
         given: Whether its scores were given, and not measured here.
+        cost: What its answers took; None where it was not asked, or asks for nothing that an answer takes.
     """
 
     name: str
@@ -107,6 +165,7 @@ class ModelResult:
     adversarial: Mapping[str, SliceScore] = field(default_factory=dict)
     answers: tuple[Answer, ...] = ()
     given: bool = False
+    cost: AnswerCost | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +191,14 @@ class NonInferiority:
 
     Attributes:
         margin: The share that it has to keep.
-        verdict: `yes` where the lower end of the interval of DER reaches the margin, `no` where the upper end stays below it,
-            `not enough data` where the margin lies inside, `undefined` where DER is.
+        verdict: `yes` where the whole interval of DER lies above the margin, `no` where it lies below,
+            `not enough data` where the margin lies inside, `undefined` where no interval could settle it.
         low: The lower end that was held against the margin; None where DER is undefined.
         high: The upper end.
         more_items: About how many more test items, like those at hand, would settle it with a probability of 80 % if the share is as
             it was measured; None where it is settled, or no number of items would.
         method: How the verdict and the number of items came about.
+        reason: Why the verdict is `undefined`.
     """
 
     margin: float
@@ -147,15 +207,14 @@ class NonInferiority:
     high: float | None = None
     more_items: int | None = None
     method: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
-        if self.verdict != "not enough data":
-            return self.verdict
-        return (
-            f"not enough data, about {self.more_items:,} more items needed"
-            if self.more_items
-            else "not enough data"
-        )
+        if self.verdict == "undefined" and self.reason:
+            return f"undefined, because {self.reason}"
+        if self.verdict == "not enough data" and self.more_items:
+            return f"not enough data, about {self.more_items:,} more items needed"
+        return self.verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +223,10 @@ class DomainRetention:
 
     Attributes:
         domain: The domain.
-        items: Examples that both were graded on.
-        student: Accuracy of the student.
-        expert: Accuracy of the domain's expert.
-        base: Accuracy of the student before training; None where it was not measured.
+        items: Examples that both were graded on, as right or wrong.
+        student: Strict accuracy of the student: the share of answers with every part right.
+        expert: Strict accuracy of the domain's expert.
+        base: Strict accuracy of the student before training; None where it was not measured.
         retention: DER, student / expert, a ratio of means over the same items; undefined where the expert knows nothing.
         headroom: Share of what there was to learn, (student − base) / (expert − base); undefined where the interval of
             expert − base includes 0.
@@ -175,6 +234,9 @@ class DomainRetention:
         chance_corrected: (student − chance) / (expert − chance); undefined where the interval of expert − chance includes 0, None
             where chance is not known.
         non_inferiority: Whether the student keeps enough of its expert; None in reports of earlier versions.
+        constant: Accuracy of the one answer that is right most often, given to every question.
+        ungraded: Examples of the domain that could not be graded, such as for want of a reference.
+        warnings: What a reader has to know before the verdict, in sentences.
     """
 
     domain: str
@@ -187,6 +249,61 @@ class DomainRetention:
     chance: float | None = None
     chance_corrected: Estimate | None = None
     non_inferiority: NonInferiority | None = None
+    constant: float | None = None
+    ungraded: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def conclusion(self) -> str:
+        """The verdict in one sentence, the same in every form of a report.
+
+        Example:
+            >>> found = Estimate(value=0.48, low=0.381, high=0.582)
+            >>> test = NonInferiority(margin=0.95, verdict="no", low=0.381, high=0.582)
+            >>> print(DomainRetention(domain="law", items=100, student=0.48, expert=1, base=None, retention=found,
+            ...     headroom=Estimate(value=None), non_inferiority=test).conclusion)
+            Law: the student does not keep 95 % of its expert (DER 48 %, 95 % interval 38.1 to 58.2 %, 100 questions).
+        """
+        name = self.domain[:1].upper() + self.domain[1:]
+        return f"{name}: {self._claim()}."
+
+    def _claim(self) -> str:
+        test, der = self.non_inferiority, self.retention
+        if test is None and der.value is not None:
+            return f"the student's DER is {der}, and nothing was tested"
+        if test is None or der.value is None or der.low is None or self.undefined_because:
+            return f"whether the student keeps its expert is undefined, because {self.undefined_because}"
+        high = "without an upper end" if der.high is None else f"{points(der.high)} %"
+        figures = (
+            f"(DER {percent(der.value)}, 95 % interval {points(der.low)} to {high}, "
+            f"{self.items:,} {'question' if self.items == 1 else 'questions'})"
+        )
+        goal = percent(test.margin)
+        if test.verdict == "yes":
+            claim = f"the student keeps at least {goal} of its expert {figures}"
+            return f"{claim}; so does the untrained base" if self._base_keeps_as_much else claim
+        if test.verdict == "no":
+            return f"the student does not keep {goal} of its expert {figures}"
+        more = (
+            f"; about {test.more_items:,} more questions would settle it" if test.more_items else ""
+        )
+        return f"there are too few questions to say whether the student keeps {goal} of its expert {figures}{more}"
+
+    @property
+    def undefined_because(self) -> str:
+        """Why there is no verdict; empty where there is one, or none was asked for."""
+        if self.retention.value is not None and (test := self.non_inferiority) is not None:
+            return (test.reason or "there is no interval") if test.verdict == "undefined" else ""
+        if self.retention.value is None:
+            return self.retention.reason or "there is no figure"
+        return ""
+
+    @property
+    def _base_keeps_as_much(self) -> bool:
+        """Whether the base, by its mean alone, reaches what was asked of the student."""
+        if self.base is None or not self.expert or self.non_inferiority is None:
+            return False
+        return self.base >= self.non_inferiority.margin * self.expert
 
 
 WANTED_AUROC = 0.9
@@ -206,6 +323,7 @@ class CoherenceValidation:
         unscored: Texts, sound or corrupted, that the metric gave no grade; they are left out, with their other versions.
         date: The day of the measurement.
         command: What measured it; empty where a program did.
+        meant: The corruptions that the metric is meant to see; empty for all of them.
     """
 
     metric: str
@@ -216,6 +334,7 @@ class CoherenceValidation:
     unscored: int = 0
     date: str = ""
     command: str = ""
+    meant: tuple[str, ...] = ()
 
     @property
     def reached(self) -> tuple[str, ...]:
@@ -228,12 +347,12 @@ class CoherenceValidation:
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """The corruptions that it does not see."""
-        return tuple(name for name in self.auroc if name not in self.reached)
+        """The corruptions that it is meant to see and does not."""
+        return tuple(name for name in self.meant or self.auroc if name not in self.reached)
 
     @property
     def passed(self) -> bool:
-        """Whether it sees every corruption."""
+        """Whether it sees every corruption that it is meant to see."""
         return bool(self.auroc) and not self.missed
 
     def __str__(self) -> str:
@@ -243,7 +362,9 @@ class CoherenceValidation:
         return f"validated in part: {seen}not reached on {self._listed(self.missed)}"
 
     def _listed(self, names: tuple[str, ...]) -> str:
-        return ", ".join(f"{name} {_two_digits(self.auroc[name])}" for name in names)
+        return ", ".join(
+            f"{name} {_two_digits(self.auroc[name])}" for name in names if name in self.auroc
+        )
 
 
 def _two_digits(estimate: Estimate) -> str:
@@ -252,28 +373,58 @@ def _two_digits(estimate: Estimate) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coherence:
-    """Integration Coherence: whether the student's cross-domain answers hold together.
+    """Integration Coherence: whether the student's cross-domain answers are whole and do not contradict themselves.
 
     Attributes:
-        score: Mean of the coherence metric over the cross-domain answers.
-        coverage: Mean share of right parts in the same answers; coherence without coverage means little.
-        validated: Whether the metric has been shown to tell sound texts from every kind of corrupted ones.
+        score: Mean over the cross-domain answers of coverage × the coherence metric: an answer that leaves a part out
+            loses that share, and one whose sentences contradict each other loses theirs.
+        coverage: Mean share of the parts of a right answer that the same answers state.
+        consistency: Mean of the coherence metric alone over the same answers.
         items: Answers measured.
+        unscored: Cross-domain answers without a figure; they are in no mean.
+        metric: The coherence metric, as reports call it.
         validation: What was measured of the metric; None where nobody has measured it.
     """
 
     score: Estimate
     coverage: Estimate
-    validated: bool
+    consistency: Estimate
     items: int
+    unscored: int = 0
+    metric: str = ""
     validation: CoherenceValidation | None = None
+
+    @property
+    def validated(self) -> bool:
+        """Whether the metric reaches an AUROC of 0.90 on every corruption that it is meant to see."""
+        return self.validation is not None and self.validation.passed
 
     @property
     def standing(self) -> str:
         """What is known of the metric, in words."""
-        if self.validation is not None:
-            return str(self.validation)
-        return "validated" if self.validated else "not validated"
+        return "not validated" if self.validation is None else str(self.validation)
+
+    @property
+    def conclusion(self) -> str:
+        """The figure in one sentence, with its coverage and what is known of its metric.
+
+        Example:
+            >>> whole = Estimate(value=0.9)
+            >>> found = Coherence(score=Estimate(value=0.72), coverage=Estimate(value=0.8), consistency=whole, items=12)
+            >>> print(found.conclusion)  # doctest: +NORMALIZE_WHITESPACE
+            Integration Coherence 0.720 over 12 answers: they state 80 % of what a right answer states, and 0.900 by the
+            metric alone (not validated).
+        """
+        if self.score.value is None:
+            return f"Integration Coherence is undefined, because {self.score.reason}."
+        coverage = (
+            "an undefined share" if self.coverage.value is None else percent(self.coverage.value)
+        )
+        answers = "answer" if self.items == 1 else "answers"
+        return (
+            f"Integration Coherence {self.score} over {self.items:,} {answers}: they state {coverage} of what a right "
+            f"answer states, and {self.consistency} by the metric alone ({self.standing})."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,12 +536,14 @@ class Overlap:
         same: Ids of test examples whose query was trained on, case, accents, articles and white space aside.
         near: Ids of test examples whose query is nearly one that was trained on.
         method: What nearly means.
+        facts: Ids of the test examples that ask, in other words, for what was trained on.
     """
 
     trained: int
     same: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
     method: str = ""
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -552,19 +705,134 @@ class EvaluationReport:
             default=None,
         )
 
+    @property
+    def headline(self) -> str:
+        """What the evaluation says, in a few words: the same in every form of a report."""
+        claims = [*self._domain_claims(), *self._cross_domain_claims()]
+        if claims:
+            return f"The student {listed(claims)}."
+        if self.agreement:
+            return self._agreement_headline()
+        if self.overlap_slices:
+            return (
+                "Whether the student keeps its experts is undefined: the references are in words, and "
+                "shared words are no accuracy. Give `answers`, or let a judge grade."
+            )
+        measured = [
+            f"{score.items:,} {name} questions" for name, score in self.student.slices.items()
+        ]
+        return f"The student was measured on {listed(measured or ['no questions'])}."
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """The verdict on each expert, in a sentence, with the warnings that belong to it."""
+        found: list[str] = []
+        undefined: dict[str, list[str]] = {}
+        for row in self.retention:
+            if row.undefined_because:
+                undefined.setdefault(row.undefined_because, []).append(row.domain)
+            else:
+                found.append(row.conclusion)
+        for reason, domains in undefined.items():
+            names = listed(domains)
+            experts = "its expert" if len(domains) == 1 else "their experts"
+            claim = f"whether the student keeps {experts} is undefined, because {reason}"
+            found.append(f"{names[:1].upper()}{names[1:]}: {claim}.")
+        warnings = [warning for row in self.retention for warning in row.warnings]
+        return (*found, *warnings, *self._recall())
+
+    def _recall(self) -> list[str]:
+        """Says how the student does on what it was trained on in other words, and on the rest."""
+        if self.overlap is None or not self.overlap.facts:
+            return []
+        known = set(self.overlap.facts)
+        graded = [answer for answer in self.student.answers if answer.correct is not None]
+        asked = [bool(answer.correct) for answer in graded if answer.example_id in known]
+        others = [bool(answer.correct) for answer in graded if answer.example_id not in known]
+        total = len(self.student.answers)
+        told = (
+            f"{len(known):,} of {total:,} test questions ask for what was trained on in other words"
+        )
+        if not asked:
+            return [f"{told}."]
+        right = percent(sum(asked) / len(asked))
+        if not others:
+            return [
+                f"{told}: the student gets {right} of them right, which is recall, and nothing else was asked."
+            ]
+        rest = percent(sum(others) / len(others))
+        return [
+            f"{told}: the student gets {right} of these right, and {rest} of the other {len(others):,}."
+        ]
+
+    @property
+    def overlap_slices(self) -> tuple[str, ...]:
+        """The slices in which references in words are compared by the words that answers share with them."""
+        return tuple(name for name, score in self.student.slices.items() if score.overlap_items)
+
+    def _domain_claims(self) -> list[str]:
+        by_verdict: dict[str, list[DomainRetention]] = {}
+        goal = ""
+        for row in self.retention:
+            if row.non_inferiority is not None:
+                goal = percent(row.non_inferiority.margin)
+                by_verdict.setdefault(row.non_inferiority.verdict, []).append(row)
+        claims = []
+        if kept := by_verdict.get("yes"):
+            claims.append(f"keeps at least {goal} of {_experts(kept, len(self.retention))}")
+        if lost := by_verdict.get("no"):
+            figures = listed(
+                f"{percent(row.retention.value or 0)} of the {row.domain} expert" for row in lost
+            )
+            claims.append(f"falls short of {goal}: it keeps {figures}")
+        if unsettled := by_verdict.get("not enough data"):
+            claims.append(
+                f"was asked too few questions to say whether it keeps {goal} of {_experts(unsettled, 0)}"
+            )
+        if undefined := by_verdict.get("undefined"):
+            claims.append(f"has no verdict in {listed(row.domain for row in undefined)}")
+        return claims
+
+    def _cross_domain_claims(self) -> list[str]:
+        across = self.cross_domain_accuracy.value
+        return (
+            []
+            if across is None
+            else [f"answers {percent(across)} of the cross-domain questions in full"]
+        )
+
+    def _agreement_headline(self) -> str:
+        measure = self.agreement[0].measure
+        rows = [row for row in self.agreement if row.measure == measure]
+        found = [row.relative.value for row in rows if row.relative.value is not None]
+        if not found:
+            return "No reference says what is right, and agreement with the experts is undefined."
+        least = min(found)
+        much = "as much as" if least >= 1 else f"at least {percent(least)} as much as"
+        return f"No reference says what is right; by {measure}, the student agrees with its experts {much} they do with themselves."
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings and numbers, ready for JSON."""
-        return asdict(self)
+        """Returns plain dicts, lists, strings and numbers, ready for JSON; headline and conclusions come first."""
+        told = any(model.role == "student" for model in self.models)
+        verdict = {"headline": self.headline, "conclusions": list(self.conclusions)} if told else {}
+        return {**verdict, **asdict(self)}
 
     def __str__(self) -> str:
         return "\n\n".join(
             [
+                *self._verdict(),
                 *self._retention_table(),
                 self._accuracy_table(),
+                *self._overlap_table(),
                 *self._agreement_table(),
                 *self._closing_lines(),
             ]
         )
+
+    def _verdict(self) -> list[str]:
+        if not (self.retention or self.agreement):
+            return []  # of benchmarks alone nothing was claimed
+        return ["\n".join([self.headline, *(f"- {sentence}" for sentence in self.conclusions)])]
 
     def _retention_table(self) -> list[str]:
         if not self.retention:
@@ -578,6 +846,8 @@ class EvaluationReport:
         return ["Domain Expertise Retention\n" + _table(rows)]
 
     def _accuracy_table(self) -> str:
+        if all(score.strict.value is None for score in self.student.slices.values()):
+            return "Accuracy is undefined: no answer could be graded as right or wrong."
         rows = [
             [
                 "Accuracy (all parts right)",
@@ -588,6 +858,27 @@ class EvaluationReport:
             label = f"expert: {model.name}" if model.role == "expert" else model.name
             rows.append([label, *(str(_value(model, name)) for name in self.slices)])
         return _table(rows)
+
+    def _overlap_table(self) -> list[str]:
+        if not self.overlap_slices:
+            return []
+        rows = [
+            [
+                "Model",
+                *(
+                    f"{name} ({self.student.slices[name].overlap_items})"
+                    for name in self.overlap_slices
+                ),
+            ]
+        ]
+        for model in self.models:
+            scores = [model.slices.get(name) for name in self.overlap_slices]
+            found = [
+                None if score is None or score.overlap is None else score.overlap.value
+                for score in scores
+            ]
+            rows.append([model.name, *map(_number, found)])
+        return ["Overlap with references in words (this is not accuracy)\n" + _table(rows)]
 
     def _agreement_table(self) -> list[str]:
         if not self.agreement:
@@ -608,18 +899,11 @@ class EvaluationReport:
         ]
 
     def _closing_lines(self) -> list[str]:
-        lines = [
-            f"Keeps {row.non_inferiority.margin:.0%} of the {row.domain} expert: {row.non_inferiority}"
-            for row in self.retention
-            if row.non_inferiority is not None
-        ]
+        lines = []
         if self.cross_domain_accuracy.value is not None:
             lines.append(f"Cross-Domain Accuracy (strict): {self.cross_domain_accuracy}")
         if self.coherence is not None:
-            found = self.coherence
-            lines.append(
-                f"Integration Coherence ({found.standing}): {found.score}, with coverage {found.coverage}"
-            )
+            lines.append(self.coherence.conclusion)
         if self.overall is not None:
             weights = " + ".join(f"{part.weight:g} {part.name}" for part in self.overall.components)
             reason = f" ({self.overall.score.reason})" if self.overall.score.value is None else ""
@@ -635,9 +919,9 @@ class EvaluationReport:
     def _counted_apart(self) -> list[str]:
         answers = self.student.answers
         counts = {
-            "not graded": sum(answer.correct is None for answer in answers),
+            "not graded": sum(answer.score is None for answer in answers),
             "cut at the token limit": sum(answer.finish_reason == "length" for answer in answers),
-            "with nothing to grade in them": sum(not answer.extracted for answer in answers),
+            "not readable, which is wrong": sum(not answer.readable for answer in answers),
             "repetitive": sum(answer.repetitive for answer in answers),
         }
         found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
@@ -649,8 +933,15 @@ class EvaluationReport:
         return lines
 
 
+def _experts(rows: Sequence[DomainRetention], total: int) -> str:
+    if len(rows) > 1 and len(rows) == total:
+        return f"each of its {total} experts"
+    names = listed(row.domain for row in rows)
+    return f"the {names} expert{'s' if len(rows) > 1 else ''}"
+
+
 def _right(score: SliceScore) -> float:
-    return (score.strict.value or 0.0) * (score.items - score.unscored)
+    return (score.strict.value or 0.0) * (score.items - score.unscored - score.overlap_items)
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from domainfusion import distillation, models
 from domainfusion.distillation import metrics
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
+from domainfusion.distillation.evaluator import consistency
 from domainfusion.models import LanguageModel
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.checks import STUDENT
@@ -195,7 +196,7 @@ def _coherence(section: EvaluationSection, named: Mapping[str, LanguageModel]) -
         return metrics.ModelCoherence(_model(section.reference_model, named))
     if section.coherence == JUDGE and section.judge is not None:
         return metrics.JudgedCoherence(_model(section.judge, named))
-    return metrics.surface_coherence
+    return consistency
 
 
 def _trainer(section: TrainerSection) -> distillation.Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from domainfusion.distillation.results import DomainRetention
@@ -70,23 +70,34 @@ def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | 
     found = [(row, row.retention.value) for row in rows if row.retention.value is not None]
     if not found:
         return None
+    figures = [_retention_words(row) for row in rows]
+    rows = [_without_long_tail(row) for row in rows]
+    found = [(row, row.retention.value) for row in rows if row.retention.value is not None]
     ends = [end for row, value in found for end in (row.retention.low, value, row.retention.high) if end is not None]
     axis = _Axis.around([*ends, goal, 1.0])
     return DotChart(
-        rows=tuple(_retention_row(row, axis) for row in rows),
+        rows=tuple(_retention_row(row, figure, axis) for row, figure in zip(rows, figures, strict=True)),
         ticks=axis.ticks(),
         references=(Tick(at=axis.place(1.0), label="the expert"), Tick(at=axis.place(goal), label=percent(goal))),
-        description="; ".join(f"{row.domain}: {_retention_words(row)}" for row in rows),
+        description="; ".join(f"{row.domain}: {figure}" for row, figure in zip(rows, figures, strict=True)),
     )
 
 
-def _retention_row(row: DomainRetention, axis: _Axis) -> DotRow:
+def _without_long_tail(row: DomainRetention) -> DomainRetention:
+    """Cuts the line of an interval far above the figure: of a few questions, it would press all else together."""
+    value, high = row.retention.value, row.retention.high
+    if value is None or high is None:
+        return row
+    return replace(row, retention=replace(row.retention, high=min(high, max(1.5, 1.2 * value))))
+
+
+def _retention_row(row: DomainRetention, figure: str, axis: _Axis) -> DotRow:
     estimate = row.retention
     if estimate.value is None:
-        return DotRow(label=row.domain, figure="undefined")
+        return DotRow(label=row.domain, figure=figure)
     return DotRow(
         label=row.domain,
-        figure=_retention_words(row),
+        figure=figure,
         marks=(Mark(kind="student", at=axis.place(estimate.value)),),
         low=None if estimate.low is None else axis.place(estimate.low),
         high=None if estimate.high is None else axis.place(estimate.high),

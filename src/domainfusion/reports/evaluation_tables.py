@@ -20,7 +20,8 @@ ROLES: dict[Role, str] = {
     "base": "the student before training",
     "expert": "one domain's expert, asked the questions of every domain",
     "merge": "the experts' weights added up, with no training after it",
-    "oracle": "the best that the experts could do together: each part of a question is graded on the answer of its own expert",
+    "oracle": "the most that the experts' answers hold: each is asked its own question, and each part is graded on its own expert's answer",
+    "ensemble": "the experts and the integrator at run time, asked as the targets were made: what the student replaces",
     "baseline": "something else to compare with",
 }
 """What each row of the matrix is."""
@@ -60,7 +61,11 @@ class Matrix:
 
 def label_of(model: ModelResult) -> str:
     """Returns what a reader calls the model."""
-    known = {("oracle", "oracle"): "routed oracle", ("merge", "merge"): "merge of the experts"}
+    known = {
+        ("oracle", "oracle"): "routed oracle",
+        ("ensemble", "ensemble"): "ensemble of the experts",
+        ("merge", "merge"): "merge of the experts",
+    }
     return f"expert: {model.name}" if model.role == "expert" else known.get((model.role, model.name), model.name)
 
 
@@ -115,7 +120,7 @@ def retention_table(report: EvaluationReport) -> Table:
     header = ["Domain", "DER", f"{percent(goal_of(report))} kept?", "Student", "Expert", "Base", "Headroom recovered"]
     header += ["Above chance", "Questions"] if corrected else ["Questions"]
     return Table(
-        caption="Domain Expertise Retention (DER): the student's accuracy divided by its expert's, on the same held-out questions",
+        caption="Domain Expertise Retention (DER): the student's strict accuracy divided by its expert's, on the same held-out questions",
         header=tuple(header),
         align="lrlrrr" + "r" * (len(header) - 6),
         rows=tuple(_retention_row(row, corrected=corrected) for row in report.retention),
@@ -139,8 +144,9 @@ def kept(row: DomainRetention) -> Cell:
     """Returns whether the student keeps the share of its expert that was asked for, and how many more questions would settle it."""
     if row.non_inferiority is None:
         return Cell("not tested")
-    more = row.non_inferiority.more_items
-    return Cell(row.non_inferiority.verdict, f"about {counted(more, 'more question', 'more questions')} would settle it" if more else "")
+    more, reason = row.non_inferiority.more_items, row.non_inferiority.reason
+    note = f"about {counted(more, 'more question', 'more questions')} would settle it" if more else reason
+    return Cell(row.non_inferiority.verdict, note)
 
 
 def cross_domain_table(report: EvaluationReport) -> Table | None:
@@ -187,6 +193,44 @@ def adversarial_table(report: EvaluationReport) -> Table | None:
         caption="Adversarial questions, which look like one domain and need another: answers with every part right, in per cent",
         header=("Looks like", "Needs", "Questions", "Student", "Base", "Expert it needs", "Expert it looks like"),
         align="llrrrrr",
+        rows=tuple(rows),
+    )
+
+
+def overlap_table(report: EvaluationReport) -> Table | None:
+    """Returns every model's overlap with references in words; None where nothing else but `answers` is graded."""
+    if not report.overlap_slices:
+        return None
+    rows = []
+    for model in report.models:
+        scores = [model.slices.get(name) for name in report.overlap_slices]
+        cells = [Cell("–") if score is None or score.overlap is None else figure(score.overlap) for score in scores]
+        rows.append((Cell(label_of(model)), *cells))
+    columns = [f"{name} ({report.student.slices[name].overlap_items:,})" for name in report.overlap_slices]
+    return Table(
+        caption="Overlap with references in words, which is not accuracy: an answer that says the opposite shares nearly all words",
+        header=("Model", *columns),
+        align="l" + "r" * len(columns),
+        rows=tuple(rows),
+    )
+
+
+def cost_table(report: EvaluationReport) -> Table | None:
+    """Returns what the student and the ensemble that it replaces take to answer; None where that was not counted."""
+    models = [model for model in report.models if model.cost is not None and model.cost.questions]
+    if len(models) < 2:
+        return None
+    rows = []
+    for model in models:
+        cost = model.cost
+        if cost is None:
+            continue
+        tokens = (cost.prompt_tokens / cost.questions, cost.completion_tokens / cost.questions)
+        rows.append((Cell(label_of(model)), Cell(f"{cost.calls / cost.questions:.2f}"), *(Cell(f"{count:,.1f}") for count in tokens)))
+    return Table(
+        caption=f"What an answer takes, on average over {counted(models[0].cost.questions if models[0].cost else 0, 'question')}",
+        header=("Model", "Model calls", "Tokens read", "Tokens written"),
+        align="lrrr",
         rows=tuple(rows),
     )
 
@@ -277,7 +321,7 @@ def apart_table(report: EvaluationReport) -> Table | None:
     kinds: tuple[tuple[str, Callable[[SliceScore], int]], ...] = (
         ("Not graded", lambda score: score.unscored),
         ("Cut at the token limit", lambda score: score.truncated),
-        ("Nothing to grade in it", lambda score: score.extraction_failures),
+        ("Not readable (wrong)", lambda score: score.not_readable),
         ("Repetitive", lambda score: score.repetitive),
     )
     scores = [(model, name, score) for model in report.models for name, score in model.slices.items()]
@@ -323,8 +367,8 @@ def _auroc(found: Estimate) -> Cell:
 
 def further_tables(report: EvaluationReport) -> list[Table]:
     """Returns every table but those of retention, the matrix and the measurement, as far as there is something in them."""
-    across = (cross_domain_table, validation_table, adversarial_table)
-    others = (agreement_table, benchmarks_table, regressions_table, overall_table, apart_table)
+    across = (cost_table, cross_domain_table, validation_table, adversarial_table)
+    others = (overlap_table, agreement_table, benchmarks_table, regressions_table, overall_table, apart_table)
     return [table for maker in (*across, *others) if (table := maker(report))]
 
 

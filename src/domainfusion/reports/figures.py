@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainfusion.distillation.results import Estimate
+from domainfusion.distillation.results import Estimate, listed, percent, points
+
+__all__ = [
+    "capitalised", "clipped", "command_line", "counted", "duration", "flattened", "interval", "listed", "money", "percent", "points",
+    "size",
+]  # fmt: skip
 
 
 def clipped(text: str, limit: int) -> str:
     """Returns `text`, cut at `limit` characters with its true length named."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
-
-
-def points(share: float) -> str:
-    """Writes a share in per cent, without the sign.
-
-    Example:
-        >>> points(0.9917), points(-0.03)
-        ('99.2', '−3.0')
-    """
-    return f"{100 * share:.1f}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """Writes a share as a sentence has it; a decimal is dropped only where the figure is whole.
-
-    Example:
-        >>> percent(0.9917), percent(1.0), percent(0.9999)
-        ('99.2 %', '100 %', '100.0 %')
-    """
-    whole = round(100 * share)
-    exact = abs(100 * share - whole) < 1e-9
-    return f"{whole if exact else points(share)} %".replace("-", "−")
 
 
 def interval(estimate: Estimate) -> str:
@@ -98,17 +81,6 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         ('1 query', '1,200 questions')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
-def listed(items: Iterable[str]) -> str:
-    """Joins items as a sentence does.
-
-    Example:
-        >>> listed(["aviation", "chemistry", "geography"])
-        'aviation, chemistry and geography'
-    """
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def capitalised(sentence: str) -> str:

@@ -21,7 +21,7 @@ from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.verdict import coherence_sentence, introduction, verdict
+from domainfusion.reports.verdict import introduction, verdict
 
 MOST_COMPARISONS = 1000
 """Questions shown side by side; a browser searches this many at once without a pause."""
@@ -74,7 +74,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "tie": lambda text: str(text).replace(" %", "\u202f%"),
         "percent": percent,
-        "coherence_sentence": coherence_sentence,
         "counted": counted,
         "capitalised": capitalised,
         "clip": lambda text: clipped(text, LONGEST_TEXT),
@@ -122,7 +121,7 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("accuracy", "Every model on every slice", found.get("matrix")),
         ("cross-domain", "Across domains", found.get("cross_domain") or found.get("coherence")),
         ("borders", "At the borders of domains", found.get("adversarial") or found.get("edge_cases")),
-        ("agreement", "Where nobody says what is right", found.get("agreement")),
+        ("agreement", "Where nobody says what is right", found.get("agreement") or found.get("shared_words")),
         ("benchmarks", "Benchmarks", any(found.get("benchmarks", ()))),
         ("overall", "Overall score", found.get("overall")),
         ("measurement", "How it was measured", found.get("measurement")),
@@ -155,6 +154,8 @@ def _evaluation(report: EvaluationReport) -> dict[str, Any]:
         "apart": evaluation_tables.apart_table(report),
         "cross_domain": evaluation_tables.cross_domain_table(report),
         "coherence": report.coherence,
+        "cost": evaluation_tables.cost_table(report),
+        "shared_words": evaluation_tables.overlap_table(report),
         "validation": evaluation_tables.validation_table(report),
         "overall": evaluation_tables.overall_table(report),
         "adversarial": evaluation_tables.adversarial_table(report),

@@ -15,7 +15,7 @@ from domainfusion.reports.figures import clipped, command_line
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
-from domainfusion.reports.verdict import Verdict, coherence_sentence, verdict
+from domainfusion.reports.verdict import Verdict, verdict
 
 MOST_WRONG_ANSWERS = 10
 LONGEST_TEXT = 300
@@ -92,6 +92,7 @@ def bullets(sentences: Sequence[str]) -> str:
 def verdict_blocks(found: Verdict) -> list[str]:
     """Returns the verdict: its headline in bold and the two lists."""
     blocks = [f"**{inline(found.headline)}**"]
+    blocks += [bullets(found.conclusions)] if found.conclusions else []
     for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses)):
         blocks += [f"{title}:", bullets(sentences)] if sentences else []
     return blocks
@@ -103,7 +104,7 @@ def result_blocks(report: EvaluationReport) -> list[str]:
     blocks = [table(evaluation_tables.retention_table(report))] if report.retention and graded else []
     blocks += [table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [table(found) for found in evaluation_tables.further_tables(report)]
-    blocks += [inline(coherence_sentence(report.coherence))] if report.coherence else []
+    blocks += [inline(report.coherence.conclusion)] if report.coherence else []
     return blocks
 
 

@@ -171,11 +171,11 @@ def savings_table(savings: Savings, experts: int) -> Table:
         experts: How many experts there are.
     """
     one, together = savings.student, savings.experts
+    step = "and then the integrator" if savings.integrated else "without the step that integrates their answers"
     return Table(
         caption=f"One student in place of {counted(experts, 'expert')}: {counted(savings.questions, 'test question')}, answered by the "
-        "student, and by the experts of each question one after the other, without the step that integrates their answers; measured once, "
-        "on the machine of this run",
-        header=("", "Student", "Experts together", "Student ÷ experts"),
+        f"student, and by the experts of each question one after the other, {step}; measured once, on the machine of this run",
+        header=("", "Student", "Ensemble" if savings.integrated else "Experts together", "Student ÷ ensemble"),
         align="lrrr",
         rows=(
             _compared("Parameters", one.parameters, together.parameters, "{:,}".format),

@@ -13,7 +13,7 @@ from domainfusion.reports import evaluation_tables, run_tables
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
-from domainfusion.reports.verdict import coherence_sentence, verdict
+from domainfusion.reports.verdict import verdict
 
 
 def render_terminal(summary: RunSummary) -> RenderableType:
@@ -46,6 +46,7 @@ def render_terminal(summary: RunSummary) -> RenderableType:
 def _evaluation(report: EvaluationReport) -> list[RenderableType]:
     found = verdict(report)
     blocks: list[RenderableType] = [_text(found.headline, "bold cyan")]
+    blocks += [Group(*(_bullet(sentence) for sentence in found.conclusions))] if found.conclusions else []
     blocks += [
         Group(_text(title, "bold"), *(_bullet(sentence) for sentence in sentences))
         for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses))
@@ -55,7 +56,7 @@ def _evaluation(report: EvaluationReport) -> list[RenderableType]:
     blocks += [_table(evaluation_tables.retention_table(report))] if report.retention and graded else []
     blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [_table(table) for table in evaluation_tables.further_tables(report)]
-    blocks += [_text(coherence_sentence(report.coherence))] if report.coherence else []
+    blocks += [_text(report.coherence.conclusion)] if report.coherence else []
     return blocks
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import (
-    Coherence,
-    DomainRetention,
     Estimate,
     EvaluationReport,
     ModelResult,
@@ -16,7 +13,7 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
-from domainfusion.reports.evaluation_tables import goal_of, is_graded, label_of
+from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.summary import RunSummary
 
@@ -26,12 +23,14 @@ class Verdict:
     """What an evaluation says.
 
     Attributes:
-        headline: One sentence.
+        headline: One sentence, that of `EvaluationReport.headline`.
+        conclusions: The verdict on each expert, those of `EvaluationReport.conclusions`.
         keeps: What the student can do.
         misses: What it can't, and which figures mean nothing.
     """
 
     headline: str
+    conclusions: tuple[str, ...]
     keeps: tuple[str, ...]
     misses: tuple[str, ...]
 
@@ -46,14 +45,13 @@ def verdict(report: EvaluationReport) -> Verdict:
         Sentences; where a figure is undefined they say why.
     """
     return Verdict(
-        headline=_headline(report),
+        headline=report.headline,
+        conclusions=report.conclusions,
         keeps=tuple(sentence for sentence in _kept(report) if sentence),
         misses=tuple(
             sentence
             for sentence in (
-                _undefined(report),
-                _short(report),
-                _unsettled(report),
+                *_not_learnt(report),
                 _wrong_answers(report),
                 _lost_answers(report),
                 _edge_cases(report),
@@ -70,7 +68,7 @@ def verdict(report: EvaluationReport) -> Verdict:
 
 
 def _kept(report: EvaluationReport) -> list[str]:
-    return [_kept_domains(report), _recovered(report), *_other_slices(report, weak=False), *_regressions(report, lost=False)]
+    return [_recovered(report), *_other_slices(report, weak=False), *_regressions(report, lost=False)]
 
 
 def introduction(summary: RunSummary) -> str:
@@ -82,57 +80,6 @@ def introduction(summary: RunSummary) -> str:
     sentence = f"{start} from the answers of {experts} and became the student."
     asked = len(summary.evaluation.examples) if summary.evaluation else 0
     return f"{sentence} Student and experts were then asked the same {counted(asked, 'question')}." if asked else sentence
-
-
-def _defined(rows: Iterable[DomainRetention]) -> list[tuple[DomainRetention, float]]:
-    return [(row, row.retention.value) for row in rows if row.retention.value is not None]
-
-
-def _headline(report: EvaluationReport) -> str:
-    kept, goal = _defined(report.retention), goal_of(report)
-    across = report.cross_domain_accuracy.value
-    pairs = "" if across is None else f"answers {percent(across)} of the cross-domain questions in full"
-    if not kept and not pairs and report.agreement:
-        return _agreement_headline(report)
-    if not kept:
-        return f"The student {pairs}." if pairs else f"The student was measured on {listed(_sizes(report))}."
-    short = [(row, value) for row, value in kept if value < goal]
-    if short:
-        losses = listed(f"{percent(value)} of the {row.domain} expert" for row, value in short)
-        return f"The student falls short: it keeps {losses}{f', and {pairs}' if pairs else ''}."
-    claim = f"{percent(kept[0][1])} of the {kept[0][0].domain} expert"
-    if len(kept) > 1:
-        claim = f"at least {percent(min(value for _, value in kept))} of each of its {len(kept)} experts"
-    return f"The student keeps {claim}{f' and {pairs}' if pairs else ''}."
-
-
-def _agreement_headline(report: EvaluationReport) -> str:
-    measure = report.agreement[0].measure
-    found = [row.relative.value for row in report.agreement if row.measure == measure and row.relative.value is not None]
-    if not found:
-        return "Nobody says what is right, and agreement with the experts is undefined."
-    return (
-        f"Nobody says what is right; by {measure}, the student agrees with its experts at least {percent(min(found))} as much as they do "
-        "with themselves."
-    )
-
-
-def _sizes(report: EvaluationReport) -> list[str]:
-    return [f"{counted(score.items, f'{name} question')}" for name, score in report.student.slices.items()] or ["no questions"]
-
-
-def _kept_domains(report: EvaluationReport) -> str:
-    kept = [(row, value) for row, value in _defined(report.retention) if value >= goal_of(report)]
-    if not kept:
-        return ""
-    sentence = f"It keeps {listed(f'{percent(value)} of the {row.domain} expert' for row, value in kept)}."
-    lows = [(row.retention.low, row.domain) for row, _ in kept if row.retention.low is not None]
-    if not lows:
-        return sentence
-    low, domain = min(lows)
-    if len(lows) == 1:
-        return f"{sentence} Its 95 % interval reaches down to {percent(low)}."
-    return f"{sentence} The 95 % intervals reach down to {percent(low)}, in {domain}."
 
 
 def _recovered(report: EvaluationReport) -> str:
@@ -171,7 +118,7 @@ def _others(report: EvaluationReport, name: str) -> list[str]:
     experts = _measured(report, name, "expert")
     if experts:
         others.append(f"the best single expert {percent(max(value for _, value in experts))}")
-    for role in ("merge", "baseline", "oracle"):
+    for role in ("merge", "baseline", "ensemble", "oracle"):
         others += [f"{_the(model)} {percent(value)}" for model, value in _measured(report, name, role)]
     return others
 
@@ -185,18 +132,10 @@ def _measured(report: EvaluationReport, name: str, role: Role) -> list[tuple[Mod
     return [(model, value) for model, value in scores if value is not None]
 
 
-def _undefined(report: EvaluationReport) -> str:
-    if report.retention and not is_graded(report):
-        return "Retention and accuracy are undefined: no answer could be graded."
-    rows = [row for row in report.retention if row.retention.value is None]
-    missing = [f"{row.domain}{f' ({row.retention.reason})' if row.retention.reason else ''}" for row in rows]
-    return f"Retention is undefined in {listed(missing)}." if missing else ""
-
-
-def _short(report: EvaluationReport) -> str:
-    short = [(row, value) for row, value in _defined(report.retention) if value < goal_of(report)]
-    found = [f"{percent(value)} of the {row.domain} expert{_within(row.retention)}" for row, value in short]
-    return f"It keeps only {listed(found)}." if found else ""
+def _not_learnt(report: EvaluationReport) -> list[str]:
+    """Where retention says nothing of learning, since the base was as good before it."""
+    rows = [row for row in report.retention if row.headroom.value is None and row.base is not None and row.retention.value is not None]
+    return [f"Headroom in {row.domain} is undefined, because {row.headroom.reason}." for row in rows if row.headroom.reason]
 
 
 def _within(estimate: Estimate) -> str:
@@ -204,21 +143,12 @@ def _within(estimate: Estimate) -> str:
     return f" (95 % interval {inside} %)" if inside else ""
 
 
-def _unsettled(report: EvaluationReport) -> str:
-    tested = [(row.domain, row.non_inferiority) for row in report.retention]
-    found = [(domain, test.more_items) for domain, test in tested if test is not None and test.verdict == "not enough data"]
-    if not found:
-        return ""
-    where = listed(f"{domain}{f' (about {more:,} more questions would)' if more else ''}" for domain, more in found)
-    return f"The test set is too small to settle whether {percent(goal_of(report))} is kept in {where}."
-
-
 def _wrong_answers(report: EvaluationReport) -> str:
     found, graded = [], 0
     for name, score in report.student.slices.items():
         if score.strict.value is None:
             continue
-        answers = score.items - score.unscored
+        answers = score.items - score.unscored - score.overlap_items
         wrong = round((1 - score.strict.value) * answers)
         graded += answers
         found += [f"{wrong:,} of {answers:,} {name} questions"] if wrong else []
@@ -296,41 +226,20 @@ def _better(report: EvaluationReport, name: str, mine: float) -> list[tuple[Mode
 def _apart(report: EvaluationReport) -> str:
     # An answer may be in several slices, so the answers themselves are counted.
     answers = report.student.answers
-    ungraded, cut = sum(answer.correct is None for answer in answers), sum(answer.finish_reason == "length" for answer in answers)
+    ungraded, cut = sum(answer.score is None for answer in answers), sum(answer.finish_reason == "length" for answer in answers)
     found = [f"{counted(ungraded, 'answer')} could not be graded"] if ungraded else []
     found += [f"{counted(cut, 'answer')} ended at the token limit"] if cut else []
-    empty, loops = sum(not answer.extracted for answer in answers), sum(answer.repetitive for answer in answers)
-    found += [f"{counted(empty, 'answer')} held nothing to grade"] if empty else []
+    empty, loops = sum(not answer.readable for answer in answers), sum(answer.repetitive for answer in answers)
+    found += [f"{counted(empty, 'answer')} held nothing to grade and {'counts' if empty == 1 else 'count'} as wrong"] if empty else []
     found += [f"{counted(loops, 'answer')} went round in circles"] if loops else []
     return f"{capitalised(listed(found))}." if found else ""
 
 
 def _coherence(report: EvaluationReport) -> str:
     """Coherence is named among the misses until its metric has been validated."""
-    if report.coherence is None or report.coherence.validated:
+    if report.coherence is None or report.coherence.score.value is None or report.coherence.validated:
         return ""
     validation = report.coherence.validation
     if validation is None:
         return "Integration Coherence is not validated: its metric has not been shown to tell sound texts from corrupted ones."
     return f"Integration Coherence is validated in part: its metric does not see texts that are {', '.join(validation.missed)}."
-
-
-def coherence_sentence(found: Coherence) -> str:
-    """Writes Integration Coherence with its coverage, and what is known of its metric.
-
-    Example:
-        >>> coherence_sentence(Coherence(score=Estimate(value=0.8), coverage=Estimate(value=0.9), validated=False, items=12))
-        'Integration Coherence (not validated): 0.800 over 12 answers. They state 90 % of what a right answer states.'
-    """
-    return (
-        f"Integration Coherence ({found.standing}): {found.score}{_because(found.score)} over {counted(found.items, 'answer')}. "
-        f"They state {_share(found.coverage)} of what a right answer states."
-    )
-
-
-def _because(estimate: Estimate) -> str:
-    return f" ({estimate.reason})" if estimate.value is None and estimate.reason else ""
-
-
-def _share(estimate: Estimate) -> str:
-    return f"an undefined share{_because(estimate)}" if estimate.value is None else percent(estimate.value)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from domainfusion.distillation.results import NonInferiority
-from domainfusion.distillation.statistics import Resampling, non_inferiority
-
-RESAMPLING = Resampling(resamples=2000)
+from domainfusion.distillation.statistics import PairedComparison, non_inferiority
 
 
-def judged(student: list[float], expert: list[float], *, margin: float = 0.95) -> NonInferiority:
-    bootstrap = RESAMPLING.over([str(place) for place in range(len(student))])
-    return non_inferiority(bootstrap, student, expert, bootstrap.ratio(student, expert), margin)
+def judged(student: Sequence[float], expert: Sequence[float], *, margin: float = 0.95) -> NonInferiority:
+    groups = [str(place) for place in range(len(student))]
+    retention = PairedComparison([bool(grade) for grade in student], [bool(grade) for grade in expert], groups).ratio()
+    return non_inferiority(retention, len(student), margin)
 
 
 @pytest.mark.parametrize(("items", "verdict"), [(1, "not enough data"), (71, "not enough data"), (72, "yes"), (1000, "yes")])
@@ -24,7 +25,7 @@ def test_a_student_that_lost_nothing_needs_72_items_to_show_it(items: int, verdi
     assert found.more_items == (None if verdict == "yes" else 72 - items)
 
 
-@pytest.mark.parametrize(("items", "verdict"), [(1, "not enough data"), (3, "no"), (100, "no")])
+@pytest.mark.parametrize(("items", "verdict"), [(1, "not enough data"), (6, "no"), (100, "no")])
 def test_a_student_that_kept_nothing_is_not_settled_by_one_item(items: int, verdict: str) -> None:
     assert judged([0.0] * items, [1.0] * items).verdict == verdict
 
@@ -34,6 +35,12 @@ def test_one_loss_among_sixty_settles_nothing() -> None:
     found = judged([0.0] + [1.0] * 59, [1.0] * 60)
     assert found.verdict == "not enough data"
     assert found.low == pytest.approx(1 - 0.0894, abs=0.001)
+
+
+def test_the_interval_has_to_lie_strictly_above_the_margin() -> None:
+    found = judged([1.0] * 72, [1.0] * 72)
+    assert found.verdict == "yes" and found.low is not None
+    assert judged([1.0] * 72, [1.0] * 72, margin=found.low).verdict == "not enough data"
 
 
 def test_gains_make_up_for_few_losses() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distillation.builders import Cut, example
 from distillation.evaluator.facts import AIRPORTS, AVIATION, CHEMISTRY, CROSS, EXPERTS, IGNORANT, PERFECT, SYMBOLS, TEST, knowing
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
-from domainfusion.distillation.results import EvaluationReport, ModelResult
+from domainfusion.distillation.evaluator.coherence import consistency
+from domainfusion.distillation.results import CoherenceValidation, Estimate, EvaluationReport, ModelResult
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example, Score
@@ -32,7 +36,9 @@ def test_a_student_that_answers_as_its_expert_keeps_exactly_everything() -> None
     half = knowing(dict(list(AIRPORTS.items())[:2]), name="half")
     row = evaluate(half, experts={"aviation": half, "chemistry": PERFECT}).retention[0]
     assert row.student == row.expert == 0.5
-    assert (row.retention.value, row.retention.low, row.retention.high) == (1, 1, 1)
+    assert row.retention.value == 1
+    assert row.retention.low is not None and row.retention.high is not None
+    assert row.retention.low < 1 < row.retention.high, "two questions that the expert knows settle little"
 
 
 def test_retention_is_the_ratio_of_means_over_the_domain_s_own_examples() -> None:
@@ -97,6 +103,7 @@ def test_every_model_answers_every_query() -> None:
         ("expert", len(TEST)),
         ("expert", len(TEST)),
         ("oracle", 0),
+        ("ensemble", len(TEST)),
     ]
     assert result(report, "expert", "aviation").slices["chemistry"].strict.value == 0
     assert result(report, "expert", "aviation").slices["cross-domain"].partial.value == 0.5
@@ -105,7 +112,8 @@ def test_every_model_answers_every_query() -> None:
 def test_baselines_of_the_evaluator_and_of_the_call_stand_side_by_side() -> None:
     report = evaluate(PERFECT, base=IGNORANT, baselines={"merge": PERFECT, "most frequent": IGNORANT})
     assert {model.name: model.role for model in report.models if model.role != "expert"} == {
-        "student": "student", "base": "base", "merge": "merge", "most frequent": "baseline", "oracle": "oracle"
+        "student": "student", "base": "base", "merge": "merge", "most frequent": "baseline", "oracle": "oracle",
+        "ensemble": "ensemble",
     }  # fmt: skip
 
 
@@ -178,7 +186,8 @@ def test_a_metric_may_return_a_bare_number() -> None:
 def test_coherence_comes_with_its_coverage_and_its_validation() -> None:
     coherence = evaluate(EXPERTS["chemistry"], coherence_metric=lambda text: Score(0.8)).coherence
     assert coherence is not None
-    assert (coherence.score.value, coherence.coverage.value, coherence.validated) == (pytest.approx(0.8), 0.5, False)
+    assert (coherence.score.value, coherence.coverage.value, coherence.validated) == (pytest.approx(0.4), 0.5, False)
+    assert coherence.consistency.value == pytest.approx(0.8)
     assert coherence.items == len(CROSS)
 
 
@@ -186,8 +195,48 @@ def test_without_cross_domain_examples_there_is_no_coherence() -> None:
     assert evaluate(PERFECT, examples=AVIATION).coherence is None
 
 
-def test_texts_without_a_coherence_leave_it_out() -> None:
-    assert evaluate(PERFECT, coherence_metric=lambda text: Score.unscored("too short")).coherence is None
+def test_coherence_is_undefined_where_the_metric_grades_nothing() -> None:
+    coherence = evaluate(PERFECT, coherence_metric=lambda text: Score.unscored("too short")).coherence
+    assert coherence is not None
+    assert (coherence.score.value, coherence.items, coherence.unscored) == (None, 0, len(CROSS))
+    assert coherence.conclusion == "Integration Coherence is undefined, because too short."
+
+
+@pytest.mark.parametrize("refusal", ["I don't know.", "I can't say.", "", "Sorry, I am not able to help with that. Ask an expert!"])
+def test_a_refusal_has_no_integration_coherence(refusal: str) -> None:
+    coherence = evaluate(ScriptedModel(refusal)).coherence
+    assert coherence is not None
+    assert coherence.score.value == 0
+
+
+def test_a_second_expert_who_agrees_lowers_no_coherence() -> None:
+    """An answer of one expert, the same with the other's added, and both said twice by experts who agree."""
+    def coherence(answer: Callable[[str, str], str]) -> float:
+        texts = {
+            asked.query: answer(AIRPORTS[code], SYMBOLS[name])
+            for asked, code, name in zip(CROSS, AIRPORTS, SYMBOLS, strict=True)
+        }
+        found = evaluate(ScriptedModel(texts), examples=CROSS).coherence
+        assert found is not None and found.score.value is not None
+        return found.score.value
+
+    alone = coherence(lambda country, symbol: f"The airport is in {country}.")
+    both = coherence(lambda country, symbol: f"The airport is in {country}. The symbol is {symbol}.")
+    agreeing = coherence(lambda country, symbol: f"The airport is in {country}. The symbol is {symbol}. The airport lies in {country}.")
+    assert (alone, both, agreeing) == (0.5, 1, 1)
+    torn = coherence(lambda country, symbol: f"The symbol is {symbol}. The airport is in {country}. The airport is not in {country}.")
+    assert torn < alone
+
+
+@given(sentences_=st.lists(st.sampled_from(["Gold is dense.", "Tin melts early.", "NRT is in Japan.", "NRT is in China."]), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_consistency_is_a_share_and_one_sentence_agrees_with_itself(sentences_: list[str]) -> None:
+    found = consistency(" ".join(sentences_)).value
+    if not sentences_:
+        assert found is None
+        return
+    torn = len({"NRT is in Japan.", "NRT is in China."} & set(sentences_)) == 2
+    assert found is not None and (found < 1) is torn
 
 
 # The report
@@ -204,7 +253,7 @@ def test_the_test_set_is_named_by_its_content() -> None:
 
 def test_the_report_names_its_metrics_and_resamples() -> None:
     report = evaluate(PERFECT, metric=shy, resamples=300, seed=4)
-    assert (report.metric, report.coherence_metric, report.resamples, report.seed) == ("shy", "surface_coherence", 300, 4)
+    assert (report.metric, report.coherence_metric, report.resamples, report.seed) == ("shy", "consistency", 300, 4)
 
 
 # Bad test sets
@@ -323,15 +372,28 @@ def test_a_looping_answer_is_counted() -> None:
 
 def test_the_overall_score_is_the_weighted_mean_of_its_components() -> None:
     student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
-    found = evaluate(student, coherence_metric=lambda text: Score(0.8), weights={"DER": 2, "CDA": 1, "IC": 1}).overall
+    options: dict[str, Any] = {"coherence_metric": lambda text: Score(0.8), "weights": {"DER": 2, "CDA": 1, "IC": 1}}
+    seen = CoherenceValidation(metric="m", auroc={"contradicted": Estimate(value=0.95)}, texts=81, text_set="t")
+    found = evaluate(student, coherence_validation=seen, **options).overall
     assert found is not None
     assert {part.name: (part.weight, part.score.value) for part in found.components} == {
         "DER": (0.5, 0.75),
         "CDA": (0.25, 0.5),
-        "IC": (0.25, pytest.approx(0.8)),
+        "IC": (0.25, pytest.approx(0.75 * 0.8)),
     }
-    assert found.score.value == pytest.approx(0.5 * 0.75 + 0.25 * 0.5 + 0.25 * 0.8)
-    assert "not validated" in found.components[2].about
+    assert found.score.value == pytest.approx(0.5 * 0.75 + 0.25 * 0.5 + 0.25 * 0.6)
+
+
+@pytest.mark.parametrize("auroc", [None, 0.89])
+def test_a_coherence_that_is_not_validated_has_no_weight(auroc: float | None) -> None:
+    seen = auroc and CoherenceValidation(metric="m", auroc={"contradicted": Estimate(value=auroc)}, texts=81, text_set="t")
+    student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
+    found = evaluate(student, coherence_metric=lambda text: Score(0.8), coherence_validation=seen or None).overall
+    assert found is not None
+    assert [part.weight for part in found.components] == [pytest.approx(0.5 / 0.8), pytest.approx(0.3 / 0.8), 0]
+    assert "validated" in found.components[2].about
+    alone = evaluate(student, weights={"IC": 1}).overall
+    assert alone is not None and alone.score.value is None and alone.score.reason
 
 
 def test_the_overall_score_is_undefined_where_a_component_is() -> None:
@@ -339,7 +401,8 @@ def test_the_overall_score_is_undefined_where_a_component_is() -> None:
     assert found is not None
     assert found.score.value is None
     assert "CDA and IC" in found.score.reason
-    assert evaluate(PERFECT, examples=AVIATION, weights={"DER": 1}).overall.score.value == 1  # type: ignore[union-attr]
+    experts = {"aviation": EXPERTS["aviation"]}
+    assert evaluate(PERFECT, examples=AVIATION, experts=experts, weights={"DER": 1}).overall.score.value == 1  # type: ignore[union-attr]
 
 
 def test_a_domain_in_which_the_student_is_better_pays_for_no_other() -> None:

@@ -1,6 +1,8 @@
 """Evaluators: what the student kept of each expert, whether domains combine, and whether the answers hold together."""
 
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
+from domainfusion.distillation.evaluator.coherence import consistency
+from domainfusion.distillation.evaluator.ensemble import Ensemble
 from domainfusion.distillation.evaluator.evaluator import (
     Evaluator,
     OnOverlap,
@@ -13,9 +15,11 @@ from domainfusion.distillation.evaluator.retention import DomainRetentionEvaluat
 __all__ = [
     "BenchmarkEvaluator",
     "DomainRetentionEvaluator",
+    "Ensemble",
     "Evaluator",
     "HarnessTask",
     "OnOverlap",
     "check_examples",
+    "consistency",
     "hold_apart",
 ]

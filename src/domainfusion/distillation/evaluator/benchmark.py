@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from domainfusion.distillation.duplicates import with_groups
+from domainfusion.distillation.evaluator.ensemble import Ensemble, Remembering, routed
 from domainfusion.distillation.evaluator.evaluator import (
     MeasuringEvaluator,
     OnOverlap,
@@ -15,7 +17,6 @@ from domainfusion.distillation.evaluator.evaluator import (
     hold_apart,
     name_of,
     role_of,
-    routed,
 )
 from domainfusion.distillation.evaluator.harness import HarnessTask, LoadedTask
 from domainfusion.distillation.examples import (
@@ -31,6 +32,7 @@ from domainfusion.distillation.results import (
     EvaluationReport,
     ModelResult,
     Overlap,
+    Regression,
     Role,
     SliceScore,
 )
@@ -295,6 +297,9 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         items = [item for benchmark in self._loaded for item in benchmark.examples] + given
         refuse_shared_ids(items)
         items, overlap = hold_apart(items, trained_on, self.on_overlap)
+        test_set = fingerprint(items)
+        items = with_groups(items)
+        ask = Remembering(ask)
         rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
         rows += [
             (name, role_of(name), model)
@@ -314,7 +319,10 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         if experts:
             models.append(
                 replace(
-                    self._result("oracle", "oracle", items, _oracle(items, experts)), answers=()
+                    self._result(
+                        "oracle", "oracle", items, self._oracle(items, teacher_models, experts, ask)
+                    ),
+                    answers=(),
                 )
             )
         models += [self._given(name, scores) for name, scores in self.baseline_scores.items()]
@@ -327,24 +335,71 @@ class BenchmarkEvaluator(MeasuringEvaluator):
                 for benchmark in self._loaded
             ),
             regressions=tuple(
-                regression(
-                    benchmark.slice,
-                    places.get(benchmark.slice, ()),
-                    models[0],
-                    base,
-                    self.tolerance,
-                    lambda kept: self._bootstrap(items, kept),
+                self._regression(
+                    benchmark.slice, places.get(benchmark.slice, ()), items, models[0], base
                 )
                 for benchmark in self._loaded
                 if not benchmark.domain
             ),
             overlap=overlap,
             examples=tuple(items),
-            test_set=fingerprint(items),
+            test_set=test_set,
             seed=self.seed,
             resamples=self.resamples,
             metric=name_of(self.metric),
         )
+
+    def _regression(
+        self,
+        name: str,
+        places: Sequence[int],
+        items: Sequence[Example],
+        student: ModelResult,
+        base: ModelResult | None,
+    ) -> Regression:
+        before = None if base is None else [base.answers[place].score for place in places]
+        return regression(
+            name,
+            [student.answers[place].score for place in places],
+            before,
+            [items[place].group for place in places],
+            self.tolerance,
+            self._resampling,
+        )
+
+    def _oracle(
+        self,
+        items: Sequence[Example],
+        teachers: Mapping[str, LanguageModel],
+        experts: Mapping[str, Sequence[Graded]],
+        ask: Ask,
+    ) -> list[Graded]:
+        """Grades an item of one domain on its expert's answer, and of several on their experts' own parts."""
+        nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
+        found = [nobody] * len(items)
+        across: list[int] = []
+        for place, item in enumerate(items):
+            if not all(domain in experts for domain in item.domains):
+                continue
+            if item.is_cross_domain:
+                across.append(place)
+            else:
+                found[place] = experts[item.domains[0]][place]
+        chosen = [items[place] for place in across]
+        if chosen:
+            tasks = Ensemble().respond(teachers, chosen, self.sampling, ask)
+            own = {name: [graded[place] for place in across] for name, graded in experts.items()}
+            for place, graded in zip(
+                across, routed(self.metric, chosen, tasks, own, ask), strict=True
+            ):
+                found[place] = graded
+        return found
+
+    def _is_overlap(self, example: Example) -> bool:
+        """A task of lm-evaluation-harness grades in its own way."""
+        tasks = (benchmark for benchmark in self._loaded if benchmark.task is not None)
+        own = any(example.metadata.get("slice") == benchmark.slice for benchmark in tasks)
+        return not own and super()._is_overlap(example)
 
     def _grade_all(
         self, model: LanguageModel, items: Sequence[Example], ask: Ask, name: str
@@ -414,16 +469,6 @@ class BenchmarkEvaluator(MeasuringEvaluator):
                     )
 
 
-def _oracle(items: Sequence[Example], experts: Mapping[str, Sequence[Graded]]) -> list[Graded]:
-    nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
-    return [
-        routed(item, [experts[domain][place] for domain in item.domains])
-        if all(domain in experts for domain in item.domains)
-        else nobody
-        for place, item in enumerate(items)
-    ]
-
-
 def joined(report: EvaluationReport, benchmarks: EvaluationReport) -> EvaluationReport:
     """Returns a report with what was found on benchmarks as slices beside its own.
 
@@ -477,4 +522,11 @@ def _with(model: ModelResult, other: ModelResult | None, names: dict[str, str]) 
 def _both(first: Overlap | None, second: Overlap | None) -> Overlap | None:
     if first is None or second is None:
         return first or second
-    return replace(first, same=(*first.same, *second.same), near=(*first.near, *second.near))
+    same, near, facts = (
+        (*one, *other) for one, other in zip(_ids(first), _ids(second), strict=True)
+    )
+    return replace(first, same=same, near=near, facts=facts)
+
+
+def _ids(overlap: Overlap) -> tuple[tuple[str, ...], ...]:
+    return overlap.same, overlap.near, overlap.facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -21,6 +22,8 @@ from domainfusion.distillation.metrics import (
     MetricChoice,
     check_metric,
     grade,
+    measures_overlap,
+    normalize,
 )
 from domainfusion.distillation.metrics import name_of as name_of
 from domainfusion.distillation.results import (
@@ -33,11 +36,12 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
-from domainfusion.distillation.statistics import Bootstrap, Resampling
+from domainfusion.distillation.statistics import Bootstrap, Resampling, share
+from domainfusion.distillation.text.words import content_words
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import Example, Generation, Sampling, Score
+from domainfusion.types import Example, Part, Sampling, transcript
 
 
 class Evaluator(ABC):
@@ -139,8 +143,10 @@ def hold_apart(
     keys = {query_key(example) for example in trained}
     same = tuple(example.id for example in examples if query_key(example) in keys)
     near = _contained([example for example in examples if example.id not in set(same)], trained)
-    overlap = Overlap(trained=len(trained), same=same, near=near, method=METHOD)
     found = {*same, *near}
+    kept = [example for example in examples if example.id not in found]
+    facts = asked_in_other_words(kept, trained)
+    overlap = Overlap(trained=len(trained), same=same, near=near, method=METHOD, facts=facts)
     first = next((example.query for example in examples if example.id in found), "")
     if found and on_overlap == "refuse":
         raise DataError(
@@ -148,12 +154,60 @@ def hold_apart(
             received=first,
             fix='evaluate on held-out examples, or set on_overlap="report", which leaves them out',
         )
-    kept = [example for example in examples if example.id not in found]
     if found and not kept:
         raise DataError(
             "All test queries were trained on", received=first, fix="evaluate on held-out examples"
         )
     return HeldApart(kept, overlap)
+
+
+COMMON_FROM = 0.05
+"""The share of the test queries from which on a word that they have in common says nothing of what one asks for."""
+
+
+def asked_in_other_words(
+    examples: Sequence[Example], trained: Sequence[Example]
+) -> tuple[str, ...]:
+    """Returns the ids of the examples that ask for what was trained on, however it was put.
+
+    That is where a training query has each word that tells the test query from the others (a name, a code, a rare
+    word) and accepts the same answer; of a query with several parts, one such word for each part, in one training
+    query or in several. Accuracy there is recall of what was trained, and not what the expert knows beyond it.
+
+    Args:
+        examples: The examples to evaluate on.
+        trained: What was trained on.
+    """
+    queries = [content_words(transcript(example.conversation)) for example in examples]
+    counts = Counter(word for words in queries for word in words)
+    common = max(2.0, COMMON_FROM * len(examples))
+    by_answer: dict[tuple[str, str], list[frozenset[str]]] = {}
+    for example in trained:
+        words = content_words(transcript(example.conversation))
+        for part in example.parts:
+            for answer in part.answers:
+                by_answer.setdefault((part.domain, normalize(answer)), []).append(words)
+    found = []
+    for example, words in zip(examples, queries, strict=True):
+        telling = frozenset(word for word in words if counts[word] <= common) or words
+        needed = telling if len(example.parts) == 1 else frozenset()
+        if example.parts and all(
+            _is_taught(part, telling, needed, by_answer) for part in example.parts
+        ):
+            found.append(example.id)
+    return tuple(found)
+
+
+def _is_taught(
+    part: Part,
+    telling: frozenset[str],
+    needed: frozenset[str],
+    by_answer: Mapping[tuple[str, str], Sequence[frozenset[str]]],
+) -> bool:
+    """Whether a training query accepts the answer of a part, has a telling word, and all that are needed."""
+    keys = [(part.domain, normalize(answer)) for answer in part.answers]
+    asked = [words for key in keys for words in by_answer.get(key, ())]
+    return any(needed <= words and telling & words for words in asked)
 
 
 def _contained(examples: Sequence[Example], trained: Sequence[Example]) -> tuple[str, ...]:
@@ -285,6 +339,9 @@ def _joined(example: Example) -> str:
     return " + ".join(sorted(example.domains))
 
 
+NOT_GRADED = "no answer could be graded"
+
+
 class MeasuringEvaluator(Evaluator):
     """What the evaluators share: how answers are asked for, graded, and summed up by slice."""
 
@@ -335,7 +392,8 @@ class MeasuringEvaluator(Evaluator):
         self, name: str, role: Role, examples: Sequence[Example], graded: Sequence[Graded]
     ) -> ModelResult:
         answers = tuple(
-            _as_answer(example, item) for example, item in zip(examples, graded, strict=True)
+            _as_answer(example, item, is_overlap=self._is_overlap(example))
+            for example, item in zip(examples, graded, strict=True)
         )
 
         def scored(groups: Mapping[str, Sequence[int]]) -> dict[str, SliceScore]:
@@ -350,55 +408,53 @@ class MeasuringEvaluator(Evaluator):
             answers=answers,
         )
 
+    def _is_overlap(self, example: Example) -> bool:
+        """Whether grades of this example say how many words are shared, and not what is right."""
+        return measures_overlap(self.metric, example)
+
     def _slice(
         self, examples: Sequence[Example], answers: Sequence[Answer], places: Sequence[int]
     ) -> SliceScore:
-        scored = [place for place in places if answers[place].score is not None]
-        nothing = Estimate(value=None, reason="no answer could be graded")
-        bootstrap = self._bootstrap(examples, scored) if scored else None
+        graded = [place for place in places if answers[place].score is not None]
+        scored = [place for place in graded if not answers[place].is_overlap]
+        overlap = [place for place in graded if answers[place].is_overlap]
+        reason = "references in words measure overlap alone" if overlap else NOT_GRADED
+        strict = partial = Estimate(value=None, reason=reason)
+        if scored:
+            right = [bool(answers[place].correct) for place in scored]
+            strict = share(right, [examples[place].group for place in scored])
+            partial = self._mean(examples, answers, scored)
         return SliceScore(
             items=len(places),
-            strict=bootstrap.mean([float(answers[place].correct or 0) for place in scored])
-            if bootstrap
-            else nothing,
-            partial=bootstrap.mean([answers[place].score or 0.0 for place in scored])
-            if bootstrap
-            else nothing,
-            unscored=len(places) - len(scored),
+            strict=strict,
+            partial=partial,
+            unscored=len(places) - len(graded),
             truncated=sum(answers[place].finish_reason == "length" for place in places),
-            extraction_failures=sum(not answers[place].extracted for place in places),
+            not_readable=sum(not answers[place].readable for place in places),
             repetitive=sum(answers[place].repetitive for place in places),
             chance=mean_chance([examples[place] for place in scored], self.metric),
+            overlap=self._mean(examples, answers, overlap) if overlap else None,
+            overlap_items=len(overlap),
         )
 
+    def _mean(
+        self, examples: Sequence[Example], answers: Sequence[Answer], places: Sequence[int]
+    ) -> Estimate:
+        grades = [answers[place].score or 0.0 for place in places]
+        return self._bootstrap(examples, places).mean(grades)
+
     def _bootstrap(self, examples: Sequence[Example], places: Sequence[int]) -> Bootstrap:
-        clusters = [examples[place].group or examples[place].id for place in places]
-        return self._resampling.over(clusters)
+        return self._resampling.over([examples[place].group for place in places])
 
 
-def routed(example: Example, answers: Sequence[Graded]) -> Graded:
-    """Grades what the experts of an example could do together: each part counts where its own expert states it."""
-    by_domain = dict(zip(example.domains, answers, strict=True))
-    if len(answers) == 1:
-        return answers[0]
-    if not example.parts or any(
-        len(answer.score.parts) != len(example.parts) for answer in answers
-    ):
-        return Graded(Generation(text=""), Score.unscored("the example has no parts to route"))
-    grades = tuple(
-        by_domain[part.domain].score.parts[i] if part.domain in by_domain else 0.0
-        for i, part in enumerate(example.parts)
-    )
-    return Graded(Generation(text=""), Score(sum(grades) / len(grades), parts=grades))
-
-
-def _as_answer(example: Example, graded: Graded) -> Answer:
+def _as_answer(example: Example, graded: Graded, *, is_overlap: bool) -> Answer:
     return Answer(
         example_id=example.id,
         text=graded.generation.text,
         score=graded.score.value,
-        correct=graded.correct,
-        extracted=graded.score.readable,
+        correct=None if is_overlap else graded.correct,
+        readable=graded.score.readable,
+        is_overlap=is_overlap and graded.score.value is not None,
         finish_reason=graded.generation.finish_reason,
         reason=graded.score.reason,
         repetitive=is_repetitive(graded.generation.text),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 
+from domainfusion.distillation.duplicates import with_groups
 from domainfusion.distillation.evaluator.agreement import (
     Sides,
     Similarity,
@@ -16,7 +19,16 @@ from domainfusion.distillation.evaluator.agreement import (
     measure_agreement,
 )
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator, joined
+from domainfusion.distillation.evaluator.coherence import consistency, integration_coherence
+from domainfusion.distillation.evaluator.ensemble import (
+    Ensemble,
+    Metered,
+    Remembering,
+    grade_together,
+    routed,
+)
 from domainfusion.distillation.evaluator.evaluator import (
+    NOT_GRADED,
     MeasuringEvaluator,
     OnOverlap,
     by_slice,
@@ -26,9 +38,9 @@ from domainfusion.distillation.evaluator.evaluator import (
     hold_apart,
     name_of,
     role_of,
-    routed,
 )
 from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike
+from domainfusion.distillation.integration import Experts, Task
 from domainfusion.distillation.metrics import (
     BatchCoherence,
     CoherenceMetric,
@@ -37,22 +49,31 @@ from domainfusion.distillation.metrics import (
     check_metric,
     grade_coherence,
     known_validation,
+    normalize,
     stated_parts,
-    surface_coherence,
     token_f1,
 )
 from domainfusion.distillation.results import (
     Agreement,
+    AnswerCost,
     Coherence,
     CoherenceValidation,
     Component,
     DomainRetention,
     Estimate,
     EvaluationReport,
+    ModelResult,
     NonInferiority,
     OverallScore,
+    percent,
 )
-from domainfusion.distillation.statistics import Bootstrap, non_inferiority
+from domainfusion.distillation.statistics import (
+    METHOD,
+    Bootstrap,
+    PairedComparison,
+    non_inferiority,
+    share,
+)
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
@@ -89,26 +110,44 @@ def overall(
     cross_domain: Estimate,
     coherence: Coherence | None,
 ) -> OverallScore:
-    """Returns the weighted mean of what was found; undefined where a figure that has a weight is."""
+    """Returns the weighted mean of what was found; undefined where a figure that has a weight is.
+
+    A coherence metric that is not known to reach an AUROC of 0.90 on what it is meant to see has no weight; the
+    others are scaled to a sum of 1.
+    """
+    counts = {
+        name: weight for name, weight in weights.items() if name != "IC" or _counts(coherence)
+    }
+    total = sum(counts.values())
     figures = {
         "DER": (_mean_retention(retention), "mean over the domains, each counted up to 1"),
         "CDA": (cross_domain, "every part right"),
         "IC": _coherence(coherence),
     }
     components = tuple(
-        Component(name=name, score=figures[name][0], weight=weight, about=figures[name][1])
-        for name, weight in weights.items()
-    )
-    missing = [part.name for part in components if part.score.value is None]
-    if missing:
-        return OverallScore(
-            score=Estimate(value=None, reason=f"{' and '.join(missing)} undefined"),
-            components=components,
+        Component(
+            name=name,
+            score=figures[name][0],
+            weight=counts[name] / total if name in counts else 0.0,
+            about=figures[name][1],
         )
-    return OverallScore(
-        score=Estimate(value=sum(part.weight * (part.score.value or 0.0) for part in components)),
-        components=components,
+        for name in weights
     )
+    missing = [part.name for part in components if part.weight and part.score.value is None]
+    if not counts or missing:
+        reason = (
+            f"{' and '.join(missing)} undefined"
+            if missing
+            else "no figure that has a weight is validated"
+        )
+        return OverallScore(score=Estimate(value=None, reason=reason), components=components)
+    score = sum(part.weight * (part.score.value or 0.0) for part in components)
+    return OverallScore(score=Estimate(value=score), components=components)
+
+
+def _counts(coherence: Coherence | None) -> bool:
+    # Without cross-domain answers a weight of IC is kept, so that the score is undefined and says why.
+    return coherence is None or coherence.validated
 
 
 def _mean_retention(rows: Sequence[DomainRetention]) -> Estimate:
@@ -127,12 +166,10 @@ def _mean_retention(rows: Sequence[DomainRetention]) -> Estimate:
 def _coherence(found: Coherence | None) -> tuple[Estimate, str]:
     if found is None:
         return Estimate(value=None, reason="there are no cross-domain answers to measure"), ""
+    about = "coverage × the coherence metric"
     if found.validated:
-        return found.score, ""
-    return (
-        found.score,
-        f"its metric is {'not validated' if found.validation is None else 'validated in part'}",
-    )
+        return found.score, about
+    return found.score, f"{about}; no weight, as that is {found.standing}"
 
 
 class DomainRetentionEvaluator(MeasuringEvaluator):
@@ -149,7 +186,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
     Args:
         metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
             states. An example may name its own in `metadata["metric"]`.
-        coherence_metric: Grades how a text holds together; by default by its surface.
+        coherence_metric: Grades how a text holds together; by default whether its sentences contradict each other, by the rules.
         coherence_validation: What was measured of that metric, by `validate_coherence`; by default what is known of it. The report says it.
         baselines: Further models to measure beside.
         sampling: How the models answer; by default greedily, up to 256 tokens.
@@ -172,7 +209,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         self,
         *,
         metric: MetricChoice = stated_parts,
-        coherence_metric: CoherenceMetric | BatchCoherence = surface_coherence,
+        coherence_metric: CoherenceMetric | BatchCoherence = consistency,
         coherence_validation: CoherenceValidation | None = None,
         baselines: Mapping[str, LanguageModel] | None = None,
         sampling: Sampling = Sampling(),
@@ -228,19 +265,31 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         *,
         baselines: Mapping[str, LanguageModel] | None = None,
         trained_on: str | Path | Sequence[ExampleLike] | None = None,
+        ensemble: Ensemble | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
         """Evaluates the student; see `Evaluator.evaluate`.
+
+        Args:
+            student_model: The student.
+            teacher_models: The experts by domain.
+            examples: Held-out examples.
+            baselines: Further models to measure beside.
+            trained_on: What the student was trained on.
+            ensemble: How the experts would answer together; by default through the integrator's rules, without a model.
+            ask: How a model is called.
 
         Raises:
             DataError: There are no examples, one needs a domain that has no expert, or queries were trained on.
         """
         check_metric(self.metric, teacher_models)
-        items, overlap = hold_apart(
+        given, overlap = hold_apart(
             check_examples(examples, teacher_models), trained_on, self.on_overlap
         )
+        items = with_groups(given)
+        ask = Remembering(ask)
         student = self._grade(student_model, items, ask, "the student")
-        models = [self._result("student", "student", items, student)]
+        models = [self._costed(self._result("student", "student", items, student), student)]
         others: dict[str, Sequence[Graded]] = {}
         for name, model in {**(baselines or {}), **self.baselines}.items():
             others[name] = self._grade(model, items, ask, name)
@@ -249,29 +298,31 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         for domain, teacher in teacher_models.items():
             experts[domain] = self._grade(teacher, items, ask, f"the expert of {domain}")
             models.append(self._result(domain, "expert", items, experts[domain]))
-        oracle = [
-            routed(example, [experts[domain][i] for domain in example.domains])
-            for i, example in enumerate(items)
-        ]
-        models.append(replace(self._result("oracle", "oracle", items, oracle), answers=()))
-        retention = [
-            self._retention(domain, items, student, experts[domain], others.get("base"))
-            for domain in teacher_models
-            if domain in by_slice(items)
-        ]
+        together = self._together(ensemble or Ensemble(), items, teacher_models, experts, ask)
+        models.append(replace(self._result("oracle", "oracle", items, together.oracle), answers=()))
+        row = self._result("ensemble", "ensemble", items, together.ensemble)
+        models.append(replace(row, cost=together.cost))
+        places = by_slice(items)
         found = EvaluationReport(
             models=tuple(models),
-            retention=tuple(retention),
-            coherence=self._coherence(items, student, ask),
+            retention=tuple(
+                self._retention(
+                    domain, items, places.get(domain, []), student, experts, others.get("base")
+                )
+                for domain in teacher_models
+            ),
+            coherence=self._coherence(items, student, together.tasks, ask),
             edge_cases=edge_cases(
-                items, [item.correct for item in student], [item.correct for item in oracle]
+                items,
+                [answer.correct for answer in models[0].answers],
+                [item.correct for item in together.oracle],
             ),
             agreement=self._agreement(
                 items, student, experts, others.get("base"), teacher_models, ask
             ),
             overlap=overlap,
-            examples=tuple(items),
-            test_set=fingerprint(items),
+            examples=tuple(given),
+            test_set=fingerprint(given),
             notes=self.notes,
             seed=self.seed,
             resamples=self.resamples,
@@ -295,59 +346,135 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         )
         return joined(found, more)
 
+    def _together(
+        self,
+        ensemble: Ensemble,
+        items: Sequence[Example],
+        teachers: Mapping[str, LanguageModel],
+        experts: Mapping[str, Sequence[Graded]],
+        ask: Ask,
+    ) -> _Together:
+        """Asks the experts as the targets were made, each its own question, and lets the integrator write."""
+        metered = Metered(ask)
+        tasks = ensemble.respond(teachers, items, self.sampling, metered)
+        answers = ensemble.integrate(tasks, Experts(teachers, metered, self.sampling))
+        return _Together(
+            tasks=tasks,
+            oracle=routed(self.metric, items, tasks, experts, ask),
+            ensemble=grade_together(self.metric, items, answers, tasks, experts, ask),
+            cost=metered.cost(len(items)),
+        )
+
+    def _costed(self, result: ModelResult, graded: Sequence[Graded]) -> ModelResult:
+        answers = [item.generation for item in graded]
+        cost = AnswerCost(
+            questions=len(answers),
+            calls=len(answers),
+            prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+            completion_tokens=sum(answer.completion_tokens for answer in answers),
+        )
+        return replace(result, cost=cost)
+
     def _retention(
         self,
         domain: str,
         examples: Sequence[Example],
+        own: Sequence[int],
         student: Sequence[Graded],
-        expert: Sequence[Graded],
+        experts: Mapping[str, Sequence[Graded]],
         base: Sequence[Graded] | None,
     ) -> DomainRetention:
+        """Measures DER of strict accuracy over the domain's items that student and expert were graded on."""
+        expert = experts[domain]
         places = [
-            place for place in by_slice(examples)[domain] if student[place].score.value is not None
+            place
+            for place in own
+            if not self._is_overlap(examples[place])
+            and student[place].score.value is not None
+            and expert[place].score.value is not None
         ]
-        places = [place for place in places if expert[place].score.value is not None]
         if not places:
-            nothing = Estimate(value=None, reason="no answer could be graded")
-            return DomainRetention(
-                domain=domain,
-                items=0,
-                student=None,
-                expert=None,
-                base=None,
-                retention=nothing,
-                headroom=nothing,
-                non_inferiority=NonInferiority(margin=self.margin, verdict="undefined"),
-            )
-        mine, theirs = (
-            [side[place].score.value or 0.0 for place in places] for side in (student, expert)
-        )
-        bootstrap = self._bootstrap(examples, places)
-        retention = bootstrap.ratio(mine, theirs)
+            return self._no_retention(domain, [examples[place] for place in own])
+        groups = [examples[place].group for place in places]
+        mine, theirs = _right(student, places), _right(expert, places)
+        retention = PairedComparison(mine, theirs, groups).ratio()
         if retention.value is None:
             retention = Estimate(value=None, reason="the expert got nothing right")
+        constant = constant_answer([examples[place] for place in places])
+        doubt = _better_expert(domain, places, theirs, groups, experts)
+        if non_inferiority(retention, len(places), self.margin).verdict == "yes" and not doubt:
+            doubt = _constant_is_as_good(mine, theirs, groups, constant, self.margin)
+        if doubt:
+            retention = Estimate(value=None, reason=doubt)
+        test = non_inferiority(retention, len(places), self.margin)
         by_chance = [chance_of(examples[place], self.metric) for place in places]
         chances = [chance for chance in by_chance if chance is not None]
-        chance_is_known = len(chances) == len(places)
-        started = [
-            place for place in places if base is not None and base[place].score.value is not None
-        ]
+        started = [place for place in places if base[place].score.value is not None] if base else []
         return DomainRetention(
             domain=domain,
             items=len(places),
             student=_mean(mine),
             expert=_mean(theirs),
-            base=None
-            if base is None or not started
-            else _mean([base[place].score.value or 0.0 for place in started]),
+            base=_mean(_right(base, started)) if base and started else None,
             retention=retention,
             headroom=self._headroom(examples, started, student, expert, base),
-            chance=_mean(chances) if chance_is_known else None,
-            chance_corrected=_above(bootstrap, mine, theirs, chances, "chance")
-            if chance_is_known
-            else None,
-            non_inferiority=non_inferiority(bootstrap, mine, theirs, retention, self.margin),
+            chance=_mean(chances) if len(chances) == len(places) else None,
+            chance_corrected=self._above_chance(examples, places, mine, theirs, chances),
+            non_inferiority=test,
+            constant=None if constant is None else _mean(constant.right),
+            ungraded=len(own) - len(places),
+            warnings=self._warnings(domain, len(own), len(places)),
         )
+
+    def _no_retention(self, domain: str, own: Sequence[Example]) -> DomainRetention:
+        reason = NOT_GRADED
+        if not own:
+            reason = f"the test set has no question of {domain} alone"
+        elif not any(example.has_reference for example in own):
+            reason = "no question has a reference"
+        elif all(self._is_overlap(example) for example in own):
+            reason = (
+                "its references are in words, and shared words say neither right nor wrong: "
+                "give `answers`, or let a judge grade"
+            )
+        nothing = Estimate(value=None, reason=reason)
+        return DomainRetention(
+            domain=domain,
+            items=0,
+            student=None,
+            expert=None,
+            base=None,
+            retention=nothing,
+            headroom=nothing,
+            non_inferiority=NonInferiority(
+                margin=self.margin, verdict="undefined", method=METHOD, reason=reason
+            ),
+            ungraded=len(own),
+        )
+
+    def _warnings(self, domain: str, asked: int, graded: int) -> tuple[str, ...]:
+        if graded == asked:
+            return ()
+        name = domain[:1].upper() + domain[1:]
+        return (
+            f"{name}: {asked - graded:,} of {asked:,} questions could not be graded as right or wrong, "
+            "and are in no figure of it.",
+        )
+
+    def _above_chance(
+        self,
+        examples: Sequence[Example],
+        places: Sequence[int],
+        student: Sequence[bool],
+        expert: Sequence[bool],
+        chances: Sequence[float],
+    ) -> Estimate | None:
+        if len(chances) < len(places):
+            return None
+        known = share(expert, [examples[place].group for place in places])
+        if known.low is None or known.low <= _mean(chances):
+            return Estimate(value=None, reason="the expert is not measurably better than chance")
+        return _above(self._bootstrap(examples, places), student, expert, chances)
 
     def _headroom(
         self,
@@ -361,10 +488,14 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             return Estimate(value=None, reason="the base was not measured")
         if not places:
             return Estimate(value=None, reason="no answer of the base could be graded")
-        mine, theirs, before = (
-            [side[place].score.value or 0.0 for place in places] for side in (student, expert, base)
-        )
-        return _above(self._bootstrap(examples, places), mine, theirs, before, "the base")
+        mine, theirs, before = (_right(side, places) for side in (student, expert, base))
+        gap = PairedComparison(
+            theirs, before, [examples[place].group for place in places]
+        ).difference()
+        if gap.low is None or gap.low <= 0:
+            reason = "the expert is not measurably better than the base"
+            return Estimate(value=None, reason=reason)
+        return _above(self._bootstrap(examples, places), mine, theirs, before)
 
     def _agreement(
         self,
@@ -415,31 +546,109 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         )
 
     def _coherence(
-        self, examples: Sequence[Example], graded: Sequence[Graded], ask: Ask
+        self,
+        examples: Sequence[Example],
+        graded: Sequence[Graded],
+        tasks: Sequence[Task],
+        ask: Ask,
     ) -> Coherence | None:
         places = by_slice(examples).get(CROSS_DOMAIN, [])
-        texts = [graded[place].generation.text for place in places]
-        scores = dict(
-            zip(places, grade_coherence(self.coherence_metric, texts, ask=ask), strict=True)
-        )
-        measured = [place for place in places if scores[place].value is not None]
-        if not measured:
+        if not places:
             return None
-        validation = self.coherence_validation or known_validation(self.coherence_metric)
-        covered = [place for place in measured if graded[place].score.value is not None]
-        return Coherence(
-            score=self._bootstrap(examples, measured).mean(
-                [scores[place].value or 0.0 for place in measured]
-            ),
-            coverage=self._bootstrap(examples, covered).mean(
-                [graded[place].score.value or 0.0 for place in covered]
-            )
-            if covered
-            else Estimate(value=None, reason="no answer could be graded"),
-            validated=validation is not None and validation.passed,
-            items=len(measured),
-            validation=validation,
+        texts = [graded[place].generation.text for place in places]
+        return integration_coherence(
+            [examples[place] for place in places],
+            [graded[place] for place in places],
+            [tasks[place] for place in places],
+            grade_coherence(self.coherence_metric, texts, ask=ask),
+            self.metric,
+            self._resampling,
+            name=name_of(self.coherence_metric),
+            validation=self.coherence_validation or known_validation(self.coherence_metric),
         )
+
+
+class _Together(NamedTuple):
+    """What the experts said to their own questions, and how that was graded."""
+
+    tasks: Sequence[Task]
+    oracle: Sequence[Graded]
+    ensemble: Sequence[Graded]
+    cost: AnswerCost
+
+
+class ConstantAnswer(NamedTuple):
+    """The one answer that is right most often, and whether it is right on each item."""
+
+    text: str
+    right: Sequence[bool]
+
+
+def constant_answer(examples: Sequence[Example]) -> ConstantAnswer | None:
+    """Returns the accepted answer that the most examples share; None where no example has one part.
+
+    Example:
+        >>> capital = Part(domain="geography", answers=("Rome",))
+        >>> asked = [Example(query=f"Question {place}?", domains=("geography",), parts=(capital,)) for place in range(2)]
+        >>> constant_answer(asked)
+        ConstantAnswer(text='Rome', right=[True, True])
+    """
+    accepted = [
+        {normalize(answer): answer for answer in example.parts[0].answers}
+        if len(example.parts) == 1
+        else {}
+        for example in examples
+    ]
+    counts = Counter(key for answers in accepted for key in answers)
+    if not counts:
+        return None
+    key, _ = max(counts.items(), key=lambda item: item[1])
+    text = next(answers[key] for answers in accepted if key in answers)
+    return ConstantAnswer(text, [key in answers for answers in accepted])
+
+
+def _better_expert(
+    domain: str,
+    places: Sequence[int],
+    own: Sequence[bool],
+    groups: Sequence[str],
+    experts: Mapping[str, Sequence[Graded]],
+) -> str:
+    """Says which other expert knows the domain more than twice as well as its own; empty where none does."""
+    for name, graded in experts.items():
+        other = _right(graded, places)
+        if name == domain or _mean(other) <= 2 * _mean(own):
+            continue
+        gap = PairedComparison(other, own, groups).difference()
+        if gap.low is not None and gap.low > 0:
+            return (
+                f"the {name} expert gets {percent(_mean(other))} of these questions right and their own expert "
+                f"{percent(_mean(own))}: are the experts' domains mixed up?"
+            )
+    return ""
+
+
+def _constant_is_as_good(
+    student: Sequence[bool],
+    expert: Sequence[bool],
+    groups: Sequence[str],
+    constant: ConstantAnswer | None,
+    margin: float,
+) -> str:
+    """Says that one answer to every question would have passed too; empty where it would not."""
+    if constant is None or _mean(constant.right) < margin * _mean(expert):
+        return ""
+    above = PairedComparison(student, constant.right, groups).difference()
+    if above.low is not None and above.low > 0:
+        return ""
+    return (
+        f"answering every question with {constant.text!r} is right {percent(_mean(constant.right))} of the time, and "
+        "the student is not measurably better"
+    )
+
+
+def _right(graded: Sequence[Graded], places: Sequence[int]) -> list[bool]:
+    return [bool(graded[place].correct) for place in places]
 
 
 def _above(
@@ -447,15 +656,11 @@ def _above(
     student: Sequence[float],
     expert: Sequence[float],
     floor: Sequence[float],
-    name: str,
 ) -> Estimate:
-    """Returns (student − floor) / (expert − floor), undefined where the interval of the denominator includes 0."""
+    """Returns (student − floor) / (expert − floor); the caller has checked that the expert is above the floor."""
+    above = [mine - least for mine, least in zip(student, floor, strict=True)]
     to_learn = [best - least for best, least in zip(expert, floor, strict=True)]
-    if not bootstrap.excludes_zero(to_learn) or sum(to_learn) <= 0:
-        return Estimate(value=None, reason=f"the expert is not measurably better than {name}")
-    return bootstrap.ratio(
-        [mine - least for mine, least in zip(student, floor, strict=True)], to_learn
-    )
+    return bootstrap.ratio(above, to_learn)
 
 
 def _mean(values: Sequence[float]) -> float:

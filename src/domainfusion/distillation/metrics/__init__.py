@@ -16,7 +16,6 @@ from domainfusion.distillation.metrics.metric import (
     MetricChoice,
     ModelMetric,
 )
-from domainfusion.distillation.metrics.surface import surface_coherence
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.statements import states
 from domainfusion.distillation.text.words import normalize
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         measures_overlap,
         metric_named,
         name_of,
+        reads_texts,
     )
     from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
     from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence
@@ -77,11 +77,11 @@ __all__ = [
     "name_of",
     "normalize",
     "read_passages",
+    "reads_texts",
     "rouge_l",
     "sentences",
     "stated_parts",
     "states",
-    "surface_coherence",
     "token_f1",
     "validate_coherence",
 ]
@@ -109,6 +109,7 @@ _HOMES = {
     "metric_named": "grading",
     "name_of": "grading",
     "read_passages": "passages",
+    "reads_texts": "grading",
     "rouge_l": "rouge",
     "validate_coherence": "validation",
 }

@@ -101,6 +101,11 @@ def grade_texts(metric: MetricChoice, examples: Sequence[Example], texts: Sequen
     return [_join(of_place[place]) for place in range(len(examples))]
 
 
+def reads_texts(metric: MetricChoice, example: Example) -> bool:
+    """Whether the metric of an example grades a text, whoever wrote it, and needs no model that is measured."""
+    return not any(isinstance(own, ModelMetric) for own, _ in _pieces(metric, example))
+
+
 def grade_coherence(metric: CoherenceMetric | BatchCoherence, texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
     """Grades how well each text holds together."""
     found = metric.grade_all(texts, ask=ask) if isinstance(metric, BatchCoherence) else [metric(text) for text in texts]

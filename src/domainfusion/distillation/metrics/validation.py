@@ -69,6 +69,7 @@ def validate_coherence(
         unscored=unscored,
         date=datetime.now(UTC).date().isoformat(),
         command=command,
+        meant=tuple(getattr(metric, "sees", ())),
     )
 
 

@@ -94,7 +94,7 @@ class EvaluationSection(Section):
     metric: MetricSpec = "stated_parts"
     metrics: dict[str, MetricSpec] = Field(default={})
     judge: ModelChoice | None = None
-    coherence: Literal["surface", "model", "judge"] = "surface"
+    coherence: Literal["rules", "model", "judge"] = "rules"
     reference_model: ModelChoice = "student"
 
     @model_validator(mode="after")
