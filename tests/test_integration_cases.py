@@ -160,3 +160,47 @@ def test_the_committed_results_are_of_the_committed_cases():
     for entries in results.values():
         for half, entry in entries.items():
             assert entry["cases_sha256"] == hashlib.sha256((FOLDER / f"{half}.jsonl").read_bytes()).hexdigest()
+
+
+WRITTEN = ("written", "written_development", "written_held_out")
+
+
+@pytest.mark.parametrize("file", WRITTEN)
+def test_the_patterns_of_a_written_case_are_in_its_responses(file):
+    from measure_written import load
+
+    for case in load(file):
+        said = "\n".join(case["responses"].values())
+        patterns = [*case["facts"], *(pattern for pair in (*case["conflicts"], *case["dup"]) for pattern in pair)]
+        assert [pattern for pattern in patterns if not re.search(pattern, said, re.IGNORECASE)] == [], case["id"]
+        assert all(part in said for part in case["verbatim"]), case["id"]
+
+
+@pytest.mark.parametrize("file", WRITTEN)
+def test_rules_lose_nothing_that_was_written_and_the_order_of_the_experts_decides_nothing(file):
+    from measure_written import OVER_ALL, by_rules, figures, judge, load
+
+    found = figures([judge(by_rules, case) for case in load(file)])[OVER_ALL]
+    for name in ("facts kept", "blocks kept", "order-independent"):
+        assert found[name][0] == found[name][1] > 0, name
+
+
+def test_an_answer_that_joins_nothing_and_one_that_keeps_both_sides_are_noticed():
+    from measure_written import OVER_ALL, figures, judge, load
+
+    def join(case):
+        return Integration(text=" ".join(case["responses"].values()), method="join")
+
+    found = figures([judge(join, case) for case in load("written")])[OVER_ALL]
+    assert found["found"][0] == found["said once"][0] == 0
+    assert found["unmarked"][0] == found["unmarked"][1] > 0
+
+
+def test_the_committed_figures_of_written_cases_are_of_the_committed_cases():
+    from measure_written import as_markdown
+
+    results = json.loads((FOLDER / "written.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "written.md").read_text(encoding="utf-8") == as_markdown(results)
+    for entries in results.values():
+        for file, entry in entries.items():
+            assert entry["cases_sha256"] == hashlib.sha256((FOLDER / f"{file}.jsonl").read_bytes()).hexdigest()

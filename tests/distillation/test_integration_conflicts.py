@@ -157,6 +157,49 @@ def test_a_conflict_is_one_question_and_two_values(query: str, first: str, secon
     assert conflicts(query, first, second) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # directions
+        ("Salt raises blood pressure.", "Salt lowers blood pressure.", 1),
+        ("Salt raises blood pressure.", "Salt pushes up blood pressure.", 0),
+        ("When rates rise, bond prices fall.", "Rising rates push up bond prices.", 1),
+        ("When rates rise, bond prices fall.", "As rates rise, prices of bonds drop.", 0),
+        ("An index slows down inserts.", "An extra index speeds up inserts.", 1),
+        ("Give the drug before the incision.", "Give the drug after the incision.", 1),
+        ("Give the drug before the incision.", "Give the drug after the lunch.", 0),
+        ("Raw milk is safe in pregnancy.", "Raw milk is dangerous in pregnancy.", 1),
+        # negations, also of other languages, and what only looks like one
+        ("Hunde dürfen keine Schokolade essen.", "Hunde dürfen Schokolade essen.", 1),
+        ("Es seguro tomar café a diario.", "No es seguro tomar café a diario.", 1),
+        ("Le thé ne fait pas grossir les chats.", "Le thé fait grossir les chats.", 1),
+        ("孕妇可以吃生鱼片。", "孕妇不可以吃生鱼片。", 1),
+        ("Propranolol can be given to asthma patients without concern.", "Propranolol should not be given to patients with asthma.", 1),
+        ("A salt makes rainbow tables useless.", "With a salt, rainbow tables do not work.", 0),
+        # values with other words, units and languages around them
+        ("Hold each static stretch for 30 seconds.", "A static stretch has to be held for two minutes.", 1),
+        ("Un velocista debe descansar 8 minutos entre series.", "Un velocista debe descansar 1 minuto entre series.", 1),
+        ("健康成年人每天最多可服用4克。", "健康成年人每天最多可服用2克。", 1),
+        ("The law has been in force since 25 May 2018.", "The law came into force in May 2016.", 1),
+        # hedges and scopes
+        ("Vitamin D may improve strength.", "Vitamin D does not improve strength.", 0),
+        ("Fasting is likely to harm hard sessions.", "Fasting does not harm hard sessions.", 0),
+        ("In adults, the dose of the drug is 500 mg.", "In children, the dose of the drug is 250 mg.", 0),
+        ("The drug must not be taken after week 20.", "The drug can be taken before week 20.", 0),
+        ("Office workers should drink 2 litres of water.", "Cyclists should drink 4 litres of water.", 0),
+        ("The Nile is 6,650 km long.", "The Blue Nile is 1,450 km long.", 0),
+    ],
+)
+def test_opposed_sentences_about_the_same_thing_are_a_conflict_whatever_was_asked(first: str, second: str, expected: int) -> None:
+    for texts in ({"a": first, "b": second}, {"b": second, "a": first}):
+        assert len(ResponseIntegrator().integrate("What should one know?", texts).ledger.conflicts) == expected
+
+
+def test_what_leans_on_an_earlier_sentence_does_not_answer_the_question() -> None:
+    texts = {"law": "Retail staff must not work on Sundays.", "web": "Copy the array before you change it. It works in all browsers."}
+    assert ResponseIntegrator().integrate("May employees work on Sundays?", texts).ledger.conflicts == ()
+
+
 def test_an_answer_of_one_word_is_a_name() -> None:
     texts = {"a": "Sydney is the capital of Australia.", "b": "Canberra."}
     assert len(ResponseIntegrator().integrate("What is the capital of Australia?", texts).ledger.conflicts) == 1

@@ -202,7 +202,7 @@ def test_a_cut_answer_by_itself_stays_as_it_is() -> None:
         "\n\n".join(f"Tin melts at {degrees} °C. It is not soft." for degrees in range(4500)),
         "Tin does not rust and raises the price. " * 5000,
         "# a\n\n" * 40_000,
-        "它不会生锈。" * 25_000,
+        "它不会生锈。" * 33_000,
         "```\n" + "x = 1\n" * 33_000 + "```",
     ],
     ids=["list", "paragraphs", "one paragraph", "headings", "chinese", "code"],

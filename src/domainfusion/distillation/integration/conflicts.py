@@ -308,6 +308,8 @@ def _alike_verdict(example: Example, responses: Mapping[str, Response], key: Has
     if questions[0] != questions[1] and "" not in questions and example.query not in questions:
         return "unrelated"
     if isinstance(key, frozenset):
+        if not hold_for_the_same(one, other, topic(example.query), is_permission=asks_for_permission(example.query)):
+            return "unrelated"
         return "same" if one.denies == other.denies else "different"
     place = key[1] if isinstance(key, tuple) else 0
     values = (one.values[place].value, other.values[place].value)

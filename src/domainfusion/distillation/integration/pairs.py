@@ -32,8 +32,8 @@ _VERB = re.compile(
 """A verb that a sentence's subject stands before."""
 _MEASURES = frozenset(map(stem, MEASURES))
 _NEGATIVE = re.compile(
-    r"\b(?:useless|ineffective|pointless|unnecessary|fail(?:s|ed)?|lacks?|prevents?|avoid(?:s|ed)?|stops?|without|instead|rather than|"
-    r"wrong|myth|too|unable|un\w+ed|ohne|sin|sans)\b",
+    r"\b(?:useless|ineffective|pointless|unnecessary|fail(?:s|ed)?|lacks?|prevents?|avoid(?:s|ed)?|stops?|instead|rather than|"
+    r"wrong|myth|too|unable|un\w+ed|ohne|sin|sans|without(?! (?:any )?(?:concern|risk|problem|harm|danger|hesitation|issue|worr)))\b",
     re.IGNORECASE,
 )
 """Words that deny something without a negation."""
