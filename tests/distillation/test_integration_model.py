@@ -291,7 +291,7 @@ def test_a_model_that_is_held_to_a_schema_says_which_claims_a_sentence_rests_on(
 @pytest.mark.parametrize("reply", ['{"sentences": []}', '{"a": 1}', "[[", "{" * 9999, "```json\n{}\n```", "  ", "<think>Hm."])
 def test_a_reply_that_is_neither_prose_nor_sentences_is_no_answer(reply: str) -> None:
     answer = integrate(HeldSteps(write=reply))
-    assert answer.method == ("model" if reply == "[[" else "merge")
+    assert answer.method == "merge"
 
 
 def test_half_a_character_in_json_is_no_half_character_in_a_target() -> None:
@@ -469,6 +469,22 @@ def test_a_single_answer_is_the_target_byte_for_byte_and_asks_nothing(text: str,
     for experts in ({"a": text}, {"a": text, "b": " "}):
         assert ResponseIntegrator(model).integrate(QUERY, experts).text == text
     assert model.calls == []
+
+
+@pytest.mark.parametrize("nonsense", ["Sure!", "I can't do that.", "42", "Lorem ipsum dolor sit amet.", "你好，我不知道。", "¯\\_(ツ)_/¯"])
+def test_a_model_that_answers_nonsense_to_every_call_loses_no_expert(nonsense: str) -> None:
+    answer = integrate(ScriptedModel(nonsense))
+    assert (answer.method, answer.text) == ("merge", ResponseIntegrator().integrate(QUERY, EXPERTS).text)
+    assert any("next to nothing" in note or "no answer" in note for note in answer.ledger.notes)
+
+
+def test_a_right_answer_to_every_call_is_kept_and_marked() -> None:
+    for experts, right in (
+        (EXPERTS, "Protein: 1.6 g per kg a day for athletes, sleep, and creatine does no harm."),
+        ({"医学": "健康成年人每天最多可服用4克对乙酰氨基酚。", "药学": "它在肝脏代谢。"}, "成年人每天最多服用4克，它在肝脏中代谢。"),
+    ):
+        answer = integrate(ScriptedModel(right), experts)
+        assert (answer.text, answer.method, answer.ledger.verdict) == (right, "model", "unverified")
 
 
 def test_orders_in_a_response_stay_between_the_fences_and_in_one_line_of_a_plan() -> None:

@@ -14,7 +14,7 @@ from domainfusion.distillation.integration.planning import ABSTAINED, OnDisagree
 from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
 from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
-from domainfusion.distillation.integration.verifying import NO_VERDICT, ModelVerifier, Verifier, rule_problems
+from domainfusion.distillation.integration.verifying import NO_VERDICT, ModelVerifier, Verifier, is_nonsense, rule_problems
 from domainfusion.distillation.integration.writing import (
     RESERVED,
     Assignment,
@@ -49,6 +49,7 @@ Rebut = Callable[[Sequence[Dispute]], Sequence[Sequence[Rebuttal]]]
 
 NOT_READ = "the integration model's reading could not be used, so each sentence counts as a claim"
 NOT_RELATED = "the integration model did not relate the claims, so the rules looked for conflicts, which see values and negations alone"
+NONSENSE = "the integration model's answer has next to nothing of what the experts say, and nobody gave a verdict on it"
 MERGED = "the responses were merged instead"
 
 
@@ -58,7 +59,12 @@ class _Attempt:
 
     draft: Draft
     problems: tuple[str, ...]
-    is_verified: bool
+    is_given: bool
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether a verifier found nothing wrong."""
+        return self.is_given and not self.problems
 
 
 class ResponseIntegrator:
@@ -287,7 +293,7 @@ class ResponseIntegrator:
     def _verified(self, plans: Sequence[Plan], drafts: Sequence[Draft | NoDraft], ask: Ask) -> list[_Attempt | NoDraft]:
         """Returns each draft with what is wrong with it."""
         if not self.verify:
-            return [draft if isinstance(draft, NoDraft) else _Attempt(draft, (), is_verified=False) for draft in drafts]
+            return [draft if isinstance(draft, NoDraft) else _Attempt(draft, (), is_given=False) for draft in drafts]
         given = self.verifier or self.integration_model
         verifier = ModelVerifier(given) if isinstance(given, LanguageModel) else given
         written = {place: draft for place, draft in enumerate(drafts) if isinstance(draft, Draft)}
@@ -297,7 +303,7 @@ class ResponseIntegrator:
         verdicts = verifier.verify([plans[place] for place in written], list(written.values()), ask=ask)
         for (place, draft), verdict in zip(written.items(), verdicts, strict=True):
             problems = tuple(dict.fromkeys([*rule_problems(plans[place], draft), *verdict.problems]))
-            outcome[place] = _Attempt(draft, problems, is_verified=verdict.is_given and not problems)
+            outcome[place] = _Attempt(draft, problems, is_given=verdict.is_given)
         return outcome
 
     def _outcome(self, model: LanguageModel, plan: Plan, first: _Attempt | NoDraft, second: _Attempt | NoDraft | None) -> Integration:
@@ -310,6 +316,8 @@ class ResponseIntegrator:
         best = first
         if isinstance(second, _Attempt) and len(second.problems) <= len(first.problems):
             best = second
+        if self.verify and not best.is_given and is_nonsense(plan, best.draft):
+            return replace(_merged(plan, NONSENSE, MERGED), messages=messages, model=model.fingerprint)
         ledger = ledger_of(plan, contributions_to(best.draft, plan))
         if self.verify and not best.is_verified:
             problems = best.problems or (NO_VERDICT,)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from domainfusion.distillation.integration.calls import Caller, is_answer
@@ -13,6 +14,7 @@ from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.integration.values import Date, Found, Quantity, Value, compare, find_values
+from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.integration.writing import Draft, whole_blocks
 from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
 from domainfusion.distillation.text.sentences import sentences
@@ -298,3 +300,29 @@ def _quotations(sentence: str) -> Iterator[str]:
         words = next(group for group in match.groups() if group)
         if len(words.split()) >= _LEAST_QUOTED_WORDS:
             yield words
+
+
+# Nonsense
+
+LEAST_KNOWN = 1 / 3
+"""Share of the words of an answer that the experts have to have used, so that it is an answer to the same question at all."""
+# Writing without spaces between words, such as Chinese and Japanese.
+_UNSPACED = re.compile(r"[\u2e80-\uffef]")
+
+
+def is_nonsense(plan: Plan, draft: Draft) -> bool:
+    """Whether an answer has next to nothing of what the experts say, so that whoever wrote it did not read them.
+
+    This tells no right answer from a wrong one. It is asked where no verifier gave a verdict.
+    """
+    said = set[str]().union(*(_words(response.text) for response in plan.task.responses.values()))
+    written = _words(draft.marked)
+    return len(written & said) < LEAST_KNOWN * len(written) or not written
+
+
+def _words(text: str) -> set[str]:
+    """Returns the words that carry meaning; of writing without spaces, each two characters in a row."""
+    found = set[str]()
+    for word in content(text):
+        found |= set(map("".join, pairwise(word))) if _UNSPACED.search(word) else {word}
+    return found
