@@ -75,6 +75,8 @@ def render(found: dict[str, CoherenceValidation], about: dict[str, Any]) -> str:
             "ground, and knows not what is said: one that says an earlier one again in other words, and agrees with it, would cost as",
             "much. It grades texts of three sentences or more. *concatenated* is the first half of a passage with the second half of",
             "one of another field. All numbers in its formula come from the development passages; its figures on those are left out.",
+            *(["Figures of 2026-11-24 still grade texts of two sentences, as 21 of the 81 looped ones are; no other corruption has such."]
+              if any(one.date == "2026-11-24" for one in found.values()) else []),
             "",
             f"{found['rules'].texts} held-out passages; seed {found['rules'].seed}.",
             f"{about['date']}; {about['machine']}; {about['versions']}.",
