@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
-    ("errors", "types", "progress"),
+    ("errors", "types", "progress", "interruption"),
     ("files",),
     ("prompts", "records", "distillation.text"),
     ("models",),

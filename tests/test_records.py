@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domainfusion.errors import DataError
+from domainfusion.files import replacing
 from domainfusion.records import file_name, read_json, read_lines, read_records, write_json, write_records, write_text
 from domainfusion.types import (
     SCHEMA_VERSION,
@@ -291,3 +293,29 @@ def test_names_that_file_systems_take_for_something_else(name: str, tmp_path: Pa
     folder.mkdir()
     assert folder.parent == tmp_path and folder.resolve().parent == tmp_path.resolve()
     assert file_name(name) not in ("con", "nul", "com1")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "folder") as fresh:
+        (fresh / "inner").mkdir(parents=True)
+        (fresh / "inner" / "file").write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with replacing(tmp_path / "folder") as fresh:
+        fresh.mkdir()
+        (fresh / "file").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "file").read_text() == "whole"
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, bool]] = []
+    target, real = tmp_path / "a.txt", os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", target.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(target, "text")
+    assert flushed == [("file", False), ("folder", True)]

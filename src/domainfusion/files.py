@@ -1,39 +1,79 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_UNFINISHED = ".unfinished-"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write to, and puts what was written in the place of `path`.
 
-    After a crash or a power cut, a reader finds the old file or the new one, never a part. Where the block raises, the old file
-    stays and the temporary one is removed.
+    After a crash or a power cut, a reader finds the old file or the new one, never a part. Where the
+    block raises, the old file stays and the temporary one is removed.
 
     Args:
-        path: The file to write; its folder has to be there.
+        path: The file to write, or a folder that is not there yet; its parent has to be there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished(path)
     try:
         yield temporary
         flush_to_disk(temporary)
         temporary.replace(path)
-        flush_to_disk(path.parent)
+        flush_names(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Returns where this process writes a file or folder until all of it is there."""
+    return path.with_name(f".{path.name}{_UNFINISHED}{os.getpid()}")
+
+
+def writer_of_unfinished(path: Path, names: Collection[str]) -> int | None:
+    """Returns the process that had begun to write `path`; None unless it is an unfinished file of one of these names.
+
+    Example:
+        >>> writer_of_unfinished(Path(".run.json.unfinished-17"), ["run.json"])
+        17
+        >>> writer_of_unfinished(Path(".venv-3.11"), ["run.json"]) is None
+        True
+    """
+    name, mark, process = path.name.removeprefix(".").rpartition(_UNFINISHED)
+    is_ours = mark and path.name.startswith(".") and name in names
+    return int(process) if is_ours and process.isascii() and process.isdecimal() else None
 
 
 def flush_to_disk(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows keeps the names of a folder by itself, and can't open it
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    """Waits until the bytes of a file, or all that is in a folder, are on the disk."""
+    if not path.is_dir():
+        _fsync(path)
+        return
+    for inner in path.iterdir():
+        if not inner.is_symlink():
+            flush_to_disk(inner)
+    flush_names(path)
+
+
+def flush_names(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, as after a file in it is renamed."""
+    if os.name != "nt":  # Windows flushes them by itself, and can't open a folder
+        _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.errors import DataError, advice_on
+from domainfusion.files import replacing
 from domainfusion.types import SCHEMA_VERSION, fingerprint
 
 T = TypeVar("T")
@@ -25,47 +24,20 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: The file can't be written, or the text can't be: half a character (a lone surrogate) has no UTF-8.
     """
-    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"The file could not be written: {error.strerror or error}", received=str(path), fix=advice_on(error)
         ) from error
     except UnicodeEncodeError as error:
         raise DataError(
-            f"The text for {path} holds half a character", received=text[error.start : error.end], fix="remove the lone surrogate"
+            f"The text for {path} contains half a character (a lone surrogate)",
+            received=text[error.start : error.end],
+            fix="remove the lone surrogate",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def unfinished(path: Path) -> Path:
-    """Returns where this process writes a file or folder until all of it is there."""
-    return path.with_name(f".{path.name}{_UNFINISHED}{os.getpid()}")
-
-
-def writer_of_unfinished(path: Path, names: Collection[str]) -> int | None:
-    """Returns the process that had begun to write `path`; None where it is not an unfinished file of one of these names.
-
-    Example:
-        >>> writer_of_unfinished(Path(".run.json.unfinished-17"), ["run.json"])
-        17
-        >>> writer_of_unfinished(Path(".venv-3.11"), ["run.json"]) is None
-        True
-    """
-    name, mark, process = path.name.removeprefix(".").rpartition(_UNFINISHED)
-    is_ours = mark and path.name.startswith(".") and name in names and process.isascii() and process.isdecimal()
-    return int(process) if is_ours else None
-
-
-_UNFINISHED = ".unfinished-"
 
 
 def file_name(name: str) -> str:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from domainfusion.cli.main import main
@@ -104,11 +104,12 @@ def test_a_lock_whose_process_was_killed_holds_nobody_up(
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     code = (
-        "import fcntl, os, sys, time\nlock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
-        "os.pwrite(lock, f'{os.getpid()}\\n'.encode(), 0)\nprint('held', flush=True)\ntime.sleep(600)"
+        "import os, sys, time\nfrom pathlib import Path\nfrom filelock import FileLock\n"
+        "run = Path(sys.argv[1])\nlock = FileLock(run / 'lock')\nlock.acquire()\n"
+        "(run / 'writer').write_text(f'{os.getpid()}\\n')\nprint('held', flush=True)\ntime.sleep(600)"
     )
     words = ["distill", str(recipe_file), "--output-dir", str(directory), "--quiet"]
-    with subprocess.Popen([sys.executable, "-c", code, str(directory / "lock")], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert main(words) == 1
         assert f"Another process ({holder.pid})" in capsys.readouterr().err
@@ -175,6 +176,6 @@ def test_a_dry_run_writes_nothing(
 def copy_of(run: Path, folder: Path) -> Path:
     copy = folder / "copy"
     shutil.copytree(run, copy)
-    with (copy / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds the copy
+    with FileLock(copy / "lock", blocking=False):
+        pass  # nobody holds the copy
     return copy

@@ -12,7 +12,7 @@ import pytest
 
 from domainfusion.cli.outcome import check_student_folder, save_student
 from domainfusion.errors import RunError
-from domainfusion.records import unfinished
+from domainfusion.files import unfinished
 
 OLD = {"config.json": "old", "model-00001-of-00002.safetensors": "old 1", "model-00002-of-00002.safetensors": "old 2"}
 NEW = {"config.json": "new", "model.safetensors": "new", "README.md": "card"}

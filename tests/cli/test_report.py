@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from domainfusion.cli.main import main
 
@@ -41,12 +41,9 @@ def test_a_run_without_a_student_has_a_report_too(finished_run: Path, tmp_path: 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Holds a run as another writer does; a lock of the same process, taken by another descriptor, keeps out all the same."""
-    with (directory / "lock").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate()
-        lock.write("4711\n")
-        lock.flush()
+    """Holds a run as another writer does; a lock of the same process, taken by another descriptor, excludes it all the same."""
+    with FileLock(directory / "lock", blocking=False):
+        (directory / "writer").write_text(f"{os.getppid()}\n")
         yield
 
 
@@ -60,11 +57,11 @@ def test_a_report_is_written_while_another_process_writes_to_the_run(finished_ru
 
 def test_what_another_process_writes_to_is_left_alone(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = copy_of(finished_run, tmp_path)
-    files = [file for file in directory.rglob("*") if file.is_file() and file.name != "lock"]
+    files = [file for file in directory.rglob("*") if file.is_file() and file.name not in ("lock", "writer")]
     before = {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files}
     with held(directory):
         assert main(["evaluate", "--check-metrics", str(directory), "--quiet"]) == 1
-    assert capsys.readouterr().err.startswith(f"Error: Another process (4711) is writing to this run; received '{directory}'")
+    assert capsys.readouterr().err.startswith(f"Error: Another process ({os.getppid()}) is writing to this run; received '{directory}'")
     assert {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files} == before
 
 

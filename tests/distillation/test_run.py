@@ -18,7 +18,8 @@ import pytest
 
 from domainfusion.distillation.run import RunDirectory, writer_of
 from domainfusion.errors import DataError, RunError
-from domainfusion.records import read_json, unfinished
+from domainfusion.files import unfinished
+from domainfusion.records import read_json
 
 INPUTS: dict[str, Any] = {
     "student": {"model": "base", "fingerprint": "1"},
@@ -166,13 +167,13 @@ def test_looking_at_a_run_never_keeps_a_process_from_writing_to_it(tmp_path: Pat
 
 @pytest.mark.parametrize("content", ["", "x", "0", "-1", "99999999999999999999", "1 2 3", "\xff\xfe", "None"])
 def test_what_is_no_process_writes_to_no_run(content: str, tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text(content, encoding="latin-1")
+    (tmp_path / "writer").write_text(content, encoding="latin-1")
     assert writer_of(tmp_path) is None
     assert writer_of(tmp_path / "nowhere") is None
 
 
 def test_a_process_with_the_id_of_one_that_was_killed_is_another_one(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text(f"{os.getpid()} 1000000000\n")
+    (tmp_path / "writer").write_text(f"{os.getpid()} 1000000000\n")
     assert writer_of(tmp_path) is None
 
 
@@ -180,7 +181,7 @@ def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert (tmp_path / "lock").read_text().split()[0] == str(process.pid)
+        assert (tmp_path / "writer").read_text().split()[0] == str(process.pid)
         assert writer_of(tmp_path) is None
         with RunDirectory(tmp_path, {"seed": 0}, "test").open():
             assert writer_of(tmp_path) == str(os.getpid())
@@ -211,7 +212,7 @@ def test_a_full_disk_leaves_no_half_description(tmp_path: Path, monkeypatch: pyt
         patch.setattr(os, "fsync", full)
         with pytest.raises(DataError, match="No space left on device"), run_in(tmp_path).open():
             pass
-    assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", "writer"]
     with run_in(tmp_path).open():
         pass
 

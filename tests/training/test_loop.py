@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from distillation.builders import record
+from domainfusion import files
 from domainfusion.errors import TrainingError
 from domainfusion.models import Adaptation, LlamaModel
 from domainfusion.models.base import TrainableModel
@@ -261,22 +263,31 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_keeps_it(
     assert same(whole("adapter"), trained(student_of(base, "adapter"), rows, tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("instant", ["save_file", "write_json", "flush_to_disk"])
+@pytest.mark.parametrize(("module", "instant"), [(states, "save_file"), (states, "write_json"), (files, "flush_to_disk")])
 def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
-    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str
+    base: LlamaModel,
+    rows: list[Row],
+    whole: Callable[[str], State],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    instant: str,
 ) -> None:
+    left = tmp_path / "killed" / ".checkpoint-4.unfinished-1"
+    left.mkdir(parents=True)  # by another process that was killed
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        original = getattr(states, instant)
+        original = getattr(module, instant)
 
         def once(*arguments: Any) -> None:
             if checkpoints(tmp_path / "killed"):
                 raise Killed
             original(*arguments)
 
-        patch.setattr(states, instant, once)
+        patch.setattr(module, instant, once)
         trained(student_of(base, "full"), rows, tmp_path / "killed")
     assert checkpoints(tmp_path / "killed") == ["checkpoint-2"]
     assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "killed"))
+    assert not list((tmp_path / "killed").glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "optimizer.pt", "checksums.json"])
@@ -312,7 +323,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
 def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
     finished = trained(student_of(base, "full"), rows, tmp_path)
     assert checkpoints(tmp_path) == ["checkpoint-4", "checkpoint-6"]
-    assert not (tmp_path / ".checkpoint").exists()
+    assert not list(tmp_path.glob(".*"))
     log: list[Mapping[str, Any]] = []
     assert same(finished, trained(student_of(base, "full"), rows, tmp_path, log=log.append))
     assert log == []
@@ -338,7 +349,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(
 
     target, name = (states, "save_file") if failing == "weights" else (torch, "save")
     original = getattr(target, name)
-    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"could not be written: .*free disk space"):
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"not be written: .*(free disk space|space that is left)"):
         patch.setattr(target, name, lambda *given, **options: write_once() or original(*given, **options))
         trained(student_of(base, "full"), rows, tmp_path / "full")
     assert checkpoints(tmp_path / "full") == ["checkpoint-2"]

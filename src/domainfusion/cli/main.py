@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from domainfusion import __version__
 from domainfusion.cli import ask, demo, distill, evaluate, export, init, report, status
-from domainfusion.cli.interruption import Stop, stopping_on_signals
 from domainfusion.errors import DomainFusionError, printable
+from domainfusion.interruption import Stop, stopping_on_signals
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainfusion.errors import RunError
-from domainfusion.records import read_json, unfinished, write_json
+from domainfusion.files import flush_names, flush_to_disk, unfinished
+from domainfusion.records import read_json, write_json
 from domainfusion.reports import RunSummary, render_terminal, write_reports
 from domainfusion.reports.files import MODEL
 
@@ -56,6 +57,7 @@ def save_student(distiller: Distiller) -> None:
     try:
         distiller.save(fresh)
         ledger = folder.with_name(_LEDGER)
+        flush_to_disk(fresh)
         files = _files_in(fresh)
         if folder.exists():
             write_json(ledger, {"written": _listed(ledger, "written"), "next": files})
@@ -63,6 +65,7 @@ def save_student(distiller: Distiller) -> None:
         else:
             write_json(ledger, {"written": files})
         fresh.rename(folder)
+        flush_names(folder.parent)
     finally:
         _finish_replacing(folder)
         shutil.rmtree(fresh, ignore_errors=True)

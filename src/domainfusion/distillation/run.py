@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import platform
-import resource
 import shutil
 import sys
 import time
@@ -19,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from domainfusion.description import differences
 from domainfusion.errors import RunError, advice_on
-from domainfusion.records import read_json, write_json, writer_of_unfinished
+from domainfusion.files import writer_of_unfinished
+from domainfusion.records import read_json, write_json
+
+try:
+    import resource
+except ImportError:  # Windows does not have it
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger("domainfusion")
 
@@ -36,6 +41,10 @@ _FILES = frozenset(
     }
 )
 """All that is written aside first, within the directory of a run."""
+_LOCK = "lock"
+"""Locked by the one process that writes to a run."""
+_WRITER = "writer"
+"""The id of that process and when it began: apart from the lock, as Windows lets nobody read a locked file."""
 _CLOCK_SECONDS = 60.0
 """How far the time at which a process began may be off, as clocks are set."""
 
@@ -110,7 +119,7 @@ class RunDirectory(DataFiles):
         super().__init__(path)
         self._inputs = dict(inputs)
         self._title = title
-        self._lock: int | None = None
+        self._lock = FileLock(path / _LOCK, thread_local=False)
         self._depth = 0
         self._at_the_end = ExitStack()
         self.current_stage = ""
@@ -204,25 +213,27 @@ class RunDirectory(DataFiles):
                 path.unlink(missing_ok=True)
 
     def _take_lock(self) -> None:
-        """Locks the directory; the system lets go of the lock when its process ends, however it ends."""
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        """Locks the directory; the system releases the lock when its process ends, however it ends."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = (os.read(self._lock, 64).decode(errors="replace").split() or ["unknown"])[0]
-            os.close(self._lock)
-            self._lock = None
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
             raise RunError(
-                f"Another process ({holder}) is writing to this run", received=str(self.path), fix="wait for it, or use another output_dir"
+                f"Another process ({writer_of(self.path) or 'unknown'}) is writing to this run",
+                received=str(self.path),
+                fix="wait for it, or use another output_dir",
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()} {psutil.Process().create_time():.0f}\n".encode(), 0)
+        try:
+            writer = f"{os.getpid()} {psutil.Process().create_time():.0f}\n"
+            (self.path / _WRITER).write_text(writer, encoding="ascii")
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _drop_lock(self) -> None:
-        if self._lock is not None:
-            os.ftruncate(self._lock, 0)  # says, to those that take no lock, that nobody holds it
-            os.close(self._lock)
-            self._lock = None
+        try:
+            (self.path / _WRITER).write_text("", encoding="ascii")
+        finally:
+            self._lock.release()
 
     def _check_inputs(self) -> None:
         if not self.description.is_file():
@@ -277,21 +288,26 @@ class RunDirectory(DataFiles):
         finally:
             self.current_stage = around
             entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
-            known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": 0, "finished": False})
+            known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False})
             if not around and not known["finished"]:
                 seconds = time.perf_counter() - started
+                measured = (known["peak_memory_bytes"], peak_memory_bytes())
+                peaks = [peak for peak in measured if peak is not None]
                 entries[name] = {
                     "stage": name,
                     "seconds": round(known["seconds"] + seconds, 2),
-                    "peak_memory_bytes": max(known["peak_memory_bytes"], peak_memory_bytes()),
+                    "peak_memory_bytes": max(peaks, default=None),
                     "finished": finished,
                 }
                 write_json(self.stages, list(entries.values()))
                 logger.info("%s: %.1f s%s", name, seconds, "" if finished else ", not finished")
 
 
-def peak_memory_bytes() -> int:
-    """Returns the most memory that this process has had resident so far."""
+def peak_memory_bytes() -> int | None:
+    """Returns the most memory that this process has had resident so far; None where the system does not measure it."""
+    if resource is None:
+        peak: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+        return peak
     kibibytes_or_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes_or_bytes if sys.platform == "darwin" else kibibytes_or_bytes * 1024
 
@@ -305,7 +321,7 @@ def writer_of(path: Path) -> str | None:
         path: The directory of the run.
     """
     try:
-        words = (path / "lock").read_text(encoding="ascii", errors="replace").split()
+        words = (path / _WRITER).read_text(encoding="ascii", errors="replace").split()
         process = psutil.Process(int(words[0]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
@@ -320,16 +336,11 @@ def writer_of(path: Path) -> str | None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether another process has this id. In a container the one that was killed had often the same id as this one."""
-    if process == os.getpid():
-        return False
+    """Whether another process has this id. In containers, ids are often reused, by this process too."""
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+        return process != os.getpid() and psutil.pid_exists(process)
+    except OverflowError:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _command(argv: Sequence[str]) -> list[str]:

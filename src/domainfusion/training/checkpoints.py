@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from domainfusion.errors import TrainingError, advice_on
-from domainfusion.files import checksum_of, flush_to_disk, replacing
+from domainfusion.files import checksum_of, replacing
 from domainfusion.models.base import TrainableModel
 from domainfusion.records import read_json, write_json
 
@@ -53,21 +53,16 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     Raises:
         TrainingError: It can't be written; those before it are kept.
     """
-    staging = directory / ".checkpoint"
     target = directory / f"checkpoint-{checkpoint.step}"
-    shutil.rmtree(staging, ignore_errors=True)
-    with write_errors(directory):
-        staging.mkdir()
-        save_file(checkpoint.student, staging / STUDENT_FILE)
-        torch.save(checkpoint.optimizer, staging / OPTIMIZER_FILE)
+    for left in directory.glob(".checkpoint-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with write_errors(directory), replacing(target) as folder:
+        folder.mkdir()
+        save_file(checkpoint.student, folder / STUDENT_FILE)
+        torch.save(checkpoint.optimizer, folder / OPTIMIZER_FILE)
         names = (STUDENT_FILE, OPTIMIZER_FILE)
-        write_json(staging / CHECKSUMS_FILE, {name: checksum_of(staging / name) for name in names})
-        for file in staging.iterdir():
-            flush_to_disk(file)
-        flush_to_disk(staging)
+        write_json(folder / CHECKSUMS_FILE, {name: checksum_of(folder / name) for name in names})
         shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
-        staging.replace(target)
-        flush_to_disk(directory)
     for older in checkpoints(directory)[:-KEPT_CHECKPOINTS]:
         shutil.rmtree(older)
 

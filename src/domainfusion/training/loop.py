@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import PreTrainedModel
 
 from domainfusion.errors import TrainingError
+from domainfusion.interruption import DeferredSignals
 from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Progress, silent
@@ -40,7 +41,6 @@ from domainfusion.training.distributed import (
 from domainfusion.training.losses import answer_hidden_states, token_losses
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective
 from domainfusion.training.precision import attention_to_train
-from domainfusion.training.signals import DeferredSignals
 from domainfusion.training.tally import Tally
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from domainfusion.errors import TrainingError, advice_on
+from domainfusion.files import replacing
 from domainfusion.models.fingerprints import hash_tensors
 from domainfusion.models.projection import Head
 from domainfusion.types import fingerprint
@@ -149,10 +150,9 @@ class SignalStore:
         self._index(shard)
 
     def _write(self, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-        staged = file.with_name(f".{uuid.uuid4().hex}")
         try:
-            save_file(tensors, staged, metadata)
-            staged.replace(file)
+            with replacing(file) as temporary:
+                save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:
             fix = f"{advice_on(error)}; what was kept before is not computed again"
             raise TrainingError(f"Teacher signals could not be kept: {error}", received=str(file), fix=fix) from error

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from domainfusion.training.signals import DeferredSignals
+from domainfusion.interruption import DeferredSignals
 
 
 def test_a_signal_waits_for_the_end_of_the_block() -> None:
