@@ -31,7 +31,7 @@ from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
 from domainfusion.records import read_json, read_records, write_json, write_records
 from domainfusion.reports import RunSummary
-from domainfusion.types import Example, Message, Sampling, Score, TrainingRecord, user
+from domainfusion.types import Example, Generation, Message, Sampling, Score, TrainingRecord, user
 
 AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
 SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
@@ -221,6 +221,13 @@ def test_the_same_question_after_other_turns_is_another_one(world: World) -> Non
     assert after in distiller.generate()
 
 
+class NeverCut(LlamaModel):
+    """Has random weights that never end an answer, and calls each whole: an answer that is cut would not be integrated."""
+
+    def _generate_batch(self, *arguments: Any) -> list[Generation]:
+        return [replace(found, finish_reason="stop") for found in super()._generate_batch(*arguments)]
+
+
 @pytest.mark.parametrize(
     "objective", ["distribution", OnPolicyObjective(max_new_tokens=4, max_initial_kl=None)], ids=["distribution", "on-policy"]
 )
@@ -230,7 +237,7 @@ def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt
     examples = [example(f"{item.query} Why?", domains=item.domains) for item in (*SINGLES, *PAIRS)]
     integrator = LlamaModel(make_adapter("integrator", 9), dtype="float32")
     distiller = world.distiller(
-        teacher_models={**world.teachers(), "aviation": LlamaModel(make_adapter("aviation", 8), dtype="float32")},
+        teacher_models={**world.teachers(), "aviation": NeverCut(make_adapter("aviation", 8), dtype="float32")},
         data_generators=[CuratedDataGenerator(examples)],
         integrator=ResponseIntegrator(integrator, "{query}\n{responses}", verify=False, sampling=SHORT),
         trainer=MultiTaskTrainer(learning_rate=3e-3, epochs=1, batch_size=4, objective=objective),
