@@ -1,4 +1,4 @@
-"""Descriptions: what decides an object's behaviour is in them, and nothing is copied to make them."""
+"""Descriptions: what decides an object's behavior is in them, and nothing is copied to make them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distil several domain experts into one model, and measure what was retained."""
+"""Distill several domain experts into one model, and measure what was retained."""
 
 from importlib.metadata import version
 

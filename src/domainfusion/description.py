@@ -1,4 +1,4 @@
-"""Describes an object by what decides its behaviour, so that a run can tell whether its inputs are the same as last time."""
+"""Describes an object by what decides its behavior, so that a run can tell whether its inputs are the same as last time."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ The tree:
     ├── ModelError (RuntimeError)           a model that can't be loaded, or that failed to answer
     ├── StoreError (RuntimeError)           the store of answers is damaged or of another version
     ├── RunError (RuntimeError)             a run directory that is in use, or belongs to other inputs
-    └── TrainingError (RuntimeError)        training that can't go on
+    └── TrainingError (RuntimeError)        training that can't continue
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class RunError(DomainFusionError, RuntimeError):
 
 
 class TrainingError(DomainFusionError, RuntimeError):
-    """Training that can't go on."""
+    """Training that can't continue."""
 
 
 def advice_on(error: Exception) -> str:

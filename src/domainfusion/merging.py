@@ -110,7 +110,7 @@ def write_merge(
 ) -> None:
     """Writes the merge of experts into a trainable copy that starts as their sum; see `merge`.
 
-    Layers that are no matrices, as embeddings and fused mixtures of experts, keep the sum.
+    Layers that are not matrices, such as embeddings and fused mixtures of experts, keep the sum.
     """
     if method == "sum":
         return

@@ -132,7 +132,7 @@ def read_text(path: Path) -> str:
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SIGNATURES = (*_UTF_16, _GZIP, _ZIP)
-"""How files begin that are no text in UTF-8."""
+"""First bytes of files that are not text in UTF-8."""
 
 
 def _not_text(path: Path, content: bytes) -> DataError:

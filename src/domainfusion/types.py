@@ -1,4 +1,4 @@
-"""The data that flows through a run: frozen, free of behaviour, and the same in memory and on disk."""
+"""The data that flows through a run: frozen, free of behavior, and the same in memory and on disk."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Generation:
             `failed` where no answer came and the run went on without it.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written, the end token counted.
-        reasoning: What the model thought before it answered, where it says so; it is no part of the answer.
+        reasoning: What the model thought before it answered, where it says so; it is not part of the answer.
     """
 
     text: str

@@ -65,7 +65,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_one_that_was_not(
     finally:
         process.kill()
     assert process.returncode == 143, error
-    assert error.endswith("Stopped. What was finished is kept; run the same command to go on.\n")
+    assert error.endswith("Stopped. What was finished is kept; run the same command to resume.\n")
     assert "Traceback" not in error
     assert not (directory / "evaluation.json").exists()
     before = steps_of(directory)

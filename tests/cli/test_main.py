@@ -123,7 +123,7 @@ def test_a_signal_stops_with_its_code(
 
     verb(act)
     assert main(["init"]) == code
-    assert capsys.readouterr().err == "Stopped. What was finished is kept; run the same command to go on.\n"
+    assert capsys.readouterr().err == "Stopped. What was finished is kept; run the same command to resume.\n"
     assert left_in_order == ["cleaned"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 

@@ -20,7 +20,7 @@ def test_the_committed_experts_are_small_bfloat16_adapters(domain):
     weights = world_folder() / "adapters" / domain / "adapter_model.safetensors"
     assert weights.stat().st_size <= 10_000_000
     with safe_open(weights, framework="pt") as file:
-        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118 - the file is no mapping
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118 - the file is not a mapping
 
 
 def test_the_most_frequent_answer_is_silent_on_questions_of_others():

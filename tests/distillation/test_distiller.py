@@ -403,12 +403,12 @@ def test_a_derived_directory_is_told_once(
 def test_a_test_set_that_can_not_be_graded_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
     ungraded = [Example(query="Tell me where NRT is.", domains=("aviation",))]
     world.evaluated(test_examples=ungraded).generate()
-    assert "None of the 1 test examples says what a right answer states" in caplog.text
+    assert "None of the 1 test examples has a reference answer" in caplog.text
 
 
 def test_a_test_set_that_can_be_graded_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.evaluated().generate()
-    assert "says what a right answer states" not in caplog.text
+    assert "has a reference answer" not in caplog.text
 
 
 def test_an_expert_that_no_example_needs_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -577,7 +577,7 @@ class Nothing(DataGenerator):
         pytest.param({"student_model": ScriptedModel("x")}, CapabilityError, "can't be trained", id="a student that can't be trained"),
         pytest.param({"test_examples": []}, DataError, "no examples to evaluate on", id="no test examples"),
         pytest.param({"holdout": 1.0}, ConfigurationError, "holdout", id="holdout"),
-        pytest.param({"holdout": float("nan")}, ConfigurationError, "holdout", id="holdout that is no number"),
+        pytest.param({"holdout": float("nan")}, ConfigurationError, "holdout", id="holdout that is not a number"),
         pytest.param(
             {"test_examples": [example("?", {"geology": "x"})]}, DataError, "'geology', which has no expert", id="strange test example"
         ),

@@ -57,7 +57,7 @@ def test_an_example_is_taken_as_it_is() -> None:
 
 
 BROKEN = [
-    pytest.param("Where is NRT?", "is no object", id="no object"),
+    pytest.param("Where is NRT?", "is not an object", id="no object"),
     pytest.param({**GOOD, "querry": "x"}, "unknown field 'querry'", id="unknown field"),
     pytest.param({"domains": ["aviation"]}, "has no query", id="no query"),
     pytest.param({**GOOD, "query": " "}, "has no query", id="blank query"),
@@ -212,5 +212,5 @@ def test_numbers_are_read_as_text() -> None:
 
 def test_half_a_character_is_told_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"id": "1", "query": "What \\ud83d is Fe?", "domain": "chem"}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:1 has half a character.*ud83d"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1 contains half a character.*ud83d"):
         list(read_examples(tmp_path / "rows.jsonl"))

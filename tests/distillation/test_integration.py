@@ -301,7 +301,7 @@ def test_the_default_template_shows_everything() -> None:
 def test_an_expert_that_was_not_asked_is_said_to_be_absent() -> None:
     assert ABSENT in integrate_with(TEMPLATE + "{coaching}", EXPERTS)
     answer = ResponseIntegrator(ScriptedModel("Eat rice. Jog for 10 minutes."), TEMPLATE + "{coaching}").integrate(QUERY, EXPERTS)
-    assert "the prompt has a place for coaching, which has no response" in answer.ledger.notes
+    assert "the prompt expects a response from coaching, but there is none" in answer.ledger.notes
 
 
 @given(text=st.text("`x\n"))

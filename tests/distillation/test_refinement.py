@@ -487,7 +487,7 @@ def test_validation_that_nothing_can_grade_is_refused_before_an_expert_is_asked(
     ungraded = [Example(query="Please name where CDG lies.", domains=("aviation",))]
     distiller = world.distiller(validation_examples=ungraded)
     distiller.verifier = Distiller.__init__.__kwdefaults__["verifier"]
-    with pytest.raises(DataError, match="No validation example says what a right answer states"):
+    with pytest.raises(DataError, match="No validation example has a reference answer"):
         distiller.generate()
 
 

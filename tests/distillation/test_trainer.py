@@ -187,7 +187,7 @@ def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("shares", [{}, {"aviation": 0.0}, {"aviation": -1.0, "chemistry": 2.0}, {"aviation": float("nan")}])
 def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="shares of a mixture do not add up"):
+    with pytest.raises(ConfigurationError, match="shares do not make a mixture"):
         MultiTaskTrainer(shares=shares)
 
 

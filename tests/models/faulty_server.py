@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Behaviour = Callable[["Exchange"], None]
+Behavior = Callable[["Exchange"], None]
 
 
 def answer_to(question: str) -> str:
@@ -67,16 +67,16 @@ def right(exchange: Exchange) -> None:
     exchange.answered = True
 
 
-def says(payload: object) -> Behaviour:
+def says(payload: object) -> Behavior:
     """Answers with a payload of its own."""
     return lambda exchange: exchange.send_json(payload)
 
 
-def message(finish_reason: str | None = "stop", **fields: Any) -> Behaviour:
+def message(finish_reason: str | None = "stop", **fields: Any) -> Behavior:
     return says(completion({"role": "assistant", **fields}, finish_reason))
 
 
-def status(code: int, *, text: str = "no", error_code: str = "", **headers: str) -> Behaviour:
+def status(code: int, *, text: str = "no", error_code: str = "", **headers: str) -> Behavior:
     payload = {"error": {"message": text, "type": "some_error", "code": error_code or None}}
     return lambda exchange: exchange.send_json(payload, code, {name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -102,7 +102,7 @@ def drip(exchange: Exchange) -> None:
             exchange.handler.wfile.write(b" ")
 
 
-def raw(body: bytes, **headers: str) -> Behaviour:
+def raw(body: bytes, **headers: str) -> Behavior:
     return lambda exchange: exchange.send(200, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -111,7 +111,7 @@ def huge(exchange: Exchange) -> None:
         exchange.send_json(completion({"role": "assistant", "content": "x" * 11_000_000}))
 
 
-def echo_headers(code: int) -> Behaviour:
+def echo_headers(code: int) -> Behavior:
     return lambda exchange: exchange.send_json({"error": {"message": f"wrong key in {exchange.headers}"}}, code)
 
 
@@ -126,8 +126,8 @@ class FaultyServer:
         slots: How many are answered at a time.
     """
 
-    script: Mapping[str, Sequence[Behaviour]] = field(default_factory=dict)
-    default: Behaviour = right
+    script: Mapping[str, Sequence[Behavior]] = field(default_factory=dict)
+    default: Behavior = right
     seconds: float = 0.0
     slots: int = 1_000
 
@@ -208,11 +208,11 @@ class FaultyServer:
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             planned = self.script.get(exchange.question, ())
-            behaviour = planned[attempt] if attempt < len(planned) else self.default
+            behavior = planned[attempt] if attempt < len(planned) else self.default
             with self._free:
-                if self.seconds and behaviour is right:
+                if self.seconds and behavior is right:
                     self.closing.wait(self.seconds)
-                behaviour(exchange)
+                behavior(exchange)
         finally:
             with self._lock:
                 self.in_flight -= 1

@@ -354,7 +354,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_fault_that_passes_leaves_no_trace(fault: faulty.Behaviour, tmp_path: Path) -> None:
+def test_a_fault_that_passes_leaves_no_trace(fault: faulty.Behavior, tmp_path: Path) -> None:
     script = {"question 2": [fault], "question 5": [fault, fault], "question 7": [fault]}
     with FaultyServer(script) as server, ResponseStore(tmp_path / "s.sqlite") as store:
         model = model_at(server, timeout_seconds=0.3)
@@ -382,7 +382,7 @@ STAYING = {
 
 
 @pytest.mark.parametrize(("fault", "told"), STAYING.values(), ids=STAYING.keys())
-def test_a_question_that_can_not_be_answered_costs_no_other(fault: faulty.Behaviour, told: str, tmp_path: Path) -> None:
+def test_a_question_that_can_not_be_answered_costs_no_other(fault: faulty.Behavior, told: str, tmp_path: Path) -> None:
     with FaultyServer({"question 4": [fault]}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
         model = model_at(server)
         with pytest.raises(ModelError, match=told) as caught:
@@ -413,7 +413,7 @@ CONTEXT_ERRORS = [
 
 
 @pytest.mark.parametrize("fault", CONTEXT_ERRORS)
-def test_a_prompt_that_does_not_fit_is_asked_once_and_the_window_is_named(fault: faulty.Behaviour) -> None:
+def test_a_prompt_that_does_not_fit_is_asked_once_and_the_window_is_named(fault: faulty.Behavior) -> None:
     with FaultyServer({"question 4": [fault]}) as server:
         with pytest.raises(ModelError, match="context window") as caught:
             model_at(server).generate(questions(12))
@@ -421,7 +421,7 @@ def test_a_prompt_that_does_not_fit_is_asked_once_and_the_window_is_named(fault:
         assert server.asked["question 4"] == 1 and len(server.exchanges) == 12
 
 
-def counted(prompt_tokens: int, cached: int = 0) -> faulty.Behaviour:
+def counted(prompt_tokens: int, cached: int = 0) -> faulty.Behavior:
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": cached}}
     return faulty.says(faulty.completion({"role": "assistant", "content": "Filler."}, usage=usage))
 
@@ -443,7 +443,7 @@ def test_a_prompt_that_the_server_cut_is_an_error_that_names_the_window(long: st
 
 
 @pytest.mark.parametrize("count", [counted(12_010), counted(15_000), counted(30), counted(0), counted(30, cached=30)])
-def test_a_prompt_that_was_read_whole_or_from_a_cache_is_none(count: faulty.Behaviour) -> None:
+def test_a_prompt_that_was_read_whole_or_from_a_cache_is_none(count: faulty.Behavior) -> None:
     with FaultyServer(default=count) as server:
         assert texts(model_at(server).generate([user(LONG)])) == ["Filler."]
 
@@ -459,7 +459,7 @@ MODERATED = {
 
 
 @pytest.mark.parametrize("fault", MODERATED.values(), ids=MODERATED.keys())
-def test_a_question_that_a_filter_holds_back_costs_no_other(fault: faulty.Behaviour) -> None:
+def test_a_question_that_a_filter_holds_back_costs_no_other(fault: faulty.Behavior) -> None:
     with FaultyServer({f"question {n}": [fault] * 9 for n in range(12)}) as server:
         model = model_at(server, max_failures_in_a_row=2, max_concurrency=1)
         answers = model.generate(questions(14))
@@ -510,7 +510,7 @@ FATAL = {
 
 
 @pytest.mark.parametrize(("fault", "told"), FATAL.values(), ids=FATAL.keys())
-def test_an_endpoint_that_can_not_answer_is_asked_no_more(fault: faulty.Behaviour, told: str, tmp_path: Path) -> None:
+def test_an_endpoint_that_can_not_answer_is_asked_no_more(fault: faulty.Behavior, told: str, tmp_path: Path) -> None:
     with FaultyServer({"question 3": [fault]}) as server, ResponseStore(tmp_path / "s.sqlite") as store:
         model = model_at(server, max_concurrency=1)
         started = time.monotonic()
@@ -550,7 +550,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 @pytest.mark.parametrize("fault", [status(500), faulty.hang_up, raw(b"no"), status(429), status(400)])
 @pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_run_of_failures_ends_soon(fault: faulty.Behaviour, concurrency: int) -> None:
+def test_a_run_of_failures_ends_soon(fault: faulty.Behavior, concurrency: int) -> None:
     with FaultyServer(default=fault) as server:
         with pytest.raises(ModelError, match="5 failures in a row"):
             model_at(server, max_concurrency=concurrency, max_failures_in_a_row=5).generate(questions(500))
@@ -779,7 +779,7 @@ ECHOES = {
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
 def test_a_key_that_the_server_echoes_is_not_shown(
-    echo: faulty.Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    echo: faulty.Behavior, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""Laws of a recipe with a teacher behind an API: it distils from start to end, its key is in no file, and its cost is told."""
+"""Laws of a recipe with a teacher behind an API: it distills from start to end, its key is in no file, and its cost is told."""
 
 import base64
 import inspect
@@ -280,8 +280,8 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(make
     ("old", "new", "words"),
     [
         ("http://127.0.0.1:9/v1", "http://models.example.com/v1", ["teachers.physiology.base_url", "Plain http"]),
-        ("api_key_env: CLINIC_API_KEY", "api_key: x", ["teachers.physiology.api_key is no key", "write api_key_env"]),
-        ("model: clinic-large", "path: x\n    model: clinic-large", ["teachers.physiology.path is no key", "allowed: model, base_url"]),
+        ("api_key_env: CLINIC_API_KEY", "api_key: x", ["teachers.physiology.api_key is not a key", "write api_key_env"]),
+        ("model: clinic-large", "path: x\n    model: clinic-large", ["teachers.physiology.path is not a key", "allowed: model, base_url"]),
         ("    price_per_million_input_tokens: 1e6\n", "", ["has one price"]),
         ("max_retries: 0", "max_retries: -1", ["max_retries is out of range", "from 0"]),
         ("max_retries: 0", "omit: [top_k]", ["omit[0] is not known", "top_p"]),

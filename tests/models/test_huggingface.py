@@ -984,7 +984,7 @@ def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
     for name, tensor in weights.items():
         if ".q_proj." in name or ".k_proj." in name:
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
-            # llama.cpp rotates neighbours where Transformers rotates halves.
+            # llama.cpp rotates neighbors where Transformers rotates halves.
             tensor = tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
         kind = gguf.GGMLQuantizationType.Q8_0 if quantized and tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), gguf.quantize(tensor, kind), raw_dtype=kind)

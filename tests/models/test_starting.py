@@ -159,7 +159,7 @@ def test_a_model_that_is_no_fine_tune_is_refused(tiny_llama: Path, make_llama: M
     weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"]] * 2)
     save_file(weights, wider / "model.safetensors", metadata={"format": "pt"})
     for folder in (*other.values(), wider):
-        with pytest.raises(CapabilityError, match="is no fine-tune of the student's base"):
+        with pytest.raises(CapabilityError, match="is not a fine-tune of the student's base"):
             base.check_start(Adaptation(start_from=(load(folder),)))
 
 
@@ -235,7 +235,7 @@ def test_a_quantized_student_is_trained_in_an_adapter_and_saved_in_full_precisio
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_gradient_of_a_quantized_student_is_the_slope_of_its_loss(tiny_llama: Path) -> None:
     small = load(tiny_llama, quantization="4bit")
-    logits_of(small)  # what was computed without gradients before shall not matter
+    logits_of(small)  # what was computed without gradients before must not matter
     student = small.trainable_copy(Adaptation(rank=2, alpha=4))
     train_a_little(student)
     module = student.trainable_module()

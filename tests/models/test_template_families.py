@@ -141,7 +141,7 @@ def student(
 
 @pytest.fixture(scope="module")
 def saved(student: HuggingFaceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the student after it has learnt its answers by heart."""
+    """The folder of the student after it has learned its answers by heart."""
     rows = [
         (student.encode(user(question)), student.encode_answer(answer))
         for question, answer in ANSWERS.items()

@@ -1,4 +1,4 @@
-"""Laws of comparing tokenizers: what differs is found whatever it is, and distributions are learnt only where tokens mean the same."""
+"""Laws of comparing tokenizers: what differs is found whatever it is, and distributions are learned only where tokens mean the same."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Learning from distributions: what is kept is what the teachers find probable, whoever teaches; and what is learnt is that."""
+"""Learning from distributions: what is kept is what the teachers find probable, whoever teaches; and what is learned is that."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def student(base: LlamaModel) -> TrainableModel:
     return base.trainable_copy(None)
 
 
-# What is learnt from
+# What is learned from
 
 
 def test_the_loss_from_what_is_kept_is_the_loss_from_the_teachers_themselves(

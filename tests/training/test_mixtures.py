@@ -39,7 +39,7 @@ def test_every_beginning_holds_each_group_in_its_share(mixture: tuple[list[str],
     for length, index in enumerate(order, start=1):
         seen[rows[index]] += 1
         for group, share in shares.items():
-            # One for the group's own offset, one for the rounding of its count, and one for its neighbours' offsets.
+            # One for the group's own offset, one for the rounding of its count, and one for its neighbors' offsets.
             assert abs(seen[group] - length * share / total) <= 3
 
 
@@ -65,8 +65,8 @@ def test_the_seed_decides_the_order() -> None:
 
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0}, {"a": 2, "b": -1}])
-def test_shares_that_do_not_add_up_are_refused(shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="do not add up"):
+def test_shares_that_make_no_mixture_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="do not make a mixture"):
         interleaved_order(["a", "b"], shares, random.Random(0))
 
 

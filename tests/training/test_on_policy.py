@@ -54,7 +54,7 @@ def losses_of(objective: OnPolicyObjective, student: TrainableModel, rows: list[
     return objective.losses(Answers(hidden, head_of(student.trainable_module()), targets, weights, tuple(rows)))
 
 
-# What is learnt from
+# What is learned from
 
 
 def test_the_loss_is_the_divergence_from_the_prompt_s_teacher_at_what_the_student_wrote(

@@ -42,7 +42,7 @@ class _Asked(NamedTuple):
 
 
 def _student_of(model: str) -> _Asked:
-    """Returns the student's folder, and the system prompt that it learnt with, where `model` is a run; else `model` itself."""
+    """Returns the student's folder, and the system prompt that it learned with, where `model` is a run; else `model` itself."""
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
     from domainfusion.reports.files import MODEL

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-_DESCRIPTION = """Distil three experts (airports, chemical elements, countries) on SmolLM2-135M into one student, and measure it.
-No GPU and no network is needed; two processor cores take about ten minutes. A demo that was stopped goes on where it was."""
+_DESCRIPTION = """Distill three experts (airports, chemical elements, countries) on SmolLM2-135M into one student, and measure it.
+No GPU and no network is needed; two processor cores take about ten minutes. A demo that was stopped resumes where it was."""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:

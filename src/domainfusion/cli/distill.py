@@ -13,13 +13,13 @@ from domainfusion.errors import ConfigurationError
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-_DESCRIPTION = """Distil the experts of a recipe into its student. The run is kept in a directory, which is printed; where it was
-stopped, the same command goes on. `domainfusion init` writes a recipe to start from."""
+_DESCRIPTION = """Distill the experts of a recipe into its student. The run is kept in a directory, which is printed; where it was
+stopped, the same command resumes. `domainfusion init` writes a recipe to start from."""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("distill", parents=[shared], help="distil the experts of a recipe", description=_DESCRIPTION)
+    parser = verbs.add_parser("distill", parents=[shared], help="distill the experts of a recipe", description=_DESCRIPTION)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
     parser.add_argument("--dry-run", action="store_true", help="print calls, tokens, cost and memory, and load no model")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run (default: %(default)s)")

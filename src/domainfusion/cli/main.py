@@ -30,7 +30,7 @@ _EPILOG = """exit codes:
   2    the command was written wrongly
   130  stopped by Ctrl-C (SIGINT)
   143  stopped by SIGTERM
-Whatever stopped a run, what it had finished is kept: the same command goes on from there."""
+Whatever stopped a run, what it had finished is kept: the same command resumes from there."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all verbs."""
     parser = _Parser(
         prog="domainfusion",
-        description="Distil several domain experts into one model, and measure what was retained.",
+        description="Distill several domain experts into one model, and measure what was retained.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from domainfusion.cli.terminal import Terminal
 
-    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, which torchrun starts, one tells what goes on
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, which torchrun starts, only the main one prints
     with Terminal(quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main) as terminal:
         try:
             with stopping_on_signals():
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(error: BaseException, terminal: Terminal) -> int:
     """The boundary at which whatever escaped becomes one message; returns the exit code."""
     if isinstance(error, Stop):
-        terminal.fail("Stopped. What was finished is kept; run the same command to go on.")
+        terminal.fail("Stopped. What was finished is kept; run the same command to resume.")
         return 128 + error.signal_number
     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
         _discard_output()
@@ -100,7 +100,7 @@ def _failed(error: BaseException, terminal: Terminal) -> int:
     if isinstance(error, DomainFusionError):
         message = str(error)
     elif any(map(_is_full_disk, _chain(error))):
-        message = "The disk is full. What was finished is kept; free some space and run the same command to go on."
+        message = "The disk is full. What was finished is kept; free some space and run the same command to resume."
     else:
         message = f"Unexpected {type(error).__name__}: {error}"
     terminal.fail(f"Error: {message}", details="".join(traceback.format_exception(error)))

@@ -43,7 +43,7 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
         return build_distiller(recipe, output_dir=run_directory, progress=progress)
     if not (run_directory / _DEMO).is_file():
         raise RunError(
-            "How to build this run's experts is not known",
+            "This run was not made from a recipe or the demo, so its models can't be built again",
             received=str(run_directory),
             allowed="a run of `domainfusion distill` or `domainfusion demo`",
             fix="call distiller.evaluate(...) in the program that made it",

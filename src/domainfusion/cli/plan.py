@@ -96,7 +96,7 @@ class Plan:
         calls: Calls by stage and model.
         train: Examples to train on, at most; without those of a refinement.
         test: Examples to test on.
-        steps: Optimiser steps, about.
+        steps: Optimizer steps, about.
         memory: Memory by what needs it.
         limits: `max_cost` by the model that has one.
         uncounted: Tasks of lm-evaluation-harness, whose items are not known before they are loaded.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
 _DESCRIPTION = """Print the tables of a run, finished or not, and write its report.html, report.md and model card anew. While the run is
-going on, `domainfusion status` says how far it is."""
+under way, `domainfusion status` says how far it is."""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:

@@ -52,7 +52,7 @@ class EvaluationSets:
         if ngram_words != 0 and ngram_words < FEWEST_WORDS:
             raise ConfigurationError("ngram_words is too low", received=ngram_words, allowed=f"a whole number from {FEWEST_WORDS}, or 0")
         if not 0 < containment <= 1:
-            raise ConfigurationError("containment is no share", received=containment, allowed="a number above 0, up to 1")
+            raise ConfigurationError("containment is not a share", received=containment, allowed="a number above 0, up to 1")
         self._containment = containment
         self._whole: dict[str, Leak] = {}
         self._leaks: list[Leak] = []

@@ -30,7 +30,7 @@ class Hygiene:
     Attributes:
         duplicate_threshold: Share of content words from which on a question that a model wrote is a near-duplicate of another; 1 drops
             equal questions alone. See `Duplicates`.
-        ngram_words: Words of the n-grams by which training questions are held against evaluation sets; 0 removes equal questions
+        ngram_words: Words of the n-grams by which training questions are compared with evaluation sets; 0 removes equal questions
             alone. See `EvaluationSets`.
         containment: Share of an evaluation question's n-grams from which on a training question contains it.
 
@@ -188,7 +188,8 @@ def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None
     """Lets a generator make its examples, or more of them where a focus says.
 
     Raises:
-        DataError: What it returned are no examples; or it made none and rejected none, without a focus that may want none of its own.
+        DataError: It returned something other than examples; or it made none and rejected none, without a focus that may
+            want none of its own.
     """
     options = {"ask": ask} if focus is None else {"ask": ask, "focus": focus}
     outcome = generator.generate(**options_for(generator.generate, **options))
@@ -209,7 +210,7 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
 
     Raises:
         DataError: Nothing is left to train on.
-        ConfigurationError: No example has what they shall be grouped by.
+        ConfigurationError: No example has the field that they are grouped by.
     """
     _drop_duplicates(batches, hygiene)
     refuse_shared_ids([example for batch in batches for example in batch.kept])

@@ -61,10 +61,10 @@ Collected = Sequence[tuple[Example, Mapping[str, Response]]]
 
 
 class Distiller:
-    """Distils several domain experts into one student.
+    """Distills several domain experts into one student.
 
     `distill()` runs the stages one after the other; each is a method too. What a stage made is a file in the output directory: a run
-    that was interrupted goes on where it was, and a finished stage is not run again.
+    that was interrupted resumes where it was, and a finished stage is not run again.
 
     Args:
         student_model: Where the student starts: a local model. It stays as it is; a trained copy is returned.
@@ -88,7 +88,7 @@ class Distiller:
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
             what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
             no grade there, which the report says.
-        rebuttal: Whether experts who contradict each other, where nothing settles it, are asked once more on it, each shown what the
+        rebuttal: Whether experts that contradict each other, where nothing settles it, are asked once more on it, each shown what the
             others say.
         refinement_rounds: How often at most more examples are made where validation shows the student weakest, and trained on; a round
             that does not improve validation is undone, and the last. It takes validation examples and a generator that can make more.
@@ -344,7 +344,7 @@ class Distiller:
             logger.info("The student starts from its base, not from the merge of its experts: %s", why)
 
     def _tell_directory(self) -> None:
-        """Tells where the run is kept: to whoever reads the log, else on stderr where nobody but this class knows it."""
+        """Reports where the run is kept: in the log where one is shown, else on stderr."""
         if self._directory_is_told:
             return
         self._directory_is_told = True
@@ -394,13 +394,13 @@ class Distiller:
         gradable = [example for example in dataset.validation if example.has_reference or self.verifier is not stated_parts]
         if self.refinement_rounds and not gradable:
             raise DataError(
-                "No validation example says what a right answer states, so a refinement can't tell where the student is weak",
+                "No validation example has a reference answer, so a refinement can't tell where the student is weak",
                 received=f"{len(dataset.validation)} validation examples",
                 fix="give validation_examples with `answers`, or leave refinement_rounds out",
             )
         if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in dataset.test):
             logger.warning(
-                "None of the %d test examples says what a right answer states, so their accuracy is undefined: "
+                "None of the %d test examples has a reference answer, so their accuracy is undefined: "
                 "a DomainRetentionEvaluator measures agreement with the experts. For accuracy, give test_examples with `answers`.",
                 len(dataset.test),
             )
@@ -531,7 +531,7 @@ class Distiller:
             )
 
     def _over_gaps(self) -> AskOverGaps:
-        """Returns how models are asked where an expert may leave a gap, if the run is to go on over it."""
+        """Returns how models are asked where an expert may leave a gap, if the run is to continue over it."""
         return AskOverGaps(self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {})
 
     def _role_of(self, model: LanguageModel) -> str:

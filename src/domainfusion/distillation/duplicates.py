@@ -37,7 +37,7 @@ class Duplicates:
         threshold: The least Jaccard similarity of near-duplicates; 1 looks for duplicates alone.
 
     Raises:
-        ConfigurationError: The threshold is no share.
+        ConfigurationError: The threshold is not a share.
 
     Example:
         >>> seen = Duplicates()

@@ -100,9 +100,9 @@ def _begins_with(path: Path, mark: str) -> bool:
 
 
 def _constant(name: str) -> None:
-    """Reads `NaN`, which pandas writes for a missing value; infinity is no value of an example."""
+    """Reads `NaN`, which pandas writes for a missing value; infinity is not a value of an example."""
     if name != "NaN":
-        raise ValueError(f"{name} is no value in JSON")
+        raise ValueError(f"{name} is not a value in JSON")
 
 
 def _entries_of_json(path: Path) -> Iterator[Entry]:
@@ -131,14 +131,14 @@ def _how_to_list(content: object) -> str:
 
 
 def _entries_of_csv(path: Path, delimiter: str) -> Iterator[Entry]:
-    """Yields the rows of a table with a header; an empty cell is no value."""
+    """Yields the rows of a table with a header; an empty cell is not a value."""
     text = read_text(path)
     rows = _rows_of_csv(path, text, _delimiter_of(text, delimiter))
     _, header = next(rows, (1, ()))
     header = tuple(name.strip() for name in header)
     names = tuple(name for name in header if name)
     if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}:1 is no header", received=header, allowed="a name for each column, each once")
+        raise DataError(f"{path}:1 is not a header", received=header, allowed="a name for each column, each once")
     for line, row in rows:
         if not any(cell.strip() for cell in row):
             continue

@@ -50,7 +50,7 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
     Args:
         source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers by domain, or, where there is one
             domain, the answers alone. `messages` (or `conversations`, as in ShareGPT) may stand for `query`, `history` and
-            `reference`: the last question, the turns before it, and its answer where there is one. A system message is no turn: it is
+            `reference`: the last question, the turns before it, and its answer where there is one. A system message is not a turn: it is
             kept in the metadata as `system`. `instruction`, `input` and `output` (Alpaca) are a query and its reference. In CSV,
             several domains are separated by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL` are
             empty. Reasoning before a reference is left out. Entries with images or tools are refused.
@@ -61,7 +61,7 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
     Raises:
         DataError: An entry can't be read; the message names its file and line, or its position. Or a column that `fields` names is
             nowhere.
-        ConfigurationError: `fields` names what is no field of an example.
+        ConfigurationError: `fields` contains an unknown field name.
         MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
 
     Example:
@@ -71,7 +71,7 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
     """
     strange = sorted(set(fields or {}) - _FIELDS)
     if strange:
-        raise ConfigurationError("fields names what is no field of an example", received=strange[0], allowed=", ".join(sorted(_FIELDS)))
+        raise ConfigurationError("fields contains an unknown field name", received=strange[0], allowed=", ".join(sorted(_FIELDS)))
     missing = dict(fields or {})
     place = ""
     empty_cells = 0
@@ -132,7 +132,7 @@ def _with_metadata(value: Any, more: Mapping[str, Any], place: str) -> Any:
         return value
     metadata = value.get("metadata") or {}
     if not isinstance(metadata, Mapping):
-        raise DataError(f"{place}: metadata is no object", received=metadata, allowed='{"name": "value"}')
+        raise DataError(f"{place}: metadata is not an object", received=metadata, allowed='{"name": "value"}')
     return {**value, "metadata": {**json.loads(json.dumps(more, default=str)), **metadata}}
 
 
@@ -172,7 +172,7 @@ def refuse_shared_ids(examples: Sequence[Example]) -> None:
 
 def _to_example(entry: object, domain: str, place: str) -> Example:
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place} is no object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
+        raise DataError(f"{place} is not an object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
     unknown = sorted(set(map(str, entry)) - _FIELDS)
     if unknown:
         fix = f"say {proposed_fields(list(map(str, entry)), _FIELDS)}; whatever else there is is then kept in the metadata"
@@ -206,13 +206,13 @@ def _is_number(value: object) -> bool:
 
 
 def _refuse_half_characters(entry: Mapping[str, Any], place: str) -> None:
-    """Raises a `DataError` where a text has half a character (a lone surrogate), which no file can hold."""
+    """Raises a `DataError` where a text contains half a character (a lone surrogate), which no file can hold."""
     text = json.dumps(entry, ensure_ascii=False, default=str)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         around = ascii(text[max(0, error.start - 20) : error.end + 20])
-        raise DataError(f"{place} has half a character (a lone surrogate)", received=around, fix="remove it") from error
+        raise DataError(f"{place} contains half a character (a lone surrogate)", received=around, fix="remove it") from error
 
 
 def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:

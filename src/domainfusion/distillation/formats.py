@@ -82,7 +82,7 @@ def read_dialogue(turns: object, place: str) -> Dialogue:
 
 def _message(turn: object, place: str) -> Message:
     if not isinstance(turn, Mapping):
-        raise DataError(f"{place} has a turn that is no object", received=turn, allowed='{"role": "user", "content": "..."}')
+        raise DataError(f"{place} has a turn that is not an object", received=turn, allowed='{"role": "user", "content": "..."}')
     name = turn.get("role", turn.get("from"))
     if isinstance(name, str) and name.lower() in _TOOL_ROLES:
         raise _no_text_alone(place, "tools", name)

@@ -38,7 +38,7 @@ def check_parts(
     _check_coverage(teachers, generators)
     for name, share in shares.items():
         if not 0 <= share < 1:
-            raise ConfigurationError(f"{name} is no share", received=share, allowed="a number from 0 to below 1")
+            raise ConfigurationError(f"{name} is not a share", received=share, allowed="a number from 0 to below 1")
     if sum(shares.values()) >= 1:
         raise ConfigurationError("Nothing would be left to train on", received=dict(shares), allowed="shares whose sum is below 1")
 

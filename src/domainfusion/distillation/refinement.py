@@ -107,7 +107,7 @@ class Refiner:
         try:
             trained = self._trained(entry.number, student)
         except (ConfigurationError, CapabilityError, DataError, TrainingError) as error:
-            if error.__cause__ is not None:  # the machine's doing, which may be mended, and not the round's
+            if error.__cause__ is not None:  # the machine's doing, which may be fixed, and not the round's
                 raise
             self._close(replace(entry, is_kept=False), f"the round could not be trained, so the student before it is kept: {error}")
             return student

@@ -126,7 +126,7 @@ class SliceScore:
         not_readable: Answers in which the metric found nothing to grade, such as no number; they are wrong.
         repetitive: Answers that say one sequence of words over and over.
         chance: Mean score of an answer drawn blindly; None where that is not known of every graded example.
-        overlap: Mean overlap with references in words, over the answers that are graded by nothing else: it is no accuracy,
+        overlap: Mean overlap with references in words, over the answers that are graded by nothing else: it is not accuracy,
             and they are in neither mean. None where there are none.
         overlap_items: How many answers that is.
     """
@@ -193,7 +193,7 @@ class NonInferiority:
         margin: The share that it has to keep.
         verdict: `yes` where the whole interval of DER lies above the margin, `no` where it lies below,
             `not enough data` where the margin lies inside, `undefined` where no interval could settle it.
-        low: The lower end that was held against the margin; None where DER is undefined.
+        low: The lower end that was compared with the margin; None where DER is undefined.
         high: The upper end.
         more_items: About how many more test items, like those at hand, would settle it with a probability of 80 % if the share is as
             it was measured; None where it is settled, or no number of items would.
@@ -529,10 +529,10 @@ class Regression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """What the test set was held against, and what was found.
+    """What the test set was compared with, and what was found.
 
     Attributes:
-        trained: How many training queries the test set was held against.
+        trained: How many training queries the test set was compared with.
         same: Ids of test examples whose query was trained on, case, accents, articles and white space aside.
         near: Ids of test examples whose query is nearly one that was trained on.
         method: What nearly means.
@@ -577,7 +577,7 @@ class RefinementRound:
         records: How many of these have a target to learn.
         replayed: Earlier records that were seen again.
         after: The accuracy by slice after it; None where nothing was trained, or the round is not over.
-        is_kept: Whether the student of this round is the one that the run goes on with; None while the round is not over.
+        is_kept: Whether the run continues with the student of this round; None while the round is not over.
     """
 
     number: int
@@ -618,7 +618,7 @@ class Refinement:
 
     Attributes:
         rounds: The rounds, in order; each starts from the student of those before it that were kept.
-        stopped: Why there is no further round; empty while the refinement goes on.
+        stopped: Why there is no further round; empty while the refinement continues.
     """
 
     rounds: tuple[RefinementRound, ...] = field(default=())
@@ -716,7 +716,7 @@ class EvaluationReport:
         if self.overlap_slices:
             return (
                 "Whether the student keeps its experts is undefined: the references are in words, and "
-                "shared words are no accuracy. Give `answers`, or let a judge grade."
+                "shared words are not accuracy. Give `answers`, or let a judge grade."
             )
         measured = [
             f"{score.items:,} {name} questions" for name, score in self.student.slices.items()

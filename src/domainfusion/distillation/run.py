@@ -198,7 +198,7 @@ class RunDirectory(DataFiles):
                     self._drop_lock()
 
     def when_let_go(self, call: Callable[[], None]) -> None:
-        """Calls `call` when this process lets go of the directory that it holds."""
+        """Calls `call` when this process releases the directory that it holds."""
         self._at_the_end.callback(call)
 
     def _remove_unfinished(self) -> None:

@@ -13,10 +13,10 @@ SETTINGS_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 EXACT_INITIALIZATIONS = ("pissa", "olora")
-"""Initialisations that move a part of the base into the adapter which follows from the base alone, so that it can be moved back."""
+"""Initializations that move a part of the base into the adapter which follows from the base alone, so that it can be moved back."""
 
 _HARMLESS_INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
-"""Initialisations that leave the base as it is."""
+"""Initializations that leave the base as it is."""
 
 _MERGE_IT = "merge it into its base with PEFT's merge_and_unload, save the result with its tokenizer and give that folder"
 
@@ -86,7 +86,7 @@ def check_settings(settings: Mapping[str, Any], adapter: Path, *, untie: bool) -
         untie: Whether it stands on one of two tied embeddings, which merging has to tear apart first.
 
     Raises:
-        ModelError: It does more than that, or its initialisation changed the base in a way that its files don't say.
+        ModelError: It does more than that, or its initialization changed the base in a way that its files don't say.
     """
     if beyond := [name for name in _BEYOND_LORA if settings.get(name)]:
         raise beyond_lora(beyond[0], adapter, untie=untie, fix=_BEYOND_LORA[beyond[0]])

@@ -30,7 +30,7 @@ from domainfusion.models.adapter_settings import (
 from domainfusion.models.locate import read_whole_config
 
 UNTRAINED = "changes_nothing"
-"""The note in the file of an adapter that was saved before it had learnt anything: no other adapter may change nothing."""
+"""The note in the file of an adapter that was saved before it had learned anything: no other adapter may change nothing."""
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the name of a layer."""
@@ -132,7 +132,7 @@ def read_weights(adapter: Path) -> AdapterWeights:
     file = adapter / WEIGHTS_FILE
     try:
         with cast(Any, safe_open)(file, framework="pt") as stored:
-            found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - the file is no mapping
+            found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - the file is not a mapping
             note = stored.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The adapter's weights can't be read: {error}", received=str(file), fix="save it again") from error
@@ -201,7 +201,7 @@ def put_on(
         ModelError: The weights are not exactly those that the settings ask for on this base.
     """
     on_meta = module.device.type == "meta"
-    # What PEFT draws for a start is overwritten: it shall not move anybody's random numbers.
+    # What PEFT draws for a start is overwritten: it must not change anybody's random numbers.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # about initial values, unused patterns and tied weights, all of which are looked at here
         try:
@@ -321,7 +321,7 @@ def _stands_on_tied(module: PreTrainedModel, factors: Mapping[str, torch.Tensor]
 def as_plain_lora(
     module: PreTrainedModel, settings: Mapping[str, Any], config: LoraConfig, factors: Mapping[str, torch.Tensor], adapter: Path
 ) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Returns an adapter as plain LoRA, which leaves the base as it is, whatever it was initialised with.
+    """Returns an adapter as plain LoRA, which leaves the base as it is, whatever it was initialized with.
 
     PiSSA (Meng et al., 2024, arXiv 2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv 2406.01775) split each weight W into factors B₀A₀ and a
     rest W − s·B₀A₀, and train the factors. The result (W − s·B₀A₀) + s·BA is W + s·[B, −B₀][A; A₀]: an adapter of twice the rank on W.
@@ -392,4 +392,4 @@ def _olora(weight: torch.Tensor, rank: int, scaling: float) -> tuple[torch.Tenso
 
 
 _INITIAL = {"pissa": _pissa, "olora": _olora}
-"""What an initialisation gives for a weight, the rank and the scale: the factors B₀ and A₀."""
+"""What an initialization gives for a weight, the rank and the scale: the factors B₀ and A₀."""

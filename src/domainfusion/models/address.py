@@ -14,7 +14,7 @@ def check_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
     """Returns the address without a final slash.
 
     Raises:
-        ConfigurationError: It is no address, holds a secret, or would carry the key in clear text over a network.
+        ConfigurationError: It is not an address, holds a secret, or would carry the key in clear text over a network.
     """
     try:
         parts = urlsplit(base_url)
@@ -26,7 +26,7 @@ def check_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
         # The address is not shown: what stands there may be a key.
         raise ConfigurationError("base_url holds more than an address", allowed="such as https://host/v1", fix="give a key by api_key_env")
     if host is None or not port_is_right or parts.scheme not in ("http", "https"):
-        raise ConfigurationError("base_url is no address", received=base_url, allowed="such as https://host/v1")
+        raise ConfigurationError("base_url is not an address", received=base_url, allowed="such as https://host/v1")
     if parts.path.rstrip("/").endswith("/completions"):
         raise ConfigurationError("base_url names one call", received=base_url, fix="leave out what follows /v1")
     if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:

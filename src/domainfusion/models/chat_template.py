@@ -31,7 +31,7 @@ RENDERING_SECONDS = 5.0
 _GIVEN_BY_THE_RENDERER = frozenset(
     {"messages", "add_generation_prompt", "tools", "documents", "strftime_now", "raise_exception"}
 )
-"""Names that are no arguments: the renderer gives them."""
+"""Names that are not arguments: the renderer gives them."""
 
 _LARGEST_FACTOR = 1_000_000
 

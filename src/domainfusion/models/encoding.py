@@ -240,7 +240,7 @@ def encode_conversation(
 ) -> list[int]:
     """Returns the token ids of `conversation` as the chat template renders it.
 
-    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelt out as text,
+    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelled out as text,
     and ends no turn.
 
     Args:
@@ -365,7 +365,7 @@ def encode_answer(
 ) -> Answer:
     """Returns the tokens of an answer: what the template puts before its words, the words, the end.
 
-    A control token inside of the text is spelt out as text, so that nothing in it ends the answer.
+    A control token inside of the text is spelled out as text, so that nothing in it ends the answer.
 
     Args:
         tokenizer: The tokenizer, whose template is used.

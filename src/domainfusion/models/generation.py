@@ -112,7 +112,7 @@ class _RowEnds(StoppingCriteria):
 
     def __init__(self, ends: Sequence[set[int]]) -> None:
         self._ends = ends
-        # Transformers pads rows that are over where it finds this name: rows that go on beside them must not see what they write.
+        # Transformers pads rows that are over where it finds this name: rows that continue beside them must not see what they write.
         self.eos_token_id = sorted(set().union(*ends))
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
@@ -136,7 +136,7 @@ def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
 
 
 def read_answer(writer: Writer, tokens: list[int], prompt_tokens: int) -> Generation:
-    """Returns what was written as an answer with its reasoning apart; a thought that was cut, or never ended, is no answer."""
+    """Returns what was written as an answer with its reasoning apart; a thought that was cut, or never ended, is not an answer."""
     is_finished = bool(tokens) and tokens[-1] in writer.ends
     written = decode_answer(writer.tokenizer, tokens[:-1] if is_finished else tokens)
     found = split_reasoning(written, prompt=answer_form(writer.tokenizer).header)

@@ -483,7 +483,7 @@ class HuggingFaceModel:
         for model in (*adapters, *([self] if self._files.adapter is not None and is_summed else [])):
             if read_settings(cast(Path, model._files.adapter)).get("use_dora"):
                 raise CapabilityError(
-                    "A DoRA adapter can't be summed with others: its change is no product of two matrices",
+                    "A DoRA adapter can't be summed with others: its change is not a product of two matrices",
                     received=model.model_path,
                     allowed="LoRA adapters",
                     fix="use initialization='base'; to train a DoRA adapter on, use adaptation='full' too",
@@ -654,7 +654,7 @@ class HuggingFaceModel:
         if {name: tensor.shape for name, tensor in current.items()} != {name: tensor.shape for name, tensor in state.items()}:
             raise ModelError("The saved weights are of another model", fix="train it again in a new output_dir")
         if self._adapter:
-            self._load().activate(self._adapter, merge=False)  # or the base would go on with the old weights merged in
+            self._load().activate(self._adapter, merge=False)  # or the base would keep the old weights merged in
         with torch.no_grad():
             for name, tensor in state.items():
                 current[name].copy_(tensor)
@@ -766,11 +766,11 @@ class Speech(NamedTuple):
 def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     """Returns a student with the chat template that it is to speak.
 
-    A base often has none, while its adapters and fine-tunes, which learnt from conversations, bring one. Then the student speaks as
+    A base often has none, while its adapters and fine-tunes, which learned from conversations, bring one. Then the student speaks as
     most of those with its vocabulary do, the first where they are even: none of them has read ChatML.
 
     Args:
-        student: The student; one that is no local model, or has a template, stays as it is.
+        student: The student; one that is not a local model, or has a template, stays as it is.
         experts: The experts by domain.
     """
     if not isinstance(student, HuggingFaceModel) or student.has_template:

@@ -1,4 +1,4 @@
-"""Where a model computes and in which numbers: device, data type and quantisation."""
+"""Where a model computes and in which numbers: device, data type and quantization."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def resolve_device_map(device_map: str | Mapping[str, int | str] | None, device:
     """Returns how a model is spread over devices, in a form that can be compared; None where it is on one.
 
     Raises:
-        ConfigurationError: It is no map of Accelerate's, or a device is given too.
+        ConfigurationError: It is not a map of Accelerate's, or a device is given too.
     """
     if device_map is None:
         return None
@@ -101,10 +101,10 @@ def _cpu_computes_in_bfloat16() -> bool:
 
 
 def check_quantization(quantization: str | None, files: Path) -> None:
-    """Looks at whether a model can be quantised here.
+    """Looks at whether a model can be quantized here.
 
     Raises:
-        ConfigurationError: It is asked for in other words, or for a file whose weights are quantised already.
+        ConfigurationError: It is asked for in other words, or for a file whose weights are quantized already.
         MissingDependencyError: bitsandbytes is not installed.
     """
     if quantization is None:
@@ -113,7 +113,7 @@ def check_quantization(quantization: str | None, files: Path) -> None:
         raise ConfigurationError("The quantization is not known", received=quantization, allowed="None, '4bit' or '8bit'")
     if files.suffix == ".gguf":
         raise ConfigurationError(
-            "A GGUF file is quantised already", received=quantization, fix="leave quantization out, or give the folder of the original"
+            "A GGUF file is quantized already", received=quantization, fix="leave quantization out, or give the folder of the original"
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
@@ -122,7 +122,7 @@ def check_quantization(quantization: str | None, files: Path) -> None:
 
 
 def quantization_settings(quantization: Quantization, dtype: torch.dtype) -> Any:
-    """Returns what Transformers has to know to quantise while it loads; `dtype` is what is computed in."""
+    """Returns what Transformers has to know to quantize while it loads; `dtype` is what is computed in."""
     build = cast(Any, BitsAndBytesConfig)
     if quantization == "8bit":
         return build(load_in_8bit=True)

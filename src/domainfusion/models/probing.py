@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from domainfusion.errors import ModelError
 
 _ROW = (1, 2, 3)
-"""Tokens that every vocabulary has; what comes after them, or stands before them as padding, shall not matter."""
+"""Tokens that every vocabulary has; what comes after them, or stands before them as padding, must not matter."""
 
 
 @torch.no_grad()

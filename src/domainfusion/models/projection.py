@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from domainfusion.errors import CapabilityError
 
 _PROBE = (0, 1, 2, 3)
-"""Tokens that every vocabulary has, to hold the projection against the model's own logits."""
+"""Tokens that every vocabulary has, to compare the projection with the model's own logits."""
 
 
 @dataclass(frozen=True, eq=False)

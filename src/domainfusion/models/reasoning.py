@@ -143,7 +143,7 @@ def split_reasoning(text: str, prompt: str = "") -> Reasoned:
         text: What it wrote, control tokens that mark reasoning included (see `is_marker`).
         prompt: The text that it wrote on from, or the end of it: many chat templates open the
             reasoning there, so that the text has the closing tag alone. Where the prompt is not
-            known, as behind a server, such a text is recognised by where the tag stands.
+            known, as behind a server, such a text is recognized by where the tag stands.
 
     Example:
         >>> split_reasoning("<think>2 and 2</think>4")

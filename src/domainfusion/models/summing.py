@@ -24,7 +24,7 @@ LARGEST_STEP = 0.5
 """The largest ‖θₖ − θ‖ / ‖θ‖ of a matrix that is taken for fine-tuning; independent weights differ by about √2."""
 
 MATRICES_COMPARED = 8
-"""Matrices at which an expert is held against the base before anything is summed."""
+"""Matrices at which an expert is compared with the base before anything is summed."""
 
 
 # LoRA adapters
@@ -183,7 +183,8 @@ def check_fine_tune(base: Path, expert: Path, name: str) -> None:
     if shapes != others:
         odd = sorted(key for key in {**shapes, **others} if shapes.get(key) != others.get(key))[0]
         raise CapabilityError(
-            f"{name} is no fine-tune of the student's base: {odd} has the shape {others.get(odd)} there, and {shapes.get(odd)} in the base",
+            f"{name} is not a fine-tune of the student's base: {odd} has the shape {others.get(odd)} there, "
+            f"and {shapes.get(odd)} in the base",
             received=str(expert),
             fix="use initialization='base'",
         )
@@ -192,7 +193,7 @@ def check_fine_tune(base: Path, expert: Path, name: str) -> None:
         start, end = ours.read(key).float(), theirs.read(key).float()
         if not float((end - start).norm()) <= LARGEST_STEP * float(start.norm()):
             raise CapabilityError(
-                f"{name} is no fine-tune of the student's base: {key} differs by more than half of its size",
+                f"{name} is not a fine-tune of the student's base: {key} differs by more than half of its size",
                 received=str(expert),
                 fix="use initialization='base'",
             )

@@ -46,7 +46,7 @@ class Difference:
         count: How long the list is; 0 where there is nothing to count.
         examples: A few of them.
         fix: What to do about it; empty where nothing can be done.
-        forbids: Whether distributions can't be learnt because of it.
+        forbids: Whether distributions can't be learned because of it.
     """
 
     what: str
@@ -106,9 +106,9 @@ class TokenMatch:
 def compare_tokenizers(teacher: LanguageModel, student: TokenScorer) -> TokenMatch:
     """Says whether a student can learn a teacher's distributions over the next token, or its text alone.
 
-    They can be learnt where the same tokens stand at the same ids, texts are cut in the same places, and the chat templates render
+    They can be learned where the same tokens stand at the same ids, texts are cut in the same places, and the chat templates render
     the same and end a turn alike. Models pad their vocabularies to different sizes, which does no harm: both distributions are cut to
-    what they share. A system prompt of the teacher's is no difference: it is what makes it an expert.
+    what they share. A system prompt of the teacher's is not a difference: it is what makes it an expert.
 
     Args:
         teacher: Any model; one that does not score tokens gives text.

@@ -113,7 +113,7 @@ def _local(section: StudentSection) -> HuggingFaceModel:
 
 def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]) -> distillation.DataGenerator:
     section = recipe.generators[position]
-    # By default each generator draws from its own stream: two of the same kind shall not write the same questions.
+    # By default each generator draws from its own stream: two of the same kind must not write the same questions.
     seed = section.seed if section.seed is not None else recipe.seed + position
     if isinstance(section, CuratedSection):
         if section.review is not None:

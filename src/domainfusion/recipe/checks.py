@@ -236,7 +236,7 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
             what = "validation decides when to stop early, and there is none"
             yield Problem(("trainer", "early_stopping_patience"), what, fix=f"leave it out, or write {add}")
     if trainer.device_batch_size is not None and trainer.batch_size % trainer.device_batch_size:
-        what, allowed = "batch_size is no multiple of device_batch_size", f"a divisor of {trainer.batch_size}"
+        what, allowed = "batch_size is not a multiple of device_batch_size", f"a divisor of {trainer.batch_size}"
         yield Problem(("trainer", "device_batch_size"), what, received=trainer.device_batch_size, allowed=allowed)
     if isinstance(trainer, SequentialSection) and trainer.order is not None:
         yield from _order(recipe, trainer.order)
@@ -251,7 +251,7 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
 def _order(recipe: Recipe, order: Sequence[str]) -> Iterator[Problem]:
     for position, domain in enumerate(order):
         if domain not in recipe.domains:
-            yield _unknown(("trainer", "order", position), "the order names what is no domain", domain, recipe.domains)
+            yield _unknown(("trainer", "order", position), "order contains an unknown domain", domain, recipe.domains)
         elif domain in order[:position]:
             yield Problem(("trainer", "order", position), f"the domain {domain!r} is listed twice", fix="remove one of the two")
     left_out = [domain for domain in recipe.domains if domain not in order]

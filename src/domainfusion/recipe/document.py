@@ -118,7 +118,7 @@ def to_yaml(content: object) -> str:
 
 
 def _check_keys(node: yaml.Node, path: Path, within: str, seen: set[int]) -> None:
-    """Refuses keys that are no texts, and keys that a mapping has twice: YAML would silently keep the last."""
+    """Refuses keys that are not text, and keys that a mapping has twice: YAML would silently keep the last."""
     if id(node) in seen:  # an alias: the same node, and perhaps one that holds itself
         return
     seen.add(id(node))
@@ -127,7 +127,7 @@ def _check_keys(node: yaml.Node, path: Path, within: str, seen: set[int]) -> Non
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                raise ConfigurationError(f"{path}:{line}: a key is no text", received=str(key.value), fix="write it in quotes")
+                raise ConfigurationError(f"{path}:{line}: a key is not text", received=str(key.value), fix="write it in quotes")
             if key.value in lines:
                 what = "the domain" if within == "domains" else "the key"
                 raise ConfigurationError(

@@ -24,7 +24,7 @@ class Curve:
     Attributes:
         name: What it shows.
         points: Where it goes.
-        style: Which colour, dash and mark it has: a domain has the same ones in every chart of a training.
+        style: Which color, dash and mark it has: a domain has the same ones in every chart of a training.
     """
 
     name: str
@@ -63,7 +63,7 @@ class TrainingCurves:
         validation: By domain or slice, (step, figure).
         terms: By term of the loss and domain, (step, mean over the answer tokens of a window that ends there).
         window: Steps in such a window.
-        not_finite: Logged losses that were no number.
+        not_finite: Logged losses that were not finite.
         steps: The last step.
     """
 

@@ -168,7 +168,7 @@ def _evaluation(report: EvaluationReport) -> dict[str, Any]:
 
 
 def _edge_cases(report: EvaluationReport) -> dict[str, Any] | None:
-    """The adversarial questions that the student misses; one that the experts know comes first, as it could have learnt that."""
+    """The adversarial questions that the student misses; one that the experts know comes first, as it could have learned that."""
     by_id = {comparison.example.id: comparison for comparison in comparisons(report)}
     found = [(case, by_id[case.example_id]) for case in report.edge_cases if case.example_id in by_id]
     found.sort(key=lambda pair: pair[0].experts_know is not True)

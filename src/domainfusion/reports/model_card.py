@@ -66,7 +66,7 @@ def render_model_card(summary: RunSummary) -> str:
 
 def _header(summary: RunSummary, name: str) -> str:
     base = summary.about_student("base_model")
-    # The hub refuses a base model that is no name of its own, such as a folder.
+    # The hub refuses a base model that is not a name on the hub, such as a folder.
     is_on_hub = isinstance(base, str) and _HUB_NAME.fullmatch(base) is not None
     metadata: dict[str, Any] = {
         "license": _one_line(summary.about_student("license") or ""),

@@ -203,5 +203,5 @@ def _validated(plain: object, kind: type[T], path: Path) -> T:
         raise DataError(
             f"{path}: {where}: {problem['msg']}",
             received=problem["input"],
-            fix="mend the file, or remove it and run the stage that writes it",
+            fix="fix the file, or remove it and run the stage that writes it",
         ) from error

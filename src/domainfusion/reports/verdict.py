@@ -76,7 +76,7 @@ def introduction(summary: RunSummary) -> str:
     base = summary.about_student("base_model")
     names = list(summary.teachers)
     experts = f"{counted(len(names), 'expert')}{f' ({listed(names)})' if names else ''}" if names else "domain experts"
-    start = f"The model {base} learnt" if base else "One model learnt"
+    start = f"The model {base} learned" if base else "One model learned"
     sentence = f"{start} from the answers of {experts} and became the student."
     asked = len(summary.evaluation.examples) if summary.evaluation else 0
     return f"{sentence} Student and experts were then asked the same {counted(asked, 'question')}." if asked else sentence

@@ -45,7 +45,7 @@ class Row:
 
     @property
     def answer(self) -> tuple[int, ...]:
-        """The tokens that are learnt."""
+        """The tokens that are learned."""
         return self.tokens[self.prompt_length :]
 
     @property
@@ -65,8 +65,8 @@ def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
     """Returns the record as the student sees it: the earlier turns and the whole query as prompt, the target as answer.
 
     What the chat template puts between the prompt and the words of an answer is trained too: nothing else would write it. The end of the
-    turn is trained only where the target was finished, so that a cut answer is not learnt as a whole one. A control
-    token inside of query or target is spelt out as text: no target teaches the student to end its turn in the midst of it.
+    turn is trained only where the target was finished, so that a cut answer is not learned as a whole one. A control
+    token inside of query or target is spelled out as text: no target teaches the student to end its turn in the midst of it.
     """
     prompt = student.encode(record.example.conversation)
     answer = student.encode_answer(record.target, finished=record.integration.finish_reason == "stop")

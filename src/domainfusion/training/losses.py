@@ -81,7 +81,7 @@ class TokenLosses(NamedTuple):
     """Losses of answer tokens.
 
     Attributes:
-        total: What is minimised: the weighted sum over tokens, a scalar with a gradient.
+        total: What is minimized: the weighted sum over tokens, a scalar with a gradient.
         cross_entropy: Of each token, of shape (tokens,), without gradient or weight; NaN where it does not count.
         divergence: Likewise; NaN where no teacher says anything.
     """

@@ -50,13 +50,15 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
-    """Refuses shares that are no mixture.
+    """Refuses shares that do not make a mixture.
 
     Raises:
         ConfigurationError: There are none, one is negative or no number, or all are 0.
     """
     if not all(0 <= share < math.inf for share in shares.values()) or not sum(shares.values()) > 0:
-        raise ConfigurationError("The shares of a mixture do not add up", received=dict(shares), allowed="numbers from 0, one above 0")
+        raise ConfigurationError(
+            "The shares do not make a mixture", received=dict(shares), allowed="finite numbers from 0, at least one above 0"
+        )
 
 
 def natural_shares(groups: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Objectives: toward what a student is trained, whatever it sees when."""
+"""Objectives: the losses with which a student is trained."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Losses:
     """What a batch costs.
 
     Attributes:
-        total: What is minimised, a scalar with a gradient.
+        total: What is minimized, a scalar with a gradient.
         terms: For the log, what it is made of: one figure per answer token, without gradient or weight, of shape (answer tokens,); NaN
             where a token has no such term.
     """
@@ -80,9 +80,9 @@ class Losses:
 
 
 class Objective(ABC):
-    """Toward what a student is trained. An objective of your own implements `losses`; public attributes are its settings.
+    """The loss with which a student is trained. An objective of your own implements `losses`; public attributes are its settings.
 
-    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimiser step, `rows` and `losses`.
+    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimizer step, `rows` and `losses`.
 
     Example:
         ```python
@@ -111,18 +111,18 @@ class Objective(ABC):
         Args:
             rows: The step's rows, of all its parts.
             step: How many steps of the phase were made before. All that is random has to follow from it, so that a resumed training
-                goes on as an uninterrupted one.
+                continues as an uninterrupted one.
             student: What is trained.
         """
         return rows
 
     @abstractmethod
     def losses(self, answers: Answers) -> Losses:
-        """Returns what is minimised on a batch."""
+        """Returns what is minimized on a batch."""
 
 
 class SequenceObjective(Objective):
-    """The targets word for word: cross-entropy (sequence-level distillation, Kim and Rush, 2016, arXiv 1606.07947)."""
+    """Cross-entropy on the targets (sequence-level distillation, Kim and Rush, 2016, arXiv 1606.07947)."""
 
     def losses(self, answers: Answers) -> Losses:
         """Returns the cross-entropy of the batch's answer tokens."""

@@ -41,7 +41,7 @@ class OnPolicyObjective(TaughtObjective):
 
     So the student learns where its own answers lead it (GKD, Agarwal et al., 2023, arXiv 2306.13649; one teacher a prompt, as in MOPD,
     arXiv 2606.30406). The teacher of a cross-domain prompt is the integrator, shown the experts' responses, which the student never
-    sees. Records whose teacher gives text alone are learnt word for word; the log counts them.
+    sees. Records whose teacher gives text alone are trained with cross-entropy on the target; the log counts them.
 
     On-policy learning needs a warm start: what a student far from its teacher writes teaches it nothing. A pilot measures KL(student‖
     teacher) per token before each phase and refuses to start above `max_initial_kl`. It has worked from about 0.04 and collapsed from
@@ -51,7 +51,7 @@ class OnPolicyObjective(TaughtObjective):
         divergence: See `TaughtObjective`, as for `beta` and `temperature`.
         beta: See there.
         temperature: See there; sampling has its own.
-        max_new_tokens: Tokens after which what the student writes is cut; an answer that was cut is learnt from up to there.
+        max_new_tokens: Tokens after which what the student writes is cut; an answer that was cut is learned from up to there.
         sampling_temperature: How freely the student writes; 0 takes the most probable token.
         max_initial_kl: The highest KL per token, in nats, from which a phase starts; None starts from any.
         pilot_prompts: Prompts that the pilot looks at.

@@ -149,7 +149,7 @@ def taught_by(
 ) -> list[Taught]:
     """Returns the tokens of a batch that teachers score; tokens with the same head and vocabulary are put together.
 
-    What the chat template puts before the words of an answer is left out: it is learnt word for word.
+    What the chat template puts before the words of an answer is left out: it is trained with cross-entropy on the target.
 
     Args:
         rows: The batch's rows; their answer tokens follow each other.

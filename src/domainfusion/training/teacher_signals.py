@@ -95,7 +95,7 @@ class SignalStore:
         if wanted not in self._heads:
             file = self._open(self._head_file(name))
             settings = json.loads(file.metadata()["settings"])
-            bias = file.get_tensor("bias") if "bias" in file.keys() else None  # noqa: SIM118 - the file is no mapping
+            bias = file.get_tensor("bias") if "bias" in file.keys() else None  # noqa: SIM118 - the file is not a mapping
             head = Head(file.get_tensor("weight"), bias, settings["scale"], settings["cap"])
             self._heads[wanted] = head.to(device, dtype)
         return self._heads[wanted]

@@ -87,7 +87,7 @@ def test_metadata_of_its_own_is_kept_beside_what_is_not_mapped(tmp_path: Path) -
     row = {"question": "Where is NRT?", "domain": "aviation", "metadata": '{"source": "quiz"}', "level": "3"}
     (example,) = CuratedDataGenerator(write(tmp_path, "csv", [row]), fields={"query": "question"}).examples
     assert example.metadata == {"source": "quiz", "level": "3"}
-    with pytest.raises(DataError, match=r"rows\.csv:2: metadata is no object; received 'quiz'"):
+    with pytest.raises(DataError, match=r"rows\.csv:2: metadata is not an object; received 'quiz'"):
         CuratedDataGenerator(write(tmp_path, "csv", [{**row, "metadata": "quiz"}]), fields={"query": "question"})
 
 

@@ -1,4 +1,4 @@
-"""Questions that look like one domain and need another, written by a model and held against a judge."""
+"""Questions that look like one domain and need another, written by a model and checked by a judge."""
 
 from __future__ import annotations
 

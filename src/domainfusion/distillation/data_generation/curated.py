@@ -29,7 +29,7 @@ class CuratedDataGenerator(DataGenerator):
 
     Raises:
         DataError: An entry can't be read; the message names its file and line, or its position.
-        ConfigurationError: `num_examples` is out of range, or `fields` names what is no field.
+        ConfigurationError: `num_examples` is out of range, or `fields` contains an unknown field name.
         MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
     """
 

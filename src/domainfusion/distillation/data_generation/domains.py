@@ -24,7 +24,7 @@ def check_domains(domains: Mapping[str, str]) -> dict[str, str]:
 def check_names(domains: Mapping[str, Any]) -> None:
     """Raises a `ConfigurationError` where there are no domains, one has no name, or two differ in case and white space alone."""
     if not isinstance(domains, Mapping):
-        raise ConfigurationError("The domains are no mapping", received=domains, fix='give {"name": ...}')
+        raise ConfigurationError("The domains are not a mapping", received=domains, fix='give {"name": ...}')
     if not domains:
         raise ConfigurationError("There are no domains", received=domains, fix='give {"name": ...}')
     seen: dict[str, str] = {}

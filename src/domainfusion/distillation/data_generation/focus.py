@@ -26,7 +26,7 @@ class Focus:
         earlier: The examples that are there already.
 
     Raises:
-        ConfigurationError: A weight is no number from 0, or none is above 0.
+        ConfigurationError: A weight is not a number from 0, or none is above 0.
     """
 
     weights: Mapping[Domains, float]
@@ -36,7 +36,7 @@ class Focus:
     def __post_init__(self) -> None:
         weights = self.weights.values()
         if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-            raise ConfigurationError("A focus has no weight", received=dict(self.weights), allowed="numbers from 0, one above 0")
+            raise ConfigurationError("A focus has no weight above 0", received=dict(self.weights), allowed="numbers from 0, one above 0")
 
     def apportion(self, count: int, domains: Collection[str], *, most: int | None = None) -> dict[Domains, int]:
         """Splits a number of examples by the weights, the largest remainders first.
@@ -63,5 +63,5 @@ class Focus:
 
 
 def makes_more(generator: DataGenerator) -> bool:
-    """Whether a generator can make more examples: its `generate` takes a `focus`, and it does not say that it `has_more` not."""
+    """Whether a generator can make more examples: its `generate` takes a `focus`, and its `has_more` is not False."""
     return bool(options_for(generator.generate, focus=None)) and bool(getattr(generator, "has_more", True))

@@ -19,7 +19,7 @@ class Generated:
         asked: Questions that the generation model was asked for.
         rejected: How many were turned down, by reason.
         wanted: How many examples were wanted; None where no number was.
-        judged: How many questions a judge or a classifier held against the domains that they were written for.
+        judged: How many questions a judge or a classifier compared with the domains that they were written for.
         passed: How many of these agree with them.
         wanted_cross_domain: How many of the wanted examples need several domains; None where no number was.
     """

@@ -19,7 +19,7 @@ LONGEST_REPLY = 20_000
 """Characters after which no question is looked for: no list of questions is as long."""
 
 LONGEST_LINE = 4_000
-"""Characters from which on a plain line is no question: the longest that is kept has 80 words."""
+"""Characters from which on a plain line is not a question: the longest that is kept has 80 words."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ _ROW = re.compile(r"\s*(?:\|.*|\d+\s*\|.*|.*\|\s*)", re.DOTALL)
 def _cells_of(line: str) -> list[str]:
     if "|" not in line or not _ROW.fullmatch(line):
         return [line]
-    # Rules between rows (|---|:-:|) and numbers are no cells with words.
+    # Rules between rows (|---|:-:|) and numbers are not cells with words.
     return [cell for cell in re.split(r"(?<!\\)\|", line) if re.search(r"[^\W\d_]", cell)]
 
 

@@ -106,7 +106,7 @@ class SyntheticDataGenerator(WrittenByModel):
             seed=seed,
         )
         if not 0 <= cross_domain_ratio <= 1:
-            raise ConfigurationError("cross_domain_ratio is no share", received=cross_domain_ratio, allowed="a number from 0 to 1")
+            raise ConfigurationError("cross_domain_ratio is not a share", received=cross_domain_ratio, allowed="a number from 0 to 1")
         sizes = (domains_per_example,) if isinstance(domains_per_example, int) else tuple(domains_per_example)
         if not sizes or min(sizes) < 2:
             raise ConfigurationError(
@@ -154,7 +154,7 @@ class SyntheticDataGenerator(WrittenByModel):
         return list(map(_verdict, examples, needed))
 
     def _read(self, reply: str) -> set[str] | None:
-        """Returns the domains that a reply names; None where it is no verdict."""
+        """Returns the domains that a reply names; None where it is not a verdict."""
         named = self._named_in(reply)
         return set(named) if named or re.search(r"\bnone\b", reply, re.IGNORECASE) else None
 

@@ -62,7 +62,7 @@ _SUB_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Slot:
-    """An example that is wanted: its domains, primary first, and the domain that it shall look like."""
+    """An example that is wanted: its domains, primary first, and the domain that it should look like."""
 
     domains: tuple[str, ...]
     apparent: str = ""
@@ -85,7 +85,7 @@ class Verdict(NamedTuple):
 
 @dataclass
 class _Work:
-    """What is wanted, with whom and how it is asked for, and what became of it so far: accepted examples by slot, and counts."""
+    """What is wanted, from which model and how it is asked for, and what became of it so far: accepted examples by slot, and counts."""
 
     slots: Sequence[Slot]
     writer: LanguageModel

@@ -195,7 +195,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
     """Measures the student, its experts and baselines on benchmarks of each domain, side by side.
 
     Every model answers every item. The routed oracle answers each with the expert of its domain. Where there is a base, every benchmark of
-    general ability is held against it: whether the student lost some of it.
+    general ability is compared with it: whether the student lost some of it.
 
     Args:
         benchmarks: For each domain a benchmark, or a list of several: examples or dicts with `query` and `answers` or `reference`, the path
@@ -287,7 +287,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         Raises:
             DataError: A benchmark can't be read, two of its items or of the examples have the same id, some were trained on, or
                 a benchmark is of a domain that has no expert.
-            ConfigurationError: A given score is of no benchmark, or is no share.
+            ConfigurationError: A given score is of no benchmark, or is not a share.
         """
         self._check_domains(teacher_models)
         given = [
@@ -457,13 +457,13 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             for key, value in scores.items():
                 if key not in known:
                     raise ConfigurationError(
-                        f"{name} has a score of what is no benchmark",
+                        f"{name} has a score for an unknown benchmark",
                         received=key,
                         allowed=", ".join(known),
                     )
                 if not 0 <= value <= 1:
                     raise ConfigurationError(
-                        f"The score of {name} in {key!r} is no share",
+                        f"The score of {name} in {key!r} is not a share",
                         received=value,
                         allowed="a number from 0 to 1",
                     )

@@ -54,7 +54,7 @@ def integration_coherence(
     """Returns the mean over answers of coverage × the grade of a coherence metric.
 
     Leaving a part out and contradicting oneself are what an integration can do wrong; so a refusal, which covers
-    nothing, has 0 however smoothly it is put, and a second expert who agrees lowers nothing.
+    nothing, has 0 however smoothly it is put, and a second expert that agrees lowers nothing.
 
     Args:
         examples: The cross-domain examples.
@@ -79,7 +79,7 @@ def integration_coherence(
             values.append((example.group, coverage, grade.value))
     if not values:
         reasons = [grade.reason for grade in grades if grade.value is None]
-        reason = reasons[0] if reasons else "nothing says what a right answer states"
+        reason = reasons[0] if reasons else "there is no reference answer"
         nothing = Estimate(value=None, reason=reason)
         return Coherence(
             score=nothing,

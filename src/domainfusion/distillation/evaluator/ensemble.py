@@ -194,7 +194,7 @@ def routed(
             own = replace(
                 example, query=example.question_for(part.domain), parts=(part,), reference=None
             )
-            # A part of a domain that the example does not need has no expert who was asked.
+            # A part of a domain that the example does not need has no expert that was asked.
             pieces.append((place, own, response.text if response else ""))
     asked, texts = [example for _, example, _ in pieces], [text for _, _, text in pieces]
     scores: dict[int, list[Score]] = {}

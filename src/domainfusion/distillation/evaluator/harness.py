@@ -246,7 +246,7 @@ def _to_score(metric: str, value: Any) -> Score:
     return (
         Score(number)
         if 0 <= number <= 1
-        else Score.unscored(f"the task's metric {metric} gave {value}, which is no grade")
+        else Score.unscored(f"the task's metric {metric} gave {value}, which is not a grade")
     )
 
 
@@ -283,7 +283,7 @@ def _as_harness_model(model: LanguageModel, sampling: Sampling, ask: Ask, label:
             ]
             with redirect_stderr(self._stderr):
                 scores = model.score(rows)
-            # The token that ends the turn is no part of a choice. Whether a choice is what greedy decoding would say is not asked.
+            # The token that ends the turn is not part of a choice. Whether a choice is what greedy decoding would say is not asked.
             return [(sum(score.log_probabilities[:-1]), False) for score in scores]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:

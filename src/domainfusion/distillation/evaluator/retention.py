@@ -96,7 +96,7 @@ def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
     ]
     if strange or not sum(weights.values()) > 0:
         raise ConfigurationError(
-            "These are no weights of an overall score",
+            "These are not weights of an overall score",
             received=dict(weights),
             allowed=f"numbers from 0, not all 0, for {', '.join(WEIGHTS)}",
         )
@@ -238,7 +238,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             )
         if not second_temperature > 0:
             raise ConfigurationError(
-                "second_temperature draws nothing",
+                "second_temperature must be above 0",
                 received=second_temperature,
                 allowed="a number above 0",
             )

@@ -14,9 +14,9 @@ from domainfusion.distillation.integration.words import content, denies, tokens,
 from domainfusion.distillation.text.sentences import sentences
 
 LONGEST = 1000
-"""Characters from which on a sentence is no claim that is compared with others: it is a text without full stops."""
+"""Characters from which on a sentence is not a claim that is compared with others: it is a text without full stops."""
 MOST = 1000
-"""Sentences of an expert that are compared with the others'; those after them are only held against repetition."""
+"""Sentences of an expert that are compared with the others'; those after them are only compared for repetition."""
 
 _MARKER = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
 _UNSURE = re.compile(
@@ -49,7 +49,7 @@ class Claim:
         denies: Whether it denies something.
         condition: What it says to hold for, where that stands first: "At sea level, …".
         points: Whether it begins with a word that stands for what was asked about, as in "It is …".
-        is_unsure: Whether the expert says that he does not know.
+        is_unsure: Whether the expert says that it does not know.
         topic: What it is about in any of the languages that are known, values left out; see `topic`.
         stance: What it says for or against that.
         frame: The sentence with a mark for each value; equal for sentences that differ in values alone.

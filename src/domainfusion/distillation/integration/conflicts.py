@@ -64,7 +64,7 @@ def find_points(example: Example, responses: Mapping[str, Response], claims: Map
     """Returns what several experts state of the same thing: first what the query asks, then what else they say alike.
 
     Args:
-        example: What was asked, and of whom.
+        example: What was asked, and of which experts.
         responses: The experts' responses by domain, those that count most first.
         claims: Their sentences, by domain.
     """
@@ -284,7 +284,7 @@ def _alike(
                 groups[key][domain].append(claim)
     found, taken = [], set()
     for key, by_domain in groups.items():
-        # An expert who says several things of one shape, such as the items of a list, doesn't mean that only one of them holds.
+        # An expert that says several things of one shape, such as the items of a list, doesn't mean that only one of them holds.
         single = [said[0] for said in by_domain.values() if len({normalize(claim.text) for claim in said}) == 1]
         single = [claim for claim in single if (claim.domain, claim.place) not in taken]
         sides = _sides(single, partial(_alike_verdict, example, responses, key))

@@ -175,8 +175,8 @@ class ResponseIntegrator:
             The integrated answer; `str()` of it is its text.
 
         Raises:
-            DataError: There is no response, they are no mapping, none of them says anything, one is neither text nor response, or none is
-                of the primary domain.
+            DataError: There is no response, they are not a mapping, none of them says anything, one is neither text nor response, or
+                none is of the primary domain.
             TemplateError: The template has no place for a response.
         """
         if not isinstance(responses, Mapping):
@@ -308,7 +308,7 @@ class ResponseIntegrator:
 
     def _outcome(self, model: LanguageModel, plan: Plan, first: _Attempt | NoDraft, second: _Attempt | NoDraft | None) -> Integration:
         """Returns the better one of a model's answers, or what stands in for it."""
-        absent = [f"the prompt has a place for {name}, which has no response" for name in absent_in(self.prompt_template, plan.task)]
+        absent = [f"the prompt expects a response from {name}, but there is none" for name in absent_in(self.prompt_template, plan.task)]
         plan = replace(plan, notes=(*plan.notes, *absent))
         messages = writing_prompt(self.prompt_template, plan)
         if isinstance(first, NoDraft):

@@ -44,7 +44,7 @@ class Rendered(NamedTuple):
 def render(plan: Plan) -> Rendered:
     """Returns the answer that states, word for word, the claims that a plan states.
 
-    Blocks that are no paragraphs are taken whole, and the white space of the responses with them. Where experts disagree and nothing
+    Blocks that are not paragraphs are taken whole, and the white space of the responses with them. Where experts disagree and nothing
     settles it, or what lost stands in a list and stays there, the answer says so and gives both sides.
     """
     return _Merge(plan).result()

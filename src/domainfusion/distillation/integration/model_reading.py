@@ -223,7 +223,7 @@ def _one_line(text: str) -> str:
 
 
 def _relations_in(reply: Generation | None, task: Task, claims: Sequence[Claim]) -> dict[tuple[str, str], _Said] | None:
-    """Returns what a reply says of pairs of claims, by their ids in order; None where it is no answer."""
+    """Returns what a reply says of pairs of claims, by their ids in order; None where it is not an answer."""
     if reply is None or not is_answer(reply):
         return None
     structure = structure_in(reply.text)

@@ -87,7 +87,7 @@ class Question:
 
 
 def questions_of(query: str) -> list[Question]:
-    """Returns what a query asks, in order; what is longer than `LONGEST` characters without a question mark is no question.
+    """Returns what a query asks, in order; what is longer than `LONGEST` characters without a question mark is not a question.
 
     Example:
         >>> [(question.text, question.kind) for question in questions_of("How high is K2? And in which country is the airport NRT?")]

@@ -19,14 +19,14 @@ READ_IN = ("paragraph", "list", "quote")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block that is no paragraph.
+    """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block that is not a paragraph.
 
     Attributes:
         block: The block that it is, or is in.
         start: Where it begins in the response, in characters.
         end: Where it ends, exclusive.
         leans: Whether it begins with a pronoun that stands for something in the sentence before it.
-        is_fixed: Whether it stays whatever becomes of its claims: a block that is no paragraph, and a sentence that introduces one.
+        is_fixed: Whether it stays whatever becomes of its claims: a block that is not a paragraph, and a sentence that introduces one.
     """
 
     block: Block
@@ -100,7 +100,7 @@ def claims_in(units: Sequence[Unit], claims: Sequence[Claim]) -> dict[Unit, list
 def keep_together(text: str, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]) -> dict[str, str]:
     """Returns which claims of one response are left out, and why, if nothing is torn apart.
 
-    What is in a block that is no paragraph stays. Sentences that lean on one that lost a conflict go with it. What others say too stays
+    What is in a block that is not a paragraph stays. Sentences that lean on one that lost a conflict go with it. What others say too stays
     where something leans on it, where it leans on something that stays, and where a heading would be left without its section.
 
     Args:

@@ -82,7 +82,7 @@ class Found:
 
 
 def find_values(sentence: str) -> list[Found]:
-    """Returns the dates, quantities and names of a sentence, in order; what is part of one is no part of another.
+    """Returns the dates, quantities and names of a sentence, in order; what is part of one is not part of another.
 
     Example:
         >>> [type(found.value).__name__ for found in find_values("Apollo 11 flew 384,400 km on 20 July 1969.")]

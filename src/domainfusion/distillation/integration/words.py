@@ -57,7 +57,7 @@ def content(text: str) -> frozenset[str]:
 def topic(text: str) -> frozenset[str]:
     """Returns what a text is about: the stems of its words in several languages, and of Chinese or Japanese every two characters in a row.
 
-    Words that deny, and those that name an end of an opposition such as raise and lower, are no part of it.
+    Words that deny, and those that name an end of an opposition such as raise and lower, are not part of it.
 
     Example:
         >>> sorted(topic("It must not be given to patients after the free-of-charge visit."))

@@ -27,7 +27,7 @@ from domainfusion.types import Contribution, Conversation, FinishReason, Generat
 
 ABSENT = "(this expert was not asked)"
 RESERVED = ("query", "responses")
-"""The placeholders of a template that are no domains."""
+"""The placeholders of a template that are not domains."""
 ALWAYS_WHOLE = ("code", "table", "math", "html")
 """Blocks of which nothing can be left out: they are put in whole even where a claim in them is disputed."""
 

@@ -115,7 +115,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "truncated": truncate,
     "concatenated": concatenate,
 }
-"""What a coherence metric is held against, by name."""
+"""What a coherence metric is tested on, by name."""
 
 
 def corrupt(passages: Sequence[Passage], *, seed: int) -> dict[str, list[str | None]]:

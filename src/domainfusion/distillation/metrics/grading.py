@@ -113,7 +113,7 @@ def grade_coherence(metric: CoherenceMetric | BatchCoherence, texts: Sequence[st
 
 
 def check_metric(metric: MetricChoice, domains: Iterable[str] | None = None) -> None:
-    """Refuses what is no metric, and a metric of a domain that is none of `domains`.
+    """Refuses anything but a metric, and a metric of a domain that is none of `domains`.
 
     Raises:
         ConfigurationError: With what is allowed.
@@ -121,12 +121,12 @@ def check_metric(metric: MetricChoice, domains: Iterable[str] | None = None) -> 
     known = None if domains is None else list(domains)
     for domain, own in metric.items() if isinstance(metric, Mapping) else [("", metric)]:
         if known is not None and domain and domain not in known:
-            raise ConfigurationError("There is a metric of what is no domain", received=domain, allowed=", ".join(known))
+            raise ConfigurationError("There is a metric for an unknown domain", received=domain, allowed=", ".join(known))
         if isinstance(own, str):
             metric_named(own)
         elif not (callable(own) or isinstance(own, BatchMetric | ModelMetric)):
             raise ConfigurationError(
-                "This is no metric", received=own, allowed="a function of example and text, an object of domainfusion's, or a name"
+                "This is not a metric", received=own, allowed="a function of example and text, an object of domainfusion's, or a name"
             )
 
 

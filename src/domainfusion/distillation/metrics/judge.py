@@ -66,7 +66,7 @@ class Judge:
 
     Every pair is shown in both orders, since judges prefer a place (Zheng et al., 2023, arXiv 2306.05685). An answer that is preferred,
     or found as good, both times has full marks; one that loses both times has none; where the judge contradicts itself it is a tie,
-    and worth one half. An answer that is the accepted one word for word is right without a question. A reply that is no verdict
+    and worth one half. An answer that is the accepted one word for word is right without a question. A reply that is not a verdict
     leaves the answer unscored. Whether the judge can be trusted is for `judge_agreement` to say.
 
     Args:
@@ -173,7 +173,7 @@ class JudgeAgreement:
         kappa: Cohen's kappa: the agreement beyond chance, (observed − expected) / (1 − expected) (Cohen, 1960,
             doi 10.1177/001316446002000104). Undefined where chance alone would make them agree on all.
         contradicted_itself: Pairs on which the judge changed its mind with the order; they count as ties.
-        without_verdict: Pairs on which its reply was no verdict; they are in neither figure.
+        without_verdict: Pairs on which its reply was not a verdict; they are in neither figure.
     """
 
     items: int
@@ -238,7 +238,7 @@ def _read_labelled(path: Path) -> tuple[list[Pair], list[Preference]]:
         label = next((preference for preference in PREFERENCES if entry.get("preferred") == preference), None)
         if label is None or not all(isinstance(entry.get(name), str) for name in _FIELDS):
             raise DataError(
-                f"{place} is no labelled pair",
+                f"{place} is not a labelled pair",
                 received=entry,
                 allowed='{"query": "...", "first": "...", "second": "...", "preferred": "first", "second" or "tie"}',
             )

@@ -20,7 +20,7 @@ _BEST = 5
 class JudgedCoherence:
     """A model's grade, 1 to 5, of how well a text holds together, as a share: (grade − 1) / 4.
 
-    A reply that is no grade leaves the text unscored. `domainfusion evaluate --check-metrics` measures what a judge's grades are worth.
+    A reply that is not a grade leaves the text unscored. `domainfusion evaluate --check-metrics` measures what a judge's grades are worth.
 
     Args:
         model: The judge. It is called through `ask`, so that a run keeps its replies.

@@ -38,7 +38,7 @@ class Numeric:
         relative_tolerance: How far off a number may be, as a share of the accepted one.
         absolute_tolerance: How far off it may be in any case, in the accepted answer's unit. The larger of the two holds.
         unit: The unit of accepted answers that name none, such as `km/h`; empty leaves them without.
-        which: Which of the answer's numbers is held against the accepted one: `any` of them, the `first`, or the `last`, which is
+        which: Which of the answer's numbers is compared with the accepted one: `any` of them, the `first`, or the `last`, which is
             what a model that reasons aloud ends with. With `any`, an answer passes that has the number among others in its course.
 
     Raises:

@@ -172,7 +172,7 @@ def _english(words: list[str]) -> float:
 
 
 def _han(text: str) -> float | None:
-    """Returns a number in Chinese numerals; None where they are no number."""
+    """Returns a number in Chinese numerals; None where they are not a number."""
     if all(character in _HAN_DIGITS for character in text):
         return float("".join(str(_HAN_DIGITS[character]) for character in text[:20]))
     total, section, digit = 0, 0, 0

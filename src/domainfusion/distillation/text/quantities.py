@@ -72,7 +72,7 @@ _LARGE_COUNT = 10_000
 _DECADE = re.compile(
     r"\b\d\d\d0s\b|\b(?:his|her|their|the|mid|early|late)[ -]\d0s\b", re.IGNORECASE
 )
-"""The 1990s and somebody's thirties are no seconds."""
+"""The 1990s and somebody's thirties are not seconds."""
 
 _SCALE = re.compile(
     rf"(?P<word>[\s-]?(?:{'|'.join(sorted(map(re.escape, SCALES), key=len, reverse=True))}))(?!{LETTER})"

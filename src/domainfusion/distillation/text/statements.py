@@ -30,7 +30,7 @@ _MOST_SYMBOL_LETTERS = 3
 def states(text: str, answer: str) -> bool:
     """Whether a text says that an answer is right: it stands there as whole words, and is not denied.
 
-    Case, accents, articles, markup, and the form of quotes, dashes and digits aside. An `A` that ends an answer is no article. An
+    Case, accents, articles, markup, and the form of quotes, dashes and digits aside. An `A` that ends an answer is not an article. An
     answer of up to three letters, such as a symbol or a code, has to be there in its own case: indium's `In` is not the word "in".
     Where words are not set apart by spaces, the answer may stand inside of a longer run; and a number is the same in every form.
 
@@ -295,7 +295,7 @@ def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = 
     """Whether what stands at a place of a rendered text is one of several candidates that exclude each other.
 
     Candidates are joined by "or", or the whole text is a list of three or more, or a sentence says the same of another one. What is an
-    accepted answer too is no candidate, and what stands in the query is one only beside an "or".
+    accepted answer too is not a candidate, and what stands in the query is one only beside an "or".
 
     Args:
         seen: The rendered text.

@@ -54,7 +54,7 @@ _SYMBOLS = _set_of("""
     mGy kB KB MB GB TB PB KiB MiB GiB TiB bit bits kbit Mbit Gbit byte bytes hp ppm ppb rad sr
     acre acres px
 """)
-"""Symbols that pint knows by these names, and that are no words after a number."""
+"""Symbols that pint knows by these names, and that are not words after a number."""
 _SPELLINGS = {
     "μm": "micrometer", "μg": "microgram", "μs": "microsecond", "μL": "microliter", "μl": "microliter",
     "μmol": "micromole", "μA": "microampere", "μF": "microfarad", "μH": "microhenry", "μT": "microtesla",

@@ -9,7 +9,7 @@ from domainfusion.errors import ConfigurationError
 
 
 def check_count(name: str, count: object) -> None:
-    """Refuses what is no whole number from 1.
+    """Refuses anything but a whole number from 1.
 
     Raises:
         ConfigurationError: It is none.
@@ -19,23 +19,23 @@ def check_count(name: str, count: object) -> None:
 
 
 def check_share(name: str, share: float) -> None:
-    """Refuses what is no number from 0 to 1.
+    """Refuses anything but a number from 0 to 1.
 
     Raises:
         ConfigurationError: It is none.
     """
     if not 0 <= share <= 1:
-        raise ConfigurationError(f"{name} is no share", received=share, allowed="a number from 0 to 1")
+        raise ConfigurationError(f"{name} is not a share", received=share, allowed="a number from 0 to 1")
 
 
 def check_weight(name: str, weight: float) -> None:
-    """Refuses what is no finite number from 0.
+    """Refuses anything but a finite number from 0.
 
     Raises:
         ConfigurationError: It is none.
     """
     if not 0 <= weight < math.inf:
-        raise ConfigurationError(f"{name} is no weight", received=weight, allowed="a number from 0")
+        raise ConfigurationError(f"{name} is not a weight", received=weight, allowed="a number from 0")
 
 
 def check_word(name: str, word: str, allowed: Sequence[str]) -> None:

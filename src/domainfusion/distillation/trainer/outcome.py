@@ -34,15 +34,15 @@ def divergence_from(base: TokenScorer, student: TokenScorer, rows: Mapping[str, 
 
 @torch.no_grad()
 def _divergence(base: TokenScorer, student: TokenScorer, rows: Sequence[Row]) -> float:
-    known, learnt = (_answer_states(model, rows) for model in (base, student))
-    targets = torch.tensor([token for row in rows for token in row.answer], device=learnt.device)
+    known, learned = (_answer_states(model, rows) for model in (base, student))
+    targets = torch.tensor([token for row in rows for token in row.answer], device=learned.device)
     taught = Taught(
-        places=torch.arange(len(targets), device=learnt.device),
+        places=torch.arange(len(targets), device=learned.device),
         hidden=known,
         head=base.head(),
         vocabulary=min(base.vocabulary_size, student.vocabulary_size),
     )
-    found = token_losses(learnt, student.head(), targets, torch.ones(len(targets), device=learnt.device), taught=[taught])
+    found = token_losses(learned, student.head(), targets, torch.ones(len(targets), device=learned.device), taught=[taught])
     return float(found.divergence.mean())
 
 

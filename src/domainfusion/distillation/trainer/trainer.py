@@ -65,8 +65,8 @@ class Trainer(ABC):
         learning_rate: Peak of the schedule (linear warm-up over 5 % of a phase, then a cosine down to 0). It is used as given;
             2e-5 is usual for full fine-tuning, 1e-4 to 1e-3 for LoRA.
         epochs: Passes over the records of each phase.
-        batch_size: Rows per optimiser step, over all devices.
-        evaluation_steps: Optimiser steps between two validations; the best state by validation is the one that is kept.
+        batch_size: Rows per optimizer step, over all devices.
+        evaluation_steps: Optimizer steps between two validations; the best state by validation is the one that is kept.
         early_stopping_patience: Validations without a better mean score after which a phase ends, at its best state; None trains every
             phase to its end.
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on, and for a quantized
@@ -79,8 +79,8 @@ class Trainer(ABC):
         merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions made orthogonal first; needs no data), or
             `regmean` (nearest to each expert on its own questions and answers, which it reads once more); see `domainfusion.merging`.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
-        checkpoint_steps: Optimiser steps between two checkpoints.
-        objective: Toward what the student is trained: `sequence` (the targets word for word), `distribution` (what the teachers find
+        checkpoint_steps: Optimizer steps between two checkpoints.
+        objective: The training objective: `sequence` (cross-entropy on the targets), `distribution` (what the teachers find
             probable at every token), `on_policy` (what they find probable where the student writes by itself), or an `Objective` with
             settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
             `sequence`.
@@ -241,13 +241,13 @@ class Trainer(ABC):
 
         Args:
             student: Where training starts.
-            records: What is learnt; rejected records and empty targets are left out.
-            start: What an earlier training of this student returned, with settings that train the same weights: the copy goes on from
+            records: What is learned; rejected records and empty targets are left out.
+            start: What an earlier training of this student returned, with settings that train the same weights: the copy continues from
                 there, and `start` stays as it is. None starts as `initialization` says.
             teachers: The experts: for a start from their merge, and for objectives that learn from what they find probable.
             integrator: The model that wrote the targets of cross-domain records: the teacher of those.
             validate: Scores the student on held-out examples, for `evaluation_steps`.
-            directory: Keeps checkpoints; the same call with the same directory goes on where it was. None keeps nothing. Several
+            directory: Keeps checkpoints; the same call with the same directory resumes. None keeps nothing. Several
                 processes that train together, as `torchrun` starts them, need one that all of them see.
             seed: Seed of the order and of everything random.
             progress: Shows the steps.
@@ -335,7 +335,7 @@ def _merge_weight(given: object, initialization: str) -> float | tuple[float, ..
         return float(given)
     several = isinstance(given, list | tuple) and bool(given) and all(map(_is_number, given))
     if given != "auto" and not several:
-        raise ConfigurationError("merge_weight is no number", received=given, allowed="a number, a list of numbers, or auto")
+        raise ConfigurationError("merge_weight is not a number", received=given, allowed="a number, a list of numbers, or auto")
     if initialization == "base":
         raise ConfigurationError(
             "merge_weight is chosen for a start from the merge", received="initialization='base'", fix="set initialization='auto'"

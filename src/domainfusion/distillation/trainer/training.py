@@ -1,4 +1,4 @@
-"""One training: phase after phase, in a directory that a killed training goes on from."""
+"""One training: phase after phase, in a directory from which a killed training resumes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def _any_of(words: str) -> re.Pattern[str]:
 CHECK_URL = "check that base_url is an OpenAI-compatible endpoint; most end in /v1"
 
 _MOST_TOKENS = 10**9
-"""A count above it is no count."""
+"""A count above it is not a count."""
 _THINK, _THOUGHT = "<think>", "</think>"
 
 _LEAST_BYTES_PER_TOKEN = 2
@@ -52,7 +52,7 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_te
 
 
 class UnreadableAnswer(Exception):
-    """A body is no chat completion with an answer in it.
+    """A body is not a chat completion with an answer in it.
 
     Args:
         what: What is wrong with it.
@@ -197,7 +197,7 @@ def read_reply(
         require_finish_reason: Take no answer of which the server does not say why it ended.
 
     Raises:
-        UnreadableAnswer: It is no chat completion with an answer in it.
+        UnreadableAnswer: It is not a chat completion with an answer in it.
     """
     choices = _first(payload.get("choices"))
     if not choices:

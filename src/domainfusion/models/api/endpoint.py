@@ -29,7 +29,7 @@ except ImportError as error:
     ) from error
 
 MAX_BODY_BYTES = 10_000_000
-"""No answer is longer; what is, is no answer."""
+"""No answer is longer; what is, is not an answer."""
 
 _OPENAI_HOST = "api.openai.com"
 _KEPT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent"}

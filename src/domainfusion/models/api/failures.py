@@ -270,7 +270,7 @@ def from_error(status: int, error: ServerError, reason: str, headers: Mapping[st
 
 
 def scope_of(status: int, code: str = "") -> Scope:
-    """Returns what an HTTP status that is no success spoils.
+    """Returns what an HTTP status that is not a success spoils.
 
     Example:
         >>> scope_of(503), scope_of(400), scope_of(401), scope_of(429)

@@ -222,7 +222,7 @@ class Gate:
     def gave_up(self, failure: AttemptFailed) -> None:
         """Reports a question that is asked no more, though the server answers: see `AttemptFailed.answered`.
 
-        Its attempts were no failures of the server, but a server that answers nothing of use is given up.
+        Its attempts were not failures of the server, but a server that answers nothing of use is given up.
         """
         self._count(failure)
 
@@ -269,7 +269,7 @@ class Gate:
             raise Stopped
 
     def close(self, reason: str, fix: str) -> None:
-        """Lets no further request start; those in flight go on. The first reason stands."""
+        """Lets no further request start; those in flight continue. The first reason stands."""
         self.stop = self.stop or Stop(reason, fix)
         self._changed.set()
 

@@ -240,7 +240,7 @@ class APIModel:
         else:
             first = outcome.failures[missing[0]]
             what = f"{where} left {len(missing)} of {len(conversations)} questions unanswered, the first for this reason: {first.reason}"
-            again = "run again, which asks for these alone; or go on without them: on_teacher_failure='continue'"
+            again = "run again, which asks for these alone; or continue without them: on_teacher_failure='continue'"
             rest, fix = first.reason, f"{first.fix}; then {again}" if first.fix else again
         error = ModelError(what, fix=fix)
         reasons = {index: failure.reason for index, failure in outcome.failures.items()}

@@ -28,7 +28,7 @@ class WeightsSection(Section):
     @model_validator(mode="after")
     def _some_weight(self) -> WeightsSection:
         if not self.DER + self.CDA + self.IC > 0:
-            raise problem("weigh nothing", allowed="numbers from 0, not all 0")
+            raise problem("must have at least one weight above 0", allowed="numbers from 0, not all 0")
         return self
 
 
@@ -58,13 +58,13 @@ JUDGE = "judge"
 def _metric(given: Any) -> Any:
     name = given.get("name") if isinstance(given, dict) else given
     if not isinstance(name, str):
-        raise problem("is no metric", received=given, allowed="a name, or {name: ..., and its settings}")
+        raise problem("is not a metric", received=given, allowed="a name, or {name: ..., and its settings}")
     if given == JUDGE:
         return given
     try:
         metric_named(given)
     except DomainFusionError as error:
-        what, known = f"is no metric: {str(error).removesuffix('.')}", (*METRICS, JUDGE)
+        what, known = f"is not a metric: {str(error).removesuffix('.')}", (*METRICS, JUDGE)
         raise problem(what, received=given, allowed=", ".join(known), fix=suggestion(name, known)) from error
     return given
 

@@ -94,7 +94,7 @@ class APISection(Section):
     def _a_variable(cls, given: str | None) -> str | None:
         if given is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", given) is None:
             # What stands there is not shown: it may be the key.
-            raise problem("is no name of a variable", allowed="the name of the environment variable that holds the key, never the key")
+            raise problem("is not a name of a variable", allowed="the name of the environment variable that holds the key, never the key")
         return given
 
     @model_validator(mode="after")

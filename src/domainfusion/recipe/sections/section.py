@@ -23,4 +23,4 @@ class Section(BaseModel):
         if unknown is None:
             return given
         known = list(cls.model_fields)
-        raise problem("is no key of a recipe", key=unknown, allowed=", ".join(known), fix=suggestion(str(unknown), known))
+        raise problem("is not a key of a recipe", key=unknown, allowed=", ".join(known), fix=suggestion(str(unknown), known))
