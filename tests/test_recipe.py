@@ -242,7 +242,7 @@ MISTAKES = {
     "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["nobody is asked to judge"]),
     "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic: 3", ["variety.topic", "write topics"]),
     "review with fields": ("file: examples.jsonl", "review: review.csv\n    domain: nutrition", "type: cur", ["columns are known"]),
-    "fields that are none": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {querry: q}", "file: ex", ["no field of an"]),
+    "fields that are none": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {querry: q}", "file: ex", ["unknown field name"]),
     "column that is not there": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {reference: gold}", "file: ex", ["'gold'"]),
     "review that accepts nothing": ("file: examples.jsonl", "review: review.csv", "review: review", ["the review accepts nothing"]),
     "two validation sets": (
@@ -325,7 +325,7 @@ MISTAKES = {
     "empty shares": ("integration\n", "multi_task\n  shares: {}\n", "shares", ["no share is above 0"]),
     "batch that does not divide": ("epochs: 2", "device_batch_size: 5", "device_batch_size", ["multiple", "a divisor of 16"]),
     "order that leaves out": ("integration\n", "sequential\n  order: [nutrition]\n", "order", ["leaves out 'biomechanics'"]),
-    "order of no domain": ("integration\n", "sequential\n  order: [nutrition, bio, biomechanics]\n", "order", ["is no domain", "'bio'"]),
+    "order of no domain": ("integration\n", "sequential\n  order: [nutrition, bio, biomechanics]\n", "order", ["unknown domain", "'bio'"]),
     "share of no domain": ("integration\n", "multi_task\n  shares:\n    bio: 1\n", "bio: 1", ["a share is not of a domain"]),
     "unknown metric": ("test_examples: test", "metric: numerical\n  test_examples: test", "metric", ["evaluation.metric", "write numeric"]),
     "setting of another metric": (
