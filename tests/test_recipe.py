@@ -239,7 +239,7 @@ MISTAKES = {
         ["sub-questions come in JSON"],
     ),
     "unknown judge": ("num_examples: 4", "judge: nutritoin", "judge: nutritoin", ["no model of this name", "write nutrition"]),
-    "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["nobody is asked to judge"]),
+    "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["a judge has nothing to do"]),
     "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic: 3", ["variety.topic", "write topics"]),
     "review with fields": ("file: examples.jsonl", "review: review.csv\n    domain: nutrition", "type: cur", ["columns are known"]),
     "fields that are none": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {querry: q}", "file: ex", ["unknown field name"]),

@@ -30,7 +30,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Runs the recipe, or tells what it would take."""
+    """Runs the recipe, or prints what it would take."""
     from domainfusion.recipe import build_distiller, read_recipe
 
     recipe = read_recipe(arguments.recipe)

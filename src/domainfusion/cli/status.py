@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from domainfusion.models.usage import ModelUsage
     from domainfusion.types import Example
 
-_DESCRIPTION = "Tell which stages of a run are done, what they made, what they took, and whether a process is writing to it."
+_DESCRIPTION = "Show which stages of a run are done, what they made, what they took, and whether a process is writing to it."
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RunStatus:
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("status", parents=[shared], help="tell how far a run is", description=_DESCRIPTION)
+    parser = verbs.add_parser("status", parents=[shared], help="show the progress of a run", description=_DESCRIPTION)
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
     parser.set_defaults(run=run)
 

@@ -121,7 +121,7 @@ def _generators(recipe: Recipe) -> Iterator[Problem]:
         if generator.judge is not None:
             yield from _known_model(recipe, at, generator.judge, key="judge")
             if not generator.verify:
-                yield Problem((*at, "judge"), "nobody is asked to judge with verify: false", fix="remove one of the two")
+                yield Problem((*at, "judge"), "with verify: false, a judge has nothing to do", fix="remove one of the two")
         topics = (generator.variety.topics if generator.variety else None) or {}
         for domain in topics:
             if domain not in recipe.domains:

@@ -79,7 +79,7 @@ class Training:
 
     def run(self) -> TrainableModel:
         """Trains a copy of the student and returns it."""
-        phases = self._phases(self.trainer)  # what is wrong with them is told before the directory is claimed
+        phases = self._phases(self.trainer)  # they are checked before the directory is claimed
         rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
         refuse_overlong(list(rows), self.student.context_length)
         with distributed.main_process_first():
