@@ -127,7 +127,7 @@ def without_reasoning(text: str, place: str) -> str:
 
 
 def read_alpaca(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    r"""Reads `instruction`, `input`, `output`, `system` and `history`; None where it is no such entry.
+    r"""Reads `instruction`, `input`, `output`, `system` and `history`; None where it is not such an entry.
 
     What else is there is kept in the metadata.
 

@@ -58,7 +58,7 @@ class ResponseStore:
         read_only: Leave the file as it is; it has to be there.
 
     Raises:
-        StoreError: The file is damaged, is no store, or was written by another version.
+        StoreError: The file is damaged, is not a store, or was written by another version.
 
     Attributes:
         asked: Answers that a model had to write since the store was opened.

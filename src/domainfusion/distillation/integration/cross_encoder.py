@@ -70,7 +70,7 @@ class CrossEncoderVerifier:
         problems = []
         for check in checks:
             if check.kind == "open":
-                continue  # that experts are said to disagree is no matter of entailment
+                continue  # that experts are said to disagree is not a matter of entailment
             is_entailed = any(entailed[premise, check.text] >= self.threshold for premise in premises[check.id])
             if is_entailed != (check.wanted == "yes"):
                 problems.append(problem_of(check))

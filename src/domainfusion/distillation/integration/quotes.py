@@ -71,7 +71,7 @@ class Quotable:
         return self._folded_starts[index] if index < len(self._folded_starts) else len(self._folded)
 
     def _place_of(self, folded: int) -> int:
-        """Returns the place in the whole text of a character of the folded one that is no space."""
+        """Returns the place in the whole text of a character of the folded one that is not white space."""
         index = bisect_right(self._folded_starts, folded) - 1
         return self._starts[index] + folded - self._folded_starts[index]
 

@@ -136,7 +136,7 @@ def _read_run(text: str, match: re.Match[str], has_decimal_comma: bool) -> Itera
 
 
 def _plain(run: str, has_decimal_comma: bool) -> str | None:
-    """Returns a run of digits and separators with a decimal point alone; None where it is no one number."""
+    """Returns a run of digits and separators with a decimal point alone; None where it is not one number."""
     whole = run.replace(" ", "")
     if "'" in whole:
         groups = re.fullmatch(r"(\d{1,3}(?:'\d{3})+)((?:[.,]\d+)?)", whole)

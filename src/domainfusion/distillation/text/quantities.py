@@ -358,7 +358,7 @@ def _unit_after(text: str, number: Number, is_money: bool) -> Unit | None:
 
 
 def _is_part_of_word(text: str, number: Number) -> bool:
-    """Whether letters follow a number at once that are no unit, as in 3D, 4x4 and 5xyz."""
+    """Whether letters follow a number at once that are not a unit, as in 3D, 4x4 and 5xyz."""
     if _DECADE.search(text, max(0, number.start - 8), number.end + 2):
         return False
     return (

@@ -70,7 +70,7 @@ class Endpoint:
                 timeout=timeout_seconds,
                 follow_redirects=False,
                 limits=httpx2.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
-                trust_env=not is_loopback(self._host),  # a proxy is no way to this machine
+                trust_env=not is_loopback(self._host),  # a proxy does not lead to this machine
                 event_hooks={"request": [self._strip], "response": [_bound]},
             )
         except (ValueError, httpx2.InvalidURL):
