@@ -13,6 +13,7 @@ from distillation.builders import example
 from domainfusion.distillation.metrics import (
     Judge,
     JudgedCoherence,
+    JudgedConsistency,
     Pair,
     grade,
     grade_coherence,
@@ -185,3 +186,32 @@ def test_an_empty_text_is_not_shown_to_the_judge() -> None:
     model = ScriptedModel("5")
     assert [score.value for score in grade_coherence(JudgedCoherence(model), ["", "Some text.", " "])] == [None, 1, None]
     assert len(model.calls) == 1
+
+
+THREE = "Gold is soft. It melts at 1064 °C. Nobody can scratch gold."
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [("[[1, 3]]", 1 / 3), ("[]", 1), ("None.", 1), ("[[1,3],[2,3]]", 0), ("Pairs: [(3, 1)]", 1 / 3), ("[[1, 3], [7, 9]]", 1 / 3)],
+)
+def test_the_share_of_sentences_that_nothing_contradicts_is_as_the_judge_says(reply: str, value: float) -> None:
+    assert JudgedConsistency(ScriptedModel(reply)).grade_all([THREE])[0].value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("reply", ["", "yes", "[[7, 9]]", "[[2, 2]]", "[" * 500, "3"])
+def test_a_reply_without_a_verdict_on_contradictions_leaves_the_text_unscored(reply: str) -> None:
+    assert JudgedConsistency(ScriptedModel(reply)).grade_all([THREE])[0].value is None
+
+
+def test_one_sentence_can_not_contradict_itself_and_is_not_asked_about() -> None:
+    model = ScriptedModel("[]")
+    scores = JudgedConsistency(model).grade_all(["", "I do not know.", THREE, "Same. Same."])
+    assert [score.value for score in scores] == [None, 1, 1, 1]
+    assert len(model.calls) == 1
+
+
+@given(st.text(max_size=200))
+def test_no_reply_of_a_judge_of_consistency_raises(reply: str) -> None:
+    (score,) = JudgedConsistency(ScriptedModel(reply)).grade_all([THREE])
+    assert score.value is None or 0 <= score.value <= 1

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         reads_texts,
     )
     from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
-    from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence
+    from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence, JudgedConsistency
     from domainfusion.distillation.metrics.numeric import Numeric
     from domainfusion.distillation.metrics.passages import read_passages
     from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
@@ -55,6 +55,7 @@ __all__ = [
     "Judge",
     "JudgeAgreement",
     "JudgedCoherence",
+    "JudgedConsistency",
     "LikelyChoice",
     "Metric",
     "MetricChoice",
@@ -92,6 +93,7 @@ _HOMES = {
     "Judge": "judge",
     "JudgeAgreement": "judge",
     "JudgedCoherence": "judged_coherence",
+    "JudgedConsistency": "judged_coherence",
     "LikelyChoice": "choice",
     "ModelCoherence": "continuity",
     "NamedChoice": "choice",

@@ -1,4 +1,4 @@
-"""Coherence as a judge sees it."""
+"""Coherence as a judge sees it: a grade, or the sentences that contradict each other."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from domainfusion.distillation.metrics.judge import NO_VERDICT, VERDICT_TOKENS
+from domainfusion.distillation.text.sentences import sentences
 from domainfusion.errors import TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.prompts import COHERENCE_PROMPT, fields_of, fill, unindent
+from domainfusion.prompts import COHERENCE_PROMPT, CONSISTENCY_PROMPT, fields_of, fill, unindent
 from domainfusion.types import Sampling, Score, user
 
 _BEST = 5
+
+MOST_SENTENCES = 30
+"""Sentences of a text that a judge compares."""
+
+# A pair of numbers in brackets, as in [[1, 3], [2, 4]].
+_PAIR = re.compile(r"[\[(]\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[\])]")
+# What says that there is no pair: an empty list, or the word.
+_NO_PAIRS = re.compile(r"\[\s*\]|\bnone\b|\bno (?:pairs?|contradictions?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,3 +71,51 @@ def read_grade(reply: str) -> int | None:
 
 def _score(grade: int | None) -> Score:
     return Score.unscored(NO_VERDICT) if grade is None else Score((grade - 1) / (_BEST - 1))
+
+
+@dataclass(frozen=True)
+class JudgedConsistency:
+    """The share of a text's sentences that no other one contradicts, as a model sees it in a context of its own.
+
+    It sees contradictions in other words, which rules do not. A reply that names no pairs and does not say that there are none leaves
+    the text unscored; a text of one sentence can't contradict itself and is not asked about.
+
+    Args:
+        model: The judge, such as the verifier of an integrator. It is called through `ask`, so that a run keeps its replies.
+        sampling: How it answers; by default greedily, up to 64 tokens.
+    """
+
+    model: LanguageModel
+    sampling: Sampling = field(default=Sampling(max_new_tokens=64), repr=False)
+
+    sees = ("contradicted", "contradicted in the same words")
+
+    def grade_all(self, texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
+        """Grades each text that is not empty."""
+        given = [list(dict.fromkeys(sentences(text)))[:MOST_SENTENCES] for text in texts]
+        places = [place for place, found in enumerate(given) if len(found) > 1]
+        prompts = [user(fill(CONSISTENCY_PROMPT, {"sentences": _numbered(given[place])})) for place in places]
+        replies = ask(self.model, prompts, self.sampling, label="judging consistency") if prompts else []
+        asked = dict(zip(places, replies, strict=True))
+        scores = []
+        for place, found in enumerate(given):
+            if not found:
+                scores.append(Score.unscored("the answer is empty"))
+            elif place not in asked:
+                scores.append(Score(1.0))
+            else:
+                scores.append(_consistency(asked[place].text, len(found)))
+        return scores
+
+
+def _numbered(found: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {' '.join(sentence.split())}" for number, sentence in enumerate(found, start=1))
+
+
+def _consistency(reply: str, count: int) -> Score:
+    """Returns the score that a reply gives a text of so many sentences; pairs of numbers that do not exist are left out."""
+    pairs = [(int(first), int(second)) for first, second in _PAIR.findall(reply)]
+    named = {number for pair in pairs if pair[0] != pair[1] and 1 <= min(pair) <= max(pair) <= count for number in pair}
+    if not named and (pairs or not _NO_PAIRS.search(reply)):
+        return Score.unscored(NO_VERDICT)
+    return Score(1 - len(named) / count)
