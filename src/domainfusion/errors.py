@@ -125,6 +125,8 @@ def advice_on(error: Exception) -> str:
     """
     number = error.errno if isinstance(error, OSError) else None
     named = next((code for code in _ADVICE if f"os error {code}" in str(error) or os.strerror(code) in str(error)), 0)
+    if not (number or named) and "write failed" in str(error):  # all that PyTorch's writer says of a full disk
+        named = errno.ENOSPC
     return _ADVICE.get(number or named, "check the path, its permissions and the space that is left on its disk")
 
 

@@ -547,6 +547,8 @@ class Distiller:
             return "verification" if model.name == getattr(verifier, "name", None) else "integration"
         if domains:
             return f"expert of {' and '.join(domains)}"
+        if model.name == getattr(getattr(self.integrator, "integration_model", None), "name", None):
+            return "integration"  # of the ensemble's answers, which the student is compared with
         return next((role for role, one in self._measured.items() if one is model), "judge")
 
     def _pin_dates(self, output_dir: str | Path | None) -> str | None:
