@@ -52,7 +52,8 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_one_that_was_not(
     directory = tmp_path / "run"
     process = start(["distill", recipe_file, "--output-dir", directory])
     try:
-        wait_for(directory, "training/*/checkpoint-*/trainer_state.json", process)
+        wait_for(directory, "training/*/checkpoint-*/checksums.json", process)
+        process.send_signal(signal.SIGSTOP)  # so that training does not end while it is looked at
         # A second writer gets one clear error, and a reader sees who writes.
         assert main(["distill", str(recipe_file), "--output-dir", str(directory), "--quiet"]) == 1
         second = capsys.readouterr().err
@@ -61,6 +62,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_one_that_was_not(
         assert main(["status", str(directory)]) == 0
         assert f"Process {process.pid} is writing to it." in capsys.readouterr().out
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
         _, error = process.communicate(timeout=SECONDS)
     finally:
         process.kill()

@@ -84,7 +84,7 @@ def test_two_programs_can_use_one_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", ["runs/sports/responses.sqlite", "runs/sports/training/*/checkpoint-*/trainer_state.json"])
+@pytest.mark.parametrize("sign", ["runs/sports/responses.sqlite", "runs/sports/training/*/checkpoint-*/checksums.json"])
 def test_the_guides_program_killed_and_started_again_ends_as_it_would_have(
     guide: dict[str, Any], sign: str, tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
