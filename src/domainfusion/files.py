@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 _UNFINISHED = ".unfinished-"
 
 
@@ -23,17 +25,22 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The file to write, or a folder that is not there yet; its parent has to be there.
     """
     temporary = unfinished(path)
+    _discard(temporary)  # of a process that was killed, and had the id that this one has
     try:
         yield temporary
         flush_to_disk(temporary)
         temporary.replace(path)
         flush_names(path.parent)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        _discard(temporary)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
@@ -41,8 +48,29 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}{_UNFINISHED}{os.getpid()}")
 
 
-def writer_of_unfinished(path: Path, names: Collection[str]) -> int | None:
-    """Returns the process that had begun to write `path`; None unless it is an unfinished file of one of these names.
+def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> None:
+    """Removes what processes that have ended had begun to write, and nothing that has another name.
+
+    Args:
+        folder: Where.
+        names: The files that are looked for, in the folder itself; None looks for all, in the folders within it too.
+    """
+    for path in list(folder.rglob("*") if names is None else folder.iterdir()):
+        process = writer_of_unfinished(path, names)
+        if process is not None and not _is_alive(process):
+            _discard(path)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process has this id. In containers, ids are often reused, by this process too."""
+    try:
+        return process != os.getpid() and psutil.pid_exists(process)
+    except OverflowError:
+        return False
+
+
+def writer_of_unfinished(path: Path, names: Collection[str] | None = None) -> int | None:
+    """Returns the process that had begun to write `path`; None unless it is an unfinished file, of one of these names if given.
 
     Example:
         >>> writer_of_unfinished(Path(".run.json.unfinished-17"), ["run.json"])
@@ -51,7 +79,7 @@ def writer_of_unfinished(path: Path, names: Collection[str]) -> int | None:
         True
     """
     name, mark, process = path.name.removeprefix(".").rpartition(_UNFINISHED)
-    is_ours = mark and path.name.startswith(".") and name in names
+    is_ours = mark and path.name.startswith(".") and name and (names is None or name in names)
     return int(process) if is_ours and process.isascii() and process.isdecimal() else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -561,6 +562,22 @@ def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
     with pytest.raises(Killed):
         trainer.train(base, RECORDS, directory=tmp_path, seed=5, progress=dying_after(steps))
     assert same(whole, trainer.train(base, RECORDS, directory=tmp_path, seed=5))
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(base: LlamaModel, tmp_path: Path) -> None:
+    trainer = IntegrationTrainer(**QUICK)
+    with pytest.raises(Killed):
+        trainer.train(base, RECORDS, directory=tmp_path, progress=dying_after(2))
+    [folder] = tmp_path.glob("phase-1-*")
+    own, parent = os.getpid(), os.getppid()  # an id may come again; another process that lives may be writing
+    (folder / f".checkpoint-9.unfinished-{own}").mkdir()
+    for left in (folder / f".best.json.unfinished-{own}", tmp_path / f".inputs.json.unfinished-{own}"):
+        left.touch()
+    kept = [tmp_path / f".inputs.json.unfinished-{parent}", folder / ".notes"]
+    for file in kept:
+        file.touch()
+    trainer.train(base, RECORDS, directory=tmp_path)
+    assert sorted(tmp_path.rglob(".*")) == sorted(kept)
 
 
 def test_a_finished_training_is_not_done_again(base: LlamaModel, tmp_path: Path) -> None:

@@ -273,8 +273,6 @@ def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
     module: ModuleType,
     instant: str,
 ) -> None:
-    left = tmp_path / "killed" / ".checkpoint-4.unfinished-1"
-    left.mkdir(parents=True)  # by another process that was killed
     with monkeypatch.context() as patch, pytest.raises(Killed):
         original = getattr(module, instant)
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from domainfusion.description import differences
 from domainfusion.errors import RunError, advice_on
-from domainfusion.files import writer_of_unfinished
+from domainfusion.files import remove_unfinished
 from domainfusion.records import read_json, write_json
 
 try:
@@ -182,7 +181,7 @@ class RunDirectory(DataFiles):
                 raise RunError(what, received=str(self.path), fix=advice_on(error)) from error
             try:
                 self._check_inputs()
-                self._remove_unfinished()
+                remove_unfinished(self.path, _FILES)
             except BaseException:
                 self._drop_lock()
                 raise
@@ -200,17 +199,6 @@ class RunDirectory(DataFiles):
     def when_let_go(self, call: Callable[[], None]) -> None:
         """Calls `call` when this process releases the directory that it holds."""
         self._at_the_end.callback(call)
-
-    def _remove_unfinished(self) -> None:
-        """Removes what a process that was killed had begun to write, and nothing that has another name."""
-        for path in self.path.iterdir():
-            process = writer_of_unfinished(path, _FILES)
-            if process is None or _is_alive(process):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
     def _take_lock(self) -> None:
         """Locks the directory; the system releases the lock when its process ends, however it ends."""
@@ -333,14 +321,6 @@ def writer_of(path: Path) -> str | None:
     # Another process may have got the id of one that was killed.
     is_another = len(words) > 1 and words[1].isdecimal() and abs(started - int(words[1])) > _CLOCK_SECONDS
     return None if is_another else words[0]
-
-
-def _is_alive(process: int) -> bool:
-    """Whether another process has this id. In containers, ids are often reused, by this process too."""
-    try:
-        return process != os.getpid() and psutil.pid_exists(process)
-    except OverflowError:
-        return False
 
 
 def _command(argv: Sequence[str]) -> list[str]:

@@ -54,8 +54,6 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         TrainingError: It can't be written; those before it are kept.
     """
     target = directory / f"checkpoint-{checkpoint.step}"
-    for left in directory.glob(".checkpoint-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
     with write_errors(directory), replacing(target) as folder:
         folder.mkdir()
         save_file(checkpoint.student, folder / STUDENT_FILE)

@@ -22,6 +22,7 @@ from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import RunError, TrainingError
+from domainfusion.files import remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
 from domainfusion.records import file_name, read_json, write_json
@@ -84,6 +85,8 @@ class Training:
         refuse_overlong(list(rows), self.student.context_length)
         with distributed.main_process_first():
             self._claim()
+            if distributed.is_main_process():
+                remove_unfinished(self.directory)
             trainer = self.trainer.decided(self)
             folders = {
                 self.directory / f"phase-{at}-{file_name(phase.name)}": phase
