@@ -95,7 +95,8 @@ def build_demo(
         progress=progress,
         small=small,
         initialization="merge",
-        merge_weight=1.0,
+        merge_method="regmean",
+        merge_weight=1.3,
     )
 
 
