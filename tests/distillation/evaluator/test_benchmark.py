@@ -110,7 +110,7 @@ def test_given_scores_stand_beside_the_measured_ones() -> None:
     assert "chemistry" not in given.slices, "missing is not zero"
 
 
-@pytest.mark.parametrize(("scores", "what"), [({"law": 0.5}, "no benchmark"), ({"aviation": 71}, "no share")])
+@pytest.mark.parametrize(("scores", "what"), [({"law": 0.5}, "unknown benchmark"), ({"aviation": 71}, "not a share")])
 def test_given_scores_that_can_t_be_are_refused(scores: dict[str, float], what: str) -> None:
     with pytest.raises(ConfigurationError, match=what):
         BenchmarkEvaluator(BENCHMARKS, baseline_scores={"gpt-x": scores}).evaluate(PERFECT, EXPERTS)

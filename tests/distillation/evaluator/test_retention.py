@@ -265,7 +265,7 @@ def test_the_report_names_its_metrics_and_resamples() -> None:
         ([], "no examples"),
         ([example("Where is it?", {"geography": "here"})], "'geography', which has no expert"),
         ([example("One?", {"aviation": "x"}, id="1"), example("Two?", {"aviation": "x"}, id="1")], "the same id"),
-        ([AVIATION[0], AVIATION[0].query], "no object"),
+        ([AVIATION[0], AVIATION[0].query], "not an object"),
     ],
 )
 def test_a_bad_test_set_is_an_error_before_anything_is_asked(examples: list[Any], what: str) -> None:
