@@ -41,7 +41,7 @@ def test_the_last_question_has_the_turns_before_it_and_its_answer(form: Any) -> 
         ([], "no turns"),
         (3, "no turns"),
         ("Why?", "no turns"),
-        ([3], "no object"),
+        ([3], "not an object"),
         (openai([("wizard", "x")]), "unknown role.*'wizard'"),
         (openai([("tool", "x")]), "tools.*text alone.*'tool'"),
         ([{"from": "function_call", "value": "{}"}], "tools.*text alone"),
