@@ -373,7 +373,7 @@ def test_a_metric_of_what_is_no_domain_is_refused() -> None:
     asked = example("?", {"chemistry": "Au"})
     with pytest.raises(ConfigurationError, match="'physics'; allowed: chemistry"):
         evaluator.evaluate(ScriptedModel("Au"), {"chemistry": ScriptedModel("Au")}, [asked])
-    with pytest.raises(ConfigurationError, match="no metric"):
+    with pytest.raises(ConfigurationError, match="not a metric"):
         DomainRetentionEvaluator(metric=7)  # type: ignore[arg-type]
 
 

@@ -73,7 +73,7 @@ def test_a_mapped_column_that_is_not_there_is_one_clear_error(kind: str, tmp_pat
 
 
 def test_fields_that_are_none_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"no field of an example; received 'questoin'"):
+    with pytest.raises(ConfigurationError, match=r"unknown field name; received 'questoin'"):
         CuratedDataGenerator(entries(1), fields={"questoin": "query"})
 
 

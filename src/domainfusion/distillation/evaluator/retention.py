@@ -588,6 +588,7 @@ def constant_answer(examples: Sequence[Example]) -> ConstantAnswer | None:
     """Returns the accepted answer that the most examples share; None where no example has one part.
 
     Example:
+        >>> from domainfusion.types import Part
         >>> capital = Part(domain="geography", answers=("Rome",))
         >>> asked = [Example(query=f"Question {place}?", domains=("geography",), parts=(capital,)) for place in range(2)]
         >>> constant_answer(asked)
