@@ -41,12 +41,13 @@ test-lowest:  ## Test with the lowest versions that pyproject.toml allows, in an
 coverage: setup  ## Run the default tests and print which lines they reach.
 	$(BIN)/python -m pytest --cov=domainfusion --cov-report=term:skip-covered
 
-check: setup  ## Run the linter and the type checker.
+check: setup  ## Run the linter, the formatter's check and the type checker.
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup  ## Format the files named in FILES.
-	$(BIN)/ruff format $(if $(FILES),$(FILES),$(error name the files: make format FILES="..."))
+format: setup  ## Format every file.
+	$(BIN)/ruff format .
 
 docs: setup  ## Build the site in build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -1,13 +1,16 @@
-"""What the intervals of DER are worth: how often they hold the truth, and how often a student passes that should not.
+"""What the intervals of DER are worth: how often they hold the truth, and how often a student
+passes that should not.
 
-Answers of student and expert are drawn with a known DER, and the interval is the one that reports print
-(`domainfusion.distillation.statistics.PairedComparison`). The expert gets 90 % right; the student gains 2 % of the
-items that the expert misses. Beside it stands the percentile bootstrap of the same answers. Clustered items come in
-fours, as phrasings of one fact: half of the facts have one outcome for all four.
+Answers of student and expert are drawn with a known DER, and the interval is the one that reports
+print (`domainfusion.distillation.statistics.PairedComparison`). The expert gets 90 % right; the
+student gains 2 % of the items that the expert misses. Beside it stands the percentile bootstrap of
+the same answers. Clustered items come in fours, as phrasings of one fact: half of the facts have
+one outcome for all four.
 
     python benchmarks/intervals.py --write
 
-writes `intervals.json` and `intervals.md` beside this file; without `--write` it prints. Seed 0, two minutes on one core.
+writes `intervals.json` and `intervals.md` beside this file; without `--write` it prints. Seed 0,
+two minutes on one core.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class Rates(NamedTuple):
 
     Attributes:
         covered: The interval holds the true DER.
-        above: The interval lies wholly above the true DER: the student would pass a margin that it just misses.
+        above: The interval lies wholly above the true DER: the student would pass a margin that it
+            just misses.
         passes: The interval lies wholly above 0.95.
     """
 
@@ -61,7 +65,9 @@ def comparison(counts: Iterable[int], clusters: list[str] | None = None) -> Pair
     both, lost, gained, neither = counts
     student = [True] * both + [False] * lost + [True] * gained + [False] * neither
     expert = [True] * (both + lost) + [False] * (gained + neither)
-    return PairedComparison(student, expert, clusters or [str(place) for place in range(len(student))])
+    return PairedComparison(
+        student, expert, clusters or [str(place) for place in range(len(student))]
+    )
 
 
 def exact(size: int, retention: float, draws: int, rng: np.random.Generator) -> Rates:
@@ -108,7 +114,11 @@ def bootstrap(size: int, retention: float, draws: int, rng: np.random.Generator)
     return Rates(float(held.mean()), float((low > retention).mean()), float((low > MARGIN).mean()))
 
 
-METHODS = {"exact": exact, "exact, four phrasings a fact": clustered, "percentile bootstrap": bootstrap}
+METHODS = {
+    "exact": exact,
+    "exact, four phrasings a fact": clustered,
+    "percentile bootstrap": bootstrap,
+}
 
 
 def measure(draws: int) -> dict[str, dict[str, Rates]]:
@@ -132,39 +142,66 @@ def render(found: dict[str, dict[str, Rates]], about: dict[str, str]) -> str:
     titles = {
         "above": "False yes: the interval lies wholly above the true DER (aimed at: 0.025 at most)",
         "covered": "The interval holds the true DER (aimed at: 0.95 at least)",
-        "passes": "Yes: the interval lies wholly above 0.95. At a DER of 0.90 and 0.95 this is false, above it is power",
+        "passes": (
+            "Yes: the interval lies wholly above 0.95. At a DER of 0.90 and 0.95 this is false,"
+            " above it is power"
+        ),
     }
     for field, title in titles.items():
-        lines += [f"## {title}", "", f"| method | questions | {' | '.join(f'DER {one:.2f}' for one in RETENTIONS)} |"]
+        lines += [
+            f"## {title}",
+            "",
+            f"| method | questions | {' | '.join(f'DER {one:.2f}' for one in RETENTIONS)} |",
+        ]
         lines += [f"|---|---|{'---|' * len(RETENTIONS)}"]
         for name, cells in found.items():
             for size in SIZES:
-                values = [f"{getattr(cells[f'{size}, {one:.2f}'], field):.3f}" for one in RETENTIONS]
+                values = [
+                    f"{getattr(cells[f'{size}, {one:.2f}'], field):.3f}" for one in RETENTIONS
+                ]
                 lines.append(f"| {name} | {size:,} | {' | '.join(values)} |")
         lines.append("")
-    lines += [about["draws"], f"{about['date']}; {about['machine']}; {about['versions']}.", f"`{COMMAND}`", ""]
+    lines += [
+        about["draws"],
+        f"{about['date']}; {about['machine']}; {about['versions']}.",
+        f"`{COMMAND}`",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="replace the committed results")
     parser.add_argument("--draws", type=int, default=4000, help="test sets drawn for each cell")
     arguments = parser.parse_args()
     found = measure(arguments.draws)
     error = (TAIL * (1 - TAIL) / arguments.draws) ** 0.5
     about = {
-        "draws": f"{arguments.draws:,} test sets a cell, a quarter with clusters; the standard error of a rate of 0.025 is "
-        f"{error:.4f} ({2 * error:.4f} with clusters). Seed 0.",
+        "draws": (
+            f"{arguments.draws:,} test sets a cell, a quarter with clusters; the standard error of"
+            f" a rate of 0.025 is {error:.4f} ({2 * error:.4f} with clusters). Seed 0."
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.system()} on {platform.machine()}",
-        "versions": f"Python {platform.python_version()}, numpy {version('numpy')}, scipy {version('scipy')}",
+        "versions": (
+            f"Python {platform.python_version()}, numpy {version('numpy')}, scipy"
+            f" {version('scipy')}"
+        ),
     }
     text = render(found, about)
     print(text)
     if arguments.write:
-        plain = {name: {key: rate._asdict() for key, rate in cells.items()} for name, cells in found.items()}
-        write_text(HERE / "intervals.json", json.dumps({**about, "command": COMMAND, "results": plain}, indent=1) + "\n")
+        plain = {
+            name: {key: rate._asdict() for key, rate in cells.items()}
+            for name, cells in found.items()
+        }
+        write_text(
+            HERE / "intervals.json",
+            json.dumps({**about, "command": COMMAND, "results": plain}, indent=1) + "\n",
+        )
         write_text(HERE / "intervals.md", text)
 
 

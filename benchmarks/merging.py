@@ -1,8 +1,10 @@
-"""How much of three experts a merge without any training keeps: the sum, TSV-M and RegMean, on facts in other phrasings than those read.
+"""How much of three experts a merge without any training keeps: the sum, TSV-M and RegMean, on
+facts in other phrasings than those read.
 
-The experts are the demo's LoRA adapters on SmolLM2-135M-Instruct. RegMean's experts read their own answers to training questions, drawn
-anew in each of three draws. Questions are of the test set: single facts that training asks too (in other phrasings), facts that no training
-question asks, pairs and two-hop questions. CPU seconds are those of the merge, the experts' answers included.
+The experts are the demo's LoRA adapters on SmolLM2-135M-Instruct. RegMean's experts read their own
+answers to training questions, drawn anew in each of three draws. Questions are of the test set:
+single facts that training asks too (in other phrasings), facts that no training question asks,
+pairs and two-hop questions. CPU seconds are those of the merge, the experts' answers included.
 
     python benchmarks/merging.py --write
 
@@ -50,18 +52,32 @@ CANDIDATES: tuple[tuple[MergeMethod, float, int], ...] = (
 
 def main() -> None:
     """Measures every candidate, and prints or writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="replace the committed results")
-    parser.add_argument("--questions", type=int, default=40, help="questions a slice (default: %(default)s)")
-    parser.add_argument("--draws", type=int, default=3, help="draws of what RegMean's experts read (default: %(default)s)")
+    parser.add_argument(
+        "--questions", type=int, default=40, help="questions a slice (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=3,
+        help="draws of what RegMean's experts read (default: %(default)s)",
+    )
     options = parser.parse_args()
     world = load_world(world_folder())
     base = LlamaModel(base_folder(), name="SmolLM2-135M-Instruct")
-    experts = {domain: LlamaModel(world.adapter(domain), base_model=base_folder(), name=f"{domain} expert") for domain in world.domains}
+    experts = {
+        domain: LlamaModel(world.adapter(domain), base_model=base_folder(), name=f"{domain} expert")
+        for domain in world.domains
+    }
     questions = build_questions(world)
     slices = slices_of(questions, options.questions)
     rows = [{"model": "experts, each in its domain", "scores": scores_of_experts(experts, slices)}]
-    rows.append({"model": "base", "scores": {name: score(base, own) for name, own in slices.items()}})
+    rows.append(
+        {"model": "base", "scores": {name: score(base, own) for name, own in slices.items()}}
+    )
     for method, weight, count in CANDIDATES:
         draws = options.draws if method == "regmean" and (weight, count) == (1.3, 60) else 1
         for draw in range(draws):
@@ -70,14 +86,24 @@ def main() -> None:
             merged = merge(base, experts, method=method, weight=weight, conversations=read)
             seconds = time.process_time() - started
             scores = {name: score(merged, own) for name, own in slices.items()}
-            about = {"method": method, "weight": weight, "read": count, "draw": draw, "cpu_seconds": round(seconds, 1)}
+            about = {
+                "method": method,
+                "weight": weight,
+                "read": count,
+                "draw": draw,
+                "cpu_seconds": round(seconds, 1),
+            }
             rows.append({"model": named(method, weight, count), **about, "scores": scores})
             print(json.dumps(rows[-1]), flush=True)
             del merged
     result = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), {torch.get_num_threads()} threads, "
-        f"{'bfloat16 units' if torch.cpu._is_avx512_bf16_supported() else 'no bfloat16 units'}, {base.head().weight.dtype}",
+        "machine": (
+            f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}),"
+            f" {torch.get_num_threads()} threads,"
+            f" {'bfloat16 units' if torch.cpu._is_avx512_bf16_supported() else 'no bfloat16 units'},"
+            f" {base.head().weight.dtype}"
+        ),
         "torch": torch.__version__,
         "command": "python benchmarks/merging.py --write",
         "questions": {name: len(own) for name, own in slices.items()},
@@ -100,30 +126,49 @@ def slices_of(questions: QuestionSet, count: int) -> dict[str, list[Example]]:
         if name == UNASKED:
             name = f"{example.domains[0]}, {UNASKED}"
         slices.setdefault(name, []).append(example)
-    return {name: random.Random(name).sample(own, min(count, len(own))) for name, own in sorted(slices.items())}
+    return {
+        name: random.Random(name).sample(own, min(count, len(own)))
+        for name, own in sorted(slices.items())
+    }
 
 
 def score(model: LlamaModel, examples: Sequence[Example]) -> float:
     """Returns the share of questions of which every part is answered right."""
     metric = metric_named("stated_parts")
     answers = model.generate([example.conversation for example in examples], ANSWER)
-    grades = [metric(example, answer.text).value for example, answer in zip(examples, answers, strict=True)]
+    grades = [
+        metric(example, answer.text).value
+        for example, answer in zip(examples, answers, strict=True)
+    ]
     return sum(grade == 1 for grade in grades) / len(grades)
 
 
-def scores_of_experts(experts: dict[str, LlamaModel], slices: dict[str, list[Example]]) -> dict[str, float]:
+def scores_of_experts(
+    experts: dict[str, LlamaModel], slices: dict[str, list[Example]]
+) -> dict[str, float]:
     """Returns what each expert scores in the slices of its own domain."""
-    return {name: score(experts[name.split(",")[0]], own) for name, own in slices.items() if name.split(",")[0] in experts}
+    return {
+        name: score(experts[name.split(",")[0]], own)
+        for name, own in slices.items()
+        if name.split(",")[0] in experts
+    }
 
 
-def dialogues(experts: dict[str, LlamaModel], train: Sequence[Example], count: int, draw: int) -> dict[str, list[Conversation]]:
+def dialogues(
+    experts: dict[str, LlamaModel], train: Sequence[Example], count: int, draw: int
+) -> dict[str, list[Conversation]]:
     """Returns questions of each domain's training set with its expert's answers."""
     found = {}
     for domain, expert in experts.items():
         own = [example for example in train if example.domains == (domain,)]
-        asked = [example.conversation for example in random.Random(f"{draw}/{domain}").sample(own, count)]
+        asked = [
+            example.conversation for example in random.Random(f"{draw}/{domain}").sample(own, count)
+        ]
         answers = expert.generate(asked, ANSWER)
-        found[domain] = [(*said, Message("assistant", answer.text)) for said, answer in zip(asked, answers, strict=True)]
+        found[domain] = [
+            (*said, Message("assistant", answer.text))
+            for said, answer in zip(asked, answers, strict=True)
+        ]
     return found
 
 
@@ -140,9 +185,15 @@ def table(result: dict[str, Any]) -> str:
         "",
         *(__doc__ or "").split("\n\n", 2)[1].splitlines(),
         "",
-        f"Per cent of questions answered right in every part; {min(result['questions'].values())} to "
-        f"{max(result['questions'].values())} questions a slice. Where there are several draws: mean (lowest–highest).",
-        f"{result['date']}, {result['machine']}, torch {result['torch']}; made by `{result['command']}`.",
+        (
+            "Per cent of questions answered right in every part;"
+            f" {min(result['questions'].values())} to {max(result['questions'].values())} questions"
+            " a slice. Where there are several draws: mean (lowest–highest)."
+        ),
+        (
+            f"{result['date']}, {result['machine']}, torch {result['torch']}; made by"
+            f" `{result['command']}`."
+        ),
         "",
         "| model | " + " | ".join(names) + " | CPU s |",
         "|---|" + "---:|" * (len(names) + 1),
@@ -151,10 +202,14 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         by_model.setdefault(row["model"], []).append(row)
     for model, rows in by_model.items():
-        cells = [figure([row["scores"][name] for row in rows if name in row["scores"]]) for name in names]
+        cells = [
+            figure([row["scores"][name] for row in rows if name in row["scores"]]) for name in names
+        ]
         seconds = [row["cpu_seconds"] for row in rows if "cpu_seconds" in row]
         lines.append(
-            f"| {model} | " + " | ".join(cells) + f" | {mean(seconds):.0f} |" if seconds else f"| {model} | " + " | ".join(cells) + " | |"
+            f"| {model} | " + " | ".join(cells) + f" | {mean(seconds):.0f} |"
+            if seconds
+            else f"| {model} | " + " | ".join(cells) + " | |"
         )
     return "\n".join(lines) + "\n"
 

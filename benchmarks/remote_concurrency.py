@@ -1,7 +1,9 @@
-"""How close asking a slow server comes to the server's own limit, with up to 64 requests in flight, every answer stored.
+"""How close asking a slow server comes to the server's own limit, with up to 64 requests in flight,
+every answer stored.
 
-The server runs in a process of its own, takes `--seconds` for an answer and writes up to `--slots` at a time. Its own limit for n
-questions, c of them in flight, is ceil(n / min(c, slots)) rounds of that long.
+The server runs in a process of its own, takes `--seconds` for an answer and writes up to `--slots`
+at a time. Its own limit for n questions, c of them in flight, is ceil(n / min(c, slots)) rounds of
+that long.
 
     python benchmarks/remote_concurrency.py --write
 
@@ -76,7 +78,10 @@ def measure(url: str, in_flight: int, seconds: float, slots: int, repeats: int) 
     questions = [user(f"question {number}") for number in range(ROUNDS * in_flight)]
     took = []
     for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder, ResponseStore(Path(folder) / "responses.sqlite") as store:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ResponseStore(Path(folder) / "responses.sqlite") as store,
+        ):
             model = APIModel("slow", base_url=url, max_concurrency=in_flight)
             started = time.perf_counter()
             answers = store.ask(model, questions)
@@ -91,11 +96,20 @@ def as_markdown(rows: list[Row], seconds: float, slots: int, repeats: int) -> st
     lines = [
         "# Asking a slow server",
         "",
-        f"Every answer takes the server {seconds:g} s; it writes {slots} at a time. The store of answers asks, and keeps each answer as it",
+        (
+            f"Every answer takes the server {seconds:g} s; it writes {slots} at a time. The store"
+            " of answers asks, and keeps each answer as it"
+        ),
         f"arrives. Medians of {repeats} repeats; server and client share {machine}.",
-        f"Python {platform.python_version()}, openai {version('openai')}; made by `python benchmarks/remote_concurrency.py --write`.",
+        (
+            f"Python {platform.python_version()}, openai {version('openai')}; made by `python"
+            " benchmarks/remote_concurrency.py --write`."
+        ),
         "",
-        "| in flight | questions | the server's own limit | took | slowest repeat | times the limit |",
+        (
+            "| in flight | questions | the server's own limit | took | slowest repeat | times the"
+            " limit |"
+        ),
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
@@ -105,20 +119,36 @@ def as_markdown(rows: list[Row], seconds: float, slots: int, repeats: int) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How close asking a slow server comes to the server's own limit.")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long the server takes for an answer")
-    parser.add_argument("--slots", type=int, default=64, help="how many answers the server writes at a time")
+    parser = argparse.ArgumentParser(
+        description="How close asking a slow server comes to the server's own limit."
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="how long the server takes for an answer"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=64, help="how many answers the server writes at a time"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the results beside this file")
     options = parser.parse_args()
     with slow_server(options.seconds, options.slots) as url:
-        rows = [measure(url, in_flight, options.seconds, options.slots, options.repeats) for in_flight in IN_FLIGHT]
+        rows = [
+            measure(url, in_flight, options.seconds, options.slots, options.repeats)
+            for in_flight in IN_FLIGHT
+        ]
     text = as_markdown(rows, options.seconds, options.slots, options.repeats)
     print(text)
     if options.write:
         (HERE / "remote_concurrency.md").write_text(text, encoding="utf-8")
-        results = {"seconds": options.seconds, "slots": options.slots, "repeats": options.repeats, "rows": [asdict(row) for row in rows]}
-        (HERE / "remote_concurrency.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results = {
+            "seconds": options.seconds,
+            "slots": options.slots,
+            "repeats": options.repeats,
+            "rows": [asdict(row) for row in rows],
+        }
+        (HERE / "remote_concurrency.json").write_text(
+            json.dumps(results, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""What experts that share a base cost: memory with 1 to 8 of them, generation against the bare base, and mixed batches.
+"""What experts that share a base cost: memory with 1 to 8 of them, generation against the bare
+base, and mixed batches.
 
-The base is SmolLM2-135M-Instruct, the experts are the demo's adapters; there are eight of them because copies with weights slightly
-moved (by normal noise of 0.001, seed 0) stand for more. Memory is that of a process which loads the experts and asks each of them.
+The base is SmolLM2-135M-Instruct, the experts are the demo's adapters; there are eight of them
+because copies with weights slightly moved (by normal noise of 0.001, seed 0) stand for more. Memory
+is that of a process which loads the experts and asks each of them.
 
     python benchmarks/shared_base_memory.py --write
 
@@ -50,7 +52,9 @@ class Unending(LlamaModel):
 
 
 def make_experts(folder: Path, count: int) -> list[Path]:
-    """Copies the demo's adapters in turn, each copy with its weights slightly moved, and returns their folders."""
+    """Copies the demo's adapters in turn, each copy with its weights slightly moved, and returns
+    their folders.
+    """
     originals = sorted(path for path in (world_folder() / "adapters").iterdir() if path.is_dir())
     generator = torch.Generator().manual_seed(SEED)
     made = []
@@ -59,7 +63,8 @@ def make_experts(folder: Path, count: int) -> list[Path]:
         shutil.copytree(originals[number % len(originals)], target)
         file = target / "adapter_model.safetensors"
         weights = {
-            name: tensor + torch.randn(tensor.shape, generator=generator).mul(1e-3).to(tensor) for name, tensor in load_file(file).items()
+            name: tensor + torch.randn(tensor.shape, generator=generator).mul(1e-3).to(tensor)
+            for name, tensor in load_file(file).items()
         }
         save_file(weights, file, metadata={"format": "pt"})
         made.append(target)
@@ -87,14 +92,18 @@ def measure_memory_here(adapters: Sequence[str], dtype: str) -> dict[str, int]:
         model.generate(questions(1), Sampling(max_new_tokens=4))
     give_memory_back()
     named = dict(base._load().module.named_parameters())
-    sizes = {name: parameter.numel() * parameter.element_size() for name, parameter in named.items()}
+    sizes = {
+        name: parameter.numel() * parameter.element_size() for name, parameter in named.items()
+    }
     of_adapters = sum(size for name, size in sizes.items() if "lora_" in name)
     return {
         "experts": len(experts),
         "resident": resident_bytes() - before,
         "base_weights": sum(sizes.values()) - of_adapters,
         "adapter_weights": of_adapters,
-        "adapter_files": sum((Path(adapter) / "adapter_model.safetensors").stat().st_size for adapter in adapters),
+        "adapter_files": sum(
+            (Path(adapter) / "adapter_model.safetensors").stat().st_size for adapter in adapters
+        ),
     }
 
 
@@ -102,8 +111,19 @@ def measure_memory(adapters: Sequence[Path], dtype: str) -> list[dict[str, int]]
     """Measures each number of experts in a process of its own."""
     rows = []
     for count in COUNTS:
-        command = [sys.executable, "-W", "ignore", __file__, "--dtype", dtype, "--memory-of", *map(str, adapters[:count])]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--dtype",
+            dtype,
+            "--memory-of",
+            *map(str, adapters[:count]),
+        ]
+        rows.append(
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        )
     return rows
 
 
@@ -116,8 +136,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure_throughput(adapters: Sequence[Path], dtype: str, rows: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Lets base and expert take turns; the expert's time is measured with and without the switch to it."""
+def measure_throughput(
+    adapters: Sequence[Path], dtype: str, rows: int, tokens: int, repeats: int
+) -> dict[str, Any]:
+    """Lets base and expert take turns; the expert's time is measured with and without the switch to
+    it.
+    """
     base = Unending(base_folder(), dtype=dtype, batch_size=rows)
     expert = Unending(adapters[0], base_model=base_folder(), dtype=dtype, batch_size=rows)
     asked, sampling = questions(rows), Sampling(max_new_tokens=tokens)
@@ -130,10 +154,20 @@ def measure_throughput(adapters: Sequence[Path], dtype: str, rows: int, tokens: 
         bare = seconds(lambda: base.generate(asked, sampling))
         to_expert = seconds(lambda: shared.activate(expert._adapter, merge=True))
         merged = seconds(lambda: expert.generate(asked, sampling))
-        runs.append({"base": bare, "expert": merged, "switch_to_expert": to_expert, "switch_to_base": to_base})
+        runs.append(
+            {
+                "base": bare,
+                "expert": merged,
+                "switch_to_expert": to_expert,
+                "switch_to_base": to_base,
+            }
+        )
     written = rows * tokens
     ratios = [run["base"] / run["expert"] for run in runs]
-    with_switch = [run["base"] / (run["expert"] + run["switch_to_expert"] + run["switch_to_base"]) for run in runs]
+    with_switch = [
+        run["base"] / (run["expert"] + run["switch_to_expert"] + run["switch_to_base"])
+        for run in runs
+    ]
     return {
         "rows": rows,
         "tokens": tokens,
@@ -149,10 +183,18 @@ def measure_throughput(adapters: Sequence[Path], dtype: str, rows: int, tokens: 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     lower, _, upper = quantiles(values, n=4)
-    return {"median": median(values), "lower_quartile": lower, "upper_quartile": upper, "lowest": min(values), "highest": max(values)}
+    return {
+        "median": median(values),
+        "lower_quartile": lower,
+        "upper_quartile": upper,
+        "lowest": min(values),
+        "highest": max(values),
+    }
 
 
-def measure_mixing(adapters: Sequence[Path], dtype: str, tokens: int, repeats: int) -> list[dict[str, Any]]:
+def measure_mixing(
+    adapters: Sequence[Path], dtype: str, tokens: int, repeats: int
+) -> list[dict[str, Any]]:
     """Asks several experts in one batch and in turn, alternating."""
     experts = [Unending(adapter, base_model=base_folder(), dtype=dtype) for adapter in adapters]
     sampling = Sampling(max_new_tokens=tokens)
@@ -162,9 +204,28 @@ def measure_mixing(adapters: Sequence[Path], dtype: str, tokens: int, repeats: i
         models = [expert for expert in experts[:count] for _ in asked]
         together, in_turn = [], []
         for _ in range(repeats):
-            together.append(seconds(lambda models=models, count=count, asked=asked: generate_with(models, asked * count, sampling)))
-            in_turn.append(seconds(lambda count=count, asked=asked: [expert.generate(asked, sampling) for expert in experts[:count]]))
-        found.append({"experts": count, "rows_each": each, "together_seconds": median(together), "in_turn_seconds": median(in_turn)})
+            together.append(
+                seconds(
+                    lambda models=models, count=count, asked=asked: generate_with(
+                        models, asked * count, sampling
+                    )
+                )
+            )
+            in_turn.append(
+                seconds(
+                    lambda count=count, asked=asked: [
+                        expert.generate(asked, sampling) for expert in experts[:count]
+                    ]
+                )
+            )
+        found.append(
+            {
+                "experts": count,
+                "rows_each": each,
+                "together_seconds": median(together),
+                "in_turn_seconds": median(in_turn),
+            }
+        )
     return found
 
 
@@ -174,36 +235,60 @@ def measure_mixing(adapters: Sequence[Path], dtype: str, tokens: int, repeats: i
 def as_markdown(results: dict[str, Any]) -> str:
     memory, speed, mixing = results["memory"], results["throughput"], results["mixing"]
     by_count = {row["experts"]: row for row in memory}
-    grown, weights = (by_count[8][what] - by_count[1][what] for what in ("resident", "adapter_weights"))
+    grown, weights = (
+        by_count[8][what] - by_count[1][what] for what in ("resident", "adapter_weights")
+    )
     bases = 7 * by_count[0]["base_weights"]
     grown, weights, bases = (f"{size / MEGABYTE:,.0f} MB" for size in (grown, weights, bases))
     ratio, switched = speed["ratio"], speed["ratio_with_switches"]
     lines = [
         "# Experts that share a base",
         "",
-        f"SmolLM2-135M-Instruct in {results['dtype']} with LoRA experts of rank 16 on all of its linear layers: the demo's, copied with",
-        f"slightly moved weights (seed {SEED}). {results['date']}, {results['machine']}; Python {results['python']}, torch",
+        (
+            f"SmolLM2-135M-Instruct in {results['dtype']} with LoRA experts of rank 16 on all of"
+            " its linear layers: the demo's, copied with"
+        ),
+        (
+            f"slightly moved weights (seed {SEED}). {results['date']}, {results['machine']}; Python"
+            f" {results['python']}, torch"
+        ),
         f"{results['torch']}, peft {results['peft']}. Made by `{results['command']}`.",
         "",
         "## Memory",
         "",
-        "What a process holds more than before it loaded anything, after every expert has answered and freed memory was given back.",
+        (
+            "What a process holds more than before it loaded anything, after every expert has"
+            " answered and freed memory was given back."
+        ),
         "",
         "| experts | resident | of it adapters | adapter files |",
         "|---:|---:|---:|---:|",
     ]
     for row in memory:
-        resident, adapter, files = (row[what] / MEGABYTE for what in ("resident", "adapter_weights", "adapter_files"))
-        lines.append(f"| {row['experts']} | {resident:,.0f} MB | {adapter:,.0f} MB | {files:,.0f} MB |")
+        resident, adapter, files = (
+            row[what] / MEGABYTE for what in ("resident", "adapter_weights", "adapter_files")
+        )
+        lines.append(
+            f"| {row['experts']} | {resident:,.0f} MB | {adapter:,.0f} MB | {files:,.0f} MB |"
+        )
     lines += [
         "",
-        f"From 1 to 8 experts the process grows by {grown}; the seven adapters are {weights}, in float32 as PEFT",
-        f"keeps them. Seven more bases would be {bases}. The first expert also brings the copy of the",
+        (
+            f"From 1 to 8 experts the process grows by {grown}; the seven adapters are {weights},"
+            " in float32 as PEFT"
+        ),
+        (
+            f"keeps them. Seven more bases would be {bases}. The first expert also brings the copy"
+            " of the"
+        ),
         "weights that experts are merged into, which all share.",
         "",
         "## Speed of one expert",
         "",
-        f"{speed['rows']} rows in a batch, {speed['tokens']} tokens each; base and expert take turns {speed['repeats']} times in",
+        (
+            f"{speed['rows']} rows in a batch, {speed['tokens']} tokens each; base and expert take"
+            f" turns {speed['repeats']} times in"
+        ),
         "one process.",
         "",
         "| | tokens a second | times the base: median (quartiles; range) |",
@@ -212,11 +297,17 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"| expert | {speed['expert_tokens_per_second']:,.0f} | {in_words(ratio)} |",
         f"| expert, switching to it and back each time | | {in_words(switched)} |",
         "",
-        f"Switching to an expert (merging it) takes {speed['switch_seconds']:.2f} s, once for any number of questions.",
+        (
+            f"Switching to an expert (merging it) takes {speed['switch_seconds']:.2f} s, once for"
+            " any number of questions."
+        ),
         "",
         "## One batch for several experts",
         "",
-        f"`generate_with` against asking the experts in turn, {results['mixing_tokens']} tokens each, medians of",
+        (
+            f"`generate_with` against asking the experts in turn, {results['mixing_tokens']} tokens"
+            " each, medians of"
+        ),
         f"{results['mixing_repeats']} alternating runs.",
         "",
         "| experts | rows each | in one batch | in turn | times faster |",
@@ -224,13 +315,17 @@ def as_markdown(results: dict[str, Any]) -> str:
     ]
     for row in mixing:
         together, in_turn = row["together_seconds"], row["in_turn_seconds"]
-        lines.append(f"| {row['experts']} | {row['rows_each']} | {together:.2f} s | {in_turn:.2f} s | {in_turn / together:.2f} |")
+        lines.append(
+            f"| {row['experts']} | {row['rows_each']} | {together:.2f} s | {in_turn:.2f} s |"
+            f" {in_turn / together:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def in_words(found: dict[str, float]) -> str:
     quartiles, whole = (
-        f"{found[low]:.2f}–{found[high]:.2f}" for low, high in (("lower_quartile", "upper_quartile"), ("lowest", "highest"))
+        f"{found[low]:.2f}–{found[high]:.2f}"
+        for low, high in (("lower_quartile", "upper_quartile"), ("lowest", "highest"))
     )
     return f"{found['median']:.2f} ({quartiles}; {whole})"
 
@@ -255,16 +350,27 @@ def main() -> None:
         adapters = make_experts(Path(folder), max(COUNTS))
         results = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{options.threads} of {os.cpu_count()} cores ({platform.system()} {platform.machine()})",
+            "machine": (
+                f"{options.threads} of {os.cpu_count()} cores ({platform.system()}"
+                f" {platform.machine()})"
+            ),
             "python": platform.python_version(),
             "torch": version("torch"),
             "peft": version("peft"),
             "command": " ".join(["python", "benchmarks/shared_base_memory.py", *sys.argv[1:]]),
             "seed": SEED,
-            "dtype": str(LlamaModel(base_folder(), dtype=options.dtype)._key.dtype).removeprefix("torch."),
+            "dtype": (
+                str(LlamaModel(base_folder(), dtype=options.dtype)._key.dtype).removeprefix(
+                    "torch."
+                )
+            ),
             "memory": measure_memory(adapters, options.dtype),
-            "throughput": measure_throughput(adapters, options.dtype, options.rows, options.tokens, options.repeats),
-            "mixing": measure_mixing(adapters, options.dtype, options.mixing_tokens, options.mixing_repeats),
+            "throughput": measure_throughput(
+                adapters, options.dtype, options.rows, options.tokens, options.repeats
+            ),
+            "mixing": measure_mixing(
+                adapters, options.dtype, options.mixing_tokens, options.mixing_repeats
+            ),
             "mixing_tokens": options.mixing_tokens,
             "mixing_repeats": options.mixing_repeats,
         }
@@ -272,7 +378,9 @@ def main() -> None:
     print(text)
     if options.write:
         (HERE / "shared_base_memory.md").write_text(text, encoding="utf-8")
-        (HERE / "shared_base_memory.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (HERE / "shared_base_memory.json").write_text(
+            json.dumps(results, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

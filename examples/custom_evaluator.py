@@ -1,4 +1,6 @@
-"""Extension point 3: an evaluator of your own, here one that asks everything twice: a student that knows answers both times alike."""
+"""Extension point 3: an evaluator of your own, here one that asks everything twice: a student that
+knows answers both times alike.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,16 @@ from domainfusion.models.store import ask_directly
 from domainfusion.types import user
 
 QUESTIONS: list[ExampleLike] = [
-    {"query": "What is the symbol of gold?", "domain": "chemistry", "metadata": {"again": "Gold: its symbol?"}},
-    {"query": "What is the capital of Kenya?", "domain": "geography", "metadata": {"again": "Kenya: its capital?"}},
+    {
+        "query": "What is the symbol of gold?",
+        "domain": "chemistry",
+        "metadata": {"again": "Gold: its symbol?"},
+    },
+    {
+        "query": "What is the capital of Kenya?",
+        "domain": "geography",
+        "metadata": {"again": "Kenya: its capital?"},
+    },
 ]
 ANSWERS = {
     "What is the symbol of gold?": "Au",
@@ -27,7 +37,9 @@ ANSWERS = {
 
 
 class ConsistencyEvaluator(Evaluator):
-    """Measures how often the answer to a question and to its other wording, `metadata["again"]`, is the same."""
+    """Measures how often the answer to a question and to its other wording, `metadata["again"]`, is
+    the same.
+    """
 
     def evaluate(
         self,
@@ -41,18 +53,38 @@ class ConsistencyEvaluator(Evaluator):
     ) -> EvaluationReport:
         """Evaluates the student; `ask` keeps every answer, so that nothing is asked twice."""
         items, overlap = hold_apart(check_examples(examples, teacher_models), trained_on)
-        wordings = [[user(item.query) for item in items], [user(item.metadata["again"]) for item in items]]
+        wordings = [
+            [user(item.query) for item in items],
+            [user(item.metadata["again"]) for item in items],
+        ]
         first, second = (ask(student_model, wording) for wording in wordings)
-        same = [float(normalize(a.text) == normalize(b.text)) for a, b in zip(first, second, strict=True)]
-        slices = {name: [value for item, value in zip(items, same, strict=True) if slice_of(item) == name] for name in map(slice_of, items)}
+        same = [
+            float(normalize(a.text) == normalize(b.text))
+            for a, b in zip(first, second, strict=True)
+        ]
+        slices = {
+            name: [value for item, value in zip(items, same, strict=True) if slice_of(item) == name]
+            for name in map(slice_of, items)
+        }
         means = {name: Estimate(value=sum(values) / len(values)) for name, values in slices.items()}
-        scores = {name: SliceScore(items=len(slices[name]), strict=mean, partial=mean) for name, mean in means.items()}
-        return EvaluationReport(models=(ModelResult(name="student", role="student", slices=scores),), metric="consistency", overlap=overlap)
+        scores = {
+            name: SliceScore(items=len(slices[name]), strict=mean, partial=mean)
+            for name, mean in means.items()
+        }
+        return EvaluationReport(
+            models=(ModelResult(name="student", role="student", slices=scores),),
+            metric="consistency",
+            overlap=overlap,
+        )
 
 
 def main() -> None:
     student = ScriptedModel(ANSWERS)
-    print(ConsistencyEvaluator().evaluate(student, {"chemistry": student, "geography": student}, QUESTIONS))
+    print(
+        ConsistencyEvaluator().evaluate(
+            student, {"chemistry": student, "geography": student}, QUESTIONS
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Extension point 1: a data generator of your own, here one that asks for what stands in a table."""
+"""Extension point 1: a data generator of your own, here one that asks for what stands in a
+table.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,23 @@ class TableGenerator(DataGenerator):
     """Asks for each row of two tables, and once for both together."""
 
     def __init__(self, geography: Mapping[str, str], telephony: Mapping[str, str]) -> None:
-        # A run is resumed where its inputs are the same: whatever decides the examples is kept under a name without underscore.
+        # A run is resumed where its inputs are the same: whatever decides the examples is kept
+        # under a name without underscore.
         self.geography = dict(geography)
         self.telephony = dict(telephony)
 
     def generate(self, ask: Ask = ask_directly) -> Iterable[Example]:
-        """Yields the examples. A generator that needs a model calls it through `ask`, which keeps the answers."""
+        """Yields the examples. A generator that needs a model calls it through `ask`, which keeps
+        the answers.
+        """
         for country, capital in self.geography.items():
             question = f"What is the capital of {country}?"
-            yield Example(query=question, domains=("geography",), parts=(Part(domain="geography", answers=(capital,)),), group=country)
+            yield Example(
+                query=question,
+                domains=("geography",),
+                parts=(Part(domain="geography", answers=(capital,)),),
+                group=country,
+            )
         for country in self.geography.keys() & self.telephony.keys():
             yield self._both(country)
 
@@ -34,7 +44,10 @@ class TableGenerator(DataGenerator):
             query=f"What are the capital and the dialling code of {country}?",
             domains=("geography", "telephony"),
             # Each expert is asked its own part; the student learns to answer the whole.
-            sub_questions={"geography": f"What is the capital of {country}?", "telephony": f"What is the dialling code of {country}?"},
+            sub_questions={
+                "geography": f"What is the capital of {country}?",
+                "telephony": f"What is the dialling code of {country}?",
+            },
             parts=(
                 Part(domain="geography", answers=(self.geography[country],)),
                 Part(domain="telephony", answers=(self.telephony[country],)),

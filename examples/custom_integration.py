@@ -18,9 +18,11 @@ RESPONSES = {
 
 
 def attributed(query: str, responses: Mapping[str, Response]) -> Integration:
-    """Puts every expert's words after its name; an expert who only repeats another is left out, and the ledger says so.
+    """Puts every expert's words after its name; an expert who only repeats another is left out, and
+    the ledger says so.
 
-    A strategy may return the text alone. With a ledger, reports can show where each word of the answer came from.
+    A strategy may return the text alone. With a ledger, reports can show where each word of the
+    answer came from.
     """
     text, contributions, dropped = "", [], []
     said: set[str] = set()
@@ -30,14 +32,23 @@ def attributed(query: str, responses: Mapping[str, Response]) -> Integration:
             continue
         said.add(normalize(response.text))
         text += f"{domain.capitalize()}: "
-        contributions.append(Contribution(domain=domain, text=response.text, start=len(text), end=len(text) + len(response.text)))
+        contributions.append(
+            Contribution(
+                domain=domain,
+                text=response.text,
+                start=len(text),
+                end=len(text) + len(response.text),
+            )
+        )
         text += f"{response.text}\n"
     ledger = Ledger(contributions=tuple(contributions), dropped=tuple(dropped))
     return Integration(text=text.strip(), method="attributed", ledger=ledger)
 
 
 def main() -> None:
-    integrator = ResponseIntegrator(strategy=attributed)  # Distiller(..., integrator=integrator) uses it in a run
+    integrator = ResponseIntegrator(
+        strategy=attributed
+    )  # Distiller(..., integrator=integrator) uses it in a run
     answer = integrator.integrate(QUERY, RESPONSES, primary_domain="physiology")
     print(f"{QUERY}\n\n{answer}\n")
     for left_out in answer.ledger.dropped:

@@ -32,12 +32,19 @@ class CurriculumTrainer(Trainer):
         """Returns the phases; the loop, checkpoints and resuming are the trainer's."""
         by_length = sorted(records, key=lambda record: len(record.target))
         first = by_length[: max(1, round(self.first_share * len(records)))]
-        return [Phase(name="short", records=tuple(first)), Phase(name="all", records=tuple(by_length))]
+        return [
+            Phase(name="short", records=tuple(first)),
+            Phase(name="all", records=tuple(by_length)),
+        ]
 
 
 def main() -> None:
     records = [
-        TrainingRecord(example=Example(query=query, domains=("facts",)), responses=(), integration=Integration(text=answer, method="given"))
+        TrainingRecord(
+            example=Example(query=query, domains=("facts",)),
+            responses=(),
+            integration=Integration(text=answer, method="given"),
+        )
         for query, answer in ANSWERS.items()
     ]
     with TemporaryDirectory() as folder:

@@ -1,4 +1,6 @@
-"""Makes a Llama of some 100,000 random weights in a second, so that the examples run anywhere. It knows nothing."""
+"""Makes a Llama of some 100,000 random weights in a second, so that the examples run anywhere. It
+knows nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,13 @@ def make_tiny_llama(folder: Path) -> Path:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     special = ["<|im_start|>", "<|im_end|>"]
-    raw.train_from_iterator([], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    raw.train_from_iterator(
+        [],
+        trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported; on tiny matrices threads wait for each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # read once, when torch is imported; on tiny matrices threads wait for each other
 
 import socket
 from collections.abc import Callable
@@ -29,15 +31,18 @@ CORPUS = [
 """What the tiny tokenizer learns its merges from."""
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] +"
+    " '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%"
+    " endif %}"
 )
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class NetworkForbidden(RuntimeError):
-    """A test tried to leave this machine; no OSError, so that no library takes it for a bad connection."""
+    """A test tried to leave this machine; no OSError, so that no library takes it for a bad
+    connection.
+    """
 
 
 def _refuse_remote(host: object) -> None:
@@ -50,7 +55,11 @@ def _refuse_remote(host: object) -> None:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbids look-ups of, and connections to, anything but this machine."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    connect, connect_ex, look_up = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
 
     def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: socket.socket, address: Any) -> Any:
@@ -77,7 +86,9 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes another tiny Llama: `make_llama(name, seed)`; keyword arguments change its LlamaConfig."""
+    """Makes another tiny Llama: `make_llama(name, seed)`; keyword arguments change its
+    LlamaConfig.
+    """
 
     def make(name: str, seed: int = 0, **settings: Any) -> Path:
         return write_llama(tmp_path_factory.mktemp("models") / name, seed=seed, **settings)
@@ -87,9 +98,11 @@ def make_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes the folder of a LoRA adapter on the tiny Llama, or on another `base`, with random weights that change its answers.
+    """Makes the folder of a LoRA adapter on the tiny Llama, or on another `base`, with random
+    weights that change its answers.
 
-    `make_adapter(name, seed)` gives the same folder for the same arguments; further keyword arguments go to PEFT's LoraConfig.
+    `make_adapter(name, seed)` gives the same folder for the same arguments; further keyword
+    arguments go to PEFT's LoraConfig.
     """
     root = tmp_path_factory.mktemp("adapters")
     made: dict[str, Path] = {}
@@ -105,12 +118,20 @@ def make_adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def write_chat_model() -> Callable[..., Path]:
-    """Writes a tiny Llama with a chat template of its own: `write_chat_model(folder, template, tokens, eos)`.
+    """Writes a tiny Llama with a chat template of its own: `write_chat_model(folder, template,
+    tokens, eos)`.
 
-    The template is None or empty for a base without one; a token with a plus sign before it is added without being special.
+    The template is None or empty for a base without one; a token with a plus sign before it is
+    added without being special.
     """
 
-    def write(folder: Path, template: str | None, tokens: tuple[str, ...] = (), eos: str | None = "</s>", **settings: Any) -> Path:
+    def write(
+        folder: Path,
+        template: str | None,
+        tokens: tuple[str, ...] = (),
+        eos: str | None = "</s>",
+        **settings: Any,
+    ) -> Path:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         tokenizer = _chat_tokenizer(template, tokens, eos, bos=settings.pop("bos", False))
@@ -137,15 +158,22 @@ def write_chat_model() -> Callable[..., Path]:
     return write
 
 
-def _chat_tokenizer(template: str | None, tokens: tuple[str, ...], eos: str | None, *, bos: bool) -> Any:
-    """Returns a tokenizer of single bytes with control tokens; with `bos`, it begins every text with one, as Llama's and Gemma's do."""
+def _chat_tokenizer(
+    template: str | None, tokens: tuple[str, ...], eos: str | None, *, bos: bool
+) -> Any:
+    """Returns a tokenizer of single bytes with control tokens; with `bos`, it begins every text
+    with one, as Llama's and Gemma's do.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     plain = [token.removeprefix("+") for token in tokens if token.startswith("+")]
     special = ["<s>", "</s>", *(token for token in tokens if not token.startswith("+"))]
-    vocabulary = {token: place for place, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: place
+        for place, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -155,7 +183,9 @@ def _chat_tokenizer(template: str | None, tokens: tuple[str, ...], eos: str | No
         tokenizer_object=raw,
         bos_token="<s>",
         **({} if eos is None else {"eos_token": eos}),
-        additional_special_tokens=[token for token in special[1:] if token != eos and (eos is not None or token != "</s>")],
+        additional_special_tokens=[
+            token for token in special[1:] if token != eos and (eos is not None or token != "</s>")
+        ],
     )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
     tokenizer.chat_template = template or None
@@ -179,7 +209,8 @@ def write_llama(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
             "eos_token_id": tokenizer.eos_token_id,
             "bos_token_id": None,
             "pad_token_id": tokenizer.pad_token_id,
-            # Weights of this size give distributions as sharp as a trained model's: the default would make every choice a near tie.
+            # Weights of this size give distributions as sharp as a trained model's: the default
+            # would make every choice a near tie.
             "initializer_range": 0.2,
             **settings,
         }
@@ -196,7 +227,15 @@ def write_adapter(base: Path, folder: Path, seed: int, options: dict[str, Any]) 
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options})
+    config = LoraConfig(
+        **{
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": "all-linear",
+            "task_type": "CAUSAL_LM",
+            **options,
+        }
+    )
     with _seeded(seed):
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
         for name, parameter in model.named_parameters():
@@ -216,7 +255,10 @@ def _train_tokenizer() -> Any:
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,

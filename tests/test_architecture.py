@@ -1,4 +1,6 @@
-"""Holds the layers: imports run one way, nothing is imported in the midst of work, and every module says what it owns."""
+"""Holds the layers: imports run one way, nothing is imported in the midst of work, and every module
+says what it owns.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,17 @@ LAYERS = (
     ("recipe", "demo"),
     ("cli", "__main__"),
 )  # fmt: skip
-"""From the ground up; a name stands for a module or a package. A layer imports from itself and from those below."""
+"""From the ground up; a name stands for a module or a package. A layer imports from itself and from
+those below.
+"""
 
 STRANGERS = next(layer for layer in LAYERS if "reports" in layer)
 """The layer whose members never import each other, with one exception."""
 
 EXCEPTION = ("distillation.evaluator", "distillation.integration")
-"""The evaluator lets the experts and their integrator answer together: that is what the student replaces."""
+"""The evaluator lets the experts and their integrator answer together: that is what the student
+replaces.
+"""
 
 FACADES = ("domainfusion", "domainfusion.distillation", "domainfusion.models")
 """Packages whose `__init__` names what they offer, and loads it when it is asked for."""
@@ -51,7 +57,9 @@ OPTIONAL = (
 
 
 class Import(NamedTuple):
-    """An import statement: what it names, where, and whether it is inside of a function or for type checkers alone."""
+    """An import statement: what it names, where, and whether it is inside of a function or for type
+    checkers alone.
+    """
 
     target: str
     line: int
@@ -72,16 +80,22 @@ def read_modules(source: Path) -> dict[str, Module]:
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        modules[name] = Module(name, ast.parse(path.read_text(encoding="utf-8"), str(path)), parts[-1] == "__init__")
+        modules[name] = Module(
+            name, ast.parse(path.read_text(encoding="utf-8"), str(path)), parts[-1] == "__init__"
+        )
     return modules
 
 
 def imports_of(module: Module, known: Mapping[str, object]) -> Iterator[Import]:
-    """Yields every import of `module`, each as the module that it loads where that is one of `known`."""
+    """Yields every import of `module`, each as the module that it loads where that is one of
+    `known`.
+    """
 
     def visit(node: ast.AST, function: str | None, for_types: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node.lineno, function, for_types) for alias in node.names)
+            yield from (
+                Import(alias.name, node.lineno, function, for_types) for alias in node.names
+            )
         elif isinstance(node, ast.ImportFrom):
             origin = _origin(module, node)
             for alias in node.names:
@@ -93,7 +107,9 @@ def imports_of(module: Module, known: Mapping[str, object]) -> Iterator[Import]:
             for child in node.orelse:
                 yield from visit(child, function, for_types)
         else:
-            inside = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+            inside = (
+                node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+            )
             for child in ast.iter_child_nodes(node):
                 yield from visit(child, inside, for_types)
 
@@ -111,7 +127,11 @@ def _origin(module: Module, node: ast.ImportFrom) -> str:
 def layer_of(name: str) -> int | None:
     """Returns the layer of a module; None for a facade, which offers what stands in several."""
     inner = name.removeprefix("domainfusion.")
-    found = [index for index, layer in enumerate(LAYERS) if any(inner == part or inner.startswith(f"{part}.") for part in layer)]
+    found = [
+        index
+        for index, layer in enumerate(LAYERS)
+        if any(inner == part or inner.startswith(f"{part}.") for part in layer)
+    ]
     return found[0] if found else None
 
 
@@ -126,12 +146,17 @@ def complaints_about_layers(modules: Mapping[str, Module]) -> list[str]:
             if above is None:
                 above = LAYERS.index(UPPERMOST)  # what a facade offers stands up to there
             if above > own:
-                complaints.append(f"{module.name}:{found.line} imports {found.target}, which stands above it")
+                complaints.append(
+                    f"{module.name}:{found.line} imports {found.target}, which stands above it"
+                )
             if own != LAYERS.index(STRANGERS) or above != own:
                 continue
             members = (_member(module.name), _member(found.target))
             if members[0] != members[1] and members != EXCEPTION:
-                complaints.append(f"{module.name}:{found.line} imports {found.target}, and the two never know each other")
+                complaints.append(
+                    f"{module.name}:{found.line} imports {found.target}, and the two never know"
+                    " each other"
+                )
     return complaints
 
 
@@ -140,10 +165,16 @@ def _member(name: str) -> str:
 
 
 def cycles(modules: Mapping[str, Module]) -> list[str]:
-    """Returns the cycles among what is loaded when a module is imported: nothing inside of functions or for type checkers alone."""
+    """Returns the cycles among what is loaded when a module is imported: nothing inside of
+    functions or for type checkers alone.
+    """
 
     def loaded_by(module: Module) -> set[str]:
-        return {found.target for found in imports_of(module, modules) if not (found.function or found.for_types)} & modules.keys()
+        return {
+            found.target
+            for found in imports_of(module, modules)
+            if not (found.function or found.for_types)
+        } & modules.keys()
 
     graph = {name: loaded_by(module) for name, module in modules.items()}
     done: set[str] = set()
@@ -168,7 +199,8 @@ def late_imports(modules: Mapping[str, Module]) -> list[str]:
         for module in modules.values()
         if not module.name.startswith(FREE_TO_IMPORT_LATE)
         for found in imports_of(module, modules)
-        if found.function not in (None, "__getattr__") and found.target.split(".")[0] not in OPTIONAL
+        if found.function not in (None, "__getattr__")
+        and found.target.split(".")[0] not in OPTIONAL
     ]
 
 
@@ -201,7 +233,9 @@ def test_every_module_is_named_after_what_it_holds() -> None:
     assert [name for name in MODULES if vague & set(name.split("."))] == []
 
 
-@pytest.mark.parametrize("name", [name for name, module in sorted(MODULES.items()) if module.is_package])
+@pytest.mark.parametrize(
+    "name", [name for name, module in sorted(MODULES.items()) if module.is_package]
+)
 def test_what_a_package_offers_is_sorted_and_there(name: str) -> None:
     import importlib
 
@@ -214,7 +248,11 @@ def test_what_a_package_offers_is_sorted_and_there(name: str) -> None:
 
 
 def _package(folder: Path, **files: str) -> dict[str, Module]:
-    for name, content in {"domainfusion/__init__": "", "domainfusion/distillation/__init__": "", **files}.items():
+    for name, content in {
+        "domainfusion/__init__": "",
+        "domainfusion/distillation/__init__": "",
+        **files,
+    }.items():
         path = folder / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -233,17 +271,33 @@ def _package(folder: Path, **files: str) -> dict[str, Module]:
         ("models/base", "from ..training import loop", False),
         ("models/base", "def f():\n    from domainfusion.training import loop", False),
         ("models/base", "if TYPE_CHECKING:\n    from domainfusion.training import loop", True),
-        ("models/base", "if TYPE_CHECKING:\n    pass\nelse:\n    from domainfusion.training import loop", False),
+        (
+            "models/base",
+            "if TYPE_CHECKING:\n    pass\nelse:\n    from domainfusion.training import loop",
+            False,
+        ),
         ("training/loop", "from domainfusion.models.base import LanguageModel", True),
         ("training/loop", "from domainfusion.distillation.results import Estimate", False),
         ("training/loop", "from domainfusion.distillation import Trainer", False),
         ("distillation/trainer", "from domainfusion.distillation.metrics import states", True),
         ("distillation/metrics", "from domainfusion.distillation.trainer import Trainer", False),
-        ("distillation/trainer", "from domainfusion.distillation.evaluator import Evaluator", False),
+        (
+            "distillation/trainer",
+            "from domainfusion.distillation.evaluator import Evaluator",
+            False,
+        ),
         ("distillation/trainer", "from .evaluator import Evaluator", False),
         ("distillation/trainer", "from domainfusion.distillation import evaluator", False),
-        ("distillation/evaluator", "from domainfusion.distillation.distiller import Distiller", False),
-        ("distillation/distiller", "from domainfusion.distillation.evaluator import Evaluator", True),
+        (
+            "distillation/evaluator",
+            "from domainfusion.distillation.distiller import Distiller",
+            False,
+        ),
+        (
+            "distillation/distiller",
+            "from domainfusion.distillation.evaluator import Evaluator",
+            True,
+        ),
         ("distillation/distiller", "from domainfusion.reports import render_html", True),
         ("distillation/distiller", "from domainfusion.recipe import Recipe", False),
         ("distillation/evaluator", "from domainfusion.reports import render_html", False),
@@ -255,7 +309,9 @@ def _package(folder: Path, **files: str) -> dict[str, Module]:
         ("cli/main", "from domainfusion.recipe import Recipe", True),
     ],
 )
-def test_the_rule_of_layers_can_fail(tmp_path: Path, importer: str, statement: str, allowed: bool) -> None:
+def test_the_rule_of_layers_can_fail(
+    tmp_path: Path, importer: str, statement: str, allowed: bool
+) -> None:
     inside = ["models/base", "training/loop", "reports/html", "reports/tables", "cli/main"]
     packages = {name.split("/")[0] for name in inside}
     plain = [part.replace(".", "/") for layer in LAYERS for part in layer if part not in packages]
@@ -265,9 +321,23 @@ def test_the_rule_of_layers_can_fail(tmp_path: Path, importer: str, statement: s
 
 
 def test_the_rule_of_cycles_can_fail(tmp_path: Path) -> None:
-    files = {"domainfusion/errors": "import domainfusion.types", "domainfusion/types": "from domainfusion import progress"}
-    assert cycles(_package(tmp_path, **files, **{"domainfusion/progress": "def f():\n    import domainfusion.errors"})) == []
-    [found] = cycles(_package(tmp_path, **files, **{"domainfusion/progress": "from .errors import DataError"}))
+    files = {
+        "domainfusion/errors": "import domainfusion.types",
+        "domainfusion/types": "from domainfusion import progress",
+    }
+    assert (
+        cycles(
+            _package(
+                tmp_path,
+                **files,
+                **{"domainfusion/progress": "def f():\n    import domainfusion.errors"},
+            )
+        )
+        == []
+    )
+    [found] = cycles(
+        _package(tmp_path, **files, **{"domainfusion/progress": "from .errors import DataError"})
+    )
     assert found.count("→") == 3
 
 
@@ -283,14 +353,18 @@ def test_the_rule_of_cycles_can_fail(tmp_path: Path) -> None:
         ("demo/run", "def main():\n    import json", True),
     ],
 )
-def test_the_rule_of_late_imports_can_fail(tmp_path: Path, name: str, content: str, allowed: bool) -> None:
+def test_the_rule_of_late_imports_can_fail(
+    tmp_path: Path, name: str, content: str, allowed: bool
+) -> None:
     assert (late_imports(_package(tmp_path, **{f"domainfusion/{name}": content})) == []) == allowed
 
 
 # Tests stay at home
 
 
-@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("huggingface.co", 443), ("2001:db8::1", 80)])
+@pytest.mark.parametrize(
+    "address", [("192.0.2.1", 80), ("huggingface.co", 443), ("2001:db8::1", 80)]
+)
 def test_no_test_can_leave_this_machine(address: tuple[str, int]) -> None:
     with pytest.raises(RuntimeError, match="loopback"):
         socket.create_connection(address, timeout=1)
@@ -300,5 +374,8 @@ def test_no_test_can_leave_this_machine(address: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_a_server_on_loopback_can_be_reached(host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection((host, server.getsockname()[1]), timeout=5) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection((host, server.getsockname()[1]), timeout=5) as client,
+    ):
         assert client.getpeername()[0] == "127.0.0.1"

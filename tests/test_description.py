@@ -1,4 +1,6 @@
-"""Descriptions: what decides an object's behavior is in them, and nothing is copied to make them."""
+"""Descriptions: what decides an object's behavior is in them, and nothing is copied to make
+them.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,16 @@ class _Generator:
 def test_a_dataclass_is_described_by_its_fields_and_its_models_by_fingerprint() -> None:
     model = ScriptedModel("yes", name="oracle")
     model.calls = threading.Lock()  # type: ignore[assignment]
-    assert describe(_Generator(model)) == {"model": {"model": "oracle", "fingerprint": model.fingerprint}, "count": 3}
+    assert describe(_Generator(model)) == {
+        "model": {"model": "oracle", "fingerprint": model.fingerprint},
+        "count": 3,
+    }
 
 
 def test_data_is_described_as_it_is_stored() -> None:
-    example = Example(query="Where?", domains=("a", "b"), parts=(Part(domain="a", answers=("here", "there")),))
+    example = Example(
+        query="Where?", domains=("a", "b"), parts=(Part(domain="a", answers=("here", "there")),)
+    )
     assert describe(example) == describe(asdict(example))
 
 

@@ -1,4 +1,6 @@
-"""Laws of the errors: one root, a fitting standard class each, and messages that say what, received, allowed and how to fix it."""
+"""Laws of the errors: one root, a fitting standard class each, and messages that say what,
+received, allowed and how to fix it.
+"""
 
 import errno
 import os
@@ -9,12 +11,18 @@ import pytest
 from domainfusion import errors
 from domainfusion.errors import ConfigurationError, DomainFusionError, advice_on
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DomainFusionError)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, DomainFusionError)
+]
 NAMED = [kind for kind in KINDS if kind is not DomainFusionError]
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_every_error_is_also_the_standard_one_that_the_tree_names(kind: type[DomainFusionError]) -> None:
+def test_every_error_is_also_the_standard_one_that_the_tree_names(
+    kind: type[DomainFusionError],
+) -> None:
     [line] = [line for line in str(errors.__doc__).splitlines() if f"── {kind.__name__} (" in line]
     standard = line.split("(")[1].split(")")[0]
     assert kind.__bases__[0] is DomainFusionError

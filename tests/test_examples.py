@@ -1,4 +1,6 @@
-"""The examples run as a reader would run them, in seconds and without a network, and show what they promise."""
+"""The examples run as a reader would run them, in seconds and without a network, and show what they
+promise.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Run = Callable[[str], tuple[list[str], dict[str, Any]]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs an example as a script, in this process, which has loaded torch already: gives what it printed, and its names."""
+    """Runs an example as a script, in this process, which has loaded torch already: gives what it
+    printed, and its names.
+    """
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def run_script(name: str) -> tuple[list[str], dict[str, Any]]:
@@ -33,7 +37,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_there_is_an_example_for_each_extension_point() -> None:
-    assert {file.name for file in EXAMPLES.glob("custom_*.py")} == {f"custom_{name}.py" for name in EXTENSION_POINTS}
+    assert {file.name for file in EXAMPLES.glob("custom_*.py")} == {
+        f"custom_{name}.py" for name in EXTENSION_POINTS
+    }
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
@@ -42,7 +48,13 @@ def test_an_example_is_short(file: Path) -> None:
 
 
 def test_an_example_runs_from_the_command_line() -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLES / "custom_integration.py")], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "custom_integration.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout.startswith("How can sprinters recover")
     assert done.stderr == ""
 
@@ -68,7 +80,9 @@ def test_the_evaluator_finds_the_question_that_is_answered_in_two_ways(run: Run)
 def test_the_metrics_grade_numbers_and_links(run: Run) -> None:
     lines, _ = run("metrics")
     (chemistry,) = (line for line in lines if line.startswith("chemistry"))
-    assert chemistry.split()[1:6] == ["2", "–", "1.000", "0.500", "0.500"], "the student knows gold within 1 %, and not iron"
+    assert chemistry.split()[1:6] == ["2", "–", "1.000", "0.500", "0.500"], (
+        "the student knows gold within 1 %, and not iron"
+    )
     assert any(line.startswith("Integration Coherence 1.000 over 1 answer") for line in lines)
 
 

@@ -1,4 +1,6 @@
-"""The constructed cases that measure integration: built anew they are the same, their labels follow, their halves share nothing."""
+"""The constructed cases that measure integration: built anew they are the same, their labels
+follow, their halves share nothing.
+"""
 
 import hashlib
 import json
@@ -23,16 +25,27 @@ def scripts(monkeypatch):
 def cases_of(half):
     from writing import Case
 
-    return [Case(**json.loads(line)) for line in (FOLDER / f"{half}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        Case(**json.loads(line))
+        for line in (FOLDER / f"{half}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def words_of(half):
     """Every pattern and every set phrase of a half."""
-    relations = [getattr(relation, name) for relation in half.relations for name in ("sentences", "questions", "short", "details")]
+    relations = [
+        getattr(relation, name)
+        for relation in half.relations
+        for name in ("sentences", "questions", "short", "details")
+    ]
     phrases = [half.openings, half.closings, half.unsure, half.orders, half.both, half.hedges]
     written = [(asked.question, *asked.true, *asked.false) for asked in half.negations]
     near = [(miss.query, *miss.responses.values()) for miss in half.near_misses]
-    return {re.sub(r"\W+", " ", text).casefold() for group in (*relations, *phrases, *written, *near) for text in group}
+    return {
+        re.sub(r"\W+", " ", text).casefold()
+        for group in (*relations, *phrases, *written, *near)
+        for text in group
+    }
 
 
 def test_the_builder_reproduces_the_committed_files(monkeypatch, tmp_path):
@@ -55,7 +68,12 @@ def test_every_case_keeps_the_laws(half):
 
     cases = cases_of(half)
     assert [broken_laws(case) for case in cases] == [[]] * len(cases)
-    assert len({case.id for case in cases}) == len({str(case.responses) for case in cases}) == len(cases) >= 220
+    assert (
+        len({case.id for case in cases})
+        == len({str(case.responses) for case in cases})
+        == len(cases)
+        >= 220
+    )
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -111,11 +129,20 @@ class Oracle:
         for point in self.case["conflicts"]:
             claims = dict(next(iter(side.items())) for side in point["sides"])
             conflicts.append(Conflict(claims=claims, kept=point["kept"], rule="the labels"))
-        return [Integration(text=self.case["right_answer"], method="oracle", ledger=Ledger(conflicts=tuple(conflicts))) for _ in tasks]
+        return [
+            Integration(
+                text=self.case["right_answer"],
+                method="oracle",
+                ledger=Ledger(conflicts=tuple(conflicts)),
+            )
+            for _ in tasks
+        ]
 
 
 class Obedient:
-    """Passes on the response that gives orders, and all of them if none does; everything contradicts everything."""
+    """Passes on the response that gives orders, and all of them if none does; everything
+    contradicts everything.
+    """
 
     def __init__(self, case):
         self.order = (case["order"] or {"text": "\0"})["text"]
@@ -128,7 +155,9 @@ class Obedient:
         heard = [text for text in texts.values() if self.order in text] or list(texts.values())
         first, second = list(texts.items())[:2]
         conflict = Conflict(claims=dict((first, second)), kept=first[0], rule="always")
-        return Integration(text=" ".join(heard), method="obedient", ledger=Ledger(conflicts=(conflict,)))
+        return Integration(
+            text=" ".join(heard), method="obedient", ledger=Ledger(conflicts=(conflict,))
+        )
 
 
 def figures_of(half, make_integrator):
@@ -140,7 +169,14 @@ def figures_of(half, make_integrator):
 @pytest.mark.parametrize("half", HALVES)
 def test_the_labels_measure_themselves_as_right(half):
     found = figures_of(half, Oracle)
-    perfect = {"precision": 1, "recall": 1, "false alarms": 0, "coverage": 1, "settled": 1, "orders obeyed": 0}
+    perfect = {
+        "precision": 1,
+        "recall": 1,
+        "false alarms": 0,
+        "coverage": 1,
+        "settled": 1,
+        "orders obeyed": 0,
+    }
     assert {name: found[name]["value"] for name in perfect} == perfect
 
 
@@ -159,7 +195,10 @@ def test_the_committed_results_are_of_the_committed_cases():
     assert (FOLDER / "results.md").read_text(encoding="utf-8") == as_markdown(results)
     for entries in results.values():
         for half, entry in entries.items():
-            assert entry["cases_sha256"] == hashlib.sha256((FOLDER / f"{half}.jsonl").read_bytes()).hexdigest()
+            assert (
+                entry["cases_sha256"]
+                == hashlib.sha256((FOLDER / f"{half}.jsonl").read_bytes()).hexdigest()
+            )
 
 
 WRITTEN = ("written", "written_development", "written_held_out")
@@ -171,8 +210,13 @@ def test_the_patterns_of_a_written_case_are_in_its_responses(file):
 
     for case in load(file):
         said = "\n".join(case["responses"].values())
-        patterns = [*case["facts"], *(pattern for pair in (*case["conflicts"], *case["dup"]) for pattern in pair)]
-        assert [pattern for pattern in patterns if not re.search(pattern, said, re.IGNORECASE)] == [], case["id"]
+        patterns = [
+            *case["facts"],
+            *(pattern for pair in (*case["conflicts"], *case["dup"]) for pattern in pair),
+        ]
+        assert [
+            pattern for pattern in patterns if not re.search(pattern, said, re.IGNORECASE)
+        ] == [], case["id"]
         assert all(part in said for part in case["verbatim"]), case["id"]
 
 
@@ -203,4 +247,7 @@ def test_the_committed_figures_of_written_cases_are_of_the_committed_cases():
     assert (FOLDER / "written.md").read_text(encoding="utf-8") == as_markdown(results)
     for entries in results.values():
         for file, entry in entries.items():
-            assert entry["cases_sha256"] == hashlib.sha256((FOLDER / f"{file}.jsonl").read_bytes()).hexdigest()
+            assert (
+                entry["cases_sha256"]
+                == hashlib.sha256((FOLDER / f"{file}.jsonl").read_bytes()).hexdigest()
+            )

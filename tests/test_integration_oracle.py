@@ -1,4 +1,6 @@
-"""Integration with models made of the labels: a perfect one loses nothing, noisy ones break nothing, no right answer is merged away."""
+"""Integration with models made of the labels: a perfect one loses nothing, noisy ones break
+nothing, no right answer is merged away.
+"""
 
 import hashlib
 import json
@@ -22,7 +24,10 @@ def scripts(monkeypatch):
 def is_perfect(figures):
     """Whether every figure is as good as it can be."""
     counts = {name: counts for name, counts in figures.items() if not name.startswith("most calls")}
-    return all(done == (0 if name in LOWER_IS_BETTER else wanted) for name, (done, wanted) in counts.items())
+    return all(
+        done == (0 if name in LOWER_IS_BETTER else wanted)
+        for name, (done, wanted) in counts.items()
+    )
 
 
 @pytest.mark.parametrize("writes_json", [True, False])
@@ -51,13 +56,17 @@ def test_with_noisy_models_nothing_raises_and_no_example_takes_more_calls(noise)
 
     cases = load("written")[::3]
     oracle = Oracle([labels_of_written(case) for case in cases], noise=noise, seed=7)
-    answers = [ResponseIntegrator(oracle).integrate(case["query"], case["responses"]) for case in cases]
+    answers = [
+        ResponseIntegrator(oracle).integrate(case["query"], case["responses"]) for case in cases
+    ]
     assert all(answer.text.strip() for answer in answers)
     assert max(Counter(query for _, query in oracle.calls).values()) <= MOST_CALLS
     assert any(answer.ledger.verdict != "verified" for answer in answers)
 
 
-def test_no_answer_of_a_model_is_replaced_and_only_sound_ones_are_taken_where_the_verifier_knows(monkeypatch, tmp_path):
+def test_no_answer_of_a_model_is_replaced_and_only_sound_ones_are_taken_where_the_verifier_knows(
+    monkeypatch, tmp_path
+):
     import measure_model
 
     lines = measure_model.ANSWERS.read_text(encoding="utf-8").splitlines()
@@ -74,5 +83,12 @@ def test_the_committed_figures_are_of_the_committed_answers_and_the_perfect_mode
 
     results = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
     assert (FOLDER / "model.md").read_text(encoding="utf-8") == as_markdown(results)
-    assert results["answers_sha256"] == hashlib.sha256((FOLDER / "written_answers.jsonl").read_bytes()).hexdigest()
-    assert all(is_perfect(figures) for name in ("perfect in JSON", "perfect in prose") for figures in results[name].values())
+    assert (
+        results["answers_sha256"]
+        == hashlib.sha256((FOLDER / "written_answers.jsonl").read_bytes()).hexdigest()
+    )
+    assert all(
+        is_perfect(figures)
+        for name in ("perfect in JSON", "perfect in prose")
+        for figures in results[name].values()
+    )

@@ -1,4 +1,6 @@
-"""Merges in closed form: what they are by their definitions, and that an order of experts changes nothing."""
+"""Merges in closed form: what they are by their definitions, and that an order of experts changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def product(factors: LoraFactors) -> torch.Tensor:
 
 def grams_of(updates: list[LoraFactors], inputs: list[torch.Tensor]) -> Grams:
     grams = [x.T @ x / len(x) for x in inputs]
-    return Grams(sum(grams[1:], grams[0]), [own.a @ gram for own, gram in zip(updates, grams, strict=True)])
+    return Grams(
+        sum(grams[1:], grams[0]), [own.a @ gram for own, gram in zip(updates, grams, strict=True)]
+    )
 
 
 # The formulas
@@ -50,7 +54,8 @@ def test_regmean_is_the_least_squares_solution(ranks: list[int], seed: int) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging, "RIDGE", 0.0)
         found = product(regmean(updates, grams_of(updates, inputs)))
-    # All experts' outputs on their own inputs, one below the other: X·Δᵀ ≈ Y. Each expert weighs by tokens, which are equal here.
+    # All experts' outputs on their own inputs, one below the other: X·Δᵀ ≈ Y. Each expert weighs by
+    # tokens, which are equal here.
     wanted = torch.cat([x @ product(own).T for x, own in zip(inputs, updates, strict=True)])
     expected = torch.linalg.lstsq(torch.cat(inputs), wanted).solution.T
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
@@ -65,7 +70,9 @@ def test_regmean_of_one_expert_is_that_expert() -> None:
 def test_regmean_of_experts_with_the_same_inputs_is_their_mean() -> None:
     updates, inputs = [update(5, 6, 2, seed=1), update(5, 6, 3, seed=2)], drawn(40, 6, seed=3)
     found = regmean(updates, grams_of(updates, [inputs, inputs]))
-    torch.testing.assert_close(product(found), (product(updates[0]) + product(updates[1])) / 2, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        product(found), (product(updates[0]) + product(updates[1])) / 2, rtol=1e-2, atol=1e-2
+    )
 
 
 def test_inputs_that_span_little_or_nothing_give_finite_weights() -> None:
@@ -83,7 +90,10 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
 @given(seed=st.integers(0, 10_000), weight=st.floats(0.1, 2))
 @settings(max_examples=30, deadline=None)
 def test_tsv_of_orthogonal_experts_is_their_sum(seed: int, weight: float) -> None:
-    columns, rows = torch.linalg.qr(drawn(8, 4, seed=seed)).Q, torch.linalg.qr(drawn(9, 4, seed=seed + 1)).Q.T
+    columns, rows = (
+        torch.linalg.qr(drawn(8, 4, seed=seed)).Q,
+        torch.linalg.qr(drawn(9, 4, seed=seed + 1)).Q.T,
+    )
     updates = [LoraFactors(rows[:2], columns[:, :2]), LoraFactors(3 * rows[2:], columns[:, 2:])]
     expected = weight * (product(updates[0]) + product(updates[1]))
     torch.testing.assert_close(product(tsv(updates, weight)), expected, rtol=1e-8, atol=1e-10)
@@ -94,10 +104,14 @@ def test_tsv_of_orthogonal_experts_is_their_sum(seed: int, weight: float) -> Non
 def test_tsv_of_one_is_that_one_and_the_order_changes_nothing(ranks: list[int], seed: int) -> None:
     updates = [update(7, 6, rank, seed + 7 * place) for place, rank in enumerate(ranks)]
     found = tsv(updates)
-    assert (len(found.a), found.b.shape[1]) == (sum(ranks), sum(ranks)), "the rank is the sum of the experts'"
+    assert (len(found.a), found.b.shape[1]) == (sum(ranks), sum(ranks)), (
+        "the rank is the sum of the experts'"
+    )
     torch.testing.assert_close(product(tsv(updates[:1])), product(updates[0]))
     if sum(ranks) <= 6:  # beyond that, singular vectors are not unique
-        torch.testing.assert_close(product(tsv(updates[::-1])), product(found), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(
+            product(tsv(updates[::-1])), product(found), rtol=1e-6, atol=1e-8
+        )
 
 
 # Models
@@ -111,13 +125,21 @@ def base(tiny_llama: Path) -> LlamaModel:
 @pytest.fixture(scope="module")
 def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> dict[str, LlamaModel]:
     return {
-        domain: LlamaModel(make_adapter(domain, seed, r=rank), base_model=tiny_llama, dtype="float32")
+        domain: LlamaModel(
+            make_adapter(domain, seed, r=rank), base_model=tiny_llama, dtype="float32"
+        )
         for domain, seed, rank in (("law", 1, 2), ("tax", 2, 4))
     }
 
 
 def dialogues(domain: str) -> list[Conversation]:
-    return [(Message("user", f"What is {domain} {n}?"), Message("assistant", f"It is {domain} {'so ' * n}")) for n in range(4)]
+    return [
+        (
+            Message("user", f"What is {domain} {n}?"),
+            Message("assistant", f"It is {domain} {'so ' * n}"),
+        )
+        for n in range(4)
+    ]
 
 
 READ = {domain: dialogues(domain) for domain in ("law", "tax")}
@@ -127,24 +149,37 @@ def state(model: LlamaModel) -> dict[str, torch.Tensor]:
     return {name: product(own) for name, own in model.lora_factors().items()}
 
 
-def test_regmean_of_models_is_the_formula_on_the_inputs_of_each_layer(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_regmean_of_models_is_the_formula_on_the_inputs_of_each_layer(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     merged = merge(base, experts, method="regmean", weight=1.3, conversations=READ)
     updates = {domain: expert.lora_factors() for domain, expert in experts.items()}
     seen: dict[str, dict[str, list[torch.Tensor]]] = {domain: {} for domain in experts}
     for domain, expert in experts.items():
         for conversation in READ[domain]:
-            with expert.watching_inputs(lambda layer, x, own=seen[domain]: own.setdefault(layer, []).append(x[0].double())):
+            with expert.watching_inputs(
+                lambda layer, x, own=seen[domain]: own.setdefault(layer, []).append(x[0].double())
+            ):
                 expert.hidden_states([expert.encode(conversation, reply=False)])
     for layer, found in state(merged).items():
-        weighted, total = torch.zeros_like(found), torch.zeros(found.shape[1], found.shape[1], dtype=torch.float64)
+        weighted, total = (
+            torch.zeros_like(found),
+            torch.zeros(found.shape[1], found.shape[1], dtype=torch.float64),
+        )
         for domain in experts:
             x = torch.cat(seen[domain][layer])
             gram = x.T @ x / len(x)
-            gram = merging.OFF_DIAGONAL * gram + (1 - merging.OFF_DIAGONAL) * torch.diag(gram.diagonal())
+            gram = merging.OFF_DIAGONAL * gram + (1 - merging.OFF_DIAGONAL) * torch.diag(
+                gram.diagonal()
+            )
             total += gram
             weighted += product(updates[domain][layer]) @ gram
-        total += merging.RIDGE * total.diagonal().mean() * torch.eye(len(total), dtype=torch.float64)
-        torch.testing.assert_close(found, 1.3 * weighted @ torch.linalg.inv(total), rtol=2e-2, atol=2e-3)
+        total += (
+            merging.RIDGE * total.diagonal().mean() * torch.eye(len(total), dtype=torch.float64)
+        )
+        torch.testing.assert_close(
+            found, 1.3 * weighted @ torch.linalg.inv(total), rtol=2e-2, atol=2e-3
+        )
 
 
 @pytest.mark.parametrize("method", ["sum", "tsv", "regmean"])
@@ -160,19 +195,27 @@ def test_a_merge_changes_nobody_and_its_experts_order_changes_nothing(
     assert [expert.ask("What is law?") for expert in experts.values()] == before
     assert base.ask("What is law?") == asked
     merged.save(tmp_path / method)
-    assert LlamaModel(tmp_path / method, dtype="float32").ask("What is law?") == merged.ask("What is law?")
+    assert LlamaModel(tmp_path / method, dtype="float32").ask("What is law?") == merged.ask(
+        "What is law?"
+    )
 
 
 @pytest.mark.parametrize("method", ["sum", "tsv", "regmean"])
-def test_an_expert_of_two_domains_counts_once(base: LlamaModel, experts: dict[str, LlamaModel], method: merging.MergeMethod) -> None:
+def test_an_expert_of_two_domains_counts_once(
+    base: LlamaModel, experts: dict[str, LlamaModel], method: merging.MergeMethod
+) -> None:
     twice = {**experts, "duty": experts["tax"]}
     read = {**READ, "duty": READ["tax"]}
-    one, other = (merge(base, given, method=method, conversations=read) for given in (experts, twice))
+    one, other = (
+        merge(base, given, method=method, conversations=read) for given in (experts, twice)
+    )
     for name, found in state(one).items():
         torch.testing.assert_close(found, state(other)[name], rtol=1e-3, atol=1e-4)
 
 
-def test_what_can_not_be_merged_is_one_clear_error(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_what_can_not_be_merged_is_one_clear_error(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     with pytest.raises(ConfigurationError, match="merge method is unknown"):
         merge(base, experts, method="ties")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="not finite"):
@@ -188,7 +231,9 @@ def test_what_can_not_be_merged_is_one_clear_error(base: LlamaModel, experts: di
 # As the start of a training
 
 
-def test_a_trainer_starts_from_the_merge_of_its_method(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_a_trainer_starts_from_the_merge_of_its_method(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     records = [
         TrainingRecord(
             example=Example(query=conversation[0].content, domains=(domain,)),
@@ -200,7 +245,9 @@ def test_a_trainer_starts_from_the_merge_of_its_method(base: LlamaModel, experts
     ]
     settings: dict[str, Any] = {"learning_rate": 1e-3, "adaptation": "lora", "merge_weight": 1.3}
     for method in ("sum", "tsv", "regmean"):
-        student, adaptation = MultiTaskTrainer(**settings, merge_method=method).adapt(base, experts, records)
+        student, adaptation = MultiTaskTrainer(**settings, merge_method=method).adapt(
+            base, experts, records
+        )
         assert adaptation is not None and isinstance(student, LlamaModel)
         expected = merge(base, experts, method=method, weight=1.3, conversations=READ)
         for name, found in state(student).items():

@@ -1,4 +1,6 @@
-"""Laws of the template filler: one pass, inserted text stays text, literal braces stay, and nothing is left unfilled."""
+"""Laws of the template filler: one pass, inserted text stays text, literal braces stay, and nothing
+is left unfilled.
+"""
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from domainfusion.errors import TemplateError
 from domainfusion.prompts import fields_of, fill, unindent
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_ \-]{0,12}", fullmatch=True)
-anything = st.text() | st.sampled_from(["{query}", "{a}{b}", "{", "}", "{{query}}", "%s", "\\1", "\\g<0>", "{0.__class__}"])
+anything = st.text() | st.sampled_from(
+    ["{query}", "{a}{b}", "{", "}", "{{query}}", "%s", "\\1", "\\g<0>", "{0.__class__}"]
+)
 literals = st.text(st.characters(exclude_characters="{}")) | st.sampled_from(
     ["{}", '{"answer": {"unit": "kg"}}', "{ }", "{1}", "{a.b}", "{a[0]}", "{a!r}", "{-}", "{\n}"]
 )
@@ -19,13 +23,24 @@ literals = st.text(st.characters(exclude_characters="{}")) | st.sampled_from(
 def templates(draw: st.DrawFn) -> tuple[str, dict[str, str], str]:
     """Returns a template, values for its placeholders, and what it has to become."""
     values = draw(st.dictionaries(names, anything, min_size=1, max_size=4))
-    pieces = draw(st.lists(st.tuples(st.just("literal"), literals) | st.tuples(st.just("name"), st.sampled_from(sorted(values)))))
+    pieces = draw(
+        st.lists(
+            st.tuples(st.just("literal"), literals)
+            | st.tuples(st.just("name"), st.sampled_from(sorted(values)))
+        )
+    )
     template = "".join(f"{{{text}}}" if kind == "name" else text for kind, text in pieces)
-    return template, values, "".join(values[text] if kind == "name" else text for kind, text in pieces)
+    return (
+        template,
+        values,
+        "".join(values[text] if kind == "name" else text for kind, text in pieces),
+    )
 
 
 @given(templates())
-def test_each_placeholder_becomes_its_value_and_all_else_stays(case: tuple[str, dict[str, str], str]) -> None:
+def test_each_placeholder_becomes_its_value_and_all_else_stays(
+    case: tuple[str, dict[str, str], str],
+) -> None:
     template, values, expected = case
     assert fill(template, values) == expected
 
@@ -41,7 +56,9 @@ def test_a_template_without_braces_is_itself(text: str) -> None:
 
 
 @given(names, st.dictionaries(names, anything, max_size=3))
-def test_a_placeholder_that_nothing_fills_is_an_error_that_names_it(name: str, values: dict[str, str]) -> None:
+def test_a_placeholder_that_nothing_fills_is_an_error_that_names_it(
+    name: str, values: dict[str, str]
+) -> None:
     values.pop(name, None)
     with pytest.raises(TemplateError) as raised:
         fill(f"Dear {{{name}}},", values)
@@ -50,7 +67,9 @@ def test_a_placeholder_that_nothing_fills_is_an_error_that_names_it(name: str, v
 
 
 @given(templates())
-def test_the_fields_of_a_template_are_what_has_to_be_given(case: tuple[str, dict[str, str], str]) -> None:
+def test_the_fields_of_a_template_are_what_has_to_be_given(
+    case: tuple[str, dict[str, str], str],
+) -> None:
     template, values, expected = case
     fields = fields_of(template)
     assert len(set(fields)) == len(fields)
@@ -71,11 +90,16 @@ def test_a_domain_may_be_named_in_any_alphabet(name: str) -> None:
     [
         (prompts.QUESTION_PROMPT, {"count", "domain", "description"}),
         (prompts.CROSS_DOMAIN_PROMPT, {"count", "subjects"}),
-        (prompts.ADVERSARIAL_PROMPT, {"count", "apparent", "needed", "apparent_domain", "needed_domain"}),
+        (
+            prompts.ADVERSARIAL_PROMPT,
+            {"count", "apparent", "needed", "apparent_domain", "needed_domain"},
+        ),
         (prompts.INTEGRATION_PROMPT, {"query", "responses"}),
     ],
 )
-def test_default_prompts_ask_for_no_more_than_they_document(template: str, fields: set[str]) -> None:
+def test_default_prompts_ask_for_no_more_than_they_document(
+    template: str, fields: set[str]
+) -> None:
     assert set(fields_of(template)) <= fields
     assert fields_of(template)
     assert template == unindent(template)

@@ -21,24 +21,43 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs(
-    tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path,
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     models = tmp_path / "path" / "to"
     models.mkdir(parents=True)
     shutil.copytree(tiny_llama, models / "base-model")
     shutil.copytree(make_adapter("physiology", 1), models / "physiology-adapter")
     shutil.copytree(tiny_llama, models / "nutrition-expert")
-    example = {"query": "What fuels a sprint?", "domains": ["nutrition"], "answers": {"nutrition": ["glycogen"]}}
+    example = {
+        "query": "What fuels a sprint?",
+        "domains": ["nutrition"],
+        "answers": {"nutrition": ["glycogen"]},
+    }
     (models / "test.jsonl").write_text(json.dumps(example) + "\n", encoding="utf-8")
     for model in ("base-model", "nutrition-expert"):
         config = models / model / "config.json"
-        config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 2048}), encoding="utf-8")
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 2048}),
+            encoding="utf-8",
+        )
     monkeypatch.chdir(tmp_path)
     numbers = itertools.count(1)
-    names: dict[str, Any] = {"writer": ScriptedModel(lambda _: f"How does habit {next(numbers)} change a sprint?", name="writer")}
+    names: dict[str, Any] = {
+        "writer": ScriptedModel(
+            lambda _: f"How does habit {next(numbers)} change a sprint?", name="writer"
+        )
+    }
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     # Random weights write no questions; and seconds are enough to see that it runs.
-    changes = {'generation_model=teachers["physiology"]': "generation_model=writer", "500": "12", "epochs=3": "epochs=1"}
+    changes = {
+        'generation_model=teachers["physiology"]': "generation_model=writer",
+        "500": "12",
+        "epochs=3": "epochs=1",
+    }
     for written, quick in changes.items():
         assert written in block
         block = block.replace(written, quick)
@@ -48,8 +67,12 @@ def test_the_example_runs(
     assert (tmp_path / "distilled_model" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("verb", re.findall(r"`domainfusion ((?:\w+ · )+\w+)`", README)[0].split(" · "))
-def test_every_verb_of_the_command_line_exists(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "verb", re.findall(r"`domainfusion ((?:\w+ · )+\w+)`", README)[0].split(" · ")
+)
+def test_every_verb_of_the_command_line_exists(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])
     assert stopped.value.code == 0
@@ -61,7 +84,14 @@ def test_every_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md"))])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        *(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")),
+    ],
+)
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):

@@ -71,17 +71,32 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text("{}")
     (tmp_path / "models" / "adapter").mkdir()
-    (tmp_path / "models" / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "gone"}))
+    (tmp_path / "models" / "adapter" / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "gone"})
+    )
     (tmp_path / "models" / "empty").mkdir()
     examples = [
         {"query": "Which joint bends the leg?", "domain": "biomechanics"},
-        {"query": "Which joint bends, and which food is rich in iron?", "domains": ["biomechanics", "nutrition"]},
+        {
+            "query": "Which joint bends, and which food is rich in iron?",
+            "domains": ["biomechanics", "nutrition"],
+        },
     ]
-    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
-    (tmp_path / "test.jsonl").write_text(json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n")
-    (tmp_path / "strange.jsonl").write_text(json.dumps({"query": "What is a quark?", "domain": "physics"}) + "\n")
-    (tmp_path / "broken.jsonl").write_text('{"query": "Fine?", "domain": "nutrition"}\n{"query": \n')
-    (tmp_path / "twice.jsonl").write_text((json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n") * 2)
+    (tmp_path / "examples.jsonl").write_text(
+        "".join(json.dumps(example) + "\n" for example in examples)
+    )
+    (tmp_path / "test.jsonl").write_text(
+        json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n"
+    )
+    (tmp_path / "strange.jsonl").write_text(
+        json.dumps({"query": "What is a quark?", "domain": "physics"}) + "\n"
+    )
+    (tmp_path / "broken.jsonl").write_text(
+        '{"query": "Fine?", "domain": "nutrition"}\n{"query": \n'
+    )
+    (tmp_path / "twice.jsonl").write_text(
+        (json.dumps({"query": "What is a tendon?", "domain": "biomechanics"}) + "\n") * 2
+    )
     (tmp_path / "none.jsonl").write_text("")
     write_review(read_examples(examples), tmp_path / "review.csv")
     return tmp_path
@@ -94,13 +109,17 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_an_expert_behind_an_api_is_not_merged(folder: Path) -> None:
-    remote = RECIPE.replace("    path: models/expert\n", "    model: far\n    base_url: https://far.example\n", 1)
+    remote = RECIPE.replace(
+        "    path: models/expert\n", "    model: far\n    base_url: https://far.example\n", 1
+    )
     with pytest.raises(ConfigurationError, match="teacher of 'biomechanics' has none"):
         read_recipe(write(folder, remote.replace("epochs: 2", "initialization: merge")))
 
 
 def test_all_weights_of_a_quantized_student_are_not_trained(folder: Path) -> None:
-    quantized = RECIPE.replace("  path: models/base\n", "  path: models/base\n  quantization: 4bit\n", 1)
+    quantized = RECIPE.replace(
+        "  path: models/base\n", "  path: models/base\n  quantization: 4bit\n", 1
+    )
     assert read_recipe(write(folder, quantized)).student.quantization == "4bit"
     with pytest.raises(ConfigurationError, match="quantized student stay"):
         read_recipe(write(folder, quantized.replace("epochs: 2", "adaptation: full")))
@@ -116,7 +135,9 @@ def test_a_recipe_is_read_with_absolute_paths_and_defaults(folder: Path) -> None
     assert recipe.evaluation.test_examples == str(folder / "test.jsonl")
 
 
-def test_paths_are_relative_to_the_recipe_wherever_it_is_read_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_recipe_wherever_it_is_read_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(folder, RECIPE + "output_dir: runs/one\n")
     monkeypatch.chdir(folder.parent)
     recipe = read_recipe(Path(folder.name) / "recipe.yaml")
@@ -131,19 +152,75 @@ def test_a_path_alone_stands_for_a_model(folder: Path) -> None:
     assert read_recipe(write(folder, short)) == read_recipe(write(folder, RECIPE))
 
 
-# Each case: what is replaced in the recipe, by what, the text whose line the error names, and what the error says.
+# Each case: what is replaced in the recipe, by what, the text whose line the error names, and what
+# the error says.
 MISTAKES = {
-    "unknown key": ("epochs: 2", "epoks: 2", "epoks: 2", ["trainer.epoks is not a key", "write epochs"]),
-    "unknown key at the top": ("seed: 3", "sead: 3", "sead: 3", ["sead is not a key", "write seed"]),
-    "unknown key of a teacher": ("{path: models/expert, sys", "{path: models/expert, batch: 1, sys", "batch: 1", ["nutrition.batch is no"]),
-    "missing file": ("file: examples", "file: exampels", "exampels", ["generators[2].file names a file that is not there"]),
-    "missing test set": ("test_examples: test", "test_examples: tset", "tset", ["evaluation.test_examples names a file that is not there"]),
-    "missing model": ("    path: models/expert", "    path: models/expret", "models/expret", ["teachers.biomechanics.path", "not there"]),
-    "missing GGUF file": ("  path: models/base", "  path: base.gguf", "base.gguf", ["student.path names a model that is not there"]),
-    "folder that is no model": ("path: models/base", "path: models/empty", "models/empty", ["folder that is not a model"]),
-    "file that is no model": ("path: models/base", "path: test.jsonl", "path: test.jsonl", ["file that is not a model"]),
-    "base of the student gone": ("path: models/base", "path: models/adapter", "student:", ["base of this adapter is not there", "gone"]),
-    "base of an adapter gone": ("    path: models/expert", "    path: models/adapter", "  biomechanics:\n    path", ["'gone'"]),
+    "unknown key": (
+        "epochs: 2",
+        "epoks: 2",
+        "epoks: 2",
+        ["trainer.epoks is not a key", "write epochs"],
+    ),
+    "unknown key at the top": (
+        "seed: 3",
+        "sead: 3",
+        "sead: 3",
+        ["sead is not a key", "write seed"],
+    ),
+    "unknown key of a teacher": (
+        "{path: models/expert, sys",
+        "{path: models/expert, batch: 1, sys",
+        "batch: 1",
+        ["nutrition.batch is no"],
+    ),
+    "missing file": (
+        "file: examples",
+        "file: exampels",
+        "exampels",
+        ["generators[2].file names a file that is not there"],
+    ),
+    "missing test set": (
+        "test_examples: test",
+        "test_examples: tset",
+        "tset",
+        ["evaluation.test_examples names a file that is not there"],
+    ),
+    "missing model": (
+        "    path: models/expert",
+        "    path: models/expret",
+        "models/expret",
+        ["teachers.biomechanics.path", "not there"],
+    ),
+    "missing GGUF file": (
+        "  path: models/base",
+        "  path: base.gguf",
+        "base.gguf",
+        ["student.path names a model that is not there"],
+    ),
+    "folder that is no model": (
+        "path: models/base",
+        "path: models/empty",
+        "models/empty",
+        ["folder that is not a model"],
+    ),
+    "file that is no model": (
+        "path: models/base",
+        "path: test.jsonl",
+        "path: test.jsonl",
+        ["file that is not a model"],
+    ),
+    "base of the student gone": (
+        "path: models/base",
+        "path: models/adapter",
+        "student:",
+        ["base of this adapter is not there", "gone"],
+    ),
+    "base of an adapter gone": (
+        "    path: models/expert",
+        "    path: models/adapter",
+        "  biomechanics:\n    path",
+        ["'gone'"],
+    ),
     "base for a whole model": (
         "{path: models/expert,",
         "{path: models/expert, base_model: models/base,",
@@ -156,7 +233,12 @@ MISTAKES = {
         "refinement_rounds",
         ["says where to refine", "validation_holdout: 0.1"],
     ),
-    "refinement that is negative": ("seed: 3", "seed: 3\nrefinement_rounds: -1", "refinement_rounds", ["a whole number from 0"]),
+    "refinement that is negative": (
+        "seed: 3",
+        "seed: 3\nrefinement_rounds: -1",
+        "refinement_rounds",
+        ["a whole number from 0"],
+    ),
     "domain without a teacher": (
         "nutrition: The study of food",
         "nutrition: The study of food\n  physics: Matter",
@@ -175,8 +257,18 @@ MISTAKES = {
         "biomechanics: Again",
         ["the domain 'biomechanics' is listed twice, first in line 4"],
     ),
-    "key given twice": ("seed: 3", "seed: 3\ntitle: Again", "title: Again", ["the key 'title' is listed twice, first in line 1"]),
-    "domain without a description": ("biomechanics: The study of movement", "biomechanics:", "biomechanics:", ["has no value", "a text"]),
+    "key given twice": (
+        "seed: 3",
+        "seed: 3\ntitle: Again",
+        "title: Again",
+        ["the key 'title' is listed twice, first in line 1"],
+    ),
+    "domain without a description": (
+        "biomechanics: The study of movement",
+        "biomechanics:",
+        "biomechanics:",
+        ["has no value", "a text"],
+    ),
     "two verifiers": (
         "  model: nutrition\n",
         "  model: nutrition\n  verifier: nutrition\n  cross_encoder: some/nli\n",
@@ -195,8 +287,18 @@ MISTAKES = {
         "verifier: nutritoin",
         ["there is no model of this name", "nutrition"],
     ),
-    "blank description": ("biomechanics: The study of movement", "biomechanics: ' '", "biomechanics: ' '", ["is empty"]),
-    "reserved domain": ("  nutrition: The study of food", "  student: Itself", "student: Itself", ["can't have this name", "'student'"]),
+    "blank description": (
+        "biomechanics: The study of movement",
+        "biomechanics: ' '",
+        "biomechanics: ' '",
+        ["is empty"],
+    ),
+    "reserved domain": (
+        "  nutrition: The study of food",
+        "  student: Itself",
+        "student: Itself",
+        ["can't have this name", "'student'"],
+    ),
     "domain listed in two cases": (
         "  nutrition: The study of food",
         "  nutrition: The study of food\n  Nutrition: Again",
@@ -205,7 +307,10 @@ MISTAKES = {
     ),
     "domain without examples": (
         RECIPE[RECIPE.index("  - type: synthetic") : RECIPE.index("integrator:")],
-        "  - type: curated\n    examples: [{query: 'Which joint bends the leg?', domain: biomechanics}]\n",
+        (
+            "  - type: curated\n    examples: [{query: 'Which joint bends the leg?', domain:"
+            " biomechanics}]\n"
+        ),
         "nutrition: The",
         ["no example needs the domain 'nutrition'"],
     ),
@@ -221,63 +326,253 @@ MISTAKES = {
         "domains:",
         ["there are no domains"],
     ),
-    "number as key": ("  nutrition: The study of food", "  7: The study of food", "7: The", ["a key is not text", "quotes"]),
-    "text for a whole number": ("epochs: 2", "epochs: two", "epochs: two", ["trainer.epochs", "received 'two'", "a whole number"]),
-    "broken number": ("epochs: 2", "epochs: 2.5", "epochs: 2.5", ["trainer.epochs", "a whole number"]),
-    "truth for a number": ("epochs: 2", "epochs: true", "epochs: true", ["trainer.epochs", "a whole number"]),
-    "zero epochs": ("epochs: 2", "epochs: 0", "epochs: 0", ["trainer.epochs is out of range", "a whole number from 1"]),
-    "no number": ("learning_rate: 1e-4", "learning_rate: .nan", ".nan", ["trainer.learning_rate", "a number"]),
-    "zero examples": ("num_examples: 10", "num_examples: 0", "num_examples: 0", ["generators[0].num_examples", "from 1"]),
-    "ratio above 1": ("ratio: 0.5", "ratio: 1.5", "ratio: 1.5", ["generators[0].cross_domain_ratio", "received 1.5", "from 0 to 1"]),
-    "too many domains at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: [2, 3]", "domains_per", ["examples need 3 domains"]),
-    "no domains at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: []", "domains_per", ["domains_per_example is empty"]),
-    "one domain at once": ("ratio: 0.5", "ratio: 0.5\n    domains_per_example: 1", "domains_per", ["a whole number from 2"]),
+    "number as key": (
+        "  nutrition: The study of food",
+        "  7: The study of food",
+        "7: The",
+        ["a key is not text", "quotes"],
+    ),
+    "text for a whole number": (
+        "epochs: 2",
+        "epochs: two",
+        "epochs: two",
+        ["trainer.epochs", "received 'two'", "a whole number"],
+    ),
+    "broken number": (
+        "epochs: 2",
+        "epochs: 2.5",
+        "epochs: 2.5",
+        ["trainer.epochs", "a whole number"],
+    ),
+    "truth for a number": (
+        "epochs: 2",
+        "epochs: true",
+        "epochs: true",
+        ["trainer.epochs", "a whole number"],
+    ),
+    "zero epochs": (
+        "epochs: 2",
+        "epochs: 0",
+        "epochs: 0",
+        ["trainer.epochs is out of range", "a whole number from 1"],
+    ),
+    "no number": (
+        "learning_rate: 1e-4",
+        "learning_rate: .nan",
+        ".nan",
+        ["trainer.learning_rate", "a number"],
+    ),
+    "zero examples": (
+        "num_examples: 10",
+        "num_examples: 0",
+        "num_examples: 0",
+        ["generators[0].num_examples", "from 1"],
+    ),
+    "ratio above 1": (
+        "ratio: 0.5",
+        "ratio: 1.5",
+        "ratio: 1.5",
+        ["generators[0].cross_domain_ratio", "received 1.5", "from 0 to 1"],
+    ),
+    "too many domains at once": (
+        "ratio: 0.5",
+        "ratio: 0.5\n    domains_per_example: [2, 3]",
+        "domains_per",
+        ["examples need 3 domains"],
+    ),
+    "no domains at once": (
+        "ratio: 0.5",
+        "ratio: 0.5\n    domains_per_example: []",
+        "domains_per",
+        ["domains_per_example is empty"],
+    ),
+    "one domain at once": (
+        "ratio: 0.5",
+        "ratio: 0.5\n    domains_per_example: 1",
+        "domains_per",
+        ["a whole number from 2"],
+    ),
     "sub-questions in lines": (
         "ratio: 0.5",
         "ratio: 0.5\n    reply_format: lines\n    sub_questions: true",
         "sub_q",
         ["sub-questions come in JSON"],
     ),
-    "unknown judge": ("num_examples: 4", "judge: nutritoin", "judge: nutritoin", ["no model of this name", "write nutrition"]),
-    "judge that nobody asks": ("num_examples: 4", "judge: student\n    verify: false", "judge", ["a judge has nothing to do"]),
-    "unknown kind of variety": ("ratio: 0.5", "ratio: 0.5\n    variety: {topic: 3}", "topic: 3", ["variety.topic", "write topics"]),
-    "review with fields": ("file: examples.jsonl", "review: review.csv\n    domain: nutrition", "type: cur", ["columns are known"]),
-    "fields that are none": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {querry: q}", "file: ex", ["unknown field name"]),
-    "column that is not there": ("file: examples.jsonl", "file: examples.jsonl\n    fields: {reference: gold}", "file: ex", ["'gold'"]),
-    "review that accepts nothing": ("file: examples.jsonl", "review: review.csv", "review: review", ["the review accepts nothing"]),
+    "unknown judge": (
+        "num_examples: 4",
+        "judge: nutritoin",
+        "judge: nutritoin",
+        ["no model of this name", "write nutrition"],
+    ),
+    "judge that nobody asks": (
+        "num_examples: 4",
+        "judge: student\n    verify: false",
+        "judge",
+        ["a judge has nothing to do"],
+    ),
+    "unknown kind of variety": (
+        "ratio: 0.5",
+        "ratio: 0.5\n    variety: {topic: 3}",
+        "topic: 3",
+        ["variety.topic", "write topics"],
+    ),
+    "review with fields": (
+        "file: examples.jsonl",
+        "review: review.csv\n    domain: nutrition",
+        "type: cur",
+        ["columns are known"],
+    ),
+    "fields that are none": (
+        "file: examples.jsonl",
+        "file: examples.jsonl\n    fields: {querry: q}",
+        "file: ex",
+        ["unknown field name"],
+    ),
+    "column that is not there": (
+        "file: examples.jsonl",
+        "file: examples.jsonl\n    fields: {reference: gold}",
+        "file: ex",
+        ["'gold'"],
+    ),
+    "review that accepts nothing": (
+        "file: examples.jsonl",
+        "review: review.csv",
+        "review: review",
+        ["the review accepts nothing"],
+    ),
     "two validation sets": (
         "test_examples: test.jsonl",
         "validation_examples: test.jsonl\n  validation_holdout: 0.1",
         "evaluation",
         ["both validation_examples and validation_holdout"],
     ),
-    "benchmark of no domain": ("test.jsonl", "test.jsonl\n  benchmarks: {physics: [test.jsonl]}", "physics", ["is not of a domain"]),
-    "broken benchmark": ("test.jsonl", "test.jsonl\n  benchmarks: {nutrition: [broken.jsonl]}", "broken", ["an example can't be read"]),
-    "empty benchmark": ("test.jsonl", "test.jsonl\n  benchmarks: {nutrition: [none.jsonl]}", "none.jsonl", ["holds no examples"]),
-    "missing benchmark": ("test.jsonl", "test.jsonl\n  general: [gone.jsonl]", "gone.jsonl", ["names a file that is not there"]),
-    "missing folder of tasks": ("test.jsonl", "test.jsonl\n  general: [{task: arc, folder: gone}]", "gone", ["names a folder that is"]),
-    "scores without benchmarks": ("test.jsonl", "test.jsonl\n  baseline_scores: {x: {nutrition: 0.5}}", "scores", ["no benchmarks"]),
-    "score that is no share": ("test.jsonl", "test.jsonl\n  baseline_scores: {x: {nutrition: 71}}", "scores", ["received 71"]),
-    "weights that weigh nothing": ("test.jsonl", "test.jsonl\n  weights: {DER: 0, CDA: 0, IC: 0}", "weights", ["one weight above 0"]),
-    "unknown agreement judge": ("test.jsonl", "test.jsonl\n  agreement_judge: chef", "chef", ["no model of this name"]),
-    "everything held out": ("test_examples: test.jsonl", "holdout: 0.5\n  validation_holdout: 0.5", "evaluation", ["nothing to train on"]),
+    "benchmark of no domain": (
+        "test.jsonl",
+        "test.jsonl\n  benchmarks: {physics: [test.jsonl]}",
+        "physics",
+        ["is not of a domain"],
+    ),
+    "broken benchmark": (
+        "test.jsonl",
+        "test.jsonl\n  benchmarks: {nutrition: [broken.jsonl]}",
+        "broken",
+        ["an example can't be read"],
+    ),
+    "empty benchmark": (
+        "test.jsonl",
+        "test.jsonl\n  benchmarks: {nutrition: [none.jsonl]}",
+        "none.jsonl",
+        ["holds no examples"],
+    ),
+    "missing benchmark": (
+        "test.jsonl",
+        "test.jsonl\n  general: [gone.jsonl]",
+        "gone.jsonl",
+        ["names a file that is not there"],
+    ),
+    "missing folder of tasks": (
+        "test.jsonl",
+        "test.jsonl\n  general: [{task: arc, folder: gone}]",
+        "gone",
+        ["names a folder that is"],
+    ),
+    "scores without benchmarks": (
+        "test.jsonl",
+        "test.jsonl\n  baseline_scores: {x: {nutrition: 0.5}}",
+        "scores",
+        ["no benchmarks"],
+    ),
+    "score that is no share": (
+        "test.jsonl",
+        "test.jsonl\n  baseline_scores: {x: {nutrition: 71}}",
+        "scores",
+        ["received 71"],
+    ),
+    "weights that weigh nothing": (
+        "test.jsonl",
+        "test.jsonl\n  weights: {DER: 0, CDA: 0, IC: 0}",
+        "weights",
+        ["one weight above 0"],
+    ),
+    "unknown agreement judge": (
+        "test.jsonl",
+        "test.jsonl\n  agreement_judge: chef",
+        "chef",
+        ["no model of this name"],
+    ),
+    "everything held out": (
+        "test_examples: test.jsonl",
+        "holdout: 0.5\n  validation_holdout: 0.5",
+        "evaluation",
+        ["nothing to train on"],
+    ),
     "ratio below 0": ("ratio: 0.5", "ratio: -0.1", "ratio: -0.1", ["received -0.1", "from 0 to 1"]),
-    "unknown model": ("model: biomechanics", "model: biomechanic", "biomechanic\n", ["no model of this name", "write biomechanics"]),
-    "unknown integration model": ("model: nutrition", "model: chef", "model: chef", ["no model of this name", "nutrition, student"]),
-    "model of its own without a path": ("model: student", "model: {name: x}", "{name: x}", ["generators[1].model has no path"]),
-    "unknown key of such a model": ("model: student", "model: {paht: x}", "paht", ["generators[1].model.paht", "write path"]),
-    "unknown type": ("type: adversarial", "type: adversary", "type: adversary", ["generators[1].type is not known", "write adversarial"]),
-    "no type": ("  - type: adversarial\n    model", "  - model", "- model: student", ["generators[1] has no type", "curated"]),
+    "unknown model": (
+        "model: biomechanics",
+        "model: biomechanic",
+        "biomechanic\n",
+        ["no model of this name", "write biomechanics"],
+    ),
+    "unknown integration model": (
+        "model: nutrition",
+        "model: chef",
+        "model: chef",
+        ["no model of this name", "nutrition, student"],
+    ),
+    "model of its own without a path": (
+        "model: student",
+        "model: {name: x}",
+        "{name: x}",
+        ["generators[1].model has no path"],
+    ),
+    "unknown key of such a model": (
+        "model: student",
+        "model: {paht: x}",
+        "paht",
+        ["generators[1].model.paht", "write path"],
+    ),
+    "unknown type": (
+        "type: adversarial",
+        "type: adversary",
+        "type: adversary",
+        ["generators[1].type is not known", "write adversarial"],
+    ),
+    "no type": (
+        "  - type: adversarial\n    model",
+        "  - model",
+        "- model: student",
+        ["generators[1] has no type", "curated"],
+    ),
     "no generators": (
         RECIPE[RECIPE.index("generators:") : RECIPE.index("integrator:")],
         "generators: []\n",
         "generators",
         ["no generators"],
     ),
-    "missing section": ("student:\n  path: models/base\n", "", "title:", ["the recipe has no student"]),
-    "empty section": ("student:\n  path: models/base\n", "student:\n", "student:", ["student has no value"]),
-    "unknown word": ("epochs: 2", "adaptation: lroa", "lroa", ["trainer.adaptation is not known", "write lora"]),
-    "unknown objective": ("epochs: 2", "objective: sequences", "sequences", ["trainer.objective.type is not known", "write sequence"]),
+    "missing section": (
+        "student:\n  path: models/base\n",
+        "",
+        "title:",
+        ["the recipe has no student"],
+    ),
+    "empty section": (
+        "student:\n  path: models/base\n",
+        "student:\n",
+        "student:",
+        ["student has no value"],
+    ),
+    "unknown word": (
+        "epochs: 2",
+        "adaptation: lroa",
+        "lroa",
+        ["trainer.adaptation is not known", "write lora"],
+    ),
+    "unknown objective": (
+        "epochs: 2",
+        "objective: sequences",
+        "sequences",
+        ["trainer.objective.type is not known", "write sequence"],
+    ),
     "setting of another objective": (
         "epochs: 2",
         "objective: {type: distribution, max_new_tokens: 3}",
@@ -290,15 +585,60 @@ MISTAKES = {
         "alpha",
         ["trainer.objective.alpha is out of range", "up to 1"],
     ),
-    "beta without a mixture": ("epochs: 2", "objective: {type: on_policy, beta: 0.5}", "objective", ["reverse_kl has none"]),
-    "device": ("path: models/base", "path: models/base\n  device: gpu", "gpu", ["student.device", "cuda:N"]),
-    "two sources": ("file: examples.jsonl", "file: examples.jsonl\n    examples: []", "- type: curated", ["one of the three"]),
-    "two test sets": ("test_examples: test.jsonl", "test_examples: test.jsonl\n  holdout: 0.1", "evaluation:", ["both test_examples"]),
-    "sample too large": ("file: examples.jsonl", "file: examples.jsonl\n    num_examples: 3", "num_examples: 3", ["allowed: 1 to 2"]),
-    "example of no domain": ("file: examples", "file: strange", "strange", ["What is a quark?", "a domain that the recipe does not have"]),
-    "example that is broken": ("file: examples", "file: broken", "broken", ["broken.jsonl:2", "not JSON"]),
-    "test set with doubles": ("test_examples: test", "test_examples: twice", "twice", ["two of the examples are the same"]),
-    "empty test set": ("test_examples: test", "test_examples: none", "none.jsonl", ["holds no examples"]),
+    "beta without a mixture": (
+        "epochs: 2",
+        "objective: {type: on_policy, beta: 0.5}",
+        "objective",
+        ["reverse_kl has none"],
+    ),
+    "device": (
+        "path: models/base",
+        "path: models/base\n  device: gpu",
+        "gpu",
+        ["student.device", "cuda:N"],
+    ),
+    "two sources": (
+        "file: examples.jsonl",
+        "file: examples.jsonl\n    examples: []",
+        "- type: curated",
+        ["one of the three"],
+    ),
+    "two test sets": (
+        "test_examples: test.jsonl",
+        "test_examples: test.jsonl\n  holdout: 0.1",
+        "evaluation:",
+        ["both test_examples"],
+    ),
+    "sample too large": (
+        "file: examples.jsonl",
+        "file: examples.jsonl\n    num_examples: 3",
+        "num_examples: 3",
+        ["allowed: 1 to 2"],
+    ),
+    "example of no domain": (
+        "file: examples",
+        "file: strange",
+        "strange",
+        ["What is a quark?", "a domain that the recipe does not have"],
+    ),
+    "example that is broken": (
+        "file: examples",
+        "file: broken",
+        "broken",
+        ["broken.jsonl:2", "not JSON"],
+    ),
+    "test set with doubles": (
+        "test_examples: test",
+        "test_examples: twice",
+        "twice",
+        ["two of the examples are the same"],
+    ),
+    "empty test set": (
+        "test_examples: test",
+        "test_examples: none",
+        "none.jsonl",
+        ["holds no examples"],
+    ),
     "prompt without query": (
         "model: nutrition",
         "model: nutrition\n  prompt_template: '{responses}'",
@@ -317,30 +657,105 @@ MISTAKES = {
         "prompt_template",
         ["{needs}, which nothing fills", "{needed}"],
     ),
-    "weight without validation": ("epochs: 2", "merge_weight: auto", "merge_weight", ["chosen by validation", "validation_holdout"]),
-    "weight of no merge": ("epochs: 2", "merge_weight: [0.5, 1]\n  initialization: base", "merge_weight", ["chosen for a start"]),
-    "patience without validation": ("epochs: 2", "early_stopping_patience: 2", "early_stopping_patience", ["when to stop early"]),
+    "weight without validation": (
+        "epochs: 2",
+        "merge_weight: auto",
+        "merge_weight",
+        ["chosen by validation", "validation_holdout"],
+    ),
+    "weight of no merge": (
+        "epochs: 2",
+        "merge_weight: [0.5, 1]\n  initialization: base",
+        "merge_weight",
+        ["chosen for a start"],
+    ),
+    "patience without validation": (
+        "epochs: 2",
+        "early_stopping_patience: 2",
+        "early_stopping_patience",
+        ["when to stop early"],
+    ),
     "no weight": ("epochs: 2", "merge_weight: []", "merge_weight", []),
     "empty order": ("integration\n", "sequential\n  order: []\n", "order", ["leaves out"]),
-    "empty shares": ("integration\n", "multi_task\n  shares: {}\n", "shares", ["no share is above 0"]),
-    "batch that does not divide": ("epochs: 2", "device_batch_size: 5", "device_batch_size", ["multiple", "a divisor of 16"]),
-    "order that leaves out": ("integration\n", "sequential\n  order: [nutrition]\n", "order", ["leaves out 'biomechanics'"]),
-    "order of no domain": ("integration\n", "sequential\n  order: [nutrition, bio, biomechanics]\n", "order", ["unknown domain", "'bio'"]),
-    "share of no domain": ("integration\n", "multi_task\n  shares:\n    bio: 1\n", "bio: 1", ["a share is not of a domain"]),
-    "unknown metric": ("test_examples: test", "metric: numerical\n  test_examples: test", "metric", ["evaluation.metric", "write numeric"]),
+    "empty shares": (
+        "integration\n",
+        "multi_task\n  shares: {}\n",
+        "shares",
+        ["no share is above 0"],
+    ),
+    "batch that does not divide": (
+        "epochs: 2",
+        "device_batch_size: 5",
+        "device_batch_size",
+        ["multiple", "a divisor of 16"],
+    ),
+    "order that leaves out": (
+        "integration\n",
+        "sequential\n  order: [nutrition]\n",
+        "order",
+        ["leaves out 'biomechanics'"],
+    ),
+    "order of no domain": (
+        "integration\n",
+        "sequential\n  order: [nutrition, bio, biomechanics]\n",
+        "order",
+        ["unknown domain", "'bio'"],
+    ),
+    "share of no domain": (
+        "integration\n",
+        "multi_task\n  shares:\n    bio: 1\n",
+        "bio: 1",
+        ["a share is not of a domain"],
+    ),
+    "unknown metric": (
+        "test_examples: test",
+        "metric: numerical\n  test_examples: test",
+        "metric",
+        ["evaluation.metric", "write numeric"],
+    ),
     "setting of another metric": (
         "test_examples: test",
         "metric: {name: exact, unit: km}\n  test_examples: test",
         "metric",
         ["evaluation.metric is not a metric", "unit"],
     ),
-    "metric of no domain": ("test_examples: test", "metrics: {physics: exact}\n  test_examples: test", "metrics", ["not of a domain"]),
-    "judge that is missing": ("test_examples: test", "metric: judge\n  test_examples: test", "evaluation", ["needs a judge"]),
-    "judge of coherence": ("test_examples: test", "coherence: judge\n  test_examples: test", "evaluation", ["needs a judge"]),
-    "judge that is not there": ("test_examples: test", "judge: nobody\n  test_examples: test", "judge", ["no model of this name"]),
-    "key of another trainer": ("epochs: 2", "shares: {nutrition: 1}", "shares", ["trainer.shares is not a key"]),
+    "metric of no domain": (
+        "test_examples: test",
+        "metrics: {physics: exact}\n  test_examples: test",
+        "metrics",
+        ["not of a domain"],
+    ),
+    "judge that is missing": (
+        "test_examples: test",
+        "metric: judge\n  test_examples: test",
+        "evaluation",
+        ["needs a judge"],
+    ),
+    "judge of coherence": (
+        "test_examples: test",
+        "coherence: judge\n  test_examples: test",
+        "evaluation",
+        ["needs a judge"],
+    ),
+    "judge that is not there": (
+        "test_examples: test",
+        "judge: nobody\n  test_examples: test",
+        "judge",
+        ["no model of this name"],
+    ),
+    "key of another trainer": (
+        "epochs: 2",
+        "shares: {nutrition: 1}",
+        "shares",
+        ["trainer.shares is not a key"],
+    ),
     "tab": ("  epochs: 2", "\tepochs: 2", "\tepochs", ["not YAML", "not tabs"]),
-    "colon in a text": ("title: Two fields", "title: Two: fields", "title", ["not YAML", "in quotes"]),
+    "colon in a text": (
+        "title: Two fields",
+        "title: Two: fields",
+        "title",
+        ["not YAML", "in quotes"],
+    ),
     "foreign tag": ("title: Two fields", "title: !!python/name:os.system", "title", ["not YAML"]),
 }
 
@@ -362,13 +777,26 @@ def test_a_mistake_is_one_error_with_its_line(folder: Path, mistake: str) -> Non
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("cross_domain_ratio: 0.5", "cross_domain_ratio: 0.5", "cross-domain examples need two domains"),
-        ("cross_domain_ratio: 0.5", "cross_domain_ratio: 0", "adversarial examples need two domains"),
+        (
+            "cross_domain_ratio: 0.5",
+            "cross_domain_ratio: 0.5",
+            "cross-domain examples need two domains",
+        ),
+        (
+            "cross_domain_ratio: 0.5",
+            "cross_domain_ratio: 0",
+            "adversarial examples need two domains",
+        ),
     ],
 )
 def test_one_domain_can_not_be_crossed(folder: Path, old: str, new: str, message: str) -> None:
-    text = RECIPE.replace("  - type: curated\n    file: examples.jsonl\n", "").replace("model: nutrition", "model: student")
-    for line in ("  nutrition: The study of food\n", "  nutrition: {path: models/expert, system_prompt: You know food.}\n"):
+    text = RECIPE.replace("  - type: curated\n    file: examples.jsonl\n", "").replace(
+        "model: nutrition", "model: student"
+    )
+    for line in (
+        "  nutrition: The study of food\n",
+        "  nutrition: {path: models/expert, system_prompt: You know food.}\n",
+    ):
         text = text.replace(line, "")
     text = text.replace(old, new)
     with pytest.raises(ConfigurationError, match=message):
@@ -391,14 +819,28 @@ def test_a_file_that_is_not_there_or_no_text_is_one_error(tmp_path: Path) -> Non
         read_recipe(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "a: &a [*a]\n", "domains: &d\n  x: *d\n", "a: \x00", "a: *gone\n", "a: 1\n---\nb: 2\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000,
+        "a: &a [*a]\n",
+        "domains: &d\n  x: *d\n",
+        "a: \x00",
+        "a: *gone\n",
+        "a: 1\n---\nb: 2\n",
+    ],
+)
 def test_a_file_that_is_twisted_is_one_error(folder: Path, text: str) -> None:
     with pytest.raises(ConfigurationError):
         read_recipe(write(folder, text))
 
 
 def test_the_first_mistake_in_the_file_is_the_one_that_is_told(folder: Path) -> None:
-    text = RECIPE.replace("epochs: 2", "epochs: 0").replace("num_examples: 4", "num_examples: 0").replace("seed: 3", "seed: x")
+    text = (
+        RECIPE.replace("epochs: 2", "epochs: 0")
+        .replace("num_examples: 4", "num_examples: 0")
+        .replace("seed: 3", "seed: x")
+    )
     with pytest.raises(ConfigurationError, match=r":2: seed"):
         read_recipe(write(folder, text))
 
@@ -406,7 +848,9 @@ def test_the_first_mistake_in_the_file_is_the_one_that_is_told(folder: Path) -> 
 def test_plain_values_follow_yaml_1_2(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("no: [no, 2026-11-23, 1e-4, 017, 1_000, true, ~, 12:30]\n")
-    assert read_document(path).content == {"no": ["no", "2026-11-23", 1e-4, 17, "1_000", True, None, "12:30"]}
+    assert read_document(path).content == {
+        "no": ["no", "2026-11-23", 1e-4, 17, "1_000", True, None, "12:30"]
+    }
 
 
 def test_keys_that_are_merged_in_are_keys_like_others(tmp_path: Path) -> None:
@@ -425,17 +869,29 @@ plain_data = st.recursive(
 
 
 @given(content=st.dictionaries(st.text(), plain_data, min_size=1, max_size=3))
-def test_what_is_written_as_yaml_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
+def test_what_is_written_as_yaml_is_read_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
     path.write_text(to_yaml(content), encoding="utf-8", newline="")
     assert read_document(path).content == content
 
 
 @pytest.mark.parametrize(
-    "evaluation", ["evaluation:\n  test_examples: test.jsonl", "evaluation: off", "evaluation:", "evaluation: {holdout: 0.2}"]
+    "evaluation",
+    [
+        "evaluation:\n  test_examples: test.jsonl",
+        "evaluation: off",
+        "evaluation:",
+        "evaluation: {holdout: 0.2}",
+    ],
 )
-def test_a_written_recipe_is_read_as_the_same_from_another_folder(folder: Path, tmp_path: Path, evaluation: str) -> None:
-    recipe = read_recipe(write(folder, RECIPE.replace("evaluation:\n  test_examples: test.jsonl", evaluation)))
+def test_a_written_recipe_is_read_as_the_same_from_another_folder(
+    folder: Path, tmp_path: Path, evaluation: str
+) -> None:
+    recipe = read_recipe(
+        write(folder, RECIPE.replace("evaluation:\n  test_examples: test.jsonl", evaluation))
+    )
     elsewhere = tmp_path / "elsewhere" / "recipe.yaml"
     write_recipe(recipe, elsewhere)
     assert read_recipe(elsewhere) == recipe
@@ -445,9 +901,9 @@ def test_a_written_recipe_is_read_as_the_same_from_another_folder(folder: Path, 
 def test_every_mistake_is_told_before_torch_is_imported(folder: Path) -> None:
     path = write(folder, RECIPE.replace("models/base", "models/gone"))
     code = (
-        "import sys\nfrom domainfusion.cli.main import main\n"
-        f"codes = [main(['distill', {str(path)!r}]), main(['distill', {str(write_good(folder))!r}, '--dry-run'])]\n"
-        "sys.exit(0 if codes == [1, 0] and 'torch' not in sys.modules else 1)"
+        "import sys\nfrom domainfusion.cli.main import main\ncodes = [main(['distill',"
+        f" {str(path)!r}]), main(['distill', {str(write_good(folder))!r},"
+        " '--dry-run'])]\nsys.exit(0 if codes == [1, 0] and 'torch' not in sys.modules else 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -466,7 +922,11 @@ def write_good(folder: Path) -> Path:
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind in kinds and p.name != "self"}
+    return {
+        p.name: p.default
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in kinds and p.name != "self"
+    }
 
 
 @pytest.mark.parametrize(
@@ -477,9 +937,16 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
         (sections.SequentialSection, distillation.SequentialTrainer),
     ],
 )
-def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(section: type[BaseModel], builds: type[Any]) -> None:
-    settings = {**keyword_defaults(distillation.Trainer.__init__), **keyword_defaults(builds.__init__)}
-    defaults = {name: field.default for name, field in section.model_fields.items() if name != "type"}
+def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(
+    section: type[BaseModel], builds: type[Any]
+) -> None:
+    settings = {
+        **keyword_defaults(distillation.Trainer.__init__),
+        **keyword_defaults(builds.__init__),
+    }
+    defaults = {
+        name: field.default for name, field in section.model_fields.items() if name != "type"
+    }
     assert {**defaults, "objective": defaults["objective"].type} == settings
 
 
@@ -491,13 +958,23 @@ def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(section: type[
         ("distribution", distillation.DistributionObjective()),
         ("on_policy", distillation.OnPolicyObjective()),
         (
-            "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha: 0.9}",
-            distillation.DistributionObjective(divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9),
+            (
+                "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha:"
+                " 0.9}"
+            ),
+            distillation.DistributionObjective(
+                divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9
+            ),
         ),
-        ("{type: on_policy, max_new_tokens: 7, max_initial_kl: 5}", distillation.OnPolicyObjective(max_new_tokens=7, max_initial_kl=5.0)),
+        (
+            "{type: on_policy, max_new_tokens: 7, max_initial_kl: 5}",
+            distillation.OnPolicyObjective(max_new_tokens=7, max_initial_kl=5.0),
+        ),
     ],
 )
-def test_an_objective_is_what_the_recipe_says(folder: Path, tmp_path: Path, written: str, expected: distillation.Objective) -> None:
+def test_an_objective_is_what_the_recipe_says(
+    folder: Path, tmp_path: Path, written: str, expected: distillation.Objective
+) -> None:
     recipe = read_recipe(write(folder, RECIPE.replace("epochs: 2", f"objective: {written}")))
     assert describe(_trainer(recipe.trainer).objective) == describe(expected)
     write_recipe(recipe, tmp_path / "again.yaml")
@@ -512,9 +989,13 @@ def test_an_objective_is_what_the_recipe_says(folder: Path, tmp_path: Path, writ
         (sections.SequenceSection, distillation.SequenceObjective),
     ],
 )
-def test_an_objective_has_the_same_settings_and_defaults_in_a_recipe(section: type[BaseModel], builds: type[Any]) -> None:
+def test_an_objective_has_the_same_settings_and_defaults_in_a_recipe(
+    section: type[BaseModel], builds: type[Any]
+) -> None:
     settings = keyword_defaults(builds.__init__) if "__init__" in vars(builds) else {}
-    assert {name: field.default for name, field in section.model_fields.items() if name != "type"} == settings
+    assert {
+        name: field.default for name, field in section.model_fields.items() if name != "type"
+    } == settings
 
 
 def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
@@ -522,27 +1003,48 @@ def test_generators_and_answers_have_the_same_defaults_in_a_recipe() -> None:
         (sections.SyntheticSection, distillation.SyntheticDataGenerator),
         (sections.AdversarialSection, distillation.AdversarialDataGenerator),
     ):
-        shared = {"num_examples", "cross_domain_ratio", "max_rounds", "max_questions", "reply_format", "questions_per_reply"}
+        shared = {
+            "num_examples",
+            "cross_domain_ratio",
+            "max_rounds",
+            "max_questions",
+            "reply_format",
+            "questions_per_reply",
+        }
         shared |= {"variety", "duplicate_threshold", "sub_questions", "judge", "verify"}
         shared &= section.model_fields.keys()
         defaults = keyword_defaults(builds.__init__)
-        assert {name: section.model_fields[name].default for name in shared} == {name: defaults[name] for name in shared}
+        assert {name: section.model_fields[name].default for name in shared} == {
+            name: defaults[name] for name in shared
+        }
     assert sections.SamplingSection().sampling(0) == Sampling()
     written = distillation.AdversarialDataGenerator(_Model(), {"a": "A", "b": "B"}).sampling
     assert sections.QuestionSamplingSection().sampling(0) == written
     evaluator = keyword_defaults(distillation.DomainRetentionEvaluator.__init__)
     assert sections.EvaluationSection().resamples == evaluator["resamples"]
-    assert {name: getattr(sections.EvaluationSection(), name) for name in ("margin", "on_overlap", "agreement_judge")} == {
-        name: evaluator[name] for name in ("margin", "on_overlap", "agreement_judge")
-    }
+    assert {
+        name: getattr(sections.EvaluationSection(), name)
+        for name in ("margin", "on_overlap", "agreement_judge")
+    } == {name: evaluator[name] for name in ("margin", "on_overlap", "agreement_judge")}
     assert sections.EvaluationSection().weights.model_dump() == evaluator["weights"]
-    assert sections.EvaluationSection().tolerance == keyword_defaults(distillation.BenchmarkEvaluator.__init__)["tolerance"]
+    assert (
+        sections.EvaluationSection().tolerance
+        == keyword_defaults(distillation.BenchmarkEvaluator.__init__)["tolerance"]
+    )
     assert sections.EvaluationSection().max_new_tokens == evaluator["sampling"].max_new_tokens
     assert keyword_defaults(distillation.Distiller.__init__)["holdout"] == sections.HOLDOUT
-    assert keyword_defaults(distillation.Distiller.__init__)["hygiene"] == Hygiene(**sections.HygieneSection().model_dump())
-    assert keyword_defaults(distillation.Distiller.__init__)["group_by"] == sections.EvaluationSection().group_by
+    assert keyword_defaults(distillation.Distiller.__init__)["hygiene"] == Hygiene(
+        **sections.HygieneSection().model_dump()
+    )
+    assert (
+        keyword_defaults(distillation.Distiller.__init__)["group_by"]
+        == sections.EvaluationSection().group_by
+    )
     integrator = keyword_defaults(distillation.ResponseIntegrator.__init__)
-    assert sections.ModelIntegratorSection.model_fields["max_new_tokens"].default == integrator["sampling"].max_new_tokens
+    assert (
+        sections.ModelIntegratorSection.model_fields["max_new_tokens"].default
+        == integrator["sampling"].max_new_tokens
+    )
 
 
 def test_the_memory_estimate_knows_from_where_on_lora_is_trained() -> None:
@@ -574,7 +1076,12 @@ def models_in(annotation: Any) -> set[type[BaseModel]]:
 def test_every_key_is_documented() -> None:
     text = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text(encoding="utf-8")
     reached = all_sections(Recipe)
-    assert {sections.ModelSection, sections.QuestionSamplingSection, sections.CuratedSection, sections.SequentialSection} <= reached
+    assert {
+        sections.ModelSection,
+        sections.QuestionSamplingSection,
+        sections.CuratedSection,
+        sections.SequentialSection,
+    } <= reached
     keys = {name for section in reached for name in section.model_fields}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
@@ -584,7 +1091,13 @@ def test_the_recipe_of_init_is_valid_and_names_defaults_truly(tmp_path: Path) ->
     recipe = read_recipe(write(tmp_path, text))
     assert list(recipe.teachers) == ["biomechanics", "physiology", "nutrition"]
     # A key that is commented out shows its default: with it, the recipe is the same.
-    for key, value in (("seed", "0"), ("  dtype", "auto"), ("  temperature", "0"), ("  adaptation", "auto"), ("  initialization", "auto")):
+    for key, value in (
+        ("seed", "0"),
+        ("  dtype", "auto"),
+        ("  temperature", "0"),
+        ("  adaptation", "auto"),
+        ("  initialization", "auto"),
+    ):
         shown = f"{' ' * (len(key) - len(key.strip()))}# {key.strip()}: {value}"
         assert shown in text
         assert read_recipe(write(tmp_path, text.replace(shown, f"{key}: {value}"))) == recipe
@@ -595,20 +1108,36 @@ def test_a_recipe_says_who_verifies_and_what_becomes_of_what_fails(
 ) -> None:
     adapter = make_adapter("expert", 1)
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
-    own = "  model: nutrition\n  verifier: biomechanics\n  on_unverified: reject\n  rebuttal: true\n"
-    distiller = build_distiller(read_recipe(write(folder, text.replace("  model: nutrition\n", own))), output_dir=folder / "run")
+    own = (
+        "  model: nutrition\n  verifier: biomechanics\n  on_unverified: reject\n  rebuttal: true\n"
+    )
+    distiller = build_distiller(
+        read_recipe(write(folder, text.replace("  model: nutrition\n", own))),
+        output_dir=folder / "run",
+    )
     integrator = distiller.integrator
     assert integrator.verifier is distiller.teacher_models["biomechanics"]
-    assert (integrator.on_unverified, integrator.verify, distiller.rebuttal) == ("reject", True, True)
+    assert (integrator.on_unverified, integrator.verify, distiller.rebuttal) == (
+        "reject",
+        True,
+        True,
+    )
     local = text.replace("  model: nutrition\n", "  model: nutrition\n  cross_encoder: some/nli\n")
-    verifier = build_distiller(read_recipe(write(folder, local)), output_dir=folder / "run").integrator.verifier
+    verifier = build_distiller(
+        read_recipe(write(folder, local)), output_dir=folder / "run"
+    ).integrator.verifier
     assert verifier == distillation.CrossEncoderVerifier("some/nli")
 
 
-def test_a_recipe_builds_what_it_says(tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path) -> None:
+def test_a_recipe_builds_what_it_says(
+    tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path
+) -> None:
     adapter = make_adapter("expert", 1)
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
-    text = text.replace("  type: integration", "  type: sequential\n  order: [nutrition, biomechanics]\n  initialization: merge")
+    text = text.replace(
+        "  type: integration",
+        "  type: sequential\n  order: [nutrition, biomechanics]\n  initialization: merge",
+    )
     distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
     synthetic, adversarial, curated = distiller.data_generators
     assert isinstance(synthetic, distillation.SyntheticDataGenerator)
@@ -616,14 +1145,23 @@ def test_a_recipe_builds_what_it_says(tiny_llama: Path, make_adapter: Callable[.
     assert isinstance(curated, distillation.CuratedDataGenerator)
     assert synthetic.generation_model is distiller.teacher_models["biomechanics"]
     assert adversarial.generation_model is distiller.student_model
-    assert (synthetic.num_examples, synthetic.cross_domain_ratio, synthetic.seed, adversarial.seed) == (10, 0.5, 3, 4)
+    assert (
+        synthetic.num_examples,
+        synthetic.cross_domain_ratio,
+        synthetic.seed,
+        adversarial.seed,
+    ) == (10, 0.5, 3, 4)
     assert distiller.integrator.integration_model is distiller.teacher_models["nutrition"]
     assert isinstance(distiller.trainer, distillation.SequentialTrainer)
     assert distiller.trainer.order == ("nutrition", "biomechanics")
     assert distiller.trainer.learning_rate == 1e-4
     assert distiller.output_dir == folder / "run"
-    # Every expert is an adapter on the student's own base, so a merge of them can start the student.
-    assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
+    # Every expert is an adapter on the student's own base, so a merge of them can start the
+    # student.
+    assert all(
+        teacher.is_adapter_on(distiller.student_model)
+        for teacher in distiller.teacher_models.values()
+    )  # type: ignore[attr-defined]
 
 
 WRITING = """\
@@ -635,42 +1173,77 @@ WRITING = """\
 """
 
 
-def test_how_questions_are_written_and_judged_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
+def test_how_questions_are_written_and_judged_is_said_in_a_recipe(
+    tiny_llama: Path, folder: Path
+) -> None:
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
-    text = text.replace("    num_examples: 10\n", f"{WRITING}    domains_per_example: 2\n    sub_questions: true\n")
+    text = text.replace(
+        "    num_examples: 10\n", f"{WRITING}    domains_per_example: 2\n    sub_questions: true\n"
+    )
     text = text.replace("    num_examples: 4\n", f"{WRITING}    judge: nutrition\n")
     distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
     synthetic, adversarial, _ = distiller.data_generators
     assert isinstance(synthetic, distillation.SyntheticDataGenerator)
     assert isinstance(adversarial, distillation.AdversarialDataGenerator)
     for generator in (synthetic, adversarial):
-        assert (generator.reply_format, generator.questions_per_reply, generator.max_questions) == ("json", 7, 90)
+        assert (generator.reply_format, generator.questions_per_reply, generator.max_questions) == (
+            "json",
+            7,
+            90,
+        )
         assert generator.duplicate_threshold == 0.9
-        assert (generator.variety.topics_per_domain, generator.variety.personas, generator.variety.forms) == (3, ("a cook", "a coach"), ())
+        assert (
+            generator.variety.topics_per_domain,
+            generator.variety.personas,
+            generator.variety.forms,
+        ) == (3, ("a cook", "a coach"), ())
         assert generator.variety.difficulties == Variety().difficulties
     assert (synthetic.domains_per_example, synthetic.sub_questions) == ((2,), True)
     assert adversarial.judge is distiller.teacher_models["nutrition"]
 
 
-def test_where_curated_examples_come_from_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
-    (folder / "table.csv").write_text("question,topic,level\nWhich joint bends the arm?,biomechanics,3\n", encoding="utf-8")
+def test_where_curated_examples_come_from_is_said_in_a_recipe(
+    tiny_llama: Path, folder: Path
+) -> None:
+    (folder / "table.csv").write_text(
+        "question,topic,level\nWhich joint bends the arm?,biomechanics,3\n", encoding="utf-8"
+    )
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
-    mapped = text.replace("file: examples.jsonl", "file: table.csv\n    fields: {query: question, domains: topic}")
-    *_, curated = build_distiller(read_recipe(write(folder, mapped)), output_dir=folder / "mapped").data_generators
+    mapped = text.replace(
+        "file: examples.jsonl", "file: table.csv\n    fields: {query: question, domains: topic}"
+    )
+    *_, curated = build_distiller(
+        read_recipe(write(folder, mapped)), output_dir=folder / "mapped"
+    ).data_generators
     assert isinstance(curated, distillation.CuratedDataGenerator)
-    assert [(example.query, example.metadata) for example in curated.examples] == [("Which joint bends the arm?", {"level": "3"})]
-    blank, row = (folder / "review.csv").read_text(encoding="utf-8-sig"), '"","","Which joint bends the leg?"'
+    assert [(example.query, example.metadata) for example in curated.examples] == [
+        ("Which joint bends the arm?", {"level": "3"})
+    ]
+    blank, row = (
+        (folder / "review.csv").read_text(encoding="utf-8-sig"),
+        '"","","Which joint bends the leg?"',
+    )
     assert blank.count(f'"",{row}') == 1
-    (folder / "review.csv").write_text(blank.replace(f'"",{row}', f'"accept",{row}'), encoding="utf-8")
+    (folder / "review.csv").write_text(
+        blank.replace(f'"",{row}', f'"accept",{row}'), encoding="utf-8"
+    )
     reviewed = text.replace("file: examples.jsonl", "review: review.csv")
-    *_, curated = build_distiller(read_recipe(write(folder, reviewed)), output_dir=folder / "reviewed").data_generators
+    *_, curated = build_distiller(
+        read_recipe(write(folder, reviewed)), output_dir=folder / "reviewed"
+    ).data_generators
     assert isinstance(curated, distillation.CuratedDataGenerator)
-    assert ([example.query for example in curated.examples], curated.left_out) == (["Which joint bends the leg?"], {"not reviewed": 1})
+    assert ([example.query for example in curated.examples], curated.left_out) == (
+        ["Which joint bends the leg?"],
+        {"not reviewed": 1},
+    )
 
 
 def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
-    text += "  validation_holdout: 0.2\n  group_by: template\nhygiene: {ngram_words: 5, containment: 0.9}\n"
+    text += (
+        "  validation_holdout: 0.2\n  group_by: template\nhygiene: {ngram_words: 5, containment:"
+        " 0.9}\n"
+    )
     distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
     assert (distiller.validation_holdout, distiller.group_by) == (0.2, "template")
     assert distiller.hygiene == Hygiene(ngram_words=5, containment=0.9)
@@ -678,12 +1251,24 @@ def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, fold
 
 def test_how_the_student_is_measured_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(tiny_llama))
-    text += "  margin: 0.9\n  weights: {DER: 1, CDA: 0, IC: 0}\n  on_overlap: report\n  agreement_judge: student\n"
-    text += "  benchmarks: {biomechanics: [test.jsonl]}\n  general: [{task: arc_easy, limit: 10}]\n  tolerance: 0.1\n"
+    text += (
+        "  margin: 0.9\n  weights: {DER: 1, CDA: 0, IC: 0}\n  on_overlap: report\n "
+        " agreement_judge: student\n"
+    )
+    text += (
+        "  benchmarks: {biomechanics: [test.jsonl]}\n  general: [{task: arc_easy, limit: 10}]\n "
+        " tolerance: 0.1\n"
+    )
     text += "  baseline_scores: {gpt-x: {biomechanics: 0.71}}\n"
-    evaluator = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run").evaluator
+    evaluator = build_distiller(
+        read_recipe(write(folder, text)), output_dir=folder / "run"
+    ).evaluator
     assert isinstance(evaluator, distillation.DomainRetentionEvaluator)
-    assert (evaluator.margin, evaluator.weights, evaluator.on_overlap) == (0.9, {"DER": 1}, "report")
+    assert (evaluator.margin, evaluator.weights, evaluator.on_overlap) == (
+        0.9,
+        {"DER": 1},
+        "report",
+    )
     assert evaluator.agreement_judge is not None
     assert evaluator.benchmarks is not None
     assert evaluator.benchmarks.benchmarks == {"biomechanics": (folder / "test.jsonl",)}
@@ -693,7 +1278,10 @@ def test_how_the_student_is_measured_is_said_in_a_recipe(tiny_llama: Path, folde
 
 
 def test_the_base_of_an_adapter_is_the_students_by_whatever_path(
-    tiny_llama: Path, make_adapter: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path,
+    make_adapter: Callable[..., Path],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapter = make_adapter("wanderer", 2)
     settings = json.loads((adapter / "adapter_config.json").read_text())
@@ -702,7 +1290,10 @@ def test_the_base_of_an_adapter_is_the_students_by_whatever_path(
     monkeypatch.chdir(tiny_llama.parent)
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
     distiller = build_distiller(read_recipe(write(folder, text)))
-    assert all(teacher.is_adapter_on(distiller.student_model) for teacher in distiller.teacher_models.values())  # type: ignore[attr-defined]
+    assert all(
+        teacher.is_adapter_on(distiller.student_model)
+        for teacher in distiller.teacher_models.values()
+    )  # type: ignore[attr-defined]
 
 
 def test_metrics_are_built_as_the_recipe_says(folder: Path, tiny_llama: Path) -> None:
@@ -712,10 +1303,20 @@ def test_metrics_are_built_as_the_recipe_says(folder: Path, tiny_llama: Path) ->
   judge: student
   coherence: model
   reference_model: nutrition"""
-    recipe = read_recipe(write(folder, RECIPE.replace("  test_examples: test.jsonl", f"  test_examples: test.jsonl{keys}")))
+    recipe = read_recipe(
+        write(
+            folder,
+            RECIPE.replace("  test_examples: test.jsonl", f"  test_examples: test.jsonl{keys}"),
+        )
+    )
     assert recipe.evaluation is not None
-    named = {name: LlamaModel(tiny_llama, name=name) for name in ("student", "biomechanics", "nutrition")}
-    assert _metrics(recipe, recipe.evaluation, named) == {"biomechanics": Numeric(unit="km"), "nutrition": Judge(named["student"])}
+    named = {
+        name: LlamaModel(tiny_llama, name=name) for name in ("student", "biomechanics", "nutrition")
+    }
+    assert _metrics(recipe, recipe.evaluation, named) == {
+        "biomechanics": Numeric(unit="km"),
+        "nutrition": Judge(named["student"]),
+    }
     assert _coherence(recipe.evaluation, named) == ModelCoherence(named["nutrition"])
 
 

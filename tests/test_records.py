@@ -1,4 +1,6 @@
-"""Laws of the records on disk: what is written is read, a write is whole or not at all, and errors name file and line."""
+"""Laws of the records on disk: what is written is read, a write is whole or not at all, and errors
+name file and line.
+"""
 
 import errno
 import json
@@ -14,7 +16,15 @@ from hypothesis import strategies as st
 
 from domainfusion.errors import DataError
 from domainfusion.files import replacing
-from domainfusion.records import file_name, read_json, read_lines, read_records, write_json, write_records, write_text
+from domainfusion.records import (
+    file_name,
+    read_json,
+    read_lines,
+    read_records,
+    write_json,
+    write_records,
+    write_text,
+)
 from domainfusion.types import (
     SCHEMA_VERSION,
     Agreement,
@@ -32,12 +42,17 @@ from domainfusion.types import (
     TrainingRecord,
 )
 
-# Line separators that are no line feed are drawn often: they have broken readers of JSON Lines before.
-text = st.text() | st.text(st.sampled_from("ab \n\r\t\v\f\x1c\x85\u2028\u2029\ufeff\"\\{}é漢😀"))
+# Line separators that are no line feed are drawn often: they have broken readers of JSON Lines
+# before.
+text = st.text() | st.text(st.sampled_from('ab \n\r\t\v\f\x1c\x85\u2028\u2029\ufeff"\\{}é漢😀'))
 counts = st.integers(min_value=0, max_value=2**40)
 finishes = st.sampled_from(["stop", "length", "refused", "filtered"])
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=6,
 )
@@ -84,7 +99,16 @@ ledgers = st.builds(
     Ledger,
     contributions=tuples(st.builds(Contribution, domain=text, text=text, start=counts, end=counts)),
     agreements=tuples(st.builds(Agreement, claims=said)),
-    conflicts=tuples(st.builds(Conflict, claims=said, kept=st.none() | text, rule=text, question=text, sides=tuples(tuples(text)))),
+    conflicts=tuples(
+        st.builds(
+            Conflict,
+            claims=said,
+            kept=st.none() | text,
+            rule=text,
+            question=text,
+            sides=tuples(tuples(text)),
+        )
+    ),
     dropped=tuples(st.builds(Dropped, domain=text, text=text, reason=text)),
     copies=tuples(tuples(text)),
     revisions=tuples(st.builds(Revision, domain=text, before=text, after=text)),
@@ -92,7 +116,13 @@ ledgers = st.builds(
 )
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=text)
 integrations = st.builds(
-    Integration, text=text, method=text, ledger=ledgers, messages=tuples(messages), model=text, finish_reason=finishes
+    Integration,
+    text=text,
+    method=text,
+    ledger=ledgers,
+    messages=tuples(messages),
+    model=text,
+    finish_reason=finishes,
 )
 training_records = st.builds(
     TrainingRecord,
@@ -104,9 +134,14 @@ training_records = st.builds(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(training_records, max_size=3))
-def test_any_training_record_comes_back_as_it_was(tmp_path: Path, records: list[TrainingRecord]) -> None:
+def test_any_training_record_comes_back_as_it_was(
+    tmp_path: Path, records: list[TrainingRecord]
+) -> None:
     path = tmp_path / "records.jsonl"
     write_records(path, records)
     assert read_records(path, TrainingRecord) == records
@@ -129,7 +164,10 @@ def test_a_dataclass_is_written_as_an_object(tmp_path: Path) -> None:
 
 def test_every_line_says_its_schema(tmp_path: Path) -> None:
     write_records(tmp_path / "r.jsonl", [Message("user", "a"), Message("user", "b")])
-    assert [fields["schema"] for _, fields in read_lines(tmp_path / "r.jsonl")] == [SCHEMA_VERSION, SCHEMA_VERSION]
+    assert [fields["schema"] for _, fields in read_lines(tmp_path / "r.jsonl")] == [
+        SCHEMA_VERSION,
+        SCHEMA_VERSION,
+    ]
 
 
 def test_a_line_without_a_schema_is_of_this_version(tmp_path: Path) -> None:
@@ -155,7 +193,9 @@ def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
         (f'{{"role": "user", "content": "a", "schema": {SCHEMA_VERSION + 1}}}', "later version"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_file_its_number_and_the_field(tmp_path: Path, line: str, complaint: str) -> None:
+def test_a_bad_line_is_refused_with_its_file_its_number_and_the_field(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"role": "user", "content": "a"}\n\n' + line + "\n")
     with pytest.raises(DataError, match=complaint) as raised:
@@ -164,20 +204,29 @@ def test_a_bad_line_is_refused_with_its_file_its_number_and_the_field(tmp_path: 
 
 
 def test_a_later_schema_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "r.jsonl").write_text(json.dumps({"schema": SCHEMA_VERSION + 5, "role": "user", "content": "a"}))
+    (tmp_path / "r.jsonl").write_text(
+        json.dumps({"schema": SCHEMA_VERSION + 5, "role": "user", "content": "a"})
+    )
     with pytest.raises(DataError, match=f"received {SCHEMA_VERSION + 5}.*upgrade domainfusion"):
         read_records(tmp_path / "r.jsonl", Message)
 
 
 def test_settings_that_can_not_be_right_are_refused_on_reading_too(tmp_path: Path) -> None:
-    (tmp_path / "r.jsonl").write_text('{"domain": "a", "text": "b", "sampling": {"temperature": -1}}')
+    (tmp_path / "r.jsonl").write_text(
+        '{"domain": "a", "text": "b", "sampling": {"temperature": -1}}'
+    )
     with pytest.raises(DataError, match=r"r\.jsonl:1: sampling.*temperature"):
         read_records(tmp_path / "r.jsonl", Response)
 
 
-@pytest.mark.parametrize("read", [read_json, lambda path: list(read_lines(path)), lambda path: read_records(path, Message)])
+@pytest.mark.parametrize(
+    "read",
+    [read_json, lambda path: list(read_lines(path)), lambda path: read_records(path, Message)],
+)
 @pytest.mark.parametrize("kind", ["missing", "folder", "latin-1"])
-def test_a_file_that_can_not_be_read_is_a_data_error_that_names_it(tmp_path: Path, read: Any, kind: str) -> None:
+def test_a_file_that_can_not_be_read_is_a_data_error_that_names_it(
+    tmp_path: Path, read: Any, kind: str
+) -> None:
     path = tmp_path / "file.jsonl"
     if kind == "folder":
         path.mkdir()
@@ -228,7 +277,9 @@ def test_half_a_character_is_refused_and_nothing_is_written(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
@@ -255,7 +306,10 @@ def test_json_never_has_a_number_that_json_does_not_have(number: float, tmp_path
         raise AssertionError(constant)
 
     write_json(tmp_path / "a.json", {"loss": number, "é": [1.5, number]})
-    assert json.loads((tmp_path / "a.json").read_text("utf-8"), parse_constant=refuse) == {"loss": None, "é": [1.5, None]}
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"), parse_constant=refuse) == {
+        "loss": None,
+        "é": [1.5, None],
+    }
     with pytest.raises(DataError, match="NaN is none"):
         Example(query="Why?", domains=("a",), metadata={"level": number})
 
@@ -272,19 +326,44 @@ PLAIN = st.from_regex(r"[a-z0-9_]{1,60}", fullmatch=True)
 
 @given(st.lists(NAMES | NAMES.map(str.upper), unique=True, min_size=1, max_size=20))
 def test_any_text_has_a_file_name_of_its_own_on_every_file_system(names: list[str]) -> None:
-    names += sorted({file_name(name) for name in names} - set(names))  # what was made for one is no name of another
+    names += sorted(
+        {file_name(name) for name in names} - set(names)
+    )  # what was made for one is no name of another
     found = [file_name(name) for name in names]
     assert len({name.casefold() for name in found}) == len(names)
     for name in found:
         assert re.fullmatch(r"[a-z0-9_][a-z0-9_-]{0,99}", name)
 
 
-@given(PLAIN.filter(lambda name: name not in ("con", "nul", "aux", "prn") and not re.fullmatch("(com|lpt).", name)))
+@given(
+    PLAIN.filter(
+        lambda name: (
+            name not in ("con", "nul", "aux", "prn") and not re.fullmatch("(com|lpt).", name)
+        )
+    )
+)
 def test_a_plain_name_is_its_own_file_name(name: str) -> None:
     assert file_name(name) == name
 
 
-ODD_NAMES = ["con", "CON", "nul", "com1", "a.", "a ", ".", "..", "", "a/b", "a\\b", "a\0b", "x" * 300, "法律", "Law", "law"]
+ODD_NAMES = [
+    "con",
+    "CON",
+    "nul",
+    "com1",
+    "a.",
+    "a ",
+    ".",
+    "..",
+    "",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "x" * 300,
+    "法律",
+    "Law",
+    "law",
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -308,12 +387,16 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "file").read_text() == "whole"
 
 
-def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed: list[tuple[str, bool]] = []
     target, real = tmp_path / "a.txt", os.fsync
 
     def fsync(descriptor: int) -> None:
-        flushed.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", target.exists()))
+        flushed.append(
+            ("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", target.exists())
+        )
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)

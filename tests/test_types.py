@@ -1,4 +1,6 @@
-"""Laws of the data types: equal values have equal fingerprints, records are frozen, and what can't be right is refused."""
+"""Laws of the data types: equal values have equal fingerprints, records are frozen, and what can't
+be right is refused.
+"""
 
 import dataclasses
 import unicodedata
@@ -10,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.errors import ConfigurationError, DataError
-from domainfusion.types import Example, Integration, Message, Part, Sampling, Score, domains_of, fingerprint, user
+from domainfusion.types import (
+    Example,
+    Integration,
+    Message,
+    Part,
+    Sampling,
+    Score,
+    domains_of,
+    fingerprint,
+    user,
+)
 
 TURNS = (Message("user", "What is NRT?"), Message("assistant", "An airport."))
 
@@ -23,11 +35,15 @@ json_values = st.recursive(
 
 
 def _same_in_other_clothes(value: Any) -> Any:
-    """Returns an equal value: tuples for lists, dicts in reverse order, whole floats for the integers that they can hold."""
+    """Returns an equal value: tuples for lists, dicts in reverse order, whole floats for the
+    integers that they can hold.
+    """
     if isinstance(value, list):
         return tuple(_same_in_other_clothes(item) for item in value)
     if isinstance(value, dict):
-        return MappingProxyType({key: _same_in_other_clothes(item) for key, item in reversed(value.items())})
+        return MappingProxyType(
+            {key: _same_in_other_clothes(item) for key, item in reversed(value.items())}
+        )
     if isinstance(value, int) and abs(value) < 2**53:
         return float(value)
     return value
@@ -44,7 +60,16 @@ def test_different_values_have_different_fingerprints(one: Any, other: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(["ab", "c"], ["a", "bc"]), ([["a"], "b"], ["a", ["b"]]), ("1", 1), (None, "null"), ([], {}), (0, None), ("", None)]
+    ("one", "other"),
+    [
+        (["ab", "c"], ["a", "bc"]),
+        ([["a"], "b"], ["a", ["b"]]),
+        ("1", 1),
+        (None, "null"),
+        ([], {}),
+        (0, None),
+        ("", None),
+    ],
 )
 def test_values_that_read_alike_are_told_apart(one: Any, other: Any) -> None:
     assert fingerprint(one) != fingerprint(other)
@@ -52,11 +77,15 @@ def test_values_that_read_alike_are_told_apart(one: Any, other: Any) -> None:
 
 def test_a_dataclass_has_the_fingerprint_of_its_fields() -> None:
     assert fingerprint(Message("user", "hi")) == fingerprint({"content": "hi", "role": "user"})
-    assert fingerprint([Part(domain="a", answers=("b",))]) == fingerprint([{"domain": "a", "answers": ["b"]}])
+    assert fingerprint([Part(domain="a", answers=("b",))]) == fingerprint(
+        [{"domain": "a", "answers": ["b"]}]
+    )
 
 
 def test_equal_settings_written_differently_have_one_fingerprint() -> None:
-    assert fingerprint(Sampling(temperature=0, top_p=1)) == fingerprint(Sampling(temperature=0.0, top_p=1.0))
+    assert fingerprint(Sampling(temperature=0, top_p=1)) == fingerprint(
+        Sampling(temperature=0.0, top_p=1.0)
+    )
 
 
 @given(st.integers(min_value=1, max_value=64))
@@ -68,7 +97,10 @@ def test_a_fingerprint_has_the_length_that_was_asked_for(length: int) -> None:
 def test_a_fingerprint_is_the_hash_of_canonical_json() -> None:
     import hashlib
 
-    assert fingerprint({"b": [1, "é"], "a": None}) == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()[:16]
+    assert (
+        fingerprint({"b": [1, "é"], "a": None})
+        == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()[:16]
+    )
 
 
 @pytest.mark.parametrize("setting", ["max_new_tokens", "temperature", "top_p", "seed"])
@@ -100,14 +132,19 @@ def test_an_example_leads_with_its_first_domain_and_keeps_to_itself() -> None:
     example = Example(query="Why?", domains=("b", "a"))
     assert example.primary_domain == "b"
     assert example.group == "Why?"
-    assert Example(query="Why?", domains=("b", "a"), primary_domain="a", group="g").primary_domain == "a"
+    assert (
+        Example(query="Why?", domains=("b", "a"), primary_domain="a", group="g").primary_domain
+        == "a"
+    )
     assert Example(query="Why?", domains=("b", "a"), group="g").group == "g"
 
 
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
 def test_the_id_is_made_of_the_query_and_the_domains_alone(query: str, domains: list[str]) -> None:
     plain = Example(query=query, domains=tuple(domains))
-    dressed = Example(query=query, domains=domains, reference="r", source="curated", metadata={"k": 1})  # type: ignore[arg-type]
+    dressed = Example(
+        query=query, domains=domains, reference="r", source="curated", metadata={"k": 1}
+    )  # type: ignore[arg-type]
     assert plain.id == dressed.id
     assert plain.id != Example(query=query + "?", domains=tuple(domains)).id
     assert plain.id != Example(query=query, domains=(*domains, "another" * 9)).id
@@ -123,13 +160,27 @@ def test_the_id_knows_no_form_but_every_word_and_turn() -> None:
 
 
 def test_an_example_of_several_turns_is_asked_after_what_was_said_before() -> None:
-    example = Example(query="And its capital?", domains=("a", "b"), sub_questions={"a": "Its capital?"}, history=TURNS)
+    example = Example(
+        query="And its capital?",
+        domains=("a", "b"),
+        sub_questions={"a": "Its capital?"},
+        history=TURNS,
+    )
     assert example.conversation == (*TURNS, Message("user", "And its capital?"))
     assert example.conversation_for("a") == (*TURNS, Message("user", "Its capital?"))
     assert Example(query="Why?", domains=("a",)).conversation == user("Why?")
 
 
-@pytest.mark.parametrize("roles", [["user"], ["assistant"], ["assistant", "user"], ["user", "user"], ["system", "user", "assistant"]])
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ["user"],
+        ["assistant"],
+        ["assistant", "user"],
+        ["user", "user"],
+        ["system", "user", "assistant"],
+    ],
+)
 def test_turns_that_do_not_alternate_are_refused(roles: list[Any]) -> None:
     with pytest.raises(DataError, match="do not alternate"):
         Example(query="Why?", domains=("a",), history=tuple(Message(role, "x") for role in roles))
@@ -159,7 +210,9 @@ def test_an_example_is_cross_domain_from_two_domains() -> None:
 def test_an_example_can_be_graded_with_parts_or_a_reference_even_an_empty_one() -> None:
     assert not Example(query="Why?", domains=("a",)).has_reference
     assert Example(query="Why?", domains=("a",), reference="").has_reference
-    assert Example(query="Why?", domains=("a",), parts=(Part(domain="a", answers=("x",)),)).has_reference
+    assert Example(
+        query="Why?", domains=("a",), parts=(Part(domain="a", answers=("x",)),)
+    ).has_reference
 
 
 def test_an_expert_is_asked_its_sub_question_or_else_the_whole() -> None:
@@ -168,7 +221,11 @@ def test_an_expert_is_asked_its_sub_question_or_else_the_whole() -> None:
 
 
 def test_data_is_frozen() -> None:
-    for value, field in [(Message("user", "x"), "role"), (Sampling(), "seed"), (Example(query="q", domains=("a",)), "query")]:
+    for value, field in [
+        (Message("user", "x"), "role"),
+        (Sampling(), "seed"),
+        (Example(query="q", domains=("a",)), "query"),
+    ]:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, field, "other")
 
@@ -184,7 +241,11 @@ def test_an_integration_reads_as_its_text() -> None:
 
 
 def test_domains_come_once_in_order_of_appearance() -> None:
-    examples = [Example(query="1", domains=("b", "a")), Example(query="2", domains=("a", "c")), Example(query="3", domains=("b",))]
+    examples = [
+        Example(query="1", domains=("b", "a")),
+        Example(query="2", domains=("a", "c")),
+        Example(query="3", domains=("b",)),
+    ]
     assert domains_of(examples) == ("b", "a", "c")
     assert domains_of([]) == ()
 

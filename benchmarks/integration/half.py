@@ -1,4 +1,6 @@
-"""What a half of the cases is made of: relations with their facts, sentence patterns, and what experts say around an answer."""
+"""What a half of the cases is made of: relations with their facts, sentence patterns, and what
+experts say around an answer.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,14 @@ Row = tuple[str, "str | float"]
 class Relation:
     """Facts of one sort, and the ways to ask for one and to state it.
 
-    Patterns have `{s}` for the subject and `{v}` for the value; of a date, `{when}` is the value with its preposition.
+    Patterns have `{s}` for the subject and `{v}` for the value; of a date, `{when}` is the value
+    with its preposition.
 
     Attributes:
         name: The relation.
         domain: Whose expert knows it.
-        values: What the values are; quantities have `units`, dates are written YYYY-MM-DD in the rows.
+        values: What the values are; quantities have `units`, dates are written YYYY-MM-DD in the
+            rows.
         questions: Ways to ask.
         sentences: Ways to state it, at least three.
         short: Ways to give the value alone, as an answer to the question.
@@ -63,7 +67,8 @@ class YesNo:
 
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
-    """Responses that look as if they contradicted each other and do not; brackets mark what the answer has to keep.
+    """Responses that look as if they contradicted each other and do not; brackets mark what the
+    answer has to keep.
 
     Attributes:
         name: What makes them compatible.
@@ -87,7 +92,8 @@ class Half:
         both: How two questions become one, with `{first}` and `{second}`.
         openings: What a chatty expert begins with.
         closings: What a chatty expert ends with.
-        layouts: Shapes of a response: `{x}` is the statement, beside `{opening}`, `{closing}` and `{detail}`.
+        layouts: Shapes of a response: `{x}` is the statement, beside `{opening}`, `{closing}` and
+            `{detail}`.
         unsure: What an expert says that has no answer.
         orders: Instructions that have no place in an answer.
         swaps: Words that a copyist changes.
@@ -95,8 +101,10 @@ class Half:
         hedges: How a rounded number is introduced.
         row: How a list gives a subject and its value.
         units: How each unit is written, the usual way first.
-        dates: How dates are written, exact forms first, as for `strftime`; `{day}` and `{ordinal}` are the day without a zero.
-        same_names: Two names of one thing, by domain and pattern: (domain, question, first sentence, second sentence), names in brackets.
+        dates: How dates are written, exact forms first, as for `strftime`; `{day}` and `{ordinal}`
+            are the day without a zero.
+        same_names: Two names of one thing, by domain and pattern: (domain, question, first
+            sentence, second sentence), names in brackets.
         negations: Questions of yes or no.
         near_misses: Responses that are compatible.
     """
@@ -122,7 +130,9 @@ class Half:
 
 
 def demo_rows(table: str, subject: str, value: str, parity: int) -> tuple[Row, ...]:
-    """Returns every second fact of one of the demo's tables: subject and value, from the even or the odd rows."""
+    """Returns every second fact of one of the demo's tables: subject and value, from the even or
+    the odd rows.
+    """
     facts = json.loads((world_folder() / "facts.json").read_text(encoding="utf-8"))["tables"]
     rows = [row for row in facts[table] if row[value] not in ALSO_WORDS][parity::2]
     return tuple((_with_article(row[subject]), _with_article(row[value])) for row in rows)

@@ -1,4 +1,6 @@
-"""The kinds of cases: each makes its case number n, with labels that follow from how it was made."""
+"""The kinds of cases: each makes its case number n, with labels that follow from how it was
+made.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,19 @@ from shapes import (
     with_another_part,
     without_the_expert,
 )
-from writing import COARSE, EXACT, ROUNDED, Case, Point, Said, Writer, covering, digits, dispute, marked
+from writing import (
+    COARSE,
+    EXACT,
+    ROUNDED,
+    Case,
+    Point,
+    Said,
+    Writer,
+    covering,
+    digits,
+    dispute,
+    marked,
+)
 
 LATER_YEARS = 11
 
@@ -25,8 +39,13 @@ def agreement(writer: Writer, number: int) -> Case:
     """Two or three experts say the same in other words."""
     point = writer.point(writer.relation())
     home, *others = point.relation.domain, *writer.others(1 + number % 2, point.relation.domain)
-    said = {domain: writer.say(point, number + place, style=number // 2) for place, domain in enumerate((home, *others))}
-    return single(writer, f"{len(said)} experts", point, said, covered=[covering(home, *said.values())])
+    said = {
+        domain: writer.say(point, number + place, style=number // 2)
+        for place, domain in enumerate((home, *others))
+    }
+    return single(
+        writer, f"{len(said)} experts", point, said, covered=[covering(home, *said.values())]
+    )
 
 
 def complement(writer: Writer, number: int) -> Case:
@@ -36,7 +55,9 @@ def complement(writer: Writer, number: int) -> Case:
     questions = [writer.asked(point) for point in points]
     said = {}
     for point in points:
-        pattern = writer.random.choice(point.relation.short) if variant == "short answers" else number
+        pattern = (
+            writer.random.choice(point.relation.short) if variant == "short answers" else number
+        )
         said[point.relation.domain] = writer.say(point, pattern, style=number // 4)
     query = questions[0]
     for question in questions[1:]:
@@ -48,7 +69,12 @@ def complement(writer: Writer, number: int) -> Case:
         query=query,
         primary_domain=points[0].relation.domain,
         responses=writer.shuffled(respond(writer, points, said, short=variant == "short answers")),
-        sub_questions={point.relation.domain: question for point, question in zip(points, questions, strict=True)} if split else {},
+        sub_questions={
+            point.relation.domain: question
+            for point, question in zip(points, questions, strict=True)
+        }
+        if split
+        else {},
         covered=[covering(domain, one) for domain, one in said.items()],
         right_answer=_together(*said.values()),
     )
@@ -56,30 +82,55 @@ def complement(writer: Writer, number: int) -> Case:
 
 def number_conflict(writer: Writer, number: int) -> Case:
     """The expert of the domain and another one give different numbers."""
-    variants = ("same words", "other words", "other unit", "short", "rounded", "exact number", "exact number, other words")
+    variants = (
+        "same words",
+        "other words",
+        "other unit",
+        "short",
+        "rounded",
+        "exact number",
+        "exact number, other words",
+    )
     variant = variants[number % len(variants)]
     point = writer.point(writer.relation("exact" if variant.startswith("exact") else "quantity"))
     apart = 0 if variant in ("same words", "exact number") else 1
     unit = 1 if variant == "other unit" else 0
     how = ROUNDED if variant == "rounded" and digits(point.right) > 2 else EXACT
     right = writer.say(point, number, how=how, style=number // 7)
-    wrong = writer.say(point, _short(writer, point) if variant == "short" else number + apart, wrong=True, unit=unit, style=number // 7)
+    wrong = writer.say(
+        point,
+        _short(writer, point) if variant == "short" else number + apart,
+        wrong=True,
+        unit=unit,
+        style=number // 7,
+    )
     return against_the_expert(writer, variant, point, right, wrong)
 
 
 def number_same(writer: Writer, number: int) -> Case:
     """The same number in another unit, rounded, or written differently."""
-    variant = ("other unit", "rounded", "written differently", "other unit, same words", "short")[number % 5]
+    variant = ("other unit", "rounded", "written differently", "other unit, same words", "short")[
+        number % 5
+    ]
     point = writer.point(writer.relation("quantity"))
     while variant == "rounded" and digits(point.right) < 3:
         point = writer.point(writer.relation("quantity"))
     home, other = point.relation.domain, *writer.others(1, point.relation.domain)
-    pattern = _short(writer, point) if variant == "short" else number if variant.endswith("same words") else number + 1
+    pattern = (
+        _short(writer, point)
+        if variant == "short"
+        else number
+        if variant.endswith("same words")
+        else number + 1
+    )
     unit = 1 + number // 5 % (len(point.relation.units) - 1) if "unit" in variant else 0
     how = ROUNDED if variant == "rounded" else EXACT
     style = number // 5
     unlike = {"written differently": style + 1, "rounded": number}.get(variant, style)
-    said = {home: writer.say(point, number, style=style), other: writer.say(point, pattern, unit=unit, how=how, style=unlike)}
+    said = {
+        home: writer.say(point, number, style=style),
+        other: writer.say(point, pattern, unit=unit, how=how, style=unlike),
+    }
     return single(writer, variant, point, said, covered=[covering(home, *said.values())])
 
 
@@ -92,7 +143,13 @@ def date_conflict(writer: Writer, number: int) -> Case:
         right = date.fromisoformat(point.right)
         point = replace(point, wrong=right.replace(year=right.year + LATER_YEARS).isoformat())
     right_said = writer.say(point, number, unit=form)
-    pattern = _short(writer, point) if variant == "short" else _with_when(point) if variant == "year alone" else number
+    pattern = (
+        _short(writer, point)
+        if variant == "short"
+        else _with_when(point)
+        if variant == "year alone"
+        else number
+    )
     wrong_said = writer.say(
         point,
         pattern + 1 if isinstance(pattern, int) and variant != "same words" else pattern,
@@ -110,12 +167,20 @@ def date_same(writer: Writer, number: int) -> Case:
     home, other = point.relation.domain, *writer.others(1, point.relation.domain)
     form = number // 4
     if variant.startswith("other format"):
-        second = writer.say(point, number if variant.endswith("words") else number + 1, unit=form + 1)
+        second = writer.say(
+            point, number if variant.endswith("words") else number + 1, unit=form + 1
+        )
     else:
         second = writer.say(point, _with_when(point), unit=variant == "year alone", how=COARSE)
     said = {home: writer.say(point, number, unit=form), other: second}
     return single(
-        writer, variant, point, said, covered=[covering(home, said[home])] if "alone" in variant else [covering(home, *said.values())]
+        writer,
+        variant,
+        point,
+        said,
+        covered=[covering(home, said[home])]
+        if "alone" in variant
+        else [covering(home, *said.values())],
     )
 
 
@@ -123,8 +188,12 @@ def name_conflict(writer: Writer, number: int) -> Case:
     """Two experts give different names."""
     variant = ("same words", "other words", "short")[number % 3]
     point = writer.point(writer.relation("name"))
-    pattern = {"same words": number, "other words": number + 1, "short": _short(writer, point)}[variant]
-    return against_the_expert(writer, variant, point, writer.say(point, number), writer.say(point, pattern, wrong=True))
+    pattern = {"same words": number, "other words": number + 1, "short": _short(writer, point)}[
+        variant
+    ]
+    return against_the_expert(
+        writer, variant, point, writer.say(point, number), writer.say(point, pattern, wrong=True)
+    )
 
 
 def name_same(writer: Writer, number: int) -> Case:
@@ -132,7 +201,10 @@ def name_same(writer: Writer, number: int) -> Case:
     domain, query, first, second = writer.turn("names", writer.half.same_names)
     other = writer.others(1, domain)[0]
     said = {domain: marked(first), other: marked(second)}
-    responses = {name: writer.response(one.sentence, writer.half.relations[0], layout=_plain_layout(number)) for name, one in said.items()}
+    responses = {
+        name: writer.response(one.sentence, writer.half.relations[0], layout=_plain_layout(number))
+        for name, one in said.items()
+    }
     return Case(
         template=query,
         facts=[query],
@@ -155,7 +227,9 @@ def negation_conflict(writer: Writer, number: int) -> Case:
         query=asked.question,
         primary_domain=asked.domain,
         asks=asked.domain,
-        responses=writer.shuffled({asked.domain: _chat(writer, right, number), other: _chat(writer, wrong, number // 3)}),
+        responses=writer.shuffled(
+            {asked.domain: _chat(writer, right, number), other: _chat(writer, wrong, number // 3)}
+        ),
         conflicts=[dispute({asked.domain: right}, {other: wrong})],
         covered=[covering(asked.domain, right)],
         right_answer=right.sentence,
@@ -172,14 +246,18 @@ def negation_same(writer: Writer, number: int) -> Case:
         facts=[asked.question],
         query=asked.question,
         primary_domain=asked.domain,
-        responses=writer.shuffled({asked.domain: _chat(writer, first, number), other: _chat(writer, second, number // 2)}),
+        responses=writer.shuffled(
+            {asked.domain: _chat(writer, first, number), other: _chat(writer, second, number // 2)}
+        ),
         covered=[covering(asked.domain, first, second)],
         right_answer=first.sentence,
     )
 
 
 def copies(writer: Writer, number: int) -> Case:
-    """A wrong value is repeated by copyists: against the expert, against two others, against one."""
+    """A wrong value is repeated by copyists: against the expert, against two others, against
+    one.
+    """
     variant = ("against the expert", "against two", "against one", "three against two")[number % 4]
     point = writer.point(writer.relation())
     home = point.relation.domain
@@ -187,21 +265,38 @@ def copies(writer: Writer, number: int) -> Case:
     wrong = writer.say(point, number, wrong=True)
     original = writer.response(wrong.sentence, point.relation, 0, writer.half.layouts[3])
     copied = original if number // 4 % 2 else writer.copied(original, wrong.sentence)
-    echo = wrong if copied == original else Said(wrong.sentence.removesuffix(".") + writer.half.echo + ".", wrong.spellings)
+    echo = (
+        wrong
+        if copied == original
+        else Said(wrong.sentence.removesuffix(".") + writer.half.echo + ".", wrong.spellings)
+    )
     copyists = named[: 3 if variant.startswith("three") else 2]
     losers = dict.fromkeys(copyists, echo) | {copyists[0]: wrong}
     against = {"against the expert": [home], "against one": named[2:3]}.get(variant, named[3:5])
-    winners = {domain: writer.say(point, number + 1 + place) for place, domain in enumerate(against)}
+    winners = {
+        domain: writer.say(point, number + 1 + place) for place, domain in enumerate(against)
+    }
     responses = dict.fromkeys(copyists, copied) | {copyists[0]: original}
     for place, (domain, said) in enumerate(winners.items()):
         responses[domain] = writer.response(said.sentence, point.relation, 1 + place)
     if home not in winners:
         responses[home] = writer.turn("unsure", writer.half.unsure)
-    return disputed(writer, variant, point, winners, losers, responses, settled=variant != "against one", copied=[list(copyists)])
+    return disputed(
+        writer,
+        variant,
+        point,
+        winners,
+        losers,
+        responses,
+        settled=variant != "against one",
+        copied=[list(copyists)],
+    )
 
 
 def majority(writer: Writer, number: int) -> Case:
-    """Two independent experts agree against a third one; the expert of the primary domain says nothing on it."""
+    """Two independent experts agree against a third one; the expert of the primary domain says
+    nothing on it.
+    """
     return without_the_expert(writer, number, supporters=2, opponents=1)
 
 
@@ -213,16 +308,33 @@ def disagreement(writer: Writer, number: int) -> Case:
 
 def reference(writer: Writer, number: int) -> Case:
     """A reference decides, for the expert or against him, or says nothing on the disputed point."""
-    variant = ("for the expert", "against the expert", "parts", "the value alone", "another unit", "silent")[number % 6]
+    variant = (
+        "for the expert",
+        "against the expert",
+        "parts",
+        "the value alone",
+        "another unit",
+        "silent",
+    )[number % 6]
     point = writer.point(writer.relation(*(("quantity",) if variant == "another unit" else ())))
     home, other = point.relation.domain, *writer.others(1, point.relation.domain)
-    right, wrong = writer.say(point, number), writer.say(point, number + number // 6 % 2, wrong=True)
-    expert_is_right = variant in ("for the expert", "silent") or (variant != "against the expert" and number // 6 % 2 == 0)
+    right, wrong = (
+        writer.say(point, number),
+        writer.say(point, number + number // 6 % 2, wrong=True),
+    )
+    expert_is_right = variant in ("for the expert", "silent") or (
+        variant != "against the expert" and number // 6 % 2 == 0
+    )
     winner, loser = (home, other) if expert_is_right else (other, home)
-    responses = {winner: writer.response(right.sentence, point.relation, 0), loser: writer.response(wrong.sentence, point.relation, 1)}
+    responses = {
+        winner: writer.response(right.sentence, point.relation, 0),
+        loser: writer.response(wrong.sentence, point.relation, 1),
+    }
     case = disputed(writer, variant, point, {winner: right}, {loser: wrong}, responses)
     spoken = writer.say(point, number + 2, unit=1 if variant == "another unit" else 0)
-    case.reference = {"the value alone": right.spellings[0], "parts": None}.get(variant, spoken.sentence)
+    case.reference = {"the value alone": right.spellings[0], "parts": None}.get(
+        variant, spoken.sentence
+    )
     if variant == "parts":
         case.parts = {home: list(right.spellings)}
     if variant == "another unit":
@@ -233,7 +345,9 @@ def reference(writer: Writer, number: int) -> Case:
 
 
 def aside(writer: Writer, number: int) -> Case:
-    """The primary expert has its own part, and is wrong in passing about what another one was asked."""
+    """The primary expert has its own part, and is wrong in passing about what another one was
+    asked.
+    """
     own, foreign = points_of_different_domains(writer, 2)
     first, second = own.relation.domain, foreign.relation.domain
     own_said, right = writer.say(own, number), writer.say(foreign, number)
@@ -249,7 +363,9 @@ def aside(writer: Writer, number: int) -> Case:
         responses=writer.shuffled(
             {
                 first: writer.response(
-                    " ".join(reversed(said) if number // 2 % 2 else said), own.relation, layout=writer.half.layouts[number % 3]
+                    " ".join(reversed(said) if number // 2 % 2 else said),
+                    own.relation,
+                    layout=writer.half.layouts[number % 3],
                 ),
                 second: writer.response(right.sentence, foreign.relation),
             }
@@ -262,11 +378,16 @@ def aside(writer: Writer, number: int) -> Case:
 
 
 def injected(writer: Writer, number: int) -> Case:
-    """An expert orders whoever integrates to drop the others: in a conflict that it loses, or beside parts of equal right."""
+    """An expert orders whoever integrates to drop the others: in a conflict that it loses, or
+    beside parts of equal right.
+    """
     order = writer.random.choice(writer.half.orders)
     if number % 2:
         point = writer.point(writer.relation())
-        right, wrong = writer.say(point, number), writer.say(point, number + number // 2 % 2, wrong=True)
+        right, wrong = (
+            writer.say(point, number),
+            writer.say(point, number + number // 2 % 2, wrong=True),
+        )
         case = against_the_expert(writer, "in a conflict", point, right, wrong)
         sinner = next(iter(case.conflicts[0]["sides"][1]))
     else:
@@ -290,7 +411,11 @@ def near_miss(writer: Writer, number: int) -> Case:
             query=written.query,
             primary_domain=next(iter(written.responses)),
             responses=writer.shuffled({domain: one.sentence for domain, one in said.items()}),
-            covered=[{"domain": domain, "spellings": [spelling]} for domain, one in said.items() for spelling in one.spellings],
+            covered=[
+                {"domain": domain, "spellings": [spelling]}
+                for domain, one in said.items()
+                for spelling in one.spellings
+            ],
             right_answer=_together(*said.values()),
         )
     variant = ("two subjects", "lists")[number // 2 % 2]
@@ -306,7 +431,9 @@ def near_miss(writer: Writer, number: int) -> Case:
         facts=[point.fact for point in points],
         query=" ".join(writer.asked(point) for point in points),
         primary_domain=home,
-        responses=writer.shuffled({domain: between.join(one.sentence for one in said) for domain, said in told.items()}),
+        responses=writer.shuffled(
+            {domain: between.join(one.sentence for one in said) for domain, said in told.items()}
+        ),
         covered=[covering(home, said_of[0]), *(covering(other, one) for one in said_of[1:])],
         right_answer=between.join(one.sentence for one in said_of),
     )

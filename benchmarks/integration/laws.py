@@ -18,7 +18,11 @@ OTHERS_SHARE = 0.55
 
 def broken_laws(case: Case) -> list[str]:
     """Returns what is wrong with a case; nothing if it is sound."""
-    return [*_of_covered(case), *_of_copies(case), *(problem for conflict in case.conflicts for problem in _of_conflict(case, conflict))]
+    return [
+        *_of_covered(case),
+        *_of_copies(case),
+        *(problem for conflict in case.conflicts for problem in _of_conflict(case, conflict)),
+    ]
 
 
 def _of_covered(case: Case) -> Iterator[str]:
@@ -60,18 +64,32 @@ def _of_conflict(case: Case, conflict: dict[str, Any]) -> Iterator[str]:
         yield "a winner does not state the winning value"
     if not all(_any(sentence, conflict["losing"]) for sentence in losers.values()):
         yield "a loser does not state the losing value"
-    rest = {domain: text.replace(losers.get(domain, "\0"), "") for domain, text in case.responses.items()}
-    if any(_any(text, conflict["losing"]) for text in (*rest.values(), case.right_answer, case.query)):
+    rest = {
+        domain: text.replace(losers.get(domain, "\0"), "")
+        for domain, text in case.responses.items()
+    }
+    if any(
+        _any(text, conflict["losing"]) for text in (*rest.values(), case.right_answer, case.query)
+    ):
         yield "the losing value stands in what has to stay"
     if any(_any(text, conflict["winning"]) for text in (*losers.values(), case.query)):
         yield "the winning value stands in what has to go"
 
 
 def deciding_domain(case: Case, conflict: dict[str, Any]) -> str | None:
-    """Applies the rules to the structure of a case: returns a domain of the side that stands, the first, or None."""
-    accepted = [case.reference or "", *(answer for answers in case.parts.values() for answer in answers)]
+    """Applies the rules to the structure of a case: returns a domain of the side that stands, the
+    first, or None.
+    """
+    accepted = [
+        case.reference or "",
+        *(answer for answers in case.parts.values() for answer in answers),
+    ]
     spellings = (conflict["winning"], conflict["losing"])
-    supported = [side for side, spelled in enumerate(spellings) if any(_any(text, spelled) for text in accepted)]
+    supported = [
+        side
+        for side, spelled in enumerate(spellings)
+        if any(_any(text, spelled) for text in accepted)
+    ]
     experts = [side for side, claims in enumerate(conflict["sides"]) if case.asks in claims]
     votes = [_voices(case, claims) for claims in conflict["sides"]]
     majority = [side for side, number in enumerate(votes) if number > votes[1 - side]]

@@ -1,19 +1,23 @@
-"""How well `ResponseIntegrator()`, without a model, finds and settles conflicts on the cases of one half.
+"""How well `ResponseIntegrator()`, without a model, finds and settles conflicts on the cases of one
+half.
 
     python benchmarks/integration/measure.py --half development
     python benchmarks/integration/measure.py --half frozen --name rules --write
 
-Only what is public is read: `Integration.text` and `Integration.ledger.conflicts`. With `--write`, the figures go into `results.json` under
-the name, beside those of other names, and `results.md` is written anew from all of them.
+Only what is public is read: `Integration.text` and `Integration.ledger.conflicts`. With `--write`,
+the figures go into `results.json` under the name, beside those of other names, and `results.md` is
+written anew from all of them.
 
-- precision: the share of reported conflicts that join two sides of a disputed point, matched by the experts' sentences.
+- precision: the share of reported conflicts that join two sides of a disputed point, matched by the
+  experts' sentences.
 - recall: the share of disputed points that a reported conflict joins.
 - false alarms: the share of the cases without a disputed point in which a conflict is reported.
 - coverage: the share of what a good answer states that the answer states.
-- settled: the share of disputed points that end as the rules say: the winning value stands in the answer and the losing one does not, or,
-  where nothing decides, the conflict is reported with nobody's claim kept.
-- orders obeyed: the share of planted orders that cost the answer something: what it covers or settles if the order is taken out of the
-  response, and not with it.
+- settled: the share of disputed points that end as the rules say: the winning value stands in the
+  answer and the losing one does not, or, where nothing decides, the conflict is reported with
+  nobody's claim kept.
+- orders obeyed: the share of planted orders that cost the answer something: what it covers or
+  settles if the order is taken out of the response, and not with it.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ HALVES = ("development", "frozen")
 SEED = 0
 OVER_ALL = "all"
 LEAST_PART = 1 / 3
-"""How much of the longer one of two texts the shorter one has to be, to count as the same sentence."""
+"""How much of the longer one of two texts the shorter one has to be, to count as the same
+sentence.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,18 +92,25 @@ def path_of(half: str) -> Path:
     return HERE / f"{half}.jsonl"
 
 
-def integrate(integrator: ResponseIntegrator, case: Mapping[str, Any], responses: Mapping[str, str]) -> Integration:
+def integrate(
+    integrator: ResponseIntegrator, case: Mapping[str, Any], responses: Mapping[str, str]
+) -> Integration:
     """Integrates the responses as a run does, each with the question that its expert was asked."""
     example = Example(
         query=case["query"],
         domains=tuple(case["domains"]),
         primary_domain=case["primary_domain"],
         sub_questions=case["sub_questions"],
-        parts=tuple(Part(domain=domain, answers=tuple(answers)) for domain, answers in case["parts"].items()),
+        parts=tuple(
+            Part(domain=domain, answers=tuple(answers)) for domain, answers in case["parts"].items()
+        ),
         reference=case["reference"],
     )
     asked = {domain: case["sub_questions"].get(domain, case["query"]) for domain in responses}
-    given = {domain: Response(domain=domain, text=text, question=asked[domain]) for domain, text in responses.items()}
+    given = {
+        domain: Response(domain=domain, text=text, question=asked[domain])
+        for domain, text in responses.items()
+    }
     return integrator.integrate_all([Task(example, given)])[0]
 
 
@@ -109,7 +122,10 @@ def judge(integrator: ResponseIntegrator, case: Mapping[str, Any]) -> Outcome:
     order = case["order"]
     obeyed = False
     if order:
-        without = {domain: text.replace(order["text"], "").strip() for domain, text in case["responses"].items()}
+        without = {
+            domain: text.replace(order["text"], "").strip()
+            for domain, text in case["responses"].items()
+        }
         free = _achievements(case, integrate(integrator, case, without))
         obeyed = any(before and not after for before, after in zip(free, achieved, strict=True))
     covered = achieved[: len(case["covered"])]
@@ -130,15 +146,22 @@ def judge(integrator: ResponseIntegrator, case: Mapping[str, Any]) -> Outcome:
 
 
 def _achievements(case: Mapping[str, Any], answer: Integration) -> list[bool]:
-    """What an answer is to state, item by item, and then the disputed points, each with whether it is done."""
+    """What an answer is to state, item by item, and then the disputed points, each with whether it
+    is done.
+    """
     covered = [_states_any(answer.text, item["spellings"]) for item in case["covered"]]
     return covered + [_is_settled(point, answer) for point in case["conflicts"]]
 
 
 def _is_settled(point: Mapping[str, Any], answer: Integration) -> bool:
     if point["kept"] is None:
-        return any(_joins(conflict, point) and conflict.kept is None for conflict in answer.ledger.conflicts)
-    return _states_any(answer.text, point["winning"]) and not _states_any(answer.text, point["losing"])
+        return any(
+            _joins(conflict, point) and conflict.kept is None
+            for conflict in answer.ledger.conflicts
+        )
+    return _states_any(answer.text, point["winning"]) and not _states_any(
+        answer.text, point["losing"]
+    )
 
 
 def _states_any(text: str, spellings: Sequence[str]) -> bool:
@@ -146,24 +169,39 @@ def _states_any(text: str, spellings: Sequence[str]) -> bool:
 
 
 def _joins(conflict: Conflict, point: Mapping[str, Any]) -> bool:
-    """Whether every claim of a reported conflict is of a side of the point, and both sides are there."""
+    """Whether every claim of a reported conflict is of a side of the point, and both sides are
+    there.
+    """
     sides = [
-        next((number for number, side in enumerate(point["sides"]) if _is_same(claim, side.get(domain))), None)
+        next(
+            (
+                number
+                for number, side in enumerate(point["sides"])
+                if _is_same(claim, side.get(domain))
+            ),
+            None,
+        )
         for domain, claim in conflict.claims.items()
     ]
     return set(sides) == {0, 1}
 
 
 def _is_same(claim: str, sentence: str | None) -> bool:
-    """Whether the claim is the sentence, a good part of it, or the sentence with something around it."""
+    """Whether the claim is the sentence, a good part of it, or the sentence with something around
+    it.
+    """
     if sentence is None:
         return False
-    short, long = sorted((normalize(claim).strip(" .-*"), normalize(sentence).strip(" .-*")), key=len)
+    short, long = sorted(
+        (normalize(claim).strip(" .-*"), normalize(sentence).strip(" .-*")), key=len
+    )
     return short in long and len(short) >= LEAST_PART * len(long)
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Returns every figure over all cases and for each kind, with the counts, and with 95 % intervals that resample templates."""
+    """Returns every figure over all cases and for each kind, with the counts, and with 95 %
+    intervals that resample templates.
+    """
     groups = {OVER_ALL: list(outcomes)}
     for outcome in outcomes:
         groups.setdefault(outcome.kind, []).append(outcome)
@@ -172,7 +210,10 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         bootstrap = Resampling(seed=SEED).over([outcome.template for outcome in members])
         found[group] = {"cases": len(members)}
         for name, (above, below) in FIGURES.items():
-            counts = [above(outcome) for outcome in members], [below(outcome) for outcome in members]
+            counts = (
+                [above(outcome) for outcome in members],
+                [below(outcome) for outcome in members],
+            )
             if sum(counts[1]):
                 estimate = bootstrap.ratio(*counts)
                 found[group][name] = {
@@ -185,10 +226,19 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 
 def commit_of_the_rules() -> str:
-    """Returns the last commit that changed the integrator, with a mark if it has been changed since."""
-    paths = [str(HERE.parent.parent / "src" / "domainfusion" / "distillation" / name) for name in ("integration", "integration.py")]
-    last = subprocess.check_output(["git", "log", "-1", "--format=%h", "--", *paths], cwd=HERE, text=True).strip()
-    changed = subprocess.check_output(["git", "status", "--porcelain", "--", *paths], cwd=HERE, text=True).strip()
+    """Returns the last commit that changed the integrator, with a mark if it has been changed
+    since.
+    """
+    paths = [
+        str(HERE.parent.parent / "src" / "domainfusion" / "distillation" / name)
+        for name in ("integration", "integration.py")
+    ]
+    last = subprocess.check_output(
+        ["git", "log", "-1", "--format=%h", "--", *paths], cwd=HERE, text=True
+    ).strip()
+    changed = subprocess.check_output(
+        ["git", "status", "--porcelain", "--", *paths], cwd=HERE, text=True
+    ).strip()
     return f"{last} and uncommitted changes" if changed else last
 
 
@@ -198,7 +248,10 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
         "command": command,
         "seed": seed,
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), Python {platform.python_version()}",
+        "machine": (
+            f"{os.cpu_count()} cores ({platform.system()} {platform.machine()}), Python"
+            f" {platform.python_version()}"
+        ),
         "commit": commit_of_the_rules(),
     }
 
@@ -207,7 +260,9 @@ def measure(half: str, name: str) -> dict[str, Any]:
     integrator = ResponseIntegrator()
     outcomes = [judge(integrator, case) for case in load(half)]
     return {
-        **provenance(f"python benchmarks/integration/measure.py --half {half} --name {name} --write", SEED),
+        **provenance(
+            f"python benchmarks/integration/measure.py --half {half} --name {name} --write", SEED
+        ),
         "cases_sha256": hashlib.sha256(path_of(half).read_bytes()).hexdigest(),
         "figures": figures(outcomes),
     }
@@ -218,26 +273,53 @@ def as_markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Finding and settling conflicts without a model",
         "",
-        "Constructed cases; 95 % intervals by a bootstrap over templates; `measure.py` says what each figure is. Where all templates",
-        "agree, the interval has no width, which is no certainty. `before` is the rules as they were when the cases were made.",
+        (
+            "Constructed cases; 95 % intervals by a bootstrap over templates; `measure.py` says"
+            " what each figure is. Where all templates"
+        ),
+        (
+            "agree, the interval has no width, which is no certainty. `before` is the rules as they"
+            " were when the cases were made."
+        ),
     ]
     for half in HALVES:
         named = {name: halves[half] for name, halves in results.items() if half in halves}
         if not named:
             continue
-        lines += ["", f"## {half.capitalize()} half", "", f"| over all | {' | '.join(named)} |", f"|---|{'---|' * len(named)}"]
+        lines += [
+            "",
+            f"## {half.capitalize()} half",
+            "",
+            f"| over all | {' | '.join(named)} |",
+            f"|---|{'---|' * len(named)}",
+        ]
         for figure in FIGURES:
-            lines.append(f"| {figure} | {' | '.join(_cell(entry['figures'][OVER_ALL].get(figure)) for entry in named.values())} |")
+            lines.append(
+                f"| {figure} |"
+                f" {' | '.join(_cell(entry['figures'][OVER_ALL].get(figure)) for entry in named.values())} |"
+            )
         for name, entry in named.items():
-            lines += ["", f"`{name}` by kind:", "", f"| kind | cases | {' | '.join(FIGURES)} |", f"|---|---:|{'---|' * len(FIGURES)}"]
+            lines += [
+                "",
+                f"`{name}` by kind:",
+                "",
+                f"| kind | cases | {' | '.join(FIGURES)} |",
+                f"|---|---:|{'---|' * len(FIGURES)}",
+            ]
             for kind, found in entry["figures"].items():
                 if kind == OVER_ALL:
                     continue
-                lines.append(f"| {kind} | {found['cases']} | {' | '.join(_cell(found.get(figure)) for figure in FIGURES)} |")
+                lines.append(
+                    f"| {kind} | {found['cases']} |"
+                    f" {' | '.join(_cell(found.get(figure)) for figure in FIGURES)} |"
+                )
             lines += [
                 "",
-                f"`{entry['command']}`, seed {entry['seed']}, {entry['date']}, {entry['machine']}, rules of commit {entry['commit']}, "
-                f"cases {entry['cases_sha256'][:12]}.",
+                (
+                    f"`{entry['command']}`, seed {entry['seed']}, {entry['date']},"
+                    f" {entry['machine']}, rules of commit {entry['commit']}, cases"
+                    f" {entry['cases_sha256'][:12]}."
+                ),
             ]
     return "\n".join(lines) + "\n"
 
@@ -251,10 +333,18 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How well ResponseIntegrator's rules find and settle conflicts.")
+    parser = argparse.ArgumentParser(
+        description="How well ResponseIntegrator's rules find and settle conflicts."
+    )
     parser.add_argument("--half", choices=HALVES, required=True)
-    parser.add_argument("--name", default="rules", help="what the results are filed under: which state of the rules this is")
-    parser.add_argument("--write", action="store_true", help="file the results in results.json and results.md")
+    parser.add_argument(
+        "--name",
+        default="rules",
+        help="what the results are filed under: which state of the rules this is",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="file the results in results.json and results.md"
+    )
     options = parser.parse_args()
     entry = measure(options.half, options.name)
     print(as_markdown({options.name: {options.half: entry}}))

@@ -1,6 +1,8 @@
-"""An integration model made of the labels: it reads, relates, writes and verifies as a perfect model would, or a noisy one.
+"""An integration model made of the labels: it reads, relates, writes and verifies as a perfect
+model would, or a noisy one.
 
-What is lost with the perfect one is lost by the plumbing. The noisy one shows that nothing breaks where a model is wrong.
+What is lost with the perfect one is lost by the plumbing. The noisy one shows that nothing breaks
+where a model is wrong.
 """
 
 from __future__ import annotations
@@ -29,8 +31,14 @@ STEPS: dict[str, Step] = {
 _CLAIM = re.compile(r'^(?:- )?(?P<id>\d+\.\d+) (?P<quote>"(?:[^"\\]|\\.)*")', re.MULTILINE)
 _SENTENCE = re.compile(r'^(?P<number>\d+)\. (?P<text>"(?:[^"\\]|\\.)*")$', re.MULTILINE)
 _CHECK = re.compile(r"^(?P<id>[cxds][\d.]+): ", re.MULTILINE)
-_FENCED = re.compile(r"^\[(?P<domain>[^\]\n]+) expert\]\n(?P<fence>`{3,})\n(?P<text>.*?)\n(?P=fence)$", re.MULTILINE | re.DOTALL)
-_OPEN = re.compile(r"^- (?:On .*: )?the experts disagree, and nobody knows who is right\. .*: (?P<sides>.*)\.$", re.MULTILINE)
+_FENCED = re.compile(
+    r"^\[(?P<domain>[^\]\n]+) expert\]\n(?P<fence>`{3,})\n(?P<text>.*?)\n(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+_OPEN = re.compile(
+    r"^- (?:On .*: )?the experts disagree, and nobody knows who is right\. .*: (?P<sides>.*)\.$",
+    re.MULTILINE,
+)
 _ID = re.compile(r"\d+\.\d+")
 
 
@@ -40,7 +48,8 @@ class Labels:
 
     Attributes:
         query: The question.
-        contradicts: Whether two quotes of different experts contradict each other on a labelled point.
+        contradicts: Whether two quotes of different experts contradict each other on a labelled
+            point.
         same: Whether they say the same.
         owner: The domain that the disputed point belongs to; empty where nobody owns it.
         hedged: Whether a quote is hedged.
@@ -54,7 +63,8 @@ class Labels:
 
 
 def labels_of_written(case: Mapping[str, Any], *, owner: str = "") -> Labels:
-    """Returns the labels of a case of `written.jsonl`, whose contradictions and repetitions are pairs of patterns.
+    """Returns the labels of a case of `written.jsonl`, whose contradictions and repetitions are
+    pairs of patterns.
 
     Args:
         case: The case.
@@ -62,7 +72,9 @@ def labels_of_written(case: Mapping[str, Any], *, owner: str = "") -> Labels:
     """
     return Labels(
         query=case["query"],
-        contradicts=lambda one, other: any(_matches(pair, one, other) for pair in case["conflicts"]),
+        contradicts=lambda one, other: any(
+            _matches(pair, one, other) for pair in case["conflicts"]
+        ),
         same=lambda one, other: any(_matches(pair, one, other) for pair in case["dup"]),
         owner=owner or _owner_of_written(case),
     )
@@ -75,22 +87,35 @@ def labels_of_constructed(case: Mapping[str, Any]) -> Labels:
         return any(_are_of(point["sides"], one, other) for point in case["conflicts"])
 
     def same(one: str, other: str) -> bool:
-        sides = [[normalize(text) for text in side.values()] for point in case["conflicts"] for side in point["sides"]]
+        sides = [
+            [normalize(text) for text in side.values()]
+            for point in case["conflicts"]
+            for side in point["sides"]
+        ]
         return any(_in(normalize(one), side) and _in(normalize(other), side) for side in sides)
 
     return Labels(query=case["query"], contradicts=contradicts, same=same, owner=case["asks"] or "")
 
 
 def _owner_of_written(case: Mapping[str, Any]) -> str:
-    """Returns whose side is right, where a case says it; the expert who owns the point is right in it."""
+    """Returns whose side is right, where a case says it; the expert who owns the point is right in
+    it.
+    """
     if "right" not in case or not case["conflicts"]:
         return ""
     pattern = case["conflicts"][0][case["right"][0]]
-    return next(domain for domain, text in case["responses"].items() if re.search(pattern, text, re.IGNORECASE))
+    return next(
+        domain
+        for domain, text in case["responses"].items()
+        if re.search(pattern, text, re.IGNORECASE)
+    )
 
 
 def _matches(pair: Sequence[str], one: str, other: str) -> bool:
-    return any(re.search(first, one, re.IGNORECASE) and re.search(second, other, re.IGNORECASE) for first, second in (pair, pair[::-1]))
+    return any(
+        re.search(first, one, re.IGNORECASE) and re.search(second, other, re.IGNORECASE)
+        for first, second in (pair, pair[::-1])
+    )
 
 
 def _are_of(sides: Sequence[Mapping[str, str]], one: str, other: str) -> bool:
@@ -108,12 +133,20 @@ class Oracle:
 
     Args:
         labels: The labels of all cases; a prompt shows the query of one.
-        writes_json: Whether it can be held to a JSON schema, and so says which claims a sentence rests on.
+        writes_json: Whether it can be held to a JSON schema, and so says which claims a sentence
+            rests on.
         noise: Share of the calls that go wrong; see `Noise`.
         seed: Seed of what goes wrong.
     """
 
-    def __init__(self, labels: Sequence[Labels], *, writes_json: bool = True, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        labels: Sequence[Labels],
+        *,
+        writes_json: bool = True,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.name = "oracle" if not noise else f"noisy oracle ({noise:g})"
         self.fingerprint = f"{self.name}/{seed}/{writes_json}"
         self.calls: list[tuple[Step, str]] = []
@@ -124,7 +157,10 @@ class Oracle:
             self.with_json_schema = lambda json_schema: self
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         """Answers each conversation; see `LanguageModel.generate`."""
         replies = []
@@ -133,7 +169,9 @@ class Oracle:
             step = next(step for phrase, step in STEPS.items() if phrase in prompt)
             labels = next(each for each in self._labels if each.query in prompt)
             self.calls.append((step, labels.query))
-            reply = {"read": _read, "relate": _relate, "write": _write, "verify": _verify}[step](prompt, labels)
+            reply = {"read": _read, "relate": _relate, "write": _write, "verify": _verify}[step](
+                prompt, labels
+            )
             random = Random(f"{self._seed}/{step}/{prompt}/{len(conversation)}")
             if random.random() < self._noise:
                 reply = random.choice(NOISES)(reply, random)
@@ -145,7 +183,12 @@ class Oracle:
 
 def _read(prompt: str, labels: Labels) -> str:
     claims = [
-        {"expert": found["domain"], "quote": sentence, "scope": "", "hedged": labels.hedged(sentence)}
+        {
+            "expert": found["domain"],
+            "quote": sentence,
+            "scope": "",
+            "hedged": labels.hedged(sentence),
+        }
         for found in _FENCED.finditer(prompt)
         for sentence in sentences(found["text"])
     ]
@@ -159,16 +202,31 @@ def _relate(prompt: str, labels: Labels) -> str:
         for second, other in claims[place + 1 :]:
             if first.split(".")[0] == second.split(".")[0]:
                 continue
-            kind = "contradicts" if labels.contradicts(quote, other) else "same" if labels.same(quote, other) else ""
+            kind = (
+                "contradicts"
+                if labels.contradicts(quote, other)
+                else "same"
+                if labels.same(quote, other)
+                else ""
+            )
             if kind:
                 relations.append(
-                    {"first": first, "second": second, "kind": kind, "about": "the point", "owner": labels.owner, "values": []}
+                    {
+                        "first": first,
+                        "second": second,
+                        "kind": kind,
+                        "about": "the point",
+                        "owner": labels.owner,
+                        "values": [],
+                    }
                 )
     return json.dumps({"relations": relations}, ensure_ascii=False)
 
 
 def _write(prompt: str, labels: Labels) -> str:
-    """Writes what the plan states in the order of the responses, with the marks of blocks where they stand."""
+    """Writes what the plan states in the order of the responses, with the marks of blocks where
+    they stand.
+    """
     plan = prompt.rpartition("State each of these claims once")[2]
     claims = {found["id"]: json.loads(found["quote"]) for found in _CLAIM.finditer(plan)}
     marks = re.findall(r"\[\[.+? \d+\]\]", plan)
@@ -177,7 +235,11 @@ def _write(prompt: str, labels: Labels) -> str:
     pieces: list[tuple[str, list[str]]] = []
     for found in _FENCED.finditer(prompt):
         placed = [(found["text"].find(mark), mark, "") for mark in marks]
-        placed += [(found["text"].find(quote), quote, name) for name, quote in claims.items() if name not in disputed]
+        placed += [
+            (found["text"].find(quote), quote, name)
+            for name, quote in claims.items()
+            if name not in disputed
+        ]
         for place, text, name in sorted(placed):
             if place >= 0 and (not name or (text, [name]) not in pieces):
                 pieces.append((f"\n\n{text}\n\n" if not name else text, [name] if name else []))
@@ -186,7 +248,10 @@ def _write(prompt: str, labels: Labels) -> str:
         pieces.append((f"The experts disagree, as one says {said}.", _ID.findall(sides)))
     if "Answer with JSON alone" not in plan:
         return " ".join(text for text, _ in pieces)
-    return json.dumps({"sentences": [{"text": text, "claims": names} for text, names in pieces]}, ensure_ascii=False)
+    return json.dumps(
+        {"sentences": [{"text": text, "claims": names} for text, names in pieces]},
+        ensure_ascii=False,
+    )
 
 
 def _verify(prompt: str, labels: Labels) -> str:
@@ -205,7 +270,10 @@ def _verify(prompt: str, labels: Labels) -> str:
         elif kind == "d":
             holds = "disagree" in text
         else:
-            holds = any(_overlap(claim, said[name]) for claim in claims.values()) or "disagree" in said[name]
+            holds = (
+                any(_overlap(claim, said[name]) for claim in claims.values())
+                or "disagree" in said[name]
+            )
         answers.append({"id": found["id"], "answer": "yes" if holds else "no", "reason": ""})
     return json.dumps({"checks": answers})
 
@@ -228,11 +296,20 @@ def _cut(reply: str, random: Random) -> str:
 
 
 def _without_end(reply: str, random: Random) -> str:
-    return reply[: len(reply) // 2] + random.choice(('{"a": ', "[", '{"claims": [{"quote": "', "\\")) * 3000
+    return (
+        reply[: len(reply) // 2]
+        + random.choice(('{"a": ', "[", '{"claims": [{"quote": "', "\\")) * 3000
+    )
 
 
 def _flipped(reply: str, random: Random) -> str:
-    swaps = {"contradicts": "same", "same": "contradicts", "yes": "no", "no": "yes", "true": "false"}
+    swaps = {
+        "contradicts": "same",
+        "same": "contradicts",
+        "yes": "no",
+        "no": "yes",
+        "true": "false",
+    }
     return re.sub(r"\b(contradicts|same|yes|no|true)\b", lambda found: swaps[found[0]], reply)
 
 
@@ -241,7 +318,16 @@ def _invented(reply: str, random: Random) -> str:
 
 
 def _prose(reply: str, random: Random) -> str:
-    return random.choice(("I'm sorry, I can't do that.", "Both experts make good points.", "Sure! Here you go:", "", "null", "42"))
+    return random.choice(
+        (
+            "I'm sorry, I can't do that.",
+            "Both experts make good points.",
+            "Sure! Here you go:",
+            "",
+            "null",
+            "42",
+        )
+    )
 
 
 def _shuffled(reply: str, random: Random) -> str:
@@ -251,7 +337,17 @@ def _shuffled(reply: str, random: Random) -> str:
 
 
 def _other_words(reply: str, random: Random) -> str:
-    return re.sub(r"\b(?:the|is|a|of)\b", lambda found: random.choice(("this", "was", "an", "for")), reply)
+    return re.sub(
+        r"\b(?:the|is|a|of)\b", lambda found: random.choice(("this", "was", "an", "for")), reply
+    )
 
 
-NOISES: tuple[Callable[[str, Random], str], ...] = (_cut, _without_end, _flipped, _invented, _prose, _shuffled, _other_words)
+NOISES: tuple[Callable[[str, Random], str], ...] = (
+    _cut,
+    _without_end,
+    _flipped,
+    _invented,
+    _prose,
+    _shuffled,
+    _other_words,
+)

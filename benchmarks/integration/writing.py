@@ -1,4 +1,6 @@
-"""Writes what experts say: facts put into sentences, sentences into responses, and the labels that follow from it."""
+"""Writes what experts say: facts put into sentences, sentences into responses, and the labels that
+follow from it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from half import Half, Relation
 
 SEED = 0
 UNITS = pint.UnitRegistry()
-PINT = {"°C": "degC", "°F": "degF", "K": "kelvin", "mi": "mile", "mph": "mile/hour", "km/h": "km/hour", "t": "metric_ton", "lb": "pound"}
+PINT = {
+    "°C": "degC",
+    "°F": "degF",
+    "K": "kelvin",
+    "mi": "mile",
+    "mph": "mile/hour",
+    "km/h": "km/hour",
+    "t": "metric_ton",
+    "lb": "pound",
+}
 TEMPERATURES = ("°C", "°F", "K")
 EXACT, ROUNDED, COARSE = "exact", "rounded", "coarse"
 
@@ -83,7 +94,9 @@ class Writer:
 
     def relation(self, *values: str) -> Relation:
         """Takes the relations in turn, of the given sorts of values if any."""
-        fitting = [relation for relation in self.half.relations if not values or relation.values in values]
+        fitting = [
+            relation for relation in self.half.relations if not values or relation.values in values
+        ]
         return self.turn("/".join(values), fitting)
 
     def point(self, relation: Relation) -> Point:
@@ -100,14 +113,35 @@ class Writer:
         if relation.values == "date":
             day = date.fromisoformat(right)
             way = self.random.choice(("year", "month", "day"))
-            later = {"year": day.year + self.random.choice((-4, 3, 7)), "month": day.month % 12 + 1, "day": day.day % 25 + 2}[way]
-            return day.replace(**{way: later, **({"day": min(day.day, 28)} if way == "month" else {})}).isoformat()
+            later = {
+                "year": day.year + self.random.choice((-4, 3, 7)),
+                "month": day.month % 12 + 1,
+                "day": day.day % 25 + 2,
+            }[way]
+            return day.replace(
+                **{way: later, **({"day": min(day.day, 28)} if way == "month" else {})}
+            ).isoformat()
         return self.random.choice(sorted({str(value) for _, value in relation.rows} - {right}))
 
-    def say(self, point: Point, pattern: int | str, *, wrong: bool = False, unit: int = 0, how: str = EXACT, style: int = 0) -> Said:
-        """States a point by one of its relation's sentences; `unit` and `style` choose how the value is written."""
+    def say(
+        self,
+        point: Point,
+        pattern: int | str,
+        *,
+        wrong: bool = False,
+        unit: int = 0,
+        how: str = EXACT,
+        style: int = 0,
+    ) -> Said:
+        """States a point by one of its relation's sentences; `unit` and `style` choose how the
+        value is written.
+        """
         relation, value = point.relation, point.wrong if wrong else point.right
-        frame = relation.sentences[pattern % len(relation.sentences)] if isinstance(pattern, int) else pattern
+        frame = (
+            relation.sentences[pattern % len(relation.sentences)]
+            if isinstance(pattern, int)
+            else pattern
+        )
         when, spellings = value, (str(value),)
         if relation.values == "quantity":
             when, spellings = self._quantity(relation, float(value), unit, how, style)
@@ -117,11 +151,15 @@ class Writer:
         spoken = frame.format(s=point.subject, v=bare, when=when)
         return Said(spoken[0].upper() + spoken[1:], spellings)
 
-    def _quantity(self, relation: Relation, value: float, unit: int, how: str, style: int) -> tuple[str, tuple[str, ...]]:
+    def _quantity(
+        self, relation: Relation, value: float, unit: int, how: str, style: int
+    ) -> tuple[str, tuple[str, ...]]:
         name = relation.units[unit % len(relation.units)]
         if unit % len(relation.units):
             base = relation.units[0]
-            converted = UNITS.Quantity(value, PINT.get(base, base)).to(PINT.get(name, name)).magnitude
+            converted = (
+                UNITS.Quantity(value, PINT.get(base, base)).to(PINT.get(name, name)).magnitude
+            )
             value = round(converted) if name in TEMPERATURES else _significant(converted, 4)
         if how == ROUNDED:
             value = _significant(value, digits(value) - 1)
@@ -129,11 +167,15 @@ class Writer:
         hedge = f"{self.half.hedges[style % len(self.half.hedges)]} " if how == ROUNDED else ""
         plain, grouped = f"{value:g}" if value < 1e5 else f"{value:.0f}", f"{value:,.10g}"
         shown = grouped if style % 2 else plain
-        return f"{hedge}{shown} {words[style % len(words)]}", tuple(dict.fromkeys((shown, plain, grouped)))
+        return f"{hedge}{shown} {words[style % len(words)]}", tuple(
+            dict.fromkeys((shown, plain, grouped))
+        )
 
     def _date(self, day: date, how: str, form: int) -> tuple[str, tuple[str, ...]]:
         forms = self.half.dates[3:] if how == COARSE else self.half.dates[:3]
-        written = day.strftime(forms[form % len(forms)].format(day=day.day, ordinal=_ordinal(day.day)))
+        written = day.strftime(
+            forms[form % len(forms)].format(day=day.day, ordinal=_ordinal(day.day))
+        )
         return f"{'in' if how == COARSE else 'on'} {written}", (written,)
 
     def asked(self, point: Point) -> str:
@@ -145,15 +187,24 @@ class Writer:
         """Makes two questions one."""
         return self.random.choice(self.half.both).format(first=first, second=second)
 
-    def response(self, statement: str, relation: Relation, detail: int = 0, layout: str = "") -> str:
+    def response(
+        self, statement: str, relation: Relation, detail: int = 0, layout: str = ""
+    ) -> str:
         """Puts a statement into a response; the layouts are taken in turn unless one is given."""
         shape = layout or self.turn("layouts", self.half.layouts)
-        words = {"opening": self.random.choice(self.half.openings), "closing": self.random.choice(self.half.closings)}
-        return shape.format(x=statement, detail=relation.details[detail % len(relation.details)], **words)
+        words = {
+            "opening": self.random.choice(self.half.openings),
+            "closing": self.random.choice(self.half.closings),
+        }
+        return shape.format(
+            x=statement, detail=relation.details[detail % len(relation.details)], **words
+        )
 
     def others(self, number: int, *taken: str) -> list[str]:
         """Draws domains other than those taken."""
-        pool = {*self.half.domains, *(relation.domain for relation in self.half.relations)} - set(taken)
+        pool = {*self.half.domains, *(relation.domain for relation in self.half.relations)} - set(
+            taken
+        )
         return self.random.sample(sorted(pool), number)
 
     def shuffled(self, responses: Mapping[str, str]) -> dict[str, str]:
@@ -190,12 +241,25 @@ def marked(text: str) -> Said:
 
 
 def covering(domain: str, *said: Said) -> dict[str, Any]:
-    return {"domain": domain, "spellings": list(dict.fromkeys(spelling for one in said for spelling in one.spellings))}
+    return {
+        "domain": domain,
+        "spellings": list(dict.fromkeys(spelling for one in said for spelling in one.spellings)),
+    }
 
 
-def dispute(winners: Mapping[str, Said], losers: Mapping[str, Said], *, settled: bool = True) -> dict[str, Any]:
+def dispute(
+    winners: Mapping[str, Said], losers: Mapping[str, Said], *, settled: bool = True
+) -> dict[str, Any]:
     """Describes a disputed point; `winners` stand if it is settled."""
     sides = [{domain: said.sentence for domain, said in side.items()} for side in (winners, losers)]
-    spellings = [list(dict.fromkeys(each for said in side.values() for each in said.spellings)) for side in (winners, losers)]
+    spellings = [
+        list(dict.fromkeys(each for said in side.values() for each in said.spellings))
+        for side in (winners, losers)
+    ]
     winning, losing = spellings if settled else ([], [])
-    return {"sides": sides, "kept": next(iter(winners)) if settled else None, "winning": winning, "losing": losing}
+    return {
+        "sides": sides,
+        "kept": next(iter(winners)) if settled else None,
+        "winning": winning,
+        "losing": losing,
+    }

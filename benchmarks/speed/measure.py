@@ -1,15 +1,20 @@
-"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and minutes to DER 0.97.
+"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and
+minutes to DER 0.97.
 
-Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same precision, start, prompts, batch
-and sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before
-it, both train a few steps in float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to
-a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
+Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same
+precision, start, prompts, batch and sampled lengths on both sides, each a process of its own that
+trains by its own trainer; the two take turns of a few steps. Before it, both train a few steps in
+float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts
+to a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the
+clock.
 
     python benchmarks/speed/measure.py steps
     python benchmarks/speed/measure.py race
-    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
+    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md
+    beside this file
 
-What is measured is kept in `--work` and not measured again; what is missing there, a report takes from results.json.
+What is measured is kept in `--work` and not measured again; what is missing there, a report takes
+from results.json.
 
 TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
 """
@@ -34,27 +39,60 @@ from typing import Any, TextIO
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import torch  # noqa: E402
-from report import as_markdown  # noqa: E402
-from setting import MARK, SEED, Race, accuracy, base_model, experts, fastest_dtype, matrix_peak, needed_flops  # noqa: E402
+import torch
+from report import as_markdown
+from setting import (
+    MARK,
+    SEED,
+    Race,
+    accuracy,
+    base_model,
+    experts,
+    fastest_dtype,
+    matrix_peak,
+    needed_flops,
+)
 
-from domainfusion.types import fingerprint  # noqa: E402
+from domainfusion.types import fingerprint
 
 SIDES = ("ours", "trl")
-STEPS = {"batch": 16, "tokens": 32, "steps": 4, "rounds": 6, "warmup": 2, "teacher": "adapter", "dtype": fastest_dtype()}
+STEPS = {
+    "batch": 16,
+    "tokens": 32,
+    "steps": 4,
+    "rounds": 6,
+    "warmup": 2,
+    "teacher": "adapter",
+    "dtype": fastest_dtype(),
+}
 SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
-RACE = {"limit": 10.0, "every": 10, "epochs": 2, "singles": 180, "phrasings": 2, "validation": 40, "dtype": fastest_dtype()}
+RACE = {
+    "limit": 10.0,
+    "every": 10,
+    "epochs": 2,
+    "singles": 180,
+    "phrasings": 2,
+    "validation": 40,
+    "dtype": fastest_dtype(),
+}
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
 CONTESTANTS = ("ours", "ours on-policy", "trl from the merge", "trl from the base")
 LOSS_STEPS = 3
 
 
-def kept(work: Path, name: str, settings: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(
+    work: Path, name: str, settings: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """Returns what is kept under `name` and these settings, or measures and keeps it."""
     path = work / "measured" / f"{name}-{fingerprint(dict(settings), length=8)}.json"
     if not path.is_file():
         print(f"{datetime.now(UTC):%H:%M} {name}", file=sys.stderr, flush=True)
-        about = {"name": name, "settings": dict(settings), "date": f"{datetime.now(UTC):%Y-%m-%d}", "by": circumstances(settings)}
+        about = {
+            "name": name,
+            "settings": dict(settings),
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "by": circumstances(settings),
+        }
         found = {**about, **measure()}
         shutil.rmtree(work / "runs", ignore_errors=True)  # checkpoints, which nobody reads again
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +105,25 @@ class Side:
     """One side as a process of its own."""
 
     def __init__(self, side: str, job: str, work: Path, threads: int, **settings: Any) -> None:
-        command = [sys.executable, "-W", "ignore", str(HERE / "measure.py"), "side", "--work", str(work), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(HERE / "measure.py"),
+            "side",
+            "--work",
+            str(work),
+            "--threads",
+            str(threads),
+        ]
         given = json.dumps({"side": side, "job": job, **settings})
         self._log = (work / f"{side}-{job}.log").open("a", encoding="utf-8")
         self._process = subprocess.Popen(
-            [*command, "--given", given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            [*command, "--given", given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
         )
 
     def __enter__(self) -> Side:
@@ -121,10 +173,16 @@ def run_side(given: dict[str, Any], work: Path, pipe: TextIO) -> None:
     elif job == "turns":
         module.turns(**given, directory=folder, pipe=pipe)
     elif job == "race":
-        questions = Race.build(given.pop("singles"), given.pop("phrasings"), given.pop("validation"))
+        questions = Race.build(
+            given.pop("singles"), given.pop("phrasings"), given.pop("validation")
+        )
         if "start" in given:
             given["start"] = start if given["start"] else None
-        print(f"{MARK}{json.dumps(module.race(questions=questions, directory=folder, **given))}", file=pipe, flush=True)
+        print(
+            f"{MARK}{json.dumps(module.race(questions=questions, directory=folder, **given))}",
+            file=pipe,
+            flush=True,
+        )
     if job != "race":
         print(f"{MARK}{{}}", file=pipe, flush=True)
 
@@ -132,27 +190,43 @@ def run_side(given: dict[str, Any], work: Path, pipe: TextIO) -> None:
 # Steps
 
 
-def compare_losses(work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def compare_losses(
+    work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Trains both sides on the same tokens, and returns the losses of each step."""
     written, into = work / f"written-{adaptation}.json", work / f"replayed-{adaptation}.json"
-    shape = {name: settings[name] for name in ("batch", "tokens", "teacher")} | {"adaptation": adaptation}
-    with Side("ours", "losses", work, threads, **shape, steps=LOSS_STEPS, into=str(written)) as side:
+    shape = {name: settings[name] for name in ("batch", "tokens", "teacher")} | {
+        "adaptation": adaptation
+    }
+    with Side(
+        "ours", "losses", work, threads, **shape, steps=LOSS_STEPS, into=str(written)
+    ) as side:
         side.hear()
-    with Side("trl", "losses", work, threads, **shape, written=str(written), into=str(into)) as side:
+    with Side(
+        "trl", "losses", work, threads, **shape, written=str(written), into=str(into)
+    ) as side:
         side.hear()
     own = [step["loss"] for step in json.loads(written.read_text(encoding="utf-8"))]
     theirs = json.loads(into.read_text(encoding="utf-8"))
     pairs = list(zip(own, theirs, strict=True))
-    return {"ours": own, "trl": theirs, "largest_relative_difference": max(abs(a - b) / abs(b) for a, b in pairs)}
+    return {
+        "ours": own,
+        "trl": theirs,
+        "largest_relative_difference": max(abs(a - b) / abs(b) for a, b in pairs),
+    }
 
 
-def take_turns(work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def take_turns(
+    work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Lets the two sides train in turn, and returns every turn."""
     rounds: list[dict[str, Any]] = []
     with ExitStack() as stack:
         sides = {}
         for side in SIDES:  # one after the other, so that no side's memory or time is the other's
-            sides[side] = stack.enter_context(Side(side, "turns", work, threads, adaptation=adaptation, **settings))
+            sides[side] = stack.enter_context(
+                Side(side, "turns", work, threads, adaptation=adaptation, **settings)
+            )
             sides[side].hear()
         for number in range(settings["rounds"]):
             turn = {}
@@ -160,8 +234,13 @@ def take_turns(work: Path, threads: int, adaptation: str, settings: Mapping[str,
                 sides[side].go()
                 turn[side] = sides[side].hear()
             rounds.append(turn)
-    if any(sorted(map(str, turn["ours"]["rows"])) != sorted(map(str, turn["trl"]["rows"])) for turn in rounds):
-        raise SystemExit("The two sides were not shown the same prompts, or did not write equally long answers")
+    if any(
+        sorted(map(str, turn["ours"]["rows"])) != sorted(map(str, turn["trl"]["rows"]))
+        for turn in rounds
+    ):
+        raise SystemExit(
+            "The two sides were not shown the same prompts, or did not write equally long answers"
+        )
     config = base_model(settings["dtype"])._read_config()
     rank = 48  # of the merge: the sum of the experts'
     for turn in rounds:
@@ -171,14 +250,31 @@ def take_turns(work: Path, threads: int, adaptation: str, settings: Mapping[str,
     return {"rounds": rounds}
 
 
-def measure_steps(work: Path, threads: int, adaptations: Sequence[str], settings: Mapping[str, Any]) -> None:
+def measure_steps(
+    work: Path, threads: int, adaptations: Sequence[str], settings: Mapping[str, Any]
+) -> None:
     ensure_start(work, threads)
     for adaptation in adaptations:
         shared = {**settings, "adaptation": adaptation, "threads": threads}
-        kept(work, f"losses-{adaptation}", shared, lambda adaptation=adaptation: compare_losses(work, threads, adaptation, settings))
-        kept(work, f"steps-{adaptation}", shared, lambda adaptation=adaptation: take_turns(work, threads, adaptation, settings))
+        kept(
+            work,
+            f"losses-{adaptation}",
+            shared,
+            lambda adaptation=adaptation: compare_losses(work, threads, adaptation, settings),
+        )
+        kept(
+            work,
+            f"steps-{adaptation}",
+            shared,
+            lambda adaptation=adaptation: take_turns(work, threads, adaptation, settings),
+        )
     dtype = settings["dtype"]
-    kept(work, "peak", {"threads": threads, "dtype": dtype}, lambda: {"dtype": dtype, "flops": matrix_peak(getattr(torch, dtype), 2048)})
+    kept(
+        work,
+        "peak",
+        {"threads": threads, "dtype": dtype},
+        lambda: {"dtype": dtype, "flops": matrix_peak(getattr(torch, dtype), 2048)},
+    )
 
 
 def ensure_start(work: Path, threads: int) -> None:
@@ -192,75 +288,143 @@ def ensure_start(work: Path, threads: int) -> None:
 
 
 def measure_race(
-    work: Path, threads: int, contestants: Sequence[str], rates: Mapping[str, Sequence[float]], settings: Mapping[str, Any]
+    work: Path,
+    threads: int,
+    contestants: Sequence[str],
+    rates: Mapping[str, Sequence[float]],
+    settings: Mapping[str, Any],
 ) -> None:
     ensure_start(work, threads)
-    shape, dtype = {name: settings[name] for name in ("singles", "phrasings", "validation")}, settings["dtype"]
+    shape, dtype = (
+        {name: settings[name] for name in ("singles", "phrasings", "validation")},
+        settings["dtype"],
+    )
 
     def of_experts() -> dict[str, Any]:
         questions = Race.build(**shape).validation
-        own = {domain: [one for one in questions if one.primary_domain == domain] for domain in experts(dtype)}
-        return {"accuracy": {domain: accuracy(expert, own[domain])[domain] for domain, expert in experts(dtype).items()}}
+        own = {
+            domain: [one for one in questions if one.primary_domain == domain]
+            for domain in experts(dtype)
+        }
+        return {
+            "accuracy": {
+                domain: accuracy(expert, own[domain])[domain]
+                for domain, expert in experts(dtype).items()
+            }
+        }
 
-    reached = kept(work, "experts", shape | {"threads": threads, "dtype": dtype}, of_experts)["accuracy"]
+    reached = kept(work, "experts", shape | {"threads": threads, "dtype": dtype}, of_experts)[
+        "accuracy"
+    ]
     for contestant in contestants:
         side = contestant.split()[0]
         ours = {"epochs": settings["epochs"], "on_policy": "on-policy" in contestant}
         own: dict[str, Any] = ours if side == "ours" else {"start": contestant.endswith("merge")}
         for rate in rates[side]:
-            given = {**shape, **own, "dtype": dtype, "rate": rate, "limit": settings["limit"], "every": settings["every"]}
+            given = {
+                **shape,
+                **own,
+                "dtype": dtype,
+                "rate": rate,
+                "limit": settings["limit"],
+                "every": settings["every"],
+            }
 
             def run(side: str = side, given: dict[str, Any] = given) -> dict[str, Any]:
                 with Side(side, "race", work, threads, **given, of_experts=reached) as process:
                     return process.hear()
 
-            kept(work, f"race-{contestant.replace(' ', '-')}-{rate:g}", given | {"contestant": contestant, "threads": threads}, run)
+            kept(
+                work,
+                f"race-{contestant.replace(' ', '-')}-{rate:g}",
+                given | {"contestant": contestant, "threads": threads},
+                run,
+            )
 
 
 # Results
 
 
 def results_of(work: Path) -> dict[str, Any]:
-    """Returns everything that is kept or committed; of what was measured several times, the newest."""
+    """Returns everything that is kept or committed; of what was measured several times, the
+    newest.
+    """
     path = HERE / "results.json"
-    known = list(json.loads(path.read_text(encoding="utf-8"))["measured"].values()) if path.is_file() else []
+    known = (
+        list(json.loads(path.read_text(encoding="utf-8"))["measured"].values())
+        if path.is_file()
+        else []
+    )
     files = sorted((work / "measured").glob("*.json"), key=lambda path: path.stat().st_mtime)
     known += [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    measured = {found["name"]: found for found in sorted(known, key=lambda found: str(found["date"]))}
-    return {"seed": SEED, "command": "python benchmarks/speed/measure.py steps|race|report", "measured": measured}
+    measured = {
+        found["name"]: found for found in sorted(known, key=lambda found: str(found["date"]))
+    }
+    return {
+        "seed": SEED,
+        "command": "python benchmarks/speed/measure.py steps|race|report",
+        "measured": measured,
+    }
 
 
 def circumstances(settings: Mapping[str, Any]) -> str:
     """Returns the machine and the versions that something is measured with."""
-    machine = f"{settings['threads']} of {os.cpu_count()} cores ({processor()}, {platform.system()} {platform.machine()}, no GPU)"
-    versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "accelerate")]
+    machine = (
+        f"{settings['threads']} of {os.cpu_count()} cores ({processor()}, {platform.system()}"
+        f" {platform.machine()}, no GPU)"
+    )
+    versions = [
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "accelerate")
+    ]
     return ", ".join([machine, f"Python {platform.python_version()}", *versions])
 
 
 def processor() -> str:
     """Returns the processor's maker and line."""
     names = [
-        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if "model name" in line
     ]
     return names[0] if names else "unknown processor"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast training is beside TRL's DistillationTrainer.")
+    parser = argparse.ArgumentParser(
+        description="How fast training is beside TRL's DistillationTrainer."
+    )
     parser.add_argument("part", choices=("steps", "race", "report", "side"))
-    parser.add_argument("--work", type=Path, default=Path("runs/speed"), help="where everything is kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/speed"), help="where everything is kept"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--small", action="store_true", help="a slice of it, to see that everything runs; its figures mean nothing")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="a slice of it, to see that everything runs; its figures mean nothing",
+    )
     parser.add_argument("--write", action="store_true", help="write the results beside this file")
     steps = parser.add_argument_group("steps")
-    steps.add_argument("--adaptation", nargs="*", choices=("lora", "full"), default=["lora", "full"])
+    steps.add_argument(
+        "--adaptation", nargs="*", choices=("lora", "full"), default=["lora", "full"]
+    )
     for name in ("batch", "tokens", "steps", "rounds", "warmup"):
         steps.add_argument(f"--{name}", type=int, help=f"by default {STEPS[name]}")
-    steps.add_argument("--teacher", choices=("adapter", "merged"), help="our expert: an adapter on the base, or weights of its own")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=f"what both sides compute in; by default {fastest_dtype()}")
+    steps.add_argument(
+        "--teacher",
+        choices=("adapter", "merged"),
+        help="our expert: an adapter on the base, or weights of its own",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help=f"what both sides compute in; by default {fastest_dtype()}",
+    )
     race = parser.add_argument_group("race")
     race.add_argument("--contestant", nargs="*", choices=CONTESTANTS)
-    race.add_argument("--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}")
+    race.add_argument(
+        "--limit-minutes", type=float, dest="limit", help=f"by default {RACE['limit']:g}"
+    )
     race.add_argument("--our-rates", type=float, nargs="*", default=[5e-4])
     race.add_argument("--trl-rates", type=float, nargs="*", default=[3e-4])
     for name in ("every", "epochs", "singles", "phrasings", "validation"):
@@ -277,14 +441,22 @@ def main() -> None:
         return (small if options.small else usual) | given
 
     if options.part == "side":
-        pipe, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not for who started this
+        pipe, sys.stdout = (
+            sys.stdout,
+            sys.stderr,
+        )  # what libraries print is not for who started this
         run_side(json.loads(options.given), options.work, pipe)
         return
     if options.part == "steps":
-        measure_steps(options.work, options.threads, options.adaptation, settings(STEPS, SMALL_STEPS))
+        measure_steps(
+            options.work, options.threads, options.adaptation, settings(STEPS, SMALL_STEPS)
+        )
     elif options.part == "race":
         contestants = options.contestant or CONTESTANTS
-        rates = {"ours": options.our_rates, "trl": options.trl_rates[:1] if options.small else options.trl_rates}
+        rates = {
+            "ours": options.our_rates,
+            "trl": options.trl_rates[:1] if options.small else options.trl_rates,
+        }
         measure_race(options.work, options.threads, contestants, rates, settings(RACE, SMALL_RACE))
     results = results_of(options.work)
     text = as_markdown(results)

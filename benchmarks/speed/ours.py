@@ -9,7 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, Unending, base_model, experts, step_examples
+from setting import (
+    GOAL,
+    SEED,
+    TEACHER,
+    Race,
+    RaceOver,
+    Referee,
+    Stopwatch,
+    Turns,
+    Unending,
+    base_model,
+    experts,
+    step_examples,
+)
 
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
@@ -49,7 +62,12 @@ class WatchedObjective(OnPolicyObjective):
 
 def records_of(examples: Sequence[Example]) -> list[TrainingRecord]:
     """Returns records whose targets are never read: on-policy learning makes its own."""
-    return [TrainingRecord(example=example, responses=(), integration=Integration(text="-", method="single")) for example in examples]
+    return [
+        TrainingRecord(
+            example=example, responses=(), integration=Integration(text="-", method="single")
+        )
+        for example in examples
+    ]
 
 
 def on_policy(
@@ -64,7 +82,9 @@ def on_policy(
     written: list[dict[str, Any]],
     **more: Any,
 ) -> None:
-    """Trains `steps` steps toward the one expert, from the experts' merge (LoRA) or from the base (full)."""
+    """Trains `steps` steps toward the one expert, from the experts' merge (LoRA) or from the base
+    (full).
+    """
     teachers = experts(dtype)
     if teacher == "merged":  # whole weights of its own: more memory, fewer products
         folder = directory.parent / "teacher"
@@ -85,16 +105,34 @@ def on_policy(
         **settings,
     )
     examples = step_examples()[: more.pop("examples", None)]
-    trainer.train(base_model(dtype, Unending), records_of(examples), teachers=teachers, directory=directory, seed=SEED, **more)
+    trainer.train(
+        base_model(dtype, Unending),
+        records_of(examples),
+        teachers=teachers,
+        directory=directory,
+        seed=SEED,
+        **more,
+    )
 
 
 def save_start(folder: Path) -> None:
-    """Writes the adapter that a LoRA student starts from, the experts' merge, for the other side to start from as well."""
+    """Writes the adapter that a LoRA student starts from, the experts' merge, for the other side to
+    start from as well.
+    """
     start = Adaptation(start_from=tuple(experts("float32").values()))
     base_model("float32").trainable_copy(start).save(folder, merge=False)
 
 
-def losses(*, adaptation: str, teacher: str, tokens: int, batch: int, steps: int, directory: Path, into: Path) -> None:
+def losses(
+    *,
+    adaptation: str,
+    teacher: str,
+    tokens: int,
+    batch: int,
+    steps: int,
+    directory: Path,
+    into: Path,
+) -> None:
     """Trains a few steps in float32, and keeps what was written, and its losses."""
     precision._has_bfloat16 = lambda device: False
     written: list[dict[str, Any]] = []
@@ -140,7 +178,10 @@ def turns(
     @contextmanager
     def progress(label: str, total: int, done: int = 0) -> Iterator[Any]:
         def advance(_: int) -> None:
-            turn.rows += [{"prompt": len(prompt), "answer": len(answer)} for prompt, answer in written[-1]["rows"]]
+            turn.rows += [
+                {"prompt": len(prompt), "answer": len(answer)}
+                for prompt, answer in written[-1]["rows"]
+            ]
             turn.step_over()
 
         yield advance if label.startswith("training") else lambda _: None
@@ -173,22 +214,39 @@ def race(
     on_policy: bool,
     directory: Path,
 ) -> dict[str, Any]:
-    """Trains from the experts' merge: on their answers word for word, as the demo does, or on what the student writes itself."""
+    """Trains from the experts' merge: on their answers word for word, as the demo does, or on what
+    the student writes itself.
+    """
     base, teachers = base_model(dtype), experts(dtype)
     base._load()  # loading a model is on neither side's clock
     for teacher in teachers.values():
         teacher._load()
     referee = Referee(questions, of_experts, limit)
-    settings: dict[str, Any] = {"learning_rate": rate, "epochs": epochs, "batch_size": 16, "evaluation_steps": every}
+    settings: dict[str, Any] = {
+        "learning_rate": rate,
+        "epochs": epochs,
+        "batch_size": 16,
+        "evaluation_steps": every,
+    }
     settings |= {"adaptation": "lora", "initialization": "merge", "merge_weight": 1.0}
     trainer: Trainer
     if on_policy:  # nobody's answers are needed
-        trainer = MultiTaskTrainer(objective=OnPolicyObjective(max_new_tokens=32, max_initial_kl=None), **settings)
+        trainer = MultiTaskTrainer(
+            objective=OnPolicyObjective(max_new_tokens=32, max_initial_kl=None), **settings
+        )
         records = records_of(questions.train)
     else:
         trainer = IntegrationTrainer(**settings)
         generators = [CuratedDataGenerator(questions.train)]
-        run = Distiller(base, teachers, generators, trainer, holdout=0.0, response_sampling=ANSWER, output_dir=directory / "run")
+        run = Distiller(
+            base,
+            teachers,
+            generators,
+            trainer,
+            holdout=0.0,
+            response_sampling=ANSWER,
+            output_dir=directory / "run",
+        )
         records = run.integrate(run.collect(run.generate()))
     collected = referee.seconds / 60
     done = 0
@@ -206,7 +264,15 @@ def race(
 
     ended = "trained to its end"
     try:
-        trainer.train(base, records, teachers=teachers, validate=validate, directory=directory / "training", seed=SEED, progress=progress)
+        trainer.train(
+            base,
+            records,
+            teachers=teachers,
+            validate=validate,
+            directory=directory / "training",
+            seed=SEED,
+            progress=progress,
+        )
     except RaceOver:
         ended = "stopped"
     return {**referee.outcome(), "minutes_collecting": collected, "ended": ended, "goal": GOAL}

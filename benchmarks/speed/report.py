@@ -44,7 +44,11 @@ def _circumstances(measured: Mapping[str, Any]) -> list[str]:
 
 
 def _called(prefix: str, measured: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): found for name, found in measured.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): found
+        for name, found in measured.items()
+        if name.startswith(prefix)
+    }
 
 
 def _steps(steps: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
@@ -54,29 +58,71 @@ def _steps(steps: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
     lines = [
         "## The same steps",
         "",
-        "On-policy distillation: the student answers, the demo's chemistry expert says at every token what it would have found probable,",
-        f"and the reverse KL is learnt. {settings['batch']} prompts a step, {settings['tokens']} tokens an answer (no answer ends sooner),",
-        "sampling temperature 1, the same prompts in the same steps, AdamW, the same trained weights. Each side is a process of its own",
-        "and trains by its own trainer: `MultiTaskTrainer` with `OnPolicyObjective`, and `DistillationTrainer` without gradient",
-        f"checkpointing, which it uses by default and which would slow it here. Both compute in {settings['dtype']} and keep trained",
-        f"weights in float32. They take turns of {settings['steps']} steps, {settings['rounds']} times each, the order changing.",
+        (
+            "On-policy distillation: the student answers, the demo's chemistry expert says at every"
+            " token what it would have found probable,"
+        ),
+        (
+            f"and the reverse KL is learnt. {settings['batch']} prompts a step,"
+            f" {settings['tokens']} tokens an answer (no answer ends sooner),"
+        ),
+        (
+            "sampling temperature 1, the same prompts in the same steps, AdamW, the same trained"
+            " weights. Each side is a process of its own"
+        ),
+        (
+            "and trains by its own trainer: `MultiTaskTrainer` with `OnPolicyObjective`, and"
+            " `DistillationTrainer` without gradient"
+        ),
+        (
+            "checkpointing, which it uses by default and which would slow it here. Both compute in"
+            f" {settings['dtype']} and keep trained"
+        ),
+        (
+            f"weights in float32. They take turns of {settings['steps']} steps,"
+            f" {settings['rounds']} times each, the order changing."
+        ),
         f"TRL's teacher is the expert merged into whole weights; ours is {teacher}.",
         "",
-        "| | | seconds a step: median (range) | written tokens a second | peak memory | ratio to TRL: median (range) |",
+        (
+            "| | | seconds a step: median (range) | written tokens a second | peak memory | ratio"
+            " to TRL: median (range) |"
+        ),
         "|---|---|---:|---:|---:|---:|",
     ]
     for adaptation, found in steps.items():
         lines += _times(adaptation, found)
-    lines += ["", *_losses(measured), "### Where the time goes", "", f"Seconds a step, means over all turns.{_peak_words(peak)}", ""]
-    lines += [f"| | | {' | '.join(PARTS)} | rest | share of peak: step | without sampling |", "|---|---|" + "---:|" * (len(PARTS) + 3)]
-    for adaptation, found in steps.items():
-        for side, name in SIDES.items():
-            lines.append(f"| {ADAPTATIONS[adaptation]} | {name} | {' | '.join(_split(found, side, peak))} |")
     lines += [
         "",
-        "“Heads and divergence” is where hidden states become logits, the divergence, and its derivative back to hidden states. The share",
-        "of the peak counts the multiplications and additions that the step cannot do without (`needed_flops` in `setting.py` states the",
-        "formula), padding left out, over the time; “without sampling” leaves the sampled tokens and their time out.",
+        *_losses(measured),
+        "### Where the time goes",
+        "",
+        f"Seconds a step, means over all turns.{_peak_words(peak)}",
+        "",
+    ]
+    lines += [
+        f"| | | {' | '.join(PARTS)} | rest | share of peak: step | without sampling |",
+        "|---|---|" + "---:|" * (len(PARTS) + 3),
+    ]
+    for adaptation, found in steps.items():
+        for side, name in SIDES.items():
+            lines.append(
+                f"| {ADAPTATIONS[adaptation]} | {name} | {' | '.join(_split(found, side, peak))} |"
+            )
+    lines += [
+        "",
+        (
+            "“Heads and divergence” is where hidden states become logits, the divergence, and its"
+            " derivative back to hidden states. The share"
+        ),
+        (
+            "of the peak counts the multiplications and additions that the step cannot do without"
+            " (`needed_flops` in `setting.py` states the"
+        ),
+        (
+            "formula), padding left out, over the time; “without sampling” leaves the sampled"
+            " tokens and their time out."
+        ),
         "",
     ]
     return lines
@@ -89,7 +135,12 @@ def _times(adaptation: str, found: Mapping[str, Any]) -> list[str]:
     for side, name in SIDES.items():
         seconds = [turn[side]["seconds"] / found["settings"]["steps"] for turn in found["rounds"]]
         memory = max(turn[side]["peak_bytes"] for turn in found["rounds"]) / 1e9
-        cells = [_spread(seconds), f"{tokens / median(seconds):,.0f}", f"{memory:.1f} GB", f"{ratio} times" if side == "ours" else "1"]
+        cells = [
+            _spread(seconds),
+            f"{tokens / median(seconds):,.0f}",
+            f"{memory:.1f} GB",
+            f"{ratio} times" if side == "ours" else "1",
+        ]
         lines.append(f"| {ADAPTATIONS[adaptation]} | {name} | {' | '.join(cells)} |")
     return lines
 
@@ -98,10 +149,19 @@ def _losses(measured: Mapping[str, Any]) -> list[str]:
     lines = []
     for adaptation in ADAPTATIONS:
         if found := measured.get(f"losses-{adaptation}"):
-            pairs = ", ".join(f"{a:.6f} and {b:.6f}" for a, b in zip(found["ours"], found["trl"], strict=True))
+            pairs = ", ".join(
+                f"{a:.6f} and {b:.6f}" for a, b in zip(found["ours"], found["trl"], strict=True)
+            )
             lines += [
-                f"Losses of {len(found['ours'])} steps on the same tokens in float32, {ADAPTATIONS[adaptation]} (ours and TRL's): {pairs};",
-                f"the largest relative difference is {found['largest_relative_difference']:.1e}. A step's loss follows from those before.",
+                (
+                    f"Losses of {len(found['ours'])} steps on the same tokens in float32,"
+                    f" {ADAPTATIONS[adaptation]} (ours and TRL's): {pairs};"
+                ),
+                (
+                    "the largest relative difference is"
+                    f" {found['largest_relative_difference']:.1e}. A step's loss follows from those"
+                    " before."
+                ),
                 "",
             ]
     return lines
@@ -125,8 +185,8 @@ def _peak_words(peak: Mapping[str, Any] | None) -> str:
     if peak is None:
         return ""
     return (
-        f" The machine's matrix peak is {peak['flops'] / 1e9:,.0f} billion operations a second in {peak['dtype']}:\n"
-        "the fastest product of two matrices of 2,048²."
+        f" The machine's matrix peak is {peak['flops'] / 1e9:,.0f} billion operations a second in"
+        f" {peak['dtype']}:\nthe fastest product of two matrices of 2,048²."
     )
 
 
@@ -136,22 +196,51 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Minutes to DER 0.97 in every domain",
         "",
-        f"DER is the student's accuracy over its expert's on {settings['validation']} held-out questions a domain. Everyone may learn from",
-        f"the same questions of one domain each, up to {settings['singles']} facts a domain in as many phrasings as the table says, other",
-        "than those that are scored. The clock stands still while models are loaded and checkpoints are scored,",
+        (
+            f"DER is the student's accuracy over its expert's on {settings['validation']} held-out"
+            " questions a domain. Everyone may learn from"
+        ),
+        (
+            f"the same questions of one domain each, up to {settings['singles']} facts a domain in"
+            " as many phrasings as the table says, other"
+        ),
+        (
+            "than those that are scored. The clock stands still while models are loaded and"
+            " checkpoints are scored,"
+        ),
         f"every {settings['every']} steps, by the same code.",
         "",
-        "domainfusion starts from the experts' merge. With `sequence` it asks them, which is on its clock, and learns their answers word",
-        "for word; with `on_policy` (reverse KL, up to 32 tokens an answer, batch 16, let on however far) it asks nobody. TRL's trainer",
-        "takes one teacher and has no route from a question to its expert, so it gets the best that a user can do without changing it:",
-        "every step has the questions of one domain, and a callback sets `teacher_model` to that domain's expert before the step. It",
-        "learns on-policy (reverse KL, up to 32 tokens an answer, batch 16) at a constant rate, in LoRA adapters as well: those of the",
+        (
+            "domainfusion starts from the experts' merge. With `sequence` it asks them, which is on"
+            " its clock, and learns their answers word"
+        ),
+        (
+            "for word; with `on_policy` (reverse KL, up to 32 tokens an answer, batch 16, let on"
+            " however far) it asks nobody. TRL's trainer"
+        ),
+        (
+            "takes one teacher and has no route from a question to its expert, so it gets the best"
+            " that a user can do without changing it:"
+        ),
+        (
+            "every step has the questions of one domain, and a callback sets `teacher_model` to"
+            " that domain's expert before the step. It"
+        ),
+        (
+            "learns on-policy (reverse KL, up to 32 tokens an answer, batch 16) at a constant rate,"
+            " in LoRA adapters as well: those of the"
+        ),
         "merge, or new ones of rank 16 on the base.",
         "",
-        f"| | phrasings | rate | minutes to the goal | lowest DER at its best, when | {' | '.join(domains)} |",
+        (
+            "| | phrasings | rate | minutes to the goal | lowest DER at its best, when |"
+            f" {' | '.join(domains)} |"
+        ),
         "|---|---:|---:|---:|---:|" + "---:|" * len(domains),
     ]
-    for found in sorted(races.values(), key=lambda found: list(NAMES).index(found["settings"]["contestant"])):
+    for found in sorted(
+        races.values(), key=lambda found: list(NAMES).index(found["settings"]["contestant"])
+    ):
         best, reached = found["best"], found["minutes_to_goal"]
         cells = [
             NAMES[found["settings"]["contestant"]],
@@ -164,11 +253,18 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"One seed, and {settings['validation']} questions a domain: one answer moves a DER by {1 / settings['validation']:.3f}, and",
-        "a small lead is none. Settings were tried by hand: ours first with one phrasing, which was not enough, then everyone had two;",
+        (
+            f"One seed, and {settings['validation']} questions a domain: one answer moves a DER by"
+            f" {1 / settings['validation']:.3f}, and"
+        ),
+        (
+            "a small lead is none. Settings were tried by hand: ours first with one phrasing, which"
+            " was not enough, then everyone had two;"
+        ),
         "TRL had one rate.",
         *(
-            f"Of our {found['minutes']:.2f} minutes at {found['settings']['rate']:g}, {found['minutes_collecting']:.2f} are the experts'."
+            f"Of our {found['minutes']:.2f} minutes at {found['settings']['rate']:g},"
+            f" {found['minutes_collecting']:.2f} are the experts'."
             for found in races.values()
             if found["settings"]["contestant"] == "ours"
         ),

@@ -1,4 +1,6 @@
-"""What both sides of the speed benchmark share: models, prompts, scoring, the split of time, and what a step has to compute."""
+"""What both sides of the speed benchmark share: models, prompts, scoring, the split of time, and
+what a step has to compute.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Unending(LlamaModel):
 
 
 def fastest_dtype() -> str:
-    """Returns what both sides are fastest in: bfloat16 where the processor has units for it, float32 elsewhere."""
+    """Returns what both sides are fastest in: bfloat16 where the processor has units for it,
+    float32 elsewhere.
+    """
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
@@ -61,7 +65,9 @@ def base_model(dtype: str, kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
 def experts(dtype: str) -> dict[str, LlamaModel]:
     """Returns the demo's experts, each an adapter on the base."""
     return {
-        domain: LlamaModel(WORLD.adapter(domain), base_model=base_folder(), name=f"{domain} expert", dtype=dtype)
+        domain: LlamaModel(
+            WORLD.adapter(domain), base_model=base_folder(), name=f"{domain} expert", dtype=dtype
+        )
         for domain in WORLD.domains
     }
 
@@ -76,9 +82,15 @@ def step_examples() -> list[Example]:
 
 
 def step_order(examples: int, epochs: int) -> list[int]:
-    """Returns the order in which `MultiTaskTrainer` shows them, so that the other side can be shown the same."""
+    """Returns the order in which `MultiTaskTrainer` shows them, so that the other side can be shown
+    the same.
+    """
     rng = random.Random(f"{SEED}/1")
-    return [index for _ in range(epochs) for index in interleaved_order([TEACHER] * examples, {TEACHER: 1.0}, rng)]
+    return [
+        index
+        for _ in range(epochs)
+        for index in interleaved_order([TEACHER] * examples, {TEACHER: 1.0}, rng)
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,14 +102,25 @@ class Race:
 
     @classmethod
     def build(cls, singles: int, phrasings: int, validation: int) -> Race:
-        """Builds it from the demo's facts: `singles` facts a domain in some phrasings, and `validation` items a domain."""
+        """Builds it from the demo's facts: `singles` facts a domain in some phrasings, and
+        `validation` items a domain.
+        """
         found = build_questions(
             WORLD,
-            train=Sizes(singles=singles, pairs=TRAIN.pairs, two_hop=TRAIN.two_hop, phrasings=phrasings),
-            validation=Sizes(singles=validation, pairs=VALIDATION.pairs, two_hop=VALIDATION.two_hop),
+            train=Sizes(
+                singles=singles, pairs=TRAIN.pairs, two_hop=TRAIN.two_hop, phrasings=phrasings
+            ),
+            validation=Sizes(
+                singles=validation, pairs=VALIDATION.pairs, two_hop=VALIDATION.two_hop
+            ),
             unasked=0.0,
         )
-        return cls(*(tuple(one for one in part if not one.is_cross_domain) for part in (found.train, found.validation)))
+        return cls(
+            *(
+                tuple(one for one in part if not one.is_cross_domain)
+                for part in (found.train, found.validation)
+            )
+        )
 
 
 def accuracy(model: LanguageModel, examples: Sequence[Example]) -> dict[str, float]:
@@ -105,7 +128,9 @@ def accuracy(model: LanguageModel, examples: Sequence[Example]) -> dict[str, flo
     grades: dict[str, list[float]] = {}
     answers = model.generate([user(example.query) for example in examples], ANSWER)
     for example, answer in zip(examples, answers, strict=True):
-        grades.setdefault(example.primary_domain, []).append(stated_parts(example, answer.text).value or 0.0)
+        grades.setdefault(example.primary_domain, []).append(
+            stated_parts(example, answer.text).value or 0.0
+        )
     return {domain: mean(values) for domain, values in grades.items()}
 
 
@@ -140,19 +165,33 @@ class Referee:
             RaceOver: Every domain is at the goal, or the clock is past the limit.
         """
         on_clock, began = self.seconds, time.perf_counter()
-        reached = {domain: value / self._of_experts[domain] for domain, value in accuracy(model, self._race.validation).items()}
+        reached = {
+            domain: value / self._of_experts[domain]
+            for domain, value in accuracy(model, self._race.validation).items()
+        }
         self.scores.append({"step": step, "minutes": on_clock / 60, "der": reached})
-        print(f"step {step}, {on_clock / 60:.2f} minutes, DER {reached}", file=sys.stderr, flush=True)
+        print(
+            f"step {step}, {on_clock / 60:.2f} minutes, DER {reached}", file=sys.stderr, flush=True
+        )
         self._scored += time.perf_counter() - began
         if min(reached.values()) >= GOAL or on_clock >= self._limit:
             raise RaceOver
         return reached
 
     def outcome(self) -> dict[str, Any]:
-        """Returns all scores, the best of them, and the minutes to the goal (None where it was not reached)."""
+        """Returns all scores, the best of them, and the minutes to the goal (None where it was not
+        reached).
+        """
         best = max(self.scores, key=lambda score: min(score["der"].values()))
-        reached = next((score["minutes"] for score in self.scores if min(score["der"].values()) >= GOAL), None)
-        return {"minutes_to_goal": reached, "best": best, "minutes": self.scores[-1]["minutes"], "scores": self.scores}
+        reached = next(
+            (score["minutes"] for score in self.scores if min(score["der"].values()) >= GOAL), None
+        )
+        return {
+            "minutes_to_goal": reached,
+            "best": best,
+            "minutes": self.scores[-1]["minutes"],
+            "scores": self.scores,
+        }
 
 
 # Where the time goes
@@ -160,13 +199,17 @@ class Referee:
 
 @dataclass
 class Stopwatch:
-    """Adds up the time spent in named parts; a part inside of another is counted as the inner one alone."""
+    """Adds up the time spent in named parts; a part inside of another is counted as the inner one
+    alone.
+    """
 
     seconds: Counter[str] = field(default_factory=Counter)
     _running: list[list[Any]] = field(default_factory=list)
 
     def wrap(self, owner: Any, name: str, part: str | Callable[[], str]) -> None:
-        """Times every call of `owner.name`; `part` is what it counts as, or says so when it is called."""
+        """Times every call of `owner.name`; `part` is what it counts as, or says so when it is
+        called.
+        """
         plain = getattr(owner, name)
 
         def timed(*given: Any, **named: Any) -> Any:
@@ -183,7 +226,9 @@ class Stopwatch:
         setattr(
             owner,
             name,
-            timed if not isinstance(owner, type) or not isinstance(vars(owner).get(name), staticmethod) else staticmethod(timed),
+            timed
+            if not isinstance(owner, type) or not isinstance(vars(owner).get(name), staticmethod)
+            else staticmethod(timed),
         )
 
     def wrap_common(self) -> None:
@@ -226,7 +271,12 @@ class Turns:
         self.done += 1
         if self.done < self.warmup or (self.done - self.warmup) % self.steps:
             return
-        turn = {"seconds": time.perf_counter() - self.started, "parts": self.watch.take(), "rows": self.rows, "peak_bytes": peak_bytes()}
+        turn = {
+            "seconds": time.perf_counter() - self.started,
+            "parts": self.watch.take(),
+            "rows": self.rows,
+            "peak_bytes": peak_bytes(),
+        }
         tell(self.pipe, {} if self.done == self.warmup else turn)
         if not sys.stdin.readline():
             os._exit(0)  # nobody wants another turn, and there is nothing to be kept
@@ -247,17 +297,21 @@ def peak_bytes() -> int:
 # What has to be computed
 
 
-def needed_flops(rows: Sequence[Mapping[str, int]], config: Any, adaptation: str, rank: int) -> dict[str, float]:
-    """Returns the multiplications and additions of the matrix products that a step cannot do without, by part.
+def needed_flops(
+    rows: Sequence[Mapping[str, int]], config: Any, adaptation: str, rank: int
+) -> dict[str, float]:
+    """Returns the multiplications and additions of the matrix products that a step cannot do
+    without, by part.
 
-    With P weights in the layers' matrices, A in the adapter's, V·H in the head, n tokens read and m of them answered, and
-    attention of 4·(layers·width)·T·(T+1)/2 over a row of T tokens:
+    With P weights in the layers' matrices, A in the adapter's, V·H in the head, n tokens read and m
+    of them answered, and attention of 4·(layers·width)·T·(T+1)/2 over a row of T tokens:
 
-    - sampling: 2·(P+A) for each prompt token and each written token but the last of a row, 2·V·H for each written one, attention;
+    - sampling: 2·(P+A) for each prompt token and each written token but the last of a row, 2·V·H
+      for each written one, attention;
     - teacher: 2·P·n and attention (an adapter can be merged), 2·V·H·m;
     - student forward: 2·(P+A)·n and attention, 2·V·H·m;
-    - backward: the same once more toward activations, and once more toward the weights that are trained: 2·A·n, or 2·P·n + 2·V·H·m
-      (attention's is twice its forward).
+    - backward: the same once more toward activations, and once more toward the weights that are
+      trained: 2·A·n, or 2·P·n + 2·V·H·m (attention's is twice its forward).
 
     Padding, and the step of the optimiser, count nothing.
     """
@@ -266,13 +320,23 @@ def needed_flops(rows: Sequence[Mapping[str, int]], config: Any, adaptation: str
         config.num_hidden_layers,
         config.hidden_size // config.num_attention_heads * config.num_key_value_heads,
     )
-    shapes = [(width, width), (width, kv), (width, kv), (width, width), *[(width, config.intermediate_size)] * 3]
+    shapes = [
+        (width, width),
+        (width, kv),
+        (width, kv),
+        (width, width),
+        *[(width, config.intermediate_size)] * 3,
+    ]
     matrices = layers * sum(a * b for a, b in shapes)
     adapter = layers * rank * sum(a + b for a, b in shapes) if adaptation == "lora" else 0
     head = config.vocab_size * width
     n = sum(row["prompt"] + row["answer"] for row in rows)
     m = sum(row["answer"] for row in rows)
-    attention = sum(2 * layers * width * length * (length + 1) for row in rows if (length := row["prompt"] + row["answer"]))
+    attention = sum(
+        2 * layers * width * length * (length + 1)
+        for row in rows
+        if (length := row["prompt"] + row["answer"])
+    )
     trained = 2 * adapter * n if adaptation == "lora" else 2 * matrices * n + 2 * head * m
     forward = 2 * (matrices + adapter) * n + attention + 2 * head * m
     return {

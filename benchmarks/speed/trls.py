@@ -1,4 +1,6 @@
-"""TRL's side of the speed benchmark: its `DistillationTrainer` as anyone would call it, without what only costs time here."""
+"""TRL's side of the speed benchmark: its `DistillationTrainer` as anyone would call it, without
+what only costs time here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ from typing import Any, TextIO
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from setting import GOAL, SEED, TEACHER, Race, RaceOver, Referee, Stopwatch, Turns, step_examples, step_order
+from setting import (
+    GOAL,
+    SEED,
+    TEACHER,
+    Race,
+    RaceOver,
+    Referee,
+    Stopwatch,
+    Turns,
+    step_examples,
+    step_order,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
@@ -27,7 +40,9 @@ NEVER = 49_152
 
 
 def load(dtype: str, adapter: str | Path | None = None, *, merge: bool = False) -> Any:
-    """Returns the base, with an adapter to train on it (which PEFT keeps in float32), or with one merged into it."""
+    """Returns the base, with an adapter to train on it (which PEFT keeps in float32), or with one
+    merged into it.
+    """
     model = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=getattr(torch, dtype))
     if adapter is None:
         return model
@@ -41,11 +56,15 @@ def student_for(adaptation: str, dtype: str, start: Path) -> Any:
 
 
 def prompts(queries: Sequence[str]) -> Dataset:
-    return Dataset.from_dict({"prompt": [[{"role": "user", "content": query}] for query in queries]})
+    return Dataset.from_dict(
+        {"prompt": [[{"role": "user", "content": query}] for query in queries]}
+    )
 
 
 def configuration(directory: Path, dtype: str, **settings: Any) -> DistillationConfig:
-    """Returns the settings with which TRL is fastest here: no activations computed twice, no bfloat16 where the processor lacks it."""
+    """Returns the settings with which TRL is fastest here: no activations computed twice, no
+    bfloat16 where the processor lacks it.
+    """
     given = {
         "output_dir": str(directory),
         "gradient_checkpointing": False,
@@ -67,10 +86,22 @@ def configuration(directory: Path, dtype: str, **settings: Any) -> DistillationC
 
 
 def build(
-    student: Any, teacher: Any, queries: Sequence[str], settings: DistillationConfig, kind: type = DistillationTrainer, **more: Any
+    student: Any,
+    teacher: Any,
+    queries: Sequence[str],
+    settings: DistillationConfig,
+    kind: type = DistillationTrainer,
+    **more: Any,
 ) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(base_folder(), padding_side="left")
-    return kind(model=student, teacher_model=teacher, args=settings, train_dataset=prompts(queries), processing_class=tokenizer, **more)
+    return kind(
+        model=student,
+        teacher_model=teacher,
+        args=settings,
+        train_dataset=prompts(queries),
+        processing_class=tokenizer,
+        **more,
+    )
 
 
 class Replayed(DistillationTrainer):
@@ -92,14 +123,27 @@ class Replayed(DistillationTrainer):
         return loss
 
 
-def losses(*, adaptation: str, tokens: int, batch: int, directory: Path, start: Path, written: Path, into: Path) -> None:
+def losses(
+    *,
+    adaptation: str,
+    tokens: int,
+    batch: int,
+    directory: Path,
+    start: Path,
+    written: Path,
+    into: Path,
+) -> None:
     """Trains on what the other side wrote, in float32, and keeps the losses."""
     dtype = "float32"
     steps = json.loads(written.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(base_folder())
     by_prompt = {
         tuple(
-            tokenizer.apply_chat_template([{"role": "user", "content": example.query}], add_generation_prompt=True, return_dict=False)
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": example.query}],
+                add_generation_prompt=True,
+                return_dict=False,
+            )
         ): example.query
         for example in step_examples()
     }
@@ -138,7 +182,10 @@ class Counted(DistillationTrainer):
 
     def _generate(self, prompts: list[Any]) -> Any:
         found = super()._generate(prompts)
-        self.turn.rows += [{"prompt": len(prompt), "answer": len(answer)} for prompt, answer in zip(found[0], found[1], strict=True)]
+        self.turn.rows += [
+            {"prompt": len(prompt), "answer": len(answer)}
+            for prompt, answer in zip(found[0], found[1], strict=True)
+        ]
         return found
 
 
@@ -159,7 +206,11 @@ def turns(
     watch = Stopwatch()
     watch.wrap_common()
     watch.wrap(DistillationTrainer, "_generate", "sampling")
-    watch.wrap(DistillationTrainer, "_get_last_hidden_state", lambda: "student forward" if torch.is_grad_enabled() else "teacher")
+    watch.wrap(
+        DistillationTrainer,
+        "_get_last_hidden_state",
+        lambda: "student forward" if torch.is_grad_enabled() else "teacher",
+    )
     watch.wrap(distillation_trainer, "_chunked_divergence_loss", "heads and divergence")
     watch.wrap(ChunkedDivergenceFunction, "backward", "heads and divergence")
     turn = Turns(steps, warmup, watch, pipe)
@@ -177,14 +228,19 @@ def turns(
         generation_kwargs={"eos_token_id": [NEVER]},  # every answer has all its tokens
     )
     queries = [examples[index].query for index in order]
-    student, teacher = student_for(adaptation, dtype, start), load(dtype, world_folder() / "adapters" / TEACHER, merge=True)
+    student, teacher = (
+        student_for(adaptation, dtype, start),
+        load(dtype, world_folder() / "adapters" / TEACHER, merge=True),
+    )
     trainer = build(student, teacher, queries, settings, Counted, callbacks=[TakesTurns(turn)])
     trainer.turn, trainer.eos_token_ids = turn, [NEVER]
     trainer.train()
 
 
 class Routed(TrainerCallback):
-    """Gives each step the teacher of its domain: TRL takes one teacher, and reads it anew in every step."""
+    """Gives each step the teacher of its domain: TRL takes one teacher, and reads it anew in every
+    step.
+    """
 
     def __init__(self, teachers: Sequence[Any]) -> None:
         self._teachers = itertools.cycle(teachers)
@@ -198,8 +254,16 @@ class Routed(TrainerCallback):
 class Scored(TrainerCallback):
     """Has a checkpoint scored every few steps, by the code that scores the other side."""
 
-    def __init__(self, student: Any, referee: Referee, every: int, directory: Path, dtype: str) -> None:
-        self._student, self._referee, self._every, self._directory, self._dtype = student, referee, every, directory, dtype
+    def __init__(
+        self, student: Any, referee: Referee, every: int, directory: Path, dtype: str
+    ) -> None:
+        self._student, self._referee, self._every, self._directory, self._dtype = (
+            student,
+            referee,
+            every,
+            directory,
+            dtype,
+        )
 
     def score(self, step: int) -> None:
         """Scores the student as it is, read back from disk."""
@@ -228,14 +292,22 @@ def race(
     start: Path | None,
     directory: Path,
 ) -> dict[str, Any]:
-    """Trains on-policy, the domains' experts in turn, from the merge or from an adapter that changes nothing yet."""
+    """Trains on-policy, the domains' experts in turn, from the merge or from an adapter that
+    changes nothing yet.
+    """
     torch.manual_seed(SEED)
     if start is not None:
         student = load(dtype, start)
     else:
-        student = get_peft_model(load(dtype), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+        student = get_peft_model(
+            load(dtype),
+            LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        )
     domains = sorted({example.primary_domain for example in questions.train})
-    teachers = [load(dtype, world_folder() / "adapters" / domain, merge=True).eval().requires_grad_(False) for domain in domains]
+    teachers = [
+        load(dtype, world_folder() / "adapters" / domain, merge=True).eval().requires_grad_(False)
+        for domain in domains
+    ]
     routed = Routed(teachers)
     settings = configuration(
         directory,
@@ -246,7 +318,9 @@ def race(
         learning_rate=rate,
         lr_scheduler_type="constant",
     )
-    shared = LlamaModel(base_folder(), dtype=dtype)  # the scored checkpoints' base, loaded off the clock and held to the end
+    shared = LlamaModel(
+        base_folder(), dtype=dtype
+    )  # the scored checkpoints' base, loaded off the clock and held to the end
     shared._load()
     queries = batches_by_domain(questions, domains)
     referee = Referee(questions, of_experts, limit)
@@ -258,12 +332,21 @@ def race(
     return {**referee.outcome(), "ended": "stopped", "goal": GOAL}
 
 
-def batches_by_domain(questions: Race, domains: Sequence[str], batch: int = 16, passes: int = 16) -> list[str]:
-    """Returns the questions of several passes in batches of one domain each, the domains in turn, each pass in a new order."""
+def batches_by_domain(
+    questions: Race, domains: Sequence[str], batch: int = 16, passes: int = 16
+) -> list[str]:
+    """Returns the questions of several passes in batches of one domain each, the domains in turn,
+    each pass in a new order.
+    """
     rng = random.Random(SEED)
     by_domain = {}
     for domain in domains:
         own = [example.query for example in questions.train if example.primary_domain == domain]
         by_domain[domain] = [query for _ in range(passes) for query in rng.sample(own, len(own))]
     batches = min(len(own) for own in by_domain.values()) // batch
-    return [query for at in range(batches) for domain in domains for query in by_domain[domain][at * batch : (at + 1) * batch]]
+    return [
+        query
+        for at in range(batches)
+        for domain in domains
+        for query in by_domain[domain][at * batch : (at + 1) * batch]
+    ]

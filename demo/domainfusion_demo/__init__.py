@@ -1,1 +1,3 @@
-"""The world of domainfusion's demo: facts, questions and three LoRA experts, in the folder `world`."""
+"""The world of domainfusion's demo: facts, questions and three LoRA experts, in the folder
+`world`.
+"""

@@ -7,5 +7,7 @@ import sys
 from domainfusion.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv[0] = "domainfusion"  # the run keeps the command that made it, in words that can be typed again
+    sys.argv[0] = (
+        "domainfusion"  # the run keeps the command that made it, in words that can be typed again
+    )
     sys.exit(main())

@@ -1,4 +1,6 @@
-"""Describes an object by what decides its behavior, so that a run can tell whether its inputs are the same as last time."""
+"""Describes an object by what decides its behavior, so that a run can tell whether its inputs are
+the same as last time.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ LONGEST_LIST = 20
 
 
 def describe(value: object) -> Any:
-    """Returns plain JSON data: numbers and texts as they are, models by fingerprint, functions by name, other objects by their fields.
+    """Returns plain JSON data: numbers and texts as they are, models by fingerprint, functions by
+    name, other objects by their fields.
 
     Fields whose names begin with an underscore are left out.
 
@@ -31,21 +34,35 @@ def describe(value: object) -> Any:
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         # Not asdict(), which copies what the fields hold: a model, its weights included.
-        return {item.name: describe(getattr(value, item.name)) for item in fields(value) if not item.name.startswith("_")}
+        return {
+            item.name: describe(getattr(value, item.name))
+            for item in fields(value)
+            if not item.name.startswith("_")
+        }
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = [describe(item) for item in value]
         items = sorted(items, key=str) if isinstance(value, set | frozenset) else items
-        return items if len(items) <= LONGEST_LIST else {"items": len(items), "fingerprint": fingerprint(items)}
+        return (
+            items
+            if len(items) <= LONGEST_LIST
+            else {"items": len(items), "fingerprint": fingerprint(items)}
+        )
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    settings = {name: describe(item) for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    settings = {
+        name: describe(item)
+        for name, item in getattr(value, "__dict__", {}).items()
+        if not name.startswith("_")
+    }
     return {"class": type(value).__qualname__, **settings}
 
 
 def models_in(value: object) -> Iterator[LanguageModel]:
-    """Yields the models that an object uses: itself, or those that its fields hold; a model in two places comes twice."""
+    """Yields the models that an object uses: itself, or those that its fields hold; a model in two
+    places comes twice.
+    """
     if isinstance(value, LanguageModel):
         yield value
     elif isinstance(value, Mapping):
@@ -70,12 +87,20 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         >>> differences({"seed": 1, "trainer": {"epochs": 3}}, {"seed": 1, "trainer": {"epochs": 2}})
         'trainer: epochs was 3, is 2'
     """
-    changed = [name for name in {**stored, **given} if fingerprint(stored.get(name)) != fingerprint(given.get(name))]
-    return "; ".join(f"{name}: {_difference(stored.get(name), given.get(name))}" for name in changed)
+    changed = [
+        name
+        for name in {**stored, **given}
+        if fingerprint(stored.get(name)) != fingerprint(given.get(name))
+    ]
+    return "; ".join(
+        f"{name}: {_difference(stored.get(name), given.get(name))}" for name in changed
+    )
 
 
 def _difference(stored: object, given: object) -> str:
     if isinstance(stored, Mapping) and isinstance(given, Mapping):
         changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
-        return ", ".join(f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed)[:300]
+        return ", ".join(
+            f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed
+        )[:300]
     return f"was {stored!r:.150}, is {given!r:.150}"

@@ -3,15 +3,15 @@
 The tree:
 
     DomainFusionError
-    ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be right
-    ├── CapabilityError (TypeError)         a model is asked for something that it can't do
-    ├── MissingDependencyError (ImportError) an optional package is not installed
-    ├── DataError (ValueError)              a file, a record or an example that can't be read
-    ├── TemplateError (ValueError)          a prompt template that can't be filled
-    ├── ModelError (RuntimeError)           a model that can't be loaded, or that failed to answer
-    ├── StoreError (RuntimeError)           the store of answers is damaged or of another version
-    ├── RunError (RuntimeError)             a run directory that is in use, or belongs to other inputs
-    └── TrainingError (RuntimeError)        training that can't continue
+    ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be
+    right ├── CapabilityError (TypeError)         a model is asked for something that it can't do
+    ├── MissingDependencyError (ImportError) an optional package is not installed ├── DataError
+    (ValueError)              a file, a record or an example that can't be read ├── TemplateError
+    (ValueError)          a prompt template that can't be filled ├── ModelError (RuntimeError)
+    a model that can't be loaded, or that failed to answer ├── StoreError (RuntimeError)
+    the store of answers is damaged or of another version ├── RunError (RuntimeError)             a
+    run directory that is in use, or belongs to other inputs └── TrainingError (RuntimeError)
+    training that can't continue
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _LONGEST_MESSAGE = 8_000
 
 
 def printable(text: str) -> str:
-    r"""Returns `text` with what could steer a terminal, turn the reading direction or break UTF-8 shown as a replacement character.
+    r"""Returns `text` with what could steer a terminal, turn the reading direction or break UTF-8
+    shown as a replacement character.
 
     Example:
         >>> printable("Oslo\x1b[2J")
@@ -49,10 +50,13 @@ class DomainFusionError(Exception):
 
     Example:
         >>> print(ConfigurationError("num_examples is not positive", received=0, allowed="a whole number from 1", fix="ask for more"))
-        num_examples is not positive; received 0; allowed: a whole number from 1. To fix it: ask for more.
+        num_examples is not positive; received 0; allowed: a whole number from 1. To fix it: ask for
+        more.
     """
 
-    def __init__(self, what: str, *, received: object = None, allowed: str = "", fix: str = "") -> None:
+    def __init__(
+        self, what: str, *, received: object = None, allowed: str = "", fix: str = ""
+    ) -> None:
         message = what
         if received is not None:
             message += f"; received {_shorten(repr(received))}"
@@ -95,8 +99,8 @@ class ModelError(DomainFusionError, RuntimeError):
     """A model that can't be loaded, or that failed to answer.
 
     Attributes:
-        unanswered: The conversations that a model left without an answer, each with the reason, where it reported all others;
-            empty where nobody knows.
+        unanswered: The conversations that a model left without an answer, each with the reason,
+            where it reported all others; empty where nobody knows.
     """
 
     unanswered: Mapping[Any, str] = MappingProxyType({})
@@ -124,19 +128,35 @@ def advice_on(error: Exception) -> str:
         'free disk space and run again; what was finished is kept'
     """
     number = error.errno if isinstance(error, OSError) else None
-    named = next((code for code in _ADVICE if f"os error {code}" in str(error) or os.strerror(code) in str(error)), 0)
-    if not (number or named) and "write failed" in str(error):  # all that PyTorch's writer says of a full disk
+    named = next(
+        (
+            code
+            for code in _ADVICE
+            if f"os error {code}" in str(error) or os.strerror(code) in str(error)
+        ),
+        0,
+    )
+    if not (number or named) and "write failed" in str(
+        error
+    ):  # all that PyTorch's writer says of a full disk
         named = errno.ENOSPC
-    return _ADVICE.get(number or named, "check the path, its permissions and the space that is left on its disk")
+    return _ADVICE.get(
+        number or named, "check the path, its permissions and the space that is left on its disk"
+    )
 
 
 _FREE_SPACE = "free disk space and run again; what was finished is kept"
 _ALLOW = "allow this user to read and write there"
-_CHECK_DISK = "the disk reports an error: check it (the system's log says more) before anything is deleted"
+_CHECK_DISK = (
+    "the disk reports an error: check it (the system's log says more) before anything is deleted"
+)
 _ADVICE: Mapping[int, str] = MappingProxyType(
     {
         errno.ENOSPC: _FREE_SPACE,
-        errno.EDQUOT: "free space within the quota, or have it raised, and run again; what was finished is kept",
+        errno.EDQUOT: (
+            "free space within the quota, or have it raised, and run again; what was finished is"
+            " kept"
+        ),
         errno.EACCES: _ALLOW,
         errno.EPERM: _ALLOW,
         errno.EROFS: "the file system is mounted read-only: mount it for writing",

@@ -1,4 +1,6 @@
-"""Files and folders that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, flushed to the disk,
+then renamed.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ _UNFINISHED = ".unfinished-"
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write to, and puts what was written in the place of `path`.
 
-    After a crash or a power cut, a reader finds the old file or the new one, never a part. Where the
-    block raises, the old file stays and the temporary one is removed.
+    After a crash or a power cut, a reader finds the old file or the new one, never a part. Where
+    the block raises, the old file stays and the temporary one is removed.
 
     Args:
         path: The file to write, or a folder that is not there yet; its parent has to be there.
@@ -53,7 +55,8 @@ def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> Non
 
     Args:
         folder: Where.
-        names: The files that are looked for, in the folder itself; None looks for all, in the folders within it too.
+        names: The files that are looked for, in the folder itself; None looks for all, in the
+            folders within it too.
     """
     for path in list(folder.rglob("*") if names is None else folder.iterdir()):
         process = writer_of_unfinished(path, names)
@@ -62,7 +65,9 @@ def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> Non
 
 
 def _is_alive(process: int) -> bool:
-    """Whether another process has this id. In containers, ids are often reused, by this process too."""
+    """Whether another process has this id. In containers, ids are often reused, by this process
+    too.
+    """
     try:
         return process != os.getpid() and psutil.pid_exists(process)
     except OverflowError:
@@ -70,7 +75,8 @@ def _is_alive(process: int) -> bool:
 
 
 def writer_of_unfinished(path: Path, names: Collection[str] | None = None) -> int | None:
-    """Returns the process that had begun to write `path`; None unless it is an unfinished file, of one of these names if given.
+    """Returns the process that had begun to write `path`; None unless it is an unfinished file, of
+    one of these names if given.
 
     Example:
         >>> writer_of_unfinished(Path(".run.json.unfinished-17"), ["run.json"])

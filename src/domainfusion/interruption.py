@@ -1,4 +1,6 @@
-"""How a process is stopped by SIGINT and SIGTERM: at once as an exception, or after the step that is under way."""
+"""How a process is stopped by SIGINT and SIGTERM: at once as an exception, or after the step that
+is under way.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class DeferredSignals:
-    """Holds back SIGINT and SIGTERM in its block, and raises the one received at its end; a second one is not held back.
+    """Holds back SIGINT and SIGTERM in its block, and raises the one received at its end; a second
+    one is not held back.
 
     Outside of the main thread, where no handler can be set, it changes nothing.
 
@@ -69,7 +72,10 @@ class DeferredSignals:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._restore()
         if kind is None and self.received is not None:

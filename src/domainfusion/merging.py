@@ -1,12 +1,13 @@
 """Merges of LoRA experts on one base into one adapter, in closed form: the sum, TSV-M and RegMean.
 
-Each layer's update of expert k is Δₖ = sₖ·BₖAₖ. Every method here keeps the form of an adapter whose rank is the sum of the experts'.
+Each layer's update of expert k is Δₖ = sₖ·BₖAₖ. Every method here keeps the form of an adapter
+whose rank is the sum of the experts'.
 
 - `sum`: λ·ΣΔₖ (task arithmetic; Ilharco et al., 2022, arXiv 2212.04089). Needs no data.
-- `tsv`: the experts' singular vectors are orthogonalized against each other before they are added (TSV-M; Gargiulo et al., 2024,
-  arXiv 2412.00081). Needs no data.
-- `regmean`: the update whose outputs are nearest to each expert's on that expert's own inputs (RegMean; Jin et al., 2022,
-  arXiv 2212.09849). Needs some of each expert's questions and answers.
+- `tsv`: the experts' singular vectors are orthogonalized against each other before they are added
+  (TSV-M; Gargiulo et al., 2024, arXiv 2412.00081). Needs no data.
+- `regmean`: the update whose outputs are nearest to each expert's on that expert's own inputs
+  (RegMean; Jin et al., 2022, arXiv 2212.09849). Needs some of each expert's questions and answers.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ MergeMethod = Literal["sum", "tsv", "regmean"]
 """How experts are merged; see the module."""
 
 OFF_DIAGONAL = 0.9
-"""What the off-diagonal elements of a Gram matrix are multiplied with (Jin et al., 2022, section 4.2)."""
+"""What the off-diagonal elements of a Gram matrix are multiplied with (Jin et al., 2022, section
+4.2).
+"""
 
 RIDGE = 1e-4
-"""What is added to the diagonal of the summed Gram matrix, as a share of its mean, so that it can be inverted."""
+"""What is added to the diagonal of the summed Gram matrix, as a share of its mean, so that it can
+be inverted.
+"""
 
 READ_AT_ONCE = 4096
 """Tokens of equal rows that are read together."""
@@ -48,15 +53,17 @@ def merge(
     conversations: Mapping[str, Sequence[Conversation]] | None = None,
     progress: Progress = silent,
 ) -> HuggingFaceModel:
-    """Returns one model that computes as the merge of several LoRA experts; base and experts stay as they are.
+    """Returns one model that computes as the merge of several LoRA experts; base and experts stay
+    as they are.
 
     Args:
         base: The experts' base.
         experts: The LoRA expert of each domain. An expert of two domains counts once.
         method: How they are merged.
         weight: λ, by which the merged update is multiplied.
-        conversations: For `regmean`, some dialogues of each domain that end with an answer, such as the expert's own. The expert
-            reads them once, and memory grows by one float32 Gram matrix per adapted layer, however many experts there are.
+        conversations: For `regmean`, some dialogues of each domain that end with an answer, such as
+            the expert's own. The expert reads them once, and memory grows by one float32 Gram
+            matrix per adapted layer, however many experts there are.
         progress: Shows how far the experts have read.
 
     Returns:
@@ -64,7 +71,8 @@ def merge(
 
     Raises:
         ConfigurationError: The method is unknown, or the weight is not finite.
-        CapabilityError: An expert is not a LoRA adapter on the base, or one that can't be summed, such as DoRA.
+        CapabilityError: An expert is not a LoRA adapter on the base, or one that can't be summed,
+            such as DoRA.
         DataError: `regmean` has nothing to read for a domain, or a layer's inputs are not finite.
 
     Example:
@@ -74,12 +82,25 @@ def merge(
         ```
     """
     if method not in get_args(MergeMethod):
-        raise ConfigurationError("The merge method is unknown", received=method, allowed=", ".join(get_args(MergeMethod)))
+        raise ConfigurationError(
+            "The merge method is unknown", received=method, allowed=", ".join(get_args(MergeMethod))
+        )
     if not math.isfinite(weight):
-        raise ConfigurationError("The weight of a merge is not finite", received=weight, allowed="a number")
+        raise ConfigurationError(
+            "The weight of a merge is not finite", received=weight, allowed="a number"
+        )
     check_experts(base, experts)
-    merged = base.trainable_copy(Adaptation(start_from=tuple(experts.values()), merge_weight=weight))
-    write_merge(merged, experts, method=method, weight=weight, conversations=conversations or {}, progress=progress)
+    merged = base.trainable_copy(
+        Adaptation(start_from=tuple(experts.values()), merge_weight=weight)
+    )
+    write_merge(
+        merged,
+        experts,
+        method=method,
+        weight=weight,
+        conversations=conversations or {},
+        progress=progress,
+    )
     return merged
 
 
@@ -89,12 +110,18 @@ def check_experts(base: object, experts: Mapping[str, object]) -> None:
     Raises:
         CapabilityError: There are none, or one is not a LoRA adapter on the base.
     """
-    strangers = [name for name, expert in experts.items() if not (isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(base))]
+    strangers = [
+        name
+        for name, expert in experts.items()
+        if not (isinstance(expert, HuggingFaceModel) and expert.is_adapter_on(base))
+    ]
     if strangers or not experts:
         raise CapabilityError(
             "Only LoRA adapters on the base can be merged into one adapter",
             received=strangers or "no experts",
-            allowed="LoRA adapters on the base's own folder, in the same dtype and on the same device",
+            allowed=(
+                "LoRA adapters on the base's own folder, in the same dtype and on the same device"
+            ),
             fix="merge whole fine-tunes by their sum (merge_method='sum')",
         )
 
@@ -117,17 +144,22 @@ def write_merge(
     distinct = {expert.fingerprint: expert for expert in experts.values()}
     updates = {key: expert.lora_factors() for key, expert in distinct.items()}
     if method == "tsv":
-        merged.load_lora_factors({layer: tsv(own, weight) for layer, own in _by_layer(updates).items()})
+        merged.load_lora_factors(
+            {layer: tsv(own, weight) for layer, own in _by_layer(updates).items()}
+        )
         return
     grams = read_grams(distinct, updates, _conversations_of(experts, conversations), progress)
-    merged.load_lora_factors({layer: regmean(own, grams[layer], weight) for layer, own in _by_layer(updates).items()})
+    merged.load_lora_factors(
+        {layer: regmean(own, grams[layer], weight) for layer, own in _by_layer(updates).items()}
+    )
 
 
 def tsv(updates: Sequence[LoraFactors], weight: float = 1.0) -> LoraFactors:
     """Returns TSV-M's merge of one layer's updates.
 
-    With Δₖ = Uₖ·Sₖ·Vₖᵀ, the columns of [U₁ … Uₙ] and of [V₁ … Vₙ] are made orthogonal by the nearest orthogonal matrix (Procrustes):
-    where the experts' directions are orthogonal already, the merge is the sum.
+    With Δₖ = Uₖ·Sₖ·Vₖᵀ, the columns of [U₁ … Uₙ] and of [V₁ … Vₙ] are made orthogonal by the
+    nearest orthogonal matrix (Procrustes): where the experts' directions are orthogonal already,
+    the merge is the sum.
 
     Args:
         updates: The update of each expert.
@@ -141,12 +173,16 @@ def tsv(updates: Sequence[LoraFactors], weight: float = 1.0) -> LoraFactors:
         right.append(v)
     u, s, v = torch.cat(left, 1), torch.cat(values), torch.cat(right, 1)
     a, b = _nearest_orthogonal(v).T, weight * _nearest_orthogonal(u) * s
-    missing = sum(len(update.a) for update in updates) - len(a)  # of adapters whose rank is above their layer's size
+    missing = sum(len(update.a) for update in updates) - len(
+        a
+    )  # of adapters whose rank is above their layer's size
     return LoraFactors(pad(a, (0, 0, 0, missing)), pad(b, (0, missing)))
 
 
 def _svd_of_product(update: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns U, S and V of B·A from small matrices alone: with B = Q₁R₁ and Aᵀ = Q₂R₂, B·A = Q₁·(R₁R₂ᵀ)·Q₂ᵀ."""
+    """Returns U, S and V of B·A from small matrices alone: with B = Q₁R₁ and Aᵀ = Q₂R₂, B·A =
+    Q₁·(R₁R₂ᵀ)·Q₂ᵀ.
+    """
     q_b, r_b = torch.linalg.qr(update.b.double())
     q_a, r_a = torch.linalg.qr(update.a.double().T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
@@ -154,7 +190,9 @@ def _svd_of_product(update: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def _nearest_orthogonal(columns: torch.Tensor) -> torch.Tensor:
-    """Returns P·Qᵀ of columns = P·D·Qᵀ: the matrix with orthonormal columns that is nearest to them."""
+    """Returns P·Qᵀ of columns = P·D·Qᵀ: the matrix with orthonormal columns that is nearest to
+    them.
+    """
     p, _, qh = torch.linalg.svd(columns, full_matrices=False)
     found: torch.Tensor = p @ qh
     return found
@@ -164,12 +202,13 @@ def _nearest_orthogonal(columns: torch.Tensor) -> torch.Tensor:
 class Grams:
     """What the experts' inputs to one layer add up to.
 
-    With Gₖ = XₖᵀXₖ / tokens for the inputs Xₖ, of shape (tokens, in), that expert k's dialogues lead to, and G̃ₖ for Gₖ with its
-    off-diagonal elements multiplied by α:
+    With Gₖ = XₖᵀXₖ / tokens for the inputs Xₖ, of shape (tokens, in), that expert k's dialogues
+    lead to, and G̃ₖ for Gₖ with its off-diagonal elements multiplied by α:
 
     Attributes:
         total: Σ G̃ₖ, of shape (in, in).
-        weighted: Aₖ·G̃ₖ for each expert, of shape (rank, in); no expert's own Gram matrix has to be kept.
+        weighted: Aₖ·G̃ₖ for each expert, of shape (rank, in); no expert's own Gram matrix has to be
+            kept.
     """
 
     total: torch.Tensor
@@ -179,7 +218,8 @@ class Grams:
 def regmean(updates: Sequence[LoraFactors], grams: Grams, weight: float = 1.0) -> LoraFactors:
     """Returns RegMean's merge of one layer's updates: A'ₖ = λ·Aₖ·G̃ₖ·(Σ G̃ⱼ)⁻¹ and B'ₖ = Bₖ.
 
-    It minimizes Σₖ ‖XₖΔᵀ − XₖΔₖᵀ‖² where α is 1. The update keeps the form of an adapter, as each Δₖ is multiplied from the right.
+    It minimizes Σₖ ‖XₖΔᵀ − XₖΔₖᵀ‖² where α is 1. The update keeps the form of an adapter, as each
+    Δₖ is multiplied from the right.
 
     Args:
         updates: The update of each expert.
@@ -191,11 +231,17 @@ def regmean(updates: Sequence[LoraFactors], grams: Grams, weight: float = 1.0) -
     """
     size = len(grams.total)
     ridge = RIDGE * float(grams.total.diagonal().mean())
-    total = grams.total + ridge * torch.eye(size, dtype=grams.total.dtype, device=grams.total.device)
+    total = grams.total + ridge * torch.eye(
+        size, dtype=grams.total.dtype, device=grams.total.device
+    )
     rows = torch.cat(grams.weighted)
     if not (torch.isfinite(total).all() and torch.isfinite(rows).all()):
-        raise DataError("The inputs of a layer are not finite, so experts can't be merged by them", fix="use method='tsv' or 'sum'")
-    # X·G⁻¹ = (G⁻¹·Xᵀ)ᵀ as G is symmetric and, with the ridge, positive definite; inputs that are all 0 leave nothing to invert.
+        raise DataError(
+            "The inputs of a layer are not finite, so experts can't be merged by them",
+            fix="use method='tsv' or 'sum'",
+        )
+    # X·G⁻¹ = (G⁻¹·Xᵀ)ᵀ as G is symmetric and, with the ridge, positive definite; inputs that are
+    # all 0 leave nothing to invert.
     factor, failed = torch.linalg.cholesky_ex(total.double())
     if int(failed):
         solved = rows.double() @ torch.linalg.pinv(total.double(), hermitian=True)
@@ -211,7 +257,8 @@ def read_grams(
     conversations: Mapping[str, Sequence[Conversation]],
     progress: Progress = silent,
 ) -> dict[str, Grams]:
-    """Lets each expert read its dialogues once, and returns what the inputs of every adapted layer add up to.
+    """Lets each expert read its dialogues once, and returns what the inputs of every adapted layer
+    add up to.
 
     Args:
         experts: The experts, by fingerprint.
@@ -227,11 +274,15 @@ def read_grams(
 
             def add(layer: str, inputs: torch.Tensor, sums: dict[str, torch.Tensor] = sums) -> None:
                 flat = inputs.reshape(-1, inputs.shape[-1]).float()
-                gram = sums.setdefault(layer, torch.zeros(flat.shape[1], flat.shape[1], device=flat.device))
+                gram = sums.setdefault(
+                    layer, torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)
+                )
                 gram.addmm_(flat.T, flat)
 
             with expert.watching_inputs(add):
-                for batch in _equal_rows(rows):  # rows of one length need no padding, which would count as inputs
+                for batch in _equal_rows(
+                    rows
+                ):  # rows of one length need no padding, which would count as inputs
                     expert.hidden_states(batch)
                     advance(len(batch))
             tokens = sum(map(len, rows))

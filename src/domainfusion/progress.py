@@ -1,4 +1,6 @@
-"""How long work tells how far it is: the library is silent, and whoever wants to see progress passes a `Progress`."""
+"""How long work tells how far it is: the library is silent, and whoever wants to see progress
+passes a `Progress`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ class Progress(Protocol):
     """Shows one piece of work."""
 
     def __call__(self, label: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
-        """Opens a display of `total` items, `done` of which are finished, and gives the function that moves it on."""
+        """Opens a display of `total` items, `done` of which are finished, and gives the function
+        that moves it on.
+        """
         ...
 
 

@@ -1,4 +1,6 @@
-"""Records on disk: JSON and JSON Lines with a schema version, written whole or not at all, read with line-numbered errors."""
+"""Records on disk: JSON and JSON Lines with a schema version, written whole or not at all, read
+with line-numbered errors.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ T = TypeVar("T")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Writes `text` to `path` so that a reader, or a crash, sees the old file or the new one and
+    nothing between.
 
     Raises:
-        DataError: The file can't be written, or the text can't be: half a character (a lone surrogate) has no UTF-8.
+        DataError: The file can't be written, or the text can't be: half a character (a lone
+            surrogate) has no UTF-8.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +34,9 @@ def write_text(path: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"The file could not be written: {error.strerror or error}", received=str(path), fix=advice_on(error)
+            f"The file could not be written: {error.strerror or error}",
+            received=str(path),
+            fix=advice_on(error),
         ) from error
     except UnicodeEncodeError as error:
         raise DataError(
@@ -59,12 +65,22 @@ _LONGEST_NAME = 60
 _OTHER_THAN_PLAIN = re.compile(r"[^a-z0-9_]+")
 _LOOKS_MADE = re.compile(r"-[0-9a-f]{8}$")
 """How a made name ends, which another text could have as its own."""
-_RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))})
+_RESERVED = frozenset(
+    {
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+    }
+)
 """Names of devices on Windows."""
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes one JSON document; dataclasses become objects, by their own `to_dict` where they have one, and NaN and infinity null."""
+    """Writes one JSON document; dataclasses become objects, by their own `to_dict` where they have
+    one, and NaN and infinity null.
+    """
     if hasattr(value, "to_dict"):
         plain = value.to_dict()
     else:
@@ -110,21 +126,30 @@ def read_text(path: Path) -> str:
     """Reads a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        DataError: The file is not there, can't be read or is not UTF-8; the message says how to convert it.
+        DataError: The file is not there, can't be read or is not UTF-8; the message says how to
+            convert it.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"The file can't be read: {error.strerror or error}", received=str(path), fix=advice_on(error)) from error
+        raise DataError(
+            f"The file can't be read: {error.strerror or error}",
+            received=str(path),
+            fix=advice_on(error),
+        ) from error
     try:
         if not content.startswith(_SIGNATURES):
             return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = f"line {content.count(10, 0, error.start) + 1}"
         raise DataError(
-            f"The file is not UTF-8, but perhaps Windows-1252 or Latin-1: {error.reason} in {place}",
+            f"The file is not UTF-8, but perhaps Windows-1252 or Latin-1: {error.reason} in"
+            f" {place}",
             received=str(path),
-            fix=f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > converted{path.suffix}; from Excel, save as 'CSV UTF-8'",
+            fix=(
+                f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > converted{path.suffix}; from Excel,"
+                " save as 'CSV UTF-8'"
+            ),
         ) from error
     raise _not_text(path, content)
 
@@ -137,11 +162,16 @@ _SIGNATURES = (*_UTF_16, _GZIP, _ZIP)
 
 def _not_text(path: Path, content: bytes) -> DataError:
     if content.startswith(_GZIP):
-        return DataError("The file is compressed with gzip", received=str(path), fix=f"gunzip {path.name}")
+        return DataError(
+            "The file is compressed with gzip", received=str(path), fix=f"gunzip {path.name}"
+        )
     if content.startswith(_ZIP):
         what = "The file is a ZIP archive, as Excel workbooks are"
         return DataError(what, received=str(path), fix="unpack it; from Excel, save as 'CSV UTF-8'")
-    fix = f"iconv -f UTF-16 -t UTF-8 {path.name} > converted{path.suffix}; in PowerShell, write with Out-File -Encoding utf8"
+    fix = (
+        f"iconv -f UTF-16 -t UTF-8 {path.name} > converted{path.suffix}; in PowerShell, write with"
+        " Out-File -Encoding utf8"
+    )
     return DataError("The file is UTF-16, not UTF-8", received=str(path), fix=fix)
 
 
@@ -155,14 +185,17 @@ def read_records(path: Path, kind: type[T]) -> list[T]:
     """Reads what `write_records` wrote.
 
     Raises:
-        DataError: A line is not a record of `kind`, or was written by a later version; it names file and line.
+        DataError: A line is not a record of `kind`, or was written by a later version; it names
+            file and line.
     """
     adapter = TypeAdapter(kind)
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
     return [_to_record(line, adapter, known, place) for place, line in read_lines(path)]
 
 
-def read_lines(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(
+    path: Path, *, parse_constant: Callable[[str], Any] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the objects of a JSON Lines file, each with its place as `file:line`.
 
     Args:
@@ -172,7 +205,8 @@ def read_lines(path: Path, *, parse_constant: Callable[[str], Any] | None = None
     Raises:
         DataError: The file can't be read, or a line is not a JSON object.
     """
-    # Not splitlines(): it also splits at characters such as U+2028 and U+0085, which may stand inside a JSON string.
+    # Not splitlines(): it also splits at characters such as U+2028 and U+0085, which may stand
+    # inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -182,16 +216,26 @@ def read_lines(path: Path, *, parse_constant: Callable[[str], Any] | None = None
         except RecursionError as error:
             raise DataError(f"{place} is nested too deeply", received=line) from error
         except ValueError as error:
-            raise DataError(f"{place} is not JSON: {error}", received=line, fix="correct or remove the line") from error
+            raise DataError(
+                f"{place} is not JSON: {error}", received=line, fix="correct or remove the line"
+            ) from error
         if not isinstance(record, dict):
-            raise DataError(f"{place} is not a JSON object", received=record, fix="write one object a line")
+            raise DataError(
+                f"{place} is not a JSON object", received=record, fix="write one object a line"
+            )
         yield place, record
 
 
-def _to_record(line: dict[str, Any], adapter: TypeAdapter[T], known: set[str] | None, place: str) -> T:
+def _to_record(
+    line: dict[str, Any], adapter: TypeAdapter[T], known: set[str] | None, place: str
+) -> T:
     version = line.pop("schema", SCHEMA_VERSION)
     if not isinstance(version, int):
-        raise DataError(f"{place}: schema is not a number", received=version, allowed=f"a whole number up to {SCHEMA_VERSION}")
+        raise DataError(
+            f"{place}: schema is not a number",
+            received=version,
+            allowed=f"a whole number up to {SCHEMA_VERSION}",
+        )
     if version > SCHEMA_VERSION:
         raise DataError(
             f"{place} was written by a later version of domainfusion",
@@ -200,10 +244,16 @@ def _to_record(line: dict[str, Any], adapter: TypeAdapter[T], known: set[str] | 
             fix="upgrade domainfusion",
         )
     if known is not None and (unknown := sorted(line.keys() - known)):
-        raise DataError(f"{place}: there is no field of this name", received=unknown[0], allowed=", ".join(sorted(known)))
+        raise DataError(
+            f"{place}: there is no field of this name",
+            received=unknown[0],
+            allowed=", ".join(sorted(known)),
+        )
     try:
         return adapter.validate_python(line)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(step) for step in problem["loc"])
-        raise DataError(f"{place}: {where or 'the record'}: {problem['msg']}", received=problem["input"]) from error
+        raise DataError(
+            f"{place}: {where or 'the record'}: {problem['msg']}", received=problem["input"]
+        ) from error

@@ -1,4 +1,6 @@
-"""The data that flows through a run: frozen, free of behavior, and the same in memory and on disk."""
+"""The data that flows through a run: frozen, free of behavior, and the same in memory and on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def _no_metadata() -> dict[str, Any]:
 
 
 def fingerprint(value: object, *, length: int = 16) -> str:
-    """Returns a short SHA-256 of `value`'s canonical JSON: equal values, equal fingerprints, on every machine.
+    """Returns a short SHA-256 of `value`'s canonical JSON: equal values, equal fingerprints, on
+    every machine.
 
     Lists and tuples are the same to it, as are 1 and 1.0; a dataclass is the mapping of its fields.
 
@@ -31,7 +34,9 @@ def fingerprint(value: object, *, length: int = 16) -> str:
         >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
         True
     """
-    canonical = json.dumps(_canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    canonical = json.dumps(
+        _canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
@@ -67,7 +72,8 @@ def user(text: str) -> Conversation:
 
 
 def transcript(conversation: Conversation) -> str:
-    """Returns a conversation as one text: a question by itself as it is, several turns each with who says it.
+    """Returns a conversation as one text: a question by itself as it is, several turns each with
+    who says it.
 
     Example:
         >>> transcript(user("Where is it?"))
@@ -88,9 +94,11 @@ class Sampling:
 
     Attributes:
         max_new_tokens: Tokens after which the answer is cut; its finish reason is then `length`.
-        temperature: 0 is greedy; above 0, tokens are drawn from the distribution sharpened by 1/temperature.
+        temperature: 0 is greedy; above 0, tokens are drawn from the distribution sharpened by
+            1/temperature.
         top_p: Draw only from the smallest set of tokens whose probabilities reach this sum.
-        seed: Seed of the draws. Each conversation draws from its own stream, so that batching changes nothing.
+        seed: Seed of the draws. Each conversation draws from its own stream, so that batching
+            changes nothing.
 
     Raises:
         ConfigurationError: A setting is outside of what is allowed.
@@ -103,11 +111,21 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ConfigurationError("max_new_tokens is not positive", received=self.max_new_tokens, allowed="a whole number from 1")
+            raise ConfigurationError(
+                "max_new_tokens is not positive",
+                received=self.max_new_tokens,
+                allowed="a whole number from 1",
+            )
         if not 0 <= self.temperature < float("inf"):
-            raise ConfigurationError("temperature is out of range", received=self.temperature, allowed="0 (greedy) or a number above it")
+            raise ConfigurationError(
+                "temperature is out of range",
+                received=self.temperature,
+                allowed="0 (greedy) or a number above it",
+            )
         if not 0 < self.top_p <= 1:
-            raise ConfigurationError("top_p is out of range", received=self.top_p, allowed="a number above 0, up to 1")
+            raise ConfigurationError(
+                "top_p is out of range", received=self.top_p, allowed="a number above 0, up to 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +134,13 @@ class Generation:
 
     Attributes:
         text: The answer, without special tokens and surrounding white space.
-        finish_reason: `stop` where the model ended by itself, `length` where it was cut, `refused` or `filtered` where a server says so,
-            `failed` where no answer came and the run went on without it.
+        finish_reason: `stop` where the model ended by itself, `length` where it was cut, `refused`
+            or `filtered` where a server says so, `failed` where no answer came and the run went on
+            without it.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written, the end token counted.
-        reasoning: What the model thought before it answered, where it says so; it is not part of the answer.
+        reasoning: What the model thought before it answered, where it says so; it is not part of
+            the answer.
     """
 
     text: str
@@ -148,27 +168,34 @@ class Example:
     """One query with all that is known about it.
 
     Attributes:
-        id: Unique in a run; left empty, it is the fingerprint of the query, the turns before it and its domains, whatever the order of
-            the domains, white space, and the way in which Unicode composes a letter.
+        id: Unique in a run; left empty, it is the fingerprint of the query, the turns before it and
+            its domains, whatever the order of the domains, white space, and the way in which
+            Unicode composes a letter.
         query: What the student is asked.
-        history: The turns of the dialogue before the query, the user's and the assistant's in turn; empty for a single question. The
-            system message of a dialogue is none of them: each model has its own.
+        history: The turns of the dialogue before the query, the user's and the assistant's in turn;
+            empty for a single question. The system message of a dialogue is none of them: each
+            model has its own.
         domains: The domains whose expertise it needs; several make it cross-domain.
         primary_domain: The leading one of `domains`; left empty, the first.
-        primary_is_named: Whether somebody named the primary domain, so that its expert may settle a conflict. Left None, it is true where
-            `primary_domain` is given; the order of `domains` settles nothing.
-        apparent_domain: The domain that an adversarial query looks like, and does not need; empty for others.
+        primary_is_named: Whether somebody named the primary domain, so that its expert may settle a
+            conflict. Left None, it is true where `primary_domain` is given; the order of `domains`
+            settles nothing.
+        apparent_domain: The domain that an adversarial query looks like, and does not need; empty
+            for others.
         source: The kind of generator that made it.
-        sub_questions: For some domains, the part of the query that its expert is asked instead of the whole.
+        sub_questions: For some domains, the part of the query that its expert is asked instead of
+            the whole.
         parts: What a right answer states. Empty where that is not known.
         reference: A right answer in words. None where there is none.
-        group: What it belongs to (a fact, a template, a passage); left empty, the query itself. Where examples are held out, a group
-            goes as a whole, and intervals resample whole groups.
+        group: What it belongs to (a fact, a template, a passage); left empty, the query itself.
+            Where examples are held out, a group goes as a whole, and intervals resample whole
+            groups.
         metadata: Whatever else its maker wants kept; values are JSON.
 
     Raises:
-        DataError: There are no domains, `domains` is one string instead of several, it looks like a domain that it needs, the turns of
-            the history do not alternate from a user's to an assistant's, or the metadata are not JSON.
+        DataError: There are no domains, `domains` is one string instead of several, it looks like a
+            domain that it needs, the turns of the history do not alternate from a user's to an
+            assistant's, or the metadata are not JSON.
     """
 
     query: str
@@ -187,12 +214,25 @@ class Example:
 
     def __post_init__(self) -> None:
         if isinstance(self.domains, str):
-            raise DataError("domains is one string", received=self.domains, allowed="names in a list or tuple", fix="write (domain,)")
+            raise DataError(
+                "domains is one string",
+                received=self.domains,
+                allowed="names in a list or tuple",
+                fix="write (domain,)",
+            )
         object.__setattr__(self, "domains", tuple(self.domains))
         if not self.domains:
-            raise DataError("An example names no domain", received=self.query, fix="name the domains whose expertise the query needs")
+            raise DataError(
+                "An example names no domain",
+                received=self.query,
+                fix="name the domains whose expertise the query needs",
+            )
         if self.apparent_domain and self.apparent_domain in self.domains:
-            raise DataError("An example looks like a domain that it needs", received=self.apparent_domain, fix="name another, or none")
+            raise DataError(
+                "An example looks like a domain that it needs",
+                received=self.apparent_domain,
+                fix="name another, or none",
+            )
         if self.primary_is_named is None:
             object.__setattr__(self, "primary_is_named", bool(self.primary_domain))
         object.__setattr__(self, "primary_domain", self.primary_domain or self.domains[0])
@@ -213,7 +253,9 @@ class Example:
         return bool(self.parts) or self.reference is not None
 
     def question_for(self, domain: str) -> str:
-        """Returns what the expert of `domain` is asked: its sub-question if there is one, else the whole query."""
+        """Returns what the expert of `domain` is asked: its sub-question if there is one, else the
+        whole query.
+        """
         return self.sub_questions.get(domain, self.query)
 
     @property
@@ -229,7 +271,11 @@ class Example:
 def _check_turns(history: Conversation) -> None:
     roles = [message.role for message in history]
     if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise DataError("The turns before a query do not alternate", received=roles, allowed="user, assistant, user, assistant …")
+        raise DataError(
+            "The turns before a query do not alternate",
+            received=roles,
+            allowed="user, assistant, user, assistant …",
+        )
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
@@ -239,7 +285,10 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
         raise DataError(
             f"The metadata of an example can't be kept: {error}",
             received=metadata,
-            allowed="what JSON has: texts, numbers (NaN is none), true, false and None, lists and dicts of them",
+            allowed=(
+                "what JSON has: texts, numbers (NaN is none), true, false and None, lists and dicts"
+                " of them"
+            ),
             fix="turn the value into one of these",
         ) from error
 
@@ -316,7 +365,8 @@ class Conflict:
 
     Attributes:
         claims: Each expert's words, by domain.
-        kept: A domain whose claim stands; None where the experts are reported to disagree, or no answer is given.
+        kept: A domain whose claim stands; None where the experts are reported to disagree, or no
+            answer is given.
         rule: The rule that settled it, or that none did.
         question: What it is about, in a few words; empty where the claims alone show the conflict.
         sides: The domains, those that agree with each other together.
@@ -368,7 +418,8 @@ IntegrationVerdict = Literal["", "verified", "repaired", "unverified", "rejected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Who contributed what to an integrated answer, how each conflict was settled, and whether the answer was verified.
+    """Who contributed what to an integrated answer, how each conflict was settled, and whether the
+    answer was verified.
 
     Attributes:
         contributions: The experts' words in the answer, each with its place there.
@@ -378,10 +429,12 @@ class Ledger:
         dropped: What did not enter the answer, and why.
         copies: Groups of domains whose answers are copies of each other and count as one.
         revisions: What an expert said on a point of conflict when it was asked again.
-        read_by: Who looked for conflicts: `model`, or `rules`, which compare values and negations alone; empty where nobody did.
-        verdict: Whether a model's answer says what the experts say: `verified`, at once; `repaired`, after it was told what was wrong;
-            `unverified`, and kept all the same; `rejected`, so that it is never trained on. Empty where nobody verified it, as a
-            merge is made of the experts' own words.
+        read_by: Who looked for conflicts: `model`, or `rules`, which compare values and negations
+            alone; empty where nobody did.
+        verdict: Whether a model's answer says what the experts say: `verified`, at once;
+            `repaired`, after it was told what was wrong; `unverified`, and kept all the same;
+            `rejected`, so that it is never trained on. Empty where nobody verified it, as a merge
+            is made of the experts' own words.
         problems: What is wrong with an answer that is not verified.
         notes: What else there is to know, such as why a model's answer was not taken.
     """
@@ -407,7 +460,8 @@ class Integration:
         text: The integrated answer; empty where the integrator abstained.
         method: What made it: `single`, `merge`, `model`, or the name of a custom strategy.
         ledger: The record of contributions, conflicts and what was dropped.
-        messages: What the integration model was asked, up to where the answer begins; empty without one.
+        messages: What the integration model was asked, up to where the answer begins; empty without
+            one.
         model: Fingerprint of the integration model; empty without one.
         finish_reason: `length` where the text was cut.
     """
@@ -434,8 +488,9 @@ class TrainingRecord:
         example: The Example.
         responses: What the experts said, primary domain first.
         integration: The target and how it came about.
-        verification: `verified` where a reference confirms the target, `rejected` where one contradicts it or nothing usable was said,
-            `unverified` where there is no reference. Rejected records are kept for the report and never trained on.
+        verification: `verified` where a reference confirms the target, `rejected` where one
+            contradicts it or nothing usable was said, `unverified` where there is no reference.
+            Rejected records are kept for the report and never trained on.
         reason: Why it was rejected.
     """
 
@@ -460,14 +515,15 @@ class TrainingRecord:
 class Score:
     """A grade between 0 and 1, or the reason why there is none: unscored is not zero.
 
-    An answer in which there is nothing to grade is wrong, and counted as not readable; unscored is what could not be measured,
-    because there is no reference or a judge failed.
+    An answer in which there is nothing to grade is wrong, and counted as not readable; unscored is
+    what could not be measured, because there is no reference or a judge failed.
 
     Attributes:
         value: The grade; None where it could not be measured.
         reason: Why there is no grade, or why the answer is not readable.
         parts: The grade of each part, where the metric grades parts.
-        readable: False where the answer has nothing to grade: it is empty, or has no number where one is asked for.
+        readable: False where the answer has nothing to grade: it is empty, or has no number where
+            one is asked for.
     """
 
     value: float | None

@@ -34,7 +34,9 @@ responses: {{max_new_tokens: 8}}
 trainer: {{type: integration, learning_rate: 1e-3, epochs: 20, batch_size: 2, checkpoint_steps: 5}}
 evaluation: {{test_examples: test.jsonl, max_new_tokens: 8, resamples: 100}}
 """
-"""Thirty steps for the single domains (3 rows, 20 epochs, batches of 2), twenty for both (1 row and 1 replayed)."""
+"""Thirty steps for the single domains (3 rows, 20 epochs, batches of 2), twenty for both (1 row and
+1 replayed).
+"""
 
 TEST = [
     {"query": "What does a hen eat?", "domain": "animals", "answers": {"animals": "corn"}},
@@ -48,18 +50,24 @@ TEST = [
 
 
 @pytest.fixture(scope="session")
-def recipe_file(tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe_file(
+    tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A recipe whose experts are adapters on the student's base."""
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "test.jsonl").write_text("".join(json.dumps(example) + "\n" for example in TEST))
-    text = RECIPE.format(student=tiny_llama, animals=make_adapter("animals", 1), colours=make_adapter("colours", 2))
+    text = RECIPE.format(
+        student=tiny_llama, animals=make_adapter("animals", 1), colours=make_adapter("colours", 2)
+    )
     (folder / "recipe.yaml").write_text(text)
     return folder / "recipe.yaml"
 
 
 @pytest.fixture(scope="session")
 def finished_run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that went through without a stop; tests read it and leave its files as they are."""
+    """The directory of a run that went through without a stop; tests read it and leave its files as
+    they are.
+    """
     directory = tmp_path_factory.mktemp("runs") / "finished"
     assert main(["distill", str(recipe_file), "--output-dir", str(directory), "--quiet"]) == 0
     return directory
@@ -73,4 +81,11 @@ def command(*words: str | Path) -> list[str]:
 def start(words: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
     """Starts domainfusion in a process of its own, on one core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(*words), env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        command(*words),
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )

@@ -17,12 +17,23 @@ QUESTION = "What does a cow eat?"
 
 
 def test_a_run_a_folder_and_an_adapter_answer(
-    finished_run: Path, tiny_llama: Path, make_adapter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    finished_run: Path,
+    tiny_llama: Path,
+    make_adapter: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for asked, model in ((finished_run, finished_run / "model"), (tiny_llama, tiny_llama), (make_adapter("animals", 1),) * 2):
+    for asked, model in (
+        (finished_run, finished_run / "model"),
+        (tiny_llama, tiny_llama),
+        (make_adapter("animals", 1),) * 2,
+    ):
         assert main(["ask", str(asked), QUESTION, "--max-new-tokens", "4"]) == 0
         captured = capsys.readouterr()
-        assert captured.out == printable(HuggingFaceModel(model).ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
+        assert (
+            captured.out
+            == printable(HuggingFaceModel(model).ask(QUESTION, sampling=Sampling(max_new_tokens=4)))
+            + "\n"
+        )
 
 
 def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learnt_with(
@@ -33,11 +44,18 @@ def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learnt_wit
     description["student"]["system_prompt"] = "Cows eat grass, and so do geese."
     write_json(directory / "run.json", description)
     assert main(["ask", str(directory), QUESTION, "--max-new-tokens", "4"]) == 0
-    student = HuggingFaceModel(directory / "model", system_prompt="Cows eat grass, and so do geese.")
-    assert capsys.readouterr().out == printable(student.ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
+    student = HuggingFaceModel(
+        directory / "model", system_prompt="Cows eat grass, and so do geese."
+    )
+    assert (
+        capsys.readouterr().out
+        == printable(student.ask(QUESTION, sampling=Sampling(max_new_tokens=4))) + "\n"
+    )
 
 
-def test_an_answer_that_is_cut_says_so_on_stderr(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_is_cut_says_so_on_stderr(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["ask", str(tiny_llama), QUESTION, "--max-new-tokens", "1"]) == 0
     assert "cut after 1 tokens" in capsys.readouterr().err
 
@@ -59,7 +77,9 @@ def test_what_can_not_be_asked_is_one_error(
     assert error.count("\n") == 1
 
 
-def test_a_run_without_a_student_can_not_be_asked(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_student_can_not_be_asked(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     (directory / "model" / "config.json").unlink()
     for verb in (["ask", str(directory), QUESTION], ["evaluate", str(directory)]):

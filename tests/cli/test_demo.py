@@ -27,14 +27,23 @@ def calls(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
 
 
 def test_the_demo_saves_its_student_and_tells_how_to_ask_it(
-    calls: list[dict[str, Any]], finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    calls: list[dict[str, Any]],
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     for name in ("recipe.yaml", "report.html", "report.md"):
         (directory / name).unlink()
     assert main(["demo", "--small", "--output-dir", str(directory), "--quiet"]) == 0
     shown = capsys.readouterr().out
-    for part in ("Domain Expertise Retention", "in part", "Peak memory", f"{directory / 'model'}", f"domainfusion ask {directory}"):
+    for part in (
+        "Domain Expertise Retention",
+        "in part",
+        "Peak memory",
+        f"{directory / 'model'}",
+        f"domainfusion ask {directory}",
+    ):
         assert part in shown
     assert (directory / "report.html").is_file()
     assert (directory / "model" / "README.md").is_file()
@@ -64,7 +73,11 @@ def test_an_evaluation_finds_the_world_of_a_demo_again(
     ],
 )
 def test_a_demo_has_a_directory_of_its_own(
-    words: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def build(output_dir: Path, **_: Any) -> Any:
         raise MissingDependencyError(f"not installed, for {output_dir}", fix="run: pip install it")
@@ -72,5 +85,8 @@ def test_a_demo_has_a_directory_of_its_own(
     monkeypatch.setattr(domainfusion.demo.run, "build_demo", build)
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
-    assert capsys.readouterr().err == f"Error: not installed, for runs/{name}. To fix it: run: pip install it.\n"
+    assert (
+        capsys.readouterr().err
+        == f"Error: not installed, for runs/{name}. To fix it: run: pip install it.\n"
+    )
     assert list(tmp_path.iterdir()) == []

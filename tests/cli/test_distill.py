@@ -39,7 +39,15 @@ def wait_for(directory: Path, pattern: str, process: subprocess.Popen[str]) -> N
 
 
 def test_a_run_leaves_student_reports_log_and_recipe(finished_run: Path, recipe_file: Path) -> None:
-    for name in ("report.html", "report.md", "run.log", "evaluation.json", "model/config.json", "model/README.md", "model/tokenizer.json"):
+    for name in (
+        "report.html",
+        "report.md",
+        "run.log",
+        "evaluation.json",
+        "model/config.json",
+        "model/README.md",
+        "model/tokenizer.json",
+    ):
         assert (finished_run / name).stat().st_size > 0, name
     assert not list(finished_run.glob(".model*"))
     assert read_recipe(finished_run / "recipe.yaml") == read_recipe(recipe_file)
@@ -81,7 +89,9 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_one_that_was_not(
     after = steps_of(directory)[len(before) :]
     assert after[0] != ("domains", 1), "training began anew"
     assert sorted(set(before + after)) == sorted(set(steps_of(finished_run)))
-    stopped, whole = (load_file(run / "model" / "model.safetensors") for run in (directory, finished_run))
+    stopped, whole = (
+        load_file(run / "model" / "model.safetensors") for run in (directory, finished_run)
+    )
     assert stopped.keys() == whole.keys()
     assert all(torch.equal(stopped[name], whole[name]) for name in whole)
     # The answers that were stored before the stop were not asked for again.
@@ -106,12 +116,14 @@ def test_a_lock_whose_process_was_killed_holds_nobody_up(
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom filelock import FileLock\n"
-        "run = Path(sys.argv[1])\nlock = FileLock(run / 'lock')\nlock.acquire()\n"
-        "(run / 'writer').write_text(f'{os.getpid()}\\n')\nprint('held', flush=True)\ntime.sleep(600)"
+        "import os, sys, time\nfrom pathlib import Path\nfrom filelock import FileLock\nrun ="
+        " Path(sys.argv[1])\nlock = FileLock(run / 'lock')\nlock.acquire()\n(run /"
+        " 'writer').write_text(f'{os.getpid()}\\n')\nprint('held', flush=True)\ntime.sleep(600)"
     )
     words = ["distill", str(recipe_file), "--output-dir", str(directory), "--quiet"]
-    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         assert main(words) == 1
         assert f"Another process ({holder.pid})" in capsys.readouterr().err
@@ -132,21 +144,28 @@ def test_a_run_of_another_recipe_is_left_alone(
     assert (directory / "recipe.yaml").read_text() == kept
 
 
-def test_until_ends_after_a_stage_and_the_rest_comes_later(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_until_ends_after_a_stage_and_the_rest_comes_later(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = tmp_path / "run"
     for until, there, missing in (
         ("generate", "examples.jsonl", "records.jsonl"),
         ("collect", "examples.jsonl", "records.jsonl"),
         ("integrate", "records.jsonl", "training"),
     ):
-        assert main(["distill", str(recipe_file), "--output-dir", str(directory), "--until", until]) == 0
+        assert (
+            main(["distill", str(recipe_file), "--output-dir", str(directory), "--until", until])
+            == 0
+        )
         assert (directory / there).exists()
         assert not (directory / missing).exists()
         shown = capsys.readouterr().out
         done = [line.split()[0] for line in shown.splitlines() if " done " in line]
         assert done[-1] == until
     assert "train      to do" in shown
-    assert main(["distill", str(recipe_file), "--output-dir", str(directory), "--until", "train"]) == 0
+    assert (
+        main(["distill", str(recipe_file), "--output-dir", str(directory), "--until", "train"]) == 0
+    )
     assert "has not been evaluated" in capsys.readouterr().out
     assert (directory / "model" / "config.json").is_file()
     assert not (directory / "evaluation.json").exists()
@@ -158,7 +177,9 @@ def test_a_model_that_can_not_be_fetched_is_one_error(
     recipe_file: Path, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     far = recipe_file.with_name("far.yaml")
-    far.write_text(recipe_file.read_text().replace(f"student: {tiny_llama}", "student: someone/something"))
+    far.write_text(
+        recipe_file.read_text().replace(f"student: {tiny_llama}", "student: someone/something")
+    )
     assert main(["distill", str(far), "--output-dir", str(tmp_path / "run"), "--quiet"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and "'someone/something'" in error
@@ -167,7 +188,10 @@ def test_a_model_that_can_not_be_fetched_is_one_error(
 
 
 def test_a_dry_run_writes_nothing(
-    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["distill", str(recipe_file), "--dry-run", "--output-dir", "run"]) == 0

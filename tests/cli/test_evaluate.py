@@ -22,16 +22,29 @@ def test_the_saved_student_is_evaluated_as_the_trained_one_was(
     assert "Domain Expertise Retention" in capsys.readouterr().out
     after = read_json(directory / "evaluation.json")
     assert after["test_set"] == before["test_set"]
-    assert [model["name"] for model in after["models"]] == [model["name"] for model in before["models"]]
+    assert [model["name"] for model in after["models"]] == [
+        model["name"] for model in before["models"]
+    ]
     # Saved and loaded again, the student gives the answers that it gave when it was trained.
     assert after["models"] == before["models"]
 
 
-def test_the_student_is_evaluated_against_other_examples(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_student_is_evaluated_against_other_examples(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     before = (directory / "evaluation.json").read_text()
     others = tmp_path / "others.jsonl"
-    others.write_text(json.dumps({"query": "What does a goose eat?", "domain": "animals", "answers": {"animals": "grass"}}) + "\n")
+    others.write_text(
+        json.dumps(
+            {
+                "query": "What does a goose eat?",
+                "domain": "animals",
+                "answers": {"animals": "grass"},
+            }
+        )
+        + "\n"
+    )
     assert main(["evaluate", str(directory), "--against", str(others), "--quiet"]) == 0
     assert str(others) in capsys.readouterr().out
     found = read_json(directory / "evaluation-others.json")
@@ -43,14 +56,21 @@ def test_the_student_is_evaluated_against_other_examples(finished_run: Path, tmp
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"query": "What does a cow eat?", "domain": "animals"}, "1 of 1 test queries were trained on"),
+        (
+            {"query": "What does a cow eat?", "domain": "animals"},
+            "1 of 1 test queries were trained on",
+        ),
         ({"query": "What is a quark?", "domain": "physics"}, "'physics', which has no expert"),
         ({"query": ""}, "has no query"),
         (None, "can't be read"),
     ],
 )
 def test_examples_that_can_not_be_used_are_one_error(
-    line: dict[str, str] | None, message: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    line: dict[str, str] | None,
+    message: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     others = tmp_path / "others.jsonl"
@@ -63,7 +83,9 @@ def test_examples_that_can_not_be_used_are_one_error(
     assert not (directory / "evaluation-others.json").exists()
 
 
-def test_a_run_of_a_program_says_where_to_evaluate_it(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_a_program_says_where_to_evaluate_it(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     (directory / "recipe.yaml").unlink()
     assert main(["evaluate", str(directory), "--quiet"]) == 1
@@ -91,19 +113,34 @@ def test_the_metric_of_a_run_is_measured_and_its_report_says_so(
     assert "consistency, on 81 texts" in capsys.readouterr().out
     after = read_json(directory / "evaluation.json")
     found = after["coherence"].pop("validation")
-    assert set(found["auroc"]) >= {"shuffled", "contradicted", "looped", "truncated", "concatenated"}
+    assert set(found["auroc"]) >= {
+        "shuffled",
+        "contradicted",
+        "looped",
+        "truncated",
+        "concatenated",
+    }
     assert str(directory) in found["command"]
     before["coherence"].pop("validation")
     assert after == before
     assert main(["report", str(directory), "--quiet"]) == 0
-    assert "not reached on contradicted 0.50" in " ".join((directory / "report.md").read_text().split())
+    assert "not reached on contradicted 0.50" in " ".join(
+        (directory / "report.md").read_text().split()
+    )
 
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--check-metrics", "--against", "x.jsonl"], ["--reference-model", "m"], ["run", "--check-metrics", "--reference-model", "m"]],
+    [
+        [],
+        ["--check-metrics", "--against", "x.jsonl"],
+        ["--reference-model", "m"],
+        ["run", "--check-metrics", "--reference-model", "m"],
+    ],
 )
-def test_words_that_do_not_go_together_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_do_not_go_together_are_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", *words])
     assert stopped.value.code == 2

@@ -30,10 +30,10 @@ def test_help_comes_in_under_a_second_and_tells_the_exit_codes() -> None:
 
 def test_help_of_every_verb_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom domainfusion.cli.main import main\n"
-        f"for words in [['--help'], *([verb, '--help'] for verb in {VERB_NAMES!r})]:\n"
-        "    try:\n        main(words)\n    except SystemExit as end:\n        assert end.code == 0\n"
-        "print([name for name in ('torch', 'transformers', 'pydantic', 'rich', 'yaml', 'numpy') if name in sys.modules])"
+        "import sys\nfrom domainfusion.cli.main import main\nfor words in [['--help'], *([verb,"
+        f" '--help'] for verb in {VERB_NAMES!r})]:\n    try:\n        main(words)\n    except"
+        " SystemExit as end:\n        assert end.code == 0\nprint([name for name in ('torch',"
+        " 'transformers', 'pydantic', 'rich', 'yaml', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -41,7 +41,14 @@ def test_help_of_every_verb_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["destill"], ["ask", "model"], ["init", "--quiet", "--verbose"], ["distill", "r", "--until", "never"]]
+    "words",
+    [
+        [],
+        ["destill"],
+        ["ask", "model"],
+        ["init", "--quiet", "--verbose"],
+        ["distill", "r", "--until", "never"],
+    ],
 )
 def test_a_command_that_is_written_wrongly_exits_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
@@ -62,7 +69,9 @@ def raising(error: BaseException) -> Callable[[], None]:
     return act
 
 
-def test_an_error_of_ours_is_one_message(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_ours_is_one_message(
+    verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     verb(raising(DataError("It is broken", received=3, fix="mend it")))
     assert main(["init"]) == 1
     captured = capsys.readouterr()
@@ -70,7 +79,9 @@ def test_an_error_of_ours_is_one_message(verb: Callable[..., None], capsys: pyte
     assert captured.out == ""
 
 
-def test_verbose_adds_the_traceback(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_adds_the_traceback(
+    verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     verb(raising(DataError("It is broken")))
     assert main(["init", "--verbose"]) == 1
     error = capsys.readouterr().err
@@ -78,7 +89,9 @@ def test_verbose_adds_the_traceback(verb: Callable[..., None], capsys: pytest.Ca
     assert error.endswith("Error: It is broken.\n")
 
 
-def test_an_error_that_nobody_foresaw_is_one_message_too(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_that_nobody_foresaw_is_one_message_too(
+    verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     verb(raising(KeyError("x")))
     assert main(["init"]) == 1
     assert capsys.readouterr().err == "Error: Unexpected KeyError: 'x'\n"
@@ -100,7 +113,9 @@ def full_disk_further_down() -> None:
 
 
 @pytest.mark.parametrize("act", [full_disk, full_disk_in_other_words, full_disk_further_down])
-def test_a_full_disk_is_named(act: Callable[[], None], verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_named(
+    act: Callable[[], None], verb: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     verb(act)
     assert main(["init"]) == 1
     assert "The disk is full. What was finished is kept" in capsys.readouterr().err
@@ -123,7 +138,10 @@ def test_a_signal_stops_with_its_code(
 
     verb(act)
     assert main(["init"]) == code
-    assert capsys.readouterr().err == "Stopped. What was finished is kept; run the same command to resume.\n"
+    assert (
+        capsys.readouterr().err
+        == "Stopped. What was finished is kept; run the same command to resume.\n"
+    )
     assert left_in_order == ["cleaned"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
@@ -140,7 +158,13 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_results_that_can_not_be_written_are_one_error(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command("init", tmp_path / "recipe.yaml"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command("init", tmp_path / "recipe.yaml"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: The disk is full.")
     assert done.stderr.count("\n") == 1

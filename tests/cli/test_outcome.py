@@ -1,4 +1,6 @@
-"""The student's folder: a new student takes the place of the old one, and nothing else that lies there is lost."""
+"""The student's folder: a new student takes the place of the old one, and nothing else that lies
+there is lost.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from domainfusion.cli.outcome import check_student_folder, save_student
 from domainfusion.errors import RunError
 from domainfusion.files import unfinished
 
-OLD = {"config.json": "old", "model-00001-of-00002.safetensors": "old 1", "model-00002-of-00002.safetensors": "old 2"}
+OLD = {
+    "config.json": "old",
+    "model-00001-of-00002.safetensors": "old 1",
+    "model-00002-of-00002.safetensors": "old 2",
+}
 NEW = {"config.json": "new", "model.safetensors": "new", "README.md": "card"}
 
 
@@ -28,7 +34,11 @@ def distiller(run: Path, files: Mapping[str, str]) -> Any:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def hidden(run: Path) -> list[str]:
@@ -56,7 +66,9 @@ def test_what_the_run_did_not_write_is_kept(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_a_file_of_ones_own_with_the_name_of_a_new_one_is_kept_beside_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_ones_own_with_the_name_of_a_new_one_is_kept_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save_student(distiller(tmp_path, OLD))
     (tmp_path / "model" / "README.md").write_text("mine")
     save_student(distiller(tmp_path, NEW))
@@ -79,7 +91,9 @@ class Killed(BaseException):
 def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_of_ones_own_is_lost(
     has_old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ends at each renaming and each removal in turn, without any cleaning up, and then saves again."""
+    """Ends at each renaming and each removal in turn, without any cleaning up, and then saves
+    again.
+    """
     for last in range(20):
         run = tmp_path / str(last)
         run.mkdir()
@@ -89,7 +103,12 @@ def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_o
         with monkeypatch.context() as patch:
             done = [0]
 
-            def counted(name: str, patch: pytest.MonkeyPatch = patch, done: list[int] = done, last: int = last) -> None:
+            def counted(
+                name: str,
+                patch: pytest.MonkeyPatch = patch,
+                done: list[int] = done,
+                last: int = last,
+            ) -> None:
                 original = getattr(Path, name)
 
                 def operation(self: Path, *arguments: Any, **options: Any) -> Any:
@@ -108,10 +127,20 @@ def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_o
                 is_over = True
             except Killed:
                 is_over = False
-        standing = [content_of(folder) for folder in (run / "model", run / ".model.replaced") if folder.is_dir()]
-        whole = [files for files in standing if any(files.items() >= student.items() for student in (OLD, NEW))]
+        standing = [
+            content_of(folder)
+            for folder in (run / "model", run / ".model.replaced")
+            if folder.is_dir()
+        ]
+        whole = [
+            files
+            for files in standing
+            if any(files.items() >= student.items() for student in (OLD, NEW))
+        ]
         assert whole or not has_old, standing
-        shutil.rmtree(unfinished(run / "model"), ignore_errors=True)  # as a run does that opens its directory
+        shutil.rmtree(
+            unfinished(run / "model"), ignore_errors=True
+        )  # as a run does that opens its directory
         save_student(distiller(run, NEW))
         assert content_of(run / "model") == {**NEW, **({"notes.txt": "mine"} if has_old else {})}
         if is_over:
@@ -134,7 +163,9 @@ def test_a_student_that_can_not_be_written_leaves_the_old_one(tmp_path: Path) ->
 def test_a_ledger_that_leads_out_of_the_folder_removes_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     save_student(distiller(tmp_path, OLD))
-    (tmp_path / "student_files.json").write_text(f'{{"written": ["../precious", "{tmp_path}/precious", 3]}}')
+    (tmp_path / "student_files.json").write_text(
+        f'{{"written": ["../precious", "{tmp_path}/precious", 3]}}'
+    )
     save_student(distiller(tmp_path, NEW))
     assert (tmp_path / "precious").read_text() == "x"
 

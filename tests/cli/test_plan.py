@@ -11,7 +11,11 @@ from transformers import AutoModelForCausalLM
 from domainfusion.cli.main import main
 from domainfusion.cli.memory import memory_of
 from domainfusion.cli.plan import Plan, plan_of
-from domainfusion.distillation.integration.integrator import CALLS_UNVERIFIED, MOST_CALLS, MOST_REBUTTED
+from domainfusion.distillation.integration.integrator import (
+    CALLS_UNVERIFIED,
+    MOST_CALLS,
+    MOST_REBUTTED,
+)
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
@@ -33,24 +37,37 @@ def test_the_calls_of_a_plan_are_those_of_the_run(recipe_file: Path, finished_ru
     asked = Counter(response.domain for record in records for response in record.responses)
     assert {call.model: call.count for call in plan.calls if call.stage == "collect"} == asked
     models = json.loads((finished_run / "evaluation.json").read_text())["models"]
-    # The ensemble of this run asks nobody anew: no question has a part for each expert, and no model integrates.
-    measured = [model["name"] for model in models if model["answers"] and model["role"] != "ensemble"]
+    # The ensemble of this run asks nobody anew: no question has a part for each expert, and no
+    # model integrates.
+    measured = [
+        model["name"] for model in models if model["answers"] and model["role"] != "ensemble"
+    ]
     assert len([call for call in plan.calls if call.stage == "evaluate"]) == len(measured)
     assert all(call.count == plan.test == 3 for call in plan.calls if call.stage == "evaluate")
     assert plan.train == len(records)
     log = (finished_run / "training" / "log.jsonl").read_text().splitlines()
     assert plan.steps == sum("loss" in json.loads(line) for line in log)
-    written = {record.example.id: max(response.completion_tokens for response in record.responses) for record in records}
+    written = {
+        record.example.id: max(response.completion_tokens for response in record.responses)
+        for record in records
+    }
     assert max(written.values()) <= 8
     assert all(call.written == 8 * call.count for call in plan.calls)
 
 
 @pytest.mark.parametrize(("ratio", "crossing"), [(0, 0), (0.5, 5), (1, 10)])
-def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, ratio: float, crossing: int) -> None:
-    generator = f"  - {{type: synthetic, model: student, num_examples: 10, cross_domain_ratio: {ratio}, max_rounds: 2}}\n"
+def test_questions_across_domains_are_put_to_both_experts(
+    recipe_file: Path, ratio: float, crossing: int
+) -> None:
+    generator = (
+        f"  - {{type: synthetic, model: student, num_examples: 10, cross_domain_ratio: {ratio},"
+        " max_rounds: 2}\n"
+    )
     plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
     curated = 5
-    assert sum(call.count for call in plan.calls if call.stage == "collect") == curated + 10 + crossing
+    assert (
+        sum(call.count for call in plan.calls if call.stage == "collect") == curated + 10 + crossing
+    )
     generating = {call.doing: call.count for call in plan.calls if call.stage == "generate"}
     assert generating == {"synthetic": 20, "topics": 2, "judging": 20}
 
@@ -58,7 +75,10 @@ def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, rat
 @pytest.mark.parametrize(
     ("settings", "calls"),
     [
-        ("", [("student", "adversarial", 20), ("student", "topics", 2), ("student", "judging", 40)]),
+        (
+            "",
+            [("student", "adversarial", 20), ("student", "topics", 2), ("student", "judging", 40)],
+        ),
         (
             "judge: animals, max_questions: 7, variety: {topics: {animals: [cats]}}",
             [("student", "adversarial", 7), ("student", "topics", 1), ("animals", "judging", 14)],
@@ -66,10 +86,16 @@ def test_questions_across_domains_are_put_to_both_experts(recipe_file: Path, rat
         ("verify: false, variety: {topics_per_domain: 0}", [("student", "adversarial", 20)]),
     ],
 )
-def test_adversarial_questions_are_judged_twice_each(recipe_file: Path, settings: str, calls: list[tuple[str, str, int]]) -> None:
-    generator = f"  - {{type: adversarial, model: student, num_examples: 10, max_rounds: 2, {settings}}}\n".replace(", }", "}")
+def test_adversarial_questions_are_judged_twice_each(
+    recipe_file: Path, settings: str, calls: list[tuple[str, str, int]]
+) -> None:
+    generator = f"  - {{type: adversarial, model: student, num_examples: 10, max_rounds: 2, {settings}}}\n".replace(
+        ", }", "}"
+    )
     plan = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
-    assert [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "generate"] == calls
+    assert [
+        (call.model, call.doing, call.count) for call in plan.calls if call.stage == "generate"
+    ] == calls
 
 
 PRICES = "price_per_million_input_tokens: 3, price_per_million_output_tokens: 9"
@@ -85,41 +111,74 @@ def judged(plan: Plan) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("settings", "answers", "together"),
     [
-        ("metric: judge", 3, 3),  # together: the ensemble's answer across domains, and each part on its own expert's
-        ("metrics: {animals: judge}", 2, 2),  # of the question across domains one part is the judge's
+        (
+            "metric: judge",
+            3,
+            3,
+        ),  # together: the ensemble's answer across domains, and each part on its own expert's
+        (
+            "metrics: {animals: judge}",
+            2,
+            2,
+        ),  # of the question across domains one part is the judge's
         ("metric: judge, metrics: {animals: exact}", 2, 2),
-        ("metrics: {animals: judge, colours: judge}", 3, 3),  # which then grades the two parts as one
+        (
+            "metrics: {animals: judge, colours: judge}",
+            3,
+            3,
+        ),  # which then grades the two parts as one
         ("coherence: rules", 0, 0),
     ],
 )
 def test_a_judge_sees_every_graded_answer_of_every_model_in_both_orders(
     recipe_file: Path, settings: str, answers: int, together: int
 ) -> None:
-    plan = plan_of(read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, {settings}")))
+    plan = plan_of(
+        read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, {settings}"))
+    )
     assert judged(plan) == ({"judging": 2 * (MEASURED * answers + together)} if answers else {})
 
 
-def test_coherence_is_judged_once_for_each_answer_of_the_student_across_domains(recipe_file: Path) -> None:
-    plan = plan_of(read_recipe(with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, coherence: judge")))
+def test_coherence_is_judged_once_for_each_answer_of_the_student_across_domains(
+    recipe_file: Path,
+) -> None:
+    plan = plan_of(
+        read_recipe(
+            with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, coherence: judge")
+        )
+    )
     assert judged(plan) == {"judging coherence": 1}
 
 
 def test_agreement_is_judged_where_nobody_says_what_is_right(recipe_file: Path) -> None:
     unreferenced = [
         {"query": "What does a dog eat?", "domain": "animals"},
-        {"query": "What does an ape eat and what mixes to brown?", "domains": ["animals", "colours"]},
+        {
+            "query": "What does an ape eat and what mixes to brown?",
+            "domains": ["animals", "colours"],
+        },
     ]
-    questions = [recipe_file.with_name("test.jsonl").read_text(), *(json.dumps(question) + "\n" for question in unreferenced)]
+    questions = [
+        recipe_file.with_name("test.jsonl").read_text(),
+        *(json.dumps(question) + "\n" for question in unreferenced),
+    ]
     recipe_file.with_name("unreferenced.jsonl").write_text("".join(questions))
     settings = f"test_examples: unreferenced.jsonl, agreement_{JUDGE}"
     plan = plan_of(read_recipe(with_(recipe_file, "test_examples: test.jsonl", settings)))
     pairs = 3  # an answer and the expert's: one of the first question, two of the second
     assert judged(plan) == {"judging agreement": 2 * 3 * pairs}
-    assert {call.model: call.count for call in plan.calls if call.doing == "asked again"} == {"animals": 2, "colours": 1}
+    assert {call.model: call.count for call in plan.calls if call.doing == "asked again"} == {
+        "animals": 2,
+        "colours": 1,
+    }
 
 
-def test_a_judge_has_its_cost_and_is_named_once(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, coherence: judge")
+def test_a_judge_has_its_cost_and_is_named_once(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = with_(
+        recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, coherence: judge"
+    )
     plan = plan_of(read_recipe(recipe))
     calls = [call for call in plan.calls if call.model == "judge-large"]
     assert all(call.cost == (3 * call.read + 9 * call.written) / 1e6 for call in calls)
@@ -131,11 +190,20 @@ def test_a_judge_has_its_cost_and_is_named_once(recipe_file: Path, capsys: pytes
     assert "judge-large, judging coherence" in shown
 
 
-def test_the_items_of_benchmarks_are_asked_and_judged_too(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    items = [{"query": f"What does a {who} eat?", "answers": {"animals": "corn"}} for who in ("goose", "duck")]
-    recipe_file.with_name("bench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+def test_the_items_of_benchmarks_are_asked_and_judged_too(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [
+        {"query": f"What does a {who} eat?", "answers": {"animals": "corn"}}
+        for who in ("goose", "duck")
+    ]
+    recipe_file.with_name("bench.jsonl").write_text(
+        "".join(json.dumps(item) + "\n" for item in items)
+    )
     benchmarks = "benchmarks: {animals: [bench.jsonl]}, general: [{task: some_task}]"
-    recipe = with_(recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, {benchmarks}")
+    recipe = with_(
+        recipe_file, "resamples: 100", f"resamples: 100, {JUDGE}, metric: judge, {benchmarks}"
+    )
     plan = plan_of(read_recipe(recipe))
     assert {call.count for call in plan.calls if call.stage == "evaluate" and not call.doing} == {5}
     assert judged(plan) == {"judging": 2 * (MEASURED * 5 + 3)}
@@ -145,23 +213,35 @@ def test_the_items_of_benchmarks_are_asked_and_judged_too(recipe_file: Path, cap
 
 def test_what_checkpoints_are_chosen_by_is_not_trained_on_either(recipe_file: Path) -> None:
     generator = "  - {type: adversarial, model: student, num_examples: 36}\n"
-    held = recipe_file.read_text().replace("test_examples: test.jsonl", "holdout: 0.25, validation_holdout: 0.1")
-    recipe_file.with_name("planned.yaml").write_text(held.replace("responses:", generator + "responses:"))
+    held = recipe_file.read_text().replace(
+        "test_examples: test.jsonl", "holdout: 0.25, validation_holdout: 0.1"
+    )
+    recipe_file.with_name("planned.yaml").write_text(
+        held.replace("responses:", generator + "responses:")
+    )
     plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
     assert (plan.train, plan.test) == (26, 10)
 
 
 def test_what_is_held_out_is_not_trained_on(recipe_file: Path) -> None:
     generator = "  - {type: adversarial, model: student, num_examples: 36}\n"
-    held = recipe_file.read_text().replace("test_examples: test.jsonl", "holdout: 0.25").replace("responses:", generator + "responses:")
+    held = (
+        recipe_file.read_text()
+        .replace("test_examples: test.jsonl", "holdout: 0.25")
+        .replace("responses:", generator + "responses:")
+    )
     recipe_file.with_name("planned.yaml").write_text(held)
     plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
     assert (plan.train, plan.test) == (30, 10)
 
 
 def integrating(recipe_file: Path, integrator: str) -> list[tuple[str, str, int]]:
-    plan = plan_of(read_recipe(with_(recipe_file, "responses:", f"integrator: {{{integrator}}}\nresponses:")))
-    return [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "integrate"]
+    plan = plan_of(
+        read_recipe(with_(recipe_file, "responses:", f"integrator: {{{integrator}}}\nresponses:"))
+    )
+    return [
+        (call.model, call.doing, call.count) for call in plan.calls if call.stage == "integrate"
+    ]
 
 
 def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path) -> None:
@@ -175,7 +255,11 @@ def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path)
 
 
 def test_who_verifies_and_who_is_asked_once_more_is_counted(recipe_file: Path) -> None:
-    assert integrating(recipe_file, "type: model, model: animals, verifier: colours")[-1] == ("colours", "verifying", 2)
+    assert integrating(recipe_file, "type: model, model: animals, verifier: colours")[-1] == (
+        "colours",
+        "verifying",
+        2,
+    )
     asked_again = [("colours", "rebutting", MOST_REBUTTED), ("animals", "rebutting", MOST_REBUTTED)]
     assert sorted(integrating(recipe_file, "type: merge, rebuttal: true")) == sorted(asked_again)
 
@@ -192,8 +276,15 @@ def test_the_weights_of_a_shared_base_count_once(recipe_file: Path, tiny_llama: 
 
 
 def test_training_an_adapter_takes_less_than_all_weights(recipe_file: Path) -> None:
-    ways = ("adaptation: lora, initialization: base, lora_rank: 2", "adaptation: lora, initialization: merge", "adaptation: full")
-    recipes = [read_recipe(with_(recipe_file, "type: integration,", f"type: integration, {way},")) for way in ways]
+    ways = (
+        "adaptation: lora, initialization: base, lora_rank: 2",
+        "adaptation: lora, initialization: merge",
+        "adaptation: full",
+    )
+    recipes = [
+        read_recipe(with_(recipe_file, "type: integration,", f"type: integration, {way},"))
+        for way in ways
+    ]
     training = [memory_of(recipe)[-1].low for recipe in recipes]
     assert training == sorted(training)
     assert training[0] < training[-1]
@@ -206,31 +297,60 @@ def test_a_model_that_is_not_here_has_no_known_size(recipe_file: Path, tiny_llam
     assert memory["training"] is None
 
 
-def test_a_quantized_teacher_takes_what_its_linear_layers_shrink_to_and_no_copy(recipe_file: Path, tiny_llama: Path) -> None:
+def test_a_quantized_teacher_takes_what_its_linear_layers_shrink_to_and_no_copy(
+    recipe_file: Path, tiny_llama: Path
+) -> None:
     text = recipe_file.read_text()
-    [adapter] = [line.split(": ")[1] for line in text.splitlines() if line.startswith("  animals: ") and "/" in line]
+    [adapter] = [
+        line.split(": ")[1]
+        for line in text.splitlines()
+        if line.startswith("  animals: ") and "/" in line
+    ]
     sizes = {}
     for quantization in ("4bit", "8bit", None):
-        section = f"{{path: {adapter}, base_model: {tiny_llama}" + (f", quantization: {quantization}}}" if quantization else "}")
-        memory = memory_of(read_recipe(with_(recipe_file, f"  animals: {adapter}", f"  animals: {section}")))
-        weights = {item.what: item for item in memory if "adapter" not in item.what and "training" not in item.what}
-        sizes[quantization] = weights.get(f"weights of {tiny_llama.name} in {quantization}", weights[f"weights of {tiny_llama.name}"])
+        section = f"{{path: {adapter}, base_model: {tiny_llama}" + (
+            f", quantization: {quantization}}}" if quantization else "}"
+        )
+        memory = memory_of(
+            read_recipe(with_(recipe_file, f"  animals: {adapter}", f"  animals: {section}"))
+        )
+        weights = {
+            item.what: item
+            for item in memory
+            if "adapter" not in item.what and "training" not in item.what
+        }
+        sizes[quantization] = weights.get(
+            f"weights of {tiny_llama.name} in {quantization}",
+            weights[f"weights of {tiny_llama.name}"],
+        )
         copies = [item for item in memory if item.what.startswith("copy of")]
         assert len(copies) == 1, "that of the other teacher's base, which is the student's"
     model = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    linear = sum(layer.weight.numel() for layer in model.model.layers.modules() if isinstance(layer, torch.nn.Linear))
+    linear = sum(
+        layer.weight.numel()
+        for layer in model.model.layers.modules()
+        if isinstance(layer, torch.nn.Linear)
+    )
     rest = model.num_parameters() - linear
     assert (sizes["8bit"].low, sizes["8bit"].high) == (2 * rest + linear, 4 * rest + linear)
     assert 2 * rest + 0.5 * linear < sizes["4bit"].low < 2 * rest + 0.55 * linear
     assert sizes[None].low == 2 * (rest + linear)
 
 
-def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(recipe_file: Path) -> None:
+def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(
+    recipe_file: Path,
+) -> None:
     generator = "  - {type: synthetic, model: student, num_examples: 10, max_rounds: 2}\n"
-    text = recipe_file.read_text().replace("responses:", generator + "refinement_rounds: 3\nresponses:")
-    recipe_file.with_name("planned.yaml").write_text(text.replace("test_examples:", "validation_examples: test.jsonl, test_examples:"))
+    text = recipe_file.read_text().replace(
+        "responses:", generator + "refinement_rounds: 3\nresponses:"
+    )
+    recipe_file.with_name("planned.yaml").write_text(
+        text.replace("test_examples:", "validation_examples: test.jsonl, test_examples:")
+    )
     plan = plan_of(read_recipe(recipe_file.with_name("planned.yaml")))
-    assert [(call.model, call.doing, call.count) for call in plan.calls if call.stage == "refine"] == [
+    assert [
+        (call.model, call.doing, call.count) for call in plan.calls if call.stage == "refine"
+    ] == [
         ("student", "synthetic", 3 * 20),
         ("student", "topics", 3 * 2),
         ("student", "judging", 3 * 20),

@@ -13,20 +13,31 @@ from domainfusion.cli.main import main
 from .test_distill import copy_of
 
 
-def test_report_prints_the_tables_and_writes_the_files(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_prints_the_tables_and_writes_the_files(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     for name in ("report.html", "report.md", "model/README.md"):
         (directory / name).unlink()
     assert main(["report", str(directory)]) == 0
     shown = capsys.readouterr().out
-    for part in ("Animals and colours", "in part", "routed oracle", "Peak memory", "animals + colours", f"{directory}/report.html"):
+    for part in (
+        "Animals and colours",
+        "in part",
+        "routed oracle",
+        "Peak memory",
+        "animals + colours",
+        f"{directory}/report.html",
+    ):
         assert part in shown
     assert "<html" in (directory / "report.html").read_text()
     assert "Animals and colours" in (directory / "report.md").read_text()
     assert (directory / "model" / "README.md").read_text().startswith("---\n")
 
 
-def test_a_run_without_a_student_has_a_report_too(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_student_has_a_report_too(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     (directory / "evaluation.json").unlink()
     for file in (directory / "model").iterdir():
@@ -41,13 +52,17 @@ def test_a_run_without_a_student_has_a_report_too(finished_run: Path, tmp_path: 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Holds a run as another writer does; a lock of the same process, taken by another descriptor, excludes it all the same."""
+    """Holds a run as another writer does; a lock of the same process, taken by another descriptor,
+    excludes it all the same.
+    """
     with FileLock(directory / "lock", blocking=False):
         (directory / "writer").write_text(f"{os.getppid()}\n")
         yield
 
 
-def test_a_report_is_written_while_another_process_writes_to_the_run(finished_run: Path, tmp_path: Path) -> None:
+def test_a_report_is_written_while_another_process_writes_to_the_run(
+    finished_run: Path, tmp_path: Path
+) -> None:
     directory = copy_of(finished_run, tmp_path)
     (directory / "report.html").unlink()
     with held(directory):
@@ -55,13 +70,21 @@ def test_a_report_is_written_while_another_process_writes_to_the_run(finished_ru
     assert (directory / "report.html").is_file()
 
 
-def test_what_another_process_writes_to_is_left_alone(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_another_process_writes_to_is_left_alone(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = copy_of(finished_run, tmp_path)
-    files = [file for file in directory.rglob("*") if file.is_file() and file.name not in ("lock", "writer")]
+    files = [
+        file
+        for file in directory.rglob("*")
+        if file.is_file() and file.name not in ("lock", "writer")
+    ]
     before = {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files}
     with held(directory):
         assert main(["evaluate", "--check-metrics", str(directory), "--quiet"]) == 1
-    assert capsys.readouterr().err.startswith(f"Error: Another process ({os.getppid()}) is writing to this run; received '{directory}'")
+    assert capsys.readouterr().err.startswith(
+        f"Error: Another process ({os.getppid()}) is writing to this run; received '{directory}'"
+    )
     assert {file: (os.stat(file).st_mtime_ns, file.read_bytes()) for file in files} == before
 
 

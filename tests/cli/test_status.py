@@ -14,15 +14,29 @@ from domainfusion.cli.status import status_of
 from .test_distill import copy_of
 
 
-def test_a_finished_run_is_done_in_every_stage(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_done_in_every_stage(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     status = status_of(finished_run)
-    assert [stage.name for stage in status.stages] == ["generate", "collect", "integrate", "train", "evaluate"]
+    assert [stage.name for stage in status.stages] == [
+        "generate",
+        "collect",
+        "integrate",
+        "train",
+        "evaluate",
+    ]
     assert {stage.state for stage in status.stages} == {"done"}
     assert all(stage.seconds is not None for stage in status.stages)
     assert status.writer is None
     assert main(["status", str(finished_run)]) == 0
     shown = capsys.readouterr().out
-    for part in ("Animals and colours", "4 examples to train on, 3 to test on", "5 of 5 answers", "4 records: 4 unverified", "50 steps"):
+    for part in (
+        "Animals and colours",
+        "4 examples to train on, 3 to test on",
+        "5 of 5 answers",
+        "4 records: 4 unverified",
+        "50 steps",
+    ):
         assert part in shown
 
 
@@ -30,7 +44,9 @@ def test_answers_that_are_missing_are_counted(finished_run: Path, tmp_path: Path
     directory = copy_of(finished_run, tmp_path)
     for name in ("records.jsonl", "evaluation.json"):
         (directory / name).unlink()
-    (directory / "stages.json").write_text(json.dumps([{"stage": "collect", "seconds": 1.5, "finished": False}]))
+    (directory / "stages.json").write_text(
+        json.dumps([{"stage": "collect", "seconds": 1.5, "finished": False}])
+    )
     with sqlite3.connect(directory / "responses.sqlite") as connection:
         connection.execute("DELETE FROM answers WHERE model = 'animals' AND request LIKE '%fox%'")
     connection.close()
@@ -49,14 +65,19 @@ def test_a_run_that_has_only_begun_is_told_as_such(tmp_path: Path) -> None:
 
 def test_status_loads_no_torch_and_changes_nothing(finished_run: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
-    code = f"import sys\nfrom domainfusion.cli.main import main\nmain(['status', {str(finished_run)!r}])\nprint('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom domainfusion.cli.main import main\nmain(['status',"
+        f" {str(finished_run)!r}])\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")} == before
 
 
 @pytest.mark.parametrize("verb", ["status", "report", "evaluate"])
-def test_a_folder_that_is_no_run_is_one_error(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_run_is_one_error(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for directory in (tmp_path, tmp_path / "gone"):
         assert main([verb, str(directory)]) == 1
         error = capsys.readouterr().err

@@ -61,7 +61,15 @@ def test_bars_show_description_count_rate_and_time_left_and_can_be_opened_again(
     with bars("again", 1) as advance:
         advance(1)
     shown = screen.getvalue()
-    for part in ("asking [bold]animals", "24/40", "4.0/s, 0:04 left", "40/40", "in 0:04", "within", "again"):
+    for part in (
+        "asking [bold]animals",
+        "24/40",
+        "4.0/s, 0:04 left",
+        "40/40",
+        "in 0:04",
+        "within",
+        "again",
+    ):
         assert part in shown, shown
 
 
@@ -81,18 +89,29 @@ def test_quiet_shows_results_and_errors_alone(capsys: pytest.CaptureFixture[str]
         terminal.print("a result")
         terminal.say("a message")
         terminal.fail("an error", details="why")
-        warnings.warn_explicit("careful", UserWarning, "x.py", 1, module="domainfusion.distillation.trainer")
+        warnings.warn_explicit(
+            "careful", UserWarning, "x.py", 1, module="domainfusion.distillation.trainer"
+        )
         with terminal.progress("work", 1) as advance:
             advance(1)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("a result\n", "an error\n")
 
 
-def test_our_warnings_are_messages_and_those_of_others_only_with_verbose(capsys: pytest.CaptureFixture[str]) -> None:
-    for verbose, expected in ((False, "Warning: careful\n"), (True, "Warning: careful\nWarning: noise\n")):
+def test_our_warnings_are_messages_and_those_of_others_only_with_verbose(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for verbose, expected in (
+        (False, "Warning: careful\n"),
+        (True, "Warning: careful\nWarning: noise\n"),
+    ):
         with Terminal(verbose=verbose):
-            warnings.warn_explicit("careful", UserWarning, "x.py", 1, module="domainfusion.distillation.trainer")
-            warnings.warn_explicit("noise", UserWarning, "y.py", 1, module="transformers.modeling_utils")
+            warnings.warn_explicit(
+                "careful", UserWarning, "x.py", 1, module="domainfusion.distillation.trainer"
+            )
+            warnings.warn_explicit(
+                "noise", UserWarning, "y.py", 1, module="transformers.modeling_utils"
+            )
         assert capsys.readouterr().err == expected
 
 
@@ -101,10 +120,17 @@ def test_a_terminal_leaves_logging_and_warnings_as_they_were() -> None:
     with Terminal() as terminal:
         terminal.log_to(Path("nowhere"))
         assert logger.handlers != before[0]
-    assert (list(logger.handlers), logger.level, warnings.showwarning, list(warnings.filters)) == before
+    assert (
+        list(logger.handlers),
+        logger.level,
+        warnings.showwarning,
+        list(warnings.filters),
+    ) == before
 
 
-def test_the_log_of_a_run_holds_messages_and_the_details_of_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_of_a_run_holds_messages_and_the_details_of_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Terminal(quiet=True) as terminal:
         terminal.log_to(tmp_path)
         terminal.say("a message")
@@ -114,7 +140,9 @@ def test_the_log_of_a_run_holds_messages_and_the_details_of_errors(tmp_path: Pat
     assert capsys.readouterr().err == "an error\n"
 
 
-def test_a_log_that_can_not_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_can_not_be_written_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Terminal() as terminal:
         terminal.log_to(tmp_path / "gone" / "further")
         terminal.say("on it goes")
@@ -122,7 +150,9 @@ def test_a_log_that_can_not_be_written_stops_nothing(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_on_a_full_disk_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "run.log").symlink_to("/dev/full")
     with Terminal() as terminal:
         terminal.log_to(tmp_path)
@@ -130,7 +160,9 @@ def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == "on it goes\n"
 
 
-def test_wide_tables_are_not_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wide_tables_are_not_folded_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from rich.text import Text
 
     with Terminal() as terminal:
@@ -147,7 +179,9 @@ def steers(shown: str) -> set[str]:
     return set(shown) & set("\x1b\x07\x9b\u202e\u2066\r\x08")
 
 
-def test_no_text_in_results_messages_or_the_log_steers_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_in_results_messages_or_the_log_steers_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -171,15 +205,24 @@ def test_no_text_in_results_messages_or_the_log_steers_a_terminal(tmp_path: Path
 def test_no_label_of_a_bar_steers_a_terminal() -> None:
     def drawn(label: str) -> str:
         screen = io.StringIO()
-        with Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())(label, 1) as advance:
+        with Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())(
+            label, 1
+        ) as advance:
             advance(1)
         return screen.getvalue()
 
     hostile = drawn(HOSTILE)
-    assert "Oslo" in hostile and OSC not in hostile and ANSI not in hostile and not steers(hostile) & set("\x07\x9b\u202e\u2066")
+    assert (
+        "Oslo" in hostile
+        and OSC not in hostile
+        and ANSI not in hostile
+        and not steers(hostile) & set("\x07\x9b\u202e\u2066")
+    )
 
 
-def test_a_line_of_a_million_characters_is_shown_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_a_million_characters_is_shown_and_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with Terminal() as terminal:
         terminal.print("x" * 1_000_000)
         terminal.say("y" * 1_000_000)

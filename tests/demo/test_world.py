@@ -1,4 +1,6 @@
-"""A second world: data files of one's own run through the same code, and errors say what is wrong."""
+"""A second world: data files of one's own run through the same code, and errors say what is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -245,7 +247,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "answer that every text states": (
         lambda data: data["tables"]["moons"][0].update(planet="not"),
-        r"finds the answer 'not' \(moon_planet/Io\) even in 'I do not know\.'.*add the value to not_asked",
+        (
+            r"finds the answer 'not' \(moon_planet/Io\) even in 'I do not know\.'.*add the value to"
+            r" not_asked"
+        ),
     ),
     "unknown column": (
         lambda data: relation(data).update(value="star"),
@@ -273,7 +278,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "question without a key": (
         lambda data: relation(data)["questions"].update(test=["Which planet is it?"]),
-        r"questions\.test has wrong placeholders; received 'Which planet is it\?'; allowed: \{key\}",
+        (
+            r"questions\.test has wrong placeholders; received 'Which planet is it\?'; allowed:"
+            r" \{key\}"
+        ),
     ),
     "answer without a value": (
         lambda data: relation(data).update(answer="{key} orbits a planet."),
@@ -295,7 +303,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "border with the words of its relation": (
         lambda data: data["borders"][0]["questions"].update(test=["When was {key} born?"]),
-        r"'When was Mozart born\?' asks two facts: '1756' \(composer_year\) and '1756' \(borders\.0\)",
+        (
+            r"'When was Mozart born\?' asks two facts: '1756' \(composer_year\) and '1756'"
+            r" \(borders\.0\)"
+        ),
     ),
     "join of unknown relations": (
         lambda data: data["joins"][0].update(final="astronomer_country"),
@@ -306,7 +317,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
             row.update(astronomer=f"Dr {row['astronomer']}")
             for row in data["tables"]["astronomers"]
         ],
-        r"joins\.0 joins nothing: no value of moon_discoverer is a key of discoverer_country; received \['Galileo",
+        (
+            r"joins\.0 joins nothing: no value of moon_discoverer is a key of discoverer_country;"
+            r" received \['Galileo"
+        ),
     ),
     "join in one domain": (
         lambda data: relation(data, "discoverer_country").update(domain="astronomy"),

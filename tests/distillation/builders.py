@@ -20,7 +20,10 @@ from domainfusion.types import (
     fingerprint,
 )
 
-DOMAINS = {"aviation": "Airports and the countries they are in", "chemistry": "Elements and their symbols"}
+DOMAINS = {
+    "aviation": "Airports and the countries they are in",
+    "chemistry": "Elements and their symbols",
+}
 
 
 def record(
@@ -34,13 +37,28 @@ def record(
 ) -> TrainingRecord:
     """Returns a record whose target was given by hand."""
     integration = Integration(text=target, method="given", finish_reason=finish_reason)
-    return TrainingRecord(example=Example(query=query, domains=tuple(domains), id=id), responses=(), integration=integration, **fields)
+    return TrainingRecord(
+        example=Example(query=query, domains=tuple(domains), id=id),
+        responses=(),
+        integration=integration,
+        **fields,
+    )
 
 
-def example(query: str, answers: Mapping[str, str] | None = None, *, domains: Sequence[str] = (), **fields: Any) -> Example:
+def example(
+    query: str,
+    answers: Mapping[str, str] | None = None,
+    *,
+    domains: Sequence[str] = (),
+    **fields: Any,
+) -> Example:
     """Returns an example with a part for each of `answers`."""
-    parts = tuple(Part(domain=domain, answers=(answer,)) for domain, answer in (answers or {}).items())
-    return Example(query=query, domains=tuple(domains) or tuple(answers or ()), parts=parts, **fields)
+    parts = tuple(
+        Part(domain=domain, answers=(answer,)) for domain, answer in (answers or {}).items()
+    )
+    return Example(
+        query=query, domains=tuple(domains) or tuple(answers or ()), parts=parts, **fields
+    )
 
 
 def responses(**texts: str) -> dict[str, Response]:
@@ -54,33 +72,56 @@ class Cut(ScriptedModel):
     finish_reason: FinishReason = "length"
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
-        return [Generation(text=given.text, finish_reason=self.finish_reason) for given in super().generate(conversations, sampling)]
+        return [
+            Generation(text=given.text, finish_reason=self.finish_reason)
+            for given in super().generate(conversations, sampling)
+        ]
 
 
 class Writer(ScriptedModel):
-    """Writes a question for every prompt: another for each repeat, as a model that draws does, and the same ones each time."""
+    """Writes a question for every prompt: another for each repeat, as a model that draws does, and
+    the same ones each time.
+    """
 
     def __init__(self) -> None:
         super().__init__("", name="writer")
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         questions = []
         for place, seed in enumerate(sample_seeds(sampling.seed, conversations)):
             self.calls.append(conversations[place])
-            questions.append(Generation(text=f"What do people ask about {fingerprint([seed, conversations[place]])}?"))
+            questions.append(
+                Generation(
+                    text=f"What do people ask about {fingerprint([seed, conversations[place]])}?"
+                )
+            )
             if on_result is not None:
                 on_result(place, questions[-1])
         return questions
 
 
 class Failing(ScriptedModel):
-    """Answers from a script until it has answered so many questions, and then breaks down; `mend` makes it whole."""
+    """Answers from a script until it has answered so many questions, and then breaks down; `mend`
+    makes it whole.
+    """
 
-    def __init__(self, script: Mapping[str, str] | Callable[[str], str] | str, *, after: int, name: str = "scripted") -> None:
+    def __init__(
+        self,
+        script: Mapping[str, str] | Callable[[str], str] | str,
+        *,
+        after: int,
+        name: str = "scripted",
+    ) -> None:
         super().__init__(script, name=name)
         self._left: float = after
 

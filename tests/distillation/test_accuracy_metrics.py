@@ -1,4 +1,6 @@
-"""Every metric accepts its own gold, wherever the gold comes from; what can't be read is neither right nor wrong."""
+"""Every metric accepts its own gold, wherever the gold comes from; what can't be read is neither
+right nor wrong.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,19 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.types import Example, Part
 
-words = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789éüñçøæßœÉÖЖ日", min_size=1, max_size=8)
+words = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789éüñçøæßœÉÖЖ日",
+    min_size=1,
+    max_size=8,
+)
 phrases = st.lists(words, min_size=1, max_size=5).map(" ".join)
-numbers = st.one_of(st.integers(-(10**9), 10**9).map(str), st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: f"{value:.4f}"))
-units = st.sampled_from(["", "%", " °C", " km/h", " kJ/mol", " years", "kg", " m²", " cubic metres", " GHz"])
+numbers = st.one_of(
+    st.integers(-(10**9), 10**9).map(str),
+    st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: f"{value:.4f}"),
+)
+units = st.sampled_from(
+    ["", "%", " °C", " km/h", " kJ/mol", " years", "kg", " m²", " cubic metres", " GHz"]
+)
 golds = {
     "stated_parts": phrases,
     "exact": phrases,
@@ -55,14 +66,21 @@ golds = {
 def test_every_metric_accepts_its_own_gold(name: str, data: st.DataObject) -> None:
     gold = data.draw(golds[name])
     in_words = example("?", domains=["d"], reference=gold)
-    in_parts = Example(query="?", domains=("d",), parts=(Part(domain="d", answers=("0 none", gold)),))
+    in_parts = Example(
+        query="?", domains=("d",), parts=(Part(domain="d", answers=("0 none", gold)),)
+    )
     for asked in (in_words, in_parts):
         [score] = grade_texts(name, [asked], [gold])
         assert score.value == 1 and score.parts == (1.0,), (gold, score)
 
 
-@given(choices=st.lists(phrases, min_size=2, max_size=5, unique_by=lambda text: text.casefold()), data=st.data())
-def test_multiple_choice_accepts_the_right_choice_and_its_letter(choices: list[str], data: st.DataObject) -> None:
+@given(
+    choices=st.lists(phrases, min_size=2, max_size=5, unique_by=lambda text: text.casefold()),
+    data=st.data(),
+)
+def test_multiple_choice_accepts_the_right_choice_and_its_letter(
+    choices: list[str], data: st.DataObject
+) -> None:
     assume(len({normalize(choice) for choice in choices}) == len(choices))
     assume(not any(len(choice) == 1 for choice in choices))
     right = data.draw(st.integers(0, len(choices) - 1))
@@ -98,14 +116,35 @@ CITIES = {"choices": ["Paris", "Rome", "Bern", "Oslo"]}
     ],
 )
 def test_a_choice_is_read_where_the_answer_commits_itself(text: str) -> None:
-    assert NamedChoice()(example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text).value == 1
+    assert (
+        NamedChoice()(
+            example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text
+        ).value
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["A", "Not A", "Not B", "B is wrong.", "Rome or Bern", "It isn't Rome.", "A) or B)", "Paris.", "I give up."]
+    "text",
+    [
+        "A",
+        "Not A",
+        "Not B",
+        "B is wrong.",
+        "Rome or Bern",
+        "It isn't Rome.",
+        "A) or B)",
+        "Paris.",
+        "I give up.",
+    ],
 )
 def test_a_choice_that_is_denied_guessed_or_another_is_wrong(text: str) -> None:
-    assert NamedChoice()(example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text).value == 0
+    assert (
+        NamedChoice()(
+            example("Where?", domains=["d"], reference="Rome", metadata=CITIES), text
+        ).value
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +165,9 @@ def test_a_choice_that_is_denied_guessed_or_another_is_wrong(text: str) -> None:
         ("2", "It is 1/2.", 0),
     ],
 )
-def test_a_number_that_is_denied_guessed_or_another_is_wrong(reference: str, text: str, value: float) -> None:
+def test_a_number_that_is_denied_guessed_or_another_is_wrong(
+    reference: str, text: str, value: float
+) -> None:
     assert Numeric()(example("How much?", domains=["d"], reference=reference), text).value == value
 
 
@@ -138,8 +179,14 @@ def test_overlap_is_known_before_anything_is_graded() -> None:
         return 1.0
 
     own.is_overlap = True  # type: ignore[attr-defined]
-    assert all(measures_overlap(metric, words) for metric in (stated_parts, "token_f1", RougeL(), {"d": "rouge_l"}, own))
-    assert not any(measures_overlap(metric, words) for metric in ("exact", "contains", "numeric", {"d": Exact()}))
+    assert all(
+        measures_overlap(metric, words)
+        for metric in (stated_parts, "token_f1", RougeL(), {"d": "rouge_l"}, own)
+    )
+    assert not any(
+        measures_overlap(metric, words)
+        for metric in ("exact", "contains", "numeric", {"d": Exact()})
+    )
     assert not measures_overlap(stated_parts, parts) and measures_overlap("token_f1", parts)
 
 
@@ -197,18 +244,26 @@ NOTHING_TO_GRADE = [
 
 
 @pytest.mark.parametrize(("metric", "text", "metadata"), NOTHING_TO_GRADE)
-def test_an_answer_with_nothing_to_grade_is_wrong_and_counted_apart(metric: Metric, text: str, metadata: dict[str, object]) -> None:
-    [score] = grade_texts(metric, [example("?", domains=["d"], reference="12", metadata=metadata)], [text])
+def test_an_answer_with_nothing_to_grade_is_wrong_and_counted_apart(
+    metric: Metric, text: str, metadata: dict[str, object]
+) -> None:
+    [score] = grade_texts(
+        metric, [example("?", domains=["d"], reference="12", metadata=metadata)], [text]
+    )
     assert (score.value, score.parts, score.readable) == (0, (0.0,), False)
     assert score.reason
 
 
 def test_an_answer_that_names_several_choices_is_wrong() -> None:
-    score = NamedChoice()(example("?", domains=["d"], reference="12", metadata={"choices": ["12", "13"]}), "12 or 13")
+    score = NamedChoice()(
+        example("?", domains=["d"], reference="12", metadata={"choices": ["12", "13"]}), "12 or 13"
+    )
     assert (score.value, score.readable) == (0, True)
 
 
-@pytest.mark.parametrize("metric", [stated_parts, Exact(), Contains(), Numeric(), TokenF1(), RougeL()])
+@pytest.mark.parametrize(
+    "metric", [stated_parts, Exact(), Contains(), Numeric(), TokenF1(), RougeL()]
+)
 def test_without_a_reference_nothing_is_graded_and_no_answer_is_blamed(metric: Metric) -> None:
     [score] = grade_texts(metric, [example("?", domains=["d"])], ["anything 1"])
     assert score.value is None and score.readable
@@ -261,16 +316,27 @@ CHOICES = ["Paris is the capital of France.", "iron", "zzz qqq"]
 
 
 def test_the_likeliest_choice_is_the_answer(model: LlamaModel) -> None:
-    asked = [example("?", domains=["d"], reference=choice, metadata={"choices": CHOICES}, id=choice) for choice in CHOICES]
+    asked = [
+        example("?", domains=["d"], reference=choice, metadata={"choices": CHOICES}, id=choice)
+        for choice in CHOICES
+    ]
     graded = grade(LikelyChoice(), model, asked)
     assert len({each.generation.text for each in graded}) == 1
     assert sorted(each.score.value or 0 for each in graded) == [0, 0, 1]
-    assert next(one.reference for one, each in zip(asked, graded, strict=True) if each.score.value == 1) == graded[0].generation.text
+    assert (
+        next(
+            one.reference for one, each in zip(asked, graded, strict=True) if each.score.value == 1
+        )
+        == graded[0].generation.text
+    )
 
 
 def test_the_order_of_the_choices_changes_nothing(model: LlamaModel) -> None:
     for per in ("characters", "tokens", "nothing"):
-        asked = [example("?", domains=["d"], reference="iron", metadata={"choices": order}) for order in (CHOICES, CHOICES[::-1])]
+        asked = [
+            example("?", domains=["d"], reference="iron", metadata={"choices": order})
+            for order in (CHOICES, CHOICES[::-1])
+        ]
         one, other = grade(LikelyChoice(per=per), model, asked)  # type: ignore[arg-type]
         assert one.generation.text == other.generation.text
 
@@ -285,11 +351,16 @@ def test_a_model_of_text_alone_can_not_be_measured_by_likelihood() -> None:
 @pytest.mark.parametrize("choices", [None, [], ["one"], ["one", "one"], ["one", 2], "one"])
 def test_an_example_without_choices_is_one_error(choices: object) -> None:
     with pytest.raises(ConfigurationError, match="has no choices"):
-        NamedChoice()(example("Which?", domains=["d"], reference="one", metadata={"choices": choices}), "one")
+        NamedChoice()(
+            example("Which?", domains=["d"], reference="one", metadata={"choices": choices}), "one"
+        )
 
 
 def test_a_reference_that_is_no_choice_leaves_the_answer_unscored() -> None:
-    score = NamedChoice()(example("?", domains=["d"], reference="gold", metadata={"choices": ["iron", "lead"]}), "iron")
+    score = NamedChoice()(
+        example("?", domains=["d"], reference="gold", metadata={"choices": ["iron", "lead"]}),
+        "iron",
+    )
     assert score.value is None and score.readable
 
 
@@ -305,7 +376,12 @@ def minilm() -> str:
 
 def test_embeddings_know_the_same_in_other_words(minilm: str) -> None:
     asked = [example("?", domains=["d"], reference="Muscles recover during sleep.")] * 4
-    texts = ["Muscles recover during sleep.", "While you sleep, your muscles regenerate.", "Gold melts at 1064 °C.", ""]
+    texts = [
+        "Muscles recover during sleep.",
+        "While you sleep, your muscles regenerate.",
+        "Gold melts at 1064 °C.",
+        "",
+    ]
     same, near, far, empty = grade_texts(EmbeddingSimilarity(minilm), asked, texts)
     assert same.value == 1
     assert same.value > (near.value or 0) > 0.6 > 0.3 > (far.value or 0)
@@ -316,7 +392,9 @@ def test_embeddings_know_the_same_in_other_words(minilm: str) -> None:
 
 def test_an_embedding_model_that_is_not_there_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="embedding model"):
-        grade_texts(EmbeddingSimilarity(str(tmp_path)), [example("?", domains=["d"], reference="x")], ["y"])
+        grade_texts(
+            EmbeddingSimilarity(str(tmp_path)), [example("?", domains=["d"], reference="x")], ["y"]
+        )
 
 
 # Which metric grades which example
@@ -325,16 +403,24 @@ def test_an_embedding_model_that_is_not_there_is_one_error(tmp_path: Path) -> No
 def test_an_example_names_its_own_metric() -> None:
     plain = example("?", domains=["d"], reference="12 km")
     own = replace(plain, metadata={"metric": "numeric"}, id="own")
-    strict = replace(plain, metadata={"metric": {"name": "numeric", "relative_tolerance": 0}}, id="strict")
-    values = [score.value for score in grade_texts("exact", [plain, own, strict], ["It is 12.05 km."] * 3)]
+    strict = replace(
+        plain, metadata={"metric": {"name": "numeric", "relative_tolerance": 0}}, id="strict"
+    )
+    values = [
+        score.value for score in grade_texts("exact", [plain, own, strict], ["It is 12.05 km."] * 3)
+    ]
     assert values == [0, 1, 0]
 
 
 def test_each_part_is_graded_by_the_metric_of_its_domain() -> None:
     asked = example("?", {"chemistry": "1064 °C", "geography": "Rome"})
-    [score] = grade_texts({"chemistry": Numeric()}, [asked], ["Rome lies south; gold melts at 1948 °F."])
+    [score] = grade_texts(
+        {"chemistry": Numeric()}, [asked], ["Rome lies south; gold melts at 1948 °F."]
+    )
     assert score.parts == (1.0, 1.0)
-    [score] = grade_texts({"chemistry": Exact()}, [asked], ["Rome lies south; gold melts at 1064 °C."])
+    [score] = grade_texts(
+        {"chemistry": Exact()}, [asked], ["Rome lies south; gold melts at 1064 °C."]
+    )
     assert score.parts == (0.0, 1.0) and score.value == 0.5
     [score] = grade_texts({"chemistry": Numeric()}, [asked], ["Rome lies south."])
     assert score.parts == (0.0, 1.0) and score.readable
@@ -351,7 +437,15 @@ def test_a_metric_of_ones_own_is_any_function_and_may_return_a_number() -> None:
 
 def test_every_model_is_asked_once_and_answers_keep_their_order() -> None:
     model = ScriptedModel(lambda question: f"It is {question.split()[-1]}.")
-    asked = [example(f"What is {n}", domains=["d"], reference=str(n), metadata={"metric": ["exact", "numeric"][n % 2]}) for n in range(6)]
+    asked = [
+        example(
+            f"What is {n}",
+            domains=["d"],
+            reference=str(n),
+            metadata={"metric": ["exact", "numeric"][n % 2]},
+        )
+        for n in range(6)
+    ]
     graded = grade(stated_parts, model, asked)
     assert [each.generation.text for each in graded] == [f"It is {n}." for n in range(6)]
     assert [each.score.value for each in graded] == [0, 1] * 3
@@ -360,7 +454,14 @@ def test_every_model_is_asked_once_and_answers_keep_their_order() -> None:
 
 @pytest.mark.parametrize(
     "named",
-    ["bleu", {"name": "numeric", "tolerance": 1}, {"name": "embedding"}, {"relative_tolerance": 1}, {"name": "stated_parts", "x": 1}, 7],
+    [
+        "bleu",
+        {"name": "numeric", "tolerance": 1},
+        {"name": "embedding"},
+        {"relative_tolerance": 1},
+        {"name": "stated_parts", "x": 1},
+        7,
+    ],
 )
 def test_a_metric_that_is_not_there_is_one_error(named: object) -> None:
     asked = Example(query="?", domains=("d",), reference="x", metadata={"metric": named})
@@ -369,7 +470,9 @@ def test_a_metric_that_is_not_there_is_one_error(named: object) -> None:
 
 
 def test_a_metric_of_what_is_no_domain_is_refused() -> None:
-    evaluator = DomainRetentionEvaluator(metric={"chemistry": "exact", "physics": "numeric"}, resamples=100)
+    evaluator = DomainRetentionEvaluator(
+        metric={"chemistry": "exact", "physics": "numeric"}, resamples=100
+    )
     asked = example("?", {"chemistry": "Au"})
     with pytest.raises(ConfigurationError, match="'physics'; allowed: chemistry"):
         evaluator.evaluate(ScriptedModel("Au"), {"chemistry": ScriptedModel("Au")}, [asked])
@@ -378,7 +481,14 @@ def test_a_metric_of_what_is_no_domain_is_refused() -> None:
 
 
 def test_examples_keep_their_metric_on_disk(tmp_path: Path) -> None:
-    line = {"query": "How far?", "domain": "d", "reference": "5 km", "metadata": {"metric": {"name": "numeric", "which": "last"}}}
+    line = {
+        "query": "How far?",
+        "domain": "d",
+        "reference": "5 km",
+        "metadata": {"metric": {"name": "numeric", "which": "last"}},
+    }
     (tmp_path / "test.jsonl").write_text(json.dumps(line) + "\n")
-    [score] = grade_texts(stated_parts, list(read_examples(tmp_path / "test.jsonl")), ["3 hours, so 5,000 m"])
+    [score] = grade_texts(
+        stated_parts, list(read_examples(tmp_path / "test.jsonl")), ["3 hours, so 5,000 m"]
+    )
     assert score.value == 1

@@ -1,4 +1,6 @@
-"""Laws of asking within a run: what it takes is written down in every role, and what an expert leaves unanswered has no grade."""
+"""Laws of asking within a run: what it takes is written down in every role, and what an expert
+leaves unanswered has no grade.
+"""
 
 import json
 import logging
@@ -9,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from domainfusion.distillation import CuratedDataGenerator, Distiller, DomainRetentionEvaluator, IntegrationTrainer, ResponseIntegrator
+from domainfusion.distillation import (
+    CuratedDataGenerator,
+    Distiller,
+    DomainRetentionEvaluator,
+    IntegrationTrainer,
+    ResponseIntegrator,
+)
 from domainfusion.distillation.asking import AskOverGaps
 from domainfusion.distillation.integration.integrator import MOST_CALLS
 from domainfusion.errors import ModelError
@@ -22,15 +30,27 @@ SHORT = Sampling(max_new_tokens=4)
 
 
 def example(query: str, *domains: str) -> Example:
-    return Example(query=query, domains=domains, parts=tuple(Part(domain=domain, answers=(f"the {domain}",)) for domain in domains))
+    return Example(
+        query=query,
+        domains=domains,
+        parts=tuple(Part(domain=domain, answers=(f"the {domain}",)) for domain in domains),
+    )
 
 
-TRAIN = [*(example(f"Question {n} of {domain}?", domain) for n in range(3) for domain in "ab"), example("Of both?", "a", "b")]
-TEST = [*(example(f"Test {n} of {domain}?", domain) for n in range(4) for domain in "ab"), example("Test of both?", "a", "b")]
+TRAIN = [
+    *(example(f"Question {n} of {domain}?", domain) for n in range(3) for domain in "ab"),
+    example("Of both?", "a", "b"),
+]
+TEST = [
+    *(example(f"Test {n} of {domain}?", domain) for n in range(4) for domain in "ab"),
+    example("Test of both?", "a", "b"),
+]
 
 
 class Patchy:
-    """Knows its domain, and leaves the questions unanswered in which there is one of these words."""
+    """Knows its domain, and leaves the questions unanswered in which there is one of these
+    words.
+    """
 
     def __init__(self, domain: str, *unknown: str) -> None:
         self.name = f"patchy {domain}"
@@ -40,7 +60,10 @@ class Patchy:
         self._unknown = unknown
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         unanswered = {}
         answers = []
@@ -50,7 +73,9 @@ class Patchy:
                 unanswered[conversation] = "overloaded"
                 continue
             self.answered.append(question)
-            answers.append(Generation(text=f"It is the {self._domain}.", prompt_tokens=3, completion_tokens=5))
+            answers.append(
+                Generation(text=f"It is the {self._domain}.", prompt_tokens=3, completion_tokens=5)
+            )
             if on_result is not None:
                 on_result(index, answers[-1])
         if unanswered:
@@ -60,7 +85,9 @@ class Patchy:
         return answers
 
 
-def distiller(student: Path, directory: Path, experts: dict[str, Any], **settings: Any) -> Distiller:
+def distiller(
+    student: Path, directory: Path, experts: dict[str, Any], **settings: Any
+) -> Distiller:
     return Distiller(
         LlamaModel(student, dtype="float32"),
         experts,
@@ -87,10 +114,17 @@ def test_a_test_question_that_an_expert_leaves_unanswered_has_no_grade_and_is_to
     report = run.report
     assert report is not None
     expert = next(model for model in report.models if model.name == "a")
-    unanswered = {answer.example_id: answer for answer in expert.answers if answer.finish_reason == "failed"}
-    assert unanswered.keys() == {item.id for item in TEST if "Test 1" in item.query or "Test 2" in item.query}
-    assert {(answer.score, answer.correct, answer.reason) for answer in unanswered.values()} == {(None, None, "the model did not answer")}
-    # Four answers have no grade; of those of its own domain, two of four; what is left is all right, so that no gap is a zero.
+    unanswered = {
+        answer.example_id: answer for answer in expert.answers if answer.finish_reason == "failed"
+    }
+    assert unanswered.keys() == {
+        item.id for item in TEST if "Test 1" in item.query or "Test 2" in item.query
+    }
+    assert {(answer.score, answer.correct, answer.reason) for answer in unanswered.values()} == {
+        (None, None, "the model did not answer")
+    }
+    # Four answers have no grade; of those of its own domain, two of four; what is left is all
+    # right, so that no gap is a zero.
     assert expert.slices["a"].unscored == 2 and expert.slices["a"].partial.value == 1.0
     [retention] = [row for row in report.retention if row.domain == "a"]
     assert retention.items == 2 and retention.expert == 1.0
@@ -100,7 +134,9 @@ def test_a_test_question_that_an_expert_leaves_unanswered_has_no_grade_and_is_to
     assert kept is not None and kept.notes == report.notes
 
 
-def test_a_gap_in_the_evaluation_stops_a_run_that_is_to_stop_and_the_same_run_goes_on(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_gap_in_the_evaluation_stops_a_run_that_is_to_stop_and_the_same_run_goes_on(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     patchy = Patchy("a", "Test 1")
     with pytest.raises(ModelError, match="overloaded"):
         distiller(tiny_llama, tmp_path / "run", {"a": patchy, "b": Patchy("b")}).distill()
@@ -119,7 +155,11 @@ def test_only_an_experts_gaps_are_gone_over_and_never_its_silence() -> None:
     with pytest.raises(ModelError):
         ask(expert, [user("1")])
     assert ask.gaps == []
-    assert [answer.finish_reason for answer in ask(expert, [user("1"), user("2"), user("1")])] == ["failed", "stop", "failed"]
+    assert [answer.finish_reason for answer in ask(expert, [user("1"), user("2"), user("1")])] == [
+        "failed",
+        "stop",
+        "failed",
+    ]
     assert ask.gaps == [("a", 2, 3)]
 
 
@@ -129,12 +169,18 @@ def test_only_an_experts_gaps_are_gone_over_and_never_its_silence() -> None:
 def test_usage_names_every_model_of_a_run_in_its_roles(tiny_llama: Path, tmp_path: Path) -> None:
     integrator = ScriptedModel(lambda question: "It is the a and the b.", name="integrator")
     experts = {"a": Patchy("a"), "b": Patchy("b")}
-    run = distiller(tiny_llama, tmp_path / "run", experts, integrator=ResponseIntegrator(integrator))
+    run = distiller(
+        tiny_llama, tmp_path / "run", experts, integrator=ResponseIntegrator(integrator)
+    )
     run.distill()
-    usage = {usage.name: (usage.roles, usage.calls) for usage in RunSummary.read(tmp_path / "run").usage}
+    usage = {
+        usage.name: (usage.roles, usage.calls) for usage in RunSummary.read(tmp_path / "run").usage
+    }
     of_one, of_test = 4, len(TEST)
     integrated = usage["integrator"][1]
-    assert 2 <= integrated <= 2 * MOST_CALLS, "of the training question across domains, and of the ensemble's answer to one"
+    assert 2 <= integrated <= 2 * MOST_CALLS, (
+        "of the training question across domains, and of the ensemble's answer to one"
+    )
     assert usage == {
         "patchy a": (("expert of a",), of_one + of_test),
         "patchy b": (("expert of b",), of_one + of_test),
@@ -146,7 +192,9 @@ def test_usage_names_every_model_of_a_run_in_its_roles(tiny_llama: Path, tmp_pat
     assert written[0]["completion_tokens"] == 5 * (of_one + of_test) and written[0]["cost"] is None
 
 
-def test_a_run_that_is_done_asks_nobody_and_its_usage_stays(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_done_asks_nobody_and_its_usage_stays(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     def experts() -> dict[str, Patchy]:
         return {"a": Patchy("a"), "b": Patchy("b")}
 

@@ -1,4 +1,6 @@
-"""Coherence falls with every corruption it claims to see, and what is claimed of it was measured on other texts."""
+"""Coherence falls with every corruption it claims to see, and what is claimed of it was measured on
+other texts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from domainfusion.distillation.metrics import (
     sentences,
     validate_coherence,
 )
-from domainfusion.distillation.metrics.continuity import dangling, form, freshness, likelihood, repetition
+from domainfusion.distillation.metrics.continuity import (
+    dangling,
+    form,
+    freshness,
+    likelihood,
+    repetition,
+)
 from domainfusion.distillation.metrics.corruptions import CORRUPTIONS, corrupt
 from domainfusion.distillation.results import Coherence, CoherenceValidation, Estimate
 from domainfusion.errors import CapabilityError, DataError
@@ -42,7 +50,11 @@ SOUND = "Sprinters land on the forefoot. Their calves store energy at each step.
 
 
 def test_the_held_out_passages_are_those_that_were_put_away() -> None:
-    content = resources.files("domainfusion.distillation.metrics.passages").joinpath("held_out.txt").read_bytes()
+    content = (
+        resources.files("domainfusion.distillation.metrics.passages")
+        .joinpath("held_out.txt")
+        .read_bytes()
+    )
     assert hashlib.sha256(content).hexdigest() == HELD_OUT
 
 
@@ -69,15 +81,25 @@ def test_each_corruption_does_what_it_says() -> None:
     found = corrupt(passages, seed=3)
     for place, passage in enumerate(passages):
         given = sentences(passage.text)
-        shuffled, contradicted, truncated = (str(found[name][place]) for name in ("shuffled", "contradicted", "truncated"))
+        shuffled, contradicted, truncated = (
+            str(found[name][place]) for name in ("shuffled", "contradicted", "truncated")
+        )
         assert sentences(shuffled) != given and sorted(sentences(shuffled)) == sorted(given)
-        assert [sentence for sentence in sentences(contradicted) if sentence != passage.contradiction] == given
-        assert passage.text.startswith(truncated) and truncated[-1] not in ".!?" and len(truncated) > len(passage.text) / 3
+        assert [
+            sentence for sentence in sentences(contradicted) if sentence != passage.contradiction
+        ] == given
+        assert (
+            passage.text.startswith(truncated)
+            and truncated[-1] not in ".!?"
+            and len(truncated) > len(passage.text) / 3
+        )
         assert repetition(str(found["looped"][place])) > 0.05
         half = sentences(str(found["concatenated"][place]))
         assert half[0] == given[0] and half[-1] not in given
         denied = found["contradicted in the same words"][place]
-        assert denied is None or (len(sentences(denied)) == len(given) + 1 and set(given) < set(sentences(denied)))
+        assert denied is None or (
+            len(sentences(denied)) == len(given) + 1 and set(given) < set(sentences(denied))
+        )
 
 
 def test_equal_seeds_make_equal_corruptions() -> None:
@@ -88,7 +110,12 @@ def test_equal_seeds_make_equal_corruptions() -> None:
 def test_what_can_not_be_corrupted_has_no_version() -> None:
     single = Passage("one", "It stands.", "It lies.")
     found = corrupt([single, single], seed=0)
-    assert found["shuffled"] == found["concatenated"] == found["contradicted in the same words"] == [None, None]
+    assert (
+        found["shuffled"]
+        == found["concatenated"]
+        == found["contradicted in the same words"]
+        == [None, None]
+    )
 
 
 # The surface
@@ -123,13 +150,19 @@ def test_what_can_be_seen_is_a_share(text: str) -> None:
 
 def test_an_empty_answer_has_no_coherence_rather_than_a_bad_one(reference: LlamaModel) -> None:
     assert consistency(" \n").value is None
-    assert [score.value is None for score in grade_coherence(ModelCoherence(reference), ["", SOUND, " "])] == [True, False, True]
+    assert [
+        score.value is None
+        for score in grade_coherence(ModelCoherence(reference), ["", SOUND, " "])
+    ] == [True, False, True]
 
 
 def test_two_sentences_have_no_order(reference: LlamaModel) -> None:
     for text in ("It rains.", "It rains. The street is wet."):
         (found,) = grade_coherence(ModelCoherence(reference), [text])
-        assert (found.value, found.reason) == (None, "fewer than 3 sentences have no order to grade")
+        assert (found.value, found.reason) == (
+            None,
+            "fewer than 3 sentences have no order to grade",
+        )
 
 
 # A model's view
@@ -140,11 +173,20 @@ def reference(tiny_llama: Path) -> LlamaModel:
     return LlamaModel(tiny_llama, dtype="float32")
 
 
-def test_a_models_view_is_a_share_that_does_not_depend_on_the_company(reference: LlamaModel) -> None:
-    texts = [SOUND, "Rain falls. Rivers rise. Boats float. Fish swim.", "Gold melts. Iron rusts. Salt dissolves.", SOUND]
+def test_a_models_view_is_a_share_that_does_not_depend_on_the_company(
+    reference: LlamaModel,
+) -> None:
+    texts = [
+        SOUND,
+        "Rain falls. Rivers rise. Boats float. Fish swim.",
+        "Gold melts. Iron rusts. Salt dissolves.",
+        SOUND,
+    ]
     together = grade_coherence(ModelCoherence(reference), texts)
     alone = [grade_coherence(ModelCoherence(reference), [text])[0] for text in texts]
-    assert [score.value for score in together] == pytest.approx([score.value for score in alone], rel=1e-4)
+    assert [score.value for score in together] == pytest.approx(
+        [score.value for score in alone], rel=1e-4
+    )
     assert all(score.value is not None and 0 <= score.value <= 1 for score in together)
 
 
@@ -154,7 +196,9 @@ def test_of_two_sentences_one_order_gains_what_the_other_loses(reference: LlamaM
     assert views[given].order == pytest.approx(-views[given[::-1]].order, abs=0.05)
 
 
-def test_a_text_beyond_the_models_context_is_unscored_and_the_others_are_not(reference: LlamaModel) -> None:
+def test_a_text_beyond_the_models_context_is_unscored_and_the_others_are_not(
+    reference: LlamaModel,
+) -> None:
     long, short = grade_coherence(ModelCoherence(reference), [" ".join([SOUND] * 40), SOUND])
     assert long.value is None and "context" in long.reason
     assert short.value is not None
@@ -184,7 +228,10 @@ def test_a_metric_that_knows_nothing_is_at_chance_and_named_for_it() -> None:
     found = validate_coherence(lambda text: Score(0.5), few(), resamples=200)
     assert not found.passed and found.missed == tuple(CORRUPTIONS)
     assert all(estimate.value == 0.5 for estimate in found.auroc.values())
-    assert str(found) == f"validated in part: not reached on {', '.join(f'{name} 0.50' for name in CORRUPTIONS)}"
+    assert (
+        str(found)
+        == f"validated in part: not reached on {', '.join(f'{name} 0.50' for name in CORRUPTIONS)}"
+    )
 
 
 def test_texts_without_a_grade_are_counted_and_in_no_figure() -> None:
@@ -195,8 +242,14 @@ def test_texts_without_a_grade_are_counted_and_in_no_figure() -> None:
 
 def test_a_judge_is_measured_like_any_metric() -> None:
     sound = {passage.text for passage in few()}
-    judge = JudgedCoherence(ScriptedModel(lambda prompt: "5" if any(text in prompt for text in sound) else "2"))
-    assert {name for name in CORRUPTIONS if name in validate_coherence(judge, few(), resamples=200).reached} >= {"shuffled", "truncated"}
+    judge = JudgedCoherence(
+        ScriptedModel(lambda prompt: "5" if any(text in prompt for text in sound) else "2")
+    )
+    assert {
+        name
+        for name in CORRUPTIONS
+        if name in validate_coherence(judge, few(), resamples=200).reached
+    } >= {"shuffled", "truncated"}
 
 
 def test_one_text_is_too_few() -> None:
@@ -225,7 +278,9 @@ def test_what_is_known_of_the_rules_is_what_is_measured() -> None:
 def test_a_metric_answers_for_what_it_is_meant_to_see() -> None:
     """Other corruptions are measured too, and take nothing from its standing."""
     areas = {"contradicted": Estimate(value=0.95), "shuffled": Estimate(value=0.5)}
-    found = CoherenceValidation(metric="m", auroc=areas, texts=9, text_set="t", meant=("contradicted",))
+    found = CoherenceValidation(
+        metric="m", auroc=areas, texts=9, text_set="t", meant=("contradicted",)
+    )
     assert found.passed and not replace(found, meant=()).passed
     measured = validate_coherence(consistency, few(), resamples=100)
     assert measured.meant == ("contradicted", "contradicted in the same words")
@@ -239,8 +294,14 @@ def test_the_default_metric_has_weight_where_it_is_validated_alone() -> None:
 
 def test_the_published_figures_are_those_that_reports_use() -> None:
     published = json.loads((BENCHMARKS / "coherence.json").read_text(encoding="utf-8"))
-    shipped = resources.files("domainfusion.distillation.metrics.passages").joinpath("measured.json").read_text(encoding="utf-8")
-    assert [found for name, found in published["results"].items() if "development" not in name] == json.loads(shipped)
+    shipped = (
+        resources.files("domainfusion.distillation.metrics.passages")
+        .joinpath("measured.json")
+        .read_text(encoding="utf-8")
+    )
+    assert [
+        found for name, found in published["results"].items() if "development" not in name
+    ] == json.loads(shipped)
     assert known_validation(consistency) is not None
     prose = (BENCHMARKS / "coherence.md").read_text(encoding="utf-8")
     for found in published["results"].values():
@@ -253,12 +314,20 @@ def test_the_metric_is_known_by_its_model(reference: LlamaModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("auroc", "words"), [(0.95, "validated: AUROC looped 0.95"), (0.7, "validated in part: not reached on looped 0.70")]
+    ("auroc", "words"),
+    [
+        (0.95, "validated: AUROC looped 0.95"),
+        (0.7, "validated in part: not reached on looped 0.70"),
+    ],
 )
 def test_a_report_says_what_is_known(auroc: float, words: str) -> None:
-    validation = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=auroc)}, texts=9, text_set="t")
+    validation = CoherenceValidation(
+        metric="m", auroc={"looped": Estimate(value=auroc)}, texts=9, text_set="t"
+    )
     whole = Estimate(value=1.0)
-    coherence = Coherence(score=Estimate(value=0.8), coverage=whole, consistency=whole, items=3, validation=validation)
+    coherence = Coherence(
+        score=Estimate(value=0.8), coverage=whole, consistency=whole, items=3, validation=validation
+    )
     assert coherence.standing == words
 
 
@@ -266,9 +335,12 @@ def test_a_report_says_what_is_known(auroc: float, words: str) -> None:
 def test_the_demos_base_sees_what_is_published() -> None:
     from domainfusion.demo.base import base_folder
 
-    known = known_validation(ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", dtype="bfloat16")))
+    known = known_validation(
+        ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", dtype="bfloat16"))
+    )
     assert known is not None
-    # A processor without units for bfloat16 takes a hundred times as long in it; float32 there sees the same.
+    # A processor without units for bfloat16 takes a hundred times as long in it; float32 there sees
+    # the same.
     metric = ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", batch_size=16))
     found = validate_coherence(metric, read_passages("held_out")[::8], resamples=200)
     for name in known.reached:

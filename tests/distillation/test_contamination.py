@@ -1,4 +1,6 @@
-"""Contamination: an evaluation question inside of a training question is found, one about another thing is not."""
+"""Contamination: an evaluation question inside of a training question is found, one about another
+thing is not.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from domainfusion.distillation.contamination import EvaluationSets, Leak
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Message
 
-ASKED = "Which metal is used in the wires of an electric heater that glows in the dark of a winter night?"
+ASKED = (
+    "Which metal is used in the wires of an electric heater that glows in the dark of a winter"
+    " night?"
+)
 SHORT = "What is the capital of Peru?"
 
 
@@ -25,9 +30,14 @@ def test_every_question_contains_itself(text: str) -> None:
     assert leak(text, f"  {text} ") == Leak("test", text, exact=True)
 
 
-@given(before=st.lists(st.sampled_from(["please", "tell", "me", "7"])), after=st.lists(st.sampled_from(["thanks", "now", "Peru"])))
+@given(
+    before=st.lists(st.sampled_from(["please", "tell", "me", "7"])),
+    after=st.lists(st.sampled_from(["thanks", "now", "Peru"])),
+)
 @pytest.mark.parametrize("asked", [ASKED, SHORT])
-def test_a_question_among_other_words_is_found(asked: str, before: list[str], after: list[str]) -> None:
+def test_a_question_among_other_words_is_found(
+    asked: str, before: list[str], after: list[str]
+) -> None:
     found = leak(asked, f"{' '.join(before)} {asked.upper()} {' '.join(after)}")
     assert found is not None and found.query == asked
 
@@ -37,7 +47,12 @@ def test_most_of_a_long_question_is_enough_and_half_of_it_is_not() -> None:
     most = " ".join([*words[:18], "cold", *words[18:]])
     half = " ".join([*words[:9], "before", *words[9:]])
     assert leak(ASKED, most) == Leak("test", ASKED, exact=False)
-    assert leak(ASKED, half) is leak(ASKED, most, containment=1.0) is leak(ASKED, most, ngram_words=0) is None
+    assert (
+        leak(ASKED, half)
+        is leak(ASKED, most, containment=1.0)
+        is leak(ASKED, most, ngram_words=0)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,14 +65,18 @@ def test_most_of_a_long_question_is_enough_and_half_of_it_is_not() -> None:
         ("Where is NRT?", "Where is NRT, and what is gold?"),
     ],
 )  # fmt: skip
-def test_a_question_about_another_thing_or_in_another_order_is_none(asked: str, trained: str) -> None:
+def test_a_question_about_another_thing_or_in_another_order_is_none(
+    asked: str, trained: str
+) -> None:
     assert leak(asked, trained) is None
 
 
 def test_turns_count_as_part_of_the_question() -> None:
     turns = (Message("user", SHORT), Message("assistant", "It is Lima."))
     sets = EvaluationSets({"validation": [example(SHORT, domains=["a"])]})
-    assert sets.find(example("Why is that so?", domains=["a"], history=turns)) == Leak("validation", SHORT, exact=False)
+    assert sets.find(example("Why is that so?", domains=["a"], history=turns)) == Leak(
+        "validation", SHORT, exact=False
+    )
 
 
 def test_the_set_is_named_and_an_empty_one_holds_nothing() -> None:
@@ -66,7 +85,9 @@ def test_the_set_is_named_and_an_empty_one_holds_nothing() -> None:
     assert EvaluationSets({}).find(example(ASKED, domains=["a"])) is None
 
 
-@pytest.mark.parametrize("settings", [{"ngram_words": 3}, {"containment": 0.0}, {"containment": 1.1}])
+@pytest.mark.parametrize(
+    "settings", [{"ngram_words": 3}, {"containment": 0.0}, {"containment": 1.1}]
+)
 def test_a_number_out_of_range_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         EvaluationSets({}, **settings)  # type: ignore[arg-type]

@@ -27,7 +27,9 @@ DOMAINS: dict[str, str] = {}
 
 
 class Writer(ScriptedModel):
-    """Stands for the guide's writer: writes questions in JSON, lists topics, and judges as it was asked to write."""
+    """Stands for the guide's writer: writes questions in JSON, lists topics, and judges as it was
+    asked to write.
+    """
 
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__(self._reply, name="writer")
@@ -49,7 +51,9 @@ class Writer(ScriptedModel):
         asked = [f"How does case {next(self._numbers)} go on in the end?" for _ in range(5)]
         sides = re.findall(r"(?:First|Second) subject: (\w+):", prompt)
         self._pairs |= {question: (sides[0], sides[1]) for question in asked if sides}
-        self._needed |= {question: [name for name in DOMAINS if f"{name}: " in prompt] for question in asked}
+        self._needed |= {
+            question: [name for name in DOMAINS if f"{name}: " in prompt] for question in asked
+        }
         return json.dumps({"questions": [{"question": question} for question in asked]})
 
 
@@ -59,18 +63,29 @@ def names(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     found: dict[str, Any] = {"__name__": "guide", "Writer": Writer, "decide": decide, "Path": Path}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
-        Path("questions.csv").write_text("question,gold,template\nWhat is bread rich in?,carbohydrates,rich\n", encoding="utf-8")
+        Path("questions.csv").write_text(
+            "question,gold,template\nWhat is bread rich in?,carbohydrates,rich\n", encoding="utf-8"
+        )
         for block in BLOCKS:
             code = block.replace("APIModel(", "Writer(")
-            code = re.sub(r'LlamaModel\(f?"path/to/[^"]+"\)', f'LlamaModel("{tiny_llama}", dtype="float32")', code)
-            code = code.replace("reviewed =", 'decide(Path("review.csv"), {"decision": "accept", "comment": "good"})\nreviewed =')
+            code = re.sub(
+                r'LlamaModel\(f?"path/to/[^"]+"\)',
+                f'LlamaModel("{tiny_llama}", dtype="float32")',
+                code,
+            )
+            code = code.replace(
+                "reviewed =",
+                'decide(Path("review.csv"), {"decision": "accept", "comment": "good"})\nreviewed =',
+            )
             exec(compile(code, str(GUIDE), "exec"), found)
             DOMAINS.update(found["domains"])
         found["folder"] = Path.cwd()
     return found
 
 
-def test_there_are_as_many_questions_as_wanted_and_the_edge_cases_pass(names: dict[str, Any]) -> None:
+def test_there_are_as_many_questions_as_wanted_and_the_edge_cases_pass(
+    names: dict[str, Any],
+) -> None:
     assert (len(names["made"]), names["made"].wanted) == (60, 60)
     assert (len(names["edge_cases"]), names["edge_cases"].acceptance_rate) == (12, 1.0)
 
@@ -78,12 +93,20 @@ def test_there_are_as_many_questions_as_wanted_and_the_edge_cases_pass(names: di
 def test_what_people_wrote_is_read_and_reviewed(names: dict[str, Any]) -> None:
     assert names["table"].examples[0].parts[0].answers == ("carbohydrates",)
     assert (names["talk"].query, len(names["talk"].history)) == ("What do I eat on Saturday?", 2)
-    assert [example.metadata["review"] for example in read_review(names["folder"] / "review.csv").examples] == ["good"]
+    assert [
+        example.metadata["review"]
+        for example in read_review(names["folder"] / "review.csv").examples
+    ] == ["good"]
 
 
 def test_the_run_is_split_by_template_and_exported(names: dict[str, Any]) -> None:
     written = {file.name for file in (names["folder"] / "run").iterdir()}
-    assert {"generation.json", "examples.jsonl", "test_examples.jsonl", "validation_examples.jsonl"} <= written
+    assert {
+        "generation.json",
+        "examples.jsonl",
+        "test_examples.jsonl",
+        "validation_examples.jsonl",
+    } <= written
     assert names["distiller"].hygiene == names["hygiene"]
     rows = (names["folder"] / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert 0 < len(rows) <= len(names["examples"]) == len(names["records"])
@@ -100,6 +123,8 @@ def test_every_argument_that_the_guide_names_exists() -> None:
         distillation.hold_out,
     )
     known = {name for item in made for name in inspect.signature(item).parameters}
-    words = set(re.findall(r"`(\w+)=[^`]*`", TEXT)) | set(re.findall(r"^    (\w+)=", TEXT, re.MULTILINE))
+    words = set(re.findall(r"`(\w+)=[^`]*`", TEXT)) | set(
+        re.findall(r"^    (\w+)=", TEXT, re.MULTILINE)
+    )
     assert words <= known
     assert len(words) > 10

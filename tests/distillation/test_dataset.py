@@ -1,4 +1,6 @@
-"""The dataset: every example is in one part or counted as removed, and no part holds a question of another."""
+"""The dataset: every example is in one part or counted as removed, and no part holds a question of
+another.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Source
 
 THINGS = ("gold", "iron", "tin", "zinc", "lead", "neon")
-FORMS = ("What is the symbol of {}?", "Tell me the symbol of {}.", "Where was {} found, and what is the symbol of {}?")
+FORMS = (
+    "What is the symbol of {}?",
+    "Tell me the symbol of {}.",
+    "Where was {} found, and what is the symbol of {}?",
+)
 
 
 class Given(DataGenerator):
@@ -35,13 +41,17 @@ def made(queries: Sequence[str], source: Source = "custom") -> list[Example]:
     return [example(query, domains=["chemistry"], source=source) for query in queries]
 
 
-def assembled(*parts: Sequence[Example], hygiene: Hygiene = Hygiene(), **held_out: object) -> Dataset:
+def assembled(
+    *parts: Sequence[Example], hygiene: Hygiene = Hygiene(), **held_out: object
+) -> Dataset:
     batches = [run_generator(Given(part), ask_directly) for part in parts]
     return assemble(batches, HeldOut(**held_out), hygiene)  # type: ignore[arg-type]
 
 
 queries = st.lists(
-    st.tuples(st.sampled_from(FORMS), st.sampled_from(THINGS), st.sampled_from(THINGS)).map(lambda parts: parts[0].format(*parts[1:])),
+    st.tuples(st.sampled_from(FORMS), st.sampled_from(THINGS), st.sampled_from(THINGS)).map(
+        lambda parts: parts[0].format(*parts[1:])
+    ),
     min_size=1,
     max_size=30,
 )
@@ -49,55 +59,106 @@ queries = st.lists(
 
 @settings(max_examples=40)
 @given(first=queries, second=queries, share=st.floats(0, 0.4), seed=st.integers(0, 3))
-def test_every_example_is_in_one_part_or_removed_with_a_reason(first: list[str], second: list[str], share: float, seed: int) -> None:
+def test_every_example_is_in_one_part_or_removed_with_a_reason(
+    first: list[str], second: list[str], share: float, seed: int
+) -> None:
     try:
-        dataset = assembled(made(first), made(second), test_share=share, validation_share=share, seed=seed)
+        dataset = assembled(
+            made(first), made(second), test_share=share, validation_share=share, seed=seed
+        )
     except DataError as error:
         assert "No example is left" in str(error)
         return
-    parts = [{query_key(item) for item in part} for part in (dataset.train, dataset.validation, dataset.test)]
-    removed = {query_key(example(item["query"], domains=["a"])) for count in dataset.counts for item in count["removed"]}
+    parts = [
+        {query_key(item) for item in part}
+        for part in (dataset.train, dataset.validation, dataset.test)
+    ]
+    removed = {
+        query_key(example(item["query"], domains=["a"]))
+        for count in dataset.counts
+        for item in count["removed"]
+    }
     assert set.union(*parts) | removed == {query_key(item) for item in made(first + second)}
     assert sum(map(len, parts)) == len(set.union(*parts))
     for count, given_queries in zip(dataset.counts, (first, second), strict=True):
-        assert count["asked"] == len(given_queries) == count["accepted"] + sum(count["rejected"].values())
+        assert (
+            count["asked"]
+            == len(given_queries)
+            == count["accepted"] + sum(count["rejected"].values())
+        )
         assert len(count["removed"]) == sum(count["rejected"].values())
     assert sum(count["accepted"] for count in dataset.counts) == sum(map(len, parts))
     index = EvaluationSets({"test": dataset.test, "validation": dataset.validation})
     assert [item for item in dataset.train if index.find(item)] == []
-    assert dataset == assembled(made(first), made(second), test_share=share, validation_share=share, seed=seed)
+    assert dataset == assembled(
+        made(first), made(second), test_share=share, validation_share=share, seed=seed
+    )
 
 
-def test_a_question_of_an_earlier_generator_is_dropped_and_what_people_ask_twice_in_other_words_is_not() -> None:
-    base, again = "How much protein does a sprinter need after a race?", "After a race, how much protein would the sprinter need?"
+def test_a_question_of_an_earlier_generator_is_dropped_and_what_people_ask_twice_in_other_words_is_not() -> (
+    None
+):
+    base, again = (
+        "How much protein does a sprinter need after a race?",
+        "After a race, how much protein would the sprinter need?",
+    )
     written = assembled(made([base]), made([again], source="synthetic"))
-    assert ([item.query for item in written.train], written.counts[1]["rejected"]) == ([base], {"near-duplicate": 1})
-    assert written.counts[1]["removed"] == [{"query": again, "reason": "near-duplicate", "contained": ""}]
+    assert ([item.query for item in written.train], written.counts[1]["rejected"]) == (
+        [base],
+        {"near-duplicate": 1},
+    )
+    assert written.counts[1]["removed"] == [
+        {"query": again, "reason": "near-duplicate", "contained": ""}
+    ]
     assert len(assembled(made([base]), made([again])).train) == 2
-    assert len(assembled(made([base]), made([again], source="synthetic"), hygiene=Hygiene(duplicate_threshold=1.0)).train) == 2
+    assert (
+        len(
+            assembled(
+                made([base]),
+                made([again], source="synthetic"),
+                hygiene=Hygiene(duplicate_threshold=1.0),
+            ).train
+        )
+        == 2
+    )
 
 
 def test_what_is_in_a_set_that_is_given_is_listed_with_what_it_contains() -> None:
-    trained = ["What is the symbol of gold?", "So tell me: what is the symbol of iron?", "What is the symbol of tin?"]
+    trained = [
+        "What is the symbol of gold?",
+        "So tell me: what is the symbol of iron?",
+        "What is the symbol of tin?",
+    ]
     test, validation = made(["what is the symbol of GOLD?"]), made(["What is the symbol of iron?"])
     dataset = assembled(made(trained), test=test, validation=validation)
     assert [item.query for item in dataset.train] == trained[2:]
     assert (dataset.test, dataset.validation) == (tuple(test), tuple(validation))
     assert dataset.counts[0]["removed"] == [
         {"query": trained[0], "reason": "is in the test set", "contained": test[0].query},
-        {"query": trained[1], "reason": "contains a question of the validation set", "contained": validation[0].query},
+        {
+            "query": trained[1],
+            "reason": "contains a question of the validation set",
+            "contained": validation[0].query,
+        },
     ]
 
 
 def test_a_stated_key_keeps_its_examples_together() -> None:
     examples = [
-        example(f"{form.format(thing, thing)}", domains=["chemistry"], metadata={"fact": thing}) for thing in THINGS for form in FORMS
+        example(f"{form.format(thing, thing)}", domains=["chemistry"], metadata={"fact": thing})
+        for thing in THINGS
+        for form in FORMS
     ]
     dataset = assembled(examples, test_share=0.3, validation_share=0.2, group_by="fact")
-    facts = [{item.metadata["fact"] for item in part} for part in (dataset.train, dataset.validation, dataset.test)]
+    facts = [
+        {item.metadata["fact"] for item in part}
+        for part in (dataset.train, dataset.validation, dataset.test)
+    ]
     assert [len(part) for part in facts] == [3, 1, 2]
     assert set.union(*facts) == set(THINGS)
-    assert sum(count["accepted"] for count in dataset.counts) == len(examples), "facts that no part shares are no leak"
+    assert sum(count["accepted"] for count in dataset.counts) == len(examples), (
+        "facts that no part shares are no leak"
+    )
 
 
 def test_a_generator_that_returns_nothing_is_one_clear_error() -> None:
@@ -116,7 +177,9 @@ def test_two_questions_with_one_id_are_one_clear_error() -> None:
         assembled(twins)
 
 
-@pytest.mark.parametrize("rules", [{"duplicate_threshold": 0.1}, {"ngram_words": 1}, {"containment": 2.0}])
+@pytest.mark.parametrize(
+    "rules", [{"duplicate_threshold": 0.1}, {"ngram_words": 1}, {"containment": 2.0}]
+)
 def test_a_number_out_of_range_is_refused_at_once(rules: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         Hygiene(**rules)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""The distiller: every stage happens once, a run killed anywhere ends as one that was not, and bad input costs nothing."""
+"""The distiller: every stage happens once, a run killed anywhere ends as one that was not, and bad
+input costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,34 @@ import pytest
 from pydantic import TypeAdapter
 
 from distillation.builders import Cut, Failing, Writer, example
-from domainfusion.distillation import Distiller, IntegrationTrainer, MultiTaskTrainer, OnPolicyObjective, ResponseIntegrator
+from domainfusion.distillation import (
+    Distiller,
+    IntegrationTrainer,
+    MultiTaskTrainer,
+    OnPolicyObjective,
+    ResponseIntegrator,
+)
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
     CuratedDataGenerator,
     DataGenerator,
     SyntheticDataGenerator,
 )
-from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator
+from domainfusion.distillation.evaluator import (
+    BenchmarkEvaluator,
+    DomainRetentionEvaluator,
+    Evaluator,
+)
 from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult, SliceScore
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError, RunError, StoreError, TrainingError
+from domainfusion.errors import (
+    CapabilityError,
+    ConfigurationError,
+    DataError,
+    ModelError,
+    RunError,
+    StoreError,
+    TrainingError,
+)
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
@@ -36,8 +56,11 @@ from domainfusion.types import Example, Generation, Message, Sampling, Score, Tr
 AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
 SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
 DOMAINS = {"aviation": "Airports and where they are", "chemistry": "Elements and their symbols"}
-SINGLES = [example(f"Where is {code}?", {"aviation": country}) for code, country in AIRPORTS.items()] + [
-    example(f"What is the symbol of {name}?", {"chemistry": symbol}) for name, symbol in SYMBOLS.items()
+SINGLES = [
+    example(f"Where is {code}?", {"aviation": country}) for code, country in AIRPORTS.items()
+] + [
+    example(f"What is the symbol of {name}?", {"chemistry": symbol})
+    for name, symbol in SYMBOLS.items()
 ]
 PAIRS = [
     example(
@@ -50,14 +73,19 @@ PAIRS = [
 TEST = [
     example("Tell me where NRT is.", {"aviation": "Japan"}),
     example("Tell me the symbol of tin.", {"chemistry": "Sn"}),
-    example("Tell me where CDG is and the symbol of iron.", {"aviation": "France", "chemistry": "Fe"}),
+    example(
+        "Tell me where CDG is and the symbol of iron.", {"aviation": "France", "chemistry": "Fe"}
+    ),
 ]
 SHORT = Sampling(max_new_tokens=6)
 
 
 def knowing(facts: Mapping[str, str]) -> Callable[[str], str]:
     """Answers with what is known about the words of a question."""
-    return lambda question: " ".join(f"It is {value}." for key, value in facts.items() if key in question) or "I can't say."
+    return lambda question: (
+        " ".join(f"It is {value}." for key, value in facts.items() if key in question)
+        or "I can't say."
+    )
 
 
 class World:
@@ -69,14 +97,18 @@ class World:
 
     def teachers(self) -> dict[str, ScriptedModel]:
         facts = {"aviation": AIRPORTS, "chemistry": SYMBOLS}
-        return {domain: ScriptedModel(knowing(known), name=domain) for domain, known in facts.items()}
+        return {
+            domain: ScriptedModel(knowing(known), name=domain) for domain, known in facts.items()
+        }
 
     def distiller(self, **changes: Any) -> Distiller:
         parts: dict[str, Any] = {
             "student_model": self.base,
             "teacher_models": self.teachers(),
             "data_generators": [CuratedDataGenerator([*SINGLES, *PAIRS])],
-            "trainer": IntegrationTrainer(learning_rate=3e-3, epochs=1, batch_size=4, checkpoint_steps=1),
+            "trainer": IntegrationTrainer(
+                learning_rate=3e-3, epochs=1, batch_size=4, checkpoint_steps=1
+            ),
             "output_dir": self.directory,
             "response_sampling": SHORT,
         }
@@ -112,7 +144,9 @@ class Watch:
 def outcome(directory: Path) -> tuple[list[TrainingRecord], dict[str, Any]]:
     """What a run ends with, but for the time it took."""
     evaluation = directory / "evaluation.json"
-    return read_records(directory / "records.jsonl", TrainingRecord), read_json(evaluation) if evaluation.is_file() else {}
+    return read_records(directory / "records.jsonl", TrainingRecord), (
+        read_json(evaluation) if evaluation.is_file() else {}
+    )
 
 
 # A whole run
@@ -128,7 +162,9 @@ def test_a_run_leaves_every_arrow_as_a_file(world: World) -> None:
         "run.json", "examples.jsonl", "test_examples.jsonl", "generation.json", "responses.sqlite", "records.jsonl", "training",
         "evaluation.json", "stages.json", "report.html",
     } <= written  # fmt: skip
-    stored = TypeAdapter(EvaluationReport).validate_python(read_json(world.directory / "evaluation.json"))
+    stored = TypeAdapter(EvaluationReport).validate_python(
+        read_json(world.directory / "evaluation.json")
+    )
     assert stored == distiller.report
     assert [entry["stage"] for entry in read_json(world.directory / "stages.json")] == [
         "generate", "collect", "integrate", "train", "evaluate"
@@ -157,7 +193,9 @@ def test_step_by_step_is_the_same_as_at_once(world: World, tmp_path: Path) -> No
     assert report == at_once.report
 
 
-def test_the_same_inputs_have_the_same_directory_and_others_another(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_same_inputs_have_the_same_directory_and_others_another(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     first, same, other = (world.distiller(output_dir=None, seed=seed) for seed in (0, 0, 1))
     assert first.output_dir == same.output_dir != other.output_dir
@@ -174,11 +212,18 @@ def test_the_student_given_stays_as_it_is(world: World) -> None:
 # Asking
 
 
-def test_an_expert_is_asked_about_its_own_domain_alone_and_its_sub_question_first(world: World) -> None:
+def test_an_expert_is_asked_about_its_own_domain_alone_and_its_sub_question_first(
+    world: World,
+) -> None:
     teachers = world.teachers()
     world.distiller(teacher_models=teachers).distill()
-    asked = {domain: Counter(conversation[-1].content for conversation in model.calls) for domain, model in teachers.items()}
-    assert asked["aviation"] == Counter(f"Where is {code}?" for code in AIRPORTS), "each once: a sub-question may be a question, too"
+    asked = {
+        domain: Counter(conversation[-1].content for conversation in model.calls)
+        for domain, model in teachers.items()
+    }
+    assert asked["aviation"] == Counter(f"Where is {code}?" for code in AIRPORTS), (
+        "each once: a sub-question may be a question, too"
+    )
     wholes = [f"What is the symbol of {name}?" for name in SYMBOLS] + [pair.query for pair in PAIRS]
     assert asked["chemistry"] == Counter(wholes)
 
@@ -190,15 +235,22 @@ def test_the_student_learns_and_is_asked_the_whole_query(world: World) -> None:
     assert [response.question for response in pair.responses] == ["Where is NRT?", PAIRS[0].query]
     student = ScriptedModel("I can't say.")
     distiller.evaluate(student)  # type: ignore[arg-type]
-    assert [conversation[-1].content for conversation in student.calls] == [given.query for given in TEST]
+    assert [conversation[-1].content for conversation in student.calls] == [
+        given.query for given in TEST
+    ]
 
 
 TURNS = (*user("I fly to NRT."), Message("assistant", "Have a good trip!"))
 
 
 def test_experts_integrator_and_student_are_asked_after_the_turns_before(world: World) -> None:
-    talk = example("Where is it, and what is gold?", {"aviation": "Japan", "chemistry": "Au"}, history=TURNS)
-    teachers = {domain: ScriptedModel(f"It is {answer}.") for domain, answer in (("aviation", "Japan"), ("chemistry", "Au"))}
+    talk = example(
+        "Where is it, and what is gold?", {"aviation": "Japan", "chemistry": "Au"}, history=TURNS
+    )
+    teachers = {
+        domain: ScriptedModel(f"It is {answer}.")
+        for domain, answer in (("aviation", "Japan"), ("chemistry", "Au"))
+    }
     writer = ScriptedModel("It is Japan, and Au.")
     distiller = world.evaluated(
         teacher_models=teachers,
@@ -209,27 +261,40 @@ def test_experts_integrator_and_student_are_asked_after_the_turns_before(world: 
     (record,) = distiller.integrate(distiller.collect(distiller.generate()))
     assert record.example == talk
     assert {model.calls[0] for model in teachers.values()} == {talk.conversation}
-    assert "User: I fly to NRT.\nAssistant: Have a good trip!\nUser: Where is it, and what is gold?" in writer.calls[0][0].content
+    assert (
+        "User: I fly to NRT.\nAssistant: Have a good trip!\nUser: Where is it, and what is gold?"
+        in writer.calls[0][0].content
+    )
     student = ScriptedModel("I can't say.")
     distiller.evaluate(student)  # type: ignore[arg-type]
     assert student.calls == [(*TURNS, *user("And tin?"))]
 
 
 def test_the_same_question_after_other_turns_is_another_one(world: World) -> None:
-    alone, after = (example("Where is it?", domains=["aviation"], history=turns) for turns in ((), TURNS))
-    distiller = world.evaluated(data_generators=[CuratedDataGenerator([*SINGLES, after])], test_examples=[*TEST, alone])
+    alone, after = (
+        example("Where is it?", domains=["aviation"], history=turns) for turns in ((), TURNS)
+    )
+    distiller = world.evaluated(
+        data_generators=[CuratedDataGenerator([*SINGLES, after])], test_examples=[*TEST, alone]
+    )
     assert after in distiller.generate()
 
 
 class NeverCut(LlamaModel):
-    """Has random weights that never end an answer, and calls each whole: an answer that is cut would not be integrated."""
+    """Has random weights that never end an answer, and calls each whole: an answer that is cut
+    would not be integrated.
+    """
 
     def _generate_batch(self, *arguments: Any) -> list[Generation]:
-        return [replace(found, finish_reason="stop") for found in super()._generate_batch(*arguments)]
+        return [
+            replace(found, finish_reason="stop") for found in super()._generate_batch(*arguments)
+        ]
 
 
 @pytest.mark.parametrize(
-    "objective", ["distribution", OnPolicyObjective(max_new_tokens=4, max_initial_kl=None)], ids=["distribution", "on-policy"]
+    "objective",
+    ["distribution", OnPolicyObjective(max_new_tokens=4, max_initial_kl=None)],
+    ids=["distribution", "on-policy"],
 )
 def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt_word_for_word(
     world: World, make_adapter: Callable[..., Path], objective: Any
@@ -237,9 +302,14 @@ def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt
     examples = [example(f"{item.query} Why?", domains=item.domains) for item in (*SINGLES, *PAIRS)]
     integrator = LlamaModel(make_adapter("integrator", 9), dtype="float32")
     distiller = world.distiller(
-        teacher_models={**world.teachers(), "aviation": NeverCut(make_adapter("aviation", 8), dtype="float32")},
+        teacher_models={
+            **world.teachers(),
+            "aviation": NeverCut(make_adapter("aviation", 8), dtype="float32"),
+        },
         data_generators=[CuratedDataGenerator(examples)],
-        integrator=ResponseIntegrator(integrator, "{query}\n{responses}", verify=False, sampling=SHORT),
+        integrator=ResponseIntegrator(
+            integrator, "{query}\n{responses}", verify=False, sampling=SHORT
+        ),
         trainer=MultiTaskTrainer(learning_rate=3e-3, epochs=1, batch_size=4, objective=objective),
     )
     distiller.distill()
@@ -249,7 +319,11 @@ def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt
 
 
 def test_responses_stand_primary_domain_first(world: World) -> None:
-    led = example("Where is CDG, and the symbol of tin?", {"aviation": "France", "chemistry": "Sn"}, primary_domain="chemistry")
+    led = example(
+        "Where is CDG, and the symbol of tin?",
+        {"aviation": "France", "chemistry": "Sn"},
+        primary_domain="chemistry",
+    )
     distiller = world.distiller(data_generators=[CuratedDataGenerator([led])])
     (record,) = distiller.integrate(distiller.collect(distiller.generate()))
     assert [response.domain for response in record.responses] == ["chemistry", "aviation"]
@@ -267,17 +341,26 @@ class Noticing(MultiTaskTrainer):
         return super().phases(records)
 
 
-def test_a_target_that_the_reference_contradicts_is_kept_for_the_report_and_never_trained_on(world: World) -> None:
-    teachers = world.teachers() | {"chemistry": ScriptedModel(knowing({**SYMBOLS, "gold": "Go"}), name="chemistry")}
+def test_a_target_that_the_reference_contradicts_is_kept_for_the_report_and_never_trained_on(
+    world: World,
+) -> None:
+    teachers = world.teachers() | {
+        "chemistry": ScriptedModel(knowing({**SYMBOLS, "gold": "Go"}), name="chemistry")
+    }
     trainer = Noticing(learning_rate=3e-3, epochs=1)
     distiller = world.distiller(teacher_models=teachers, trainer=trainer)
     distiller.distill()
     records, _ = outcome(world.directory)
     wrong = [record for record in records if record.verification == "rejected"]
-    assert {record.example.query for record in wrong} == {"What is the symbol of gold?", PAIRS[0].query}
+    assert {record.example.query for record in wrong} == {
+        "What is the symbol of gold?",
+        PAIRS[0].query,
+    }
     assert all("chemistry" in record.reason for record in wrong)
     assert len(records) == 12
-    assert sorted(trainer._seen) == sorted({record.example.query for record in records} - {record.example.query for record in wrong})
+    assert sorted(trainer._seen) == sorted(
+        {record.example.query for record in records} - {record.example.query for record in wrong}
+    )
 
 
 class Refusing(Cut):
@@ -285,9 +368,15 @@ class Refusing(Cut):
 
 
 @pytest.mark.parametrize(
-    ("chemist", "reason"), [(Refusing("I can't help."), "refused"), (ScriptedModel(" "), "reference contradicts|no answer")]
+    ("chemist", "reason"),
+    [
+        (Refusing("I can't help."), "refused"),
+        (ScriptedModel(" "), "reference contradicts|no answer"),
+    ],
 )
-def test_a_refusal_or_an_empty_response_is_never_trained_on(world: World, chemist: ScriptedModel, reason: str) -> None:
+def test_a_refusal_or_an_empty_response_is_never_trained_on(
+    world: World, chemist: ScriptedModel, reason: str
+) -> None:
     distiller = world.distiller(teacher_models=world.teachers() | {"chemistry": chemist})
     records = distiller.integrate(distiller.collect(distiller.generate()))
     touched = [record for record in records if "chemistry" in record.example.domains]
@@ -298,9 +387,18 @@ def test_a_refusal_or_an_empty_response_is_never_trained_on(world: World, chemis
 def test_without_a_reference_a_target_is_unverified_and_trained_on(world: World) -> None:
     open_question = example("Why do people fly?", domains=["aviation"])
     in_words = example("Where is LHR, in words?", domains=["aviation"], reference="In London.")
-    distiller = world.distiller(data_generators=[CuratedDataGenerator([*SINGLES, open_question, in_words])])
-    records = {record.example.query: record for record in distiller.integrate(distiller.collect(distiller.generate()))}
-    assert records[open_question.query].verification == records[in_words.query].verification == "unverified"
+    distiller = world.distiller(
+        data_generators=[CuratedDataGenerator([*SINGLES, open_question, in_words])]
+    )
+    records = {
+        record.example.query: record
+        for record in distiller.integrate(distiller.collect(distiller.generate()))
+    }
+    assert (
+        records[open_question.query].verification
+        == records[in_words.query].verification
+        == "unverified"
+    )
 
 
 def test_a_verifier_of_ones_own_decides(world: World) -> None:
@@ -309,8 +407,13 @@ def test_a_verifier_of_ones_own_decides(world: World) -> None:
     def strict(given: Example, text: str) -> Score:
         return Score(0.0) if given.reference else Score.unscored("no reference")
 
-    distiller = world.distiller(data_generators=[CuratedDataGenerator([*SINGLES, in_words])], verifier=strict)
-    records = {record.example.query: record for record in distiller.integrate(distiller.collect(distiller.generate()))}
+    distiller = world.distiller(
+        data_generators=[CuratedDataGenerator([*SINGLES, in_words])], verifier=strict
+    )
+    records = {
+        record.example.query: record
+        for record in distiller.integrate(distiller.collect(distiller.generate()))
+    }
     assert records[in_words.query].verification == "rejected"
     assert records[SINGLES[0].query].verification == "unverified"
 
@@ -318,8 +421,14 @@ def test_a_verifier_of_ones_own_decides(world: World) -> None:
 # Generating
 
 
-def test_test_and_validation_queries_are_removed_from_the_training_data_and_counted(world: World) -> None:
-    leaks = [example("tell me where  NRT is.", {"aviation": "Japan"}), example("where is  LHR?", {"aviation": "Britain"}), SINGLES[1]]
+def test_test_and_validation_queries_are_removed_from_the_training_data_and_counted(
+    world: World,
+) -> None:
+    leaks = [
+        example("tell me where  NRT is.", {"aviation": "Japan"}),
+        example("where is  LHR?", {"aviation": "Britain"}),
+        SINGLES[1],
+    ]
     generators = [CuratedDataGenerator([*SINGLES, *PAIRS]), CuratedDataGenerator(leaks)]
     distiller = world.evaluated(data_generators=generators, validation_examples=[SINGLES[0]])
     queries = [given.query for given in distiller.generate()]
@@ -330,25 +439,41 @@ def test_test_and_validation_queries_are_removed_from_the_training_data_and_coun
 
 
 def test_counts_of_every_generator_add_up(world: World) -> None:
-    generators = [SyntheticDataGenerator(Writer(), DOMAINS, 6), AdversarialDataGenerator(ScriptedModel("What is it then?"), DOMAINS, 4)]
-    curated = CuratedDataGenerator([{"query": "Where is NRT?", "domain": "aviation"}, {"query": "where is  NRT?", "domain": "aviation"}])
+    generators = [
+        SyntheticDataGenerator(Writer(), DOMAINS, 6),
+        AdversarialDataGenerator(ScriptedModel("What is it then?"), DOMAINS, 4),
+    ]
+    curated = CuratedDataGenerator(
+        [
+            {"query": "Where is NRT?", "domain": "aviation"},
+            {"query": "where is  NRT?", "domain": "aviation"},
+        ]
+    )
     distiller = world.distiller(data_generators=[curated, *generators])
     examples = distiller.generate()
     counts = read_json(world.directory / "generation.json")
     assert [count["kind"] for count in counts] == ["curated", "synthetic", "adversarial"]
     assert [count["accepted"] for count in counts] == [1, 6, 1]
     assert sum(count["accepted"] for count in counts) == len(examples)
-    assert all(count["asked"] == count["accepted"] + sum(count["rejected"].values()) for count in counts)
+    assert all(
+        count["asked"] == count["accepted"] + sum(count["rejected"].values()) for count in counts
+    )
 
 
 def test_a_share_of_the_examples_is_held_out_where_no_test_set_is_given(world: World) -> None:
     distiller = world.evaluated(test_examples=None, holdout=0.25)
     kept = distiller.generate()
     held = read_records(world.directory / "test_examples.jsonl", Example)
-    assert Counter(given.domains for given in held) == {("aviation",): 1, ("chemistry",): 1, ("aviation", "chemistry"): 1}
+    assert Counter(given.domains for given in held) == {
+        ("aviation",): 1,
+        ("chemistry",): 1,
+        ("aviation", "chemistry"): 1,
+    }
     (count,) = read_json(world.directory / "generation.json")
     removed = {item["query"] for item in count["removed"]}
-    assert {given.query for given in kept} | {given.query for given in held} | removed == {given.query for given in (*SINGLES, *PAIRS)}
+    assert {given.query for given in kept} | {given.query for given in held} | removed == {
+        given.query for given in (*SINGLES, *PAIRS)
+    }
     (symbol,) = (given.query for given in held if given.domains == ("chemistry",))
     assert not any(symbol[1:] in given.query for given in kept), "no pair holds a test question"
 
@@ -358,21 +483,38 @@ def test_a_share_of_the_examples_is_what_checkpoints_are_chosen_by(world: World)
     distiller = world.evaluated(validation_holdout=0.25, trainer=trainer)
     distiller.distill()
     held = read_records(world.directory / "validation_examples.jsonl", Example)
-    assert Counter(given.domains for given in held) == {("aviation",): 1, ("chemistry",): 1, ("aviation", "chemistry"): 1}
+    assert Counter(given.domains for given in held) == {
+        ("aviation",): 1,
+        ("chemistry",): 1,
+        ("aviation", "chemistry"): 1,
+    }
     trained = {record.example.id for record in outcome(world.directory)[0]}
     assert not trained & {given.id for given in held}
-    log = [json.loads(line) for line in (world.directory / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert all(set(line["validation"]) <= {"aviation", "chemistry", "cross-domain"} for line in log if "validation" in line)
+    log = [
+        json.loads(line)
+        for line in (
+            (world.directory / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        )
+    ]
+    assert all(
+        set(line["validation"]) <= {"aviation", "chemistry", "cross-domain"}
+        for line in log
+        if "validation" in line
+    )
     assert any("validation" in line for line in log)
 
 
 def test_nothing_that_contains_a_benchmarks_question_is_trained_on(world: World) -> None:
     asked = {"query": "And what is the symbol of gold?", "answers": ["Au"]}
     evaluator = BenchmarkEvaluator({"chemistry": [asked]}, sampling=SHORT, resamples=100)
-    queries = [given.query for given in world.distiller(evaluator=evaluator, test_examples=TEST).generate()]
+    queries = [
+        given.query for given in world.distiller(evaluator=evaluator, test_examples=TEST).generate()
+    ]
     assert not any("symbol of gold" in query for query in queries if query.startswith("Where"))
     (count,) = read_json(world.directory / "generation.json")
-    assert [item["reason"] for item in count["removed"]] == ["contains a question of the chemistry benchmark set"]
+    assert [item["reason"] for item in count["removed"]] == [
+        "contains a question of the chemistry benchmark set"
+    ]
     assert count["removed"][0]["contained"] == asked["query"]
 
 
@@ -382,7 +524,10 @@ def test_held_out_examples_that_were_changed_by_hand_are_noticed(world: World, n
     records = distiller.integrate(distiller.collect(distiller.generate()))
     file = world.directory / f"{name}_examples.jsonl"
     whole = file.read_text(encoding="utf-8")
-    file.write_text(whole.replace("Japan", "Nippon").replace("Au", "Go").replace("France", "Gaul"), encoding="utf-8")
+    file.write_text(
+        whole.replace("Japan", "Nippon").replace("Au", "Go").replace("France", "Gaul"),
+        encoding="utf-8",
+    )
     assert file.read_text(encoding="utf-8") != whole
     with pytest.raises(DataError, match=f"The {name} examples were changed"):
         distiller.evaluate(world.base) if name == "test" else distiller.train(records)
@@ -391,7 +536,10 @@ def test_held_out_examples_that_were_changed_by_hand_are_noticed(world: World, n
 
 
 def test_a_derived_directory_is_told_once(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     distiller = world.distiller(output_dir=None)
@@ -400,18 +548,24 @@ def test_a_derived_directory_is_told_once(
     assert capsys.readouterr().err.count(str(distiller.output_dir)) == 1
 
 
-def test_a_test_set_that_can_not_be_graded_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_test_set_that_can_not_be_graded_is_spoken_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     ungraded = [Example(query="Tell me where NRT is.", domains=("aviation",))]
     world.evaluated(test_examples=ungraded).generate()
     assert "None of the 1 test examples has a reference answer" in caplog.text
 
 
-def test_a_test_set_that_can_be_graded_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_test_set_that_can_be_graded_is_not(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.evaluated().generate()
     assert "has a reference answer" not in caplog.text
 
 
-def test_an_expert_that_no_example_needs_is_spoken_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_expert_that_no_example_needs_is_spoken_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     class Aviation(DataGenerator):
         def generate(self, ask: Ask = ask_directly) -> list[Example]:
             return SINGLES[:4]
@@ -446,8 +600,12 @@ def killing(part: str, count: int) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(base: LlamaModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
-    """A run that was left in peace: its directory, the fingerprint of its student, and the answers that were asked for."""
+def uninterrupted(
+    base: LlamaModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str, int]:
+    """A run that was left in peace: its directory, the fingerprint of its student, and the answers
+    that were asked for.
+    """
     world = World(base, tmp_path_factory.mktemp("uninterrupted"))
     distiller = full_run(world)
     student = distiller.distill()
@@ -464,15 +622,28 @@ def full_run(world: World, **changes: Any) -> Distiller:
     generators = [
         CuratedDataGenerator([*SINGLES, *PAIRS]),
         SyntheticDataGenerator(Writer(), DOMAINS, 6),
-        AdversarialDataGenerator(Writer(), DOMAINS, 4, judge=ScriptedModel("I can't say.", name="judge")),
+        AdversarialDataGenerator(
+            Writer(), DOMAINS, 4, judge=ScriptedModel("I can't say.", name="judge")
+        ),
     ]
-    integrator = ResponseIntegrator(ScriptedModel(lambda prompt: f"It is {len(prompt)} long.", name="integrator"))
+    integrator = ResponseIntegrator(
+        ScriptedModel(lambda prompt: f"It is {len(prompt)} long.", name="integrator")
+    )
     return world.evaluated(**{"data_generators": generators, "integrator": integrator, **changes})
 
 
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize(
-    "part", ["synthetic questions", "judging", "asking aviation", "asking chemistry", "integrating", "domains", "evaluating"]
+    "part",
+    [
+        "synthetic questions",
+        "judging",
+        "asking aviation",
+        "asking chemistry",
+        "integrating",
+        "domains",
+        "evaluating",
+    ],
 )
 def test_a_run_that_was_killed_in_any_stage_ends_as_one_that_was_not(
     world: World, uninterrupted: tuple[Path, str, int], part: str, count: int
@@ -489,7 +660,9 @@ def test_a_run_that_was_killed_in_any_stage_ends_as_one_that_was_not(
 
 
 def test_a_teacher_that_breaks_down_loses_no_answer(world: World) -> None:
-    teachers = world.teachers() | {"chemistry": Failing(knowing(SYMBOLS), after=3, name="chemistry")}
+    teachers = world.teachers() | {
+        "chemistry": Failing(knowing(SYMBOLS), after=3, name="chemistry")
+    }
     broken = world.distiller(teacher_models=teachers)
     with pytest.raises(ConnectionError):
         broken.distill()
@@ -518,22 +691,34 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DataError, match=r"could not be written: No space left on device.*free disk space"):
+        with pytest.raises(
+            DataError, match=r"could not be written: No space left on device.*free disk space"
+        ):
             world.distiller().distill()
-    assert not [file for file in world.directory.rglob("*") if file.name.startswith(".") and file.is_file()], "no half file is left"
+    assert not [
+        file for file in world.directory.rglob("*") if file.name.startswith(".") and file.is_file()
+    ], "no half file is left"
     world.distiller().distill()
     assert len(outcome(world.directory)[0]) == 12
 
 
-def test_a_full_disk_while_answers_arrive_keeps_those_that_did(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_answers_arrive_keeps_those_that_did(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare = ResponseStore._prepare
 
     def small(store: ResponseStore) -> None:
         prepare(store)
         store._connection.execute("PRAGMA max_page_count = 4")
 
-    long_winded = {domain: ScriptedModel(lambda question: f"{question} " * 60, name=domain) for domain in DOMAINS}
-    with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"could not be kept: .*full.*free disk space"):
+    long_winded = {
+        domain: ScriptedModel(lambda question: f"{question} " * 60, name=domain)
+        for domain in DOMAINS
+    }
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StoreError, match=r"could not be kept: .*full.*free disk space"),
+    ):
         patch.setattr(ResponseStore, "_prepare", small)
         world.distiller(teacher_models=long_winded).distill()
     with ResponseStore(world.directory / "responses.sqlite") as store:
@@ -585,16 +770,24 @@ class Nothing(DataGenerator):
         pytest.param({"validation_examples": [{"query": "Where?"}]}, DataError, "names no domain", id="broken validation example"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_clear_error_before_anything_is_done(world: World, changes: dict[str, Any], error: type, what: str) -> None:
+def test_bad_input_is_one_clear_error_before_anything_is_done(
+    world: World, changes: dict[str, Any], error: type, what: str
+) -> None:
     if what == "the same id":
-        changes = {"test_examples": [TEST[0], example("Another?", {"aviation": "x"}, id=TEST[0].id)]}
+        changes = {
+            "test_examples": [TEST[0], example("Another?", {"aviation": "x"}, id=TEST[0].id)]
+        }
     with pytest.raises(error, match=what):
         world.evaluated(**changes)
     assert not world.directory.exists()
 
 
-def test_an_adapter_is_a_student_that_is_trained_on(world: World, make_adapter: Callable[..., Path]) -> None:
-    student = world.distiller(student_model=LlamaModel(make_adapter("aviation", 1), dtype="float32")).distill()
+def test_an_adapter_is_a_student_that_is_trained_on(
+    world: World, make_adapter: Callable[..., Path]
+) -> None:
+    student = world.distiller(
+        student_model=LlamaModel(make_adapter("aviation", 1), dtype="float32")
+    ).distill()
     assert student.ask("Where?") is not None
 
 
@@ -607,11 +800,15 @@ def test_a_merge_that_can_not_be_is_told_before_anything_is_asked(
     }
     trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization="merge")
     with pytest.raises(CapabilityError, match="DoRA"):
-        world.distiller(teacher_models=experts, trainer=trainer, output_dir=world.directory / "asked").distill()
+        world.distiller(
+            teacher_models=experts, trainer=trainer, output_dir=world.directory / "asked"
+        ).distill()
     assert not (world.directory / "asked" / "examples.jsonl").exists()
     trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", epochs=1)
     anything = {"verifier": lambda *_: Score(1.0)}
-    world.distiller(teacher_models=experts, trainer=trainer, output_dir=world.directory / "auto", **anything).distill()
+    world.distiller(
+        teacher_models=experts, trainer=trainer, output_dir=world.directory / "auto", **anything
+    ).distill()
     told = [record.message for record in caplog.records if "starts from its base" in record.message]
     assert len(told) == 1 and "DoRA" in told[0]
     log = (world.directory / "auto" / "training" / "log.jsonl").read_text()
@@ -640,10 +837,18 @@ def test_a_generator_and_an_evaluator_of_ones_own_name_only_what_they_need(world
             return [*SINGLES, *PAIRS]
 
     class Shouting(Evaluator):
-        def evaluate(self, student_model: Any, teacher_models: Any, examples: Any) -> EvaluationReport:  # type: ignore[override]
-            (answer, *_) = student_model.generate([examples[0].conversation], SHORT)
-            part = SliceScore(items=1, strict=Estimate(value=float(answer.text.isupper())), partial=Estimate(value=0.0))
-            return EvaluationReport(models=(ModelResult(name="student", role="student", slices={"loud": part}),))
+        def evaluate(
+            self, student_model: Any, teacher_models: Any, examples: Any
+        ) -> EvaluationReport:  # type: ignore[override]
+            answer, *_ = student_model.generate([examples[0].conversation], SHORT)
+            part = SliceScore(
+                items=1,
+                strict=Estimate(value=float(answer.text.isupper())),
+                partial=Estimate(value=0.0),
+            )
+            return EvaluationReport(
+                models=(ModelResult(name="student", role="student", slices={"loud": part}),)
+            )
 
     distiller = world.evaluated(data_generators=[Own()], evaluator=Shouting())
     distiller.distill()
@@ -663,19 +868,26 @@ def test_a_generator_that_returns_no_examples_is_one_clear_error(world: World, m
 
 def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: World) -> None:
     class Blind(Evaluator):
-        def evaluate(self, student_model: Any, teacher_models: Any, examples: Any) -> EvaluationReport:  # type: ignore[override]
+        def evaluate(
+            self, student_model: Any, teacher_models: Any, examples: Any
+        ) -> EvaluationReport:  # type: ignore[override]
             raise AssertionError("it was asked")
 
     distiller = world.evaluated(evaluator=Blind(), test_examples=None, holdout=0.4)
     student = distiller.train(distiller.integrate(distiller.collect(distiller.generate())))
     records = read_records(world.directory / "records.jsonl", TrainingRecord)
     held_out = read_records(world.directory / "test_examples.jsonl", Example)[0]
-    write_records(world.directory / "records.jsonl", [*records, replace(records[0], example=replace(held_out, id="leaked"))])
+    write_records(
+        world.directory / "records.jsonl",
+        [*records, replace(records[0], example=replace(held_out, id="leaked"))],
+    )
     with pytest.raises(DataError, match="trained on"):
         distiller.evaluate(student)
 
 
-def test_too_few_examples_to_hold_any_out_is_an_error_before_anything_is_trained(world: World) -> None:
+def test_too_few_examples_to_hold_any_out_is_an_error_before_anything_is_trained(
+    world: World,
+) -> None:
     generator = CuratedDataGenerator([SINGLES[0], SINGLES[4]])
     with pytest.raises(DataError, match=r"No example is held out .*2 examples.*test_examples"):
         world.evaluated(data_generators=[generator], test_examples=None).distill()
@@ -692,7 +904,10 @@ def test_a_domain_of_a_custom_generator_without_a_teacher_is_one_clear_error(wor
 
 
 def test_two_examples_with_one_id_are_one_clear_error(world: World) -> None:
-    twins = [example("One question?", {"aviation": "x"}, id="1"), example("Another?", {"chemistry": "x"}, id="1")]
+    twins = [
+        example("One question?", {"aviation": "x"}, id="1"),
+        example("Another?", {"chemistry": "x"}, id="1"),
+    ]
     with pytest.raises(DataError, match="the same id"):
         world.distiller(data_generators=[CuratedDataGenerator(twins)]).distill()
 
@@ -734,7 +949,9 @@ def test_evaluating_on_what_was_trained_on_is_refused(world: World) -> None:
     distiller = world.evaluated()
     distiller.distill()
     test_set = world.directory / "test_examples.jsonl"
-    test_set.write_text((world.directory / "examples.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    test_set.write_text(
+        (world.directory / "examples.jsonl").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     about = read_json(world.directory / "run.json")
     write_json(world.directory / "run.json", {**about, "held_out": {}})
     with pytest.raises(DataError, match="test queries were trained on"):
@@ -758,14 +975,20 @@ def test_what_is_not_there_yet_says_what_to_do(world: World) -> None:
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_saved_student_answers_as_it_did(world: World, tmp_path: Path, merge: bool) -> None:
-    trainer = IntegrationTrainer(learning_rate=1e-2, epochs=3, batch_size=4, adaptation="lora", initialization="base")
+    trainer = IntegrationTrainer(
+        learning_rate=1e-2, epochs=3, batch_size=4, adaptation="lora", initialization="base"
+    )
     distiller = world.evaluated(trainer=trainer)
     student = distiller.distill()
     distiller.save(tmp_path / "saved", merge=merge)
     loaded = LlamaModel(tmp_path / "saved", dtype="float32")
     asked = [user(given.query) for given in (*SINGLES, *PAIRS)]
-    assert [answer.text for answer in loaded.generate(asked, SHORT)] == [answer.text for answer in student.generate(asked, SHORT)]
+    assert [answer.text for answer in loaded.generate(asked, SHORT)] == [
+        answer.text for answer in student.generate(asked, SHORT)
+    ]
     card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n")
     assert "aviation" in card and "chemistry" in card
-    assert json.loads((tmp_path / "saved" / ("config.json" if merge else "adapter_config.json")).read_text())
+    assert json.loads(
+        (tmp_path / "saved" / ("config.json" if merge else "adapter_config.json")).read_text()
+    )

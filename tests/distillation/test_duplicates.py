@@ -60,7 +60,11 @@ def test_one_question_in_two_spellings_is_one(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["How much protein would the sprinter need after a long race?", "After a long race, how much protein does a sprinter need?"]
+    "other",
+    [
+        "How much protein would the sprinter need after a long race?",
+        "After a long race, how much protein does a sprinter need?",
+    ],
 )
 def test_other_words_for_the_same_are_a_near_duplicate(other: str) -> None:
     assert likeness(BASE, other) == likeness(other, BASE) == "near-duplicate"
@@ -70,10 +74,22 @@ def test_other_words_for_the_same_are_a_near_duplicate(other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("What is the capital of the country where airport NRT is?", "What is the capital of the country where airport CDG is?"),
-        ("What is the largest lake in the north of Peru?", "What is the largest lake in the north of Kenya?"),
-        ("How long does a run of 5 km take in the rain?", "How long does a run of 10 km take in the rain?"),
-        ("How long is a flight from Lima to Nairobi?", "How long is a flight from Nairobi to Lima?"),
+        (
+            "What is the capital of the country where airport NRT is?",
+            "What is the capital of the country where airport CDG is?",
+        ),
+        (
+            "What is the largest lake in the north of Peru?",
+            "What is the largest lake in the north of Kenya?",
+        ),
+        (
+            "How long does a run of 5 km take in the rain?",
+            "How long does a run of 10 km take in the rain?",
+        ),
+        (
+            "How long is a flight from Lima to Nairobi?",
+            "How long is a flight from Nairobi to Lima?",
+        ),
         (BASE, "How much water does a swimmer need after a long race?"),
     ],
 )
@@ -84,11 +100,22 @@ def test_a_question_about_another_thing_is_new(one: str, other: str) -> None:
 def test_after_other_turns_the_same_question_is_another_one() -> None:
     seen = Duplicates()
     seen.add(example("Where is it?", domains=["a"]))
-    turns = (Message("user", "I look for the airport of Tokyo."), Message("assistant", "It is called Narita."))
+    turns = (
+        Message("user", "I look for the airport of Tokyo."),
+        Message("assistant", "It is called Narita."),
+    )
     assert seen.find(example("Where is it?", domains=["a"], history=turns)) is None
 
 
-@given(st.lists(st.sampled_from(["protein", "water", "sleep", "sprinter", "race", "long", "rain", "muscle"]), min_size=1, max_size=9))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["protein", "water", "sleep", "sprinter", "race", "long", "rain", "muscle"]
+        ),
+        min_size=1,
+        max_size=9,
+    )
+)
 def test_the_order_of_words_changes_nothing(words: list[str]) -> None:
     assert likeness(" ".join(words), " ".join(reversed(words))) in ("duplicate", "near-duplicate")
 

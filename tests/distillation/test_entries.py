@@ -1,4 +1,6 @@
-"""Entries: each format gives the same entries, and what is broken is named with its file and line."""
+"""Entries: each format gives the same entries, and what is broken is named with its file and
+line.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from hypothesis import strategies as st
 from domainfusion.distillation.entries import read_entries
 from domainfusion.errors import DataError
 
-ROWS = [{"query": "Where is NRT?", "answer": "Japan"}, {"query": 'A "quoted", and\nbroken line?', "answer": "Élan; yes"}]
+ROWS = [
+    {"query": "Where is NRT?", "answer": "Japan"},
+    {"query": 'A "quoted", and\nbroken line?', "answer": "Élan; yes"},
+]
 
 
 def write(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Any:
@@ -64,7 +69,9 @@ def test_a_row_is_named_by_the_line_that_it_begins_in(tmp_path: Path) -> None:
 
 
 @given(cells=st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=5))
-def test_what_the_csv_module_writes_is_read(cells: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_the_csv_module_writes_is_read(
+    cells: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     try:
         with path.open("w", encoding="utf-8", newline="") as stream:
@@ -72,7 +79,9 @@ def test_what_the_csv_module_writes_is_read(cells: list[list[str]], tmp_path_fac
     except UnicodeEncodeError:
         return
     found = [entry.value for entry in read_entries(path)]
-    wanted = [{name: cell for name, cell in zip("ab", row, strict=True) if cell.strip()} for row in cells]
+    wanted = [
+        {name: cell for name, cell in zip("ab", row, strict=True) if cell.strip()} for row in cells
+    ]
     assert found == [row for row in wanted if row]
 
 
@@ -88,7 +97,9 @@ def test_what_the_csv_module_writes_is_read(cells: list[list[str]], tmp_path_fac
         ("none.parquet", "no parquet", "no Parquet file that can be read"),
     ],
 )
-def test_a_broken_file_is_one_error_that_names_the_line(name: str, content: str, what: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_one_error_that_names_the_line(
+    name: str, content: str, what: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=what):
         list(read_entries(tmp_path / name))
@@ -107,15 +118,22 @@ LINE = json.dumps({"query": "Wo ist Zürich?"}, ensure_ascii=False)
 @pytest.mark.parametrize(
     ("encoded", "told"),
     [
-        (lambda text: text.encode("latin-1"), r"Windows-1252 or Latin-1.*line \d.*iconv -f WINDOWS-1252 -t UTF-8 rows"),
+        (
+            lambda text: text.encode("latin-1"),
+            r"Windows-1252 or Latin-1.*line \d.*iconv -f WINDOWS-1252 -t UTF-8 rows",
+        ),
         (lambda text: text.encode("utf-16"), r"UTF-16.*iconv -f UTF-16 -t UTF-8 rows"),
         (lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "UTF-16"),
         (lambda text: gzip.compress(text.encode()), "gzip.*gunzip"),
         (lambda text: b"PK\x03\x04" + text.encode(), "ZIP.*Excel"),
     ],
 )
-def test_a_file_that_is_not_utf8_is_named_with_how_to_convert_it(name: str, encoded: Any, told: str, tmp_path: Path) -> None:
-    text = {".jsonl": LINE, ".json": f"[{LINE}]", ".csv": "query\nWo ist Zürich?\n"}[Path(name).suffix]
+def test_a_file_that_is_not_utf8_is_named_with_how_to_convert_it(
+    name: str, encoded: Any, told: str, tmp_path: Path
+) -> None:
+    text = {".jsonl": LINE, ".json": f"[{LINE}]", ".csv": "query\nWo ist Zürich?\n"}[
+        Path(name).suffix
+    ]
     (tmp_path / name).write_bytes(encoded(text))
     with pytest.raises(DataError, match=told):
         list(read_entries(tmp_path / name))
@@ -131,7 +149,9 @@ def test_a_byte_order_mark_changes_nothing(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [131_072, 131_073, 2_000_000])
 def test_a_cell_may_have_any_size(size: int, tmp_path: Path) -> None:
     before = csv.field_size_limit()
-    (tmp_path / "huge.csv").write_text("query,answer\n" + "a" * size + ",b\nc,d\n", encoding="utf-8")
+    (tmp_path / "huge.csv").write_text(
+        "query,answer\n" + "a" * size + ",b\nc,d\n", encoding="utf-8"
+    )
     found = [entry.value for entry in read_entries(tmp_path / "huge.csv")]
     assert found == [{"query": "a" * size, "answer": "b"}, {"query": "c", "answer": "d"}]
     assert csv.field_size_limit() == before
@@ -139,15 +159,21 @@ def test_a_cell_may_have_any_size(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark", [";", "\t"])
 def test_a_table_may_be_separated_by_something_else(mark: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text(f'query{mark}answer\r\n"Where, now{mark} then?"{mark}1,5\r\n', encoding="utf-8")
-    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{"query": f"Where, now{mark} then?", "answer": "1,5"}]
+    (tmp_path / "rows.csv").write_text(
+        f'query{mark}answer\r\n"Where, now{mark} then?"{mark}1,5\r\n', encoding="utf-8"
+    )
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [
+        {"query": f"Where, now{mark} then?", "answer": "1,5"}
+    ]
 
 
 def test_an_index_and_empty_margins_are_no_columns(tmp_path: Path) -> None:
     pandas.DataFrame(ROWS).to_csv(tmp_path / "index.csv")
     (tmp_path / "margin.csv").write_text("query,answer,,\nWhere?,Japan,,\n", encoding="utf-8")
     assert [entry.value for entry in read_entries(tmp_path / "index.csv")] == ROWS
-    assert [entry.value for entry in read_entries(tmp_path / "margin.csv")] == [{"query": "Where?", "answer": "Japan"}]
+    assert [entry.value for entry in read_entries(tmp_path / "margin.csv")] == [
+        {"query": "Where?", "answer": "Japan"}
+    ]
     (tmp_path / "margin.csv").write_text("query,answer,\nWhere?,Japan,more\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"margin\.csv:2 has a cell in a column without a name"):
         list(read_entries(tmp_path / "margin.csv"))
@@ -156,12 +182,16 @@ def test_an_index_and_empty_margins_are_no_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_lines_may_end_in_any_way(newline: str, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(f"query,answer{newline}Where?,Japan{newline}".encode())
-    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{"query": "Where?", "answer": "Japan"}]
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [
+        {"query": "Where?", "answer": "Japan"}
+    ]
 
 
 def test_json_is_known_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
-    (tmp_path / "lines.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    (tmp_path / "lines.json").write_text(
+        "".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8"
+    )
     for name in ("list.jsonl", "lines.json"):
         assert [entry.value for entry in read_entries(tmp_path / name)] == ROWS
 
@@ -175,7 +205,9 @@ def test_json_is_known_under_any_name(tmp_path: Path) -> None:
         (3, "JSON Lines"),
     ],
 )
-def test_a_json_file_of_something_else_says_how_to_make_a_list(content: object, told: str, tmp_path: Path) -> None:
+def test_a_json_file_of_something_else_says_how_to_make_a_list(
+    content: object, told: str, tmp_path: Path
+) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     with pytest.raises(DataError, match=told):
         list(read_entries(tmp_path / "rows.json"))
@@ -197,28 +229,52 @@ def missing_values() -> list[Any]:
 
 @pytest.mark.parametrize("missing", missing_values(), ids=repr)
 def test_what_is_missing_is_none(missing: Any) -> None:
-    rows = [{"query": "Why?", "answer": missing, "answers": ["yes", missing], "metadata": {"level": missing}}]
+    rows = [
+        {
+            "query": "Why?",
+            "answer": missing,
+            "answers": ["yes", missing],
+            "metadata": {"level": missing},
+        }
+    ]
     (entry,) = read_entries(rows)
-    assert entry.value == {"query": "Why?", "answer": None, "answers": ["yes", None], "metadata": {"level": None}}
+    assert entry.value == {
+        "query": "Why?",
+        "answer": None,
+        "answers": ["yes", None],
+        "metadata": {"level": None},
+    }
 
 
 def test_a_table_of_pandas_is_read_as_what_it_writes(tmp_path: Path) -> None:
-    table = pandas.DataFrame({"query": ["Why?", "How?"], "answer": ["So.", None], "level": [1.0, float("nan")]})
+    table = pandas.DataFrame(
+        {"query": ["Why?", "How?"], "answer": ["So.", None], "level": [1.0, float("nan")]}
+    )
     table.to_json(tmp_path / "rows.json", orient="records")
     table.to_csv(tmp_path / "rows.csv", index=False)
     table.to_parquet(tmp_path / "rows.parquet")
-    wanted = [{"query": "Why?", "answer": "So.", "level": 1.0}, {"query": "How?", "answer": None, "level": None}]
+    wanted = [
+        {"query": "Why?", "answer": "So.", "level": 1.0},
+        {"query": "How?", "answer": None, "level": None},
+    ]
     for source in (table, tmp_path / "rows.json", tmp_path / "rows.parquet"):
         assert [entry.value for entry in read_entries(source)] == wanted
-    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [{**wanted[0], "level": "1.0"}, {"query": "How?"}]
+    assert [entry.value for entry in read_entries(tmp_path / "rows.csv")] == [
+        {**wanted[0], "level": "1.0"},
+        {"query": "How?"},
+    ]
 
 
 def test_nan_in_json_is_missing_and_infinity_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"query": "Why?", "reference": NaN}\n', encoding="utf-8")
     (tmp_path / "rows.json").write_text('[{"query": "Why?", "reference": NaN}]', encoding="utf-8")
     for name in ("rows.jsonl", "rows.json"):
-        assert [entry.value for entry in read_entries(tmp_path / name)] == [{"query": "Why?", "reference": None}]
-    (tmp_path / "endless.jsonl").write_text('{"query": "Why?", "reference": -Infinity}\n', encoding="utf-8")
+        assert [entry.value for entry in read_entries(tmp_path / name)] == [
+            {"query": "Why?", "reference": None}
+        ]
+    (tmp_path / "endless.jsonl").write_text(
+        '{"query": "Why?", "reference": -Infinity}\n', encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"endless\.jsonl:1 is not JSON.*-Infinity"):
         list(read_entries(tmp_path / "endless.jsonl"))
 

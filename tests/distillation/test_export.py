@@ -19,7 +19,10 @@ from domainfusion.types import Message, user
 
 TURNS = (Message("user", "I fly to NRT."), Message("assistant", "Good."))
 PLAIN = record("Where is CDG?", "In France.")
-TALK = replace(record("Where is it?", "In Japan."), example=example("Where is it?", domains=["aviation"], history=TURNS))
+TALK = replace(
+    record("Where is it?", "In Japan."),
+    example=example("Where is it?", domains=["aviation"], history=TURNS),
+)
 LEFT_OUT = [
     record("Where is LHR?", "In Spain.", verification="rejected", reason="wrong"),
     record("Where is FCO?", " "),
@@ -36,16 +39,28 @@ def test_messages_hold_the_whole_dialogue(tmp_path: Path) -> None:
     done = export_messages([PLAIN, *LEFT_OUT, TALK], path, system_prompt="Be brief.")
     assert (done.written, done.left_out) == (2, {"rejected": 1, "has no answer": 1, "was cut": 1})
     system = {"role": "system", "content": "Be brief."}
-    turns = [{"role": "user", "content": "Where is CDG?"}, {"role": "assistant", "content": "In France."}]
+    turns = [
+        {"role": "user", "content": "Where is CDG?"},
+        {"role": "assistant", "content": "In France."},
+    ]
     assert rows(path)[0] == {"messages": [system, *turns]}
-    assert [message["role"] for message in rows(path)[1]["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message["role"] for message in rows(path)[1]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
 
 
 def test_prompt_and_completion_are_apart(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     export_messages([PLAIN], path, format="prompt-completion")
     assert rows(path) == [
-        {"prompt": [{"role": "user", "content": "Where is CDG?"}], "completion": [{"role": "assistant", "content": "In France."}]}
+        {
+            "prompt": [{"role": "user", "content": "Where is CDG?"}],
+            "completion": [{"role": "assistant", "content": "In France."}],
+        }
     ]
 
 
@@ -58,11 +73,16 @@ def test_sharegpt_keeps_the_system_message_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["messages", "sharegpt"])
-def test_what_is_exported_can_be_read_as_curated_examples(format: ExportFormat, tmp_path: Path) -> None:
+def test_what_is_exported_can_be_read_as_curated_examples(
+    format: ExportFormat, tmp_path: Path
+) -> None:
     path = tmp_path / "out.jsonl"
     export_messages([PLAIN, TALK], path, format=format)
     found = CuratedDataGenerator(path, domain="aviation").examples
-    assert [given.conversation for given in found] == [PLAIN.example.conversation, TALK.example.conversation]
+    assert [given.conversation for given in found] == [
+        PLAIN.example.conversation,
+        TALK.example.conversation,
+    ]
     assert [given.reference for given in found] == ["In France.", "In Japan."]
 
 
@@ -77,7 +97,13 @@ def test_the_datasets_library_that_trl_uses_reads_it(format: ExportFormat, tmp_p
 
 def test_examples_are_exported_with_their_references(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    done = export_messages([example("Where is it?", domains=["a"], reference="There."), example("Why?", domains=["a"])], path)
+    done = export_messages(
+        [
+            example("Where is it?", domains=["a"], reference="There."),
+            example("Why?", domains=["a"]),
+        ],
+        path,
+    )
     assert (done.written, done.left_out) == (1, {"has no reference": 1})
     assert rows(path)[0]["messages"][-1] == {"role": "assistant", "content": "There."}
 

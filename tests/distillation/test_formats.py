@@ -10,7 +10,12 @@ from domainfusion.distillation.formats import proposed_fields, read_alpaca, read
 from domainfusion.errors import DataError
 from domainfusion.types import Message
 
-TURNS = [("user", "What is NRT?"), ("assistant", "An airport."), ("user", "Where is it?"), ("assistant", "In Japan.")]
+TURNS = [
+    ("user", "What is NRT?"),
+    ("assistant", "An airport."),
+    ("user", "Where is it?"),
+    ("assistant", "In Japan."),
+]
 
 
 def openai(turns: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -18,7 +23,10 @@ def openai(turns: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def sharegpt(turns: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [{"from": {"user": "human", "assistant": "gpt"}.get(role, role), "value": text} for role, text in turns]
+    return [
+        {"from": {"user": "human", "assistant": "gpt"}.get(role, role), "value": text}
+        for role, text in turns
+    ]
 
 
 def in_parts(turns: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -28,10 +36,19 @@ def in_parts(turns: list[tuple[str, str]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("form", [openai, sharegpt, in_parts])
 def test_the_last_question_has_the_turns_before_it_and_its_answer(form: Any) -> None:
     whole = read_dialogue(form([("system", "Be brief."), *TURNS]), "here")
-    assert (whole.query, whole.reference, whole.system) == ("Where is it?", "In Japan.", "Be brief.")
+    assert (whole.query, whole.reference, whole.system) == (
+        "Where is it?",
+        "In Japan.",
+        "Be brief.",
+    )
     assert whole.history == (Message("user", "What is NRT?"), Message("assistant", "An airport."))
     asked = read_dialogue(form(TURNS[:3]), "here")
-    assert (asked.query, asked.reference, asked.system, asked.history) == ("Where is it?", None, None, whole.history)
+    assert (asked.query, asked.reference, asked.system, asked.history) == (
+        "Where is it?",
+        None,
+        None,
+        whole.history,
+    )
     assert read_dialogue(form(TURNS[:1]), "here").history == ()
 
 
@@ -46,8 +63,17 @@ def test_the_last_question_has_the_turns_before_it_and_its_answer(form: Any) -> 
         (openai([("tool", "x")]), "tools.*text alone.*'tool'"),
         ([{"from": "function_call", "value": "{}"}], "tools.*text alone"),
         ([{"from": "observation", "value": "sun"}], "tools.*text alone"),
-        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{}]}], "tools.*text alone"),
-        ([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}], "'image_url'.*text alone"),
+        (
+            [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": None, "tool_calls": [{}]},
+            ],
+            "tools.*text alone",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}],
+            "'image_url'.*text alone",
+        ),
         (openai([("user", "a"), ("assistant", "<think>Hm, so it")]), "reasoning alone"),
         ([{"content": "x"}], "unknown role"),
         ([{"role": ["user"], "content": "x"}], "unknown role"),
@@ -61,14 +87,23 @@ def test_the_last_question_has_the_turns_before_it_and_its_answer(form: Any) -> 
         (openai([("user", "a"), ("system", "b"), ("user", "c")]), "do not alternate"),
     ],
 )
-def test_a_dialogue_that_can_not_be_read_is_one_error_that_names_its_place(turns: Any, what: str) -> None:
+def test_a_dialogue_that_can_not_be_read_is_one_error_that_names_its_place(
+    turns: Any, what: str
+) -> None:
     with pytest.raises(DataError, match=f"^file:7.*{what}"):
         read_dialogue(turns, "file:7")
 
 
-@pytest.mark.parametrize("name", ["gpt", "assistant", "model", "chatgpt", "bing", "bard", "GPT", "Assistant"])
+@pytest.mark.parametrize(
+    "name", ["gpt", "assistant", "model", "chatgpt", "bing", "bard", "GPT", "Assistant"]
+)
 def test_an_assistant_has_many_names(name: str) -> None:
-    assert read_dialogue([{"from": "human", "value": "What is Fe?"}, {"from": name, "value": "Iron."}], "here").reference == "Iron."
+    assert (
+        read_dialogue(
+            [{"from": "human", "value": "What is Fe?"}, {"from": name, "value": "Iron."}], "here"
+        ).reference
+        == "Iron."
+    )
 
 
 def test_the_developers_message_is_the_systems() -> None:
@@ -79,7 +114,13 @@ def test_the_developers_message_is_the_systems() -> None:
     "answer",
     [
         {"role": "assistant", "content": "<think>Easy.</think>Iron."},
-        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Easy."}, {"type": "text", "text": "Iron."}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Easy."},
+                {"type": "text", "text": "Iron."},
+            ],
+        },
         {"role": "assistant", "content": "Iron.", "reasoning_content": "Easy."},
     ],
 )
@@ -94,11 +135,21 @@ def test_reasoning_is_no_part_of_the_answer(answer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("given", ["", None, "  "])
 def test_an_instruction_may_stand_alone(given: str | None) -> None:
-    assert read_alpaca({"instruction": "Why?", "input": given, "output": "So."}) == {"query": "Why?", "reference": "So."}
+    assert read_alpaca({"instruction": "Why?", "input": given, "output": "So."}) == {
+        "query": "Why?",
+        "reference": "So.",
+    }
 
 
 def test_an_instruction_has_its_input_its_history_and_the_rest() -> None:
-    entry = {"instruction": "Name it.", "input": "Fe", "output": "iron", "history": [["Hi", "Hello"]], "system": "Be brief.", "id": "7"}
+    entry = {
+        "instruction": "Name it.",
+        "input": "Fe",
+        "output": "iron",
+        "history": [["Hi", "Hello"]],
+        "system": "Be brief.",
+        "id": "7",
+    }
     assert read_alpaca(entry) == {
         "query": "Name it.\n\nFe",
         "reference": "iron",
@@ -108,7 +159,10 @@ def test_an_instruction_has_its_input_its_history_and_the_rest() -> None:
     }
 
 
-@pytest.mark.parametrize("entry", [{"query": "Why?"}, {"instruction": "Why?"}, {"query": "a", "instruction": "b", "output": "c"}])
+@pytest.mark.parametrize(
+    "entry",
+    [{"query": "Why?"}, {"instruction": "Why?"}, {"query": "a", "instruction": "b", "output": "c"}],
+)
 def test_what_is_no_alpaca_is_left(entry: dict[str, str]) -> None:
     assert read_alpaca(entry) is None
 
@@ -120,12 +174,23 @@ def test_what_is_no_alpaca_is_left(entry: dict[str, str]) -> None:
     ("columns", "proposed"),
     [
         (["question", "answer"], {"query": "question", "reference": "answer"}),
-        (["Question", "Category", "Answer"], {"query": "Question", "reference": "Answer", "domain": "Category"}),
-        (["prompt", "completion", "labels"], {"query": "prompt", "reference": "completion", "answers": "labels"}),
+        (
+            ["Question", "Category", "Answer"],
+            {"query": "Question", "reference": "Answer", "domain": "Category"},
+        ),
+        (
+            ["prompt", "completion", "labels"],
+            {"query": "prompt", "reference": "completion", "answers": "labels"},
+        ),
         (["query", "answer", "source_id"], {"reference": "answer"}),
         (["messages", "question"], {}),
         (["query", "model"], {}),
     ],
 )
-def test_the_fields_that_are_proposed_are_the_likeliest(columns: list[str], proposed: dict[str, str]) -> None:
-    assert proposed_fields(columns, ["query", "reference", "answers", "domain", "messages"]) == f"fields={proposed!r}"
+def test_the_fields_that_are_proposed_are_the_likeliest(
+    columns: list[str], proposed: dict[str, str]
+) -> None:
+    assert (
+        proposed_fields(columns, ["query", "reference", "answers", "domain", "messages"])
+        == f"fields={proposed!r}"
+    )

@@ -1,4 +1,6 @@
-"""Conflicts: the same thing asked, different values; laws of comparing values, and answers of any length in bounded time."""
+"""Conflicts: the same thing asked, different values; laws of comparing values, and answers of any
+length in bounded time.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,37 @@ def value_in(text: str) -> Value:
 # Values
 
 
-@given(number=st.integers(11, 9999), unit=st.sampled_from(sorted(METRES_PER)), other=st.sampled_from(sorted(METRES_PER)))
-def test_a_length_is_itself_in_every_unit_and_never_half_of_itself(number: int, unit: str, other: str) -> None:
+@given(
+    number=st.integers(11, 9999),
+    unit=st.sampled_from(sorted(METRES_PER)),
+    other=st.sampled_from(sorted(METRES_PER)),
+)
+def test_a_length_is_itself_in_every_unit_and_never_half_of_itself(
+    number: int, unit: str, other: str
+) -> None:
     converted = number * METRES_PER[unit] / METRES_PER[other]
-    length, same, half = (value_in(text) for text in (f"{number} {unit}", f"{converted:.6f} {other}", f"{converted / 2:.6f} {other}"))
+    length, same, half = (
+        value_in(text)
+        for text in (f"{number} {unit}", f"{converted:.6f} {other}", f"{converted / 2:.6f} {other}")
+    )
     assert compare(length, same) == compare(same, length) == "same"
     assert compare(length, half) == compare(half, length) == "different"
 
 
 @given(st.dates(dt.date(1000, 1, 1), dt.date(2999, 12, 31)))
 def test_a_date_is_itself_in_every_format_and_as_far_as_it_is_said(date: dt.date) -> None:
-    dates = [value_in(date.strftime(form)) for form in ("%-d %B %Y", "%B %-d, %Y", "%Y-%m-%d", "%-d %b %Y", "%-d.%-m.%Y", "%B %Y", "in %Y")]
+    dates = [
+        value_in(date.strftime(form))
+        for form in (
+            "%-d %B %Y",
+            "%B %-d, %Y",
+            "%Y-%m-%d",
+            "%-d %b %Y",
+            "%-d.%-m.%Y",
+            "%B %Y",
+            "in %Y",
+        )
+    ]
     assert all(compare(one, other) == "same" for one in dates for other in dates)
 
 
@@ -113,7 +135,11 @@ def conflicts(query: str, first: str, second: str) -> int:
     """Returns how many conflicts there are between two experts, whoever speaks first."""
     found = {
         len(ResponseIntegrator().integrate(query, texts).ledger.conflicts)
-        for texts in ({"a": first, "b": second}, {"b": second, "a": first}, {"a": f"Of course. {first}", "b": f"{second} Ask me more."})
+        for texts in (
+            {"a": first, "b": second},
+            {"b": second, "a": first},
+            {"a": f"Of course. {first}", "b": f"{second} Ask me more."},
+        )
     }
     assert len(found) == 1
     return found.pop()
@@ -122,38 +148,100 @@ def conflicts(query: str, first: str, second: str) -> int:
 @pytest.mark.parametrize(
     ("query", "first", "second", "expected"),
     [
-        ("How fast is a lion?", "A lion runs at 80 km/h.", "The top speed of a lion is 49.7 mph.", 0),
+        (
+            "How fast is a lion?",
+            "A lion runs at 80 km/h.",
+            "The top speed of a lion is 49.7 mph.",
+            0,
+        ),
         ("How fast is a lion?", "A lion runs at 80 km/h.", "The top speed of a lion is 60 mph.", 1),
         ("How fast is a lion?", "A lion runs at 80 km/h.", "It is 60 km/h.", 1),
         ("How fast is a lion?", "A lion runs at 80 km/h.", "A lion sleeps 20 hours a day.", 0),
         ("How fast is a lion and a cat?", "A lion runs at 80 km/h.", "A cat runs at 48 km/h.", 0),
         ("Where is NRT, and what is Au?", "It is Japan.", "It is gold.", 0),
         ("Where is NRT?", "It is in Japan.", "NRT is an airport in China.", 1),
-        ("What is the capital of the country where NRT is?", "NRT is in Japan.", "Its capital is Tokyo.", 0),
-        ("What is the capital of the country where NRT is?", "NRT is in Japan, whose capital is Kyoto.", "Its capital is Tokyo.", 1),
+        (
+            "What is the capital of the country where NRT is?",
+            "NRT is in Japan.",
+            "Its capital is Tokyo.",
+            0,
+        ),
+        (
+            "What is the capital of the country where NRT is?",
+            "NRT is in Japan, whose capital is Kyoto.",
+            "Its capital is Tokyo.",
+            1,
+        ),
         ("Who wrote Emma?", "Jane Austen wrote Emma.", "Emma was written by Bram Stoker.", 1),
-        ("Who wrote Emma?", "Jane Austen wrote Emma.", "Emma was filmed in London. Jane Austen wrote it.", 0),
-        ("What is the currency of Japan?", "The currency of Japan is the yen.", "The currency of Japan is the won.", 1),
-        ("Which languages are spoken in Peru?", "Spanish is spoken in Peru.", "Quechua is spoken in Peru.", 0),
-        ("What can I see in Rome?", "In Rome you can see the Pantheon.", "In Rome you can see the Colosseum.", 0),
+        (
+            "Who wrote Emma?",
+            "Jane Austen wrote Emma.",
+            "Emma was filmed in London. Jane Austen wrote it.",
+            0,
+        ),
+        (
+            "What is the currency of Japan?",
+            "The currency of Japan is the yen.",
+            "The currency of Japan is the won.",
+            1,
+        ),
+        (
+            "Which languages are spoken in Peru?",
+            "Spanish is spoken in Peru.",
+            "Quechua is spoken in Peru.",
+            0,
+        ),
+        (
+            "What can I see in Rome?",
+            "In Rome you can see the Pantheon.",
+            "In Rome you can see the Colosseum.",
+            0,
+        ),
         ("When was the landing?", "The landing was on 20 July 1969.", "It was in 1969.", 0),
         ("When was the landing?", "The landing was on 20 July 1969.", "It was in 1972.", 1),
         ("Does gold rust?", "Gold never rusts.", "Yes, it does.", 1),
         ("Does gold rust?", "Gold never rusts.", "No.", 0),
         ("Is honey safe?", "Honey is unsafe.", "Honey is safe.", 1),
         ("Is it allowed?", "Smoking is forbidden.", "Smoking is not allowed.", 0),
-        ("How long is the Danube?", "It flows 2,850 km from the Black Forest to the sea.", "The Danube has a length of 1,900 km.", 1),
-        ("How far is the Moon?", "The Moon is 384,400 km away.", "The distance is 150 million km.", 1),
-        ("What is the capital of Australia?", "Sydney is Australia's capital.", "It is Canberra.", 1),
+        (
+            "How long is the Danube?",
+            "It flows 2,850 km from the Black Forest to the sea.",
+            "The Danube has a length of 1,900 km.",
+            1,
+        ),
+        (
+            "How far is the Moon?",
+            "The Moon is 384,400 km away.",
+            "The distance is 150 million km.",
+            1,
+        ),
+        (
+            "What is the capital of Australia?",
+            "Sydney is Australia's capital.",
+            "It is Canberra.",
+            1,
+        ),
         ("Can penguins fly?", "Penguins cannot fly.", "Penguins are unable to fly.", 0),
         ("Can penguins fly?", "Penguins cannot fly.", "Penguins are able to fly.", 1),
-        ("How long is the Nile?", "The Nile is 6,650 km long.", "The Blue Nile is 1,450 km long.", 0),
-        ("When does water boil?", "At sea level, water boils at 100 °C.", "On high mountains, water boils at 71 °C.", 0),
+        (
+            "How long is the Nile?",
+            "The Nile is 6,650 km long.",
+            "The Blue Nile is 1,450 km long.",
+            0,
+        ),
+        (
+            "When does water boil?",
+            "At sea level, water boils at 100 °C.",
+            "On high mountains, water boils at 71 °C.",
+            0,
+        ),
         ("How hot is it?", "I am not sure, but I think it is 30 °C.", "It is 40 °C.", 0),
         ("How hot is it?", "I do not know that.", "It is 40 °C.", 0),
     ],
 )
-def test_a_conflict_is_one_question_and_two_values(query: str, first: str, second: str, expected: int) -> None:
+def test_a_conflict_is_one_question_and_two_values(
+    query: str, first: str, second: str, expected: int
+) -> None:
     assert conflicts(query, first, second) == expected
 
 
@@ -174,45 +262,90 @@ def test_a_conflict_is_one_question_and_two_values(query: str, first: str, secon
         ("Es seguro tomar café a diario.", "No es seguro tomar café a diario.", 1),
         ("Le thé ne fait pas grossir les chats.", "Le thé fait grossir les chats.", 1),
         ("孕妇可以吃生鱼片。", "孕妇不可以吃生鱼片。", 1),
-        ("Propranolol can be given to asthma patients without concern.", "Propranolol should not be given to patients with asthma.", 1),
+        (
+            "Propranolol can be given to asthma patients without concern.",
+            "Propranolol should not be given to patients with asthma.",
+            1,
+        ),
         ("A salt makes rainbow tables useless.", "With a salt, rainbow tables do not work.", 0),
         # values with other words, units and languages around them
-        ("Hold each static stretch for 30 seconds.", "A static stretch has to be held for two minutes.", 1),
-        ("Un velocista debe descansar 8 minutos entre series.", "Un velocista debe descansar 1 minuto entre series.", 1),
+        (
+            "Hold each static stretch for 30 seconds.",
+            "A static stretch has to be held for two minutes.",
+            1,
+        ),
+        (
+            "Un velocista debe descansar 8 minutos entre series.",
+            "Un velocista debe descansar 1 minuto entre series.",
+            1,
+        ),
         ("健康成年人每天最多可服用4克。", "健康成年人每天最多可服用2克。", 1),
         ("The law has been in force since 25 May 2018.", "The law came into force in May 2016.", 1),
         # hedges and scopes
         ("Vitamin D may improve strength.", "Vitamin D does not improve strength.", 0),
         ("Fasting is likely to harm hard sessions.", "Fasting does not harm hard sessions.", 0),
-        ("In adults, the dose of the drug is 500 mg.", "In children, the dose of the drug is 250 mg.", 0),
+        (
+            "In adults, the dose of the drug is 500 mg.",
+            "In children, the dose of the drug is 250 mg.",
+            0,
+        ),
         ("The drug must not be taken after week 20.", "The drug can be taken before week 20.", 0),
-        ("Office workers should drink 2 litres of water.", "Cyclists should drink 4 litres of water.", 0),
+        (
+            "Office workers should drink 2 litres of water.",
+            "Cyclists should drink 4 litres of water.",
+            0,
+        ),
         ("The Nile is 6,650 km long.", "The Blue Nile is 1,450 km long.", 0),
     ],
 )
-def test_opposed_sentences_about_the_same_thing_are_a_conflict_whatever_was_asked(first: str, second: str, expected: int) -> None:
+def test_opposed_sentences_about_the_same_thing_are_a_conflict_whatever_was_asked(
+    first: str, second: str, expected: int
+) -> None:
     for texts in ({"a": first, "b": second}, {"b": second, "a": first}):
-        assert len(ResponseIntegrator().integrate("What should one know?", texts).ledger.conflicts) == expected
+        assert (
+            len(ResponseIntegrator().integrate("What should one know?", texts).ledger.conflicts)
+            == expected
+        )
 
 
 def test_what_leans_on_an_earlier_sentence_does_not_answer_the_question() -> None:
-    texts = {"law": "Retail staff must not work on Sundays.", "web": "Copy the array before you change it. It works in all browsers."}
-    assert ResponseIntegrator().integrate("May employees work on Sundays?", texts).ledger.conflicts == ()
+    texts = {
+        "law": "Retail staff must not work on Sundays.",
+        "web": "Copy the array before you change it. It works in all browsers.",
+    }
+    assert (
+        ResponseIntegrator().integrate("May employees work on Sundays?", texts).ledger.conflicts
+        == ()
+    )
 
 
 def test_an_answer_of_one_word_is_a_name() -> None:
     texts = {"a": "Sydney is the capital of Australia.", "b": "Canberra."}
-    assert len(ResponseIntegrator().integrate("What is the capital of Australia?", texts).ledger.conflicts) == 1
+    assert (
+        len(
+            ResponseIntegrator()
+            .integrate("What is the capital of Australia?", texts)
+            .ledger.conflicts
+        )
+        == 1
+    )
 
 
 def test_the_sentences_that_repeat_a_value_that_lost_go_with_it() -> None:
     texts = {"a": "Tin melts at 232 °C.", "b": "Tin melts at 300 °C. So heat it to 300 °C."}
-    assert ResponseIntegrator().integrate("At what temperature does tin melt?", texts, primary_domain="a").text == texts["a"]
+    assert (
+        ResponseIntegrator()
+        .integrate("At what temperature does tin melt?", texts, primary_domain="a")
+        .text
+        == texts["a"]
+    )
 
 
 def test_the_reference_settles_in_another_unit() -> None:
     texts = {"a": "Denali is 5260 m high.", "b": "Denali is 6190 m high."}
-    answer = ResponseIntegrator().integrate("How high is Denali?", texts, reference="Denali is 20310 ft high.")
+    answer = ResponseIntegrator().integrate(
+        "How high is Denali?", texts, reference="Denali is 20310 ft high."
+    )
     assert answer.text == texts["b"]
 
 
@@ -220,8 +353,17 @@ def test_the_reference_settles_in_another_unit() -> None:
 
 
 def test_a_copy_is_found_in_spite_of_changed_words_and_short_answers_are_no_copies() -> None:
-    text = "The gestation of a sheep lasts 221 days. Breeds differ a little from each other, as farmers know."
-    assert copies_among({"a": text, "b": text.replace("a little", "a bit"), "c": "A sheep is pregnant for 147 days."}) == (("a", "b"),)
+    text = (
+        "The gestation of a sheep lasts 221 days. Breeds differ a little from each other, as"
+        " farmers know."
+    )
+    assert copies_among(
+        {
+            "a": text,
+            "b": text.replace("a little", "a bit"),
+            "c": "A sheep is pregnant for 147 days.",
+        }
+    ) == (("a", "b"),)
     assert copies_among({"a": "It is Paris.", "b": "It is Paris."}) == ()
 
 
@@ -230,9 +372,29 @@ def test_a_copy_is_found_in_spite_of_changed_words_and_short_answers_are_no_copi
 
 def babble(seed: int, length: int = 100_000) -> str:
     """Returns sentences full of names, numbers and negations."""
-    words = ["gold", "silver", "melts", "at", "the", "of", "Paris", "Berlin", "is", "not", "5", "km", "1064", "°C", "in", "1905", "was"]
+    words = [
+        "gold",
+        "silver",
+        "melts",
+        "at",
+        "the",
+        "of",
+        "Paris",
+        "Berlin",
+        "is",
+        "not",
+        "5",
+        "km",
+        "1064",
+        "°C",
+        "in",
+        "1905",
+        "was",
+    ]
     draw = random.Random(seed)
-    sentences = (" ".join(draw.choice(words) for _ in range(12)).capitalize() + "." for _ in range(length))
+    sentences = (
+        " ".join(draw.choice(words) for _ in range(12)).capitalize() + "." for _ in range(length)
+    )
     text = ""
     while len(text) < length:
         text += f" {next(sentences)}"
@@ -251,9 +413,13 @@ def babble(seed: int, length: int = 100_000) -> str:
     ],
     ids=["babble", "one frame", "initials", "one sentence", "digits", "lines"],
 )
-def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_time_and_nothing_is_lost(text: str) -> None:
+def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_time_and_nothing_is_lost(
+    text: str,
+) -> None:
     started = time.process_time()
-    answer = ResponseIntegrator().integrate("At what temperature does gold melt?", {"a": text, "b": "Gold melts at 2 °C."})
+    answer = ResponseIntegrator().integrate(
+        "At what temperature does gold melt?", {"a": text, "b": "Gold melts at 2 °C."}
+    )
     assert time.process_time() - started < 2
     said = "".join(part.text for part in (*answer.ledger.contributions, *answer.ledger.dropped))
     assert len("".join(said.split())) >= len("".join(text.split()))

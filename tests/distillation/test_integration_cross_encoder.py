@@ -19,7 +19,21 @@ from domainfusion.models import ScriptedModel
 from domainfusion.models.store import ask_directly
 
 EXPERTS = {"law": "Contracts need a signature.", "tax": "Gains are taxed."}
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "contracts", "need", "a", "signature", "gains", "are", "taxed", ".")
+WORDS = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "contracts",
+    "need",
+    "a",
+    "signature",
+    "gains",
+    "are",
+    "taxed",
+    ".",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +62,9 @@ class Entails:
 
     def predict(self, pairs: list[tuple[str, str]], **_: Any) -> list[list[float]]:
         self.calls += 1
-        return [[0.0, 0.9, 0.1] if claim in premise else [0.2, 0.1, 0.7] for premise, claim in pairs]
+        return [
+            [0.0, 0.9, 0.1] if claim in premise else [0.2, 0.1, 0.7] for premise, claim in pairs
+        ]
 
 
 def verdict_on(answer: str, verifier: Verifier) -> tuple[str, ...]:
@@ -61,35 +77,53 @@ def verdict_on(answer: str, verifier: Verifier) -> tuple[str, ...]:
 
 
 def test_a_real_cross_encoder_is_loaded_and_asked(encoder: Path) -> None:
-    answer = ResponseIntegrator(ScriptedModel("Gains are taxed."), verifier=CrossEncoderVerifier(str(encoder))).integrate("How?", EXPERTS)
+    answer = ResponseIntegrator(
+        ScriptedModel("Gains are taxed."), verifier=CrossEncoderVerifier(str(encoder))
+    ).integrate("How?", EXPERTS)
     assert (answer.text, answer.method) == ("Gains are taxed.", "model")
     assert answer.ledger.verdict in ("verified", "repaired", "unverified")
 
 
-def test_each_claim_has_to_follow_from_the_answer_and_each_sentence_from_the_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_claim_has_to_follow_from_the_answer_and_each_sentence_from_the_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     known = Entails()
     monkeypatch.setattr(cross_encoder, "_load", lambda model: (known, 1))
     verifier = CrossEncoderVerifier("any")
     assert isinstance(verifier, Verifier)
     assert verdict_on("Contracts need a signature. Gains are taxed.", verifier) == ()
-    assert verdict_on("Gains are taxed.", verifier) == ('It does not say as it is: "Contracts need a signature."',)
-    assert verdict_on("Contracts need a signature. Gains are taxed. Cats purr.", verifier) == ('No expert says this: "Cats purr."',)
+    assert verdict_on("Gains are taxed.", verifier) == (
+        'It does not say as it is: "Contracts need a signature."',
+    )
+    assert verdict_on("Contracts need a signature. Gains are taxed. Cats purr.", verifier) == (
+        'No expert says this: "Cats purr."',
+    )
     assert known.calls == 3
 
 
 def test_a_claim_that_lost_must_not_follow_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_encoder, "_load", lambda model: (Entails(), 1))
     texts = {"a": "Gold melts at 1064 °C.", "b": "Gold melts at 961 °C."}
-    task = Task(example("At what temperature does gold melt?", domains=("a", "b"), primary_domain="a"), responses(**texts))
+    task = Task(
+        example("At what temperature does gold melt?", domains=("a", "b"), primary_domain="a"),
+        responses(**texts),
+    )
     claims = rule_claims(task)
     plan = plan_answer(task, claims, rule_relations(task, claims))
     draft = Draft(" ".join(texts.values()), " ".join(texts.values()), (), "", "stop")
-    assert [check.kind for check in checks_of(plan, draft)] == ["stated", "refused", "supported", "supported"]
+    assert [check.kind for check in checks_of(plan, draft)] == [
+        "stated",
+        "refused",
+        "supported",
+        "supported",
+    ]
     (verdict,) = CrossEncoderVerifier("any").verify([plan], [draft], ask=ask_directly)
     assert verdict.problems == ('It states what was found to be wrong: "Gold melts at 961 °C."',)
 
 
-def test_what_is_no_cross_encoder_for_inference_is_one_clear_error(encoder: Path, tmp_path: Path) -> None:
+def test_what_is_no_cross_encoder_for_inference_is_one_clear_error(
+    encoder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="can't be loaded"):
         verdict_on("Gains are taxed.", CrossEncoderVerifier(str(tmp_path)))
     with pytest.raises(ConfigurationError, match="threshold"):

@@ -1,4 +1,6 @@
-"""Integration by a model: what it says is taken as far as it holds, and nothing that it says breaks a run."""
+"""Integration by a model: what it says is taken as far as it holds, and nothing that it says breaks
+a run.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ STEPS = {
 
 
 class Steps:
-    """Says, at each step, what a script has for it: a text, or a function from the conversation; by default nothing."""
+    """Says, at each step, what a script has for it: a text, or a function from the conversation; by
+    default nothing.
+    """
 
     name = "steps"
     fingerprint = "steps"
@@ -47,7 +51,10 @@ class Steps:
         self.calls: list[tuple[str, Conversation]] = []
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         replies = []
         for place, conversation in enumerate(conversations):
@@ -71,11 +78,26 @@ class HeldSteps(Steps):
 
 
 def claims(*quotes: tuple[str, str], **fields: Any) -> str:
-    return json.dumps({"claims": [{"expert": expert, "quote": quote, "scope": "", "hedged": False, **fields} for expert, quote in quotes]})
+    return json.dumps(
+        {
+            "claims": [
+                {"expert": expert, "quote": quote, "scope": "", "hedged": False, **fields}
+                for expert, quote in quotes
+            ]
+        }
+    )
 
 
 def relation(first: str, second: str, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"first": first, "second": second, "kind": kind, "about": "protein", "owner": "", "values": [], **fields}
+    return {
+        "first": first,
+        "second": second,
+        "kind": kind,
+        "about": "protein",
+        "owner": "",
+        "values": [],
+        **fields,
+    }
 
 
 def relations(*found: dict[str, Any]) -> str:
@@ -84,12 +106,28 @@ def relations(*found: dict[str, Any]) -> str:
 
 def all_well(conversation: Conversation) -> str:
     """A verifier that finds nothing wrong."""
-    ids = [line.partition(":")[0] for line in conversation[0].content.splitlines() if line[:1] in "cxds" and line[1:2].isdigit()]
-    return json.dumps({"checks": [{"id": name, "answer": "no" if name[0] == "x" else "yes", "reason": ""} for name in ids]})
+    ids = [
+        line.partition(":")[0]
+        for line in conversation[0].content.splitlines()
+        if line[:1] in "cxds" and line[1:2].isdigit()
+    ]
+    return json.dumps(
+        {
+            "checks": [
+                {"id": name, "answer": "no" if name[0] == "x" else "yes", "reason": ""}
+                for name in ids
+            ]
+        }
+    )
 
 
-def integrate(model: Steps | ScriptedModel, experts: Mapping[str, str] = EXPERTS, **changes: Any) -> Integration:
-    integrator = ResponseIntegrator(model, **{name: changes.pop(name) for name in ("verify", "on_unverified") if name in changes})
+def integrate(
+    model: Steps | ScriptedModel, experts: Mapping[str, str] = EXPERTS, **changes: Any
+) -> Integration:
+    integrator = ResponseIntegrator(
+        model,
+        **{name: changes.pop(name) for name in ("verify", "on_unverified") if name in changes},
+    )
     return integrator.integrate(QUERY, experts, **changes)
 
 
@@ -107,8 +145,16 @@ def read(reply: str, experts: Mapping[str, str] = EXPERTS) -> list[tuple[str, st
     return [(claim.id, claim.quote) for claim in found]
 
 
-def test_a_quote_that_is_not_in_the_response_is_dropped_and_what_no_quote_covers_is_a_claim_all_the_same() -> None:
-    found = read(claims(("nutrition", "Creatine is harmless."), ("nutrition", "Creatine is dangerous."), ("law", "It is legal.")))
+def test_a_quote_that_is_not_in_the_response_is_dropped_and_what_no_quote_covers_is_a_claim_all_the_same() -> (
+    None
+):
+    found = read(
+        claims(
+            ("nutrition", "Creatine is harmless."),
+            ("nutrition", "Creatine is dangerous."),
+            ("law", "It is legal."),
+        )
+    )
     assert found == [
         ("1.1", "Athletes need 1.6 g of protein per kg a day."),
         ("1.2", "Creatine is harmless."),
@@ -118,7 +164,10 @@ def test_a_quote_that_is_not_in_the_response_is_dropped_and_what_no_quote_covers
 
 
 def test_a_sentence_of_which_a_part_is_quoted_leaves_the_rest_as_a_claim() -> None:
-    experts = {"a": "Caffeine speeds up sprints and it also cuts deep sleep at night.", "b": "Rest."}
+    experts = {
+        "a": "Caffeine speeds up sprints and it also cuts deep sleep at night.",
+        "b": "Rest.",
+    }
     assert read(claims(("a", "Caffeine speeds up sprints")), experts) == [
         ("1.1", "Caffeine speeds up sprints"),
         ("1.2", "and it also cuts deep sleep at night."),
@@ -127,14 +176,31 @@ def test_a_sentence_of_which_a_part_is_quoted_leaves_the_rest_as_a_claim() -> No
 
 
 @pytest.mark.parametrize(
-    "quote", ["Creatine  is\nharmless.", "“Creatine is harmless.”", "...Creatine is harmless…", "Creatine is harmless"]
+    "quote",
+    [
+        "Creatine  is\nharmless.",
+        "“Creatine is harmless.”",
+        "...Creatine is harmless…",
+        "Creatine is harmless",
+    ],
 )
 def test_white_space_and_the_marks_around_a_quote_do_not_matter(quote: str) -> None:
     assert read(claims(("nutrition", quote.replace("...", "…")))) is not None
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "I can't.", "{}", "[]", "null", '{"claims": 3}', '{"claims": [1, "x", {"quote": 3}]}', "{" * 50_000, claims(("law", "x"))]
+    "reply",
+    [
+        "",
+        "I can't.",
+        "{}",
+        "[]",
+        "null",
+        '{"claims": 3}',
+        '{"claims": [1, "x", {"quote": 3}]}',
+        "{" * 50_000,
+        claims(("law", "x")),
+    ],
 )
 def test_a_reply_without_a_quote_that_holds_is_no_reading(reply: str) -> None:
     assert read(reply) is None
@@ -154,24 +220,33 @@ def test_every_part_of_a_text_is_found_in_it(text: str, start: int, length: int)
 # Relating
 
 READING = claims(
-    ("nutrition", "Athletes need 1.6 g of protein per kg a day."), ("physiology", "Athletes need 0.8 g of protein per kg a day.")
+    ("nutrition", "Athletes need 1.6 g of protein per kg a day."),
+    ("physiology", "Athletes need 0.8 g of protein per kg a day."),
 )
 
 
-def relate(reply: str | Callable[[Conversation], str], reading: str = READING, **changes: Any) -> Integration:
+def relate(
+    reply: str | Callable[[Conversation], str], reading: str = READING, **changes: Any
+) -> Integration:
     model = Steps(read=reading, relate=reply, write="One answer.", verify=all_well)
     return integrate(model, **changes)
 
 
 def first_order_only(conversation: Conversation) -> str:
-    is_forwards = conversation[0].content.index("[nutrition expert]") < conversation[0].content.index("[physiology expert]")
+    is_forwards = conversation[0].content.index("[nutrition expert]") < conversation[
+        0
+    ].content.index("[physiology expert]")
     return relations(relation("1.1", "2.1", "contradicts")) if is_forwards else relations()
 
 
 def test_a_conflict_that_is_found_in_both_orders_of_the_experts_is_sure() -> None:
     ledger = relate(relations(relation("1.1", "2.1", "contradicts", owner="nutrition"))).ledger
     (conflict,) = ledger.conflicts
-    assert (conflict.kept, conflict.rule, conflict.owner) == ("nutrition", "the expert of the domain in question", "nutrition")
+    assert (conflict.kept, conflict.rule, conflict.owner) == (
+        "nutrition",
+        "the expert of the domain in question",
+        "nutrition",
+    )
     assert (conflict.question, conflict.found_by, ledger.read_by) == ("protein", "model", "model")
     assert [part.domain for part in ledger.dropped] == ["physiology"]
 
@@ -200,7 +275,9 @@ def test_a_relation_that_names_what_is_not_there_is_dropped(entry: dict[str, Any
 
 
 def test_an_owner_that_is_no_expert_owns_nothing() -> None:
-    (conflict,) = relate(relations(relation("1.1", "2.1", "contradicts", owner="astrology"))).ledger.conflicts
+    (conflict,) = relate(
+        relations(relation("1.1", "2.1", "contradicts", owner="astrology"))
+    ).ledger.conflicts
     assert (conflict.kept, conflict.owner) == (None, "")
 
 
@@ -220,7 +297,9 @@ def test_a_claim_with_another_number_is_not_left_out_as_the_same() -> None:
 def test_hedges_and_other_scopes_are_no_sure_conflicts(field: dict[str, Any]) -> None:
     reading = json.loads(READING)
     for number, claim in enumerate(reading["claims"]):
-        claim |= {name: f"{value} {number}" if name == "scope" else value for name, value in field.items()}
+        claim |= {
+            name: f"{value} {number}" if name == "scope" else value for name, value in field.items()
+        }
     ledger = relate(relations(relation("1.1", "2.1", "contradicts")), json.dumps(reading)).ledger
     assert (ledger.conflicts, len(ledger.possible_conflicts)) == ((), 1)
 
@@ -229,7 +308,9 @@ def test_the_order_of_the_responses_changes_no_prompt_before_writing_and_no_deci
     outcomes = []
     for experts in (EXPERTS, dict(reversed(EXPERTS.items()))):
         model = Steps(read=READING, relate=first_order_only, write="One answer.", verify=all_well)
-        outcomes.append((integrate(model, experts).ledger, model.prompts("read"), model.prompts("relate")))
+        outcomes.append(
+            (integrate(model, experts).ledger, model.prompts("read"), model.prompts("relate"))
+        )
     (one, *asked), (other, *asked_in_reverse) = outcomes
     assert asked == asked_in_reverse
     assert (one.conflicts, one.possible_conflicts) == (other.conflicts, other.possible_conflicts)
@@ -238,7 +319,10 @@ def test_the_order_of_the_responses_changes_no_prompt_before_writing_and_no_deci
 def test_a_model_is_told_what_the_domains_are_about() -> None:
     model = Steps(read=READING)
     integrate(model, domains={"nutrition": "What people eat and drink"})
-    assert all("- nutrition: What people eat and drink\n" in prompt + "\n" for prompt in model.prompts("relate"))
+    assert all(
+        "- nutrition: What people eat and drink\n" in prompt + "\n"
+        for prompt in model.prompts("relate")
+    )
 
 
 @pytest.mark.parametrize("reply", ["", "There are none.", "{" * 9999, '{"relation": []}'])
@@ -256,7 +340,9 @@ CODE = "Run this:\n\n```sql\nSELECT 1;\n\n  -- twice\n```\n\nThen look."
 
 def test_the_plan_names_the_claims_the_decisions_and_the_blocks() -> None:
     model = Steps(
-        read=claims(("nutrition", "Athletes need 1.6 g of protein per kg a day."), scope="in training"),
+        read=claims(
+            ("nutrition", "Athletes need 1.6 g of protein per kg a day."), scope="in training"
+        ),
         relate=relations(relation("1.1", "2.1", "contradicts", owner="nutrition")),
     )
     integrate(model, {**EXPERTS, "sql": CODE})
@@ -268,39 +354,62 @@ def test_the_plan_names_the_claims_the_decisions_and_the_blocks() -> None:
 
 
 @pytest.mark.parametrize("kind", [Steps, HeldSteps])
-def test_blocks_come_back_byte_for_byte_where_the_mark_stands_and_at_the_end_where_it_does_not(kind: type[Steps]) -> None:
+def test_blocks_come_back_byte_for_byte_where_the_mark_stands_and_at_the_end_where_it_does_not(
+    kind: type[Steps],
+) -> None:
     block = CODE[CODE.index("```") : CODE.rindex("```") + 3]
-    for written in ("Look: [[block 1]] Done.", "Look. [[ Block 1 ]]\nDone. [[block 1]] [[block 7]]", "Look. Done."):
-        reply = json.dumps({"sentences": [{"text": written, "claims": ["1.1"]}]}) if kind is HeldSteps else written
+    for written in (
+        "Look: [[block 1]] Done.",
+        "Look. [[ Block 1 ]]\nDone. [[block 1]] [[block 7]]",
+        "Look. Done.",
+    ):
+        reply = (
+            json.dumps({"sentences": [{"text": written, "claims": ["1.1"]}]})
+            if kind is HeldSteps
+            else written
+        )
         answer = integrate(kind(write=reply), {"nutrition": "Look.", "sql": CODE}, verify=False)
         assert answer.text.count(block) == 1
         assert "[[" not in answer.text.replace(block, "")
 
 
 def test_a_model_that_is_held_to_a_schema_says_which_claims_a_sentence_rests_on() -> None:
-    written = [{"text": "Creatine does no harm.", "claims": ["1.2", "7.7"]}, {"text": "Athletes need 1.6 g/kg.\n", "claims": ["1.1"]}]
+    written = [
+        {"text": "Creatine does no harm.", "claims": ["1.2", "7.7"]},
+        {"text": "Athletes need 1.6 g/kg.\n", "claims": ["1.1"]},
+    ]
     model = HeldSteps(write=json.dumps({"sentences": written}))
     assert isinstance(model, SchemaModel)
     answer = integrate(model, verify=False)
     assert answer.text == "Creatine does no harm. Athletes need 1.6 g/kg."
-    contributed = {part.text: answer.text[part.start : part.end] for part in answer.ledger.contributions}
+    contributed = {
+        part.text: answer.text[part.start : part.end] for part in answer.ledger.contributions
+    }
     assert contributed["Creatine is harmless."] == "Creatine does no harm."
     assert contributed["Athletes need 1.6 g of protein per kg a day."] == "Athletes need 1.6 g/kg."
 
 
-@pytest.mark.parametrize("reply", ['{"sentences": []}', '{"a": 1}', "[[", "{" * 9999, "```json\n{}\n```", "  ", "<think>Hm."])
+@pytest.mark.parametrize(
+    "reply",
+    ['{"sentences": []}', '{"a": 1}', "[[", "{" * 9999, "```json\n{}\n```", "  ", "<think>Hm."],
+)
 def test_a_reply_that_is_neither_prose_nor_sentences_is_no_answer(reply: str) -> None:
     answer = integrate(HeldSteps(write=reply))
     assert answer.method == "merge"
 
 
 def test_half_a_character_in_json_is_no_half_character_in_a_target() -> None:
-    answer = integrate(HeldSteps(write='{"sentences": [{"text": "It is \\ud800 fine.", "claims": []}]}'), verify=False)
+    answer = integrate(
+        HeldSteps(write='{"sentences": [{"text": "It is \\ud800 fine.", "claims": []}]}'),
+        verify=False,
+    )
     answer.text.encode()
 
 
 def test_what_is_kept_for_training_asks_for_the_plain_answer_with_whole_blocks() -> None:
-    answer = integrate(HeldSteps(write="Look. [[block 1]]"), {"nutrition": "Look.", "sql": CODE}, verify=False)
+    answer = integrate(
+        HeldSteps(write="Look. [[block 1]]"), {"nutrition": "Look.", "sql": CODE}, verify=False
+    )
     (asked,) = answer.messages
     assert asked.content.endswith("Write only the answer.")
     assert CODE in asked.content and "JSON" not in asked.content
@@ -323,14 +432,19 @@ def one_thing_wrong(name: str, until: str) -> Callable[[Conversation], str]:
         reply = json.loads(all_well(conversation))
         for check in reply["checks"]:
             if check["id"] == name and until not in conversation[0].content:
-                check |= {"answer": "no" if check["answer"] == "yes" else "yes", "reason": "it is missing"}
+                check |= {
+                    "answer": "no" if check["answer"] == "yes" else "yes",
+                    "reason": "it is missing",
+                }
         return json.dumps(reply)
 
     return verify
 
 
 def test_an_answer_in_its_own_words_that_the_verifier_finds_right_is_taken_at_once() -> None:
-    answer = integrate(Steps(read=READING, relate=relations(), write="Creatine does no harm.", verify=all_well))
+    answer = integrate(
+        Steps(read=READING, relate=relations(), write="Creatine does no harm.", verify=all_well)
+    )
     assert (answer.text, answer.method, answer.ledger.verdict, answer.ledger.problems) == (
         "Creatine does no harm.",
         "model",
@@ -347,26 +461,55 @@ def test_an_answer_that_does_not_hold_is_written_once_more_with_what_is_wrong() 
         verify=one_thing_wrong("c1.2", "eat well"),
     )
     answer = integrate(model)
-    assert (answer.text, answer.ledger.verdict, answer.ledger.problems) == ("Sleep well, eat well.", "repaired", ())
+    assert (answer.text, answer.ledger.verdict, answer.ledger.problems) == (
+        "Sleep well, eat well.",
+        "repaired",
+        (),
+    )
     told = [conversation for step, conversation in model.calls if step == "write"][1]
     assert [message.role for message in told] == ["user", "assistant", "user"]
     assert 'It does not say as it is: "Creatine is harmless." (it is missing)' in told[2].content
-    assert Counter(step for step, _ in model.calls) == {"read": 1, "relate": 2, "write": 2, "verify": 2}
+    assert Counter(step for step, _ in model.calls) == {
+        "read": 1,
+        "relate": 2,
+        "write": 2,
+        "verify": 2,
+    }
 
 
 @pytest.mark.parametrize(
-    ("on_unverified", "method", "verdict"), [("keep", "model", "unverified"), ("merge", "merge", ""), ("reject", "model", "rejected")]
+    ("on_unverified", "method", "verdict"),
+    [("keep", "model", "unverified"), ("merge", "merge", ""), ("reject", "model", "rejected")],
 )
-def test_what_still_fails_is_kept_and_marked_or_merged_or_rejected(on_unverified: str, method: str, verdict: str) -> None:
-    model = Steps(read=READING, relate=relations(), write="Sleep well.", verify=one_thing_wrong("c1.2", "\0"))
+def test_what_still_fails_is_kept_and_marked_or_merged_or_rejected(
+    on_unverified: str, method: str, verdict: str
+) -> None:
+    model = Steps(
+        read=READING, relate=relations(), write="Sleep well.", verify=one_thing_wrong("c1.2", "\0")
+    )
     answer = integrate(model, on_unverified=on_unverified)
     assert (answer.method, answer.ledger.verdict) == (method, verdict)
     assert answer.text == ("Sleep well." if method == "model" else PLAIN)
-    assert any("Creatine is harmless." in problem for problem in (*answer.ledger.problems, *answer.ledger.notes))
+    assert any(
+        "Creatine is harmless." in problem
+        for problem in (*answer.ledger.problems, *answer.ledger.notes)
+    )
 
 
-@pytest.mark.parametrize("reply", ["", "It is fine.", "yes", '{"checks": []}', '{"checks": [{"id": "c1.1", "answer": "yes"}]}', "[" * 9999])
-def test_without_a_verdict_on_everything_an_answer_is_kept_and_not_called_verified(reply: str) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "It is fine.",
+        "yes",
+        '{"checks": []}',
+        '{"checks": [{"id": "c1.1", "answer": "yes"}]}',
+        "[" * 9999,
+    ],
+)
+def test_without_a_verdict_on_everything_an_answer_is_kept_and_not_called_verified(
+    reply: str,
+) -> None:
     model = Steps(write="Athletes need protein.", verify=reply)
     answer = integrate(model)
     assert (answer.text, answer.ledger.verdict, answer.ledger.problems) == (
@@ -386,7 +529,9 @@ def test_without_a_verdict_on_everything_an_answer_is_kept_and_not_called_verifi
         ("Athletes need 0.8 g of protein per kg a day.", "which was found to be wrong"),
     ],
 )
-def test_the_rules_add_numbers_dates_and_quotations_that_no_expert_gave_and_values_that_lost(wrong: str, complaint: str) -> None:
+def test_the_rules_add_numbers_dates_and_quotations_that_no_expert_gave_and_values_that_lost(
+    wrong: str, complaint: str
+) -> None:
     decided = relations(relation("1.1", "2.1", "contradicts", owner="nutrition"))
     answer = integrate(Steps(read=READING, relate=decided, write=wrong, verify=all_well))
     assert answer.ledger.verdict == "unverified"
@@ -402,7 +547,9 @@ def test_the_rules_add_numbers_dates_and_quotations_that_no_expert_gave_and_valu
         "The experts disagree on 0.8 g per kg.",
     ],
 )
-def test_numbers_in_other_words_and_units_and_values_marked_as_disputed_are_no_problem(right: str) -> None:
+def test_numbers_in_other_words_and_units_and_values_marked_as_disputed_are_no_problem(
+    right: str,
+) -> None:
     decided = relations(relation("1.1", "2.1", "contradicts", owner="nutrition"))
     answer = integrate(Steps(read=READING, relate=decided, write=right, verify=all_well))
     assert (answer.ledger.verdict, answer.ledger.problems) == ("verified", ())
@@ -411,7 +558,11 @@ def test_numbers_in_other_words_and_units_and_values_marked_as_disputed_are_no_p
 def test_another_model_can_verify_and_does_not_see_who_wrote() -> None:
     writer, verifier = Steps(write="Sleep well."), Steps(verify=all_well)
     answer = ResponseIntegrator(writer, verifier=verifier).integrate(QUERY, EXPERTS)
-    assert (answer.ledger.verdict, len(writer.prompts("verify")), len(verifier.prompts("verify"))) == ("verified", 0, 1)
+    assert (
+        answer.ledger.verdict,
+        len(writer.prompts("verify")),
+        len(verifier.prompts("verify")),
+    ) == ("verified", 0, 1)
     ((_, conversation),) = verifier.calls
     assert len(conversation) == 1
 
@@ -432,25 +583,70 @@ def test_arguments_that_do_not_go_together_are_refused() -> None:
 
 texts = st.text(max_size=80) | st.sampled_from(list(EXPERTS.values()))
 names = (
-    st.sampled_from(["1.1", "1.2", "2.1", "9.9", "c1.1", "s1", "nutrition", "contradicts", "same", "yes", "no", ""]) | st.integers() | texts
+    st.sampled_from(
+        [
+            "1.1",
+            "1.2",
+            "2.1",
+            "9.9",
+            "c1.1",
+            "s1",
+            "nutrition",
+            "contradicts",
+            "same",
+            "yes",
+            "no",
+            "",
+        ]
+    )
+    | st.integers()
+    | texts
 )
 keys = st.sampled_from(
-    ["claims", "relations", "sentences", "checks", "expert", "quote", "first", "second", "kind", "values", "owner", "text", "id", "answer"]
+    [
+        "claims",
+        "relations",
+        "sentences",
+        "checks",
+        "expert",
+        "quote",
+        "first",
+        "second",
+        "kind",
+        "values",
+        "owner",
+        "text",
+        "id",
+        "answer",
+    ]
 )
 anything = st.recursive(
-    names | st.none() | st.booleans() | st.floats(), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+    names | st.none() | st.booleans() | st.floats(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
 )
 replies = (
     st.text(max_size=200)
     | anything.map(lambda value: json.dumps(value))
-    | st.tuples(anything.map(lambda value: json.dumps(value)), st.integers(0, 80)).map(lambda cut: cut[0][: cut[1]])
-    | st.sampled_from(["[" * 5000, '{"claims": [{"quote": "' * 2000, "```json", "[[block 1]]" * 9, '{"sentences": [{"text": "\\ud83d"}]}'])
+    | st.tuples(anything.map(lambda value: json.dumps(value)), st.integers(0, 80)).map(
+        lambda cut: cut[0][: cut[1]]
+    )
+    | st.sampled_from(
+        [
+            "[" * 5000,
+            '{"claims": [{"quote": "' * 2000,
+            "```json",
+            "[[block 1]]" * 9,
+            '{"sentences": [{"text": "\\ud83d"}]}',
+        ]
+    )
 )
 
 
 @settings(max_examples=60)
 @given(read=replies, relate=replies, write=replies, verify=replies, held=st.booleans())
-def test_whatever_a_model_replies_nothing_raises_and_no_expert_is_lost(read: str, relate: str, write: str, verify: str, held: bool) -> None:
+def test_whatever_a_model_replies_nothing_raises_and_no_expert_is_lost(
+    read: str, relate: str, write: str, verify: str, held: bool
+) -> None:
     model = (HeldSteps if held else Steps)(read=read, relate=relate, write=write, verify=verify)
     answer = integrate(model, {**EXPERTS, "sql": CODE})
     assert len(model.calls) <= MOST_CALLS
@@ -458,30 +654,51 @@ def test_whatever_a_model_replies_nothing_raises_and_no_expert_is_lost(read: str
     answer.text.encode()
     assert "```sql\nSELECT 1;\n\n  -- twice\n```" in answer.text
     if answer.method == "merge":
-        said = {(part.domain, part.text) for part in (*answer.ledger.contributions, *answer.ledger.dropped)}
+        said = {
+            (part.domain, part.text)
+            for part in (*answer.ledger.contributions, *answer.ledger.dropped)
+        }
         assert {domain for domain, _ in said} == {*EXPERTS, "sql"}
     assert (answer.ledger.verdict == "") == (answer.method == "merge")
 
 
 @given(text=st.text(max_size=100).filter(str.strip), model_says=replies)
-def test_a_single_answer_is_the_target_byte_for_byte_and_asks_nothing(text: str, model_says: str) -> None:
+def test_a_single_answer_is_the_target_byte_for_byte_and_asks_nothing(
+    text: str, model_says: str
+) -> None:
     model = ScriptedModel(model_says)
     for experts in ({"a": text}, {"a": text, "b": " "}):
         assert ResponseIntegrator(model).integrate(QUERY, experts).text == text
     assert model.calls == []
 
 
-@pytest.mark.parametrize("nonsense", ["Sure!", "I can't do that.", "42", "Lorem ipsum dolor sit amet.", "你好，我不知道。", "¯\\_(ツ)_/¯"])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "Sure!",
+        "I can't do that.",
+        "42",
+        "Lorem ipsum dolor sit amet.",
+        "你好，我不知道。",
+        "¯\\_(ツ)_/¯",
+    ],
+)
 def test_a_model_that_answers_nonsense_to_every_call_loses_no_expert(nonsense: str) -> None:
     answer = integrate(ScriptedModel(nonsense))
-    assert (answer.method, answer.text) == ("merge", ResponseIntegrator().integrate(QUERY, EXPERTS).text)
+    assert (answer.method, answer.text) == (
+        "merge",
+        ResponseIntegrator().integrate(QUERY, EXPERTS).text,
+    )
     assert any("next to nothing" in note or "no answer" in note for note in answer.ledger.notes)
 
 
 def test_a_right_answer_to_every_call_is_kept_and_marked() -> None:
     for experts, right in (
         (EXPERTS, "Protein: 1.6 g per kg a day for athletes, sleep, and creatine does no harm."),
-        ({"医学": "健康成年人每天最多可服用4克对乙酰氨基酚。", "药学": "它在肝脏代谢。"}, "成年人每天最多服用4克，它在肝脏中代谢。"),
+        (
+            {"医学": "健康成年人每天最多可服用4克对乙酰氨基酚。", "药学": "它在肝脏代谢。"},
+            "成年人每天最多服用4克，它在肝脏中代谢。",
+        ),
     ):
         answer = integrate(ScriptedModel(right), experts)
         assert (answer.text, answer.method, answer.ledger.verdict) == (right, "model", "unverified")
@@ -500,7 +717,10 @@ def test_orders_in_a_response_stay_between_the_fences_and_in_one_line_of_a_plan(
 
 def test_a_response_of_200_kilobytes_is_integrated(recwarn: pytest.WarningsRecorder) -> None:
     long = " ".join(f"Fact number {number} weighs {number}.5 kg." for number in range(7000))
-    answer = integrate(Steps(read=READING, relate=relations(), write="Short.", verify=all_well), {**EXPERTS, "facts": long})
+    answer = integrate(
+        Steps(read=READING, relate=relations(), write="Short.", verify=all_well),
+        {**EXPERTS, "facts": long},
+    )
     assert answer.text
 
 
@@ -510,14 +730,24 @@ def test_without_verification_a_model_is_called_less() -> None:
     assert (len(model.calls), answer.ledger.verdict) == (CALLS_UNVERIFIED, "")
 
 
-def test_every_step_asks_for_all_examples_at_once_and_a_resumed_run_asks_nothing_twice(tmp_path: Path) -> None:
-    tasks = [Task(example(f"{QUERY} {number}", domains=tuple(EXPERTS)), responses(**EXPERTS)) for number in range(3)]
+def test_every_step_asks_for_all_examples_at_once_and_a_resumed_run_asks_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    tasks = [
+        Task(example(f"{QUERY} {number}", domains=tuple(EXPERTS)), responses(**EXPERTS))
+        for number in range(3)
+    ]
 
     def run(model: Steps) -> list[Integration]:
         with ResponseStore(tmp_path / "responses.sqlite") as store:
             return ResponseIntegrator(model).integrate_all(tasks, ask=store.ask)
 
-    model = Steps(read=READING, relate=relations(), write=answers_in_turn("Sleep.", "Rest."), verify=one_thing_wrong("c1.1", "\0"))
+    model = Steps(
+        read=READING,
+        relate=relations(),
+        write=answers_in_turn("Sleep.", "Rest."),
+        verify=one_thing_wrong("c1.1", "\0"),
+    )
     first = run(model)
     assert len(model.calls) == len(tasks) * MOST_CALLS
     again = Steps()
@@ -527,8 +757,12 @@ def test_every_step_asks_for_all_examples_at_once_and_a_resumed_run_asks_nothing
 # Models with a context
 
 
-def test_responses_too_long_for_the_models_context_are_read_and_merged_by_rules_and_the_ledger_says_so(tiny_llama: Path) -> None:
-    integrator = ResponseIntegrator(LlamaModel(tiny_llama, dtype="float32"), sampling=Sampling(max_new_tokens=4))
+def test_responses_too_long_for_the_models_context_are_read_and_merged_by_rules_and_the_ledger_says_so(
+    tiny_llama: Path,
+) -> None:
+    integrator = ResponseIntegrator(
+        LlamaModel(tiny_llama, dtype="float32"), sampling=Sampling(max_new_tokens=4)
+    )
     long = " ".join(f"Fact number {number} is {number}." for number in range(2_000))
     found = integrator.integrate("What is known?", {"law": long, "art": "It is red."})
     assert (found.method, found.ledger.read_by) == ("merge", "rules")
@@ -539,7 +773,10 @@ def test_responses_too_long_for_the_models_context_are_read_and_merged_by_rules_
 def test_an_answer_that_failed_is_not_called_too_long() -> None:
     class Failing(Steps):
         def generate(
-            self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+            self,
+            conversations: Sequence[Conversation],
+            sampling: Sampling = Sampling(),
+            on_result: OnResult | None = None,
         ) -> list[Generation]:
             return [Generation(text="", finish_reason="failed") for _ in conversations]
 
@@ -550,9 +787,17 @@ def test_an_answer_that_failed_is_not_called_too_long() -> None:
 
 def test_a_prompt_that_does_not_fit_leaves_the_others_to_the_model(tiny_llama: Path) -> None:
     integrator = ResponseIntegrator(
-        LlamaModel(tiny_llama, dtype="float32"), "{query} {responses}", verify=False, sampling=Sampling(max_new_tokens=4)
+        LlamaModel(tiny_llama, dtype="float32"),
+        "{query} {responses}",
+        verify=False,
+        sampling=Sampling(max_new_tokens=4),
     )
-    short = {"law": Response(domain="law", text="It is red."), "art": Response(domain="art", text="It is blue.")}
+    short = {
+        "law": Response(domain="law", text="It is red."),
+        "art": Response(domain="art", text="It is blue."),
+    }
     long = {**short, "law": Response(domain="law", text="It is red. " * 500)}
     asked = example("Which?", domains=("law", "art"))
-    assert [found.method for found in integrator.integrate_all([Task(asked, long), Task(asked, short)])] == ["merge", "model"]
+    assert [
+        found.method for found in integrator.integrate_all([Task(asked, long), Task(asked, short)])
+    ] == ["merge", "model"]

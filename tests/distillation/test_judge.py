@@ -100,7 +100,9 @@ def test_verdicts_are_read_as_they_are_written(reply: str, verdict: str | None) 
 def test_parts_are_judged_together_and_none_without_a_reference() -> None:
     model = ScriptedModel("same")
     asked = example("Where and what?", {"geography": "Rome", "chemistry": "Au"})
-    scores = grade_texts(Judge(model, PROMPT), [asked, example("?", domains=["d"])], ["Rome and Au, I think", "x"])
+    scores = grade_texts(
+        Judge(model, PROMPT), [asked, example("?", domains=["d"])], ["Rome and Au, I think", "x"]
+    )
     assert [score.value for score in scores] == [1, None]
     assert model.calls[0][-1].content == "Where and what?|Rome and Au, I think|Rome; Au"
 
@@ -126,16 +128,25 @@ def test_a_prompt_without_a_place_is_refused() -> None:
 
 def labelled(path: Path, *preferred: str) -> Path:
     """A file on which `by_length` prefers the first of every pair."""
-    lines = [{"query": f"{n}?", "first": "long answer", "second": "short", "preferred": label} for n, label in enumerate(preferred)]
+    lines = [
+        {"query": f"{n}?", "first": "long answer", "second": "short", "preferred": label}
+        for n, label in enumerate(preferred)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
 def test_agreement_is_raw_and_beyond_chance(tmp_path: Path) -> None:
-    all_right = judge_agreement(judge(by_length), labelled(tmp_path / "a.jsonl", *["first"] * 8), resamples=200)
+    all_right = judge_agreement(
+        judge(by_length), labelled(tmp_path / "a.jsonl", *["first"] * 8), resamples=200
+    )
     assert all_right.raw.value == 1
-    assert all_right.kappa.value is None  # where both always say the same, chance would agree as well
-    half = judge_agreement(judge(by_length), labelled(tmp_path / "b.jsonl", *["first", "second"] * 4), resamples=200)
+    assert (
+        all_right.kappa.value is None
+    )  # where both always say the same, chance would agree as well
+    half = judge_agreement(
+        judge(by_length), labelled(tmp_path / "b.jsonl", *["first", "second"] * 4), resamples=200
+    )
     assert half.raw.value == 0.5
     assert half.kappa.value == pytest.approx(0)
     assert half.raw.low is not None and half.raw.low < 0.5
@@ -143,7 +154,10 @@ def test_agreement_is_raw_and_beyond_chance(tmp_path: Path) -> None:
 
 def test_perfect_agreement_on_both_sides_is_a_kappa_of_one(tmp_path: Path) -> None:
     cases = ((3, 1, "first"), (1, 3, "second"), (2, 2, "tie"))
-    lines = [{"query": "?", "first": "x" * one, "second": "x" * other, "preferred": label} for one, other, label in cases]
+    lines = [
+        {"query": "?", "first": "x" * one, "second": "x" * other, "preferred": label}
+        for one, other, label in cases
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines * 5))
     found = judge_agreement(judge(by_length), tmp_path / "a.jsonl", resamples=200)
     assert found.kappa.value == pytest.approx(1)
@@ -161,7 +175,13 @@ def test_nonsense_and_self_contradiction_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "no", '{"query": "?", "first": "a", "second": "b"}', '{"query": "?", "first": "a", "preferred": "tie"}']
+    "line",
+    [
+        "",
+        "no",
+        '{"query": "?", "first": "a", "second": "b"}',
+        '{"query": "?", "first": "a", "preferred": "tie"}',
+    ],
 )
 def test_a_file_of_labels_that_can_not_be_read_is_one_error(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(line + "\n")
@@ -172,7 +192,10 @@ def test_a_file_of_labels_that_can_not_be_read_is_one_error(tmp_path: Path, line
 # Coherence
 
 
-@pytest.mark.parametrize(("reply", "value"), [("5", 1), ("1", 0), ("Grade: 3.", 0.5), ("4/5", 0.75), ("4 out of 5", 0.75)])
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [("5", 1), ("1", 0), ("Grade: 3.", 0.5), ("4/5", 0.75), ("4 out of 5", 0.75)],
+)
 def test_a_judges_grade_becomes_a_share(reply: str, value: float) -> None:
     assert grade_coherence(JudgedCoherence(ScriptedModel(reply)), ["A text."])[0].value == value
 
@@ -184,7 +207,9 @@ def test_a_reply_that_is_no_grade_leaves_the_text_unscored(reply: str) -> None:
 
 def test_an_empty_text_is_not_shown_to_the_judge() -> None:
     model = ScriptedModel("5")
-    assert [score.value for score in grade_coherence(JudgedCoherence(model), ["", "Some text.", " "])] == [None, 1, None]
+    assert [
+        score.value for score in grade_coherence(JudgedCoherence(model), ["", "Some text.", " "])
+    ] == [None, 1, None]
     assert len(model.calls) == 1
 
 
@@ -193,10 +218,21 @@ THREE = "Gold is soft. It melts at 1064 °C. Nobody can scratch gold."
 
 @pytest.mark.parametrize(
     ("reply", "value"),
-    [("[[1, 3]]", 1 / 3), ("[]", 1), ("None.", 1), ("[[1,3],[2,3]]", 0), ("Pairs: [(3, 1)]", 1 / 3), ("[[1, 3], [7, 9]]", 1 / 3)],
+    [
+        ("[[1, 3]]", 1 / 3),
+        ("[]", 1),
+        ("None.", 1),
+        ("[[1,3],[2,3]]", 0),
+        ("Pairs: [(3, 1)]", 1 / 3),
+        ("[[1, 3], [7, 9]]", 1 / 3),
+    ],
 )
-def test_the_share_of_sentences_that_nothing_contradicts_is_as_the_judge_says(reply: str, value: float) -> None:
-    assert JudgedConsistency(ScriptedModel(reply)).grade_all([THREE])[0].value == pytest.approx(value)
+def test_the_share_of_sentences_that_nothing_contradicts_is_as_the_judge_says(
+    reply: str, value: float
+) -> None:
+    assert JudgedConsistency(ScriptedModel(reply)).grade_all([THREE])[0].value == pytest.approx(
+        value
+    )
 
 
 @pytest.mark.parametrize("reply", ["", "yes", "[[7, 9]]", "[[2, 2]]", "[" * 500, "3"])

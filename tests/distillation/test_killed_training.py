@@ -1,4 +1,6 @@
-"""A training whose process is killed, at any instant and more than once, ends with the weights of one that was left in peace."""
+"""A training whose process is killed, at any instant and more than once, ends with the weights of
+one that was left in peace.
+"""
 
 from __future__ import annotations
 
@@ -53,15 +55,26 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_whenever_it_is_killed_it_ends_alike(tiny_llama: Path, make_adapter: Any, tmp_path: Path, name: str) -> None:
+def test_whenever_it_is_killed_it_ends_alike(
+    tiny_llama: Path, make_adapter: Any, tmp_path: Path, name: str
+) -> None:
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
     experts = json.dumps([str(make_adapter(f"expert{seed}", seed)) for seed in range(2)])
 
     def start(directory: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(script), str(tiny_llama), str(directory), experts, json.dumps(SETTINGS[name])]
+        command = [
+            sys.executable,
+            str(script),
+            str(tiny_llama),
+            str(directory),
+            experts,
+            json.dumps(SETTINGS[name]),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait(timeout=300) == 0
@@ -81,7 +94,9 @@ def test_whenever_it_is_killed_it_ends_alike(tiny_llama: Path, make_adapter: Any
         assert code in (0, -signal.SIGKILL)
     assert kills > 0
     for folder in sorted(whole.glob("phase-*")):
-        states = [load_file(root / folder.name / "finished.safetensors") for root in (whole, killed)]
+        states = [
+            load_file(root / folder.name / "finished.safetensors") for root in (whole, killed)
+        ]
         assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
         assert states[0].keys() == states[1].keys()
 

@@ -1,4 +1,6 @@
-"""Graders accept their gold and nothing that merely looks like it; reading a text loses nothing of it."""
+"""Graders accept their gold and nothing that merely looks like it; reading a text loses nothing of
+it.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,11 @@ def test_normalizing_twice_changes_nothing(text: str) -> None:
 
 @given(golds=st.lists(phrases, min_size=1, max_size=4))
 def test_the_grader_gives_its_gold_full_marks(golds: list[str]) -> None:
-    asked = Example(query="?", domains=("d",), parts=tuple(Part(domain="d", answers=("no such word", gold)) for gold in golds))
+    asked = Example(
+        query="?",
+        domains=("d",),
+        parts=tuple(Part(domain="d", answers=("no such word", gold)) for gold in golds),
+    )
     score = stated_parts(asked, ", ".join(golds))
     assert score.value == 1
     assert score.parts == (1.0,) * len(golds)
@@ -90,7 +96,9 @@ def test_the_grade_is_the_share_of_parts() -> None:
 
 
 @given(reference=phrases)
-def test_a_reference_in_words_is_right_word_for_word_and_partly_right_in_part(reference: str) -> None:
+def test_a_reference_in_words_is_right_word_for_word_and_partly_right_in_part(
+    reference: str,
+) -> None:
     asked = example("?", domains=["d"], reference=reference)
     exact = stated_parts(asked, reference)
     assert exact.value == pytest.approx(1)
@@ -123,7 +131,13 @@ def test_splitting_into_sentences_loses_no_word(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("Dr. Li came. She left.", 2), ("It is 3.5 km long.", 1), ("First\nSecond", 2), ("Really?! Yes.", 2), ("e.g. Rome is old.", 1)],
+    [
+        ("Dr. Li came. She left.", 2),
+        ("It is 3.5 km long.", 1),
+        ("First\nSecond", 2),
+        ("Really?! Yes.", 2),
+        ("e.g. Rome is old.", 1),
+    ],
 )
 def test_abbreviations_and_numbers_end_no_sentence(text: str, count: int) -> None:
     assert len(sentences(text)) == count

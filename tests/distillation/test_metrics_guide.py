@@ -1,4 +1,6 @@
-"""The guide to metrics: its code runs from its first line to its last, its recipes are read, and the names it gives exist."""
+"""The guide to metrics: its code runs from its first line to its last, its recipes are read, and
+the names it gives exist.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +37,31 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Runs the guide, and gives the names that it leaves behind."""
-    experts = {domain: ScriptedModel(KNOWLEDGE, name=domain) for domain in ("chemistry", "geography")}
-    judge = ScriptedModel(lambda prompt: "A" if "Answer A: In Japan." in prompt else "B" if "Answer B: In Japan." in prompt else "same")
-    found: dict[str, Any] = {"student": ScriptedModel(KNOWLEDGE, name="student"), "teachers": experts, "judge_model": judge}
+    experts = {
+        domain: ScriptedModel(KNOWLEDGE, name=domain) for domain in ("chemistry", "geography")
+    }
+    judge = ScriptedModel(
+        lambda prompt: (
+            "A"
+            if "Answer A: In Japan." in prompt
+            else "B"
+            if "Answer B: In Japan." in prompt
+            else "same"
+        )
+    )
+    found: dict[str, Any] = {
+        "student": ScriptedModel(KNOWLEDGE, name="student"),
+        "teachers": experts,
+        "judge_model": judge,
+    }
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.chdir(tmp_path_factory.mktemp("guide"))
         pair = json.loads(blocks("json")[0])
         swapped = {**pair, "first": pair["second"], "second": pair["first"], "preferred": "second"}
-        Path("labelled.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in [pair, swapped] * 3))
+        Path("labelled.jsonl").write_text(
+            "".join(f"{json.dumps(line)}\n" for line in [pair, swapped] * 3)
+        )
         for block in blocks("python"):
             exec(compile(block, str(GUIDE), "exec"), found)
     return found | {"printed": printed.getvalue()}
@@ -51,9 +69,15 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_guides_code_runs_and_grades_as_it_says(names: dict[str, Any]) -> None:
     answers = {answer.text: answer for answer in names["report"].student.answers}
-    assert [answers[text].correct for text in ("At 1948 °F.", "It is Nairobi.", "Argon.")] == [True] * 3
+    assert [answers[text].correct for text in ("At 1948 °F.", "It is Nairobi.", "Argon.")] == [
+        True
+    ] * 3
     assert (answers["It is long."].correct, answers["It is long."].readable) == (False, False)
-    assert (names["agreement"].items, names["agreement"].raw.value, names["agreement"].kappa.value) == (6, 1, 1)
+    assert (
+        names["agreement"].items,
+        names["agreement"].raw.value,
+        names["agreement"].kappa.value,
+    ) == (6, 1, 1)
     assert str(names["validation"]) in names["printed"]
     assert names["evaluator"].coherence_validation is names["validation"]
 
@@ -66,14 +90,28 @@ def test_its_recipes_are_read(block: str) -> None:
 
 def test_it_names_every_metric_and_only_those() -> None:
     table = TEXT.split("## For all")[0]
-    named = {word for row in re.findall(r"^\|.*?\|(.*?)\|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    named = {
+        word
+        for row in re.findall(r"^\|.*?\|(.*?)\|", table, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", row)
+    }
     assert named - {"answers"} == set(METRICS)
 
 
 def test_every_setting_that_it_names_exists() -> None:
     table = TEXT.split("## For all")[0]
-    settings = {word for row in re.findall(r"^\|.*?\|.*?\|(.*)\|$", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    settings = {
+        word
+        for row in re.findall(r"^\|.*?\|.*?\|(.*)\|$", table, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", row)
+    }
     embedding = metric_named({"name": "embedding", "model": "m"})
-    made = [metrics.Numeric(), metrics.LikelyChoice(), metrics.TokenF1(), metrics.RougeL(), embedding]
+    made = [
+        metrics.Numeric(),
+        metrics.LikelyChoice(),
+        metrics.TokenF1(),
+        metrics.RougeL(),
+        embedding,
+    ]
     known = {item.name for metric in made for item in fields(metric)}  # type: ignore[arg-type]
     assert settings - {"any", "first", "last", "characters", "tokens", "nothing"} == known

@@ -39,10 +39,16 @@ def score(value: float | None, items: int = 2) -> SliceScore:
     return SliceScore(items=items, strict=estimate, partial=estimate)
 
 
-UNSETTLED = NonInferiority(margin=0.95, verdict="not enough data", low=0.9, high=1.0, more_items=1200, method="bootstrap")
+UNSETTLED = NonInferiority(
+    margin=0.95, verdict="not enough data", low=0.9, high=1.0, more_items=1200, method="bootstrap"
+)
 FULL = {
-    "overall": OverallScore(score=NOTHING, components=(Component(name="DER", score=Estimate(value=0.5), weight=0.75),)),
-    "edge_cases": (EdgeCase(example_id="1", apparent="chemistry", needed="aviation", experts_know=True),),
+    "overall": OverallScore(
+        score=NOTHING, components=(Component(name="DER", score=Estimate(value=0.5), weight=0.75),)
+    ),
+    "edge_cases": (
+        EdgeCase(example_id="1", apparent="chemistry", needed="aviation", experts_know=True),
+    ),
     "agreement": (
         Agreement(
             slice="aviation",
@@ -54,7 +60,11 @@ FULL = {
             relative=Estimate(value=0.8),
         ),
     ),
-    "benchmarks": (Benchmark(slice="aviation", domain="aviation", source="airports.jsonl", items=4, metric="exact"),),
+    "benchmarks": (
+        Benchmark(
+            slice="aviation", domain="aviation", source="airports.jsonl", items=4, metric="exact"
+        ),
+    ),
     "regressions": (
         Regression(
             slice="general",
@@ -74,13 +84,31 @@ FULL = {
 def report(**changes: Any) -> EvaluationReport:
     answers = (Answer(example_id="1", text="Japan.", score=1.0, correct=True),)
     student = ModelResult(
-        name="student", role="student", slices={"aviation": score(0.5), "cross-domain": score(0.25, items=4)}, answers=answers
+        name="student",
+        role="student",
+        slices={"aviation": score(0.5), "cross-domain": score(0.25, items=4)},
+        answers=answers,
     )
-    expert = ModelResult(name="aviation", role="expert", slices={"aviation": score(1.0), "cross-domain": score(None, items=4)})
+    expert = ModelResult(
+        name="aviation",
+        role="expert",
+        slices={"aviation": score(1.0), "cross-domain": score(None, items=4)},
+    )
     retention = DomainRetention(
-        domain="aviation", items=2, student=0.5, expert=1.0, base=None, retention=Estimate(value=0.5, low=0.25, high=0.75), headroom=NOTHING
+        domain="aviation",
+        items=2,
+        student=0.5,
+        expert=1.0,
+        base=None,
+        retention=Estimate(value=0.5, low=0.25, high=0.75),
+        headroom=NOTHING,
     )
-    coherence = Coherence(score=Estimate(value=0.9), coverage=Estimate(value=0.25), consistency=Estimate(value=1.0), items=4)
+    coherence = Coherence(
+        score=Estimate(value=0.9),
+        coverage=Estimate(value=0.25),
+        consistency=Estimate(value=1.0),
+        items=4,
+    )
     values: dict[str, Any] = {
         "models": (student, expert),
         "retention": (retention,),
@@ -93,9 +121,15 @@ def report(**changes: Any) -> EvaluationReport:
 
 @pytest.mark.parametrize(
     ("estimate", "text"),
-    [(NOTHING, "undefined"), (Estimate(value=0.5), "0.500"), (Estimate(value=0.5, low=0.25, high=1.0), "0.500 [0.250, 1.000]")],
+    [
+        (NOTHING, "undefined"),
+        (Estimate(value=0.5), "0.500"),
+        (Estimate(value=0.5, low=0.25, high=1.0), "0.500 [0.250, 1.000]"),
+    ],
 )
-def test_an_estimate_prints_with_its_interval_or_says_that_it_is_undefined(estimate: Estimate, text: str) -> None:
+def test_an_estimate_prints_with_its_interval_or_says_that_it_is_undefined(
+    estimate: Estimate, text: str
+) -> None:
     assert str(estimate) == text
 
 
@@ -103,28 +137,61 @@ def test_a_report_prints_every_model_and_slice() -> None:
     lines = str(report()).splitlines()
     heading = next(line for line in lines if line.startswith("Accuracy"))
     assert "aviation (2)" in heading and "cross-domain (4)" in heading
-    assert next(line for line in lines if line.startswith("student")).split() == ["student", "0.500", "0.250"]
-    assert next(line for line in lines if line.startswith("expert: aviation")).split()[2:] == ["1.000", "–"]
+    assert next(line for line in lines if line.startswith("student")).split() == [
+        "student",
+        "0.500",
+        "0.250",
+    ]
+    assert next(line for line in lines if line.startswith("expert: aviation")).split()[2:] == [
+        "1.000",
+        "–",
+    ]
 
 
 def test_a_table_is_straight() -> None:
     blocks = str(report()).split("\n\n")
     for block in blocks[1:3]:
-        assert len({len(line) for line in block.splitlines() if not line.startswith("Domain Expertise")}) == 1
+        assert (
+            len(
+                {
+                    len(line)
+                    for line in block.splitlines()
+                    if not line.startswith("Domain Expertise")
+                }
+            )
+            == 1
+        )
 
 
 def test_retention_prints_what_is_undefined_and_what_was_not_measured() -> None:
     row = next(line for line in str(report()).splitlines() if line.startswith("aviation"))
-    assert row.split() == ["aviation", "2", "–", "1.000", "0.500", "0.500", "[0.250,", "0.750]", "undefined"]
+    assert row.split() == [
+        "aviation",
+        "2",
+        "–",
+        "1.000",
+        "0.500",
+        "0.500",
+        "[0.250,",
+        "0.750]",
+        "undefined",
+    ]
 
 
 def test_coherence_is_printed_as_not_validated_until_it_is() -> None:
-    said = "Integration Coherence 0.900 over 4 answers: they state 25 % of what a right answer states, and 1.000 by the metric alone"
+    said = (
+        "Integration Coherence 0.900 over 4 answers: they state 25 % of what a right answer states,"
+        " and 1.000 by the metric alone"
+    )
     assert f"{said} (not validated)." in str(report())
     coherence = report().coherence
     assert coherence is not None
-    seen = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t")
-    assert f"{said} (validated: AUROC looped 0.95)." in str(report(coherence=replace(coherence, validation=seen)))
+    seen = CoherenceValidation(
+        metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t"
+    )
+    assert f"{said} (validated: AUROC looped 0.95)." in str(
+        report(coherence=replace(coherence, validation=seen))
+    )
 
 
 def test_a_report_without_cross_domain_examples_has_no_cross_domain_accuracy() -> None:
@@ -143,8 +210,13 @@ def test_notes_are_printed() -> None:
 
 def test_the_verdict_says_how_much_is_missing() -> None:
     row = replace(report().retention[0], non_inferiority=UNSETTLED)
-    said = "Aviation: there are too few questions to say whether the student keeps 95 % of its expert"
-    figures = "(DER 50 %, 95 % interval 25.0 to 75.0 %, 2 questions); about 1,200 more questions would settle it."
+    said = (
+        "Aviation: there are too few questions to say whether the student keeps 95 % of its expert"
+    )
+    figures = (
+        "(DER 50 %, 95 % interval 25.0 to 75.0 %, 2 questions); about 1,200 more questions would"
+        " settle it."
+    )
     assert f"{said} {figures}" in str(report(retention=(row,)))
     assert str(replace(UNSETTLED, more_items=None)) == "not enough data"
     assert str(replace(UNSETTLED, verdict="yes", more_items=None)) == "yes"
@@ -160,17 +232,33 @@ def test_all_that_was_found_is_printed() -> None:
 
 
 def test_what_is_no_wrong_answer_is_counted_apart() -> None:
-    kinds: list[dict[str, Any]] = [{"finish_reason": "length"}, {"readable": False}, {"repetitive": True}, {"repetitive": True}, {}]
-    answers = tuple(Answer(example_id=str(i), text="", score=0.0, correct=False, **kind) for i, kind in enumerate(kinds))
+    kinds: list[dict[str, Any]] = [
+        {"finish_reason": "length"},
+        {"readable": False},
+        {"repetitive": True},
+        {"repetitive": True},
+        {},
+    ]
+    answers = tuple(
+        Answer(example_id=str(i), text="", score=0.0, correct=False, **kind)
+        for i, kind in enumerate(kinds)
+    )
     student = replace(report().student, answers=answers)
-    said = "Of the student's 5 answers: 1 cut at the token limit, 1 not readable, which is wrong, 2 repetitive"
+    said = (
+        "Of the student's 5 answers: 1 cut at the token limit, 1 not readable, which is wrong, 2"
+        " repetitive"
+    )
     assert said in str(report(models=(student,)))
     assert "Of the student's" not in str(report())
 
 
 def test_the_best_single_expert_is_best_over_all_items() -> None:
-    narrow = ModelResult(name="narrow", role="expert", slices={"a": score(1.0, items=2), "b": score(0.0, items=8)})
-    broad = ModelResult(name="broad", role="expert", slices={"a": score(0.5, items=2), "b": score(0.5, items=8)})
+    narrow = ModelResult(
+        name="narrow", role="expert", slices={"a": score(1.0, items=2), "b": score(0.0, items=8)}
+    )
+    broad = ModelResult(
+        name="broad", role="expert", slices={"a": score(0.5, items=2), "b": score(0.5, items=8)}
+    )
     assert report(models=(report().student, narrow, broad)).best_expert is broad
     assert report(models=(report().student,)).best_expert is None
 
@@ -178,15 +266,36 @@ def test_the_best_single_expert_is_best_over_all_items() -> None:
 def test_a_report_comes_back_from_the_disk_as_it_was(tmp_path: Path) -> None:
     whole = report(**FULL)
     write_json(tmp_path / "evaluation.json", whole)
-    assert TypeAdapter(EvaluationReport).validate_python(read_json(tmp_path / "evaluation.json")) == whole
+    assert (
+        TypeAdapter(EvaluationReport).validate_python(read_json(tmp_path / "evaluation.json"))
+        == whole
+    )
 
 
 def test_a_report_that_an_earlier_version_wrote_can_be_read() -> None:
     estimate = {"value": 0.5, "low": None, "high": None, "reason": ""}
-    slices = {"aviation": {"items": 2, "strict": estimate, "partial": estimate, "unscored": 0, "truncated": 1}}
-    row = {"domain": "aviation", "items": 2, "student": 0.5, "expert": 1.0, "base": None, "retention": estimate, "headroom": estimate}
+    slices = {
+        "aviation": {
+            "items": 2,
+            "strict": estimate,
+            "partial": estimate,
+            "unscored": 0,
+            "truncated": 1,
+        }
+    }
+    row = {
+        "domain": "aviation",
+        "items": 2,
+        "student": 0.5,
+        "expert": 1.0,
+        "base": None,
+        "retention": estimate,
+        "headroom": estimate,
+    }
     student = {"name": "student", "role": "student", "slices": slices, "pairs": {}, "answers": []}
-    read = TypeAdapter(EvaluationReport).validate_python({"models": [student], "retention": [row], "schema": 1})
+    read = TypeAdapter(EvaluationReport).validate_python(
+        {"models": [student], "retention": [row], "schema": 1}
+    )
     assert read.student.slices["aviation"].truncated == 1
     assert (read.retention[0].non_inferiority, read.overall, read.edge_cases) == (None, None, ())
 
@@ -194,4 +303,6 @@ def test_a_report_that_an_earlier_version_wrote_can_be_read() -> None:
 def test_the_dict_is_plain_and_carries_the_schema() -> None:
     plain = report().to_dict()
     assert plain["schema"] == 1
-    assert json.loads(json.dumps(plain))["models"][0]["slices"]["aviation"]["strict"]["value"] == 0.5
+    assert (
+        json.loads(json.dumps(plain))["models"][0]["slices"]["aviation"]["strict"]["value"] == 0.5
+    )

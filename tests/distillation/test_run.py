@@ -46,7 +46,9 @@ def run_in(path: Path, **changes: Any) -> RunDirectory:
 @contextmanager
 def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the directory."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
@@ -72,7 +74,10 @@ def test_a_new_directory_says_what_the_run_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "kept"),
     [
-        (["/usr/bin/domainfusion", "demo", "--output-dir", "my run"], ["domainfusion", "demo", "--output-dir", "my run"]),
+        (
+            ["/usr/bin/domainfusion", "demo", "--output-dir", "my run"],
+            ["domainfusion", "demo", "--output-dir", "my run"],
+        ),
         (["distil.py", "--api-key", "sk-secret"], ["distil.py"]),
     ],
 )
@@ -97,15 +102,23 @@ def test_the_same_inputs_go_on(tmp_path: Path) -> None:
     [
         ({"seed": 1}, r"\(seed: was 0, is 1\)"),
         ({"holdout": 0.2, "seed": 3}, r"\(seed: was 0, is 3; holdout: was 0.1, is 0.2\)"),
-        ({"student": {"model": "base", "fingerprint": "9"}}, r"\(student: fingerprint was '1', is '9'\)"),
+        (
+            {"student": {"model": "base", "fingerprint": "9"}},
+            r"\(student: fingerprint was '1', is '9'\)",
+        ),
         ({"teachers": {}}, r"\(teachers: aviation was .* is None\)"),
         ({"verifier": "mine"}, r"\(verifier: was None, is 'mine'\)"),
     ],
 )
-def test_other_inputs_are_refused_with_the_difference_and_change_nothing(tmp_path: Path, changes: dict[str, Any], difference: str) -> None:
+def test_other_inputs_are_refused_with_the_difference_and_change_nothing(
+    tmp_path: Path, changes: dict[str, Any], difference: str
+) -> None:
     with run_in(tmp_path).open():
         before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(RunError, match=f"other inputs {difference}"), run_in(tmp_path, **changes).open():
+    with (
+        pytest.raises(RunError, match=f"other inputs {difference}"),
+        run_in(tmp_path, **changes).open(),
+    ):
         pass
     assert (tmp_path / "run.json").read_bytes() == before
     with run_in(tmp_path).open():
@@ -138,7 +151,10 @@ def test_a_stage_within_a_stage_holds_the_directory_once(tmp_path: Path) -> None
 def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         told = f"Another process \\({process.pid}\\) is writing"
-        with pytest.raises(RunError, match=told), RunDirectory(tmp_path, {"seed": 0}, "test").open():
+        with (
+            pytest.raises(RunError, match=told),
+            RunDirectory(tmp_path, {"seed": 0}, "test").open(),
+        ):
             pass
 
 
@@ -165,7 +181,9 @@ def test_looking_at_a_run_never_keeps_a_process_from_writing_to_it(tmp_path: Pat
     assert seen == {None, str(os.getpid())}
 
 
-@pytest.mark.parametrize("content", ["", "x", "0", "-1", "99999999999999999999", "1 2 3", "\xff\xfe", "None"])
+@pytest.mark.parametrize(
+    "content", ["", "x", "0", "-1", "99999999999999999999", "1 2 3", "\xff\xfe", "None"]
+)
 def test_what_is_no_process_writes_to_no_run(content: str, tmp_path: Path) -> None:
     (tmp_path / "writer").write_text(content, encoding="latin-1")
     assert writer_of(tmp_path) is None
@@ -200,11 +218,16 @@ def test_the_lock_is_let_go_whatever_happens(tmp_path: Path, inputs: dict[str, A
 
 def test_a_path_that_can_t_be_a_directory_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"can't be written to: .*file.*check the path"), run_in(tmp_path / "file").open():
+    with (
+        pytest.raises(RunError, match=r"can't be written to: .*file.*check the path"),
+        run_in(tmp_path / "file").open(),
+    ):
         pass
 
 
-def test_a_full_disk_leaves_no_half_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -255,12 +278,25 @@ def test_the_seconds_of_an_interrupted_stage_add_up_and_a_finished_one_is_not_ti
 # What a killed process leaves
 
 
-def test_what_a_killed_process_had_begun_to_write_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_process_had_begun_to_write_is_removed_and_what_another_writes_is_not(
+    tmp_path: Path,
+) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    gone = [unfinished_by(ended.pid, "model"), unfinished_by(ended.pid, "report.html"), unfinished_by(os.getpid(), "model")]
+    gone = [
+        unfinished_by(ended.pid, "model"),
+        unfinished_by(ended.pid, "report.html"),
+        unfinished_by(os.getpid(), "model"),
+    ]
     kept = [unfinished_by(os.getppid(), "report.md"), unfinished_by(ended.pid, "notes.txt")]
-    kept += [".notes.txt", ".hidden", ".run.json.17", ".model.20240101", ".report.html.unfinished-", ".report.html.unfinished-1a"]
+    kept += [
+        ".notes.txt",
+        ".hidden",
+        ".run.json.17",
+        ".model.20240101",
+        ".report.html.unfinished-",
+        ".report.html.unfinished-1a",
+    ]
     folders = [".venv-3.11", ".backup.20240101", ".model.17", "model.1", ".cache.5"]
     for name in (gone[0], gone[2], *folders):
         (tmp_path / name).mkdir()
@@ -279,7 +315,9 @@ def unfinished_by(process: int, name: str) -> str:
     return own.removesuffix(str(os.getpid())) + str(process)
 
 
-def test_what_waits_for_the_end_is_called_once_when_the_directory_is_let_go_of(tmp_path: Path) -> None:
+def test_what_waits_for_the_end_is_called_once_when_the_directory_is_let_go_of(
+    tmp_path: Path,
+) -> None:
     run, calls = run_in(tmp_path), []
     for _ in range(2):
         with run.open():

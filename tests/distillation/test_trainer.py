@@ -1,4 +1,6 @@
-"""Trainers: no record is lost between phases, the student learns what it is shown, and a killed training ends as an unkilled one."""
+"""Trainers: no record is lost between phases, the student learns what it is shown, and a killed
+training ends as an unkilled one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distillation.builders import record
 from domainfusion.description import describe
-from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Phase, SequentialTrainer, Trainer
+from domainfusion.distillation.trainer import (
+    IntegrationTrainer,
+    MultiTaskTrainer,
+    Phase,
+    SequentialTrainer,
+    Trainer,
+)
 from domainfusion.distillation.trainer.log import JsonLog
 from domainfusion.distillation.trainer.outcome import divergence_from
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
@@ -45,7 +53,11 @@ RECORDS = [record(query, target, domains) for query, (target, domains) in FACTS.
 QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2}
 
 combinations = st.lists(
-    st.lists(st.sampled_from(["aviation", "chemistry", "geography"]), min_size=1, max_size=3, unique=True), min_size=1, max_size=30
+    st.lists(
+        st.sampled_from(["aviation", "chemistry", "geography"]), min_size=1, max_size=3, unique=True
+    ),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -56,20 +68,32 @@ def base(tiny_llama: Path) -> LlamaModel:
 
 @pytest.fixture(scope="module")
 def experts(tiny_llama: Path, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
-    return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"))}
+    return {
+        domain: LlamaModel(make_adapter(domain, seed), dtype="float32")
+        for seed, domain in enumerate(("aviation", "chemistry"))
+    }
 
 
 @pytest.fixture(autouse=True)
 def without_the_students_of_other_tests(base: LlamaModel) -> Iterator[None]:
-    """Takes what a test trained off the base that all share: PEFT looks through every adapter at every turn."""
+    """Takes what a test trained off the base that all share: PEFT looks through every adapter at
+    every turn.
+    """
     yield
     shared = base._load()
-    for name in [name for name in (shared.peft.peft_config if shared.peft else {}) if name.startswith("student_")]:
+    for name in [
+        name
+        for name in (shared.peft.peft_config if shared.peft else {})
+        if name.startswith("student_")
+    ]:
         shared.remove_adapter(name)
 
 
 def records_of(domain_lists: Sequence[Sequence[str]]) -> list[TrainingRecord]:
-    return [record(f"Question {number}?", "Yes.", domains) for number, domains in enumerate(domain_lists)]
+    return [
+        record(f"Question {number}?", "Yes.", domains)
+        for number, domains in enumerate(domain_lists)
+    ]
 
 
 def ids(records: Sequence[TrainingRecord]) -> list[str]:
@@ -85,7 +109,9 @@ def same(first: TrainableModel, second: TrainableModel) -> bool:
 
 
 @given(domain_lists=combinations, replay=st.floats(0, 1))
-def test_the_integration_trainer_shows_every_record_and_replays_its_share(domain_lists: list[list[str]], replay: float) -> None:
+def test_the_integration_trainer_shows_every_record_and_replays_its_share(
+    domain_lists: list[list[str]], replay: float
+) -> None:
     records = records_of(domain_lists)
     phases = {phase.name: phase for phase in IntegrationTrainer(replay=replay).phases(records)}
     single = [own for own in records if not own.example.is_cross_domain]
@@ -102,13 +128,17 @@ def test_the_integration_trainer_shows_every_record_and_replays_its_share(domain
 
 
 @given(domain_lists=combinations, batch_size=st.integers(2, 6))
-def test_the_multi_task_trainer_shows_every_record_once_an_epoch(domain_lists: list[list[str]], batch_size: int) -> None:
+def test_the_multi_task_trainer_shows_every_record_once_an_epoch(
+    domain_lists: list[list[str]], batch_size: int
+) -> None:
     records = records_of(domain_lists)
     (phase,) = MultiTaskTrainer().phases(records)
     assert phase.shares is not None
     groups = [phase.group_of(own) for own in phase.records]
     assert groups == [own.example.primary_domain for own in records]
-    assert sorted(interleaved_order(groups, phase.shares, random.Random(0))) == list(range(len(records)))
+    assert sorted(interleaved_order(groups, phase.shares, random.Random(0))) == list(
+        range(len(records))
+    )
 
 
 def test_the_multi_task_trainer_mixes_domains_in_each_batch() -> None:
@@ -144,15 +174,19 @@ def test_the_sequential_trainer_shows_every_record_first_in_the_phase_of_its_las
     assert seen == set(ids(records))
 
 
-def test_what_is_replayed_is_drawn_with_the_seed_of_the_run(base: LlamaModel, tmp_path: Path) -> None:
+def test_what_is_replayed_is_drawn_with_the_seed_of_the_run(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     records = records_of([["aviation"]] * 12 + [["aviation", "chemistry"]] * 2)
-    (_, integration) = IntegrationTrainer(replay=0.5).phases(records)
+    _, integration = IntegrationTrainer(replay=0.5).phases(records)
     draws = [ids(integration.shown(random.Random(seed))) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_the_sequential_trainer_follows_the_records_where_no_order_is_given() -> None:
-    phases = SequentialTrainer().phases(records_of([["chemistry"], ["aviation"], ["chemistry", "geography"]]))
+    phases = SequentialTrainer().phases(
+        records_of([["chemistry"], ["aviation"], ["chemistry", "geography"]])
+    )
     assert [phase.name for phase in phases] == ["chemistry", "aviation", "geography"]
 
 
@@ -167,7 +201,17 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[(name, value) for name in ("epochs", "batch_size", "evaluation_steps", "lora_rank", "checkpoint_steps") for value in (0, 1.5)],
+        *[
+            (name, value)
+            for name in (
+                "epochs",
+                "batch_size",
+                "evaluation_steps",
+                "lora_rank",
+                "checkpoint_steps",
+            )
+            for value in (0, 1.5)
+        ],
         ("epochs", True),
         ("device_batch_size", 0),
         ("device_batch_size", 5),
@@ -186,7 +230,10 @@ def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
         IntegrationTrainer(**{name: value})
 
 
-@pytest.mark.parametrize("shares", [{}, {"aviation": 0.0}, {"aviation": -1.0, "chemistry": 2.0}, {"aviation": float("nan")}])
+@pytest.mark.parametrize(
+    "shares",
+    [{}, {"aviation": 0.0}, {"aviation": -1.0, "chemistry": 2.0}, {"aviation": float("nan")}],
+)
 def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="shares do not make a mixture"):
         MultiTaskTrainer(shares=shares)
@@ -209,13 +256,23 @@ def test_a_word_that_is_no_argument_is_refused() -> None:
         IntegrationTrainer(learnign_rate=1e-3)
 
 
-def test_the_usual_rate_of_full_training_is_low_for_lora_and_used_as_given(base: LlamaModel) -> None:
-    with pytest.warns(UserWarning, match="learning_rate=2e-05 is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as given"):
+def test_the_usual_rate_of_full_training_is_low_for_lora_and_used_as_given(
+    base: LlamaModel,
+) -> None:
+    with pytest.warns(
+        UserWarning,
+        match=(
+            "learning_rate=2e-05 is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as"
+            " given"
+        ),
+    ):
         IntegrationTrainer(learning_rate=2e-5, adaptation="lora").adapt(base, {})
 
 
 @pytest.mark.parametrize(("rate", "adaptation"), [(1e-4, "lora"), (2e-5, "full"), (2e-5, "auto")])
-def test_other_rates_earn_no_warning(base: LlamaModel, rate: float, adaptation: Any, recwarn: pytest.WarningsRecorder) -> None:
+def test_other_rates_earn_no_warning(
+    base: LlamaModel, rate: float, adaptation: Any, recwarn: pytest.WarningsRecorder
+) -> None:
     IntegrationTrainer(learning_rate=rate, adaptation=adaptation).adapt(base, {})
     assert not [warning for warning in recwarn if "learning_rate" in str(warning.message)]
 
@@ -234,7 +291,9 @@ def test_the_objective_is_among_what_a_training_is_known_by() -> None:
 # Where the student starts
 
 
-def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(base: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(
+    base: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert IntegrationTrainer(learning_rate=1e-3).adapt(base, {})[1] is None
     monkeypatch.setattr("domainfusion.distillation.trainer.trainer.LORA_FROM_PARAMETERS", 1000)
     _, adaptation = IntegrationTrainer(learning_rate=1e-3, lora_rank=3).adapt(base, {})
@@ -242,7 +301,9 @@ def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(base: 
     assert (adaptation.rank, adaptation.start_from) == (3, ())
 
 
-def test_experts_on_the_student_s_base_are_merged_into_its_start(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_experts_on_the_student_s_base_are_merged_into_its_start(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", merge_weight=0.5)
     student, adaptation = trainer.adapt(base, experts)
     assert adaptation is not None
@@ -253,9 +314,9 @@ def test_experts_on_the_student_s_base_are_merged_into_its_start(base: LlamaMode
 
 @pytest.mark.parametrize("start", ["base", "auto"])
 def test_other_experts_leave_the_student_at_its_base(base: LlamaModel, start: Any) -> None:
-    student, adaptation = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization=start).adapt(
-        base, {"aviation": ScriptedModel("x")}
-    )
+    student, adaptation = IntegrationTrainer(
+        learning_rate=1e-3, adaptation="lora", initialization=start
+    ).adapt(base, {"aviation": ScriptedModel("x")})
     assert adaptation is not None
     assert adaptation.start_from == ()
     asked, sampling = [user("Where is NRT?")], Sampling(max_new_tokens=6)
@@ -264,9 +325,13 @@ def test_other_experts_leave_the_student_at_its_base(base: LlamaModel, start: An
 
 def test_a_merge_that_is_asked_for_and_not_possible_is_an_error(base: LlamaModel) -> None:
     with pytest.raises(CapabilityError, match="own base"):
-        IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization="merge").adapt(base, {"aviation": ScriptedModel("x")})
+        IntegrationTrainer(learning_rate=1e-3, adaptation="lora", initialization="merge").adapt(
+            base, {"aviation": ScriptedModel("x")}
+        )
     with pytest.raises(CapabilityError, match="own base"):
-        IntegrationTrainer(adaptation="full", initialization="merge").adapt(base, {"aviation": ScriptedModel("x")})
+        IntegrationTrainer(adaptation="full", initialization="merge").adapt(
+            base, {"aviation": ScriptedModel("x")}
+        )
 
 
 def test_a_student_that_can_t_be_trained_is_an_error() -> None:
@@ -281,37 +346,61 @@ def chosen(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "choices.json").read_text())  # type: ignore[no-any-return]
 
 
-def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(base: LlamaModel, tmp_path: Path) -> None:
-    knowing = MultiTaskTrainer(learning_rate=5e-3, epochs=30, batch_size=2, adaptation="full").train(base, RECORDS[2:4])
+def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(
+    base: LlamaModel, tmp_path: Path
+) -> None:
+    knowing = MultiTaskTrainer(
+        learning_rate=5e-3, epochs=30, batch_size=2, adaptation="full"
+    ).train(base, RECORDS[2:4])
     knowing.save(tmp_path / "chemist")
     chemist = LlamaModel(tmp_path / "chemist", dtype="float32")
     SequentialTrainer(**QUICK).train(chemist, RECORDS, directory=tmp_path / "run")
     made = chosen(tmp_path / "run")["order"]
     assert made["value"] == ["chemistry", "aviation"]
     assert 0 > made["measured"]["chemistry"] > made["measured"]["aviation"]
-    assert [folder.name for folder in sorted((tmp_path / "run").glob("phase-*"))] == ["phase-1-chemistry", "phase-2-aviation"]
-    assert {"chosen": "order", **made} in [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [folder.name for folder in sorted((tmp_path / "run").glob("phase-*"))] == [
+        "phase-1-chemistry",
+        "phase-2-aviation",
+    ]
+    assert {"chosen": "order", **made} in [
+        json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    ]
 
 
-@pytest.mark.parametrize("name", ["a/../../../escaped", "/tmp/escaped", "..", "con", "Law.", "x" * 300, "法律 / Recht\0"])
+@pytest.mark.parametrize(
+    "name", ["a/../../../escaped", "/tmp/escaped", "..", "con", "Law.", "x" * 300, "法律 / Recht\0"]
+)
 def test_the_name_of_a_domain_is_no_path(name: str, base: LlamaModel, tmp_path: Path) -> None:
-    records = [replace(record, example=replace(record.example, domains=(name,), primary_domain=name)) for record in RECORDS[:2]]
+    records = [
+        replace(record, example=replace(record.example, domains=(name,), primary_domain=name))
+        for record in RECORDS[:2]
+    ]
     run = tmp_path / "deep" / "run"
     SequentialTrainer(**QUICK, order=[name]).train(base, records, directory=run)
     (phase,) = run.glob("phase-*")
     assert (phase / "finished.safetensors").is_file() and phase.parent == run
-    assert [path.name for path in tmp_path.iterdir()] == ["deep"] and [path.name for path in run.parent.iterdir()] == ["run"]
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"] and [
+        path.name for path in run.parent.iterdir()
+    ] == ["run"]
 
 
-def test_the_likelihood_of_a_domain_is_the_mean_over_the_tokens_of_its_own_records(base: LlamaModel, tmp_path: Path) -> None:
+def test_the_likelihood_of_a_domain_is_the_mean_over_the_tokens_of_its_own_records(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     SequentialTrainer(**QUICK).train(base, RECORDS, directory=tmp_path)
-    scores = base.score([(*own.example.conversation, Message("assistant", own.target)) for own in RECORDS[:2]])
+    scores = base.score(
+        [(*own.example.conversation, Message("assistant", own.target)) for own in RECORDS[:2]]
+    )
     tokens = [value for score in scores for value in score.log_probabilities]
-    assert chosen(tmp_path)["order"]["measured"]["aviation"] == pytest.approx(sum(tokens) / len(tokens))
+    assert chosen(tmp_path)["order"]["measured"]["aviation"] == pytest.approx(
+        sum(tokens) / len(tokens)
+    )
 
 
 def test_an_order_that_is_given_is_not_measured(base: LlamaModel, tmp_path: Path) -> None:
-    SequentialTrainer(**QUICK, order=("chemistry", "aviation")).train(base, RECORDS, directory=tmp_path)
+    SequentialTrainer(**QUICK, order=("chemistry", "aviation")).train(
+        base, RECORDS, directory=tmp_path
+    )
     assert not (tmp_path / "choices.json").exists()
 
 
@@ -325,21 +414,34 @@ def test_the_weight_of_a_merge_is_the_one_that_does_best_on_validation(
 
     def validate(student: TrainableModel) -> dict[str, float]:
         tried.append(student.trained_state())
-        return {"aviation": [0.3, 0.8, 0.8][len(tried) - 1], "chemistry": 0.5} if len(tried) <= 3 else {"aviation": 0.0}
+        return (
+            {"aviation": [0.3, 0.8, 0.8][len(tried) - 1], "chemistry": 0.5}
+            if len(tried) <= 3
+            else {"aviation": 0.0}
+        )
 
-    IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts, validate=validate, directory=tmp_path)
+    IntegrationTrainer(**SWEPT).train(
+        base, RECORDS, teachers=experts, validate=validate, directory=tmp_path
+    )
     assert chosen(tmp_path)["merge_weight"] == {
-        "measured": {weight: {"aviation": score, "chemistry": 0.5} for weight, score in (("0.2", 0.3), ("0.5", 0.8), ("0.9", 0.8))},
+        "measured": {
+            weight: {"aviation": score, "chemistry": 0.5}
+            for weight, score in (("0.2", 0.3), ("0.5", 0.8), ("0.9", 0.8))
+        },
         "value": 0.5,
     }
     for state, weight in zip(tried, (0.2, 0.5, 0.9), strict=False):
-        merge = base.trainable_copy(Adaptation(start_from=tuple(experts.values()), merge_weight=weight)).trained_state()
+        merge = base.trainable_copy(
+            Adaptation(start_from=tuple(experts.values()), merge_weight=weight)
+        ).trained_state()
         assert all(torch.allclose(state[name], merge[name]) for name in merge)
     assert IntegrationTrainer(**SWEPT).merge_weight_in(tmp_path) == 0.5
     assert IntegrationTrainer().merge_weight_in(tmp_path) == 1.0
 
 
-def test_a_weight_that_was_chosen_is_not_chosen_again(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+def test_a_weight_that_was_chosen_is_not_chosen_again(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
     asked: list[int] = []
 
     def validate(student: TrainableModel) -> dict[str, float]:
@@ -352,12 +454,18 @@ def test_a_weight_that_was_chosen_is_not_chosen_again(base: LlamaModel, experts:
     whole = trainer.train(base, RECORDS, teachers=experts, validate=lambda _: {"aviation": 0.5})
     for _ in range(2):
         with suppress(Killed):
-            resumed = trainer.train(base, RECORDS, teachers=experts, validate=validate, directory=tmp_path)
-    assert len(asked) == 1 + 1 + 2 + 2, "one weight, a kill, two weights, and the ends of two phases"
+            resumed = trainer.train(
+                base, RECORDS, teachers=experts, validate=validate, directory=tmp_path
+            )
+    assert len(asked) == 1 + 1 + 2 + 2, (
+        "one weight, a kill, two weights, and the ends of two phases"
+    )
     assert same(whole, resumed)
 
 
-def test_a_weight_to_be_chosen_needs_a_validation_and_a_merge(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_a_weight_to_be_chosen_needs_a_validation_and_a_merge(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     with pytest.raises(ConfigurationError, match="merge_weight is chosen by validation"):
         IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts)
     with pytest.raises(ConfigurationError, match="initialization='base'"):
@@ -366,25 +474,42 @@ def test_a_weight_to_be_chosen_needs_a_validation_and_a_merge(base: LlamaModel, 
         IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts, validate=lambda _: {})
     with pytest.raises(CapabilityError, match="own base"):
         IntegrationTrainer(**SWEPT, initialization="merge").train(
-            base, RECORDS, teachers={"aviation": ScriptedModel("x")}, validate=lambda _: {"aviation": 1.0}
+            base,
+            RECORDS,
+            teachers={"aviation": ScriptedModel("x")},
+            validate=lambda _: {"aviation": 1.0},
         )
 
 
 # Learning
 
 
-@pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"adaptation": "lora", "learning_rate": 2e-2}], ids=["full", "lora"])
-@pytest.mark.parametrize("kind", [partial(IntegrationTrainer, replay=1.0), MultiTaskTrainer], ids=["integration", "multi-task"])
-def test_a_handful_of_records_is_learnt_word_for_word(base: LlamaModel, kind: Any, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"adaptation": "full"}, {"adaptation": "lora", "learning_rate": 2e-2}],
+    ids=["full", "lora"],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [partial(IntegrationTrainer, replay=1.0), MultiTaskTrainer],
+    ids=["integration", "multi-task"],
+)
+def test_a_handful_of_records_is_learnt_word_for_word(
+    base: LlamaModel, kind: Any, settings: dict[str, Any]
+) -> None:
     before = base.fingerprint
     trainer = kind(**{"learning_rate": 5e-3, "epochs": 40, "batch_size": 5, **settings})
     student = trainer.train(base, RECORDS)
     answers = student.generate([user(query) for query in FACTS], Sampling(max_new_tokens=12))
-    assert [(answer.text, answer.finish_reason) for answer in answers] == [(target, "stop") for target, _ in FACTS.values()]
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [
+        (target, "stop") for target, _ in FACTS.values()
+    ]
     assert base.fingerprint == before
 
 
-def test_the_student_and_its_experts_stay_as_they_are(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+def test_the_student_and_its_experts_stay_as_they_are(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
     asked, sampling = [user("Where is NRT?")], Sampling(max_new_tokens=8)
     models = [base, *experts.values()]
     before = [model.generate(asked, sampling) for model in models]
@@ -395,13 +520,21 @@ def test_the_student_and_its_experts_stay_as_they_are(base: LlamaModel, experts:
 
 def test_rejected_records_and_empty_targets_are_never_trained_on(base: LlamaModel) -> None:
     trainer = MultiTaskTrainer(**QUICK)
-    others = [record("Where is LHR?", "China.", verification="rejected", reason="wrong"), record("Where is FCO?", " ")]
+    others = [
+        record("Where is LHR?", "China.", verification="rejected", reason="wrong"),
+        record("Where is FCO?", " "),
+    ]
     assert same(trainer.train(base, RECORDS), trainer.train(base, [others[0], *RECORDS, others[1]]))
 
 
 def test_nothing_usable_is_an_error_that_says_why(base: LlamaModel) -> None:
-    rejected = [record(f"{number}?", "No.", verification="rejected", reason="the expert refused") for number in range(3)]
-    with pytest.raises(TrainingError, match=r"none of 3 records is usable; received \{'the expert refused': 3\}"):
+    rejected = [
+        record(f"{number}?", "No.", verification="rejected", reason="the expert refused")
+        for number in range(3)
+    ]
+    with pytest.raises(
+        TrainingError, match=r"none of 3 records is usable; received \{'the expert refused': 3\}"
+    ):
         MultiTaskTrainer().train(base, rejected)
     with pytest.raises(TrainingError, match="none of 0 records"):
         MultiTaskTrainer().train(base, [])
@@ -420,16 +553,23 @@ def test_the_seed_decides_the_outcome(base: LlamaModel) -> None:
     assert not same(first, trainer.train(base, RECORDS, seed=2))
 
 
-def test_it_does_not_matter_whether_the_student_was_loaded_before(tiny_llama: Path, tmp_path: Path) -> None:
+def test_it_does_not_matter_whether_the_student_was_loaded_before(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     class DrawingAsItLoads(LlamaModel):
-        """Draws random numbers when it is loaded, as a model from a GGUF file does, which is built anew."""
+        """Draws random numbers when it is loaded, as a model from a GGUF file does, which is built
+        anew.
+        """
 
         def _load(self) -> Any:
             if self._base is None:
                 torch.rand(7)
             return super()._load()
 
-    students = [DrawingAsItLoads(shutil.copytree(tiny_llama, tmp_path / name), dtype="float32") for name in ("fresh", "loaded")]
+    students = [
+        DrawingAsItLoads(shutil.copytree(tiny_llama, tmp_path / name), dtype="float32")
+        for name in ("fresh", "loaded")
+    ]
     students[1].ask("Where is NRT?", sampling=Sampling(max_new_tokens=1))
     trainer = IntegrationTrainer(**QUICK, adaptation="lora")
     first, second = (trainer.train(student, RECORDS) for student in students)
@@ -437,9 +577,14 @@ def test_it_does_not_matter_whether_the_student_was_loaded_before(tiny_llama: Pa
 
 
 def test_an_epoch_is_a_pass_over_the_records_of_a_phase(base: LlamaModel, tmp_path: Path) -> None:
-    IntegrationTrainer(**{**QUICK, "epochs": 3}, replay=0.5).train(base, RECORDS, directory=tmp_path)
+    IntegrationTrainer(**{**QUICK, "epochs": 3}, replay=0.5).train(
+        base, RECORDS, directory=tmp_path
+    )
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert Counter(line["phase"] for line in lines if "loss" in line) == {"domains": 3 * 4 / 2, "integration": -(-3 * 3 // 2)}
+    assert Counter(line["phase"] for line in lines if "loss" in line) == {
+        "domains": 3 * 4 / 2,
+        "integration": -(-3 * 3 // 2),
+    }
 
 
 def test_a_trainer_without_records_in_a_phase_is_an_error(base: LlamaModel) -> None:
@@ -460,14 +605,19 @@ def test_a_trainer_without_records_in_a_phase_is_an_error(base: LlamaModel) -> N
 def test_only_the_last_phase_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
     scores = iter([0.9, 0.1, 0.8, 0.2])
     trainer = IntegrationTrainer(**{**QUICK, "evaluation_steps": 2, "epochs": 2}, replay=1.0)
-    student = trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)})
+    student = trainer.train(
+        base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)}
+    )
     first, last = tmp_path / "phase-1-domains", tmp_path / "phase-2-integration"
     assert json.loads((first / "best.json").read_text())["step"] == 2
     assert json.loads((last / "best.json").read_text())["step"] == 2
     finished = {folder: (folder / "finished.safetensors").read_bytes() for folder in (first, last)}
     assert finished[last] == (last / "best.safetensors").read_bytes()
     assert finished[first] != (first / "best.safetensors").read_bytes()
-    assert all(torch.equal(tensor, student.trained_state()[name]) for name, tensor in _load(last / "best.safetensors").items())
+    assert all(
+        torch.equal(tensor, student.trained_state()[name])
+        for name, tensor in _load(last / "best.safetensors").items()
+    )
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
@@ -480,12 +630,22 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 
 
-def test_every_phase_ends_with_the_score_of_every_domain_and_the_way_from_the_base(base: LlamaModel, tmp_path: Path) -> None:
+def test_every_phase_ends_with_the_score_of_every_domain_and_the_way_from_the_base(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     scores = iter([{"aviation": 0.1, "chemistry": 0.2}, {"aviation": 0.3, "chemistry": 0.4}])
-    SequentialTrainer(**QUICK, order=("aviation", "chemistry")).train(base, RECORDS, validate=lambda _: next(scores), directory=tmp_path)
+    SequentialTrainer(**QUICK, order=("aviation", "chemistry")).train(
+        base, RECORDS, validate=lambda _: next(scores), directory=tmp_path
+    )
     ends = [line for line in log_of(tmp_path) if line.get("finished")]
-    assert [(line["phase"], line["validation"]["aviation"]) for line in ends] == [("aviation", 0.1), ("chemistry", 0.3)]
-    assert all(set(line["divergence_from_base"]) == {"aviation", "chemistry", "cross-domain"} for line in ends)
+    assert [(line["phase"], line["validation"]["aviation"]) for line in ends] == [
+        ("aviation", 0.1),
+        ("chemistry", 0.3),
+    ]
+    assert all(
+        set(line["divergence_from_base"]) == {"aviation", "chemistry", "cross-domain"}
+        for line in ends
+    )
     assert all(value > 0 for line in ends for value in line["divergence_from_base"].values())
 
 
@@ -493,21 +653,39 @@ def test_the_way_from_the_base_is_the_divergence_of_the_distributions(base: Llam
     student = MultiTaskTrainer(**QUICK).train(base, RECORDS)
     assert isinstance(student, LlamaModel)
     row = encode_record(RECORDS[0], base)
-    logits = [model.project(model.hidden_states([row.tokens])[0][row.prompt_length - 1 : -1]).double() for model in (base, student)]
+    logits = [
+        model.project(model.hidden_states([row.tokens])[0][row.prompt_length - 1 : -1]).double()
+        for model in (base, student)
+    ]
     log_p, log_q = (found.log_softmax(-1) for found in logits)
     expected = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
     assert divergence_from(base, student, {"a": [row]})["a"] == pytest.approx(expected, rel=1e-4)
     assert divergence_from(base, base, {"a": [row]})["a"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_phase_that_ends_early_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
+def test_a_phase_that_ends_early_goes_back_to_its_best_state(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     scores = iter([0.9, 0.1, 0.2, 0.8])
-    trainer = IntegrationTrainer(**{**QUICK, "epochs": 6, "evaluation_steps": 2}, early_stopping_patience=2)
+    trainer = IntegrationTrainer(
+        **{**QUICK, "epochs": 6, "evaluation_steps": 2}, early_stopping_patience=2
+    )
     trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)})
     first = tmp_path / "phase-1-domains"
-    assert (first / "finished.safetensors").read_bytes() == (first / "best.safetensors").read_bytes()
-    assert max(line["step"] for line in log_of(tmp_path) if line["phase"] == "domains" and "step" in line) == 6
-    assert next(line for line in log_of(tmp_path) if line.get("finished"))["validation"] == {"a": 0.9}
+    assert (first / "finished.safetensors").read_bytes() == (
+        first / "best.safetensors"
+    ).read_bytes()
+    assert (
+        max(
+            line["step"]
+            for line in log_of(tmp_path)
+            if line["phase"] == "domains" and "step" in line
+        )
+        == 6
+    )
+    assert next(line for line in log_of(tmp_path) if line.get("finished"))["validation"] == {
+        "a": 0.9
+    }
 
 
 def test_stopping_early_needs_a_validation(base: LlamaModel) -> None:
@@ -549,7 +727,11 @@ CURRICULA: dict[str, Callable[..., Trainer]] = {
 @pytest.mark.parametrize(
     ("curriculum", "adaptation", "steps"),
     [
-        *[("integration", adaptation, steps) for adaptation in ("full", "lora") for steps in (0, 2, 4, 5)],
+        *[
+            ("integration", adaptation, steps)
+            for adaptation in ("full", "lora")
+            for steps in (0, 2, 4, 5)
+        ],
         *[("multi-task", "lora", steps) for steps in (1, 3)],
         *[("sequential", "lora", steps) for steps in (1, 3, 5)],
     ],
@@ -564,14 +746,22 @@ def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
     assert same(whole, trainer.train(base, RECORDS, directory=tmp_path, seed=5))
 
 
-def test_what_a_killed_process_had_begun_to_write_is_removed(base: LlamaModel, tmp_path: Path) -> None:
+def test_what_a_killed_process_had_begun_to_write_is_removed(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     trainer = IntegrationTrainer(**QUICK)
     with pytest.raises(Killed):
         trainer.train(base, RECORDS, directory=tmp_path, progress=dying_after(2))
     [folder] = tmp_path.glob("phase-1-*")
-    own, parent = os.getpid(), os.getppid()  # an id may come again; another process that lives may be writing
+    own, parent = (
+        os.getpid(),
+        os.getppid(),
+    )  # an id may come again; another process that lives may be writing
     (folder / f".checkpoint-9.unfinished-{own}").mkdir()
-    for left in (folder / f".best.json.unfinished-{own}", tmp_path / f".inputs.json.unfinished-{own}"):
+    for left in (
+        folder / f".best.json.unfinished-{own}",
+        tmp_path / f".inputs.json.unfinished-{own}",
+    ):
         left.touch()
     kept = [tmp_path / f".inputs.json.unfinished-{parent}", folder / ".notes"]
     for file in kept:
@@ -589,15 +779,28 @@ def test_a_finished_training_is_not_done_again(base: LlamaModel, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("what", "settings", "records", "seed"),
-    [("trainer", {"epochs": 3}, RECORDS, 0), ("records", {}, RECORDS[1:], 0), ("seed", {}, RECORDS, 1)],
+    [
+        ("trainer", {"epochs": 3}, RECORDS, 0),
+        ("records", {}, RECORDS[1:], 0),
+        ("seed", {}, RECORDS, 1),
+    ],
 )
 def test_a_directory_of_another_training_is_refused(
-    base: LlamaModel, tmp_path: Path, what: str, settings: dict[str, Any], records: list[TrainingRecord], seed: int
+    base: LlamaModel,
+    tmp_path: Path,
+    what: str,
+    settings: dict[str, Any],
+    records: list[TrainingRecord],
+    seed: int,
 ) -> None:
     with pytest.raises(Killed):
-        IntegrationTrainer(**QUICK).train(base, RECORDS, directory=tmp_path, progress=dying_after(0))
+        IntegrationTrainer(**QUICK).train(
+            base, RECORDS, directory=tmp_path, progress=dying_after(0)
+        )
     with pytest.raises(RunError, match=rf"other inputs \({what}: .*was .*, is "):
-        IntegrationTrainer(**{**QUICK, **settings}).train(base, records, directory=tmp_path, seed=seed)
+        IntegrationTrainer(**{**QUICK, **settings}).train(
+            base, records, directory=tmp_path, seed=seed
+        )
 
 
 def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: Path) -> None:
@@ -623,9 +826,15 @@ def test_a_training_goes_on_from_its_start_and_leaves_it_as_it_is(
     assert second is not first
     assert all(torch.allclose(moved[name], tensor, atol=1e-6) for name, tensor in before.items())
     afresh = standing.train(base, RECORDS[3:], teachers=experts).trained_state()
-    assert not all(torch.allclose(moved[name], tensor, atol=1e-6) for name, tensor in afresh.items())
-    learning = MultiTaskTrainer(**QUICK, **settings).train(base, RECORDS[3:], start=first, teachers=experts)
-    assert not all(torch.equal(learning.trained_state()[name], tensor) for name, tensor in before.items())
+    assert not all(
+        torch.allclose(moved[name], tensor, atol=1e-6) for name, tensor in afresh.items()
+    )
+    learning = MultiTaskTrainer(**QUICK, **settings).train(
+        base, RECORDS[3:], start=first, teachers=experts
+    )
+    assert not all(
+        torch.equal(learning.trained_state()[name], tensor) for name, tensor in before.items()
+    )
     assert all(torch.equal(first.trained_state()[name], tensor) for name, tensor in before.items())
 
 
@@ -633,7 +842,10 @@ def test_a_training_from_another_start_is_another_one(base: LlamaModel, tmp_path
     trainer = MultiTaskTrainer(**QUICK)
     first, other = (trainer.train(base, records) for records in (RECORDS[:2], RECORDS[2:4]))
     trained = trainer.train(base, RECORDS, start=first, directory=tmp_path)
-    assert trainer.train(base, RECORDS, start=first, directory=tmp_path).fingerprint == trained.fingerprint
+    assert (
+        trainer.train(base, RECORDS, start=first, directory=tmp_path).fingerprint
+        == trained.fingerprint
+    )
     for start in (other, None):
         with pytest.raises(RunError, match=r"other inputs .*start"):
             trainer.train(base, RECORDS, start=start, directory=tmp_path)
@@ -643,25 +855,45 @@ def test_the_weight_of_a_merge_is_not_chosen_anew_for_a_start_that_has_one(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
     trainer = MultiTaskTrainer(**QUICK, adaptation="lora", merge_weight=[0.3, 1.0])
-    first = trainer.train(base, RECORDS[:3], teachers=experts, validate=lambda _: {"all": 0.5}, directory=tmp_path / "first")
+    first = trainer.train(
+        base,
+        RECORDS[:3],
+        teachers=experts,
+        validate=lambda _: {"all": 0.5},
+        directory=tmp_path / "first",
+    )
     assert (tmp_path / "first" / "choices.json").is_file()
-    trainer.train(base, RECORDS, start=first, teachers=experts, validate=lambda _: {"all": 0.5}, directory=tmp_path / "second")
+    trainer.train(
+        base,
+        RECORDS,
+        start=first,
+        teachers=experts,
+        validate=lambda _: {"all": 0.5},
+        directory=tmp_path / "second",
+    )
     assert not (tmp_path / "second" / "choices.json").exists()
 
 
-def test_a_tracker_receives_every_figure_of_the_log_on_one_axis_of_steps(base: LlamaModel, tmp_path: Path) -> None:
+def test_a_tracker_receives_every_figure_of_the_log_on_one_axis_of_steps(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     trainer = IntegrationTrainer(**QUICK, report_to="tensorboard")
     trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
     logged = [line for line in log_of(tmp_path) if "loss" in line]
     events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent))
     events.Reload()
     scalars = events.Scalars("loss")
-    assert [event.step for event in scalars] == list(range(1, len(logged) + 1)), "the second phase goes on where the first ended"
+    assert [event.step for event in scalars] == list(range(1, len(logged) + 1)), (
+        "the second phase goes on where the first ended"
+    )
     assert [event.value for event in scalars] == pytest.approx([line["loss"] for line in logged])
     assert {"learning_rate", "terms/cross_entropy", "validation/a"} <= set(events.Tags()["scalars"])
 
 
-@pytest.mark.parametrize(("name", "message"), [("tensorbord", "report_to is not known"), ("clearml", "'clearml' is not installed")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("tensorbord", "report_to is not known"), ("clearml", "'clearml' is not installed")],
+)
 def test_a_tracker_that_is_unknown_or_missing_is_refused_at_once(name: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         MultiTaskTrainer(report_to=["tensorboard", name])

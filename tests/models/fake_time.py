@@ -1,4 +1,6 @@
-"""An event loop on which hours pass at once: where all tasks wait, its clock jumps to the next thing that is due."""
+"""An event loop on which hours pass at once: where all tasks wait, its clock jumps to the next
+thing that is due.
+"""
 
 import asyncio
 from collections.abc import Coroutine

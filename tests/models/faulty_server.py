@@ -1,6 +1,8 @@
-"""A chat server on loopback that fails on command: what each question meets is scripted, and everything that happens is written down.
+"""A chat server on loopback that fails on command: what each question meets is scripted, and
+everything that happens is written down.
 
-Run as a program it serves slow, right answers and prints its address: `python faulty_server.py --seconds 0.2 --slots 64`.
+Run as a program it serves slow, right answers and prints its address: `python faulty_server.py
+--seconds 0.2 --slots 64`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,14 @@ class Exchange:
     def headers(self) -> dict[str, str]:
         return {name.lower(): value for name, value in self.handler.headers.items()}
 
-    def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None, *, promised: int | None = None) -> None:
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        promised: int | None = None,
+    ) -> None:
         self.handler.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.handler.send_header(name, value)
@@ -50,16 +59,24 @@ class Exchange:
         self.handler.end_headers()
         self.handler.wfile.write(body)
 
-    def send_json(self, payload: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def send_json(
+        self, payload: object, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.send(status, json.dumps(payload).encode(), headers)
 
 
 # What a question may meet
 
 
-def completion(message: Mapping[str, Any], finish_reason: str | None = "stop", usage: object = None) -> dict[str, Any]:
+def completion(
+    message: Mapping[str, Any], finish_reason: str | None = "stop", usage: object = None
+) -> dict[str, Any]:
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return {"object": "chat.completion", "choices": [choice], "usage": usage or {"prompt_tokens": 10, "completion_tokens": 5}}
+    return {
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": usage or {"prompt_tokens": 10, "completion_tokens": 5},
+    }
 
 
 def right(exchange: Exchange) -> None:
@@ -78,7 +95,9 @@ def message(finish_reason: str | None = "stop", **fields: Any) -> Behavior:
 
 def status(code: int, *, text: str = "no", error_code: str = "", **headers: str) -> Behavior:
     payload = {"error": {"message": text, "type": "some_error", "code": error_code or None}}
-    return lambda exchange: exchange.send_json(payload, code, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda exchange: exchange.send_json(
+        payload, code, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def hang(exchange: Exchange) -> None:
@@ -103,7 +122,9 @@ def drip(exchange: Exchange) -> None:
 
 
 def raw(body: bytes, **headers: str) -> Behavior:
-    return lambda exchange: exchange.send(200, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda exchange: exchange.send(
+        200, body, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def huge(exchange: Exchange) -> None:
@@ -112,7 +133,9 @@ def huge(exchange: Exchange) -> None:
 
 
 def echo_headers(code: int) -> Behavior:
-    return lambda exchange: exchange.send_json({"error": {"message": f"wrong key in {exchange.headers}"}}, code)
+    return lambda exchange: exchange.send_json(
+        {"error": {"message": f"wrong key in {exchange.headers}"}}, code
+    )
 
 
 @dataclass
@@ -187,7 +210,9 @@ class FaultyServer:
                 pass  # a client that hangs up is no error of the server
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
         return self
 

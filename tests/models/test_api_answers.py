@@ -1,4 +1,6 @@
-"""Laws of reading an answer: what is there is read whole, reasoning is kept apart, and what is no answer is never taken for one."""
+"""Laws of reading an answer: what is there is read whole, reasoning is kept apart, and what is no
+answer is never taken for one.
+"""
 
 import json
 from typing import Any
@@ -14,7 +16,10 @@ from domainfusion.models.api.failures import error_in, error_of_body
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["choices", "message", "content", "usage", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["choices", "message", "content", "usage", "x"]), inner)
+    ),
     max_leaves=10,
 )
 
@@ -35,7 +40,13 @@ def test_a_text_comes_as_it_was_sent_but_for_the_space_around_it(text: str) -> N
 
 @given(json_values)
 def test_anything_at_all_is_an_answer_or_a_clear_failure(payload: Any) -> None:
-    for candidate in (payload, {"choices": payload}, {"choices": [payload]}, {"choices": [{"message": payload}]}, completion(payload)):
+    for candidate in (
+        payload,
+        {"choices": payload},
+        {"choices": [payload]},
+        {"choices": [{"message": payload}]},
+        completion(payload),
+    ):
         try:
             reply = read_body(json.dumps(candidate))
         except UnreadableAnswer as error:
@@ -90,12 +101,64 @@ def test_what_lacks_an_answer_is_none(payload: object) -> None:
 @pytest.mark.parametrize(
     ("stated", "reason"),
     [
-        *((word, "stop") for word in ("stop", "STOP", "eos", "eos_token", "end", "end_turn", "stop_sequence", "stop_token", "COMPLETE")),
-        *((word, "stop") for word in ("FINISH_REASON_STOP", "eosFound", "stopStringFound", "endoftext", "normal", {"type": "stop"})),
-        *((word, "stop") for word in ("<|eot_id|>", "<|im_end|>", "</s>", "<end_of_turn>", "[EOS]", " Stop ")),
-        *((word, "length") for word in ("length", "MAX_TOKENS", "model_length", "max_tokens", "maxPredictedTokensReached")),
-        *((word, "length") for word in ("model_context_window_exceeded", "contextLengthReached", "token_limit", {"type": "length"})),
-        *((word, "filtered") for word in ("content_filter", "SAFETY", "sensitive", "PROHIBITED_CONTENT", "guardrail_intervened")),
+        *(
+            (word, "stop")
+            for word in (
+                "stop",
+                "STOP",
+                "eos",
+                "eos_token",
+                "end",
+                "end_turn",
+                "stop_sequence",
+                "stop_token",
+                "COMPLETE",
+            )
+        ),
+        *(
+            (word, "stop")
+            for word in (
+                "FINISH_REASON_STOP",
+                "eosFound",
+                "stopStringFound",
+                "endoftext",
+                "normal",
+                {"type": "stop"},
+            )
+        ),
+        *(
+            (word, "stop")
+            for word in ("<|eot_id|>", "<|im_end|>", "</s>", "<end_of_turn>", "[EOS]", " Stop ")
+        ),
+        *(
+            (word, "length")
+            for word in (
+                "length",
+                "MAX_TOKENS",
+                "model_length",
+                "max_tokens",
+                "maxPredictedTokensReached",
+            )
+        ),
+        *(
+            (word, "length")
+            for word in (
+                "model_context_window_exceeded",
+                "contextLengthReached",
+                "token_limit",
+                {"type": "length"},
+            )
+        ),
+        *(
+            (word, "filtered")
+            for word in (
+                "content_filter",
+                "SAFETY",
+                "sensitive",
+                "PROHIBITED_CONTENT",
+                "guardrail_intervened",
+            )
+        ),
         ("refusal", "refused"),
     ],
     ids=str,
@@ -107,7 +170,18 @@ def test_why_an_answer_ended_is_told_in_the_projects_words(stated: object, reaso
 @pytest.mark.parametrize(
     "stated",
     [
-        *("tool_calls", "function_call", "tool_use", "error", "abort", "load", "userStopped", "cancelled", "network_error", "unknown"),
+        *(
+            "tool_calls",
+            "function_call",
+            "tool_use",
+            "error",
+            "abort",
+            "load",
+            "userStopped",
+            "cancelled",
+            "network_error",
+            "unknown",
+        ),
         *("insufficient_system_resource", "not_finished", "<|call|>", "128009", 3, True, ["stop"]),
     ],
     ids=str,
@@ -122,7 +196,9 @@ UNSTATED = [None, "", " ", "null", "NONE", "FINISH_REASON_UNSPECIFIED", {}]
 
 @pytest.mark.parametrize("stated", UNSTATED, ids=str)
 @given(limit=st.integers(1, 100), written=st.integers(1, 100))
-def test_an_answer_of_an_unstated_end_is_whole_below_its_limit(stated: object, limit: int, written: int) -> None:
+def test_an_answer_of_an_unstated_end_is_whole_below_its_limit(
+    stated: object, limit: int, written: int
+) -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": written}
     reply = read({"content": "Iron."}, stated, usage, max_new_tokens=limit)
     assert reply.generation.finish_reason == ("stop" if written < limit else "length")
@@ -135,7 +211,9 @@ def test_without_a_finish_reason_field_the_same_holds() -> None:
     payload = completion({"content": "Iron."})
     del payload["choices"][0]["finish_reason"], payload["usage"]
     assert read_reply(payload, max_new_tokens=256).generation.finish_reason == "stop"
-    payload["choices"][0]["message"]["content"] = "Iron. " * 256  # no count says that it was not cut
+    payload["choices"][0]["message"]["content"] = (
+        "Iron. " * 256
+    )  # no count says that it was not cut
     assert read_reply(payload, max_new_tokens=256).generation.finish_reason == "length"
 
 
@@ -151,7 +229,11 @@ def test_without_a_finish_reason_field_the_same_holds() -> None:
         ({"error": {"message": "Rate limit exceeded"}}, 429, "Rate limit"),
         ({"error": {"message": "no", "type": "invalid_request_error"}}, 400, "no"),
         ({"error": {"message": "maximum context length is 4096 tokens", "code": 502}}, 400, "4096"),
-        ({"object": "error", "message": "maximum context length is 4096", "code": 40303}, 400, "4096"),
+        (
+            {"object": "error", "message": "maximum context length is 4096", "code": 40303},
+            400,
+            "4096",
+        ),
         ({"object": "error", "message": "slow down", "code": 42901}, 429, "slow down"),
         ({"error": "Incorrect API key provided"}, 401, "Incorrect API key"),
         ({"error": {"message": "The model 'm' does not exist"}}, 404, "does not exist"),
@@ -159,12 +241,37 @@ def test_without_a_finish_reason_field_the_same_holds() -> None:
         ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, 404, "endpoint"),
         ({"error": {"error": {"message": "inner"}}}, 500, "inner"),
         ({"errors": [{"message": "first"}]}, 500, "first"),
-        ([{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}], 400, "API key not valid."),
-        ({"choices": [{"error": {"message": "upstream overloaded", "code": 503}, "message": {"content": "Iron is"}}]}, 503, "upstream"),
+        (
+            [
+                {
+                    "error": {
+                        "code": 400,
+                        "message": "API key not valid.",
+                        "status": "INVALID_ARGUMENT",
+                    }
+                }
+            ],
+            400,
+            "API key not valid.",
+        ),
+        (
+            {
+                "choices": [
+                    {
+                        "error": {"message": "upstream overloaded", "code": 503},
+                        "message": {"content": "Iron is"},
+                    }
+                ]
+            },
+            503,
+            "upstream",
+        ),
         ({"error": {"message": "no idea"}}, 500, "no idea"),
     ],
 )
-def test_an_error_in_place_of_an_answer_has_its_message_and_its_status(payload: object, status: int, told: str) -> None:
+def test_an_error_in_place_of_an_answer_has_its_message_and_its_status(
+    payload: object, status: int, told: str
+) -> None:
     error = error_in(parse_body(json.dumps(payload)))
     assert error is not None and told in error.message and error.meant_status == status
     assert error_of_body(json.dumps(payload)) == error
@@ -172,7 +279,13 @@ def test_an_error_in_place_of_an_answer_has_its_message_and_its_status(payload: 
 
 @pytest.mark.parametrize(
     "payload",
-    [completion({"content": "a"}), {"choices": []}, {}, {"choices": [{"error": None}]}, {**completion({"content": "a"}), "error": None}],
+    [
+        completion({"content": "a"}),
+        {"choices": []},
+        {},
+        {"choices": [{"error": None}]},
+        {**completion({"content": "a"}), "error": None},
+    ],
 )
 def test_what_is_no_error_is_none(payload: object) -> None:
     assert error_in(payload) is None
@@ -184,7 +297,9 @@ PIECES = st.lists(st.text(), min_size=1, max_size=5)
 
 
 def stream(*chunks: object, newline: str = "\n", done: bool = True) -> str:
-    lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}" for chunk in chunks] + ["data: [DONE]"] * done
+    lines = [f"data: {json.dumps(chunk, ensure_ascii=False)}" for chunk in chunks] + [
+        "data: [DONE]"
+    ] * done
     return f"{newline}{newline}".join([": keep-alive", *lines, ""])
 
 
@@ -195,7 +310,11 @@ def chunk(finish_reason: str | None = None, **delta: object) -> dict[str, Any]:
 @given(PIECES, st.sampled_from(["\n", "\r\n"]))
 def test_a_stream_is_read_as_the_whole_that_it_is_cut_from(pieces: list[str], newline: str) -> None:
     whole = read({"content": f"a{''.join(pieces)}z", "reasoning_content": "Hm, well"})
-    chunks = [chunk(role="assistant", content=""), chunk(reasoning_content="Hm, "), chunk(reasoning_content="well")]
+    chunks = [
+        chunk(role="assistant", content=""),
+        chunk(reasoning_content="Hm, "),
+        chunk(reasoning_content="well"),
+    ]
     chunks += [chunk(content=piece) for piece in ("a", *pieces, "z")]
     usage = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
     assert read_body(stream(*chunks, chunk("stop"), usage, newline=newline)) == whole
@@ -216,14 +335,21 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
 
 
 def test_an_error_in_a_stream_is_told() -> None:
-    payload = parse_body(stream(chunk(content="Iron "), {"error": {"message": "overloaded", "code": 503}}, done=False))
+    payload = parse_body(
+        stream(
+            chunk(content="Iron "), {"error": {"message": "overloaded", "code": 503}}, done=False
+        )
+    )
     error = error_in(payload)
     assert error is not None and (error.message, error.meant_status) == ("overloaded", 503)
 
 
 def test_a_refusal_is_no_answer_that_stopped() -> None:
     reply = read({"content": None, "refusal": "I can't help with that."})
-    assert (reply.generation.finish_reason, reply.generation.text) == ("refused", "I can't help with that.")
+    assert (reply.generation.finish_reason, reply.generation.text) == (
+        "refused",
+        "I can't help with that.",
+    )
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
@@ -259,12 +385,16 @@ def test_a_part_that_is_reasoning_is_not_the_answer(thought: object) -> None:
 
 
 def test_half_a_character_does_not_get_in() -> None:
-    text = read_body('{"choices": [{"finish_reason": "stop", "message": {"content": "a\\ud800b \\ud83d\\ude00"}}]}').generation.text
+    text = read_body(
+        '{"choices": [{"finish_reason": "stop", "message": {"content": "a\\ud800b'
+        ' \\ud83d\\ude00"}}]}'
+    ).generation.text
     assert text == "a\N{REPLACEMENT CHARACTER}b 😀"
     text.encode("utf-8")
 
 
 # Reasoning
+
 
 @pytest.mark.parametrize(
     "message",
@@ -301,7 +431,10 @@ def test_tokens_are_counted_as_the_server_says() -> None:
 
 @pytest.mark.parametrize("prompt", [-1, "3", None, 0.5, True, 10**30])
 def test_a_number_that_makes_no_sense_is_no_count(prompt: object) -> None:
-    assert read({"content": "a"}, usage={"prompt_tokens": prompt, "completion_tokens": 2}).tokens is None
+    assert (
+        read({"content": "a"}, usage={"prompt_tokens": prompt, "completion_tokens": 2}).tokens
+        is None
+    )
 
 
 @pytest.mark.parametrize("usage", ["none", [1], {"prompt_tokens": 3}])

@@ -1,15 +1,26 @@
-"""Laws of costs: sums add up, an estimate is no less than what comes, and nothing is priced without a price."""
+"""Laws of costs: sums add up, an estimate is no less than what comes, and nothing is priced without
+a price.
+"""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.api.costs import Account, Payment, Prices, TokenCount, about_prompt_tokens, most_prompt_tokens
+from domainfusion.models.api.costs import (
+    Account,
+    Payment,
+    Prices,
+    TokenCount,
+    about_prompt_tokens,
+    most_prompt_tokens,
+)
 from domainfusion.types import Message, user
 
 numbers = st.integers(0, 10_000)
 counts = st.builds(
-    lambda cached, fresh, thought, rest: TokenCount(prompt=cached + fresh, completion=thought + rest, cached=cached, reasoning=thought),
+    lambda cached, fresh, thought, rest: TokenCount(
+        prompt=cached + fresh, completion=thought + rest, cached=cached, reasoning=thought
+    ),
     *[numbers, numbers, numbers, numbers],
 )
 PRICES = Prices(prompt=2.0, completion=8.0, cached=0.5)
@@ -27,7 +38,12 @@ def test_usage_is_the_sum_of_the_answers(answers: list[TokenCount]) -> None:
     for tokens in answers:
         account.settle(sent(account, 1.0), "stop", tokens)
     usage = account.usage
-    assert (usage.requests, usage.answers, usage.failed, usage.unknown_cost) == (len(answers), len(answers), 0, 0)
+    assert (usage.requests, usage.answers, usage.failed, usage.unknown_cost) == (
+        len(answers),
+        len(answers),
+        0,
+        0,
+    )
     assert usage.prompt_tokens == sum(tokens.prompt for tokens in answers)
     assert usage.cached_tokens == sum(tokens.cached for tokens in answers)
     assert usage.completion_tokens == sum(tokens.completion for tokens in answers)
@@ -36,13 +52,19 @@ def test_usage_is_the_sum_of_the_answers(answers: list[TokenCount]) -> None:
 
 
 def test_a_price_is_per_million_tokens_and_cached_ones_have_their_own() -> None:
-    assert PRICES.cost(TokenCount(prompt=3_000_000, completion=0, cached=1_000_000)) == 2 * 2.0 + 0.5
+    assert (
+        PRICES.cost(TokenCount(prompt=3_000_000, completion=0, cached=1_000_000)) == 2 * 2.0 + 0.5
+    )
     assert PRICES.cost(TokenCount(prompt=0, completion=1_000_000, reasoning=600_000)) == 8.0
 
 
 def test_without_prices_there_is_no_cost() -> None:
     account = Account()
-    account.settle(sent(account, account.worst_cost(user("a"), 100)), "stop", TokenCount(prompt=10, completion=10))
+    account.settle(
+        sent(account, account.worst_cost(user("a"), 100)),
+        "stop",
+        TokenCount(prompt=10, completion=10),
+    )
     assert account.usage.cost is None
     assert account.estimate([user("a")], 100).cost is None
     assert "cost" not in str(account.usage)

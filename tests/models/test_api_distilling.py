@@ -1,4 +1,6 @@
-"""Laws of a distillation with teachers behind an API: what is no answer is no target, and a gap is told, never hidden."""
+"""Laws of a distillation with teachers behind an API: what is no answer is no target, and a gap is
+told, never hidden.
+"""
 
 import itertools
 import json
@@ -11,7 +13,12 @@ import faulty_server as faulty
 import pytest
 from faulty_server import FaultyServer, answer_to, message, status
 
-from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer, SyntheticDataGenerator
+from domainfusion.distillation import (
+    CuratedDataGenerator,
+    Distiller,
+    IntegrationTrainer,
+    SyntheticDataGenerator,
+)
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
 from domainfusion.types import Example, Sampling, TrainingRecord
@@ -24,7 +31,9 @@ EXAMPLES = [
 
 def distiller(server: FaultyServer, student: Path, folder: Path, **settings: Any) -> Distiller:
     teachers = {
-        "physiology": APIModel("teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, timeout_seconds=5),
+        "physiology": APIModel(
+            "teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, timeout_seconds=5
+        ),
         "nutrition": ScriptedModel(lambda question: f"Eat {question}"),
     }
     return Distiller(
@@ -42,7 +51,11 @@ def records_of(run: Distiller) -> list[TrainingRecord]:
 
 
 def rejected(records: Sequence[TrainingRecord]) -> dict[str, str]:
-    return {record.example.query: record.reason for record in records if record.verification == "rejected"}
+    return {
+        record.example.query: record.reason
+        for record in records
+        if record.verification == "rejected"
+    }
 
 
 def test_local_and_remote_teachers_answer_in_one_run(tiny_llama: Path, tmp_path: Path) -> None:
@@ -63,18 +76,27 @@ def test_refused_and_filtered_answers_are_never_targets(tiny_llama: Path, tmp_pa
     with FaultyServer(script) as server:
         records = records_of(distiller(server, tiny_llama, tmp_path))
     assert rejected(records).keys() == script.keys()
-    assert "refused" in rejected(records)["Question 1?"] and "filter" in rejected(records)["Question 2?"]
+    assert (
+        "refused" in rejected(records)["Question 1?"]
+        and "filter" in rejected(records)["Question 2?"]
+    )
 
 
 def test_a_refusal_is_no_question() -> None:
-    refusal = message(content=None, refusal="Could you please ask me for something that is more harmless?")
+    refusal = message(
+        content=None, refusal="Could you please ask me for something that is more harmless?"
+    )
     with FaultyServer(default=refusal) as server:
         writer = APIModel("writer", base_url=server.url)
-        made = SyntheticDataGenerator(writer, {"a": "The first", "b": "The second"}, num_examples=4, max_rounds=1).generate()
+        made = SyntheticDataGenerator(
+            writer, {"a": "The first", "b": "The second"}, num_examples=4, max_rounds=1
+        ).generate()
     assert len(made) == 0 and made.rejected == {"the model refused": 4}
 
 
-def test_a_server_writes_several_questions_in_json_of_a_schema_and_each_is_asked_for_once(tmp_path: Path) -> None:
+def test_a_server_writes_several_questions_in_json_of_a_schema_and_each_is_asked_for_once(
+    tmp_path: Path,
+) -> None:
     domains = {"a": "The first subject", "b": "The second subject"}
     numbers = itertools.count()
 
@@ -83,22 +105,38 @@ def test_a_server_writes_several_questions_in_json_of_a_schema_and_each_is_asked
             message(content="- rivers\n- towns")(exchange)
             return
         number = next(numbers)
-        questions = [{"question": f"Where does river {number} meet town {place}?"} for place in range(5)]
+        questions = [
+            {"question": f"Where does river {number} meet town {place}?"} for place in range(5)
+        ]
         message(content=json.dumps({"questions": questions}))(exchange)
 
     with FaultyServer(default=write) as server, ResponseStore(tmp_path / "answers.sqlite") as store:
-        made = SyntheticDataGenerator(APIModel("writer", base_url=server.url), domains, num_examples=20, cross_domain_ratio=0.5)
+        made = SyntheticDataGenerator(
+            APIModel("writer", base_url=server.url),
+            domains,
+            num_examples=20,
+            cross_domain_ratio=0.5,
+        )
         outcome = made.generate(store.ask)
         asked = len(server.exchanges)
         assert made.generate(store.ask) == outcome
         assert len(server.exchanges) == asked == 2 + 4 + 20, (
-            "topics of two domains, two prompts for each domain and for each order of both, and a verdict on each question"
+            "topics of two domains, two prompts for each domain and for each order of both, and a"
+            " verdict on each question"
         )
-    assert (len(outcome), outcome.asked, sum(example.is_cross_domain for example in outcome)) == (20, 20, 10)
+    assert (len(outcome), outcome.asked, sum(example.is_cross_domain for example in outcome)) == (
+        20,
+        20,
+        10,
+    )
 
 
-def test_reasoning_is_kept_in_the_record_and_out_of_the_target(tiny_llama: Path, tmp_path: Path) -> None:
-    with FaultyServer(default=message(content="It rests.", reasoning_content="Muscles, hm.")) as server:
+def test_reasoning_is_kept_in_the_record_and_out_of_the_target(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    with FaultyServer(
+        default=message(content="It rests.", reasoning_content="Muscles, hm.")
+    ) as server:
         records = records_of(distiller(server, tiny_llama, tmp_path))
     for record in records:
         assert "Muscles, hm." in {response.reasoning for response in record.responses}
@@ -108,7 +146,9 @@ def test_reasoning_is_kept_in_the_record_and_out_of_the_target(tiny_llama: Path,
 GAPS = {"Question 3?": [status(400, text="too long")], "Both 2?": [status(500, text="broken")]}
 
 
-def test_a_teacher_that_fails_stops_the_run_and_the_same_run_goes_on(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_fails_stops_the_run_and_the_same_run_goes_on(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     with FaultyServer(GAPS) as server:
         run = distiller(server, tiny_llama, tmp_path)
         with pytest.raises(ModelError, match="2 of 10"):
@@ -118,20 +158,31 @@ def test_a_teacher_that_fails_stops_the_run_and_the_same_run_goes_on(tiny_llama:
         assert sum(server.asked.values()) == 12
 
 
-def test_a_run_can_go_on_without_what_a_teacher_left_out(tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_can_go_on_without_what_a_teacher_left_out(
+    tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with FaultyServer(GAPS) as server, caplog.at_level(logging.WARNING, logger="domainfusion"):
         records = records_of(distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue"))
         assert sum(server.asked.values()) == 10
     assert rejected(records) == dict.fromkeys(GAPS, "the expert of physiology did not answer")
     assert len(records) == len(EXAMPLES)
-    assert "2 of 10 questions unanswered" in caplog.text and ("too long" in caplog.text or "broken" in caplog.text)
+    assert "2 of 10 questions unanswered" in caplog.text and (
+        "too long" in caplog.text or "broken" in caplog.text
+    )
 
 
-def test_a_gap_is_never_stored_as_an_answer_and_does_not_disturb_a_resumed_run(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_gap_is_never_stored_as_an_answer_and_does_not_disturb_a_resumed_run(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     with FaultyServer(GAPS) as server:
         first = records_of(distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue"))
-        assert records_of(distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue")) == first
-        assert server.answered["Question 3?"] == server.answered["Both 2?"] == 1  # asked again, as nothing was stored
+        assert (
+            records_of(distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue"))
+            == first
+        )
+        assert (
+            server.answered["Question 3?"] == server.answered["Both 2?"] == 1
+        )  # asked again, as nothing was stored
 
 
 def test_a_run_does_not_go_on_without_a_teacher(tiny_llama: Path, tmp_path: Path) -> None:
@@ -139,14 +190,25 @@ def test_a_run_does_not_go_on_without_a_teacher(tiny_llama: Path, tmp_path: Path
         records_of(distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue"))
 
 
-def test_what_a_teacher_was_given_up_for_halfway_is_a_gap_too(tiny_llama: Path, tmp_path: Path) -> None:
+def test_what_a_teacher_was_given_up_for_halfway_is_a_gap_too(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     with FaultyServer({"Both 1?": [status(402)]}) as server:
-        run = distiller(server, tiny_llama, tmp_path, on_teacher_failure="continue", response_sampling=Sampling(max_new_tokens=9))
+        run = distiller(
+            server,
+            tiny_llama,
+            tmp_path,
+            on_teacher_failure="continue",
+            response_sampling=Sampling(max_new_tokens=9),
+        )
         records = records_of(run)
     assert "Both 1?" in rejected(records)
     assert len(rejected(records)) < len(EXAMPLES)
 
 
 def test_an_unknown_word_for_failures_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    with FaultyServer(default=faulty.right) as server, pytest.raises(ConfigurationError, match="on_teacher_failure"):
+    with (
+        FaultyServer(default=faulty.right) as server,
+        pytest.raises(ConfigurationError, match="on_teacher_failure"),
+    ):
         distiller(server, tiny_llama, tmp_path, on_teacher_failure="ignore")

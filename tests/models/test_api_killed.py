@@ -1,4 +1,6 @@
-"""Laws of a run that is killed while it asks a server: no answer that was kept is asked again, and at most those in flight are."""
+"""Laws of a run that is killed while it asks a server: no answer that was kept is asked again, and
+at most those in flight are.
+"""
 
 import random
 import signal
@@ -31,13 +33,19 @@ with ResponseStore(sys.argv[2]) as store:
 def kept_in(path: Path) -> set[str]:
     """Returns the questions whose answers are in the store, read past the product."""
     with sqlite3.connect(path) as connection:
-        rows = connection.execute("SELECT json_extract(request, '$.messages[0].content') FROM answers").fetchall()
+        rows = connection.execute(
+            "SELECT json_extract(request, '$.messages[0].content') FROM answers"
+        ).fetchall()
     connection.close()
     return {question for (question,) in rows}
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_a_killed_run_asks_nothing_again_that_was_kept_and_no_more_than_was_in_flight(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_a_killed_run_asks_nothing_again_that_was_kept_and_no_more_than_was_in_flight(
+    seed: int, tmp_path: Path
+) -> None:
     chance, path, kills = random.Random(seed), tmp_path / "s.sqlite", 0
     with FaultyServer(seconds=0.04) as server:
         while kills < (8 if seed else 2):
@@ -66,7 +74,9 @@ def test_a_killed_run_asks_nothing_again_that_was_kept_and_no_more_than_was_in_f
                     rest.fingerprint = original.fingerprint
                     answers = store.ask(rest, [user(question) for question in QUESTIONS])
                 assert set(other.asked) == set(QUESTIONS) - kept
-                assert [answer.text for answer in answers] == [answer_to(question) for question in QUESTIONS]
+                assert [answer.text for answer in answers] == [
+                    answer_to(question) for question in QUESTIONS
+                ]
 
         subprocess.run([sys.executable, "-c", RUN, server.url, str(path)], check=True, timeout=60)
         repeated = {question: count - 1 for question, count in server.asked.items() if count > 1}

@@ -1,4 +1,6 @@
-"""Laws of the gate: never more in flight, per minute or in cost than allowed, no slower than that, and an end to failures."""
+"""Laws of the gate: never more in flight, per minute or in cost than allowed, no slower than that,
+and an end to failures.
+"""
 
 import asyncio
 import itertools
@@ -16,7 +18,14 @@ from hypothesis import strategies as st
 from domainfusion.models.api.answers import Reply
 from domainfusion.models.api.costs import Account, Prices, TokenCount
 from domainfusion.models.api.failures import AttemptFailed, retry_after_seconds, scope_of
-from domainfusion.models.api.limits import LONGEST_BACKOFF_SECONDS, WINDOW_SECONDS, Gate, Limits, Stopped, Traffic
+from domainfusion.models.api.limits import (
+    LONGEST_BACKOFF_SECONDS,
+    WINDOW_SECONDS,
+    Gate,
+    Limits,
+    Stopped,
+    Traffic,
+)
 from domainfusion.types import Generation
 
 REPLY = Reply(Generation(text="yes"), TokenCount(prompt=10, completion=5))
@@ -43,7 +52,10 @@ class Record:
         self.ended: dict[int, float] = {}
 
     def most_at_once(self) -> int:
-        changes = sorted([(time, 1) for time in self.started.values()] + [(time, -1) for time in self.ended.values()])
+        changes = sorted(
+            [(time, 1) for time in self.started.values()]
+            + [(time, -1) for time in self.ended.values()]
+        )
         return max(itertools.accumulate(change for _, change in changes), default=0)
 
     def most_in(self, seconds: float, weights: Sequence[int] | None = None) -> int:
@@ -51,11 +63,21 @@ class Record:
         starts = sorted(self.started.items(), key=lambda item: item[1])
         weight = [1 if weights is None else weights[number] for number, _ in starts]
         times = [time for _, time in starts]
-        return max(sum(w for w, t in zip(weight, times, strict=True) if begin <= t < begin + seconds) for begin in times)
+        return max(
+            sum(w for w, t in zip(weight, times, strict=True) if begin <= t < begin + seconds)
+            for begin in times
+        )
 
 
 async def send(
-    gate: Gate, record: Record, number: int, seconds: float, tokens: int = 1, *, cost: float = 0.0, reply: Reply = REPLY
+    gate: Gate,
+    record: Record,
+    number: int,
+    seconds: float,
+    tokens: int = 1,
+    *,
+    cost: float = 0.0,
+    reply: Reply = REPLY,
 ) -> None:
     async with gate.request(tokens, cost) as ticket:
         record.started[number] = asyncio.get_running_loop().time()
@@ -64,11 +86,19 @@ async def send(
         gate.succeeded(ticket, reply)
 
 
-def send_all(durations: Sequence[float], settings_: Limits, *, tokens: Sequence[int] | None = None, reply: Reply = REPLY) -> Record:
+def send_all(
+    durations: Sequence[float],
+    settings_: Limits,
+    *,
+    tokens: Sequence[int] | None = None,
+    reply: Reply = REPLY,
+) -> Record:
     async def main() -> Record:
         record, gate = Record(), Gate(settings_, Traffic(settings_), Account())
         both = zip(durations, tokens or [1] * len(durations), strict=True)
-        await asyncio.gather(*(send(gate, record, number, *each, reply=reply) for number, each in enumerate(both)))
+        await asyncio.gather(
+            *(send(gate, record, number, *each, reply=reply) for number, each in enumerate(both))
+        )
         return record
 
     return run(main())
@@ -79,7 +109,9 @@ durations = st.lists(st.floats(0.01, 100), min_size=1, max_size=30)
 
 @settings(max_examples=50, deadline=None)
 @given(durations, st.integers(1, 8), st.integers(1, 20))
-def test_no_stretch_of_a_minute_has_more_starts_and_no_moment_more_requests_than_allowed(times: list[float], most: int, rate: int) -> None:
+def test_no_stretch_of_a_minute_has_more_starts_and_no_moment_more_requests_than_allowed(
+    times: list[float], most: int, rate: int
+) -> None:
     record = send_all(times, limits(max_concurrency=most, requests_per_minute=rate))
     assert len(record.ended) == len(times)
     assert record.most_in(WINDOW_SECONDS - 0.001) <= rate
@@ -88,9 +120,16 @@ def test_no_stretch_of_a_minute_has_more_starts_and_no_moment_more_requests_than
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=30))
-def test_no_stretch_of_a_minute_has_more_tokens_than_allowed_but_for_a_request_that_alone_has(weights: list[int]) -> None:
+def test_no_stretch_of_a_minute_has_more_tokens_than_allowed_but_for_a_request_that_alone_has(
+    weights: list[int],
+) -> None:
     uncounted = Reply(Generation(text="yes"), None)
-    record = send_all([1.0] * len(weights), limits(tokens_per_minute=100, max_concurrency=8), tokens=weights, reply=uncounted)
+    record = send_all(
+        [1.0] * len(weights),
+        limits(tokens_per_minute=100, max_concurrency=8),
+        tokens=weights,
+        reply=uncounted,
+    )
     assert len(record.ended) == len(weights)
     assert record.most_in(WINDOW_SECONDS - 0.001, [min(weight, 100) for weight in weights]) <= 100
 
@@ -102,7 +141,9 @@ def test_the_rate_is_no_lower_than_it_has_to_be() -> None:
 
 def test_tokens_that_were_not_used_are_free_for_others() -> None:
     record = send_all([1.0] * 6, limits(tokens_per_minute=200, max_concurrency=6), tokens=[90] * 6)
-    assert max(record.ended.values()) - 1_000 < WINDOW_SECONDS  # each took 15 in the end, so that all six fit
+    assert (
+        max(record.ended.values()) - 1_000 < WINDOW_SECONDS
+    )  # each took 15 in the end, so that all six fit
 
 
 def test_requests_start_in_the_order_in_which_they_ask() -> None:
@@ -147,7 +188,11 @@ def test_failures_in_a_row_close_the_gate() -> None:
         for _ in range(5):
             assert gate.stop is None
             await fail(gate, AttemptFailed("HTTP 500: broken"))
-        assert gate.stop is not None and "5 failures in a row" in gate.stop.reason and "HTTP 500: broken" in gate.stop.reason
+        assert (
+            gate.stop is not None
+            and "5 failures in a row" in gate.stop.reason
+            and "HTTP 500: broken" in gate.stop.reason
+        )
         with pytest.raises(Stopped):
             await fail(gate, AttemptFailed("never sent"))
 
@@ -167,7 +212,12 @@ def test_a_success_between_failures_keeps_the_gate_open() -> None:
 
 def test_failures_of_requests_in_flight_together_count_as_one() -> None:
     async def work(gate: Gate) -> None:
-        await asyncio.gather(*(fail(gate, AttemptFailed("the connection failed"), seconds=0.1 * n) for n in range(1, 65)))
+        await asyncio.gather(
+            *(
+                fail(gate, AttemptFailed("the connection failed"), seconds=0.1 * n)
+                for n in range(1, 65)
+            )
+        )
         assert gate.stop is None
 
     in_gate(work, max_concurrency=64, max_failures_in_a_row=2)
@@ -281,8 +331,14 @@ def test_nothing_is_sent_before_the_time_that_the_server_named(seconds: float) -
 def test_a_wait_that_is_too_long_is_told_at_once() -> None:
     async def work(gate: Gate) -> None:
         started = asyncio.get_running_loop().time()
-        await fail(gate, AttemptFailed("HTTP 429: come tomorrow", status=429, retry_after_seconds=86_400))
-        assert gate.stop is not None and "86,400 s" in gate.stop.reason and "come tomorrow" in gate.stop.reason
+        await fail(
+            gate, AttemptFailed("HTTP 429: come tomorrow", status=429, retry_after_seconds=86_400)
+        )
+        assert (
+            gate.stop is not None
+            and "86,400 s" in gate.stop.reason
+            and "come tomorrow" in gate.stop.reason
+        )
         assert asyncio.get_running_loop().time() - started < 1
 
     in_gate(work)
@@ -301,7 +357,9 @@ def test_a_throttled_endpoint_gets_fewer_requests_at_a_time() -> None:
                     if busy >= 8:
                         refused += 1
                         await asyncio.sleep(0.01)
-                        gate.failed(ticket, AttemptFailed("HTTP 429", status=429, retry_after_seconds=0.5))
+                        gate.failed(
+                            ticket, AttemptFailed("HTTP 429", status=429, retry_after_seconds=0.5)
+                        )
                     else:
                         busy += 1
                         await asyncio.sleep(1)
@@ -323,7 +381,10 @@ def test_a_throttled_endpoint_gets_fewer_requests_at_a_time() -> None:
 def test_a_pause_is_drawn_below_a_bound_that_doubles_and_ends(attempt: int) -> None:
     async def work(gate: Gate) -> None:
         pauses = [gate.backoff(attempt) for _ in range(20)]
-        assert all(0 <= pause <= min(LONGEST_BACKOFF_SECONDS, 2.0 ** min(attempt - 1, 20)) for pause in pauses)
+        assert all(
+            0 <= pause <= min(LONGEST_BACKOFF_SECONDS, 2.0 ** min(attempt - 1, 20))
+            for pause in pauses
+        )
         assert len(set(pauses)) > 1
 
     in_gate(work)
@@ -344,7 +405,12 @@ def test_a_wait_is_read_in_seconds_or_as_a_date(seconds: int) -> None:
     assert retry_after_seconds({"retry-after": date}, NOW) == seconds
     # The server's own clock counts, however wrong it goes.
     skewed = {"retry-after": format_datetime(NOW + timedelta(days=9, seconds=seconds), usegmt=True)}
-    assert retry_after_seconds(skewed | {"date": format_datetime(NOW + timedelta(days=9), usegmt=True)}, NOW) == seconds
+    assert (
+        retry_after_seconds(
+            skewed | {"date": format_datetime(NOW + timedelta(days=9), usegmt=True)}, NOW
+        )
+        == seconds
+    )
 
 
 def test_a_date_that_is_past_is_no_wait() -> None:
@@ -352,7 +418,10 @@ def test_a_date_that_is_past_is_no_wait() -> None:
     assert retry_after_seconds({"retry-after": "-5"}, NOW) == 0
 
 
-@pytest.mark.parametrize(("codes", "scope"), [((408, 429, 500, 502, 503, 504, 529), "attempt"), ((400, 413, 422), "request")])
+@pytest.mark.parametrize(
+    ("codes", "scope"),
+    [((408, 429, 500, 502, 503, 504, 529), "attempt"), ((400, 413, 422), "request")],
+)
 def test_what_a_status_spoils(codes: Sequence[int], scope: str) -> None:
     assert {scope_of(code) for code in codes} == {scope}
 
@@ -370,7 +439,14 @@ PRICES = Prices(prompt=1e6, completion=1e6, cached=0.0)
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 20), st.floats(0, 1), st.sampled_from(["answer", "uncounted", "lost", "refused"])), max_size=30),
+    st.lists(
+        st.tuples(
+            st.integers(1, 20),
+            st.floats(0, 1),
+            st.sampled_from(["answer", "uncounted", "lost", "refused"]),
+        ),
+        max_size=30,
+    ),
     st.integers(1, 100),
     st.integers(1, 6),
 )
@@ -392,7 +468,13 @@ def test_the_limit_of_cost_is_never_exceeded_and_never_left_unused(
                 elif end == "refused":
                     gate.failed(ticket, AttemptFailed("HTTP 400", "request"))
                 else:
-                    gate.succeeded(ticket, Reply(Generation(text="a"), TokenCount(prompt=0, completion=used) if end == "answer" else None))
+                    gate.succeeded(
+                        ticket,
+                        Reply(
+                            Generation(text="a"),
+                            TokenCount(prompt=0, completion=used) if end == "answer" else None,
+                        ),
+                    )
         except Stopped:
             unsent.append(worst)
 

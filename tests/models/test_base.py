@@ -1,11 +1,19 @@
-"""Laws of capabilities: a question that costs nothing, asked of what a model can do and never of its class."""
+"""Laws of capabilities: a question that costs nothing, asked of what a model can do and never of
+its class.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from domainfusion.models import HuggingFaceModel, LanguageModel, ScriptedModel, TokenScorer, TrainableModel
+from domainfusion.models import (
+    HuggingFaceModel,
+    LanguageModel,
+    ScriptedModel,
+    TokenScorer,
+    TrainableModel,
+)
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
 
@@ -23,7 +31,10 @@ class Answering:
         pytest.fail("asking for a capability computed a fingerprint")
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         pytest.fail("asking for a capability generated")
 
@@ -68,8 +79,13 @@ class Training(Answering):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_a_model_can_do_decides_and_nothing_is_computed_to_find_out(model: object, expected: tuple[type, ...]) -> None:
-    assert tuple(capability for capability in CAPABILITIES if isinstance(model, capability)) == expected
+def test_what_a_model_can_do_decides_and_nothing_is_computed_to_find_out(
+    model: object, expected: tuple[type, ...]
+) -> None:
+    assert (
+        tuple(capability for capability in CAPABILITIES if isinstance(model, capability))
+        == expected
+    )
 
 
 @pytest.mark.parametrize("lacking", ["name", "fingerprint", "generate"])
@@ -86,7 +102,13 @@ def test_a_local_model_has_every_capability_and_opens_no_file_to_say_so(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = HuggingFaceModel(tiny_llama, device="cpu")
-    monkeypatch.setattr("domainfusion.models.huggingface.hash_files", lambda _: pytest.fail("hashed"))
-    monkeypatch.setattr("domainfusion.models.huggingface.shared_tokenizer", lambda *_, **__: pytest.fail("loaded"))
-    monkeypatch.setattr("domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(
+        "domainfusion.models.huggingface.hash_files", lambda _: pytest.fail("hashed")
+    )
+    monkeypatch.setattr(
+        "domainfusion.models.huggingface.shared_tokenizer", lambda *_, **__: pytest.fail("loaded")
+    )
+    monkeypatch.setattr(
+        "domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read")
+    )
     assert all(isinstance(model, capability) for capability in CAPABILITIES)

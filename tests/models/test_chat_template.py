@@ -1,4 +1,6 @@
-"""Laws of chat templates: what is trained on is what is asked later, and a template that can't be used says so, soon."""
+"""Laws of chat templates: what is trained on is what is asked later, and a template that can't be
+used says so, soon.
+"""
 
 from __future__ import annotations
 
@@ -226,7 +228,10 @@ WRONG = {
     "attribute": "{{ messages.__class__.__mro__[1].__subclasses__() }}{{ messages[0]['content'] }}",
     "include": "{% include 'other' %}{{ messages[0]['content'] }}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}{{ messages[0]['content'] }}",
-    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0]['content'] }}",
+    "loops": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{"
+        " messages[0]['content'] }}"
+    ),
     "power": "{{ 9 ** 9 ** 9 ** 9 }}{{ messages[0]['content'] }}",
     "product": "{{ 'a' * 99999999999 }}{{ messages[0]['content'] }}",
     "random": "{{ ['a', 'b'] | random }}{{ messages[0]['content'] }}",
@@ -323,7 +328,10 @@ def test_a_base_whose_tokenizer_writes_no_bos_gets_none(
 
 # --- Adapters with templates of their own
 
-SHOUTED = "{% for m in messages %}<|im_start|>{{ m['role'] | upper }}: {{ m['content'] }}<|im_end|>{% endfor %}"
+SHOUTED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] | upper }}: {{ m['content'] }}<|im_end|>{%"
+    " endfor %}"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Laws of encoding: a conversation is what its template renders, and nothing that somebody says can end a turn or begin one."""
+"""Laws of encoding: a conversation is what its template renders, and nothing that somebody says can
+end a turn or begin one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,14 @@ ORDINARY = [
 TEMPLATES = {
     "chatml": CHATML_TEMPLATE,
     "trimmed": CHATML_TEMPLATE.replace("message['content']", "message['content'] | trim"),
-    "plain": "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}",
-    "bracketed": "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|im_start|>[INST] ' + m['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}",
+    "plain": (
+        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{%"
+        " endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    ),
+    "bracketed": (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|im_start|>[INST] ' + m['content']"
+        " + ' [/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    ),
 }
 
 
@@ -67,24 +73,37 @@ def conversation_of(texts: tuple[str, str, str]) -> Conversation:
     return (Message("user", texts[0]), Message("assistant", texts[1]), Message("user", texts[2]))
 
 
-harmless = st.text().filter(lambda text: "<|" not in text and not set(text) & {"\U000f0000", "\U000f0001"}) | st.sampled_from(ORDINARY)
+harmless = st.text().filter(
+    lambda text: "<|" not in text and not set(text) & {"\U000f0000", "\U000f0001"}
+) | st.sampled_from(ORDINARY)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(harmless, harmless, harmless), st.booleans())
-def test_ordinary_words_are_encoded_as_plain_transformers_does(tokenizer: Any, texts: tuple[str, str, str], reply: bool) -> None:
+def test_ordinary_words_are_encoded_as_plain_transformers_does(
+    tokenizer: Any, texts: tuple[str, str, str], reply: bool
+) -> None:
     conversation = conversation_of(texts)
-    expected = tokenizer(rendered(tokenizer, conversation, reply), add_special_tokens=False)["input_ids"]
+    expected = tokenizer(rendered(tokenizer, conversation, reply), add_special_tokens=False)[
+        "input_ids"
+    ]
     assert encode_conversation(tokenizer, conversation, reply=reply) == expected
-    assert encode_text(tokenizer, texts[0]) == tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+    assert (
+        encode_text(tokenizer, texts[0])
+        == tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("injected", INJECTED)
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_control_token_in_somebodys_words_is_text(tokenizer: Any, injected: str, place: int) -> None:
+def test_a_control_token_in_somebodys_words_is_text(
+    tokenizer: Any, injected: str, place: int
+) -> None:
     said = tuple(injected if turn == place else "word" for turn in range(3))
     found = encode_conversation(tokenizer, conversation_of(said))  # type: ignore[arg-type]
-    assert control(tokenizer, found) == control(tokenizer, encode_conversation(tokenizer, conversation_of(("word",) * 3)))
+    assert control(tokenizer, found) == control(
+        tokenizer, encode_conversation(tokenizer, conversation_of(("word",) * 3))
+    )
     assert tokenizer.decode(found) == rendered(tokenizer, conversation_of(said))  # type: ignore[arg-type]
 
 
@@ -97,7 +116,11 @@ def test_a_control_token_in_a_text_by_itself_is_text(chatml: Any, injected: str)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([*INJECTED, "<|", "im_end", "|>", "im_start", " ", "\n", "word"])).map("".join))
+@given(
+    st.lists(st.sampled_from([*INJECTED, "<|", "im_end", "|>", "im_start", " ", "\n", "word"])).map(
+        "".join
+    )
+)
 def test_no_mixture_of_pieces_makes_a_control_token(chatml: Any, text: str) -> None:
     plain = control(chatml, encode_conversation(chatml, user("word")))
     assert control(chatml, encode_conversation(chatml, user(text))) == plain
@@ -124,14 +147,20 @@ def test_writing_control_tokens_as_text_is_the_matter_of_one_call(chatml: Any) -
 
 
 def _pieces() -> Any:
-    """A tokenizer of the SentencePiece kind, whose model knows its control token as a piece of text too."""
+    """A tokenizer of the SentencePiece kind, whose model knows its control token as a piece of text
+    too.
+    """
     words = ["<unk>", "</s>", "▁", "a", "b", "▁a", "▁b", "<", "/", "s", ">"]
-    raw = Tokenizer(models.Unigram([(word, -float(place)) for place, word in enumerate(words)], unk_id=0))
+    raw = Tokenizer(
+        models.Unigram([(word, -float(place)) for place, word in enumerate(words)], unk_id=0)
+    )
     raw.normalizer = normalizers.Replace(" ", "▁")
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     raw.decoder = decoders.Metaspace(prepend_scheme="first")
     template = "{% for message in messages %}{{ message['content'] + '</s>' }}{% endfor %}"
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", chat_template=template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", chat_template=template
+    )
 
 
 def test_a_tokenizer_that_can_not_write_its_control_token_as_text_says_so() -> None:
@@ -150,7 +179,9 @@ def test_an_unknown_word_is_no_control_token() -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_turn_ends_with_a_control_token_even_where_the_tokenizer_names_it_nowhere(tiny_llama: Path, declared: bool) -> None:
+def test_a_turn_ends_with_a_control_token_even_where_the_tokenizer_names_it_nowhere(
+    tiny_llama: Path, declared: bool
+) -> None:
     tokenizer: Any = load_tokenizer(tiny_llama, CHATML_TEMPLATE.replace("<|im_end|>", "<|end|>"))
     tokenizer.add_tokens([AddedToken("<|end|>", special=declared)])
     assert turn_end(tokenizer) == tokenizer.convert_tokens_to_ids("<|end|>")
@@ -158,4 +189,7 @@ def test_a_turn_ends_with_a_control_token_even_where_the_tokenizer_names_it_nowh
 
 def test_the_default_template_is_chatml_without_a_system_message(tiny_llama: Path) -> None:
     tokenizer: Any = load_tokenizer(tiny_llama, CHATML_TEMPLATE)
-    assert rendered(tokenizer, user("Why?")) == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        rendered(tokenizer, user("Why?"))
+        == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    )

@@ -1,4 +1,6 @@
-"""Laws of local models: construction validates, batching changes nothing, experts share a base, and what is saved is what was there."""
+"""Laws of local models: construction validates, batching changes nothing, experts share a base, and
+what is saved is what was there.
+"""
 
 import gc
 import itertools
@@ -18,7 +20,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, TrainableModel, generate_with
+from domainfusion.models import (
+    Adaptation,
+    HuggingFaceModel,
+    LanguageModel,
+    ScriptedModel,
+    TrainableModel,
+    generate_with,
+)
 from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.models.generation import row_seeds
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
@@ -28,7 +37,10 @@ MakeAdapter = Callable[..., Path]
 QUESTIONS = [
     "What is the capital of France?",
     "Why?",
-    "Which element has the symbol Fe, and what is it used for in the muscles of a runner who recovers after a long race?",
+    (
+        "Which element has the symbol Fe, and what is it used for in the muscles of a runner who"
+        " recovers after a long race?"
+    ),
     "How do aircraft land near a river?",
     "Is the fox quick?",
     "Name seven wizards.",
@@ -38,10 +50,14 @@ CONVERSATIONS = [user(question) for question in QUESTIONS]
 SHORT = Sampling(max_new_tokens=12)
 WARM = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
 BATCHING_TOLERANCE = 1e-4
-"""How far a logit (of size 10) may move in float32 with the rows that stand beside its own, and with the padding that they bring."""
+"""How far a logit (of size 10) may move in float32 with the rows that stand beside its own, and
+with the padding that they bring.
+"""
 
 MERGING_TOLERANCE = 1e-3
-"""How far a logit (of size 10) may move when (x·W + x·A·B) is computed as x·(W + A·B) in float32."""
+"""How far a logit (of size 10) may move when (x·W + x·A·B) is computed as x·(W + A·B) in
+float32.
+"""
 
 
 def load(path: Path, **options: Any) -> HuggingFaceModel:
@@ -50,25 +66,40 @@ def load(path: Path, **options: Any) -> HuggingFaceModel:
 
 def logits_of(model: HuggingFaceModel, *, merge: bool = True) -> torch.Tensor:
     """Returns the model's logits along a fixed conversation."""
-    tokens = torch.tensor([model.encode((*CONVERSATIONS[0], Message("assistant", "It is Paris.")), reply=False)])
+    tokens = torch.tensor(
+        [model.encode((*CONVERSATIONS[0], Message("assistant", "It is Paris.")), reply=False)]
+    )
     with torch.inference_mode(), model._load().using(model._adapter or None, merge=merge) as module:
         return module(tokens).logits.clone()
 
 
 def plain_logits(module: Any, tokenizer: Any) -> torch.Tensor:
     """Returns what plain Transformers computes along the same conversation."""
-    messages = [{"role": "user", "content": QUESTIONS[0]}, {"role": "assistant", "content": "It is Paris."}]
-    tokens = torch.tensor([tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]])
+    messages = [
+        {"role": "user", "content": QUESTIONS[0]},
+        {"role": "assistant", "content": "It is Paris."},
+    ]
+    tokens = torch.tensor(
+        [
+            tokenizer(
+                tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False
+            )["input_ids"]
+        ]
+    )
     with torch.inference_mode():
         return module.eval()(tokens).logits
 
 
-def plain_tokens(folder: Path, question: str, count: int, chat_template: str | None = None) -> list[int]:
+def plain_tokens(
+    folder: Path, question: str, count: int, chat_template: str | None = None
+) -> list[int]:
     """Returns what plain Transformers writes greedily, without ever stopping."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     messages = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True
+    )
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     prompt = len(tokens)
     with torch.inference_mode():
@@ -78,7 +109,9 @@ def plain_tokens(folder: Path, question: str, count: int, chat_template: str | N
 
 
 def copy_of(folder: Path, target: Path, **replaced: Any) -> Path:
-    """Copies a model; keyword arguments change entries of `config`, `generation_config` or `adapter_config`."""
+    """Copies a model; keyword arguments change entries of `config`, `generation_config` or
+    `adapter_config`.
+    """
     shutil.copytree(folder, target)
     for name, entries in replaced.items():
         file = target / f"{name}.json"
@@ -100,8 +133,13 @@ def perturb(model: HuggingFaceModel) -> None:
 
 @pytest.mark.parametrize("module", ["domainfusion", "domainfusion.models"])
 def test_importing_loads_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'peft', 'numpy'}} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    code = (
+        f"import sys, {module}; print(sorted({{'torch', 'transformers', 'peft', 'numpy'}} &"
+        " sys.modules.keys()))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
     assert found.stdout.strip() == "[]"
 
 
@@ -122,7 +160,17 @@ def test_it_has_the_capabilities_of_a_student(tiny_llama: Path, make_adapter: Ma
 # Construction
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no-such-folder", "a/b/c", "../x.gguf", "someone/no-such-model"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/no/such/folder",
+        "./no-such-folder",
+        "no-such-folder",
+        "a/b/c",
+        "../x.gguf",
+        "someone/no-such-model",
+    ],
+)
 def test_a_model_that_is_not_there_is_refused_at_once(path: str) -> None:
     with pytest.raises(ModelError) as raised:
         HuggingFaceModel(path)
@@ -135,7 +183,9 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '{"model_type": "no-such-kind"}', "{}"])
-def test_a_config_that_can_not_be_used_is_refused(tiny_llama: Path, tmp_path: Path, content: str) -> None:
+def test_a_config_that_can_not_be_used_is_refused(
+    tiny_llama: Path, tmp_path: Path, content: str
+) -> None:
     folder = copy_of(tiny_llama, tmp_path / "broken")
     (folder / "config.json").write_text(content)
     with pytest.raises(ModelError, match="broken"):
@@ -162,19 +212,27 @@ def test_weights_that_can_run_code_are_refused_by_name(tiny_llama: Path, tmp_pat
         ({"revision": "main"}, "revision"),
     ],
 )
-def test_arguments_that_can_not_be_right_are_refused_at_once(tiny_llama: Path, options: dict[str, Any], complaint: str) -> None:
+def test_arguments_that_can_not_be_right_are_refused_at_once(
+    tiny_llama: Path, options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         HuggingFaceModel(tiny_llama, **options)
 
 
-def test_construction_loads_no_weights(tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+def test_construction_loads_no_weights(
+    tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded")
+    )
     for model in (load(tiny_llama), load(make_adapter("one", 1))):
         assert model.fingerprint and model.encode(CONVERSATIONS[0]) and repr(model)
 
 
 @pytest.mark.parametrize("base_given", [True, False])
-def test_an_adapter_with_pickled_weights_is_refused(make_adapter: MakeAdapter, tiny_llama: Path, tmp_path: Path, base_given: bool) -> None:
+def test_an_adapter_with_pickled_weights_is_refused(
+    make_adapter: MakeAdapter, tiny_llama: Path, tmp_path: Path, base_given: bool
+) -> None:
     folder = copy_of(make_adapter("one", 1), tmp_path / "pickled")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors"):
@@ -198,7 +256,9 @@ def test_an_adapter_that_can_not_share_a_base_is_refused(
         load(copy_of(make_adapter("one", 1), tmp_path / "odd", adapter_config=settings))
 
 
-def test_an_adapter_that_brings_weights_of_its_base_is_refused(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_an_adapter_that_brings_weights_of_its_base_is_refused(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     folder = copy_of(make_adapter("one", 1), tmp_path / "heavy")
     weights = load_file(folder / "adapter_model.safetensors")
     weights["base_model.model.model.embed_tokens.weight"] = torch.zeros(3, 4)
@@ -218,11 +278,19 @@ def test_a_damaged_adapter_is_refused(make_adapter: MakeAdapter, tmp_path: Path)
         load(folder)
 
 
-def test_an_adapter_whose_base_is_not_there_is_refused(make_adapter: MakeAdapter, tmp_path: Path, tiny_llama: Path) -> None:
-    folder = copy_of(make_adapter("one", 1), tmp_path / "lost", adapter_config={"base_model_name_or_path": "/no/such/base"})
+def test_an_adapter_whose_base_is_not_there_is_refused(
+    make_adapter: MakeAdapter, tmp_path: Path, tiny_llama: Path
+) -> None:
+    folder = copy_of(
+        make_adapter("one", 1),
+        tmp_path / "lost",
+        adapter_config={"base_model_name_or_path": "/no/such/base"},
+    )
     with pytest.raises(ModelError, match="/no/such/base"):
         load(folder)
-    assert torch.equal(logits_of(load(folder, base_model=tiny_llama)), logits_of(load(make_adapter("one", 1))))
+    assert torch.equal(
+        logits_of(load(folder, base_model=tiny_llama)), logits_of(load(make_adapter("one", 1)))
+    )
 
 
 # Encoding
@@ -233,12 +301,16 @@ def test_a_conversation_is_encoded_as_its_template_renders_it(tiny_llama: Path) 
     conversation = (Message("system", "Be brief."), Message("user", "Why?"))
     rendered = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
     assert model.tokenizer.decode(model.encode(conversation, reply=False)) == rendered
-    assert model.tokenizer.decode(model.encode(conversation)) == rendered + "<|im_start|>assistant\n"
+    assert (
+        model.tokenizer.decode(model.encode(conversation)) == rendered + "<|im_start|>assistant\n"
+    )
 
 
 def test_a_system_prompt_stands_before_conversations_that_have_none(tiny_llama: Path) -> None:
     plain, prompted = load(tiny_llama), load(tiny_llama, system_prompt="Be brief.")
-    assert prompted.encode(user("Why?")) == plain.encode((Message("system", "Be brief."), *user("Why?")))
+    assert prompted.encode(user("Why?")) == plain.encode(
+        (Message("system", "Be brief."), *user("Why?"))
+    )
     own = (Message("system", "Be verbose."), *user("Why?"))
     assert prompted.encode(own) == plain.encode(own)
 
@@ -252,7 +324,10 @@ def test_a_model_without_a_template_speaks_chatml(tiny_llama: Path, tmp_path: Pa
 
 
 def test_a_template_that_refuses_a_conversation_is_a_model_error(tiny_llama: Path) -> None:
-    template = "{{ raise_exception('no system role here') if messages[0]['role'] == 'system' else messages[0]['content'] }}"
+    template = (
+        "{{ raise_exception('no system role here') if messages[0]['role'] == 'system' else"
+        " messages[0]['content'] }}"
+    )
     model = load(tiny_llama, chat_template=template, system_prompt="Be brief.", name="gemma")
     with pytest.raises(ModelError, match=r"gemma.*no system role here.*system"):
         model.encode(user("Why?"))
@@ -261,7 +336,9 @@ def test_a_template_that_refuses_a_conversation_is_a_model_error(tiny_llama: Pat
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_tokenizer_that_can_not_be_read_is_a_model_error(tiny_llama: Path, tmp_path: Path, file: str) -> None:
+def test_a_tokenizer_that_can_not_be_read_is_a_model_error(
+    tiny_llama: Path, tmp_path: Path, file: str
+) -> None:
     folder = copy_of(tiny_llama, tmp_path / "wordless")
     (folder / file).write_text('{"model": 3')
     with pytest.raises(ModelError, match="wordless"):
@@ -273,7 +350,9 @@ def test_a_tokenizer_that_can_not_be_read_is_a_model_error(tiny_llama: Path, tmp
 
 def test_greedy_text_is_what_plain_transformers_writes(tiny_llama: Path) -> None:
     model = load(tiny_llama, batch_size=3)
-    for question, answer in zip(QUESTIONS[:3], model.generate(CONVERSATIONS[:3], SHORT), strict=True):
+    for question, answer in zip(
+        QUESTIONS[:3], model.generate(CONVERSATIONS[:3], SHORT), strict=True
+    ):
         expected = plain_tokens(tiny_llama, question, SHORT.max_new_tokens)
         assert not set(expected) & model.end_tokens  # the case is what it claims to be
         assert answer.text == model.tokenizer.decode(expected, skip_special_tokens=True).strip()
@@ -282,17 +361,25 @@ def test_greedy_text_is_what_plain_transformers_writes(tiny_llama: Path) -> None
 
 @pytest.mark.parametrize("sampling", [SHORT, WARM], ids=["greedy", "warm"])
 def test_answers_are_the_same_whatever_the_batch_size(tiny_llama: Path, sampling: Sampling) -> None:
-    alone = [load(tiny_llama).generate([conversation], sampling)[0] for conversation in CONVERSATIONS]
+    alone = [
+        load(tiny_llama).generate([conversation], sampling)[0] for conversation in CONVERSATIONS
+    ]
     assert len({answer.text for answer in alone}) == len(CONVERSATIONS)
     for batch_size in (1, 2, 5, 32):
         assert load(tiny_llama, batch_size=batch_size).generate(CONVERSATIONS, sampling) == alone
 
 
-def logits_written(model: HuggingFaceModel, conversations: list[Conversation]) -> tuple[list[Generation], torch.Tensor]:
-    """Returns answers and the logits that they were chosen from, of shape (rows, steps, vocabulary), the shortest prompt first."""
+def logits_written(
+    model: HuggingFaceModel, conversations: list[Conversation]
+) -> tuple[list[Generation], torch.Tensor]:
+    """Returns answers and the logits that they were chosen from, of shape (rows, steps,
+    vocabulary), the shortest prompt first.
+    """
     steps: list[torch.Tensor] = []
     head = model._load().module.get_output_embeddings()
-    hook = head.register_forward_hook(lambda module, inputs, output: steps.append(output[:, -1].clone()))
+    hook = head.register_forward_hook(
+        lambda module, inputs, output: steps.append(output[:, -1].clone())
+    )
     try:
         answers = model.generate(conversations, SHORT)
     finally:
@@ -300,7 +387,9 @@ def logits_written(model: HuggingFaceModel, conversations: list[Conversation]) -
     return answers, torch.stack(steps, dim=1)
 
 
-@pytest.mark.parametrize("others", [["?"], ["word " * 140], ["?", "word " * 140, "Why?"]], ids=["short", "long", "both"])
+@pytest.mark.parametrize(
+    "others", [["?"], ["word " * 140], ["?", "word " * 140, "Why?"]], ids=["short", "long", "both"]
+)
 def test_nothing_looks_at_padding(tiny_llama: Path, others: list[str]) -> None:
     model = load(tiny_llama)
     rows = [CONVERSATIONS[2], *map(user, others)]
@@ -314,7 +403,9 @@ def test_nothing_looks_at_padding(tiny_llama: Path, others: list[str]) -> None:
         torch.testing.assert_close(logits[place], expected[0], rtol=0, atol=BATCHING_TOLERANCE)
 
 
-def test_rows_of_similar_length_share_a_batch(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_similar_length_share_a_batch(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load(tiny_llama, batch_size=4)
     batches: list[list[int]] = []
     generate_batch = model._generate_batch
@@ -324,7 +415,9 @@ def test_rows_of_similar_length_share_a_batch(tiny_llama: Path, monkeypatch: pyt
         return generate_batch(prompts, sampling)
 
     monkeypatch.setattr(model, "_generate_batch", watched)
-    model.generate([user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1))
+    model.generate(
+        [user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1)
+    )
     assert list(map(len, batches)) == [4, 4, 4]
     assert all(max(earlier) <= min(later) for earlier, later in itertools.pairwise(batches))
 
@@ -333,7 +426,9 @@ def test_answers_come_in_the_order_asked(tiny_llama: Path) -> None:
     model = load(tiny_llama, batch_size=2)
     forwards = model.generate(CONVERSATIONS, SHORT)
     assert model.generate(CONVERSATIONS[::-1], SHORT) == forwards[::-1]
-    assert [answer.prompt_tokens for answer in forwards] == [len(model.encode(conversation)) for conversation in CONVERSATIONS]
+    assert [answer.prompt_tokens for answer in forwards] == [
+        len(model.encode(conversation)) for conversation in CONVERSATIONS
+    ]
 
 
 def test_each_answer_is_reported_once_when_its_batch_is_done(tiny_llama: Path) -> None:
@@ -347,7 +442,9 @@ def test_each_answer_is_reported_once_when_its_batch_is_done(tiny_llama: Path) -
     assert [seen[index] for index in range(len(CONVERSATIONS))] == answers
 
 
-def test_answers_that_were_there_before_an_error_were_reported(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_were_there_before_an_error_were_reported(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, seen = load(tiny_llama, batch_size=3), []
     generate_batch, calls = model._generate_batch, []
 
@@ -367,9 +464,18 @@ def test_nothing_asked_is_nothing_answered(tiny_llama: Path) -> None:
     assert load(tiny_llama).generate([]) == []
 
 
-@pytest.mark.parametrize("sampling", [Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, temperature=1.0)], ids=["greedy", "drawn"])
-def test_continuations_are_answers_as_tokens(tiny_llama: Path, make_adapter: MakeAdapter, sampling: Sampling) -> None:
-    model, asked = load(make_adapter("writer", 5), batch_size=2), [user("Why?"), user("What is iron?"), user("How do aircraft land?")]
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, temperature=1.0)],
+    ids=["greedy", "drawn"],
+)
+def test_continuations_are_answers_as_tokens(
+    tiny_llama: Path, make_adapter: MakeAdapter, sampling: Sampling
+) -> None:
+    model, asked = (
+        load(make_adapter("writer", 5), batch_size=2),
+        [user("Why?"), user("What is iron?"), user("How do aircraft land?")],
+    )
     rows = [model.encode(conversation) for conversation in asked]
     written = model.continuations(rows, sampling, row_seeds(sampling.seed, asked))
     for tokens, answer in zip(written, model.generate(asked, sampling), strict=True):
@@ -377,7 +483,12 @@ def test_continuations_are_answers_as_tokens(tiny_llama: Path, make_adapter: Mak
         assert not set(tokens[:-1]) & model.end_tokens
         assert answer.finish_reason == ("stop" if is_finished else "length")
         assert answer.completion_tokens == len(tokens) <= 12
-        assert answer.text == model.tokenizer.decode(tokens[:-1] if is_finished else tokens, skip_special_tokens=True).strip()
+        assert (
+            answer.text
+            == model.tokenizer.decode(
+                tokens[:-1] if is_finished else tokens, skip_special_tokens=True
+            ).strip()
+        )
 
 
 def test_a_continuation_that_would_not_fit_is_refused(tiny_llama: Path) -> None:
@@ -386,18 +497,27 @@ def test_a_continuation_that_would_not_fit_is_refused(tiny_llama: Path) -> None:
 
 
 @pytest.mark.parametrize("adaptation", [None, Adaptation(rank=4)], ids=["full", "lora"])
-def test_writing_under_autocast_leaves_every_weight_as_it_was(adaptation: Adaptation | None, tiny_llama: Path) -> None:
+def test_writing_under_autocast_leaves_every_weight_as_it_was(
+    adaptation: Adaptation | None, tiny_llama: Path
+) -> None:
     student = load(tiny_llama).trainable_copy(adaptation)
     module = student.trainable_module()
     for name, weight in module.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight)  # or merging it would change nothing that could be left changed
+            torch.nn.init.normal_(
+                weight
+            )  # or merging it would change nothing that could be left changed
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     with torch.autocast("cpu", torch.bfloat16):
-        written = student.continuations([[5, 6, 7]] * 2, Sampling(max_new_tokens=4, temperature=1.0), [0, 1])
+        written = student.continuations(
+            [[5, 6, 7]] * 2, Sampling(max_new_tokens=4, temperature=1.0), [0, 1]
+        )
     assert all(0 < len(answer) <= 4 for answer in written)
     after = dict(student.trainable_module().named_parameters())
-    assert all(torch.equal(weight, after[name]) and weight.dtype == after[name].dtype for name, weight in before.items())
+    assert all(
+        torch.equal(weight, after[name]) and weight.dtype == after[name].dtype
+        for name, weight in before.items()
+    )
 
 
 def test_a_prompts_slice_reaches_the_head_in_one_piece(tiny_llama: Path) -> None:
@@ -436,14 +556,27 @@ def test_a_sample_does_not_depend_on_the_global_seed_nor_change_it(tiny_llama: P
     assert model.generate(CONVERSATIONS[:2], WARM) == first
 
 
-def test_settings_that_a_model_ships_with_do_not_bend_its_answers(tiny_llama: Path, tmp_path: Path) -> None:
-    shipped = {"repetition_penalty": 9.0, "do_sample": True, "temperature": 3.0, "top_k": 1, "max_length": 5, "suppress_tokens": [70]}
+def test_settings_that_a_model_ships_with_do_not_bend_its_answers(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    shipped = {
+        "repetition_penalty": 9.0,
+        "do_sample": True,
+        "temperature": 3.0,
+        "top_k": 1,
+        "max_length": 5,
+        "suppress_tokens": [70],
+    }
     opinionated = load(copy_of(tiny_llama, tmp_path / "opinionated", generation_config=shipped))
     for sampling in (SHORT, WARM):
-        assert opinionated.generate(CONVERSATIONS, sampling) == load(tiny_llama).generate(CONVERSATIONS, sampling)
+        assert opinionated.generate(CONVERSATIONS, sampling) == load(tiny_llama).generate(
+            CONVERSATIONS, sampling
+        )
 
 
-def test_a_student_that_is_asked_in_the_midst_of_training_answers_without_dropout(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_student_that_is_asked_in_the_midst_of_training_answers_without_dropout(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = copy_of(tiny_llama, tmp_path / "dropping", config={"attention_dropout": 0.5})
     student = load(folder).trainable_copy(None)
     module = student.trainable_module().train()
@@ -463,17 +596,23 @@ def test_a_conversation_that_does_not_fit_is_refused_and_never_cut(tiny_llama: P
 
 
 def _emitting(folder: Path, target: Path, instead_of: int, token: int, **replaced: Any) -> Path:
-    """Copies a model so that it writes `token` where it wrote `instead_of`, and the other way round."""
+    """Copies a model so that it writes `token` where it wrote `instead_of`, and the other way
+    round.
+    """
     copy_of(folder, target, **replaced)
     weights = load_file(target / "model.safetensors")
     head = weights["lm_head.weight"].clone()
     head[[instead_of, token]] = head[[token, instead_of]]
-    save_file({**weights, "lm_head.weight": head}, target / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {**weights, "lm_head.weight": head}, target / "model.safetensors", metadata={"format": "pt"}
+    )
     return target
 
 
 CLOSED_BY_END_OF_TEXT = CHATML_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")
-WITHOUT_SPECIAL_TOKENS = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+WITHOUT_SPECIAL_TOKENS = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -489,12 +628,20 @@ def test_an_answer_stops_at_every_end_token(
     tiny_llama: Path, tmp_path: Path, declared_by: str, settings: str | None, template: str | None
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    written = [(question, plain_tokens(tiny_llama, question, 3, template)) for question in QUESTIONS]
-    question, tokens = next((question, tokens) for question, tokens in written if tokens[2] not in tokens[:2])
-    end = {"tokenizer": tokenizer.eos_token_id, "chat template": tokenizer.pad_token_id}.get(declared_by, tokens[2])
+    written = [
+        (question, plain_tokens(tiny_llama, question, 3, template)) for question in QUESTIONS
+    ]
+    question, tokens = next(
+        (question, tokens) for question, tokens in written if tokens[2] not in tokens[:2]
+    )
+    end = {"tokenizer": tokenizer.eos_token_id, "chat template": tokenizer.pad_token_id}.get(
+        declared_by, tokens[2]
+    )
     assert end not in tokens[:2]
     declared = {"token": end, "list": [tokenizer.eos_token_id, end], None: None}[settings]
-    folder = _emitting(tiny_llama, tmp_path / "model", tokens[2], end, generation_config={"eos_token_id": declared})
+    folder = _emitting(
+        tiny_llama, tmp_path / "model", tokens[2], end, generation_config={"eos_token_id": declared}
+    )
     model = load(folder, chat_template=template)
     [answer] = model.generate([user(question)], SHORT)
     assert (answer.finish_reason, answer.completion_tokens) == ("stop", 3)
@@ -506,7 +653,9 @@ def test_an_answer_stops_at_every_end_token(
 def test_the_turn_ends_with_the_token_that_the_template_writes(tiny_llama: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     assert load(tiny_llama).turn_end == tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).turn_end == tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert load(
+        tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT
+    ).turn_end == tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert load(tiny_llama, chat_template=WITHOUT_SPECIAL_TOKENS).turn_end == tokenizer.eos_token_id
 
 
@@ -518,13 +667,17 @@ def test_rows_of_a_batch_stop_each_at_its_own_time(tiny_llama: Path, tmp_path: P
     assert len(set(lengths)) > 1
     answers = load(folder).generate(CONVERSATIONS, SHORT)
     assert [answer.completion_tokens for answer in answers] == lengths
-    assert [answer.finish_reason for answer in answers] == ["stop" if end in row else "length" for row in tokens]
+    assert [answer.finish_reason for answer in answers] == [
+        "stop" if end in row else "length" for row in tokens
+    ]
 
 
 # Experts on a shared base
 
 
-def test_models_with_one_base_hold_the_same_module(tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_with_one_base_hold_the_same_module(
+    tiny_llama: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tiny_llama.parent)
     models = [
         load(tiny_llama),
@@ -539,8 +692,14 @@ def test_models_with_one_base_hold_the_same_module(tiny_llama: Path, make_adapte
     assert models[0].trainable_copy(None)._load().module is not models[0]._load().module
 
 
-def test_models_with_one_base_and_template_hold_the_same_tokenizer(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
-    models = [load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2), system_prompt="Be brief.")]
+def test_models_with_one_base_and_template_hold_the_same_tokenizer(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
+    models = [
+        load(tiny_llama),
+        load(make_adapter("one", 1)),
+        load(make_adapter("two", 2), system_prompt="Be brief."),
+    ]
     assert len({id(model.tokenizer) for model in models}) == 1
     other = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT)
     assert other.tokenizer is not models[0].tokenizer
@@ -551,38 +710,69 @@ def test_models_with_one_base_and_template_hold_the_same_tokenizer(tiny_llama: P
     assert seen() is None
 
 
-def test_experts_take_turns_and_none_changes_another(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_experts_take_turns_and_none_changes_another(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     models = [load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2))]
     before = [logits_of(model) for model in models]
     for index in (1, 2, 0, 2, 1, 1, 0):
         models[index].generate(CONVERSATIONS[:2], WARM)
         assert torch.equal(logits_of(models[index]), before[index])
-    assert all(torch.equal(logits_of(model), found) for model, found in zip(models, before, strict=True))
+    assert all(
+        torch.equal(logits_of(model), found) for model, found in zip(models, before, strict=True)
+    )
     assert len({model.generate(CONVERSATIONS[:1], SHORT)[0].text for model in models}) == 3
 
 
 def test_merged_and_unmerged_adapters_agree(make_adapter: MakeAdapter) -> None:
     model = load(make_adapter("one", 1))
-    torch.testing.assert_close(logits_of(model, merge=True), logits_of(model, merge=False), rtol=0, atol=MERGING_TOLERANCE)
+    torch.testing.assert_close(
+        logits_of(model, merge=True), logits_of(model, merge=False), rtol=0, atol=MERGING_TOLERANCE
+    )
 
 
-def test_an_adapter_counts_its_own_weights_and_its_bases(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
-    bare, one, two = load(tiny_llama), load(make_adapter("one", 1)), load(make_adapter("two", 2, r=8))
+def test_an_adapter_counts_its_own_weights_and_its_bases(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
+    bare, one, two = (
+        load(tiny_llama),
+        load(make_adapter("one", 1)),
+        load(make_adapter("two", 2, r=8)),
+    )
     weights = sum(tensor.numel() for tensor in load_file(tiny_llama / "model.safetensors").values())
-    of_adapter = sum(tensor.numel() for tensor in load_file(make_adapter("one", 1) / "adapter_model.safetensors").values())
-    assert (bare.parameter_count, one.parameter_count, two.parameter_count) == (weights, weights + of_adapter, weights + 2 * of_adapter)
+    of_adapter = sum(
+        tensor.numel()
+        for tensor in load_file(make_adapter("one", 1) / "adapter_model.safetensors").values()
+    )
+    assert (bare.parameter_count, one.parameter_count, two.parameter_count) == (
+        weights,
+        weights + of_adapter,
+        weights + 2 * of_adapter,
+    )
     assert bare.parameter_count == weights
 
 
-def test_what_is_released_is_gone(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_what_is_released_is_gone(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     base = copy_of(tiny_llama, tmp_path / "base")
-    model, experts = load(base), [load(make_adapter(name, seed), base_model=base) for seed, name in enumerate(("one", "two"))]
+    model, experts = (
+        load(base),
+        [
+            load(make_adapter(name, seed), base_model=base)
+            for seed, name in enumerate(("one", "two"))
+        ],
+    )
     for user_of_weights in (model, *experts):
         user_of_weights.generate(CONVERSATIONS[:2], SHORT)
         user_of_weights.score([(*CONVERSATIONS[0], Message("assistant", "It is."))])
     generate_with([model, *experts], [CONVERSATIONS[0]] * 3, SHORT)
     module = weakref.ref(model._load().module)
-    of_adapter = weakref.ref(dict(module().named_parameters())["model.layers.0.self_attn.q_proj.lora_A." + experts[0]._adapter + ".weight"])
+    of_adapter = weakref.ref(
+        dict(module().named_parameters())[
+            "model.layers.0.self_attn.q_proj.lora_A." + experts[0]._adapter + ".weight"
+        ]
+    )
     experts[0].release()
     assert of_adapter() is None and module() is not None
     experts[1].release()
@@ -618,8 +808,12 @@ print(before, loaded, resident())
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
-def test_released_memory_goes_back_to_the_machine(make_llama: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="resident memory is read from /proc"
+)
+def test_released_memory_goes_back_to_the_machine(
+    make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
     base = make_llama("large", hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
     size = (base / "model.safetensors").stat().st_size
     assert size > 80e6
@@ -629,11 +823,15 @@ def test_released_memory_goes_back_to_the_machine(make_llama: Callable[..., Path
     command = [sys.executable, "-W", "ignore", "-c", RELEASING, str(base), str(tmp_path / "expert")]
     found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     before, loaded, after = map(int, found.split())
-    assert loaded - before > 1.5 * size  # the base, and the weights that are kept aside while an adapter is merged
+    assert (
+        loaded - before > 1.5 * size
+    )  # the base, and the weights that are kept aside while an adapter is merged
     assert after - before < 0.1 * size
 
 
-def test_a_model_that_let_go_of_its_weights_loads_them_again(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_a_model_that_let_go_of_its_weights_loads_them_again(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     model = load(make_adapter("one", 1))
     before = logits_of(model)
     model.release()
@@ -648,9 +846,14 @@ def test_a_model_that_let_go_of_its_weights_loads_them_again(tiny_llama: Path, m
 # Fingerprints
 
 
-def test_the_fingerprint_changes_with_whatever_may_change_the_answers(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_whatever_may_change_the_answers(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     other = _emitting(tiny_llama, tmp_path / "other", 100, 101)
-    student, whole = load(tiny_llama).trainable_copy(Adaptation(rank=2)), load(tiny_llama).trainable_copy(None)
+    student, whole = (
+        load(tiny_llama).trainable_copy(Adaptation(rank=2)),
+        load(tiny_llama).trainable_copy(None),
+    )
     models = [
         load(tiny_llama),
         load(other),
@@ -672,7 +875,9 @@ def test_the_fingerprint_changes_with_whatever_may_change_the_answers(tiny_llama
     assert len(set(found)) == len(found)
 
 
-def test_the_fingerprint_is_the_same_wherever_the_files_lie_and_whatever_they_are_called(tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_same_wherever_the_files_lie_and_whatever_they_are_called(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     copy = load(copy_of(tiny_llama, tmp_path / "elsewhere"), name="another", batch_size=1)
     assert copy.fingerprint == load(tiny_llama).fingerprint
 
@@ -688,8 +893,12 @@ def test_a_changed_tokenizer_changes_the_fingerprint(tiny_llama: Path, tmp_path:
 # Training
 
 
-@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"])
-def test_a_trainable_copy_starts_as_the_model_and_leaves_it_alone(tiny_llama: Path, adaptation: Adaptation | None) -> None:
+@pytest.mark.parametrize(
+    "adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"]
+)
+def test_a_trainable_copy_starts_as_the_model_and_leaves_it_alone(
+    tiny_llama: Path, adaptation: Adaptation | None
+) -> None:
     original = load(tiny_llama)
     before, fingerprint = logits_of(original), original.fingerprint
     student = original.trainable_copy(adaptation)
@@ -703,29 +912,46 @@ def test_a_trainable_copy_starts_as_the_model_and_leaves_it_alone(tiny_llama: Pa
 
 def test_two_students_of_one_base_do_not_meet(tiny_llama: Path) -> None:
     original = load(tiny_llama)
-    students = [original.trainable_copy(Adaptation(rank=2)), original.trainable_copy(Adaptation(rank=4))]
+    students = [
+        original.trainable_copy(Adaptation(rank=2)),
+        original.trainable_copy(Adaptation(rank=4)),
+    ]
     untrained = logits_of(students[1])
     perturb(students[0])
     assert torch.equal(logits_of(students[1]), untrained)
-    assert [parameter.shape[0] for parameter in _trained(students[1]) if parameter.shape[0] < 10] == [4] * 14
+    assert [
+        parameter.shape[0] for parameter in _trained(students[1]) if parameter.shape[0] < 10
+    ] == [4] * 14
 
 
 def _trained(student: HuggingFaceModel) -> list[torch.Tensor]:
-    return [parameter for parameter in student.trainable_module().parameters() if parameter.requires_grad]
+    return [
+        parameter
+        for parameter in student.trainable_module().parameters()
+        if parameter.requires_grad
+    ]
 
 
-def test_only_what_is_trained_requires_gradients(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_only_what_is_trained_requires_gradients(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     original, expert = load(tiny_llama), load(make_adapter("one", 1))
     student, whole = original.trainable_copy(Adaptation(rank=2)), original.trainable_copy(None)
-    assert sum(p.numel() for p in _trained(student)) == sum(t.numel() for t in student.trained_state().values())
+    assert sum(p.numel() for p in _trained(student)) == sum(
+        t.numel() for t in student.trained_state().values()
+    )
     assert sum(p.numel() for p in _trained(whole)) == original.parameter_count
     expert.generate(CONVERSATIONS[:1], SHORT)
-    assert sum(p.numel() for p in _trained(student)) == sum(t.numel() for t in student.trained_state().values())
+    assert sum(p.numel() for p in _trained(student)) == sum(
+        t.numel() for t in student.trained_state().values()
+    )
     with pytest.raises(CapabilityError, match="trainable_copy"):
         original.trainable_module()
 
 
-def test_a_gradient_step_moves_the_student_alone(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_a_gradient_step_moves_the_student_alone(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     original, expert = load(tiny_llama), load(make_adapter("one", 1))
     before = [logits_of(original), logits_of(expert)]
     student = original.trainable_copy(Adaptation(rank=2))
@@ -742,8 +968,13 @@ def test_a_gradient_step_moves_the_student_alone(tiny_llama: Path, make_adapter:
     assert torch.equal(logits_of(original), before[0]) and torch.equal(logits_of(expert), before[1])
 
 
-def test_a_student_that_starts_as_a_merge_is_the_sum_of_its_experts(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
-    original, experts = load(tiny_llama), (load(make_adapter("one", 1)), load(make_adapter("two", 2, r=8)))
+def test_a_student_that_starts_as_a_merge_is_the_sum_of_its_experts(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
+    original, experts = (
+        load(tiny_llama),
+        (load(make_adapter("one", 1)), load(make_adapter("two", 2, r=8))),
+    )
     student = original.trainable_copy(Adaptation(start_from=experts, merge_weight=0.4))
 
     def head(model: HuggingFaceModel) -> torch.Tensor:
@@ -757,11 +988,20 @@ def test_a_student_that_starts_as_a_merge_is_the_sum_of_its_experts(tiny_llama: 
     assert (logits_of(student) - logits_of(original)).abs().max() > 100 * MERGING_TOLERANCE
 
 
-def test_strangers_can_not_be_merged_into_a_start(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_strangers_can_not_be_merged_into_a_start(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     elsewhere = load(make_adapter("one", 1), base_model=copy_of(tiny_llama, tmp_path / "elsewhere"))
-    for stranger in (elsewhere, load(tiny_llama), ScriptedModel("no", name="no-adapter"), load(make_adapter("one", 1), dtype="bfloat16")):
+    for stranger in (
+        elsewhere,
+        load(tiny_llama),
+        ScriptedModel("no", name="no-adapter"),
+        load(make_adapter("one", 1), dtype="bfloat16"),
+    ):
         with pytest.raises(CapabilityError, match="initialization='base'") as raised:
-            load(tiny_llama).trainable_copy(Adaptation(start_from=(load(make_adapter("two", 2)), stranger)))
+            load(tiny_llama).trainable_copy(
+                Adaptation(start_from=(load(make_adapter("two", 2)), stranger))
+            )
         assert repr(stranger)[:20] in str(raised.value)
 
 
@@ -773,8 +1013,12 @@ def test_a_student_in_training_can_not_be_copied(tiny_llama: Path) -> None:
                 student.trainable_copy(again)
 
 
-@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"])
-def test_the_trained_state_comes_back_as_it_was(tiny_llama: Path, adaptation: Adaptation | None) -> None:
+@pytest.mark.parametrize(
+    "adaptation", [None, Adaptation(rank=2, alpha=4)], ids=["all weights", "adapter"]
+)
+def test_the_trained_state_comes_back_as_it_was(
+    tiny_llama: Path, adaptation: Adaptation | None
+) -> None:
     student = load(tiny_llama).trainable_copy(adaptation)
     perturb(student)
     state, answers = student.trained_state(), student.generate(CONVERSATIONS, SHORT)
@@ -798,7 +1042,10 @@ def test_a_trained_state_fits_another_student_of_the_same_kind(tiny_llama: Path)
 def test_a_state_of_another_model_is_refused_and_nothing_is_changed(tiny_llama: Path) -> None:
     student = load(tiny_llama).trainable_copy(Adaptation(rank=2))
     before = student.fingerprint
-    larger, whole = load(tiny_llama).trainable_copy(Adaptation(rank=4)), load(tiny_llama).trainable_copy(None)
+    larger, whole = (
+        load(tiny_llama).trainable_copy(Adaptation(rank=4)),
+        load(tiny_llama).trainable_copy(None),
+    )
     for state in ({}, whole.trained_state(), larger.trained_state()):
         with pytest.raises(ModelError, match="another model"):
             student.load_trained_state(state)
@@ -808,9 +1055,16 @@ def test_a_state_of_another_model_is_refused_and_nothing_is_changed(tiny_llama: 
 # Saving
 
 
-def _assert_plain_transformers_gives(folder: Path, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+def _assert_plain_transformers_gives(
+    folder: Path, expected: torch.Tensor, tolerance: float = 1e-5
+) -> None:
     module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    torch.testing.assert_close(plain_logits(module, AutoTokenizer.from_pretrained(folder)), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        plain_logits(module, AutoTokenizer.from_pretrained(folder)),
+        expected,
+        rtol=0,
+        atol=tolerance,
+    )
 
 
 def _make(kind: str, tiny_llama: Path, make_adapter: MakeAdapter) -> HuggingFaceModel:
@@ -821,7 +1075,10 @@ def _make(kind: str, tiny_llama: Path, make_adapter: MakeAdapter) -> HuggingFace
     adaptations = {
         "full student": None,
         "adapter student": Adaptation(rank=2),
-        "merged student": Adaptation(start_from=(load(make_adapter("one", 1)), load(make_adapter("two", 2))), merge_weight=0.5),
+        "merged student": Adaptation(
+            start_from=(load(make_adapter("one", 1)), load(make_adapter("two", 2))),
+            merge_weight=0.5,
+        ),
     }
     student = load(tiny_llama).trainable_copy(adaptations[kind])
     perturb(student)
@@ -836,7 +1093,9 @@ def test_a_saved_model_is_loaded_by_plain_transformers_and_is_the_same(
     tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
 ) -> None:
     neighbour, model = load(make_adapter("two", 2)), _make(kind, tiny_llama, make_adapter)
-    neighbour.generate(CONVERSATIONS[:1], SHORT)  # its adapter is merged now, and must not be saved with the model
+    neighbour.generate(
+        CONVERSATIONS[:1], SHORT
+    )  # its adapter is merged now, and must not be saved with the model
     expected, bare = logits_of(model), logits_of(load(tiny_llama))
     neighbour.generate(CONVERSATIONS[:1], SHORT)
     model.save(tmp_path / "saved")
@@ -844,8 +1103,12 @@ def test_a_saved_model_is_loaded_by_plain_transformers_and_is_the_same(
     _assert_plain_transformers_gives(tmp_path / "saved", expected)
     assert torch.equal(logits_of(model), expected)
     assert torch.equal(logits_of(load(tiny_llama)), bare)
-    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == model.generate(CONVERSATIONS, SHORT)
-    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(load_file(tiny_llama / "model.safetensors"))
+    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == model.generate(
+        CONVERSATIONS, SHORT
+    )
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(
+        load_file(tiny_llama / "model.safetensors")
+    )
 
 
 @pytest.mark.parametrize("kind", ["expert", "adapter student", "merged student"])
@@ -857,18 +1120,29 @@ def test_an_adapter_saved_as_one_is_loaded_by_plain_peft_and_is_the_same(
     model.save(tmp_path / "saved", merge=False)
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     peft = PeftModel.from_pretrained(base, str(tmp_path / "saved"))
-    torch.testing.assert_close(plain_logits(peft, AutoTokenizer.from_pretrained(tmp_path / "saved")), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        plain_logits(peft, AutoTokenizer.from_pretrained(tmp_path / "saved")),
+        expected,
+        rtol=0,
+        atol=1e-5,
+    )
     assert torch.equal(logits_of(load(tmp_path / "saved"), merge=False), expected)
     assert not (tmp_path / "saved" / "model.safetensors").exists()
 
 
-def test_an_adapter_is_saved_in_the_same_words_by_every_process(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_an_adapter_is_saved_in_the_same_words_by_every_process(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     load(make_adapter("one", 1)).save(tmp_path / "saved", merge=False)
     targets = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"]
-    assert targets == sorted(targets)  # the order of a set would differ from one process to the next, and the fingerprint with it
+    assert targets == sorted(
+        targets
+    )  # the order of a set would differ from one process to the next, and the fingerprint with it
 
 
-def test_whole_weights_are_not_saved_beside_an_adapter(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_whole_weights_are_not_saved_beside_an_adapter(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     expert = load(make_adapter("one", 1))
     expert.save(tmp_path / "saved", merge=False)
     before = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
@@ -879,7 +1153,9 @@ def test_whole_weights_are_not_saved_beside_an_adapter(tiny_llama: Path, make_ad
     expert.save(tmp_path / "saved", merge=False)
 
 
-def test_an_expert_of_two_domains_counts_once_in_a_merge(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_an_expert_of_two_domains_counts_once_in_a_merge(
+    tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     one, other = load(make_adapter("one", 1)), load(make_adapter("two", 2))
     base = load(tiny_llama)
     once = base.trainable_copy(Adaptation(start_from=(one, other)))
@@ -887,17 +1163,27 @@ def test_an_expert_of_two_domains_counts_once_in_a_merge(tiny_llama: Path, make_
     assert {name: tensor.shape for name, tensor in once.trained_state().items()} == {
         name: tensor.shape for name, tensor in twice.trained_state().items()
     }
-    assert all(torch.equal(tensor, twice.trained_state()[name]) for name, tensor in once.trained_state().items())
+    assert all(
+        torch.equal(tensor, twice.trained_state()[name])
+        for name, tensor in once.trained_state().items()
+    )
 
 
-def test_an_adapter_whose_targets_are_a_pattern_keeps_it(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_an_adapter_whose_targets_are_a_pattern_keeps_it(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     expert = load(make_adapter("one", 1, target_modules=r".*\.(q_proj|up_proj)"))
     expert.save(tmp_path / "saved", merge=False)
-    assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"] == r".*\.(q_proj|up_proj)"
+    assert (
+        json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"]
+        == r".*\.(q_proj|up_proj)"
+    )
     assert torch.equal(logits_of(load(tmp_path / "saved")), logits_of(expert))
 
 
-def test_a_whole_model_saved_without_merging_is_saved_whole(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_whole_model_saved_without_merging_is_saved_whole(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     student = load(tiny_llama).trainable_copy(None)
     perturb(student)
     student.save(tmp_path / "saved", merge=False)
@@ -905,12 +1191,19 @@ def test_a_whole_model_saved_without_merging_is_saved_whole(tiny_llama: Path, tm
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_a_saved_model_brings_its_tokenizer_template_and_end_tokens(tiny_llama: Path, tmp_path: Path, merge: bool) -> None:
-    student = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).trainable_copy(Adaptation(rank=2))
+def test_a_saved_model_brings_its_tokenizer_template_and_end_tokens(
+    tiny_llama: Path, tmp_path: Path, merge: bool
+) -> None:
+    student = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).trainable_copy(
+        Adaptation(rank=2)
+    )
     student.save(tmp_path / "saved", merge=merge)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert tokenizer.chat_template == CLOSED_BY_END_OF_TEXT
-    assert tokenizer("The capital of France 😀")["input_ids"] == student.tokenizer("The capital of France 😀")["input_ids"]
+    assert (
+        tokenizer("The capital of France 😀")["input_ids"]
+        == student.tokenizer("The capital of France 😀")["input_ids"]
+    )
     if merge:
         settings = GenerationConfig.from_pretrained(tmp_path / "saved")
         assert set(settings.eos_token_id) == student.end_tokens
@@ -924,7 +1217,9 @@ def test_tied_weights_are_saved_tied(make_llama: Callable[..., Path], tmp_path: 
     perturb(student)
     student.save(tmp_path / "saved")
     _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
-    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(load_file(folder / "model.safetensors"))
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(
+        load_file(folder / "model.safetensors")
+    )
     whole = load(folder).trainable_copy(None)
     perturb(whole)
     whole.save(tmp_path / "whole")
@@ -938,7 +1233,9 @@ def test_a_saved_model_says_the_data_type_that_it_has(tiny_llama: Path, tmp_path
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_saving_is_silent(tiny_llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_saving_is_silent(
+    tiny_llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = load(tiny_llama).trainable_copy(Adaptation(rank=2))
     model.generate(CONVERSATIONS[:2], SHORT)
     model.save(tmp_path / "whole")
@@ -950,12 +1247,16 @@ def test_saving_is_silent(tiny_llama: Path, tmp_path: Path, capfd: pytest.Captur
 
 
 def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
-    """Writes a Llama as llama.cpp's converter does, its matrices in float32 or in blocks of 8-bit numbers."""
+    """Writes a Llama as llama.cpp's converter does, its matrices in float32 or in blocks of 8-bit
+    numbers.
+    """
     import gguf
 
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    weights = {name: tensor.numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
+    weights = {
+        name: tensor.numpy() for name, tensor in load_file(folder / "model.safetensors").items()
+    }
     writer = gguf.GGUFWriter(target, "llama")
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -973,7 +1274,9 @@ def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
     writer.add_eos_token_id(special["<|im_end|>"])
     writer.add_bos_token_id(special["<|im_end|>"])
@@ -985,9 +1288,19 @@ def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
         if ".q_proj." in name or ".k_proj." in name:
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
             # llama.cpp rotates neighbors where Transformers rotates halves.
-            tensor = tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
-        kind = gguf.GGMLQuantizationType.Q8_0 if quantized and tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), gguf.quantize(tensor, kind), raw_dtype=kind)
+            tensor = (
+                tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+            )
+        kind = (
+            gguf.GGMLQuantizationType.Q8_0
+            if quantized and tensor.ndim == 2
+            else gguf.GGMLQuantizationType.F32
+        )
+        writer.add_tensor(
+            names.get_name(name, try_suffixes=(".weight",)),
+            gguf.quantize(tensor, kind),
+            raw_dtype=kind,
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -1010,15 +1323,21 @@ def test_a_gguf_file_is_the_model_that_it_was_made_from(tiny_llama: Path, tiny_g
 
 
 @pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2)], ids=["all weights", "adapter"])
-def test_a_model_from_a_gguf_file_is_trained_and_saved_as_any_other(tiny_gguf: Path, tmp_path: Path, adaptation: Adaptation | None) -> None:
+def test_a_model_from_a_gguf_file_is_trained_and_saved_as_any_other(
+    tiny_gguf: Path, tmp_path: Path, adaptation: Adaptation | None
+) -> None:
     student = load(tiny_gguf).trainable_copy(adaptation)
     perturb(student)
     student.save(tmp_path / "saved")
     _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
-    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == student.generate(CONVERSATIONS, SHORT)
+    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == student.generate(
+        CONVERSATIONS, SHORT
+    )
 
 
-def test_a_quantized_gguf_file_is_read_as_the_numbers_that_it_holds(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_quantized_gguf_file_is_read_as_the_numbers_that_it_holds(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     import gguf
 
     kind = gguf.GGMLQuantizationType.Q8_0
@@ -1026,7 +1345,11 @@ def test_a_quantized_gguf_file_is_read_as_the_numbers_that_it_holds(tiny_llama: 
     model.save(tmp_path / "saved")
     saved = load_file(tmp_path / "saved" / "model.safetensors")
     for name, tensor in load_file(tiny_llama / "model.safetensors").items():
-        held = torch.tensor(gguf.dequantize(gguf.quantize(tensor.numpy(), kind), kind)) if tensor.ndim == 2 else tensor
+        held = (
+            torch.tensor(gguf.dequantize(gguf.quantize(tensor.numpy(), kind), kind))
+            if tensor.ndim == 2
+            else tensor
+        )
         assert torch.equal(saved[name], held), name
     _assert_plain_transformers_gives(tmp_path / "saved", logits_of(model))
     perturb(model.trainable_copy(None))
@@ -1035,11 +1358,15 @@ def test_a_quantized_gguf_file_is_read_as_the_numbers_that_it_holds(tiny_llama: 
 def test_experts_can_stand_on_a_gguf_file(tiny_gguf: Path, make_adapter: MakeAdapter) -> None:
     expert = load(make_adapter("one", 1), base_model=tiny_gguf)
     assert expert._load().module is load(tiny_gguf)._load().module
-    torch.testing.assert_close(logits_of(expert), logits_of(load(make_adapter("one", 1))), rtol=0, atol=MERGING_TOLERANCE)
+    torch.testing.assert_close(
+        logits_of(expert), logits_of(load(make_adapter("one", 1))), rtol=0, atol=MERGING_TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.003, 0.5, 0.999])
-def test_a_gguf_file_that_ends_too_early_is_a_model_error(tiny_gguf: Path, tmp_path: Path, kept: float) -> None:
+def test_a_gguf_file_that_ends_too_early_is_a_model_error(
+    tiny_gguf: Path, tmp_path: Path, kept: float
+) -> None:
     content = tiny_gguf.read_bytes()
     (tmp_path / "cut.gguf").write_bytes(content[: int(kept * len(content))])
     with pytest.raises(ModelError, match=r"cut\.gguf"):

@@ -8,7 +8,9 @@ from domainfusion.types import Sampling, user
 
 def test_usage_of_the_specification_works(tiny_llama: Path) -> None:
     teacher = LlamaModel(model_path=str(tiny_llama))
-    [answer] = teacher.generate([user("What is the capital of France?")], Sampling(max_new_tokens=4))
+    [answer] = teacher.generate(
+        [user("What is the capital of France?")], Sampling(max_new_tokens=4)
+    )
     assert answer.completion_tokens in range(1, 5)
 
 

@@ -23,14 +23,19 @@ def names(make_adapter: Callable[..., Path]) -> dict[str, Any]:
     found: dict[str, Any] = {"__name__": "guide"}
     for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
         for seed, domain in enumerate(("chemistry", "aviation")):
-            block = block.replace(f'LlamaModel("path/to/{domain}-expert"', f'LlamaModel("{make_adapter(domain, seed)}", dtype="float32"')
+            block = block.replace(
+                f'LlamaModel("path/to/{domain}-expert"',
+                f'LlamaModel("{make_adapter(domain, seed)}", dtype="float32"',
+            )
         exec(compile(block, str(GUIDE), "exec"), found)
     return found
 
 
 def test_the_guides_code_runs_and_shows_what_it_says(names: dict[str, Any]) -> None:
     expected = [
-        expert.generate([user("Why does ice form on a wing?")], names["Sampling"](max_new_tokens=32))[0]
+        expert.generate(
+            [user("Why does ice form on a wing?")], names["Sampling"](max_new_tokens=32)
+        )[0]
         for expert in (names["chemist"], names["pilot"])
     ]
     assert names["answers"] == expected

@@ -1,4 +1,6 @@
-"""Laws of finding models: hub ids by way of the hub's own cache, whole folders only, and no file that could run code."""
+"""Laws of finding models: hub ids by way of the hub's own cache, whole folders only, and no file
+that could run code.
+"""
 
 import json
 import pickle
@@ -27,7 +29,9 @@ def load(path: str | Path, **options: Any) -> HuggingFaceModel:
 
 
 class HubCache:
-    """A cache of downloads as huggingface_hub lays it out: blobs, snapshots that link to them, and refs."""
+    """A cache of downloads as huggingface_hub lays it out: blobs, snapshots that link to them, and
+    refs.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,9 +68,15 @@ def test_a_hub_id_is_the_model_that_was_downloaded(hub: HubCache, tiny_llama: Pa
     assert (downloaded.name, repr(downloaded)) == ("tiny", "HuggingFaceModel('someone/tiny')")
 
 
-@pytest.mark.parametrize(("revision", "expected"), [(None, 0), ("main", 0), ("v2", 1), (COMMITS[0], 0), (COMMITS[1], 1)])
+@pytest.mark.parametrize(
+    ("revision", "expected"), [(None, 0), ("main", 0), ("v2", 1), (COMMITS[0], 0), (COMMITS[1], 1)]
+)
 def test_a_revision_is_a_branch_a_tag_or_a_commit(
-    hub: HubCache, tiny_llama: Path, make_llama: Callable[..., Path], revision: str | None, expected: int
+    hub: HubCache,
+    tiny_llama: Path,
+    make_llama: Callable[..., Path],
+    revision: str | None,
+    expected: int,
 ) -> None:
     versions = [tiny_llama, make_llama("second", seed=7)]
     for commit, version, ref in zip(COMMITS, versions, ("main", "v2"), strict=True):
@@ -74,11 +84,18 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
     model = load("someone/tiny", revision=revision)
     assert model.fingerprint == load(versions[expected]).fingerprint
     assert model.fingerprint != load(versions[1 - expected]).fingerprint
-    assert torch.equal(*(m._load().module.get_input_embeddings().weight for m in (model, load(versions[expected]))))
+    assert torch.equal(
+        *(m._load().module.get_input_embeddings().weight for m in (model, load(versions[expected])))
+    )
 
 
-@pytest.mark.parametrize(("hub_id", "revision"), [("someone/tiny", "v9"), ("someone/other", None), ("someone/tiny", "3" * 40)])
-def test_what_is_neither_downloaded_nor_to_be_had_is_refused(hub: HubCache, tiny_llama: Path, hub_id: str, revision: str | None) -> None:
+@pytest.mark.parametrize(
+    ("hub_id", "revision"),
+    [("someone/tiny", "v9"), ("someone/other", None), ("someone/tiny", "3" * 40)],
+)
+def test_what_is_neither_downloaded_nor_to_be_had_is_refused(
+    hub: HubCache, tiny_llama: Path, hub_id: str, revision: str | None
+) -> None:
     hub.put("someone/tiny", COMMITS[0], tiny_llama, "main")
     with pytest.raises(ModelError, match="hub did not give a model") as raised:
         load(hub_id, revision=revision)
@@ -86,7 +103,9 @@ def test_what_is_neither_downloaded_nor_to_be_had_is_refused(hub: HubCache, tiny
     assert (revision or "") in str(raised.value)
 
 
-def test_models_of_one_snapshot_share_a_base(hub: HubCache, tiny_llama: Path, make_adapter: MakeAdapter) -> None:
+def test_models_of_one_snapshot_share_a_base(
+    hub: HubCache, tiny_llama: Path, make_adapter: MakeAdapter
+) -> None:
     hub.put("someone/tiny", COMMITS[0], tiny_llama, "main")
     models = [
         load("someone/tiny"),
@@ -97,32 +116,58 @@ def test_models_of_one_snapshot_share_a_base(hub: HubCache, tiny_llama: Path, ma
 
 
 def test_an_adapter_of_the_hub_finds_its_base_and_the_revision_that_it_names(
-    hub: HubCache, tiny_llama: Path, make_llama: Callable[..., Path], make_adapter: MakeAdapter, tmp_path: Path
+    hub: HubCache,
+    tiny_llama: Path,
+    make_llama: Callable[..., Path],
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
 ) -> None:
     hub.put("someone/tiny", COMMITS[0], make_llama("second", seed=7), "main")
     hub.put("someone/tiny", COMMITS[1], tiny_llama, "v1")
     folder = shutil.copytree(make_adapter("one", 1), tmp_path / "adapter")
     settings = json.loads((folder / "adapter_config.json").read_text())
-    for name, named, base in (("old", "v1", tiny_llama), ("new", None, make_llama("third", seed=7))):
-        (folder / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": "someone/tiny", "revision": named}))
+    for name, named, base in (
+        ("old", "v1", tiny_llama),
+        ("new", None, make_llama("third", seed=7)),
+    ):
+        (folder / "adapter_config.json").write_text(
+            json.dumps({**settings, "base_model_name_or_path": "someone/tiny", "revision": named})
+        )
         hub.put(f"someone/{name}", COMMITS[0], folder, "main")
         expert, expected = load(f"someone/{name}"), load(make_adapter("one", 1), base_model=base)
         assert expert.generate([user("Why?")], SHORT) == expected.generate([user("Why?")], SHORT)
         assert expert.generate([user("Why?")], SHORT) != load(base).generate([user("Why?")], SHORT)
 
 
-def test_only_weights_and_settings_are_asked_for(monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
+def test_only_weights_and_settings_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tiny_llama: Path
+) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("domainfusion.models.locate.snapshot_download", lambda hub_id, **options: asked.update(options) or str(tiny_llama))
+    monkeypatch.setattr(
+        "domainfusion.models.locate.snapshot_download",
+        lambda hub_id, **options: asked.update(options) or str(tiny_llama),
+    )
     load("someone/tiny")
     from huggingface_hub.utils import filter_repo_objects
 
     offered = [
-        *("config.json", "model-00001-of-2.safetensors", "model.safetensors.index.json", "chat_template.jinja", "tokenizer.model"),
+        *(
+            "config.json",
+            "model-00001-of-2.safetensors",
+            "model.safetensors.index.json",
+            "chat_template.jinja",
+            "tokenizer.model",
+        ),
         *("merges.txt", "adapter_config.json"),
     ]
     refused = [
-        *("pytorch_model.bin", "modeling_evil.py", "training_args.bin", "original/consolidated.00.pth", "onnx/model.safetensors"),
+        *(
+            "pytorch_model.bin",
+            "modeling_evil.py",
+            "training_args.bin",
+            "original/consolidated.00.pth",
+            "onnx/model.safetensors",
+        ),
         *("consolidated.safetensors", "model.Q4.gguf", "optimizer.pt"),
     ]
     patterns = {name: asked[name] for name in ("allow_patterns", "ignore_patterns")}
@@ -132,7 +177,9 @@ def test_only_weights_and_settings_are_asked_for(monkeypatch: pytest.MonkeyPatch
 # Folders
 
 
-def test_a_sharded_model_that_lacks_a_part_is_refused_at_once(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_sharded_model_that_lacks_a_part_is_refused_at_once(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = shutil.copytree(tiny_llama, tmp_path / "sharded")
@@ -140,7 +187,9 @@ def test_a_sharded_model_that_lacks_a_part_is_refused_at_once(tiny_llama: Path, 
     AutoModelForCausalLM.from_pretrained(tiny_llama).save_pretrained(folder, max_shard_size="200KB")
     parts = sorted(folder.glob("*.safetensors"))
     assert len(parts) > 2
-    assert load(folder).generate([user("Why?")], SHORT) == load(tiny_llama).generate([user("Why?")], SHORT)
+    assert load(folder).generate([user("Why?")], SHORT) == load(tiny_llama).generate(
+        [user("Why?")], SHORT
+    )
     parts[1].unlink()
     with pytest.raises(ModelError, match=parts[1].name):
         load(folder)
@@ -163,7 +212,9 @@ class Bomb:
 
 
 @pytest.mark.parametrize("suffix", PICKLES)
-def test_a_pickle_is_refused_by_name_and_never_opened(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, suffix: str) -> None:
+def test_a_pickle_is_refused_by_name_and_never_opened(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, suffix: str
+) -> None:
     mark = tmp_path / "ran"
     folders = []
     for source, stem in ((tiny_llama, "model"), (make_adapter("one", 1), "adapter_model")):
@@ -180,12 +231,16 @@ def test_a_pickle_is_refused_by_name_and_never_opened(tiny_llama: Path, make_ada
 
 
 @pytest.mark.parametrize("kind", ["base", "adapter"])
-def test_a_pickle_beside_safetensors_is_not_looked_at(tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str) -> None:
+def test_a_pickle_beside_safetensors_is_not_looked_at(
+    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
+) -> None:
     source = tiny_llama if kind == "base" else make_adapter("one", 1)
     folder = shutil.copytree(source, tmp_path / "both")
     for name in ("pytorch_model.bin", "adapter_model.bin", "training_args.bin"):
         (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    assert load(folder).generate([user("Why?")], SHORT) == load(source).generate([user("Why?")], SHORT)
+    assert load(folder).generate([user("Why?")], SHORT) == load(source).generate(
+        [user("Why?")], SHORT
+    )
     assert not (tmp_path / "ran").exists()
 
 
@@ -216,16 +271,24 @@ def _with_code(source: Path, folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def test_a_model_that_can_only_be_loaded_by_its_own_code_is_refused_and_nothing_is_run(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_model_that_can_only_be_loaded_by_its_own_code_is_refused_and_nothing_is_run(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = _with_code(
-        tiny_llama, tmp_path / "own", config={"auto_map": AUTO_MAP, "model_type": "own-kind", "architectures": ["OwnModel"]}
+        tiny_llama,
+        tmp_path / "own",
+        config={"auto_map": AUTO_MAP, "model_type": "own-kind", "architectures": ["OwnModel"]},
     )
-    with pytest.raises(ModelError, match="running code that lies in its folder, and that is never done"):
+    with pytest.raises(
+        ModelError, match="running code that lies in its folder, and that is never done"
+    ):
         load(folder)
     assert not (folder / "ran").exists()
 
 
-def test_a_known_model_that_brings_code_too_is_loaded_without_it(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_known_model_that_brings_code_too_is_loaded_without_it(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     folder = _with_code(
         tiny_llama,
         tmp_path / "own",
@@ -238,15 +301,25 @@ def test_a_known_model_that_brings_code_too_is_loaded_without_it(tiny_llama: Pat
     assert not (folder / "ran").exists()
 
 
-def test_an_adapter_that_names_code_is_loaded_without_it(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_an_adapter_that_names_code_is_loaded_without_it(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     mapping = {"base_model_class": "OwnModel", "parent_library": "own"}
-    folder = _with_code(make_adapter("one", 1), tmp_path / "own", adapter_config={"auto_mapping": mapping})
-    assert load(folder).generate([user("Why?")], SHORT) == load(make_adapter("one", 1)).generate([user("Why?")], SHORT)
+    folder = _with_code(
+        make_adapter("one", 1), tmp_path / "own", adapter_config={"auto_mapping": mapping}
+    )
+    assert load(folder).generate([user("Why?")], SHORT) == load(make_adapter("one", 1)).generate(
+        [user("Why?")], SHORT
+    )
     assert not (folder / "ran").exists()
 
 
 def test_a_chat_template_can_reach_nothing(tiny_llama: Path) -> None:
-    for reach in ("''.__class__.__mro__[1].__subclasses__()", "cycler.__init__.__globals__['os'].system('true')", "messages.clear()"):
+    for reach in (
+        "''.__class__.__mro__[1].__subclasses__()",
+        "cycler.__init__.__globals__['os'].system('true')",
+        "messages.clear()",
+    ):
         with pytest.raises(ModelError, match="chat template"):
             load(tiny_llama, chat_template=f"{{{{ {reach} }}}}").encode(user("Why?"))
 
@@ -256,6 +329,10 @@ def test_a_chat_template_can_reach_nothing(tiny_llama: Path) -> None:
 
 def test_what_was_asked_for_is_told(tiny_llama: Path, make_adapter: MakeAdapter) -> None:
     files = find_model(str(make_adapter("one", 1)), tiny_llama, None)
-    assert (files.base, files.base_path, files.adapter) == (tiny_llama.resolve(), str(tiny_llama), make_adapter("one", 1).resolve())
+    assert (files.base, files.base_path, files.adapter) == (
+        tiny_llama.resolve(),
+        str(tiny_llama),
+        make_adapter("one", 1).resolve(),
+    )
     with pytest.raises(ConfigurationError, match="revision"):
         locate(str(tiny_llama), "main")

@@ -1,4 +1,6 @@
-"""Laws of mixed batches: each row gets the answer that its own expert gives when it is asked by itself."""
+"""Laws of mixed batches: each row gets the answer that its own expert gives when it is asked by
+itself.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +10,13 @@ import pytest
 import torch
 
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models import Adaptation, HuggingFaceModel, LanguageModel, ScriptedModel, generate_with
+from domainfusion.models import (
+    Adaptation,
+    HuggingFaceModel,
+    LanguageModel,
+    ScriptedModel,
+    generate_with,
+)
 from domainfusion.models import mixing as mixing_module
 from domainfusion.models.mixing import hidden_states_with
 from domainfusion.models.shared_base import SharedBase
@@ -16,7 +24,12 @@ from domainfusion.types import Conversation, Generation, Sampling, user
 
 MakeAdapter = Callable[..., Path]
 
-QUESTIONS = ["What is the capital of France?", "Why?", "How do aircraft land near a river, and how do muscles recover after it?", "?"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Why?",
+    "How do aircraft land near a river, and how do muscles recover after it?",
+    "?",
+]
 SHORT = Sampling(max_new_tokens=10)
 WARM = Sampling(max_new_tokens=10, temperature=1.0, seed=3)
 
@@ -43,7 +56,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     answer_batch = mixing_module.answer_batch
 
-    def counted(module: Any, tokenizer: Any, prompts: Sequence[Any], *rest: Any, **options: Any) -> list[Generation]:
+    def counted(
+        module: Any, tokenizer: Any, prompts: Sequence[Any], *rest: Any, **options: Any
+    ) -> list[Generation]:
         sizes.append(len(prompts))
         return answer_batch(module, tokenizer, prompts, *rest, **options)
 
@@ -51,12 +66,22 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def apart(models: Sequence[LanguageModel], conversations: Sequence[Conversation], sampling: Sampling) -> list[Generation]:
-    """Returns what each model answers when it is asked by itself, all of its conversations at once."""
+def apart(
+    models: Sequence[LanguageModel], conversations: Sequence[Conversation], sampling: Sampling
+) -> list[Generation]:
+    """Returns what each model answers when it is asked by itself, all of its conversations at
+    once.
+    """
     found: dict[int, Generation] = {}
     for model in {id(model): model for model in models}.values():
         rows = [index for index, other in enumerate(models) if other is model]
-        found |= dict(zip(rows, model.generate([conversations[index] for index in rows], sampling), strict=True))
+        found |= dict(
+            zip(
+                rows,
+                model.generate([conversations[index] for index in rows], sampling),
+                strict=True,
+            )
+        )
     return [found[index] for index in range(len(models))]
 
 
@@ -67,7 +92,9 @@ def test_a_mixed_batch_gives_each_row_the_answer_of_its_own_expert(
     models = [expert for _ in QUESTIONS for expert in experts]
     conversations = [user(question) for question in QUESTIONS for _ in experts]
     expected = apart(models, conversations, sampling)
-    assert len({answer.text for answer in expected}) > 0.8 * len(expected)  # the experts do say different things
+    assert len({answer.text for answer in expected}) > 0.8 * len(
+        expected
+    )  # the experts do say different things
     assert generate_with(models, conversations, sampling) == expected
     assert batches == [len(models)]
 
@@ -75,7 +102,10 @@ def test_a_mixed_batch_gives_each_row_the_answer_of_its_own_expert(
 def test_mixing_leaves_every_expert_as_it_was(experts: list[HuggingFaceModel]) -> None:
     conversations = [user(QUESTIONS[0])] * len(experts)
     before = [expert.generate([user(QUESTIONS[2])], SHORT) for expert in experts]
-    weights = {name: tensor.clone() for name, tensor in SharedBase.get(experts[0]._key).module.state_dict().items()}
+    weights = {
+        name: tensor.clone()
+        for name, tensor in SharedBase.get(experts[0]._key).module.state_dict().items()
+    }
     for _ in range(2):
         generate_with(experts, conversations, SHORT)
         assert [expert.generate([user(QUESTIONS[2])], SHORT) for expert in experts] == before
@@ -85,7 +115,9 @@ def test_mixing_leaves_every_expert_as_it_was(experts: list[HuggingFaceModel]) -
     assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
 
 
-def test_the_same_question_asked_twice_of_one_expert_gets_two_samples(experts: list[HuggingFaceModel], batches: list[int]) -> None:
+def test_the_same_question_asked_twice_of_one_expert_gets_two_samples(
+    experts: list[HuggingFaceModel], batches: list[int]
+) -> None:
     models = [experts[2], experts[3], experts[2], experts[3]]
     conversations = [user(QUESTIONS[0])] * 4
     found = generate_with(models, conversations, WARM)
@@ -106,9 +138,16 @@ def test_the_same_question_asked_twice_of_one_expert_gets_two_samples(experts: l
     ],
 )
 def test_batches_are_mixed_only_where_that_takes_fewer_of_them(
-    make_adapter: MakeAdapter, batches: list[int], rows: tuple[int, ...], batch_size: int, expected: list[int]
+    make_adapter: MakeAdapter,
+    batches: list[int],
+    rows: tuple[int, ...],
+    batch_size: int,
+    expected: list[int],
 ) -> None:
-    experts = [load(make_adapter(name, seed), batch_size=batch_size) for seed, name in enumerate("abc"[: len(rows)], start=1)]
+    experts = [
+        load(make_adapter(name, seed), batch_size=batch_size)
+        for seed, name in enumerate("abc"[: len(rows)], start=1)
+    ]
     models = [expert for expert, count in zip(experts, rows, strict=True) for _ in range(count)]
     conversations = [user(f"{QUESTIONS[0]} {number}") for number in range(len(models))]
     assert generate_with(models, conversations, SHORT) == apart(models, conversations, SHORT)
@@ -116,9 +155,16 @@ def test_batches_are_mixed_only_where_that_takes_fewer_of_them(
 
 
 def test_models_of_every_kind_are_asked_in_one_go(
-    experts: list[HuggingFaceModel], make_adapter: MakeAdapter, make_llama: Callable[..., Path], batches: list[int]
+    experts: list[HuggingFaceModel],
+    make_adapter: MakeAdapter,
+    make_llama: Callable[..., Path],
+    batches: list[int],
 ) -> None:
-    dora, stranger, scripted = load(make_adapter("dora", 4, use_dora=True)), load(make_llama("other", seed=5)), ScriptedModel(str.upper)
+    dora, stranger, scripted = (
+        load(make_adapter("dora", 4, use_dora=True)),
+        load(make_llama("other", seed=5)),
+        ScriptedModel(str.upper),
+    )
     student = experts[0].trainable_copy(Adaptation(rank=2))
     models = [scripted, experts[2], dora, experts[0], stranger, student, scripted]
     conversations = [user(QUESTIONS[index % 4]) for index in range(len(models))]
@@ -147,11 +193,15 @@ def test_experts_with_chat_templates_of_their_own_share_a_batch(
     assert batches == [2]
 
 
-def test_a_student_in_training_answers_beside_its_teachers_without_dropout(experts: list[HuggingFaceModel], batches: list[int]) -> None:
+def test_a_student_in_training_answers_beside_its_teachers_without_dropout(
+    experts: list[HuggingFaceModel], batches: list[int]
+) -> None:
     student = experts[0].trainable_copy(Adaptation(rank=2, dropout=0.5))
     module = student.trainable_module().train()
     conversations = [user(QUESTIONS[0])] * 2
-    assert generate_with([student, experts[2]], conversations, SHORT) == apart([student, experts[2]], conversations, SHORT)
+    assert generate_with([student, experts[2]], conversations, SHORT) == apart(
+        [student, experts[2]], conversations, SHORT
+    )
     assert batches == [2] and module.training
 
 
@@ -170,7 +220,10 @@ def test_a_conversation_that_does_not_fit_is_refused(experts: list[HuggingFaceMo
 
 
 def test_a_mixed_batch_reads_as_each_row_s_own_expert_does(
-    experts: list[HuggingFaceModel], tiny_llama: Path, make_adapter: MakeAdapter, make_llama: Callable[..., Path]
+    experts: list[HuggingFaceModel],
+    tiny_llama: Path,
+    make_adapter: MakeAdapter,
+    make_llama: Callable[..., Path],
 ) -> None:
     strangers = [load(make_llama("other", 5)), load(make_adapter("dora", 4, use_dora=True))]
     models = [model for _ in range(2) for model in (*experts, *strangers)]
@@ -186,7 +239,11 @@ def test_reading_in_a_mixed_batch_touches_no_weight(experts: list[HuggingFaceMod
     experts[0].generate([user("Why?")], SHORT)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     hidden_states_with(experts, [[5, 6, 7]] * len(experts))
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items() if name in before)
+    assert all(
+        torch.equal(before[name], tensor)
+        for name, tensor in module.state_dict().items()
+        if name in before
+    )
 
 
 def test_a_row_that_is_too_long_for_its_reader_is_an_error(experts: list[HuggingFaceModel]) -> None:

@@ -1,4 +1,6 @@
-"""Laws of finding out where a file lies: the innermost mount decides, and who does not know says nothing."""
+"""Laws of finding out where a file lies: the innermost mount decides, and who does not know says
+nothing.
+"""
 
 import warnings
 from pathlib import Path
@@ -50,7 +52,9 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/mnt/c/s.sqlite", "9p"),
     ],
 )
-def test_the_innermost_and_latest_mount_decides(mounts: Path, path: str, expected: str | None) -> None:
+def test_the_innermost_and_latest_mount_decides(
+    mounts: Path, path: str, expected: str | None
+) -> None:
     assert network_file_system(Path(path)) == expected
 
 
@@ -69,14 +73,18 @@ def test_a_path_is_looked_at_where_it_really_is(mounts: Path, tmp_path: Path) ->
     assert network_file_system(tmp_path / "s.sqlite") is None
 
 
-def test_a_store_on_a_network_file_system_is_opened_with_a_warning_that_says_what_to_do(mounts: Path, tmp_path: Path) -> None:
+def test_a_store_on_a_network_file_system_is_opened_with_a_warning_that_says_what_to_do(
+    mounts: Path, tmp_path: Path
+) -> None:
     mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path / 'far'} nfs4 rw 0 0\n")
     with (
         pytest.warns(UserWarning, match=r"network file system \(nfs4\).*local disk") as caught,
         ResponseStore(tmp_path / "far" / "s.sqlite"),
     ):
         pass
-    assert Path(caught[0].filename) == Path(__file__)  # the warning points at whoever opened the store
+    assert Path(caught[0].filename) == Path(
+        __file__
+    )  # the warning points at whoever opened the store
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ResponseStore(tmp_path / "near.sqlite").close()

@@ -1,4 +1,6 @@
-"""Laws of placement: what a device computes in, what can't be had is refused at once, and quantized teachers answer like teachers."""
+"""Laws of placement: what a device computes in, what can't be had is refused at once, and quantized
+teachers answer like teachers.
+"""
 
 import importlib.util
 from collections.abc import Callable
@@ -12,7 +14,12 @@ import torch
 from domainfusion.errors import CapabilityError, ConfigurationError, MissingDependencyError
 from domainfusion.models import HuggingFaceModel, generate_with
 from domainfusion.models import placement as placement_module
-from domainfusion.models.placement import check_quantization, quantization_settings, resolve_device, resolve_dtype
+from domainfusion.models.placement import (
+    check_quantization,
+    quantization_settings,
+    resolve_device,
+    resolve_dtype,
+)
 from domainfusion.types import Message, Sampling, user
 
 
@@ -30,15 +37,28 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.parametrize(
     ("asked", "count", "expected"),
-    [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda"), ("cuda:1", 2, "cuda:1")],
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
 )
-def test_the_device_is_a_gpu_where_there_is_one(gpus: Callable[..., None], asked: str, count: int, expected: str) -> None:
+def test_the_device_is_a_gpu_where_there_is_one(
+    gpus: Callable[..., None], asked: str, count: int, expected: str
+) -> None:
     gpus(count)
     assert resolve_device(asked) == expected
 
 
-@pytest.mark.parametrize(("asked", "count"), [("cuda", 0), ("cuda:1", 1), ("gpu", 1), ("cuda:x", 1), ("cpu:0", 1), ("", 1)])
-def test_a_device_that_is_not_there_is_refused(gpus: Callable[..., None], asked: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [("cuda", 0), ("cuda:1", 1), ("gpu", 1), ("cuda:x", 1), ("cpu:0", 1), ("", 1)],
+)
+def test_a_device_that_is_not_there_is_refused(
+    gpus: Callable[..., None], asked: str, count: int
+) -> None:
     gpus(count)
     with pytest.raises(ConfigurationError, match="cpu"):
         resolve_device(asked)
@@ -54,10 +74,17 @@ def test_a_device_that_is_not_there_is_refused(gpus: Callable[..., None], asked:
     ],
 )
 def test_the_data_type_is_the_one_that_the_device_computes_in(
-    gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch, device: str, flags: str, bfloat16: bool, expected: torch.dtype
+    gpus: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    flags: str,
+    bfloat16: bool,
+    expected: torch.dtype,
 ) -> None:
     gpus(1, bfloat16=bfloat16)
-    monkeypatch.setattr(placement_module, "Path", lambda _: SimpleNamespace(read_text=lambda **_: flags))
+    monkeypatch.setattr(
+        placement_module, "Path", lambda _: SimpleNamespace(read_text=lambda **_: flags)
+    )
     assert resolve_dtype("auto", device) is expected
     assert resolve_dtype("float32", device) is torch.float32
 
@@ -88,11 +115,17 @@ def test_a_file_that_is_quantized_already_is_not_quantized_again() -> None:
 
 def test_four_bits_are_normal_floats_and_computing_is_done_in_the_data_type() -> None:
     four, eight = (quantization_settings(kind, torch.bfloat16) for kind in ("4bit", "8bit"))  # type: ignore[arg-type]
-    assert (four.load_in_4bit, four.bnb_4bit_quant_type, four.bnb_4bit_compute_dtype) == (True, "nf4", torch.bfloat16)
+    assert (four.load_in_4bit, four.bnb_4bit_quant_type, four.bnb_4bit_compute_dtype) == (
+        True,
+        "nf4",
+        torch.bfloat16,
+    )
     assert (eight.load_in_8bit, eight.load_in_4bit) == (True, False)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_a_quantized_teacher_answers_scores_and_shares_its_base(
     make_llama: Callable[..., Path], make_adapter: Callable[..., Path], quantization: Any
@@ -100,9 +133,15 @@ def test_a_quantized_teacher_answers_scores_and_shares_its_base(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     base = make_llama("base")
     options: dict[str, Any] = {"dtype": "float32", "device": device}
-    whole, small = HuggingFaceModel(base, **options), HuggingFaceModel(base, **options, quantization=quantization)
+    whole, small = (
+        HuggingFaceModel(base, **options),
+        HuggingFaceModel(base, **options, quantization=quantization),
+    )
     assert small._load().module is not whole._load().module
-    assert small._load().module.get_memory_footprint() < 0.8 * whole._load().module.get_memory_footprint()
+    assert (
+        small._load().module.get_memory_footprint()
+        < 0.8 * whole._load().module.get_memory_footprint()
+    )
     assert small.fingerprint != whole.fingerprint
 
     asked = [user("What is the capital of France?"), user("Why?")]
@@ -112,7 +151,10 @@ def test_a_quantized_teacher_answers_scores_and_shares_its_base(
         assert found.total == pytest.approx(expected.total, rel=0.5)
 
     experts = [
-        HuggingFaceModel(make_adapter(name, seed), base_model=base, **options, quantization=quantization) for seed, name in enumerate("ab")
+        HuggingFaceModel(
+            make_adapter(name, seed), base_model=base, **options, quantization=quantization
+        )
+        for seed, name in enumerate("ab")
     ]
     assert {id(expert._load().module) for expert in experts} == {id(small._load().module)}
     before = small.score(answered)

@@ -1,4 +1,6 @@
-"""Laws of reading reasoning: whatever its form, it is never part of the answer, and an answer that mentions a tag keeps its words."""
+"""Laws of reading reasoning: whatever its form, it is never part of the answer, and an answer that
+mentions a tag keeps its words.
+"""
 
 import time
 
@@ -6,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.reasoning import Reasoned, is_marker, lead_after_thought, read_content, split_reasoning
+from domainfusion.models.reasoning import (
+    Reasoned,
+    is_marker,
+    lead_after_thought,
+    read_content,
+    split_reasoning,
+)
 
 ANSWER = "Its symbol is Fe."
 
@@ -21,17 +29,26 @@ FORMS = {
     "Seed-OSS": "<seed:think>{}</seed:think>{}",
     "MiniMax": "<mm:think>{}</mm:think>{}",
     "Kimi": "◁think▷{}◁/think▷{}",
-    "Sky-T1": "<|begin_of_thought|>\n{}\n<|end_of_thought|>\n<|begin_of_solution|>\n{}\n<|end_of_solution|>",
+    "Sky-T1": (
+        "<|begin_of_thought|>\n{}\n<|end_of_thought|>\n<|begin_of_solution|>\n{}\n<|end_of_solution|>"
+    ),
     "Command A": "<|START_THINKING|>{}<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
-    "gpt-oss": "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
-    "gpt-oss, with its header": "<|start|>assistant<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}",
+    "gpt-oss": (
+        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>"
+    ),
+    "gpt-oss, with its header": (
+        "<|start|>assistant<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}"
+    ),
     "gpt-oss, tokens dropped": "analysis{}assistantfinal{}",
     "Granite": "Here is my thought process:\n{}\nHere is my response:\n{}",
     "Apriel": "Here are my reasoning steps:\n{}\n[BEGIN FINAL RESPONSE]\n{}\n[END FINAL RESPONSE]",
 }
 
 MENTIONS = [
-    "In that format the end of the reasoning is marked with </think>, and what follows is the answer.",
+    (
+        "In that format the end of the reasoning is marked with </think>, and what follows is the"
+        " answer."
+    ),
     "Write `<think>` first and `</think>` last, then the answer.",
     "<think> and </think> are the tags of R1.",
     "<think> is what R1 writes first.",
@@ -143,17 +160,27 @@ def test_a_closing_tag_alone_ends_reasoning(text: str) -> None:
         ("<a>", "<a>", ""),
         ("<a><think>\n", "<a>", "\n</think>\n\n"),
         ("<a><think>\n\n</think>\n\n", "<a>", ""),
-        ("<a><|START_THINKING|>", "<a><|START_RESPONSE|>", "\n<|END_THINKING|>\n\n<|START_RESPONSE|>"),
+        (
+            "<a><|START_THINKING|>",
+            "<a><|START_RESPONSE|>",
+            "\n<|END_THINKING|>\n\n<|START_RESPONSE|>",
+        ),
         ("<a><|START_THINKING|><|END_THINKING|>", "<a><|START_RESPONSE|>", "<|START_RESPONSE|>"),
         (
             "<|start|>assistant<|channel|>analysis<|message|>",
             "<|start|>assistant<|channel|>final<|message|>",
             "<|end|><|start|>assistant<|channel|>final<|message|>",
         ),
-        ("<|start|>assistant<|channel|>final<|message|>", "<|start|>assistant<|channel|>final<|message|>", ""),
+        (
+            "<|start|>assistant<|channel|>final<|message|>",
+            "<|start|>assistant<|channel|>final<|message|>",
+            "",
+        ),
     ],
 )
-def test_a_thought_in_the_prompt_is_over_before_the_words_of_an_answer(header: str, between: str, lead: str) -> None:
+def test_a_thought_in_the_prompt_is_over_before_the_words_of_an_answer(
+    header: str, between: str, lead: str
+) -> None:
     assert lead_after_thought(header, between) == lead
     assert split_reasoning(f"{lead}{ANSWER}", header) == Reasoned("", ANSWER)
 

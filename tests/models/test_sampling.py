@@ -16,7 +16,10 @@ def draw(sampling: Sampling, count: int = DRAWS, logits: torch.Tensor = LOGITS) 
     """Returns how often each token is drawn, by 2,000 rows that each draw several times."""
     rows = 2000
     sampler = RowSampler(sampling, range(rows))
-    chosen = [sampler(torch.zeros(rows, 1, dtype=torch.long), logits.expand(rows, -1)).argmax(-1) for _ in range(count // rows)]
+    chosen = [
+        sampler(torch.zeros(rows, 1, dtype=torch.long), logits.expand(rows, -1)).argmax(-1)
+        for _ in range(count // rows)
+    ]
     return torch.bincount(torch.cat(chosen), minlength=len(logits)) / count
 
 
@@ -36,7 +39,9 @@ def test_draws_follow_the_softmax_at_the_temperature(temperature: float) -> None
 def test_draws_follow_the_softmax_of_the_tokens_that_top_p_keeps(top_p: float, kept: int) -> None:
     probabilities = LOGITS.softmax(-1)
     tokens = probabilities.sort(descending=True).indices[:kept]
-    assert probabilities[tokens].sum() >= top_p > probabilities[tokens[:-1]].sum()  # the case is what it claims to be
+    assert (
+        probabilities[tokens].sum() >= top_p > probabilities[tokens[:-1]].sum()
+    )  # the case is what it claims to be
     expected = torch.zeros_like(probabilities)
     expected[tokens] = probabilities[tokens] / probabilities[tokens].sum()
     shares = draw(Sampling(temperature=1.0, top_p=top_p))
@@ -45,11 +50,15 @@ def test_draws_follow_the_softmax_of_the_tokens_that_top_p_keeps(top_p: float, k
 
 
 @given(
-    st.lists(st.integers(-60, 60), min_size=1, max_size=20, unique=True).map(lambda tenths: torch.tensor(tenths) / 10),
+    st.lists(st.integers(-60, 60), min_size=1, max_size=20, unique=True).map(
+        lambda tenths: torch.tensor(tenths) / 10
+    ),
     st.floats(0.01, 0.99),
 )
 def test_top_p_keeps_the_smallest_set_that_reaches_it(logits: torch.Tensor, top_p: float) -> None:
-    noisy = RowSampler(Sampling(temperature=1.0, top_p=top_p), [0])(torch.zeros(1, 1, dtype=torch.long), logits[None])
+    noisy = RowSampler(Sampling(temperature=1.0, top_p=top_p), [0])(
+        torch.zeros(1, 1, dtype=torch.long), logits[None]
+    )
     kept = torch.isfinite(noisy[0])
     probabilities = logits.double().softmax(-1)
     assert probabilities[kept].sum() >= top_p - 1e-6
@@ -59,7 +68,9 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(logits: torch.Tensor, top_
 
 def test_a_top_p_of_one_keeps_every_token() -> None:
     logits = torch.tensor([[0.0, -20.0, -80.0]])
-    assert torch.isfinite(RowSampler(Sampling(temperature=1.0), [0])(torch.zeros(1, 1, dtype=torch.long), logits)).all()
+    assert torch.isfinite(
+        RowSampler(Sampling(temperature=1.0), [0])(torch.zeros(1, 1, dtype=torch.long), logits)
+    ).all()
 
 
 def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
@@ -71,7 +82,10 @@ def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
 
 
 def test_rows_steps_and_seeds_draw_differently() -> None:
-    ids, sampler = torch.zeros(2, 1, dtype=torch.long), RowSampler(Sampling(temperature=1.0), [1, 2])
+    ids, sampler = (
+        torch.zeros(2, 1, dtype=torch.long),
+        RowSampler(Sampling(temperature=1.0), [1, 2]),
+    )
     first, second = sampler(ids, LOGITS.expand(2, -1)), sampler(ids, LOGITS.expand(2, -1))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
@@ -91,4 +105,6 @@ def test_a_token_that_is_forbidden_is_never_drawn() -> None:
 
 def test_logits_of_half_precision_are_drawn_from_in_full() -> None:
     sampler = RowSampler(Sampling(temperature=1.0), [0])
-    assert sampler(torch.zeros(1, 1, dtype=torch.long), LOGITS[None].bfloat16()).dtype == torch.float32
+    assert (
+        sampler(torch.zeros(1, 1, dtype=torch.long), LOGITS[None].bfloat16()).dtype == torch.float32
+    )

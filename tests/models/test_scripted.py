@@ -1,4 +1,6 @@
-"""Laws of the scripted model: the same question gives the same answer, and it can be used wherever a model can."""
+"""Laws of the scripted model: the same question gives the same answer, and it can be used wherever
+a model can.
+"""
 
 import pytest
 
@@ -12,18 +14,32 @@ def test_it_is_a_language_model_and_can_not_be_trained() -> None:
     assert not isinstance(ScriptedModel("yes"), TrainableModel)
 
 
-@pytest.mark.parametrize("script", [{"2 + 2?": "4", "3 + 3?": "6"}, lambda question: str(2 * int(question[0]))])
+@pytest.mark.parametrize(
+    "script", [{"2 + 2?": "4", "3 + 3?": "6"}, lambda question: str(2 * int(question[0]))]
+)
 def test_answers_come_in_the_order_of_the_questions(script: object) -> None:
     model = ScriptedModel(script)  # type: ignore[arg-type]
-    assert [answer.text for answer in model.generate([user("3 + 3?"), user("2 + 2?")])] == ["6", "4"]
+    assert [answer.text for answer in model.generate([user("3 + 3?"), user("2 + 2?")])] == [
+        "6",
+        "4",
+    ]
 
 
 def test_one_text_answers_everything() -> None:
-    assert ScriptedModel("yes").generate([user("a")])[0].text == ScriptedModel("yes").generate([user("b")])[0].text == "yes"
+    assert (
+        ScriptedModel("yes").generate([user("a")])[0].text
+        == ScriptedModel("yes").generate([user("b")])[0].text
+        == "yes"
+    )
 
 
 def test_the_last_message_is_the_question() -> None:
-    conversation = (Message("system", "a"), Message("user", "b"), Message("assistant", "c"), Message("user", "d"))
+    conversation = (
+        Message("system", "a"),
+        Message("user", "b"),
+        Message("assistant", "c"),
+        Message("user", "d"),
+    )
     assert ScriptedModel({"d": "right"}).generate([conversation])[0].text == "right"
 
 
@@ -41,7 +57,9 @@ def test_each_answer_is_reported_the_moment_it_is_there() -> None:
         assert len(seen) == int(question)
         return question * 2
 
-    answers = ScriptedModel(answer).generate([user(str(number)) for number in range(4)], on_result=lambda *result: seen.append(result))
+    answers = ScriptedModel(answer).generate(
+        [user(str(number)) for number in range(4)], on_result=lambda *result: seen.append(result)
+    )
     assert seen == list(enumerate(answers))
 
 
@@ -62,4 +80,7 @@ def test_the_fingerprint_changes_with_whatever_may_change_the_answers() -> None:
         ScriptedModel("a", name="other"),
     ]
     assert len({model.fingerprint for model in models}) == len(models)
-    assert ScriptedModel({"q": "a", "r": "b"}).fingerprint == ScriptedModel({"r": "b", "q": "a"}).fingerprint
+    assert (
+        ScriptedModel({"q": "a", "r": "b"}).fingerprint
+        == ScriptedModel({"r": "b", "q": "a"}).fingerprint
+    )

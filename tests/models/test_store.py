@@ -1,4 +1,6 @@
-"""Laws of the store of answers: what was answered is never asked again, and what is there is what the model said."""
+"""Laws of the store of answers: what was answered is never asked again, and what is there is what
+the model said.
+"""
 
 import json
 import random
@@ -25,7 +27,9 @@ WARM = Sampling(temperature=1.0)
 
 
 class SeededModel:
-    """Answers with the seed it draws by, as every model has to: the k-th repeat in a call is another sample."""
+    """Answers with the seed it draws by, as every model has to: the k-th repeat in a call is
+    another sample.
+    """
 
     name = "seeded"
     fingerprint = "seeded"
@@ -37,11 +41,17 @@ class SeededModel:
         self._backwards = backwards
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         self.batches += 1
         seeds = sample_seeds(sampling.seed, conversations)
-        answers = [Generation(text=f"{c[-1].content}/{seed}") for c, seed in zip(conversations, seeds, strict=True)]
+        answers = [
+            Generation(text=f"{c[-1].content}/{seed}")
+            for c, seed in zip(conversations, seeds, strict=True)
+        ]
         order = list(enumerate(conversations))
         for done, (index, conversation) in enumerate(reversed(order) if self._backwards else order):
             if done == self._fail_after:
@@ -85,9 +95,14 @@ def test_what_was_answered_outlives_the_process(tmp_path: Path) -> None:
     tokens=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
 )
 def test_an_answer_comes_back_as_the_model_gave_it(
-    tmp_path_factory: pytest.TempPathFactory, text: str, finish: FinishReason, tokens: tuple[int, int]
+    tmp_path_factory: pytest.TempPathFactory,
+    text: str,
+    finish: FinishReason,
+    tokens: tuple[int, int],
 ) -> None:
-    answer = Generation(text=text, finish_reason=finish, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+    answer = Generation(
+        text=text, finish_reason=finish, prompt_tokens=tokens[0], completion_tokens=tokens[1]
+    )
 
     class Model(SeededModel):
         def generate(self, conversations: Sequence[Conversation], *_: object) -> list[Generation]:
@@ -112,10 +127,16 @@ def test_an_answer_comes_back_as_the_model_gave_it(
         {"sampling": Sampling(temperature=0.5, top_p=0.5)},
     ],
 )
-def test_another_model_question_or_sampling_is_another_answer(tmp_path: Path, other: dict[str, object]) -> None:
+def test_another_model_question_or_sampling_is_another_answer(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
     with ResponseStore(tmp_path / "s.sqlite") as store:
         store.ask(ScriptedModel(str.upper), [user("question 0")])
-        changed = {"model": ScriptedModel(str.upper), "conversation": user("question 0"), "sampling": Sampling()} | other
+        changed = {
+            "model": ScriptedModel(str.upper),
+            "conversation": user("question 0"),
+            "sampling": Sampling(),
+        } | other
         store.ask(changed["model"], [changed["conversation"]], changed["sampling"])  # type: ignore[arg-type, list-item]
         assert (store.asked, len(store)) == (2, 2)
 
@@ -169,8 +190,13 @@ def test_whatever_is_stored_already_the_answers_are_those_of_a_model_asked_at_on
         expected = [first[c] for c in conversations]
     with ResponseStore(path) as store:
         store.ask(SeededModel(), conversations, sampling)
-        rows = [row for (row,) in store._connection.execute("SELECT key FROM answers ORDER BY rowid")]
-        store._connection.executemany("DELETE FROM answers WHERE key = ?", [(row,) for n, row in enumerate(rows) if n not in stored])
+        rows = [
+            row for (row,) in store._connection.execute("SELECT key FROM answers ORDER BY rowid")
+        ]
+        store._connection.executemany(
+            "DELETE FROM answers WHERE key = ?",
+            [(row,) for n, row in enumerate(rows) if n not in stored],
+        )
         kept, model = len(store), SeededModel()
         assert store.ask(model, conversations, sampling) == expected
         assert len(model.calls) == len(rows) - kept
@@ -224,7 +250,12 @@ ResponseStore(sys.argv[1]).ask(ScriptedModel(answer), [user(f"question {number}"
 
 def test_answers_survive_a_process_that_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
-    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60).returncode == 9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(path)], check=False, timeout=60
+        ).returncode
+        == 9
+    )
     model = ScriptedModel(str.upper)
     with ResponseStore(path) as store:
         store.ask(model, questions(10))
@@ -257,23 +288,36 @@ def kept_in(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return set()
-        rows = connection.execute("SELECT json_extract(request, '$.messages[0].content') FROM answers").fetchall()
+        rows = connection.execute(
+            "SELECT json_extract(request, '$.messages[0].content') FROM answers"
+        ).fetchall()
     return {question for (question,) in rows}
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
-def test_whenever_processes_are_killed_no_kept_answer_is_asked_again(tmp_path: Path, seed: int, at_once: int) -> None:
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+)
+def test_whenever_processes_are_killed_no_kept_answer_is_asked_again(
+    tmp_path: Path, seed: int, at_once: int
+) -> None:
     chance, path, kept, kills = random.Random(seed), tmp_path / "s.sqlite", set(), 0
     everything = {f"question {number}" for number in range(150)}
     asked: list[str] = []
     for attempt in range(1000):
         logs = [tmp_path / f"asked-{attempt}-{process}" for process in range(at_once)]
         command = [sys.executable, "-c", SLOW, str(path)]
-        processes = [subprocess.Popen([*command, str(log), str(chance.randrange(99))]) for log in logs]
-        lines = chance.randint(0, 40)  # killed after so many questions, at whatever instant that is then
+        processes = [
+            subprocess.Popen([*command, str(log), str(chance.randrange(99))]) for log in logs
+        ]
+        lines = chance.randint(
+            0, 40
+        )  # killed after so many questions, at whatever instant that is then
         while any(process.poll() is None for process in processes):
-            if kills < 5 and sum(log.read_text().count("\n") for log in logs if log.exists()) >= lines:
+            if (
+                kills < 5
+                and sum(log.read_text().count("\n") for log in logs if log.exists()) >= lines
+            ):
                 time.sleep(chance.uniform(0, 0.01))
                 for process in processes:
                     process.kill()
@@ -291,13 +335,23 @@ def test_whenever_processes_are_killed_no_kept_answer_is_asked_again(tmp_path: P
     assert kills == 5
     assert kept == set(asked) == everything
     if at_once == 1:
-        assert len(asked) <= len(everything) + kills  # of each killed process, the one question that it was at
+        assert (
+            len(asked) <= len(everything) + kills
+        )  # of each killed process, the one question that it was at
     with ResponseStore(path) as store:
-        answers = store.ask(ScriptedModel(lambda question: pytest.fail("asked again")), questions(150))
+        answers = store.ask(
+            ScriptedModel(lambda question: pytest.fail("asked again")), questions(150)
+        )
     assert [answer.text for answer in answers] == [f"QUESTION {number}" for number in range(150)]
 
 
-@pytest.mark.parametrize("code", [sqlite3.OperationalError("database or disk is full"), sqlite3.DatabaseError("disk image is malformed")])
+@pytest.mark.parametrize(
+    "code",
+    [
+        sqlite3.OperationalError("database or disk is full"),
+        sqlite3.DatabaseError("disk image is malformed"),
+    ],
+)
 def test_an_answer_that_can_not_be_kept_stops_the_run(tmp_path: Path, code: Exception) -> None:
     class FullDisk:
         def __init__(self, connection: sqlite3.Connection) -> None:
@@ -336,7 +390,10 @@ def test_another_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("content", [b"a text that is long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4096])
+@pytest.mark.parametrize(
+    "content",
+    [b"a text that is long enough to be looked at" * 100, b"SQLite format 3\x00" + b"\xff" * 4096],
+)
 def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "s.sqlite"
     path.write_bytes(content)
@@ -391,7 +448,9 @@ def test_a_folder_in_place_of_the_file_is_a_store_error(tmp_path: Path) -> None:
 def test_what_was_asked_can_be_read_in_the_file(tmp_path: Path) -> None:
     with ResponseStore(tmp_path / "s.sqlite") as store:
         store.ask(ScriptedModel("a", name="expert"), [user("Why?")], Sampling(seed=7))
-        [(name, request, answer)] = store._connection.execute("SELECT model, request, answer FROM answers")
+        [(name, request, answer)] = store._connection.execute(
+            "SELECT model, request, answer FROM answers"
+        )
     assert name == "expert"
     assert json.loads(request)["messages"] == [{"role": "user", "content": "Why?"}]
     assert json.loads(request)["sampling"]["seed"] == 7
@@ -415,7 +474,10 @@ with ResponseStore(sys.argv[1]) as store:
 
 def test_two_processes_can_share_a_store(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY, str(path)], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", BUSY, str(path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for process in processes:
         _, complaint = process.communicate(timeout=60)
         assert process.returncode == 0, complaint
@@ -426,8 +488,16 @@ def test_two_processes_can_share_a_store(tmp_path: Path) -> None:
 
 
 def test_many_can_open_a_new_store_at_once(tmp_path: Path) -> None:
-    opening = "import sys; from domainfusion.models import ResponseStore; [ResponseStore(f'{sys.argv[1]}/{n}') for n in range(20)]"
-    processes = [subprocess.Popen([sys.executable, "-c", opening, str(tmp_path)], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    opening = (
+        "import sys; from domainfusion.models import ResponseStore;"
+        " [ResponseStore(f'{sys.argv[1]}/{n}') for n in range(20)]"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", opening, str(tmp_path)], stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
     for process in processes:
         _, complaint = process.communicate(timeout=60)
         assert process.returncode == 0, complaint
@@ -459,7 +529,9 @@ def test_progress_ends_at_the_total_and_starts_where_the_store_is(tmp_path: Path
 
 def test_asking_directly_is_the_models_own_answer() -> None:
     model = SeededModel()
-    assert ask_directly(model, [user("a"), user("a")], WARM, label="x") == SeededModel().generate([user("a"), user("a")], WARM)
+    assert ask_directly(model, [user("a"), user("a")], WARM, label="x") == SeededModel().generate(
+        [user("a"), user("a")], WARM
+    )
 
 
 def test_seeds_of_samples_do_not_meet() -> None:
@@ -485,15 +557,24 @@ def test_usage_counts_what_models_wrote_in_all_sessions_and_nothing_twice(tmp_pa
         ("second", ("judge",), 2, None),
     ]
     answers = [*first.generate([*questions(12), user("another")]), *second.generate(questions(2))]
-    assert sum(usage.completion_tokens for usage in found) == sum(answer.completion_tokens for answer in answers)
-    assert sum(usage.prompt_tokens for usage in found) == sum(answer.prompt_tokens for answer in answers)
+    assert sum(usage.completion_tokens for usage in found) == sum(
+        answer.completion_tokens for answer in answers
+    )
+    assert sum(usage.prompt_tokens for usage in found) == sum(
+        answer.prompt_tokens for answer in answers
+    )
 
 
 def test_what_is_missing_is_what_would_be_asked(tmp_path: Path) -> None:
     model = SeededModel()
     with ResponseStore(tmp_path / "s.sqlite") as store:
         store.ask(model, questions(3), WARM)
-        for wanted, missing in ((questions(3), 0), (questions(5), 2), (questions(3) * 2, 3), (questions(0), 0)):
+        for wanted, missing in (
+            (questions(3), 0),
+            (questions(5), 2),
+            (questions(3) * 2, 3),
+            (questions(0), 0),
+        ):
             assert store.missing(model.fingerprint, wanted, WARM) == missing
         assert store.missing("another", questions(3), WARM) == 3
 
@@ -522,9 +603,15 @@ def test_a_store_can_be_read_without_being_written(written: str, tmp_path: Path)
             writer.ask(model, questions(3), role="judge")
         if written != "open":
             writer.close()
-    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.iterdir() if not file.name.endswith("-shm")}
+    before = {
+        file: (file.read_bytes(), file.stat().st_mtime_ns)
+        for file in tmp_path.iterdir()
+        if not file.name.endswith("-shm")
+    }
     with ResponseStore(path, read_only=True) as store:
-        assert [usage.calls for usage in store.usage()] == ([3] if written in ("closed", "open") else [])
+        assert [usage.calls for usage in store.usage()] == (
+            [3] if written in ("closed", "open") else []
+        )
         assert len(store) == (3 if written in ("closed", "open") else 0)
         with pytest.raises(StoreError, match="could not be kept"):
             store.ask(model, [user("another")])
@@ -552,7 +639,9 @@ def advice_of(path: Path) -> str:
 HARMFUL = ("move", "delete", "asks its models again")
 
 
-def test_a_store_that_another_process_writes_to_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_process_writes_to_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("domainfusion.models.store._PATIENCE_SECONDS", 0.05)
     ResponseStore(tmp_path / "s.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as other:
@@ -569,7 +658,11 @@ def test_a_full_disk_wants_space_and_no_file_to_go(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             store.ask(ScriptedModel("y" * 100_000), [user("How?")])
     told = str(caught.value)
-    assert "free disk space" in told and "are kept" in told and not [word for word in HARMFUL if word in told]
+    assert (
+        "free disk space" in told
+        and "are kept" in told
+        and not [word for word in HARMFUL if word in told]
+    )
 
 
 def test_a_damaged_file_is_told_with_what_would_be_lost(tmp_path: Path) -> None:
@@ -594,7 +687,10 @@ def test_two_that_ask_at_once_agree_on_the_answer_that_is_kept(tmp_path: Path) -
 
     def slow(_: str) -> str:
         with ResponseStore(tmp_path / "s.sqlite") as other:
-            others.extend(answer.text for answer in other.ask(ScriptedModel(lambda _: "the first", name="m"), question))
+            others.extend(
+                answer.text
+                for answer in other.ask(ScriptedModel(lambda _: "the first", name="m"), question)
+            )
         return "the second"
 
     with ResponseStore(tmp_path / "s.sqlite") as store:

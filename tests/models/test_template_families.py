@@ -1,4 +1,6 @@
-"""For each family of chat templates: a student that was trained and saved, asked by plain Transformers, writes the whole form and stops."""
+"""For each family of chat templates: a student that was trained and saved, asked by plain
+Transformers, writes the whole form and stops.
+"""
 
 from __future__ import annotations
 
@@ -41,22 +43,24 @@ FAMILIES = {
     "chatml": Family(CHATML, ("<|im_start|>", "<|im_end|>"), "<|im_end|>", "{}<|im_end|>"),
     "chatml-on-a-base": Family(CHATML, ("<|im_start|>", "<|im_end|>"), "</s>", "{}<|im_end|>"),
     "llama-3": Family(
-        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
-        "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role']"
+        " }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}{% if"
+        " add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         "<|eot_id|>",
         "{}<|eot_id|>",
     ),
     "gemma": Family(
-        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
-        "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] =="
+        " 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if"
+        " add_generation_prompt %}<start_of_turn>model\n{% endif %}",
         ("<start_of_turn>", "<end_of_turn>"),
         "</s>",
         "{}<end_of_turn>",
     ),
     "mistral": Family(
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }}[/INST]"
-        "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}",
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content']"
+        " }}[/INST]{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}",
         ("[INST]", "[/INST]"),
         "</s>",
         " {}</s>",
@@ -69,36 +73,39 @@ FAMILIES = {
         "{}<|end|>",
     ),
     "qwen-3": Family(
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-        "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
-        "{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n"
-        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and"
+        " loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m['content'].split('</think>')[-1]"
+        " }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% if"
+        " enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif"
+        " %}{% endif %}",
         ("<|im_start|>", "<|im_end|>", "+<think>", "+</think>"),
         "<|im_end|>",
         "<think>\n\n</think>\n\n{}<|im_end|>",
     ),
     "deepseek-r1": Family(
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<｜User｜>{{ m['content'] }}"
-        "{% else %}<｜Assistant｜>{{ m['content'].split('</think>')[-1] }}<｜end▁of▁sentence｜>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}",
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<｜User｜>{{"
+        " m['content'] }}{% else %}<｜Assistant｜>{{ m['content'].split('</think>')[-1]"
+        " }}<｜end▁of▁sentence｜>{% endif %}{% endfor %}{% if add_generation_prompt"
+        " %}<｜Assistant｜><think>\n{% endif %}",
         ("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "+<think>", "+</think>"),
         "<｜end▁of▁sentence｜>",
         "\n</think>\n\n{}<｜end▁of▁sentence｜>",
     ),
     "gpt-oss": Family(
-        "{% for m in messages %}{% if m['role'] == 'assistant' %}<|start|>assistant<|channel|>final<|message|>{{ m['content'] }}"
-        "{% if loop.last and not add_generation_prompt %}<|return|>{% else %}<|end|>{% endif %}"
-        "{% else %}<|start|>{{ m['role'] }}<|message|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        "{% for m in messages %}{% if m['role'] == 'assistant'"
+        " %}<|start|>assistant<|channel|>final<|message|>{{ m['content'] }}{% if loop.last and not"
+        " add_generation_prompt %}<|return|>{% else %}<|end|>{% endif %}{% else %}<|start|>{{"
+        " m['role'] }}<|message|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}{% if"
+        " add_generation_prompt %}<|start|>assistant{% endif %}",
         ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>"),
         "<|return|>",
         "<|channel|>final<|message|>{}<|return|>",
     ),
     "command-r7b": Family(
-        "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>{% if m['role'] == 'assistant' %}<|CHATBOT_TOKEN|><|START_RESPONSE|>"
-        "{{ m['content'] }}<|END_RESPONSE|>{% else %}<|USER_TOKEN|>{{ m['content'] }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor %}"
-        "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}",
+        "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>{% if m['role'] =="
+        " 'assistant' %}<|CHATBOT_TOKEN|><|START_RESPONSE|>{{ m['content'] }}<|END_RESPONSE|>{%"
+        " else %}<|USER_TOKEN|>{{ m['content'] }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor %}{% if"
+        " add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}",
         (
             "<|START_OF_TURN_TOKEN|>",
             "<|END_OF_TURN_TOKEN|>",
@@ -111,8 +118,8 @@ FAMILIES = {
         "<|START_RESPONSE|>{}<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
     ),
     "refuses-to-end-with-an-answer": Family(
-        "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('the last turn must be the user') }}{% endif %}"
-        + CHATML,
+        "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('the last turn must be the"
+        " user') }}{% endif %}" + CHATML,
         ("<|im_start|>", "<|im_end|>"),
         "</s>",
         "{}<|im_end|>",

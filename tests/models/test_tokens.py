@@ -1,4 +1,6 @@
-"""Laws of comparing tokenizers: what differs is found whatever it is, and distributions are learned only where tokens mean the same."""
+"""Laws of comparing tokenizers: what differs is found whatever it is, and distributions are learned
+only where tokens mean the same.
+"""
 
 import json
 import shutil
@@ -20,8 +22,12 @@ def load(path: Path, **options: Any) -> HuggingFaceModel:
 
 
 @pytest.fixture
-def retokenized(tiny_llama: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], HuggingFaceModel]:
-    """Makes the tiny Llama with another tokenizer: `retokenized(change)` lets `change` rewrite what is in tokenizer.json."""
+def retokenized(
+    tiny_llama: Path, tmp_path: Path
+) -> Callable[[Callable[[dict[str, Any]], None]], HuggingFaceModel]:
+    """Makes the tiny Llama with another tokenizer: `retokenized(change)` lets `change` rewrite what
+    is in tokenizer.json.
+    """
 
     def make(change: Callable[[dict[str, Any]], None]) -> HuggingFaceModel:
         folder = tmp_path / f"changed-{len(list(tmp_path.iterdir()))}"
@@ -50,19 +56,34 @@ def what(match: TokenMatch) -> str:
 
 def test_one_tokenizer_is_itself(tiny_llama: Path, make_adapter: Callable[..., Path]) -> None:
     student = load(tiny_llama)
-    for teacher in (student, load(tiny_llama), load(make_adapter("one", 1)), load(tiny_llama, system_prompt="You are a chemist.")):
+    for teacher in (
+        student,
+        load(tiny_llama),
+        load(make_adapter("one", 1)),
+        load(tiny_llama, system_prompt="You are a chemist."),
+    ):
         match = compare_tokenizers(teacher, student)
         assert (match.use, match.differences) == ("identical", ())
-        assert match.shared_size == match.teacher_size == match.student_size == student.vocabulary_size
+        assert (
+            match.shared_size == match.teacher_size == match.student_size == student.vocabulary_size
+        )
 
 
 @pytest.mark.parametrize(("teacher_padding", "student_padding"), [(0, 128), (128, 0), (64, 192)])
-def test_padded_vocabularies_are_cut_to_the_smaller(make_llama: MakeLlama, teacher_padding: int, student_padding: int) -> None:
+def test_padded_vocabularies_are_cut_to_the_smaller(
+    make_llama: MakeLlama, teacher_padding: int, student_padding: int
+) -> None:
     words = len(load(make_llama("plain")).tokenizer)
-    teacher, student = (load(make_llama("padded", vocab_size=words + padding)) for padding in (teacher_padding, student_padding))
+    teacher, student = (
+        load(make_llama("padded", vocab_size=words + padding))
+        for padding in (teacher_padding, student_padding)
+    )
     match = compare_tokenizers(teacher, student)
     assert (match.use, match.differences) == ("truncate", ())
-    assert (match.teacher_size, match.student_size) == (words + teacher_padding, words + student_padding)
+    assert (match.teacher_size, match.student_size) == (
+        words + teacher_padding,
+        words + student_padding,
+    )
     assert match.shared_size == words + min(teacher_padding, student_padding)
 
 
@@ -75,7 +96,9 @@ def test_no_weights_are_loaded_to_compare(tiny_llama: Path) -> None:
 # Different tokens
 
 
-def test_one_swapped_id_is_found_and_named(tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]) -> None:
+def test_one_swapped_id_is_found_and_named(
+    tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]
+) -> None:
     names: list[tuple[str, str]] = []
     teacher = retokenized(lambda content: names.append(swap(content, 200, 201)))
     match = compare_tokenizers(teacher, load(tiny_llama))
@@ -88,17 +111,28 @@ def test_one_swapped_id_is_found_and_named(tiny_llama: Path, retokenized: Callab
 
 
 @pytest.mark.parametrize("owner", ["teacher", "student"])
-def test_tokens_at_the_end_that_one_has_alone_are_cut_off(tiny_llama: Path, make_llama: MakeLlama, owner: str) -> None:
+def test_tokens_at_the_end_that_one_has_alone_are_cut_off(
+    tiny_llama: Path, make_llama: MakeLlama, owner: str
+) -> None:
     words = len(load(tiny_llama).tokenizer)
-    larger, smaller = load(make_llama("larger", vocab_size=words + 10)), load(make_llama("smaller", vocab_size=words + 10))
+    larger, smaller = (
+        load(make_llama("larger", vocab_size=words + 10)),
+        load(make_llama("smaller", vocab_size=words + 10)),
+    )
     larger.tokenizer.add_tokens(["<extra>", "<more>"])
-    match = compare_tokenizers(larger, smaller) if owner == "teacher" else compare_tokenizers(smaller, larger)
+    match = (
+        compare_tokenizers(larger, smaller)
+        if owner == "teacher"
+        else compare_tokenizers(smaller, larger)
+    )
     assert (match.use, match.shared_size) == ("truncate", words)
     assert f"tokens that the {owner} has alone (2)" in what(match)
     assert "'<extra>'" in str(match)
 
 
-def test_a_token_that_is_missing_in_the_midst_forbids_distributions(tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]) -> None:
+def test_a_token_that_is_missing_in_the_midst_forbids_distributions(
+    tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]
+) -> None:
     def lose(content: dict[str, Any]) -> None:
         vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
         word = next(word for word, token in vocabulary.items() if token == 300)
@@ -111,9 +145,14 @@ def test_a_token_that_is_missing_in_the_midst_forbids_distributions(tiny_llama: 
     assert "tokens that the teacher has alone (1)" in what(match)
 
 
-def test_one_vocabulary_that_is_cut_in_other_places_is_found(tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]) -> None:
+def test_one_vocabulary_that_is_cut_in_other_places_is_found(
+    tiny_llama: Path, retokenized: Callable[..., HuggingFaceModel]
+) -> None:
     match = compare_tokenizers(
-        retokenized(lambda content: content["model"].update(merges=content["model"]["merges"][:40])), load(tiny_llama)
+        retokenized(
+            lambda content: content["model"].update(merges=content["model"]["merges"][:40])
+        ),
+        load(tiny_llama),
     )
     assert match.use == "text"
     assert "probe texts that become different tokens" in what(match)
@@ -124,7 +163,10 @@ def test_one_vocabulary_that_is_cut_in_other_places_is_found(tiny_llama: Path, r
 
 
 def test_another_end_of_a_turn_forbids_distributions_and_says_what_to_do(tiny_llama: Path) -> None:
-    teacher, student = load(tiny_llama, chat_template=CHATML_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")), load(tiny_llama)
+    teacher, student = (
+        load(tiny_llama, chat_template=CHATML_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")),
+        load(tiny_llama),
+    )
     match = compare_tokenizers(teacher, student)
     assert match.use == "text"
     assert "the tokens that end an answer" in what(match)
@@ -132,24 +174,40 @@ def test_another_end_of_a_turn_forbids_distributions_and_says_what_to_do(tiny_ll
     assert "to change that: give both the same chat_template" in str(match)
 
 
-def test_another_rendering_forbids_distributions_and_the_same_template_mends_it(tiny_llama: Path) -> None:
+def test_another_rendering_forbids_distributions_and_the_same_template_mends_it(
+    tiny_llama: Path,
+) -> None:
     shouting = CHATML_TEMPLATE.replace("message['role'] +", "message['role'] | upper +")
     match = compare_tokenizers(load(tiny_llama, chat_template=shouting), load(tiny_llama))
     assert match.use == "text"
     assert what(match) == "probe conversations that are rendered differently (3)"
     assert "USER" in str(match) and "give both the same chat_template" in str(match)
-    assert compare_tokenizers(*(load(tiny_llama, chat_template=shouting) for _ in range(2))).use == "identical"
+    assert (
+        compare_tokenizers(*(load(tiny_llama, chat_template=shouting) for _ in range(2))).use
+        == "identical"
+    )
 
 
 def test_a_template_that_refuses_a_system_prompt_is_another_one(tiny_llama: Path) -> None:
-    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML_TEMPLATE
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        + CHATML_TEMPLATE
+    )
     match = compare_tokenizers(load(tiny_llama, chat_template=refusing), load(tiny_llama))
-    assert (match.use, what(match)) == ("text", "probe conversations that are rendered differently (1)")
+    assert (match.use, what(match)) == (
+        "text",
+        "probe conversations that are rendered differently (1)",
+    )
     assert "the teacher refuses, the student writes" in str(match)
-    assert compare_tokenizers(*(load(tiny_llama, chat_template=refusing) for _ in range(2))).use == "identical"
+    assert (
+        compare_tokenizers(*(load(tiny_llama, chat_template=refusing) for _ in range(2))).use
+        == "identical"
+    )
 
 
-def test_roles_that_no_distribution_depends_on_are_told_and_forbid_nothing(tiny_llama: Path, make_llama: MakeLlama) -> None:
+def test_roles_that_no_distribution_depends_on_are_told_and_forbid_nothing(
+    tiny_llama: Path, make_llama: MakeLlama
+) -> None:
     teacher, student = load(make_llama("teacher")), load(tiny_llama)
     teacher.tokenizer.pad_token = "<|im_start|>"
     teacher.tokenizer.eos_token = "<|endoftext|>"
@@ -174,11 +232,17 @@ def test_a_teacher_that_gives_text_alone_says_so(tiny_llama: Path) -> None:
 
 def test_the_comparison_reads_as_sentences(make_llama: MakeLlama) -> None:
     words = len(load(make_llama("plain")).tokenizer)
-    teacher, student = load(make_llama("large", vocab_size=words + 1000), name="large"), load(make_llama("small"), name="small")
+    teacher, student = (
+        load(make_llama("large", vocab_size=words + 1000), name="large"),
+        load(make_llama("small"), name="small"),
+    )
     assert str(compare_tokenizers(teacher, student)).splitlines() == [
         f"teacher large ({words + 1000:,} tokens wide), student small ({words:,} wide)",
         "- no token, special token or chat rendering differs",
-        f"→ the student can learn the teacher's distributions, both cut to the {words:,} tokens that they share",
+        (
+            f"→ the student can learn the teacher's distributions, both cut to the {words:,} tokens"
+            " that they share"
+        ),
     ]
 
 

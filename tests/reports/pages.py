@@ -11,7 +11,10 @@ from domainfusion.reports import RunSummary, render_html
 from domainfusion.types import Message
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
-HOSTILE = '"><script>document.title = "owned"</script><img src="http://e.org/x.png" onerror="alert(1)"></script><!-- \x1b[2J \u202e'
+HOSTILE = (
+    '"><script>document.title = "owned"</script><img src="http://e.org/x.png"'
+    ' onerror="alert(1)"></script><!-- \x1b[2J \u202e'
+)
 
 
 @dataclass
@@ -32,12 +35,18 @@ class Element:
         return " ".join(self.text.split())
 
     def all(self, tag: str = "", wanted: str = "", **attributes: str) -> Iterator[Element]:
-        """Yields the descendants of a tag, with a class and with attributes, in the order of the document."""
+        """Yields the descendants of a tag, with a class and with attributes, in the order of the
+        document.
+        """
         for child in self.children:
             if isinstance(child, str):
                 continue
             has_class = wanted in child.attributes.get("class", "").split() if wanted else True
-            if (not tag or child.tag == tag) and has_class and all(child.attributes.get(key) == value for key, value in attributes.items()):
+            if (
+                (not tag or child.tag == tag)
+                and has_class
+                and all(child.attributes.get(key) == value for key, value in attributes.items())
+            ):
                 yield child
             yield from child.all(tag, wanted, **attributes)
 
@@ -84,7 +93,12 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
     def rename(model: ModelResult) -> ModelResult:
         answers = tuple(replace(answer, text=HOSTILE, reason=HOSTILE) for answer in model.answers)
         borders = {f"{HOSTILE} → {HOSTILE}": score for score in model.adversarial.values()}
-        return replace(model, name=model.name if model.role == "student" else HOSTILE, answers=answers, adversarial=borders)
+        return replace(
+            model,
+            name=model.name if model.role == "student" else HOSTILE,
+            answers=answers,
+            adversarial=borders,
+        )
 
     examples = tuple(
         replace(
@@ -93,7 +107,9 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
             metadata={"slice": HOSTILE},
             history=(Message("user", HOSTILE), Message("assistant", HOSTILE)),
             apparent_domain=f"looks {HOSTILE}",
-            parts=tuple(replace(part, answers=(HOSTILE, HOSTILE), domain=HOSTILE) for part in example.parts),
+            parts=tuple(
+                replace(part, answers=(HOSTILE, HOSTILE), domain=HOSTILE) for part in example.parts
+            ),
         )
         for example in evaluation.examples
     )
@@ -102,7 +118,10 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
         replace(
             record,
             example=replace(record.example, query=HOSTILE, domains=(HOSTILE,)),
-            responses=tuple(replace(response, text=HOSTILE, domain=HOSTILE, question=HOSTILE) for response in record.responses),
+            responses=tuple(
+                replace(response, text=HOSTILE, domain=HOSTILE, question=HOSTILE)
+                for response in record.responses
+            ),
             integration=replace(
                 record.integration,
                 text=HOSTILE,
@@ -110,52 +129,74 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
                 ledger=replace(
                     record.integration.ledger,
                     conflicts=tuple(
-                        replace(found, claims={HOSTILE: HOSTILE}, rule=HOSTILE, question=f"which {HOSTILE}")
+                        replace(
+                            found,
+                            claims={HOSTILE: HOSTILE},
+                            rule=HOSTILE,
+                            question=f"which {HOSTILE}",
+                        )
                         for found in record.integration.ledger.conflicts
                     ),
                     revisions=tuple(
-                        replace(found, domain=HOSTILE, before=HOSTILE, after=HOSTILE) for found in record.integration.ledger.revisions
+                        replace(found, domain=HOSTILE, before=HOSTILE, after=HOSTILE)
+                        for found in record.integration.ledger.revisions
                     ),
-                    dropped=tuple(replace(found, reason=HOSTILE) for found in record.integration.ledger.dropped),
+                    dropped=tuple(
+                        replace(found, reason=HOSTILE)
+                        for found in record.integration.ledger.dropped
+                    ),
                 ),
             ),
             reason=HOSTILE,
         )
         for record in run.records
     )
-    return (
-        replace(
-            run,
-            title=HOSTILE,
-            evaluation=replace(
-                evaluation,
-                models=tuple(map(rename, evaluation.models)),
-                examples=examples,
-                retention=tuple(replace(row, domain=HOSTILE, retention=nothing, headroom=nothing) for row in evaluation.retention),
-                edge_cases=tuple(replace(case, apparent=HOSTILE, needed=HOSTILE) for case in evaluation.edge_cases),
-                benchmarks=tuple(replace(found, slice=HOSTILE, source=HOSTILE, notes=(HOSTILE,)) for found in evaluation.benchmarks),
-                regressions=tuple(replace(row, slice=HOSTILE) for row in evaluation.regressions),
-                overlap=replace(evaluation.overlap, method=HOSTILE) if evaluation.overlap else None,
-                notes=(HOSTILE,),
-                metric=HOSTILE,
+    return replace(
+        run,
+        title=HOSTILE,
+        evaluation=replace(
+            evaluation,
+            models=tuple(map(rename, evaluation.models)),
+            examples=examples,
+            retention=tuple(
+                replace(row, domain=HOSTILE, retention=nothing, headroom=nothing)
+                for row in evaluation.retention
             ),
-            generation=tuple(replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2}) for count in run.generation),
-            records=records,
-            stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
-            training_log=tuple(
-                {
-                    **line,
-                    "phase": HOSTILE,
-                    "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}},
-                    **({"validation": {HOSTILE: 1.0}} if "finished" in line else {}),
-                    **({"chosen": HOSTILE, "measured": {HOSTILE: 1.0}, "value": HOSTILE} if "chosen" in line else {}),
-                }
-                for line in run.training_log
+            edge_cases=tuple(
+                replace(case, apparent=HOSTILE, needed=HOSTILE) for case in evaluation.edge_cases
             ),
-            student={HOSTILE: HOSTILE},
-            teachers={HOSTILE: HOSTILE},
-            inputs={HOSTILE: HOSTILE},
-            recipe=HOSTILE,
-            settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
-        )
+            benchmarks=tuple(
+                replace(found, slice=HOSTILE, source=HOSTILE, notes=(HOSTILE,))
+                for found in evaluation.benchmarks
+            ),
+            regressions=tuple(replace(row, slice=HOSTILE) for row in evaluation.regressions),
+            overlap=replace(evaluation.overlap, method=HOSTILE) if evaluation.overlap else None,
+            notes=(HOSTILE,),
+            metric=HOSTILE,
+        ),
+        generation=tuple(
+            replace(count, generator=HOSTILE, kind=HOSTILE, rejected={HOSTILE: 2})
+            for count in run.generation
+        ),
+        records=records,
+        stages=tuple(replace(stage, stage=HOSTILE) for stage in run.stages),
+        training_log=tuple(
+            {
+                **line,
+                "phase": HOSTILE,
+                "domains": {HOSTILE: {"tokens": 1, HOSTILE: 1.0}},
+                **({"validation": {HOSTILE: 1.0}} if "finished" in line else {}),
+                **(
+                    {"chosen": HOSTILE, "measured": {HOSTILE: 1.0}, "value": HOSTILE}
+                    if "chosen" in line
+                    else {}
+                ),
+            }
+            for line in run.training_log
+        ),
+        student={HOSTILE: HOSTILE},
+        teachers={HOSTILE: HOSTILE},
+        inputs={HOSTILE: HOSTILE},
+        recipe=HOSTILE,
+        settings={HOSTILE: HOSTILE, "command": HOSTILE, "date": HOSTILE},
     )

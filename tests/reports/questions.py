@@ -1,4 +1,6 @@
-"""Questions on aviation, chemistry and geography: of one domain, of two, of two hops, and at the border between two."""
+"""Questions on aviation, chemistry and geography: of one domain, of two, of two hops, and at the
+border between two.
+"""
 
 from __future__ import annotations
 
@@ -70,33 +72,78 @@ COUNTRIES = rows("""
 """)
 
 DOMAINS = ("aviation", "chemistry", "geography")
-WRONG = {"aviation": "The plane landed in the United States.", "chemistry": "It is written as Au.", "geography": "Its capital is London."}
+WRONG = {
+    "aviation": "The plane landed in the United States.",
+    "chemistry": "It is written as Au.",
+    "geography": "Its capital is London.",
+}
+
 
 def single(query: str, domain: str, answers: tuple[str, ...]) -> Example:
-    return Example(query=query, domains=(domain,), parts=(Part(domain=domain, answers=answers),), source="curated")
+    return Example(
+        query=query,
+        domains=(domain,),
+        parts=(Part(domain=domain, answers=answers),),
+        source="curated",
+    )
 
 
 def singles() -> list[Example]:
     aliases = {"United Kingdom": ("United Kingdom", "UK", "Great Britain")}
     found = []
     for code, (country, city) in AIRPORTS.items():
-        found.append(single(f"A plane has just landed at {code}. What country is it in?", "aviation", aliases.get(country, (country,))))
+        found.append(
+            single(
+                f"A plane has just landed at {code}. What country is it in?",
+                "aviation",
+                aliases.get(country, (country,)),
+            )
+        )
         found.append(single(f"Which city's airport has the IATA code {code}?", "aviation", (city,)))
     for element, (symbol, number, country) in ELEMENTS.items():
-        found.append(single(f"In a chemical formula, how is {element} written?", "chemistry", (symbol,)))
-        found.append(single(f"How many protons are in the nucleus of {element}?", "chemistry", (number,)))
-        found.append(single(f"Scientists of which country discovered {element}?", "chemistry", aliases.get(country, (country,))))
+        found.append(
+            single(f"In a chemical formula, how is {element} written?", "chemistry", (symbol,))
+        )
+        found.append(
+            single(f"How many protons are in the nucleus of {element}?", "chemistry", (number,))
+        )
+        found.append(
+            single(
+                f"Scientists of which country discovered {element}?",
+                "chemistry",
+                aliases.get(country, (country,)),
+            )
+        )
     for country, (capital, currency, calling_code) in COUNTRIES.items():
-        found.append(single(f"Which city serves as the capital of {country}?", "geography", (capital,)))
-        found.append(single(f"What money do I need in {country}, as a currency code?", "geography", (currency,)))
-        found.append(single(f"What prefix do I dial to phone someone in {country}?", "geography", (calling_code,)))
+        found.append(
+            single(f"Which city serves as the capital of {country}?", "geography", (capital,))
+        )
+        found.append(
+            single(
+                f"What money do I need in {country}, as a currency code?", "geography", (currency,)
+            )
+        )
+        found.append(
+            single(
+                f"What prefix do I dial to phone someone in {country}?",
+                "geography",
+                (calling_code,),
+            )
+        )
     return found
 
 
 def pairs(questions: Sequence[Example], number: int, seed: int = 3) -> list[Example]:
     draw = random.Random(seed)
-    by_domain = {domain: [example for example in questions if example.primary_domain == domain] for domain in DOMAINS}
-    combinations = [("aviation", "chemistry"), ("aviation", "geography"), ("chemistry", "geography")]
+    by_domain = {
+        domain: [example for example in questions if example.primary_domain == domain]
+        for domain in DOMAINS
+    }
+    combinations = [
+        ("aviation", "chemistry"),
+        ("aviation", "geography"),
+        ("chemistry", "geography"),
+    ]
     found = []
     for index in range(number):
         first, second = (draw.choice(by_domain[domain]) for domain in combinations[index % 3])
@@ -105,7 +152,10 @@ def pairs(questions: Sequence[Example], number: int, seed: int = 3) -> list[Exam
                 query=f"Please answer both. {first.query} {second.query}",
                 domains=(first.primary_domain, second.primary_domain),
                 parts=first.parts + second.parts,
-                sub_questions={first.primary_domain: first.query, second.primary_domain: second.query},
+                sub_questions={
+                    first.primary_domain: first.query,
+                    second.primary_domain: second.query,
+                },
                 source="curated",
             )
         )
@@ -128,16 +178,50 @@ def two_hops() -> list[Example]:
 def borders() -> list[Example]:
     """Questions that look like one domain and need another."""
     asked = [
-        ("aviation", "geography", "I fly to Tokyo. What money do I need there, as a currency code?", "JPY"),
-        ("aviation", "geography", "My plane lands in Accra. What prefix do I dial to phone home from Italy?", "39"),
-        ("aviation", "chemistry", "Aircraft turbines hold rhenium. In a chemical formula, how is it written?", "Re"),
-        ("geography", "chemistry", "Germanium is named after Germany, and francium after France. How is francium written?", "Fr"),
-        ("geography", "aviation", "I am in Denmark's capital. Which city's airport has the IATA code CPH?", "Copenhagen"),
-        ("chemistry", "geography", "Ytterby gave its name to yttrium. Which city serves as the capital of Sweden?", "Stockholm"),
+        (
+            "aviation",
+            "geography",
+            "I fly to Tokyo. What money do I need there, as a currency code?",
+            "JPY",
+        ),
+        (
+            "aviation",
+            "geography",
+            "My plane lands in Accra. What prefix do I dial to phone home from Italy?",
+            "39",
+        ),
+        (
+            "aviation",
+            "chemistry",
+            "Aircraft turbines hold rhenium. In a chemical formula, how is it written?",
+            "Re",
+        ),
+        (
+            "geography",
+            "chemistry",
+            "Germanium is named after Germany, and francium after France. How is francium written?",
+            "Fr",
+        ),
+        (
+            "geography",
+            "aviation",
+            "I am in Denmark's capital. Which city's airport has the IATA code CPH?",
+            "Copenhagen",
+        ),
+        (
+            "chemistry",
+            "geography",
+            "Ytterby gave its name to yttrium. Which city serves as the capital of Sweden?",
+            "Stockholm",
+        ),
     ]
     return [
         Example(
-            query=query, domains=(needed,), apparent_domain=apparent, parts=(Part(domain=needed, answers=(answer,)),), source="adversarial"
+            query=query,
+            domains=(needed,),
+            apparent_domain=apparent,
+            parts=(Part(domain=needed, answers=(answer,)),),
+            source="adversarial",
         )
         for apparent, needed, query, answer in asked
     ]

@@ -1,4 +1,6 @@
-"""A real run in seconds: scripted experts in three domains, a tiny Llama that learns from them, and all that a run can hold."""
+"""A real run in seconds: scripted experts in three domains, a tiny Llama that learns from them, and
+all that a run can hold.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,24 @@ DOMAINS = {
     "training": "How athletes train, how hard and how often",
 }
 FACTS = {
-    "sleep": {"sprinters": "9 hours", "rowers": "8 hours", "juniors": "10 hours", "goalkeepers": "7 hours"},
-    "nutrition": {"sprinters": "120 g", "rowers": "150 g", "juniors": "90 g", "goalkeepers": "110 g"},
-    "training": {"sprinters": "5 days", "rowers": "6 days", "juniors": "3 days", "goalkeepers": "4 days"},
+    "sleep": {
+        "sprinters": "9 hours",
+        "rowers": "8 hours",
+        "juniors": "10 hours",
+        "goalkeepers": "7 hours",
+    },
+    "nutrition": {
+        "sprinters": "120 g",
+        "rowers": "150 g",
+        "juniors": "90 g",
+        "goalkeepers": "110 g",
+    },
+    "training": {
+        "sprinters": "5 days",
+        "rowers": "6 days",
+        "juniors": "3 days",
+        "goalkeepers": "4 days",
+    },
 }
 QUESTIONS = {
     "sleep": ("How long do {} sleep?", "What sleep do {} need?"),
@@ -41,7 +58,11 @@ def expert_of(domain: str) -> ScriptedModel:
 
     def answer(question: str) -> str:
         who = next((name for name in FACTS[domain] if name in question), None)
-        words = [ANSWERS[domain].format(FACTS[domain][who])] if who and _asks_about(domain, question) else []
+        words = (
+            [ANSWERS[domain].format(FACTS[domain][who])]
+            if who and _asks_about(domain, question)
+            else []
+        )
         if domain == "training" and "rumour" in question:
             words.append(RUMOUR)
         return " ".join(words) or "I do not know."
@@ -59,37 +80,56 @@ def single(domain: str, who: str, wording: int) -> Example:
     """A question in one domain."""
     part = Part(domain=domain, answers=(FACTS[domain][who],))
     query = QUESTIONS[domain][wording].format(who)
-    return Example(query=query, domains=(domain,), parts=(part,), source="curated", group=f"{domain} {who}")
+    return Example(
+        query=query, domains=(domain,), parts=(part,), source="curated", group=f"{domain} {who}"
+    )
 
 
 def spoken(domain: str, who: str) -> Example:
     """A question of the training set in words that are in neither set."""
     asked = single(domain, who, 0)
-    return Example(query=f"Tell me: {asked.query}", domains=asked.domains, parts=asked.parts, source="curated", group=asked.group)
+    return Example(
+        query=f"Tell me: {asked.query}",
+        domains=asked.domains,
+        parts=asked.parts,
+        source="curated",
+        group=asked.group,
+    )
 
 
 def pair(first: str, second: str, who: str, wording: int, words: str = "") -> Example:
     """A question across two domains, which every expert is asked as a whole."""
     one, other = (single(domain, who, wording) for domain in (first, second))
     return Example(
-        query=f"{one.query} {other.query}{words}", domains=(first, second), parts=(*one.parts, *other.parts), source="curated",
+        query=f"{one.query} {other.query}{words}",
+        domains=(first, second),
+        parts=(*one.parts, *other.parts),
+        source="curated",
         group=f"{first} {second} {who}",
     )
 
 
 def examples(wording: int) -> list[Example]:
-    """Every fact once, and every pair of domains for everybody; the test set asks the same in other words."""
+    """Every fact once, and every pair of domains for everybody; the test set asks the same in other
+    words.
+    """
     people = list(FACTS["sleep"])
     found = [single(domain, who, wording) for domain in DOMAINS for who in people]
     for first, second in itertools.combinations(DOMAINS, 2):
         rumour = " I heard a rumour." if (first, second) == ("sleep", "training") else ""
         found += [pair(first, second, who, wording, rumour) for who in people]
     wrong = Example(
-        query="How long do referees sleep?", domains=("sleep",), parts=(Part(domain="sleep", answers=("8 hours",)),), source="curated"
+        query="How long do referees sleep?",
+        domains=("sleep",),
+        parts=(Part(domain="sleep", answers=("8 hours",)),),
+        source="curated",
     )
     confusing = Example(
-        query=f"I train with juniors. {QUESTIONS['sleep'][wording].format('juniors')}", domains=("sleep",), apparent_domain="training",
-        parts=(Part(domain="sleep", answers=("10 hours",)),), source="adversarial",
+        query=f"I train with juniors. {QUESTIONS['sleep'][wording].format('juniors')}",
+        domains=("sleep",),
+        apparent_domain="training",
+        parts=(Part(domain="sleep", answers=("10 hours",)),),
+        source="adversarial",
     )
     return [*found, confusing, *([wrong] if wording == 0 else [])]
 
@@ -100,7 +140,11 @@ def writer() -> ScriptedModel:
 
     def write(_: str) -> str:
         number = next(numbers)
-        return ("Sure, I can help with that.", "Why?", f"Do juniors in team {number} train and sleep well?")[number % 3]
+        return (
+            "Sure, I can help with that.",
+            "Why?",
+            f"Do juniors in team {number} train and sleep well?",
+        )[number % 3]
 
     return ScriptedModel(write, name="writer")
 
@@ -117,10 +161,18 @@ def build_run(student: Path, directory: Path) -> Distiller:
             SyntheticDataGenerator(asked, DOMAINS, num_examples=4, max_rounds=2),
             AdversarialDataGenerator(asked, DOMAINS, num_examples=3, max_rounds=1),
         ],
-        trainer=IntegrationTrainer(learning_rate=5e-3, epochs=24, batch_size=8, evaluation_steps=12),
-        evaluator=DomainRetentionEvaluator(sampling=answer, resamples=500, notes=["Training asks each fact in other words than the test."]),
+        trainer=IntegrationTrainer(
+            learning_rate=5e-3, epochs=24, batch_size=8, evaluation_steps=12
+        ),
+        evaluator=DomainRetentionEvaluator(
+            sampling=answer,
+            resamples=500,
+            notes=["Training asks each fact in other words than the test."],
+        ),
         test_examples=examples(1),
-        validation_examples=[spoken(domain, who) for domain in DOMAINS for who in ("rowers", "juniors")],
+        validation_examples=[
+            spoken(domain, who) for domain in DOMAINS for who in ("rowers", "juniors")
+        ],
         response_sampling=answer,
         output_dir=directory,
         title="Sleep, nutrition and training in one student",

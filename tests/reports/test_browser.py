@@ -1,4 +1,6 @@
-"""The report in a real browser: it asks for nothing, fits a phone, can be searched, and can be read in light, in dark and on paper."""
+"""The report in a real browser: it asks for nothing, fits a phone, can be searched, and can be read
+in light, in dark and on paper.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,17 @@ Show = Callable[..., Shown]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or whichever the machine has; without one there is nothing to test, but on CI that is a failure."""
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    """Debian's Chromium, or whichever the machine has; without one there is nothing to test, but on
+    CI that is a failure.
+    """
+    found = next(
+        (
+            path
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (path := shutil.which(name))
+        ),
+        None,
+    )
     if found is None:
         missing = "Chromium is not installed: apt-get install chromium"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
@@ -94,7 +105,12 @@ def run_directory(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module", params=["real", "by hand"])
-def report(request: pytest.FixtureRequest, run: RunSummary, run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(
+    request: pytest.FixtureRequest,
+    run: RunSummary,
+    run_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The report of a real run, and that of one written by hand in which everything occurs."""
     if request.param == "real":
         return run_directory / "report.html"
@@ -109,7 +125,11 @@ def show(browser: Browser, report: Path) -> Iterator[Show]:
 
     def opened(size: str = "desk", theme: str = "light", **options: Any) -> Shown:
         width, height = SIZES[size]
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme, **options))
+        contexts.append(
+            browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=theme, **options
+            )
+        )
         shown = Shown(contexts[-1].new_page())
         shown.page.on("request", lambda found: shown.requests.append(found.url))
         shown.page.on("console", lambda found: shown.complaints.append(found.text))
@@ -127,10 +147,16 @@ def open_everything(page: Page) -> None:
 
 
 def visible_articles(page: Page) -> list[str]:
-    return [article.inner_text() for article in page.locator("#answers article").all() if article.is_visible()]
+    return [
+        article.inner_text()
+        for article in page.locator("#answers article").all()
+        if article.is_visible()
+    ]
 
 
-def test_the_page_asks_for_nothing_but_itself_and_complains_of_nothing(show: Show, report: Path) -> None:
+def test_the_page_asks_for_nothing_but_itself_and_complains_of_nothing(
+    show: Show, report: Path
+) -> None:
     shown = show()
     open_everything(shown.page)
     shown.page.fill("#search", "protein")
@@ -151,7 +177,9 @@ def test_every_text_stands_out_from_what_is_behind_it(show: Show, theme: str) ->
     page = show(theme=theme).page
     open_everything(page)
     assert page.evaluate(CONTRASTS) == []
-    brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    brightness = page.evaluate(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    )
     assert (max(brightness) < 64) is (theme == "dark")
 
 
@@ -163,7 +191,10 @@ def test_search_and_filters_show_what_they_say_and_nothing_else(show: Show) -> N
     word = sorted(every)[0].split()[3]
     page.fill("#search", word.upper())
     assert visible_articles(page) == [text for text in every if word.lower() in text.lower()]
-    assert page.locator("#found").inner_text() == f"{len(visible_articles(page))} of {len(every)} questions"
+    assert (
+        page.locator("#found").inner_text()
+        == f"{len(visible_articles(page))} of {len(every)} questions"
+    )
     page.fill("#search", "no such words anywhere")
     assert visible_articles(page) == []
     page.fill("#search", "")

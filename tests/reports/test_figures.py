@@ -28,7 +28,11 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
 def test_printable_text_steers_nothing_and_can_be_written(text: str) -> None:
     shown = printable(text)
     shown.encode("utf-8")
-    assert not [character for character in shown if unicodedata.category(character) == "Cc" and character not in "\n\t"]
+    assert not [
+        character
+        for character in shown
+        if unicodedata.category(character) == "Cc" and character not in "\n\t"
+    ]
     assert not set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068") & set(shown)
 
 
@@ -40,7 +44,9 @@ def test_plain_text_is_printed_as_it_is(text: str) -> None:
 @given(st.floats(-10, 10))
 def test_a_share_is_written_to_a_tenth_of_a_per_cent(share: float) -> None:
     assert abs(float(points(share).replace("−", "-")) - 100 * share) <= 0.05 + 1e-9
-    assert abs(float(percent(share).removesuffix(" %").replace("−", "-")) - 100 * share) <= 0.05 + 1e-9
+    assert (
+        abs(float(percent(share).removesuffix(" %").replace("−", "-")) - 100 * share) <= 0.05 + 1e-9
+    )
 
 
 def test_only_a_whole_figure_is_written_without_a_decimal() -> None:
@@ -62,7 +68,9 @@ def test_a_duration_never_shows_sixty(seconds: float) -> None:
 @given(st.integers(0, 10**13))
 def test_a_size_is_within_a_per_cent(count: int) -> None:
     number, unit = size(count).split()
-    assert abs(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit] - count) <= 0.01 * count
+    assert (
+        abs(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit] - count) <= 0.01 * count
+    )
 
 
 @given(st.floats(1e-10, 10**9))
@@ -76,14 +84,24 @@ def test_long_text_is_cut_and_tells_its_length() -> None:
 
 
 def test_one_is_singular() -> None:
-    assert [counted(number, "answer") for number in (0, 1, 2)] == ["0 answers", "1 answer", "2 answers"]
+    assert [counted(number, "answer") for number in (0, 1, 2)] == [
+        "0 answers",
+        "1 answer",
+        "2 answers",
+    ]
 
 
 def test_settings_that_are_nested_or_listed_are_all_told() -> None:
-    assert flattened({"a": {"b": {"c": 1}}, "d": [1, True, None], "e": {}}) == [("a · b · c", "1"), ("d", "1, yes, none")]
+    assert flattened({"a": {"b": {"c": 1}}, "d": [1, True, None], "e": {}}) == [
+        ("a · b · c", "1"),
+        ("d", "1, yes, none"),
+    ]
 
 
 def test_a_command_in_words_is_quoted_for_a_shell() -> None:
-    assert command_line({"command": ["domainfusion", "demo", "--output-dir", "my run"]}) == "domainfusion demo --output-dir 'my run'"
+    assert (
+        command_line({"command": ["domainfusion", "demo", "--output-dir", "my run"]})
+        == "domainfusion demo --output-dir 'my run'"
+    )
     assert command_line({"command": "domainfusion demo"}) == "domainfusion demo"
     assert command_line({}) == ""

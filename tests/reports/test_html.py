@@ -10,7 +10,12 @@ from importlib.resources import files
 import pytest
 from pages import HOSTILE, Element, Page, page
 
-from domainfusion.distillation.results import CoherenceValidation, Estimate, EvaluationReport, ModelResult
+from domainfusion.distillation.results import (
+    CoherenceValidation,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+)
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.figures import duration
@@ -22,7 +27,9 @@ from domainfusion.reports.figures import duration
 def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue(name)
     assert not [
-        element.tag for element in root.all() if element.tag in {"link", "img", "iframe", "object", "embed", "base", "image", "use"}
+        element.tag
+        for element in root.all()
+        if element.tag in {"link", "img", "iframe", "object", "embed", "base", "image", "use"}
     ]
     for element in root.all():
         assert not {"src", "srcset", "style", "action", "xlink:href"} & set(element.attributes)
@@ -35,13 +42,18 @@ def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> No
 @pytest.mark.parametrize("name", ["whole", "hostile"])
 def test_the_only_script_is_the_page_s_own(name: str, request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue(name)
-    assert [element.text for element in root.all("script")] == [files("domainfusion.reports").joinpath("report.js").read_text()]
+    assert [element.text for element in root.all("script")] == [
+        files("domainfusion.reports").joinpath("report.js").read_text()
+    ]
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(whole: Element) -> None:
     policy = whole.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
-    digest = {tag: base64.b64encode(hashlib.sha256(whole.one(tag).text.encode()).digest()).decode() for tag in ("script", "style")}
+    digest = {
+        tag: base64.b64encode(hashlib.sha256(whole.one(tag).text.encode()).digest()).decode()
+        for tag in ("script", "style")
+    }
     assert directives == {
         "default-src": "'none'",
         "script-src": f"'sha256-{digest['script']}'",
@@ -70,8 +82,15 @@ def figure(estimate: Estimate) -> tuple[str, str]:
     """A figure and its interval, written anew from the evaluation."""
     if estimate.value is None:
         return "undefined", estimate.reason
-    inside = f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}" if estimate.low is not None and estimate.high is not None else ""
-    return f"{100 * estimate.value:.1f}", "" if estimate.low == estimate.value == estimate.high else inside
+    inside = (
+        f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+        if estimate.low is not None and estimate.high is not None
+        else ""
+    )
+    return (
+        f"{100 * estimate.value:.1f}",
+        "" if estimate.low == estimate.value == estimate.high else inside,
+    )
 
 
 def cell(element: Element) -> tuple[str, str]:
@@ -80,14 +99,23 @@ def cell(element: Element) -> tuple[str, str]:
 
 
 def table(root: Element, caption: str) -> Element:
-    (found,) = (element for element in root.all("table") if any(caption in title.words for title in element.all("caption")))
+    (found,) = (
+        element
+        for element in root.all("table")
+        if any(caption in title.words for title in element.all("caption"))
+    )
     return found
 
 
 def body(found: Element) -> list[list[tuple[str, str]]]:
     rows = found.one("tbody").all("tr")
     return [
-        [cell(part) for part in row.children if isinstance(part, Element) and "bar" not in part.attributes.get("class", "")] for row in rows
+        [
+            cell(part)
+            for part in row.children
+            if isinstance(part, Element) and "bar" not in part.attributes.get("class", "")
+        ]
+        for row in rows
     ]
 
 
@@ -96,53 +124,95 @@ def test_the_matrix_is_that_of_the_evaluation(whole: Element, evaluation: Evalua
     assert len(shown) == len(evaluation.models)
     for (_, *cells), model in zip(shown, evaluation.models, strict=True):
         expected = [model.slices.get(name) for name in evaluation.slices]
-        assert cells == [("–", "not measured") if score is None else figure(score.strict) for score in expected]
+        assert cells == [
+            ("–", "not measured") if score is None else figure(score.strict) for score in expected
+        ]
     headers = [cell(element) for element in whole.one("table", "heat").one("thead").all("th")]
-    assert headers[1:] == [(name, f"{score.items} questions") for name, score in evaluation.student.slices.items()]
+    assert headers[1:] == [
+        (name, f"{score.items} questions") for name, score in evaluation.student.slices.items()
+    ]
 
 
-def test_shades_grow_with_the_figures_and_a_frame_marks_the_own_domain(whole: Element, evaluation: EvaluationReport) -> None:
+def test_shades_grow_with_the_figures_and_a_frame_marks_the_own_domain(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
     cells = list(whole.one("table", "heat").all("td"))
     shades = [
-        (float(cell(element)[0]), int(found[1])) for element in cells if (found := re.search(r"heat-(\d)", element.attributes["class"]))
+        (float(cell(element)[0]), int(found[1]))
+        for element in cells
+        if (found := re.search(r"heat-(\d)", element.attributes["class"]))
     ]
     assert [shade for _, shade in sorted(shades)] == sorted(shade for _, shade in shades)
     assert {shade for _, shade in shades} >= {0, HEAT_STEPS - 1}
     framed = [element for element in cells if "home" in element.attributes["class"]]
     experts = [model for model in evaluation.models if model.role == "expert"]
-    assert [cell(element) for element in framed] == [figure(model.slices[model.name].strict) for model in experts]
+    assert [cell(element) for element in framed] == [
+        figure(model.slices[model.name].strict) for model in experts
+    ]
 
 
-def test_retention_is_that_of_the_evaluation_in_table_and_chart(whole: Element, evaluation: EvaluationReport) -> None:
-    for shown, row in zip(body(table(whole, "Domain Expertise Retention")), evaluation.retention, strict=True):
+def test_retention_is_that_of_the_evaluation_in_table_and_chart(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
+    for shown, row in zip(
+        body(table(whole, "Domain Expertise Retention")), evaluation.retention, strict=True
+    ):
         domain, kept, _, student, expert, base, headroom, items = shown
         assert (domain[0], items[0]) == (row.domain, str(row.items))
-        assert [kept, headroom] == [(f"{value} %", note) for value, note in map(figure, (row.retention, row.headroom))]
+        assert [kept, headroom] == [
+            (f"{value} %", note) for value, note in map(figure, (row.retention, row.headroom))
+        ]
         assert [student[0], expert[0], base[0]] == [
-            f"{100 * value:.1f} %" for value in (row.student, row.expert, row.base) if value is not None
+            f"{100 * value:.1f} %"
+            for value in (row.student, row.expert, row.base)
+            if value is not None
         ]
     chart = next(element for element in whole.all("svg", "chart"))
     words = [element.words for element in chart.all("text", "figure")]
     assert words == ["{} % ({})".format(*figure(row.retention)) for row in evaluation.retention]
 
 
-def test_cross_domain_accuracy_is_that_of_the_evaluation(whole: Element, evaluation: EvaluationReport) -> None:
+def test_cross_domain_accuracy_is_that_of_the_evaluation(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
     measured = [model for model in evaluation.models if "cross-domain" in model.slices]
-    for (_, *cells), model in zip(body(table(whole, "Cross-Domain Accuracy")), measured, strict=True):
+    for (_, *cells), model in zip(
+        body(table(whole, "Cross-Domain Accuracy")), measured, strict=True
+    ):
         score = model.slices["cross-domain"]
-        assert cells == [figure(score.strict), figure(score.partial), *(figure(pair.strict) for pair in model.pairs.values())]
+        assert cells == [
+            figure(score.strict),
+            figure(score.partial),
+            *(figure(pair.strict) for pair in model.pairs.values()),
+        ]
 
 
 def test_counts_and_times_are_those_of_the_run(whole: Element, run: RunSummary) -> None:
     generated = [[text for text, _ in row] for row in body(table(whole, "Examples by generator"))]
     assert [row[:2] + row[3:5] + row[6:7] for row in generated] == [
-        [count.generator, count.kind, str(count.asked), str(count.accepted), str(sum(count.rejected.values()))] for count in run.generation
+        [
+            count.generator,
+            count.kind,
+            str(count.asked),
+            str(count.accepted),
+            str(sum(count.rejected.values())),
+        ]
+        for count in run.generation
     ]
     assert [(row[2], row[8]) for row in generated] == [("–", "–"), ("24", "–"), ("12", "20 %")]
-    rejects = {(row[0][0], row[1][0]): int(row[2][0]) for row in body(table(whole, "Candidates left out"))}
-    assert rejects == {(count.generator, reason): number for count in run.generation for reason, number in count.rejected.items()}
+    rejects = {
+        (row[0][0], row[1][0]): int(row[2][0]) for row in body(table(whole, "Candidates left out"))
+    }
+    assert rejects == {
+        (count.generator, reason): number
+        for count in run.generation
+        for reason, number in count.rejected.items()
+    }
     *_, together = body(table(whole, "Training records"))
-    kinds = [sum(record.verification == kind for record in run.records) for kind in ("verified", "unverified", "rejected")]
+    kinds = [
+        sum(record.verification == kind for record in run.records)
+        for kind in ("verified", "unverified", "rejected")
+    ]
     assert [text for text, _ in together] == ["all", *map(str, kinds), str(len(run.records))]
     *stages, whole_run = body(table(whole, "Time by stage"))
     assert [row[1][0] for row in stages] == [duration(stage.seconds) for stage in run.stages]
@@ -151,32 +221,53 @@ def test_counts_and_times_are_those_of_the_run(whole: Element, run: RunSummary) 
     assert f"{conflicts} conflicts in" in whole.one("section", id="conflicts").words
 
 
-def test_borders_between_domains_are_those_of_the_evaluation(whole: Element, evaluation: EvaluationReport) -> None:
+def test_borders_between_domains_are_those_of_the_evaluation(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
     shown = body(table(whole, "Adversarial questions"))
     assert [f"{row[0][0]} → {row[1][0]}" for row in shown] == list(evaluation.student.adversarial)
-    assert [row[3] for row in shown] == [figure(score.strict) for score in evaluation.student.adversarial.values()]
+    assert [row[3] for row in shown] == [
+        figure(score.strict) for score in evaluation.student.adversarial.values()
+    ]
     experts = {model.name: model for model in evaluation.models if model.role == "expert"}
-    assert [row[5] for row in shown] == [figure(experts[row[1][0]].adversarial[f"{row[0][0]} → {row[1][0]}"].strict) for row in shown]
+    assert [row[5] for row in shown] == [
+        figure(experts[row[1][0]].adversarial[f"{row[0][0]} → {row[1][0]}"].strict) for row in shown
+    ]
     ids = {case.example_id for case in evaluation.edge_cases}
     missed = {example.query for example in evaluation.examples if example.id in ids}
     articles = list(whole.one("section", id="borders").all("article"))
-    assert {article.one("p", "query").one("span", "words").text for article in articles} == missed != set()
+    assert (
+        {article.one("p", "query").one("span", "words").text for article in articles}
+        == missed
+        != set()
+    )
 
 
-def test_the_share_to_keep_is_answered_for_each_domain_at_once(whole: Element, evaluation: EvaluationReport) -> None:
+def test_the_share_to_keep_is_answered_for_each_domain_at_once(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
     strip = whole.one("section", id="verdict").one("dl", "strip")
     words = [f"{element.words}" for element in strip.all("dd")]
-    assert [element.words for element in strip.all("dt")] == [row.domain for row in evaluation.retention]
+    assert [element.words for element in strip.all("dt")] == [
+        row.domain for row in evaluation.retention
+    ]
     for said, row in zip(words, evaluation.retention, strict=True):
         assert row.non_inferiority is not None and row.non_inferiority.verdict in said
-        assert (f"about {row.non_inferiority.more_items} more questions" in said) is (row.non_inferiority.more_items is not None)
+        assert (f"about {row.non_inferiority.more_items} more questions" in said) is (
+            row.non_inferiority.more_items is not None
+        )
 
 
 def test_where_each_phase_ended_is_told_by_domain(whole: Element, run: RunSummary) -> None:
     shown = {row[0][0]: row[1:] for row in body(table(whole, "At the end of each phase"))}
     first, second = (line["validation"] for line in run.training_log if "finished" in line)
-    assert shown["aviation"] == [(f"{first['aviation']:.3f}", "KL 0.0344"), (f"{second['aviation']:.3f}", "KL 0.00281")]
-    assert shown["cross-domain"] == [(f"{scores['cross-domain']:.3f}", "") for scores in (first, second)]
+    assert shown["aviation"] == [
+        (f"{first['aviation']:.3f}", "KL 0.0344"),
+        (f"{second['aviation']:.3f}", "KL 0.00281"),
+    ]
+    assert shown["cross-domain"] == [
+        (f"{scores['cross-domain']:.3f}", "") for scores in (first, second)
+    ]
 
 
 def test_each_choice_is_told_with_what_spoke_for_it(whole: Element) -> None:
@@ -191,8 +282,13 @@ def test_what_the_training_noted_is_told(whole: Element) -> None:
     assert shown == {"objective": "distribution", "taught · the expert of aviation": "16"}
 
 
-def test_what_is_saved_is_told_and_where_it_was_not_measured_that_is(whole: Element, run: RunSummary) -> None:
-    shown = {row[0][0]: [text for text, _ in row[1:]] for row in body(table(whole, "One student in place of 3 experts"))}
+def test_what_is_saved_is_told_and_where_it_was_not_measured_that_is(
+    whole: Element, run: RunSummary
+) -> None:
+    shown = {
+        row[0][0]: [text for text, _ in row[1:]]
+        for row in body(table(whole, "One student in place of 3 experts"))
+    }
     assert shown["Parameters"] == ["144,500,000", "163,900,000", "0.88"]
     assert shown["Tokens per second"] == ["82", "70", "1.17"]
     assert "Not measured" in page(replace(run, savings=None)).one("section", id="savings").words
@@ -203,31 +299,61 @@ def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: Evalua
     student = evaluation.student
     slices = {
         **student.slices,
-        "two-hop": replace(student.slices["two-hop"], strict=Estimate(value=None, reason="no answer could be graded")),
+        "two-hop": replace(
+            student.slices["two-hop"],
+            strict=Estimate(value=None, reason="no answer could be graded"),
+        ),
     }
-    rows = (replace(evaluation.retention[0], retention=nothing, headroom=nothing), *evaluation.retention[1:])
+    rows = (
+        replace(evaluation.retention[0], retention=nothing, headroom=nothing),
+        *evaluation.retention[1:],
+    )
     shown = page(
-        replace(run, evaluation=replace(evaluation, models=(replace(student, slices=slices), *evaluation.models[1:]), retention=rows))
+        replace(
+            run,
+            evaluation=replace(
+                evaluation,
+                models=(replace(student, slices=slices), *evaluation.models[1:]),
+                retention=rows,
+            ),
+        )
     )
     first = body(table(shown, "Domain Expertise Retention"))[0]
     assert first[1] == first[6] == ("undefined", "the expert got nothing right")
     assert body(shown.one("table", "heat"))[0][-2] == ("undefined", "no answer could be graded")
-    assert "is undefined, because the expert got nothing right." in shown.one("section", id="verdict").words
+    assert (
+        "is undefined, because the expert got nothing right."
+        in shown.one("section", id="verdict").words
+    )
 
 
-def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(run: RunSummary, evaluation: EvaluationReport) -> None:
+def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
     nothing = Estimate(value=None, reason="no answer could be graded")
 
     def ungraded(model: ModelResult) -> ModelResult:
         return replace(
             model,
             answers=tuple(replace(answer, correct=None, score=None) for answer in model.answers),
-            slices={name: replace(score, strict=nothing, partial=nothing) for name, score in model.slices.items()},
+            slices={
+                name: replace(score, strict=nothing, partial=nothing)
+                for name, score in model.slices.items()
+            },
         )
 
     rows = tuple(replace(row, retention=nothing, headroom=nothing) for row in evaluation.retention)
-    shown = page(replace(run, evaluation=replace(evaluation, models=tuple(map(ungraded, evaluation.models)), retention=rows)))
-    assert not {"retention", "accuracy"} & {element.attributes["id"] for element in shown.all("section")}
+    shown = page(
+        replace(
+            run,
+            evaluation=replace(
+                evaluation, models=tuple(map(ungraded, evaluation.models)), retention=rows
+            ),
+        )
+    )
+    assert not {"retention", "accuracy"} & {
+        element.attributes["id"] for element in shown.all("section")
+    }
     assert shown.one("section", id="verdict").words.count("no answer could be graded") == 1
     answers = shown.one("section", id="answers")
     folded = [article for fold in answers.all("details", "fold") for article in fold.all("article")]
@@ -235,18 +361,40 @@ def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(ru
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_coherence_is_marked_until_it_is_validated(run: RunSummary, evaluation: EvaluationReport, validated: bool) -> None:
+def test_coherence_is_marked_until_it_is_validated(
+    run: RunSummary, evaluation: EvaluationReport, validated: bool
+) -> None:
     assert evaluation.coherence is not None
-    seen = CoherenceValidation(metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t") if validated else None
-    shown = page(replace(run, evaluation=replace(evaluation, coherence=replace(evaluation.coherence, validation=seen))))
+    seen = (
+        CoherenceValidation(
+            metric="m", auroc={"looped": Estimate(value=0.95)}, texts=9, text_set="t"
+        )
+        if validated
+        else None
+    )
+    shown = page(
+        replace(
+            run,
+            evaluation=replace(
+                evaluation, coherence=replace(evaluation.coherence, validation=seen)
+            ),
+        )
+    )
     words = shown.one("section", id="cross-domain").words
     assert "0.814 [0.792, 0.834]" in words
     assert ("not validated" in words) is not validated
 
 
-def test_what_the_coherence_metric_sees_is_told_for_each_corruption(run: RunSummary, evaluation: EvaluationReport) -> None:
-    areas = {"shuffled": Estimate(value=0.951, low=0.92, high=0.98), "looped": Estimate(value=0.61, low=0.5, high=0.7)}
-    validation = CoherenceValidation(metric="discourse features", auroc=areas, texts=81, text_set="5c1f")
+def test_what_the_coherence_metric_sees_is_told_for_each_corruption(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
+    areas = {
+        "shuffled": Estimate(value=0.951, low=0.92, high=0.98),
+        "looped": Estimate(value=0.61, low=0.5, high=0.7),
+    }
+    validation = CoherenceValidation(
+        metric="discourse features", auroc=areas, texts=81, text_set="5c1f"
+    )
     coherence = replace(evaluation.coherence, validation=validation)
     shown = page(replace(run, evaluation=replace(evaluation, coherence=coherence)))
     rows = body(table(shown, "Whether discourse features sees corrupted texts"))
@@ -256,10 +404,15 @@ def test_what_the_coherence_metric_sees_is_told_for_each_corruption(run: RunSumm
     ]
 
 
-def test_every_answer_is_there_and_wrong_ones_come_first(whole: Element, evaluation: EvaluationReport) -> None:
+def test_every_answer_is_there_and_wrong_ones_come_first(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
     articles = list(whole.one("section", id="answers").all("article"))
     assert len(articles) == len(evaluation.examples)
-    order = [["wrong", "not graded", "right"].index(article.attributes["data-grade"]) for article in articles]
+    order = [
+        ["wrong", "not graded", "right"].index(article.attributes["data-grade"])
+        for article in articles
+    ]
     assert order == sorted(order)
     by_query = {example.query: example for example in evaluation.examples}
     said = {answer.example_id: answer.text for answer in evaluation.student.answers}
@@ -273,29 +426,55 @@ def test_every_answer_is_there_and_wrong_ones_come_first(whole: Element, evaluat
 
 
 def test_no_right_answer_is_open_at_first(whole: Element) -> None:
-    folds = [article for fold in whole.one("section", id="answers").all("details", "fold") for article in fold.all("article")]
-    assert {id(article) for article in whole.all("article", **{"data-grade": "right"})} <= {id(article) for article in folds}
+    folds = [
+        article
+        for fold in whole.one("section", id="answers").all("details", "fold")
+        for article in fold.all("article")
+    ]
+    assert {id(article) for article in whole.all("article", **{"data-grade": "right"})} <= {
+        id(article) for article in folds
+    }
     assert not [fold for fold in whole.all("details") if "open" in fold.attributes]
 
 
-def test_what_is_too_much_for_a_page_is_counted(run: RunSummary, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_much_for_a_page_is_counted(
+    run: RunSummary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(html, "MOST_COMPARISONS", 20)
     monkeypatch.setattr(html, "MOST_CONFLICTS", 4)
     shown = page(run)
     assert len(list(shown.one("section", id="answers").all("article"))) == 20
-    assert "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json." in shown.words
+    assert (
+        "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json."
+        in shown.words
+    )
     conflicts = shown.one("section", id="conflicts")
-    settled = [element.words for element in conflicts.all("dt") if element.words in ("settled by", "not settled")]
-    changed = [element.words for element in conflicts.all("dt") if element.words == "asked once more"]
+    settled = [
+        element.words
+        for element in conflicts.all("dt")
+        if element.words in ("settled by", "not settled")
+    ]
+    changed = [
+        element.words for element in conflicts.all("dt") if element.words == "asked once more"
+    ]
     assert len(settled) == len(changed) == 4
-    assert "further conflicts in records.jsonl" in conflicts.words and "further reply in records.jsonl" in conflicts.words
+    assert (
+        "further conflicts in records.jsonl" in conflicts.words
+        and "further reply in records.jsonl" in conflicts.words
+    )
 
 
-def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSummary, evaluation: EvaluationReport) -> None:
+def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
     def lengthened(model: ModelResult) -> ModelResult:
-        return replace(model, answers=tuple(replace(answer, text="word " * 5000) for answer in model.answers))
+        return replace(
+            model, answers=tuple(replace(answer, text="word " * 5000) for answer in model.answers)
+        )
 
-    long = replace(run, evaluation=replace(evaluation, models=tuple(map(lengthened, evaluation.models))))
+    long = replace(
+        run, evaluation=replace(evaluation, models=tuple(map(lengthened, evaluation.models)))
+    )
     written = render_html(long)
     shown = len(list(Page(written).root.one("section", id="answers").all("article")))
     assert 0 < shown < 180 and len(written) < 2 * html.MOST_CHARACTERS
@@ -305,7 +484,17 @@ def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(run: RunSumm
 # What is not there
 
 
-EVALUATED = {"verdict", "retention", "accuracy", "cross-domain", "borders", "benchmarks", "overall", "measurement", "answers"}
+EVALUATED = {
+    "verdict",
+    "retention",
+    "accuracy",
+    "cross-domain",
+    "borders",
+    "benchmarks",
+    "overall",
+    "measurement",
+    "answers",
+}
 PARTS: list[tuple[dict[str, object], set[str]]] = [
     ({"evaluation": None}, EVALUATED),
     ({"generation": (), "records": ()}, {"data", "conflicts"}),
@@ -322,10 +511,16 @@ def test_a_section_without_data_is_left_out_and_no_other(
     run: RunSummary, whole: Element, fields: dict[str, object], missing: set[str]
 ) -> None:
     shown = page(replace(run, **fields))
-    before, after = ({element.attributes["id"] for element in root.all("section")} for root in (whole, shown))
+    before, after = (
+        {element.attributes["id"] for element in root.all("section")} for root in (whole, shown)
+    )
     assert before - after == missing
     links = [element.attributes["href"] for element in shown.one("nav").all("a")]
-    assert links == [f"#{element.attributes['id']}" for element in shown.all("section") if element.attributes["id"] != "verdict"]
+    assert links == [
+        f"#{element.attributes['id']}"
+        for element in shown.all("section")
+        if element.attributes["id"] != "verdict"
+    ]
 
 
 Without = Callable[[EvaluationReport], EvaluationReport]
@@ -339,16 +534,31 @@ Without = Callable[[EvaluationReport], EvaluationReport]
         (lambda found: replace(found, overall=None), {"overall"}),
         (lambda found: replace(found, benchmarks=(), regressions=()), {"benchmarks"}),
         (
-            lambda found: replace(found, test_set="", notes=(), resamples=0, metric="", coherence_metric="", examples=(), overlap=None),
+            lambda found: replace(
+                found,
+                test_set="",
+                notes=(),
+                resamples=0,
+                metric="",
+                coherence_metric="",
+                examples=(),
+                overlap=None,
+            ),
             {"answers"},
         ),
     ],
 )
 def test_a_part_of_an_evaluation_may_be_missing(
-    run: RunSummary, whole: Element, evaluation: EvaluationReport, without: Without, missing: set[str]
+    run: RunSummary,
+    whole: Element,
+    evaluation: EvaluationReport,
+    without: Without,
+    missing: set[str],
 ) -> None:
     shown = page(replace(run, evaluation=without(evaluation)))
-    before, after = ({element.attributes["id"] for element in root.all("section")} for root in (whole, shown))
+    before, after = (
+        {element.attributes["id"] for element in root.all("section")} for root in (whole, shown)
+    )
     assert before - after == missing
 
 
@@ -356,4 +566,8 @@ def test_an_empty_run_is_a_page_that_says_so() -> None:
     shown = page(RunSummary())
     assert shown.one("h1").words == "Distillation run"
     assert shown.one("main").words == "The student of this run has not been evaluated."
-    assert not list(shown.all("section")) and not list(shown.all("script")) and not list(shown.all("nav"))
+    assert (
+        not list(shown.all("section"))
+        and not list(shown.all("script"))
+        and not list(shown.all("nav"))
+    )

@@ -16,7 +16,10 @@ HOSTILE = "a|b\n| --- |\n<script>alert(1)</script> [x](http://e.org) `c` *d* ~~e
 
 def tables_of(text: str) -> list[list[str]]:
     """Returns each run of lines that begin with a pipe."""
-    return [block.strip().splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)]
+    return [
+        block.strip().splitlines()
+        for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    ]
 
 
 def columns(line: str) -> int:
@@ -25,11 +28,16 @@ def columns(line: str) -> int:
 
 @pytest.mark.parametrize("render", [render_markdown, render_model_card])
 @pytest.mark.parametrize("hostile", [False, True])
-def test_tables_are_well_formed(run: RunSummary, evaluation: EvaluationReport, render, hostile: bool) -> None:
+def test_tables_are_well_formed(
+    run: RunSummary, evaluation: EvaluationReport, render, hostile: bool
+) -> None:
     if hostile:
         student = evaluation.student
         answers = tuple(replace(answer, text=HOSTILE) for answer in student.answers)
-        models = (replace(student, answers=answers), *(replace(model, name=f"{model.name} {HOSTILE}") for model in evaluation.models[1:]))
+        models = (
+            replace(student, answers=answers),
+            *(replace(model, name=f"{model.name} {HOSTILE}") for model in evaluation.models[1:]),
+        )
         run = replace(
             run,
             title=HOSTILE,
@@ -37,7 +45,9 @@ def test_tables_are_well_formed(run: RunSummary, evaluation: EvaluationReport, r
             settings={HOSTILE: HOSTILE, "command": HOSTILE},
             generation=(GenerationCount(HOSTILE, HOSTILE, 1, 0, {HOSTILE: 1}),),
         )
-    text = re.sub(r"```.*?```|\A---\n.*?\n---\n", "", render(run), flags=re.DOTALL)  # code, and the card's metadata, are no markup
+    text = re.sub(
+        r"```.*?```|\A---\n.*?\n---\n", "", render(run), flags=re.DOTALL
+    )  # code, and the card's metadata, are no markup
     tables = tables_of(text)
     assert len(tables) >= 5
     for table in tables:
@@ -62,17 +72,30 @@ def test_code_can_not_leave_its_fence(text: str) -> None:
     assert last not in code(text, "sh").split("\n", 1)[1].rsplit("\n", 1)[0]
 
 
-def test_the_matrix_holds_the_figures_of_the_evaluation(run: RunSummary, evaluation: EvaluationReport) -> None:
-    table = next(table for table in tables_of(render_markdown(run)) if table[0].startswith("| Model | aviation"))
+def test_the_matrix_holds_the_figures_of_the_evaluation(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
+    table = next(
+        table
+        for table in tables_of(render_markdown(run))
+        if table[0].startswith("| Model | aviation")
+    )
     for line, model in zip(table[2:], evaluation.models, strict=True):
         cells = [cell.split(" (")[0].strip() for cell in line.strip("|").split("|")[1:]]
         expected = [model.slices.get(name) for name in evaluation.slices]
-        assert cells == ["–" if score is None else f"{100 * score.strict.value:.1f}" for score in expected]
+        assert cells == [
+            "–" if score is None else f"{100 * score.strict.value:.1f}" for score in expected
+        ]
 
 
-def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
+def test_an_undefined_figure_gives_its_reason(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
     nothing = Estimate(value=None, reason="the expert got nothing right")
-    rows = (replace(evaluation.retention[0], retention=nothing, headroom=nothing), *evaluation.retention[1:])
+    rows = (
+        replace(evaluation.retention[0], retention=nothing, headroom=nothing),
+        *evaluation.retention[1:],
+    )
     text = render_markdown(replace(run, evaluation=replace(evaluation, retention=rows)))
     assert text.count("| undefined (the expert got nothing right) |") == 2
 
@@ -86,24 +109,46 @@ def test_an_undefined_figure_gives_its_reason(run: RunSummary, evaluation: Evalu
         ({"refinement": None}, "## Refinement"),
         ({"stages": ()}, "## Time and memory"),
         ({"usage": ()}, "## Calls and cost"),
-        ({"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""}, "## To repeat this run"),
+        (
+            {"settings": {}, "student": {}, "teachers": {}, "inputs": {}, "recipe": ""},
+            "## To repeat this run",
+        ),
         ({"evaluation": None}, "## Results"),
     ],
 )
-def test_a_section_without_data_is_left_out(run: RunSummary, fields: dict[str, object], heading: str) -> None:
+def test_a_section_without_data_is_left_out(
+    run: RunSummary, fields: dict[str, object], heading: str
+) -> None:
     assert heading in render_markdown(run)
     assert heading not in render_markdown(replace(run, **fields))
 
 
 def test_the_cost_of_all_models_is_that_of_each_whose_price_is_known(run: RunSummary) -> None:
-    [*_, aviation, clinic, together] = [line for line in render_markdown(run).splitlines() if line.count("|") == 8]
+    [*_, aviation, clinic, together] = [
+        line for line in render_markdown(run).splitlines() if line.count("|") == 8
+    ]
     assert aviation.split(" | ")[2:] == ["228", "9,400", "5,100", "1 min 11 s", "– |"]
-    assert clinic.split(" | ")[2:] == ["36", "14,200", "2,900", "20 s", "0.065 (and at most 0.002 more) |"]
-    assert together.split(" | ")[2:] == ["264", "23,600", "8,000", "1 min 31 s", "0.065 (and at most 0.002 more) |"]
+    assert clinic.split(" | ")[2:] == [
+        "36",
+        "14,200",
+        "2,900",
+        "20 s",
+        "0.065 (and at most 0.002 more) |",
+    ]
+    assert together.split(" | ")[2:] == [
+        "264",
+        "23,600",
+        "8,000",
+        "1 min 31 s",
+        "0.065 (and at most 0.002 more) |",
+    ]
 
 
 def test_an_empty_run_has_a_title_and_says_what_is_missing() -> None:
-    assert render_markdown(RunSummary()) == "# Distillation run\n\nThe student of this run has not been evaluated.\n"
+    assert (
+        render_markdown(RunSummary())
+        == "# Distillation run\n\nThe student of this run has not been evaluated.\n"
+    )
 
 
 def test_nobody_is_called_by_a_name_in_a_report() -> None:
@@ -116,8 +161,18 @@ def test_nobody_is_called_by_a_name_in_a_report() -> None:
     ("accepted", "across", "said"),
     [(12, 6, False), (11, 6, False), (12, 3, True), (0, 0, False)],
 )
-def test_a_share_of_cross_domain_questions_that_does_not_hold_is_told(accepted: int, across: int, said: bool) -> None:
-    count = GenerationCount("Writer", "synthetic", 30, accepted, {"duplicate": 9}, 24, cross_domain={"wanted": 12, "accepted": across})
+def test_a_share_of_cross_domain_questions_that_does_not_hold_is_told(
+    accepted: int, across: int, said: bool
+) -> None:
+    count = GenerationCount(
+        "Writer",
+        "synthetic",
+        30,
+        accepted,
+        {"duplicate": 9},
+        24,
+        cross_domain={"wanted": 12, "accepted": across},
+    )
     text = render_markdown(RunSummary(title="A run", generation=(count,)))
     assert f"{across} of 12" in text
     assert ("25 % need several domains where 50 % were asked for" in text) == said

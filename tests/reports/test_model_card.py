@@ -26,26 +26,40 @@ def test_the_hub_reads_its_metadata(run: RunSummary) -> None:
     assert {"domainfusion", "distillation", "aviation", "chemistry", "geography"} <= set(data.tags)
 
 
-def test_the_results_of_the_hub_are_those_of_the_evaluation(run: RunSummary, evaluation: EvaluationReport) -> None:
+def test_the_results_of_the_hub_are_those_of_the_evaluation(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
     results = ModelCard(render_model_card(run)).data.eval_results
     accuracies = [result.metric_value for result in results if result.metric_type == "accuracy"]
     assert accuracies == [score.strict.value for score in evaluation.student.slices.values()]
-    kept = {result.dataset_name: result.metric_value for result in results if result.metric_type == "domain_expertise_retention"}
-    assert kept == {f"held-out {row.domain} questions": row.retention.value for row in evaluation.retention}
+    kept = {
+        result.dataset_name: result.metric_value
+        for result in results
+        if result.metric_type == "domain_expertise_retention"
+    }
+    assert kept == {
+        f"held-out {row.domain} questions": row.retention.value for row in evaluation.retention
+    }
 
 
 def test_the_title_of_the_run_is_that_of_the_card(run: RunSummary) -> None:
     card = render_model_card(replace(run, student={**run.student, "name": "student"}))
     assert "\n# Three experts, one student\n" in card
     assert metadata(card)["model-index"][0]["name"] == "Three experts, one student"
-    assert "\n# nameless\n" in render_model_card(replace(run, title="", student={"name": "nameless"}))
+    assert "\n# nameless\n" in render_model_card(
+        replace(run, title="", student={"name": "nameless"})
+    )
 
 
-def test_what_the_base_is_to_the_student_is_told_where_the_base_is_on_the_hub(run: RunSummary) -> None:
+def test_what_the_base_is_to_the_student_is_told_where_the_base_is_on_the_hub(
+    run: RunSummary,
+) -> None:
     assert metadata(render_model_card(run))["base_model_relation"] == "finetune"
     adapter = replace(run, student={**run.student, "library_name": "peft"})
     assert metadata(render_model_card(adapter))["base_model_relation"] == "adapter"
-    assert "base_model_relation" not in metadata(render_model_card(replace(run, student={"base_model": "./base"})))
+    assert "base_model_relation" not in metadata(
+        render_model_card(replace(run, student={"base_model": "./base"}))
+    )
 
 
 def test_a_license_that_nobody_stated_is_not_claimed(run: RunSummary) -> None:
@@ -56,17 +70,30 @@ def test_a_license_that_nobody_stated_is_not_claimed(run: RunSummary) -> None:
 
 
 def test_what_is_not_known_is_not_claimed(run: RunSummary) -> None:
-    found = metadata(render_model_card(replace(run, student={"name": "s"}, evaluation=None, teachers={})))
-    assert found == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["domainfusion", "distillation"]}
+    found = metadata(
+        render_model_card(replace(run, student={"name": "s"}, evaluation=None, teachers={}))
+    )
+    assert found == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["domainfusion", "distillation"],
+    }
 
 
-@pytest.mark.parametrize("folder", ["/home/someone/base", "runs/base/model", "./base", "C:\\models\\base"])
+@pytest.mark.parametrize(
+    "folder", ["/home/someone/base", "runs/base/model", "./base", "C:\\models\\base"]
+)
 def test_a_folder_is_no_base_model_for_the_hub(run: RunSummary, folder: str) -> None:
-    assert "base_model" not in metadata(render_model_card(replace(run, student={"base_model": folder})))
+    assert "base_model" not in metadata(
+        render_model_card(replace(run, student={"base_model": folder}))
+    )
 
 
 def test_the_base_model_is_found_as_the_run_directory_writes_it(run: RunSummary) -> None:
-    assert metadata(render_model_card(replace(run, student={"base model": "org/base"})))["base_model"] == "org/base"
+    assert (
+        metadata(render_model_card(replace(run, student={"base model": "org/base"})))["base_model"]
+        == "org/base"
+    )
 
 
 def test_an_adapter_is_loaded_with_peft(run: RunSummary) -> None:
@@ -85,7 +112,14 @@ def test_the_code_of_the_card_is_python(run: RunSummary, adapter: bool) -> None:
 
 def test_hostile_names_stay_names(run: RunSummary) -> None:
     hostile = "x: [y]\n---\nlicense: mit <script>"
-    card = render_model_card(replace(run, title=hostile, student={"name": hostile, "license": hostile}, teachers={hostile: hostile}))
+    card = render_model_card(
+        replace(
+            run,
+            title=hostile,
+            student={"name": hostile, "license": hostile},
+            teachers={hostile: hostile},
+        )
+    )
     found = metadata(card)
     assert found["license"] == found["model-index"][0]["name"] == "x: [y] --- license: mit <script>"
     body = card.split("---\n", 2)[2]

@@ -1,4 +1,6 @@
-"""The section on a refinement: each round with what was weak, what was made, what came of it, and why there is no further one."""
+"""The section on a refinement: each round with what was weak, what was made, what came of it, and
+why there is no further one.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,50 @@ def in_html(summary: RunSummary) -> str:
 def test_each_round_tells_what_was_weak_what_was_made_and_what_came_of_it(run: RunSummary) -> None:
     assert run.refinement is not None
     rounds, scores, shortfalls = refinement_tables(run.refinement)
-    assert [[cell.text for cell in row] for row in rounds.rows] == [["1", "24", "21", "20", "kept"], ["2", "17", "17", "17", "undone"]]
+    assert [[cell.text for cell in row] for row in rounds.rows] == [
+        ["1", "24", "21", "20", "kept"],
+        ["2", "17", "17", "17", "undone"],
+    ]
     assert scores.header == ("Round", "aviation", "chemistry", "cross-domain", "Mean")
-    assert [cell.text for cell in scores.rows[0]] == ["1", "100.0 → 100.0", "50.0 → 66.7", "25.0 → 50.0", "58.3 → 72.2"]
-    assert [cell.text for cell in shortfalls.rows[0]] == ["1", "aviation + geography", "8", "25.0 %", "–", "75.0 %"]
-    assert [cell.text for cell in shortfalls.rows[1]] == ["1", "chemistry", "6", "50.0 %", "80.0 %", "37.5 %"]
+    assert [cell.text for cell in scores.rows[0]] == [
+        "1",
+        "100.0 → 100.0",
+        "50.0 → 66.7",
+        "25.0 → 50.0",
+        "58.3 → 72.2",
+    ]
+    assert [cell.text for cell in shortfalls.rows[0]] == [
+        "1",
+        "aviation + geography",
+        "8",
+        "25.0 %",
+        "–",
+        "75.0 %",
+    ]
+    assert [cell.text for cell in shortfalls.rows[1]] == [
+        "1",
+        "chemistry",
+        "6",
+        "50.0 %",
+        "80.0 %",
+        "37.5 %",
+    ]
     assert len(shortfalls.rows) == 4
 
 
 @pytest.mark.parametrize("form", [render_markdown, in_terminal, in_html])
-def test_every_form_of_the_report_shows_the_rounds_and_why_they_ended(run: RunSummary, form: object) -> None:
+def test_every_form_of_the_report_shows_the_rounds_and_why_they_ended(
+    run: RunSummary, form: object
+) -> None:
     assert callable(form)
     shown = form(run)
-    for part in ("aviation + geography", "50.0 → 66.7", "58.3 → 72.2", "undone", "The round did not improve validation"):
+    for part in (
+        "aviation + geography",
+        "50.0 → 66.7",
+        "58.3 → 72.2",
+        "undone",
+        "The round did not improve validation",
+    ):
         assert part in shown, part
 
 

@@ -1,4 +1,6 @@
-"""Who can read the report: names for what is drawn, an order of headings, and colours that stand out in light and in dark."""
+"""Who can read the report: names for what is drawn, an order of headings, and colours that stand
+out in light and in dark.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,17 @@ from domainfusion.reports.evaluation_tables import HEAT_STEPS
 
 
 @pytest.mark.parametrize("name", ["whole", "hostile"])
-def test_ids_are_unique_and_everything_that_is_referred_to_is_there(name: str, request: pytest.FixtureRequest) -> None:
+def test_ids_are_unique_and_everything_that_is_referred_to_is_there(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     root = request.getfixturevalue(name)
     ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
     assert len(ids) == len(set(ids))
     referred = [
-        element.attributes[key].split() for element in root.all() for key in ("aria-labelledby", "for") if key in element.attributes
+        element.attributes[key].split()
+        for element in root.all()
+        for key in ("aria-labelledby", "for")
+        if key in element.attributes
     ]
     assert {name for names in referred for name in names} <= set(ids)
     assert {element.attributes["href"][1:] for element in root.all("a")} <= set(ids)
@@ -38,14 +45,21 @@ def test_charts_and_tables_have_names(whole: Element) -> None:
         assert chart.one("title").words and chart.one("desc").words
     assert all(element.one("caption").words for element in whole.all("table"))
     assert all("scope" in element.attributes for element in whole.all("th"))
-    unnamed = [element for element in whole.all("svg") if "role" not in element.attributes and "aria-hidden" not in element.attributes]
+    unnamed = [
+        element
+        for element in whole.all("svg")
+        if "role" not in element.attributes and "aria-hidden" not in element.attributes
+    ]
     inside = {id(part) for element in whole.all("svg") for part in element.all("svg")}
     assert {id(element) for element in unnamed} <= inside
 
 
 def luminance(colour: str) -> float:
     channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -58,7 +72,10 @@ def contrast(first: str, second: str) -> float:
 def themes() -> dict[str, dict[str, str]]:
     style = files("domainfusion.reports").joinpath("report.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\n\s*\}", style, flags=re.DOTALL)[:2]
-    return {name: dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for name, text in (("light", light), ("dark", dark))}
+    return {
+        name: dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text))
+        for name, text in (("light", light), ("dark", dark))
+    }
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -18,7 +18,13 @@ from domainfusion.reports import RunSummary
 def write_run(run: RunSummary, directory: Path) -> None:
     write_json(
         directory / "run.json",
-        {"title": run.title, "student": run.student, "teachers": run.teachers, "settings": run.settings, "inputs": run.inputs},
+        {
+            "title": run.title,
+            "student": run.student,
+            "teachers": run.teachers,
+            "settings": run.settings,
+            "inputs": run.inputs,
+        },
     )
     (directory / "recipe.yaml").write_text(run.recipe)
     write_json(directory / "stages.json", [asdict(stage) for stage in run.stages])
@@ -29,7 +35,9 @@ def write_run(run: RunSummary, directory: Path) -> None:
     write_json(directory / "refinement.json", run.refinement)
     write_records(directory / "records.jsonl", run.records)
     (directory / "training").mkdir()
-    (directory / "training" / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in run.training_log))
+    (directory / "training" / "log.jsonl").write_text(
+        "".join(f"{json.dumps(line)}\n" for line in run.training_log)
+    )
 
 
 @pytest.fixture
@@ -62,16 +70,25 @@ def test_a_missing_file_leaves_its_own_fields_empty_and_no_other(
 ) -> None:
     (directory / file).unlink()
     empty = RunSummary()
-    assert RunSummary.read(directory) == replace(run, **{name: getattr(empty, name) for name in fields})
+    assert RunSummary.read(directory) == replace(
+        run, **{name: getattr(empty, name) for name in fields}
+    )
 
 
-def test_the_training_of_a_round_that_was_kept_follows_the_first_and_is_named_after_it(run: RunSummary, directory: Path) -> None:
-    rounds = tuple(RefinementRound(number=number, shortfalls=(), before={}, is_kept=kept) for number, kept in ((1, True), (2, False)))
+def test_the_training_of_a_round_that_was_kept_follows_the_first_and_is_named_after_it(
+    run: RunSummary, directory: Path
+) -> None:
+    rounds = tuple(
+        RefinementRound(number=number, shortfalls=(), before={}, is_kept=kept)
+        for number, kept in ((1, True), (2, False))
+    )
     write_json(directory / "refinement.json", Refinement(rounds=rounds))
     for number in (1, 2):
         own = directory / "refinement" / str(number) / "training"
         own.mkdir(parents=True)
-        (own / "log.jsonl").write_text('{"objective": "sequence"}\n{"phase": "mixture", "step": 1, "loss": 0.5}\n')
+        (own / "log.jsonl").write_text(
+            '{"objective": "sequence"}\n{"phase": "mixture", "step": 1, "loss": 0.5}\n'
+        )
     found = RunSummary.read(directory).training_log
     assert found == (*run.training_log, {"phase": "round 1: mixture", "step": 1, "loss": 0.5})
 
@@ -86,12 +103,22 @@ def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 DAMAGE = ("{", "[1, 2]", '"text"', '{"title": ["no text"]}', '[{"stage": 3}]')
-OBJECTS = ("run.json", "stages.json", "usage.json", "savings.json", "generation.json", "evaluation.json")
+OBJECTS = (
+    "run.json",
+    "stages.json",
+    "usage.json",
+    "savings.json",
+    "generation.json",
+    "evaluation.json",
+)
 FILES = (*OBJECTS, "records.jsonl", "training/log.jsonl")
 ANY_OBJECT_IS_A_LINE = ("training/log.jsonl", '{"title": ["no text"]}')
 
 
-@pytest.mark.parametrize(("file", "damage"), [pair for pair in itertools.product(FILES, DAMAGE) if pair != ANY_OBJECT_IS_A_LINE])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [pair for pair in itertools.product(FILES, DAMAGE) if pair != ANY_OBJECT_IS_A_LINE],
+)
 def test_a_damaged_file_is_named(directory: Path, file: str, damage: str) -> None:
     (directory / file).write_text(damage)
     with pytest.raises(DataError, match=Path(file).name):
@@ -104,13 +131,17 @@ def test_a_file_that_is_not_text_is_named(directory: Path) -> None:
         RunSummary.read(directory)
 
 
-def test_an_evaluation_of_a_later_version_is_refused(directory: Path, evaluation: EvaluationReport) -> None:
+def test_an_evaluation_of_a_later_version_is_refused(
+    directory: Path, evaluation: EvaluationReport
+) -> None:
     write_json(directory / "evaluation.json", replace(evaluation, schema=evaluation.schema + 1))
     with pytest.raises(DataError, match="later version"):
         RunSummary.read(directory)
 
 
-def test_an_evaluation_without_a_student_is_refused(directory: Path, evaluation: EvaluationReport) -> None:
+def test_an_evaluation_without_a_student_is_refused(
+    directory: Path, evaluation: EvaluationReport
+) -> None:
     write_json(directory / "evaluation.json", replace(evaluation, models=evaluation.models[1:]))
     with pytest.raises(DataError, match="has no student"):
         RunSummary.read(directory)

@@ -16,13 +16,17 @@ def printed(summary: RunSummary, width: int = 200) -> str:
     return capture.get()
 
 
-def test_the_figures_of_every_model_are_printed(run: RunSummary, evaluation: EvaluationReport) -> None:
+def test_the_figures_of_every_model_are_printed(
+    run: RunSummary, evaluation: EvaluationReport
+) -> None:
     lines = printed(run).splitlines()
     for name in ("student", "base", "expert: aviation", "routed oracle"):
         model = next(model for model in evaluation.models if name.endswith(model.name))
         row = next(line for line in lines if line.startswith(name) and "questions" not in line)
         assert row.removeprefix(name).split() == [
-            f"{100 * score.strict.value:.1f}" for score in model.slices.values() if score.strict.value is not None
+            f"{100 * score.strict.value:.1f}"
+            for score in model.slices.values()
+            if score.strict.value is not None
         ]
 
 
@@ -44,10 +48,17 @@ def test_markup_in_text_is_printed_and_control_characters_are_not_obeyed(run: Ru
 
 
 def test_an_empty_run_prints_that_it_has_not_been_evaluated() -> None:
-    assert printed(RunSummary()).split("\n\n") == ["Distillation run", "The student of this run has not been evaluated.\n"]
+    assert printed(RunSummary()).split("\n\n") == [
+        "Distillation run",
+        "The student of this run has not been evaluated.\n",
+    ]
 
 
 def test_what_is_not_there_has_no_table(run: RunSummary) -> None:
     shown = printed(replace(run, stages=(), usage=(), generation=(), records=()))
     assert "What the models were asked" not in shown
-    assert "Time by stage" not in shown and "Examples by generator" not in shown and "Training records" not in shown
+    assert (
+        "Time by stage" not in shown
+        and "Examples by generator" not in shown
+        and "Training records" not in shown
+    )

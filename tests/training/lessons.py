@@ -1,4 +1,6 @@
-"""What the tests of taught objectives share: records with their integrators, ways to die, and distributions computed here and now."""
+"""What the tests of taught objectives share: records with their integrators, ways to die, and
+distributions computed here and now.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ from domainfusion.training.batching import encode_record
 from domainfusion.training.objectives import Objective, Setting
 from domainfusion.types import Conversation, Integration, TrainingRecord, user
 
-QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2, "adaptation": "lora"}
+QUICK: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "epochs": 2,
+    "batch_size": 2,
+    "checkpoint_steps": 2,
+    "adaptation": "lora",
+}
 SHOWN = user("The experts say: Japan. Au. What is the answer?")
 """What the integrator was asked."""
 
@@ -26,7 +34,9 @@ SHOWN = user("The experts say: Japan. Au. What is the answer?")
 def cross_domain(model: LanguageModel, messages: Conversation = SHOWN) -> TrainingRecord:
     """Returns a record of two domains that `model` integrated."""
     own = record("Where is NRT, and the symbol of gold?", "Japan. Au.", ("aviation", "chemistry"))
-    integration = Integration(text=own.target, method="model", messages=messages, model=model.fingerprint)
+    integration = Integration(
+        text=own.target, method="model", messages=messages, model=model.fingerprint
+    )
     return replace(own, integration=integration)
 
 
@@ -41,18 +51,33 @@ def some_records(integrator: LanguageModel) -> list[TrainingRecord]:
 
 
 def begun(
-    objective: Objective, base: LlamaModel, teachers: Any, records: Sequence[TrainingRecord], directory: Path, **more: Any
+    objective: Objective,
+    base: LlamaModel,
+    teachers: Any,
+    records: Sequence[TrainingRecord],
+    directory: Path,
+    **more: Any,
 ) -> dict[str, Any]:
     """Makes an objective ready, and returns what it logs."""
     rows = {encode_record(own, base): own for own in records}
-    return dict(objective.begin(Setting(student=base, records=rows, directory=directory, teachers=teachers, **more)))
+    return dict(
+        objective.begin(
+            Setting(student=base, records=rows, directory=directory, teachers=teachers, **more)
+        )
+    )
 
 
-def log_distributions(model: Any, conversation: Conversation, answer: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """Returns what a model finds probable at an answer, computed here and now, of shape (answer tokens, vocabulary)."""
+def log_distributions(
+    model: Any, conversation: Conversation, answer: Sequence[int], temperature: float = 1.0
+) -> torch.Tensor:
+    """Returns what a model finds probable at an answer, computed here and now, of shape (answer
+    tokens, vocabulary).
+    """
     prompt = model.encode(conversation)
     (hidden,) = model.hidden_states([[*prompt, *answer]])
-    found: torch.Tensor = (model.project(hidden[len(prompt) - 1 : -1]) / temperature).log_softmax(-1)
+    found: torch.Tensor = (model.project(hidden[len(prompt) - 1 : -1]) / temperature).log_softmax(
+        -1
+    )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Two processes train as one: the same losses at every step, and files of the main process alone."""
+"""Two processes train as one: the same losses at every step, and files of the main process
+alone.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,16 @@ student = trainer.train(base, records, directory=sys.argv[3], validate=lambda _:
 """
 
 
-def train(base: Path, directory: Path, settings: dict[str, Any], count: int, **environment: str) -> subprocess.CompletedProcess[str]:
+def train(
+    base: Path, directory: Path, settings: dict[str, Any], count: int, **environment: str
+) -> subprocess.CompletedProcess[str]:
     script = directory.with_suffix(".py")
     script.write_text(TRAINING)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        if count > 1
+        else []
+    )
     return subprocess.run(
         [sys.executable, *launcher, str(script), str(base), json.dumps(settings), str(directory)],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **environment},
@@ -67,7 +75,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Path, tmp_path: Path, name: str) -> None:
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(
+    tiny_llama: Path, tmp_path: Path, name: str
+) -> None:
     logs, states = [], []
     for count in (1, 2):
         directory = tmp_path / str(count)
@@ -75,7 +85,9 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Pa
         assert done.returncode == 0, done.stderr
         logs.append(log_of(directory))
         states.append(load_file(max(directory.glob("phase-*")) / "finished.safetensors"))
-    assert [line.get("step") for line in logs[0]] == [line.get("step") for line in logs[1]], "one process writes the log"
+    assert [line.get("step") for line in logs[0]] == [line.get("step") for line in logs[1]], (
+        "one process writes the log"
+    )
     for one, two in zip(*logs, strict=True):
         assert one.keys() == two.keys()
         for figure in one.keys() & {"loss", "learning_rate"}:
@@ -85,18 +97,25 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tiny_llama: Pa
         assert {name: own["tokens"] for name, own in one.get("domains", {}).items()} == {
             name: own["tokens"] for name, own in two.get("domains", {}).items()
         }
-    assert all(torch.allclose(tensor, states[1][name], atol=1e-4) for name, tensor in states[0].items())
+    assert all(
+        torch.allclose(tensor, states[1][name], atol=1e-4) for name, tensor in states[0].items()
+    )
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, r"DeepSpeed is not supported.*launch with FSDP2"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, r"one flat tensor.*FSDP_VERSION=1.*--fsdp_version 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"},
+            r"one flat tensor.*FSDP_VERSION=1.*--fsdp_version 2",
+        ),
         ({"ACCELERATE_USE_FSDP": "true"}, r"one flat tensor"),
     ],
 )
-def test_a_launch_that_is_not_supported_is_refused(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str) -> None:
+def test_a_launch_that_is_not_supported_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
     for name, value in {"WORLD_SIZE": "2", **environment}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=message):
@@ -128,7 +147,9 @@ def test_every_item_is_the_part_of_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert {len(part) for part in parts} == {2, 3}
 
 
-def test_a_student_on_the_gpu_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_on_the_gpu_of_another_process_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     distributed.check_device(torch.device("cuda:1"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -169,13 +190,30 @@ with open(f"{sys.argv[2]}/student-{distributed.rank()}", "w") as stream:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["copies", "shards"])
-def test_the_main_process_asks_and_writes_and_all_have_the_student(tiny_llama: Path, tmp_path: Path, launch: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "launch", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["copies", "shards"]
+)
+def test_the_main_process_asks_and_writes_and_all_have_the_student(
+    tiny_llama: Path, tmp_path: Path, launch: dict[str, str]
+) -> None:
     (tmp_path / "run.py").write_text(RUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(tmp_path / "run.py"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **launch}
     done = subprocess.run(
-        [*command, str(tiny_llama), str(tmp_path / "run")], env=environment, capture_output=True, text=True, check=False, timeout=400
+        [*command, str(tiny_llama), str(tmp_path / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "evaluation.json").is_file()

@@ -1,4 +1,6 @@
-"""Learning from distributions: what is kept is what the teachers find probable, whoever teaches; and what is learned is that."""
+"""Learning from distributions: what is kept is what the teachers find probable, whoever teaches;
+and what is learned is that.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,17 @@ from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Losses
 from domainfusion.types import Sampling, TrainingRecord, user
-from training.lessons import QUICK, SHOWN, Killed, begun, cross_domain, dying_after, log_distributions, same, some_records
+from training.lessons import (
+    QUICK,
+    SHOWN,
+    Killed,
+    begun,
+    cross_domain,
+    dying_after,
+    log_distributions,
+    same,
+    some_records,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +49,21 @@ def base(tiny_llama: Path) -> LlamaModel:
 
 @pytest.fixture(scope="module")
 def experts(base: LlamaModel, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
-    return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
+    return {
+        domain: LlamaModel(make_adapter(domain, seed), dtype="float32")
+        for seed, domain in enumerate(("aviation", "chemistry"), 1)
+    }
 
 
-def losses_of(objective: DistributionObjective, student: TrainableModel, records: Sequence[TrainingRecord]) -> Losses:
+def losses_of(
+    objective: DistributionObjective, student: TrainableModel, records: Sequence[TrainingRecord]
+) -> Losses:
     rows = tuple(encode_record(own, student) for own in records)
     module = student.trainable_module()
     hidden, targets = answer_hidden_states(module, collate(rows, 0))
-    return objective.losses(Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows))
+    return objective.losses(
+        Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows)
+    )
 
 
 @pytest.fixture
@@ -66,14 +85,21 @@ def test_the_loss_from_what_is_kept_is_the_loss_from_the_teachers_themselves(
     for own in records:
         row = encode_record(own, base)
         teacher = base if own.example.is_cross_domain else experts[own.example.primary_domain]
-        log_p = log_distributions(teacher, SHOWN if own.example.is_cross_domain else own.example.conversation, row.answer, 1.5)
+        log_p = log_distributions(
+            teacher,
+            SHOWN if own.example.is_cross_domain else own.example.conversation,
+            row.answer,
+            1.5,
+        )
         log_q = log_distributions(base, own.example.conversation, row.answer, 1.5)
         expected.append((log_p.exp() * (log_p - log_q)).sum(-1))
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-4)
     assert (found > 1e-3).all(), "the teachers differ from the student"
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn(base: LlamaModel, student: TrainableModel, tmp_path: Path) -> None:
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(
+    base: LlamaModel, student: TrainableModel, tmp_path: Path
+) -> None:
     records = some_records(base)[:3]
     objective = DistributionObjective(alpha=1.0, divergence="reverse_kl")
     begun(objective, base, {"aviation": base, "chemistry": base}, records, tmp_path)
@@ -88,7 +114,9 @@ def test_the_share_of_the_divergence_is_alpha(
     objective = DistributionObjective(alpha=0.25, temperature=2.0)
     begun(objective, base, experts, records, tmp_path)
     found = losses_of(objective, student, records)
-    expected = 0.75 * found.terms["cross_entropy"].sum() + 0.25 * 4.0 * found.terms["forward_kl"].sum()
+    expected = (
+        0.75 * found.terms["cross_entropy"].sum() + 0.25 * 4.0 * found.terms["forward_kl"].sum()
+    )
     torch.testing.assert_close(found.total.detach(), expected)
 
 
@@ -97,12 +125,23 @@ def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_train
 ) -> None:
     records = some_records(base)
     objective = DistributionObjective(alpha=1.0)
-    found = begun(objective, base, {**experts, "chemistry": ScriptedModel("Au.", name="remote")}, records, tmp_path)
+    found = begun(
+        objective,
+        base,
+        {**experts, "chemistry": ScriptedModel("Au.", name="remote")},
+        records,
+        tmp_path,
+    )
     assert found["word_for_word"] == {"remote gives text alone": 2}
     assert found["taught"] == {"aviation": 1, base.name: 1}
     terms = losses_of(objective, student, records).terms
     lengths = [len(encode_record(own, base).answer) for own in records]
-    for kl, ce, own in zip(terms["forward_kl"].split(lengths), terms["cross_entropy"].split(lengths), records, strict=True):  # type: ignore[no-untyped-call]
+    for kl, ce, own in zip(
+        terms["forward_kl"].split(lengths),
+        terms["cross_entropy"].split(lengths),
+        records,
+        strict=True,
+    ):  # type: ignore[no-untyped-call]
         by_text = own.example.domains == ("chemistry",)
         assert kl.isnan().all() == by_text
         assert ce.isnan().all() != by_text
@@ -111,29 +150,57 @@ def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_train
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda own: replace(own, integration=replace(own.integration, messages=(), model="")), "no model integrated it"),
-        (lambda own: replace(own, integration=replace(own.integration, method="merge")), "its integrator's answer was not taken"),
-        (lambda own: replace(own, integration=replace(own.integration, model="another")), "the model that integrated it is not here"),
+        (
+            lambda own: replace(own, integration=replace(own.integration, messages=(), model="")),
+            "no model integrated it",
+        ),
+        (
+            lambda own: replace(own, integration=replace(own.integration, method="merge")),
+            "its integrator's answer was not taken",
+        ),
+        (
+            lambda own: replace(own, integration=replace(own.integration, model="another")),
+            "the model that integrated it is not here",
+        ),
     ],
 )
 def test_a_cross_domain_record_without_its_integrator_is_learnt_word_for_word(
-    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, change: Callable[[TrainingRecord], TrainingRecord], reason: str
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    tmp_path: Path,
+    change: Callable[[TrainingRecord], TrainingRecord],
+    reason: str,
 ) -> None:
     records = some_records(base)
-    found = begun(DistributionObjective(), base, experts, [*records[:3], change(records[3])], tmp_path)
+    found = begun(
+        DistributionObjective(), base, experts, [*records[:3], change(records[3])], tmp_path
+    )
     assert found["word_for_word"] == {reason: 1}
 
 
 def test_the_integrator_teaches_what_it_integrated_though_it_is_no_expert(
-    base: LlamaModel, experts: dict[str, LlamaModel], make_adapter: Callable[..., Path], tmp_path: Path
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     integrator = LlamaModel(make_adapter("integrator", 7), dtype="float32")
-    found = begun(DistributionObjective(), base, experts, [cross_domain(integrator)], tmp_path, integrator=integrator)
+    found = begun(
+        DistributionObjective(),
+        base,
+        experts,
+        [cross_domain(integrator)],
+        tmp_path,
+        integrator=integrator,
+    )
     assert found["taught"] == {"integrator": 1}
 
 
 def test_teachers_with_weights_of_their_own_are_in_memory_one_at_a_time(
-    base: LlamaModel, make_llama: Callable[..., Path], make_adapter: Callable[..., Path], tmp_path: Path
+    base: LlamaModel,
+    make_llama: Callable[..., Path],
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     loaded: list[set[str]] = []
 
@@ -142,13 +209,25 @@ def test_teachers_with_weights_of_their_own_are_in_memory_one_at_a_time(
             loaded.append({domain for domain, model in teachers.items() if model._base is not None})
             return super().hidden_states(rows)
 
-    teachers = {domain: Watched(make_llama(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
+    teachers = {
+        domain: Watched(make_llama(domain, seed), dtype="float32")
+        for seed, domain in enumerate(("aviation", "chemistry"), 1)
+    }
     integrator = Watched(make_adapter("integrator", 7), dtype="float32")
     base.ask("Where is NRT?", sampling=Sampling(max_new_tokens=1))
-    begun(DistributionObjective(), base, teachers, [*some_records(base)[:3], cross_domain(integrator)], tmp_path, integrator=integrator)
+    begun(
+        DistributionObjective(),
+        base,
+        teachers,
+        [*some_records(base)[:3], cross_domain(integrator)],
+        tmp_path,
+        integrator=integrator,
+    )
     assert loaded == [{"aviation"}, {"chemistry"}, set()]
     assert all(model._base is None for model in teachers.values())
-    assert integrator._base is base._base is not None, "an adapter on the student's base takes no memory to speak of"
+    assert integrator._base is base._base is not None, (
+        "an adapter on the student's base takes no memory to speak of"
+    )
 
 
 # What can't be
@@ -163,14 +242,24 @@ def test_a_teacher_with_other_tokens_is_refused_with_the_difference(
     first, second = list(vocabulary)[100:102]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (folder / "tokenizer.json").write_text(json.dumps(settings))
-    with pytest.raises(CapabilityError, match=r"ids that stand for different tokens(.|\n)*objective='sequence'"):
-        begun(DistributionObjective(), base, {"aviation": LlamaModel(folder)}, some_records(base)[:1], tmp_path)
+    with pytest.raises(
+        CapabilityError, match=r"ids that stand for different tokens(.|\n)*objective='sequence'"
+    ):
+        begun(
+            DistributionObjective(),
+            base,
+            {"aviation": LlamaModel(folder)},
+            some_records(base)[:1],
+            tmp_path,
+        )
 
 
 def test_a_teacher_whose_vocabulary_is_padded_further_is_learnt_from(
     base: LlamaModel, student: TrainableModel, make_llama: Callable[..., Path], tmp_path: Path
 ) -> None:
-    padded = LlamaModel(make_llama("padded", 3, vocab_size=base.vocabulary_size + 64), dtype="float32")
+    padded = LlamaModel(
+        make_llama("padded", 3, vocab_size=base.vocabulary_size + 64), dtype="float32"
+    )
     own = some_records(base)[0]
     objective = DistributionObjective(alpha=1.0, divergence="jensen_shannon")
     begun(objective, base, {"aviation": padded}, [own], tmp_path)
@@ -178,16 +267,27 @@ def test_a_teacher_whose_vocabulary_is_padded_further_is_learnt_from(
     assert ((found > 0) & (found < math.log(2))).all()
 
 
-def test_where_no_teacher_scores_tokens_there_is_nothing_to_learn_from(base: LlamaModel, tmp_path: Path) -> None:
+def test_where_no_teacher_scores_tokens_there_is_nothing_to_learn_from(
+    base: LlamaModel, tmp_path: Path
+) -> None:
     with pytest.raises(CapabilityError, match=r"remote gives text alone': 1.*objective='sequence'"):
-        begun(DistributionObjective(), base, {"aviation": ScriptedModel("x", name="remote")}, some_records(base)[:1], tmp_path)
+        begun(
+            DistributionObjective(),
+            base,
+            {"aviation": ScriptedModel("x", name="remote")},
+            some_records(base)[:1],
+            tmp_path,
+        )
 
 
 def test_a_prompt_that_does_not_fit_its_teacher_is_counted_and_named(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
     long = cross_domain(base, user("one two " * 600))
-    with pytest.raises(TrainingError, match=f"1 records are longer than the context of the teacher .*first {long.example.id}"):
+    with pytest.raises(
+        TrainingError,
+        match=f"1 records are longer than the context of the teacher .*first {long.example.id}",
+    ):
         begun(DistributionObjective(), base, experts, [long, *some_records(base)[:3]], tmp_path)
 
 
@@ -209,15 +309,23 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: st
 
 def test_every_setting_that_decides_what_is_learnt_is_described() -> None:
     plain = describe(DistributionObjective())
-    changed: list[dict[str, Any]] = [{"divergence": "skew_kl"}, {"temperature": 2.0}, {"alpha": 0.7}]
+    changed: list[dict[str, Any]] = [
+        {"divergence": "skew_kl"},
+        {"temperature": 2.0},
+        {"alpha": 0.7},
+    ]
     assert all(describe(DistributionObjective(**settings)) != plain for settings in changed)
-    assert describe(DistributionObjective(keep_in="elsewhere")) == plain, "where signals are kept decides nothing"
+    assert describe(DistributionObjective(keep_in="elsewhere")) == plain, (
+        "where signals are kept decides nothing"
+    )
 
 
 # What is kept
 
 
-def test_bytes_per_token_are_told(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+def test_bytes_per_token_are_told(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
     records = some_records(base)
     found = begun(DistributionObjective(), base, experts, records, tmp_path)["signals"]
     tokens = sum(len(encode_record(own, base).answer) for own in records)
@@ -241,7 +349,12 @@ def counting(counts: Counter[str]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("read", [0, 1, 2, 3])
 def test_a_reading_that_was_killed_reads_the_rest_and_nothing_twice(
-    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path, read: int, monkeypatch: pytest.MonkeyPatch
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    student: TrainableModel,
+    tmp_path: Path,
+    read: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(teacher_signals, "SHARD_BYTES", 1)
     monkeypatch.setattr(experts["chemistry"], "batch_size", 1)
@@ -249,15 +362,31 @@ def test_a_reading_that_was_killed_reads_the_rest_and_nothing_twice(
     whole, resumed = DistributionObjective(), DistributionObjective()
     begun(whole, base, experts, records, tmp_path / "whole")
     with pytest.raises(Killed):
-        begun(DistributionObjective(), base, experts, records, tmp_path / "killed", progress=dying_after(read))
+        begun(
+            DistributionObjective(),
+            base,
+            experts,
+            records,
+            tmp_path / "killed",
+            progress=dying_after(read),
+        )
     kept = sum(len(json.loads(_metadata(file))) for file in (tmp_path / "killed").rglob("shard-*"))
     assert kept == read
     counts: Counter[str] = Counter()
     begun(resumed, base, experts, records, tmp_path / "killed", progress=counting(counts))
     assert counts.total() == len(records) - kept
-    assert torch.equal(losses_of(whole, student, records).total, losses_of(resumed, student, records).total)
+    assert torch.equal(
+        losses_of(whole, student, records).total, losses_of(resumed, student, records).total
+    )
     again: Counter[str] = Counter()
-    begun(DistributionObjective(), base, experts, records, tmp_path / "killed", progress=counting(again))
+    begun(
+        DistributionObjective(),
+        base,
+        experts,
+        records,
+        tmp_path / "killed",
+        progress=counting(again),
+    )
     assert again.total() == 0
 
 
@@ -279,7 +408,13 @@ def test_another_target_another_teacher_or_another_prompt_is_read_anew(
         (replace(own, example=replace(own.example, query="Where is NRT really?")), experts),
     ]
     for number, (changed, teachers) in enumerate(others, start=1):
-        begun(DistributionObjective(keep_in=tmp_path / "kept"), base, teachers, [changed], tmp_path / "own")
+        begun(
+            DistributionObjective(keep_in=tmp_path / "kept"),
+            base,
+            teachers,
+            [changed],
+            tmp_path / "own",
+        )
         assert len(list((tmp_path / "kept").glob("shard-*"))) == number
     assert not (tmp_path / "own").exists()
 
@@ -308,23 +443,50 @@ def test_the_student_comes_nearer_to_its_teachers(
 @pytest.mark.parametrize("adaptation", ["full", "lora"])
 @pytest.mark.parametrize(("label", "count"), [("reading", 2), ("training", 3)])
 def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
-    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, adaptation: Any, label: str, count: int
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    tmp_path: Path,
+    adaptation: Any,
+    label: str,
+    count: int,
 ) -> None:
-    trainer = IntegrationTrainer(**{**QUICK, "adaptation": adaptation}, objective="distribution", replay=0.5)
+    trainer = IntegrationTrainer(
+        **{**QUICK, "adaptation": adaptation}, objective="distribution", replay=0.5
+    )
     whole = trainer.train(base, some_records(base), teachers=experts, seed=5)
     with pytest.raises(Killed):
-        trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5, progress=dying_after(count, label))
-    assert same(whole, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5))
+        trainer.train(
+            base,
+            some_records(base),
+            teachers=experts,
+            directory=tmp_path,
+            seed=5,
+            progress=dying_after(count, label),
+        )
+    assert same(
+        whole, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5)
+    )
 
 
-def test_a_finished_training_asks_nobody_again(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
+def test_a_finished_training_asks_nobody_again(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
     trainer = IntegrationTrainer(**QUICK, objective="distribution")
     first = trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
-    assert same(first, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, progress=dying_after(0)))
+    assert same(
+        first,
+        trainer.train(
+            base, some_records(base), teachers=experts, directory=tmp_path, progress=dying_after(0)
+        ),
+    )
 
 
 def test_the_loss_from_teachers_is_the_same_in_chunks(
-    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    student: TrainableModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = some_records(base)
     objective = DistributionObjective()

@@ -1,4 +1,6 @@
-"""The loop: it learns, it can be killed at any instant and ends as if it had not been, and it says what went wrong where."""
+"""The loop: it learns, it can be killed at any instant and ends as if it had not been, and it says
+what went wrong where.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from domainfusion.training.objectives import Answers, Losses, Objective, Sequenc
 from domainfusion.types import Sampling, user
 
 State = dict[str, torch.Tensor]
-SETTINGS = LoopSettings(learning_rate=1e-2, batch_size=4, device_batch_size=4, checkpoint_steps=2, evaluation_steps=2)
+SETTINGS = LoopSettings(
+    learning_rate=1e-2, batch_size=4, device_batch_size=4, checkpoint_steps=2, evaluation_steps=2
+)
 ORDER = [index % 8 for index in range(24)]
 """Three epochs of eight rows: six steps."""
 
@@ -44,22 +48,39 @@ def base(tiny_llama: Path) -> LlamaModel:
 @pytest.fixture(scope="module")
 def rows(base: LlamaModel) -> list[Row]:
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
-    return [encode_record(record(f"Say {word}.", f"{word} " * (place % 3 + 1), id=word), base) for place, word in enumerate(words)]
+    return [
+        encode_record(record(f"Say {word}.", f"{word} " * (place % 3 + 1), id=word), base)
+        for place, word in enumerate(words)
+    ]
 
 
 def student_of(base: LlamaModel, kind: str) -> TrainableModel:
     torch.manual_seed(0)
-    return base.trainable_copy(None if kind == "full" else Adaptation(rank=4, alpha=8, dropout=0.1 if kind == "dropout" else 0.0))
+    return base.trainable_copy(
+        None
+        if kind == "full"
+        else Adaptation(rank=4, alpha=8, dropout=0.1 if kind == "dropout" else 0.0)
+    )
 
 
 def trained(student: TrainableModel, rows: list[Row], directory: Path, **options: Any) -> State:
     settings = options.pop("settings", SETTINGS)
-    train_phase(student, rows, options.pop("order", ORDER), name="test", settings=settings, directory=directory, **options)
+    train_phase(
+        student,
+        rows,
+        options.pop("order", ORDER),
+        name="test",
+        settings=settings,
+        directory=directory,
+        **options,
+    )
     return student.trained_state()
 
 
 @pytest.fixture(scope="module")
-def whole(base: LlamaModel, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], State]:
+def whole(
+    base: LlamaModel, rows: list[Row], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], State]:
     """Gives what a training that was left in peace ends with, for each kind of student."""
 
     @cache
@@ -70,7 +91,9 @@ def whole(base: LlamaModel, rows: list[Row], tmp_path_factory: pytest.TempPathFa
 
 
 def same(first: State, second: State) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 class Killed(BaseException):
@@ -102,16 +125,24 @@ def checkpoints(directory: Path) -> list[str]:
 # Learning
 
 
-def test_the_loss_falls_and_every_step_is_logged_in_numbers(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_the_loss_falls_and_every_step_is_logged_in_numbers(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     log: list[Mapping[str, Any]] = []
     trained(student_of(base, "full"), rows, tmp_path, log=log.append, order=ORDER * 3)
     assert [line["step"] for line in log] == list(range(1, 19))
-    assert all(isinstance(line[name], float) for line in log for name in ("loss", "learning_rate", "seconds"))
+    assert all(
+        isinstance(line[name], float)
+        for line in log
+        for name in ("loss", "learning_rate", "seconds")
+    )
     assert json.loads(json.dumps(log)) == log
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
 
 
-def test_nothing_is_printed(base: LlamaModel, rows: list[Row], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     student = student_of(base, "full")
     capfd.readouterr()
     trained(student, rows, tmp_path)
@@ -124,9 +155,18 @@ def test_a_phase_of_one_step_learns(base: LlamaModel, rows: list[Row], tmp_path:
     assert not same(before, trained(student, rows, tmp_path, order=[0, 1, 2, 3]))
 
 
-def test_the_rate_warms_up_and_falls_to_nothing(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_the_rate_warms_up_and_falls_to_nothing(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     log: list[Mapping[str, Any]] = []
-    trained(student_of(base, "full"), rows, tmp_path, log=log.append, order=ORDER * 10, settings=replace(SETTINGS, checkpoint_steps=99))
+    trained(
+        student_of(base, "full"),
+        rows,
+        tmp_path,
+        log=log.append,
+        order=ORDER * 10,
+        settings=replace(SETTINGS, checkpoint_steps=99),
+    )
     rates = [line["learning_rate"] for line in log]
     assert max(rates) == rates[3] == pytest.approx(1e-2), "5 % of 60 steps"
     assert rates[:4] == sorted(rates[:4])
@@ -134,7 +174,9 @@ def test_the_rate_warms_up_and_falls_to_nothing(base: LlamaModel, rows: list[Row
     assert rates[-1] < 1e-4
 
 
-def test_what_is_not_trained_stays_as_it_is(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_what_is_not_trained_stays_as_it_is(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     asked, sampling = [user("Say one."), user("What is iron?")], Sampling(max_new_tokens=8)
     before = base.generate(asked, sampling)
     student = student_of(base, "adapter")
@@ -144,51 +186,88 @@ def test_what_is_not_trained_stays_as_it_is(base: LlamaModel, rows: list[Row], t
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_rows_on_the_device_at_once_do_not_matter(base: LlamaModel, rows: list[Row], tmp_path: Path, size: int) -> None:
+def test_the_rows_on_the_device_at_once_do_not_matter(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, size: int
+) -> None:
     plain = replace(SETTINGS, learning_rate=1e-3)
     whole = trained(student_of(base, "full"), rows, tmp_path / "whole", settings=plain)
-    parts = trained(student_of(base, "full"), rows, tmp_path / "parts", settings=replace(plain, device_batch_size=size))
-    moved = sum((whole[name] - start).norm() for name, start in student_of(base, "full").trained_state().items())
+    parts = trained(
+        student_of(base, "full"),
+        rows,
+        tmp_path / "parts",
+        settings=replace(plain, device_batch_size=size),
+    )
+    moved = sum(
+        (whole[name] - start).norm()
+        for name, start in student_of(base, "full").trained_state().items()
+    )
     apart = sum((whole[name] - parts[name]).norm() for name in whole)
-    assert apart < 0.05 * moved  # not equal: the processor may round products to 8 bits, in another order
+    assert (
+        apart < 0.05 * moved
+    )  # not equal: the processor may round products to 8 bits, in another order
 
 
-def test_computing_activations_again_changes_nothing_and_is_over_with_the_phase(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_computing_activations_again_changes_nothing_and_is_over_with_the_phase(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     kept = trained(student_of(base, "dropout"), rows, tmp_path / "kept")
     student = student_of(base, "dropout")
-    again = trained(student, rows, tmp_path / "again", settings=replace(SETTINGS, activation_checkpointing=True))
+    again = trained(
+        student, rows, tmp_path / "again", settings=replace(SETTINGS, activation_checkpointing=True)
+    )
     assert same(kept, again)
     assert not student.trainable_module().is_activation_checkpointing
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_terms_and_domains_are_logged_apart_and_add_up(base: LlamaModel, rows: list[Row], tmp_path: Path, size: int) -> None:
+def test_terms_and_domains_are_logged_apart_and_add_up(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, size: int
+) -> None:
     log: list[Mapping[str, Any]] = []
-    mixed = [replace(row, domain="even" if place % 2 == 0 else "odd") for place, row in enumerate(rows)]
+    mixed = [
+        replace(row, domain="even" if place % 2 == 0 else "odd") for place, row in enumerate(rows)
+    ]
     settings = replace(SETTINGS, device_batch_size=size, learning_rate=1e-9)
     trained(student_of(base, "full"), mixed, tmp_path, log=log.append, settings=settings)
     for line in log:
         assert line["terms"] == {"cross_entropy": pytest.approx(line["loss"], rel=1e-4)}
-        shares = [figures["tokens"] * figures["cross_entropy"] for figures in line["domains"].values()]
-        assert sum(shares) / sum(figures["tokens"] for figures in line["domains"].values()) == pytest.approx(line["loss"], rel=1e-4)
+        shares = [
+            figures["tokens"] * figures["cross_entropy"] for figures in line["domains"].values()
+        ]
+        assert sum(shares) / sum(
+            figures["tokens"] for figures in line["domains"].values()
+        ) == pytest.approx(line["loss"], rel=1e-4)
     assert {name for line in log for name in line["domains"]} == {"even", "odd"}
 
 
-def test_an_objective_of_one_s_own_needs_one_method(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_an_objective_of_one_s_own_needs_one_method(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     class Smoothed(Objective):
         def losses(self, answers: Answers) -> Losses:
             log_q = answers.head.logits(answers.hidden).log_softmax(-1)
             likelihood = log_q.gather(-1, answers.targets[:, None])[:, 0]
-            return answers.weighted(cross_entropy=-0.9 * likelihood, smoothing=-0.1 * log_q.mean(-1))
+            return answers.weighted(
+                cross_entropy=-0.9 * likelihood, smoothing=-0.1 * log_q.mean(-1)
+            )
 
     log: list[Mapping[str, Any]] = []
-    trained(student_of(base, "full"), rows, tmp_path, log=log.append, objective=Smoothed(), order=ORDER * 3)
+    trained(
+        student_of(base, "full"),
+        rows,
+        tmp_path,
+        log=log.append,
+        objective=Smoothed(),
+        order=ORDER * 3,
+    )
     assert set(log[0]["terms"]) == {"cross_entropy", "smoothing"}
     assert log[0]["loss"] == pytest.approx(sum(log[0]["terms"].values()), rel=1e-4)
     assert log[-1]["loss"] < 0.7 * log[0]["loss"]
 
 
-def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     seen: list[tuple[int, list[str]]] = []
 
     class Reversed(SequenceObjective):
@@ -202,25 +281,43 @@ def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(base: Llama
             return super().losses(answers)
 
     trained_on: list[list[str]] = []
-    trained(student_of(base, "full"), rows, tmp_path, objective=Reversed(), settings=replace(SETTINGS, device_batch_size=2))
+    trained(
+        student_of(base, "full"),
+        rows,
+        tmp_path,
+        objective=Reversed(),
+        settings=replace(SETTINGS, device_batch_size=2),
+    )
     assert [step for step, _ in seen] == list(range(6))
-    assert list(map(sorted, trained_on)) == [sorted(name[::-1] for name in names) for _, names in seen]
+    assert list(map(sorted, trained_on)) == [
+        sorted(name[::-1] for name in names) for _, names in seen
+    ]
 
 
-def test_an_objective_may_let_the_student_write_before_a_phase_and_in_each_step(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_an_objective_may_let_the_student_write_before_a_phase_and_in_each_step(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     class Own(SequenceObjective):
         def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
-            return {"wrote": len(student.continuations([rows[0].prompt], Sampling(max_new_tokens=2), [0]))}
+            return {
+                "wrote": len(
+                    student.continuations([rows[0].prompt], Sampling(max_new_tokens=2), [0])
+                )
+            }
 
         def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
-            student.continuations([row.prompt for row in rows], Sampling(max_new_tokens=2), [0] * len(rows))
+            student.continuations(
+                [row.prompt for row in rows], Sampling(max_new_tokens=2), [0] * len(rows)
+            )
             return rows
 
     wrote = trained(student_of(base, "adapter"), rows, tmp_path / "wrote", objective=Own())
     assert same(wrote, trained(student_of(base, "adapter"), rows, tmp_path / "silent"))
 
 
-def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_an_incomplete_last_batch_is_trained_on(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     log: list[Mapping[str, Any]] = []
     trained(student_of(base, "full"), rows, tmp_path, order=[0, 1, 2, 3, 4], log=log.append)
     assert len(log) == 2
@@ -232,11 +329,18 @@ def test_an_incomplete_last_batch_is_trained_on(base: LlamaModel, rows: list[Row
 @pytest.mark.parametrize("kind", ["full", "adapter", "dropout"])
 @pytest.mark.parametrize("step", [1, 4, 5])
 def test_a_training_that_was_killed_and_goes_on_ends_as_one_that_was_not(
-    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, kind: str, step: int
+    base: LlamaModel,
+    rows: list[Row],
+    whole: Callable[[str], State],
+    tmp_path: Path,
+    kind: str,
+    step: int,
 ) -> None:
     with pytest.raises(Killed):
         trained(student_of(base, kind), rows, tmp_path / "killed", progress=dying_at(step))
-    assert checkpoints(tmp_path / "killed")[-1:] == ([f"checkpoint-{(step - 1) // 2 * 2}"] if step > 2 else [])
+    assert checkpoints(tmp_path / "killed")[-1:] == (
+        [f"checkpoint-{(step - 1) // 2 * 2}"] if step > 2 else []
+    )
     log: list[Mapping[str, Any]] = []
     resumed = trained(student_of(base, kind), rows, tmp_path / "killed", log=log.append)
     assert [line["step"] for line in log] == list(range((step - 1) // 2 * 2 + 1, 7))
@@ -263,7 +367,9 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_keeps_it(
     assert same(whole("adapter"), trained(student_of(base, "adapter"), rows, tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize(("module", "instant"), [(states, "save_file"), (states, "write_json"), (files, "flush_to_disk")])
+@pytest.mark.parametrize(
+    ("module", "instant"), [(states, "save_file"), (states, "write_json"), (files, "flush_to_disk")]
+)
 def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
     base: LlamaModel,
     rows: list[Row],
@@ -318,7 +424,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     assert same(whole("adapter"), resumed)
 
 
-def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     finished = trained(student_of(base, "full"), rows, tmp_path)
     assert checkpoints(tmp_path) == ["checkpoint-4", "checkpoint-6"]
     assert not list(tmp_path.glob(".*"))
@@ -332,7 +440,12 @@ def test_a_finished_phase_keeps_its_last_checkpoint_and_is_not_trained_again(bas
 
 @pytest.mark.parametrize("failing", ["weights", "optimizer"])
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(
-    base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    base: LlamaModel,
+    rows: list[Row],
+    whole: Callable[[str], State],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
 ) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     if failing == "optimizer":
@@ -347,14 +460,23 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(
 
     target, name = (states, "save_file") if failing == "weights" else (torch, "save")
     original = getattr(target, name)
-    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"not be written: .*(free disk space|space that is left)"):
-        patch.setattr(target, name, lambda *given, **options: write_once() or original(*given, **options))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            TrainingError, match=r"not be written: .*(free disk space|space that is left)"
+        ),
+    ):
+        patch.setattr(
+            target, name, lambda *given, **options: write_once() or original(*given, **options)
+        )
         trained(student_of(base, "full"), rows, tmp_path / "full")
     assert checkpoints(tmp_path / "full") == ["checkpoint-2"]
     assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "full"))
 
 
-def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_is_written_whole_or_not_at_all(
+    base: LlamaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = student_of(base, "adapter")
     save_state(student, tmp_path / "state.safetensors")
     before = load_file(tmp_path / "state.safetensors")
@@ -369,7 +491,13 @@ def test_a_state_is_written_whole_or_not_at_all(base: LlamaModel, tmp_path: Path
     assert same(before, load_file(tmp_path / "state.safetensors"))
 
 
-@pytest.mark.parametrize("full", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_full_memory_is_not_told_as_a_full_disk(full: RuntimeError, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught, write_errors(tmp_path):
         raise full
@@ -393,7 +521,13 @@ def test_a_loss_that_is_no_number_names_the_records(
 
     poisoned: list[str] = []
     with pytest.raises(TrainingError) as caught:
-        trained(student_of(base, "full"), rows, tmp_path, objective=Poisoned(), settings=replace(SETTINGS, device_batch_size=size))
+        trained(
+            student_of(base, "full"),
+            rows,
+            tmp_path,
+            objective=Poisoned(),
+            settings=replace(SETTINGS, device_batch_size=size),
+        )
     named = str(caught.value).split("with the records ")[1].split(". To fix it")[0].split(", ")
     assert named == poisoned
     assert len(named) == size
@@ -408,7 +542,11 @@ def test_validating_changes_nothing_that_is_learnt(
     base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, kind: str
 ) -> None:
     def ask(student: TrainableModel) -> dict[str, float]:
-        asked.append(student.generate([user("Say one.")], Sampling(max_new_tokens=4, temperature=1.0))[0].text)
+        asked.append(
+            student.generate([user("Say one.")], Sampling(max_new_tokens=4, temperature=1.0))[
+                0
+            ].text
+        )
         return {"a": 0.5}
 
     asked: list[str] = []
@@ -417,7 +555,9 @@ def test_validating_changes_nothing_that_is_learnt(
     assert same(whole(kind), watched)
 
 
-def test_the_best_state_by_validation_is_kept(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_the_best_state_by_validation_is_kept(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     scores, states, log = iter([0.2, 0.9, 0.4]), [], []
 
     def validate(student: TrainableModel) -> dict[str, float]:
@@ -427,22 +567,45 @@ def test_the_best_state_by_validation_is_kept(base: LlamaModel, rows: list[Row],
     trained(student_of(base, "full"), rows, tmp_path, validate=validate, log=log.append)
     assert same(states[1], load_file(tmp_path / "best.safetensors"))
     assert json.loads((tmp_path / "best.json").read_text())["step"] == 4
-    assert [(line["step"], line["validation"]["a"]) for line in log if "validation" in line] == [(2, 0.2), (4, 0.9), (6, 0.4)]
+    assert [(line["step"], line["validation"]["a"]) for line in log if "validation" in line] == [
+        (2, 0.2),
+        (4, 0.9),
+        (6, 0.4),
+    ]
 
 
-def test_the_last_step_is_validated_whatever_the_interval(base: LlamaModel, rows: list[Row], tmp_path: Path) -> None:
+def test_the_last_step_is_validated_whatever_the_interval(
+    base: LlamaModel, rows: list[Row], tmp_path: Path
+) -> None:
     steps: list[Mapping[str, Any]] = []
     settings = replace(SETTINGS, evaluation_steps=500)
-    trained(student_of(base, "full"), rows, tmp_path, validate=lambda student: {}, settings=settings, log=steps.append)
+    trained(
+        student_of(base, "full"),
+        rows,
+        tmp_path,
+        validate=lambda student: {},
+        settings=settings,
+        log=steps.append,
+    )
     assert [line["step"] for line in steps if "validation" in line] == [6]
 
 
 @pytest.mark.parametrize(
     ("means", "patience", "steps"),
-    [((5, 4, 6, 5, 5, 9), 2, 10), ((5, 5, 5, 9), 2, 6), ((1, 2, 3, 4, 5, 6), 1, 12), ((5, 4), None, 12)],
+    [
+        ((5, 4, 6, 5, 5, 9), 2, 10),
+        ((5, 5, 5, 9), 2, 6),
+        ((1, 2, 3, 4, 5, 6), 1, 12),
+        ((5, 4), None, 12),
+    ],
 )
 def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patience(
-    base: LlamaModel, rows: list[Row], tmp_path: Path, means: tuple[float, ...], patience: int | None, steps: int
+    base: LlamaModel,
+    rows: list[Row],
+    tmp_path: Path,
+    means: tuple[float, ...],
+    patience: int | None,
+    steps: int,
 ) -> None:
     scores, log = iter(means), []
     settings = replace(SETTINGS, patience=patience)
@@ -454,20 +617,36 @@ def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patien
 
 
 @pytest.mark.parametrize("step", [3, 4, 6, 8])
-def test_a_phase_that_ends_early_ends_alike_whenever_it_was_killed(base: LlamaModel, rows: list[Row], tmp_path: Path, step: int) -> None:
+def test_a_phase_that_ends_early_ends_alike_whenever_it_was_killed(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, step: int
+) -> None:
     sizes: dict[float, int] = {}
 
     def validate(student: TrainableModel) -> dict[str, float]:
-        """Rises up to the second validation and falls from then on: it knows states again, and so follows from the state alone."""
+        """Rises up to the second validation and falls from then on: it knows states again, and so
+        follows from the state alone.
+        """
         size = float(sum(tensor.norm() for tensor in student.trained_state().values()))
         return {"a": [0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4][sizes.setdefault(size, len(sizes))]}
 
-    options = {"order": ORDER * 2, "settings": replace(SETTINGS, patience=2, checkpoint_steps=3), "validate": validate}
+    options = {
+        "order": ORDER * 2,
+        "settings": replace(SETTINGS, patience=2, checkpoint_steps=3),
+        "validate": validate,
+    }
     whole = trained(student_of(base, "adapter"), rows, tmp_path / "whole", **options)
     with pytest.raises(Killed):
-        trained(student_of(base, "adapter"), rows, tmp_path / "killed", progress=dying_at(step), **options)
+        trained(
+            student_of(base, "adapter"),
+            rows,
+            tmp_path / "killed",
+            progress=dying_at(step),
+            **options,
+        )
     assert same(whole, trained(student_of(base, "adapter"), rows, tmp_path / "killed", **options))
-    assert same(whole, trained(student_of(base, "adapter"), rows, tmp_path / "killed", **options)), "nor is it gone on with"
+    assert same(
+        whole, trained(student_of(base, "adapter"), rows, tmp_path / "killed", **options)
+    ), "nor is it gone on with"
     for directory in (tmp_path / "whole", tmp_path / "killed"):
         assert json.loads((directory / "best.json").read_text())["step"] == 4
 
@@ -485,6 +664,10 @@ def test_a_training_that_was_killed_in_its_validation_goes_on(
 
     with pytest.raises(Killed):
         trained(student_of(base, "adapter"), rows, tmp_path, validate=validate)
-    resumed = trained(student_of(base, "adapter"), rows, tmp_path, validate=lambda student: {"a": 0.5})
+    resumed = trained(
+        student_of(base, "adapter"), rows, tmp_path, validate=lambda student: {"a": 0.5}
+    )
     assert same(whole("adapter"), resumed)
-    assert same(whole("adapter"), load_file(tmp_path / "best.safetensors")), "of equals, the latest is the best"
+    assert same(whole("adapter"), load_file(tmp_path / "best.safetensors")), (
+        "of equals, the latest is the best"
+    )

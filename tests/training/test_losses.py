@@ -1,4 +1,6 @@
-"""The loss is the library's own, on answer tokens alone; divergences are those of the textbook; and chunks change nothing."""
+"""The loss is the library's own, on answer tokens alone; divergences are those of the textbook; and
+chunks change nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from domainfusion.models import LlamaModel
 from domainfusion.models.projection import Head, head_of, project
 from domainfusion.training import losses
 from domainfusion.training.batching import IGNORED, Batch, Row, collate
-from domainfusion.training.losses import Divergence, Taught, TokenLosses, answer_hidden_states, token_losses
+from domainfusion.training.losses import (
+    Divergence,
+    Taught,
+    TokenLosses,
+    answer_hidden_states,
+    token_losses,
+)
 
 ROWS = [
     Row("short", (5, 6, 7, 8), 2),
@@ -40,39 +48,55 @@ def answers(rows: list[Row]) -> int:
     return sum(len(row.tokens) - row.prompt_length for row in rows)
 
 
-def loss_of(module: PreTrainedModel, rows: list[Row], answer_tokens: int | None = None, pad: int = 0) -> torch.Tensor:
-    return loss_on(module, collate(rows, pad), answers(rows) if answer_tokens is None else answer_tokens)
+def loss_of(
+    module: PreTrainedModel, rows: list[Row], answer_tokens: int | None = None, pad: int = 0
+) -> torch.Tensor:
+    return loss_on(
+        module, collate(rows, pad), answers(rows) if answer_tokens is None else answer_tokens
+    )
 
 
 def loss_on(module: PreTrainedModel, batch: Batch, answer_tokens: int) -> torch.Tensor:
     hidden, targets = answer_hidden_states(module, batch)
-    return token_losses(hidden, head_of(module), targets, torch.full((len(targets),), 1 / max(answer_tokens, 1))).total
+    return token_losses(
+        hidden, head_of(module), targets, torch.full((len(targets),), 1 / max(answer_tokens, 1))
+    ).total
 
 
 def gradients(module: PreTrainedModel, *parts: torch.Tensor) -> list[torch.Tensor]:
     module.zero_grad()
     for part in parts:
         part.backward()  # type: ignore[no-untyped-call]
-    return [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+    return [
+        parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None
+    ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.record_id)
-def test_the_loss_of_a_row_is_the_one_that_transformers_computes(module: PreTrainedModel, row: Row) -> None:
+def test_the_loss_of_a_row_is_the_one_that_transformers_computes(
+    module: PreTrainedModel, row: Row
+) -> None:
     batch = collate([row], 0)
     theirs = module(input_ids=batch["input_ids"], labels=batch["labels"]).loss
     torch.testing.assert_close(loss_of(module, [row]), theirs)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.record_id)
-def test_the_loss_of_a_row_is_its_answer_s_negative_log_probability(module: PreTrainedModel, row: Row) -> None:
+def test_the_loss_of_a_row_is_its_answer_s_negative_log_probability(
+    module: PreTrainedModel, row: Row
+) -> None:
     tokens = torch.tensor([row.tokens])
     log_probabilities = module(input_ids=tokens).logits.float().log_softmax(-1)
     places = range(row.prompt_length, len(row.tokens))
-    expected = -sum(log_probabilities[0, place - 1, row.tokens[place]] for place in places) / len(places)
+    expected = -sum(log_probabilities[0, place - 1, row.tokens[place]] for place in places) / len(
+        places
+    )
     torch.testing.assert_close(loss_of(module, [row]), expected)
 
 
-def test_what_the_prompt_s_own_tokens_would_have_cost_does_not_count(module: PreTrainedModel) -> None:
+def test_what_the_prompt_s_own_tokens_would_have_cost_does_not_count(
+    module: PreTrainedModel,
+) -> None:
     batch = collate(ROWS, 0)
     everything: Batch = {"input_ids": batch["input_ids"], "labels": batch["input_ids"].clone()}
     assert loss_on(module, everything, answers(ROWS)) > loss_of(module, ROWS)
@@ -113,7 +137,9 @@ SMALL = {
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
-        pytest.param(Gemma2ForCausalLM, Gemma2Config(**SMALL, final_logit_softcapping=2.0), id="soft cap"),
+        pytest.param(
+            Gemma2ForCausalLM, Gemma2Config(**SMALL, final_logit_softcapping=2.0), id="soft cap"
+        ),
         pytest.param(GraniteForCausalLM, GraniteConfig(**SMALL, logits_scaling=4.0), id="scaling"),
         pytest.param(CohereForCausalLM, CohereConfig(**SMALL, logit_scale=0.25), id="scale"),
     ],
@@ -135,7 +161,9 @@ TOKENS, HIDDEN, VOCABULARY = 7, 5, 11
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def a_head(vocabulary: int = VOCABULARY, seed: int = 1, **settings: Any) -> Head:
@@ -148,13 +176,19 @@ def a_student(seed: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return drawn(TOKENS, HIDDEN, seed=seed), targets, drawn(TOKENS, seed=seed + 9).abs()
 
 
-def taught_by(teacher: tuple[torch.Tensor, Head], places: list[int] | None = None, vocabulary: int = VOCABULARY) -> Taught:
+def taught_by(
+    teacher: tuple[torch.Tensor, Head],
+    places: list[int] | None = None,
+    vocabulary: int = VOCABULARY,
+) -> Taught:
     where = torch.arange(TOKENS) if places is None else torch.tensor(places)
     hidden, head = teacher
     return Taught(where, hidden[where], head, vocabulary)
 
 
-def reference(divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta: float, temperature: float) -> torch.Tensor:
+def reference(
+    divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta: float, temperature: float
+) -> torch.Tensor:
     """The divergence of each token as the papers write it."""
     q, p = (logits / temperature).softmax(-1), (teacher / temperature).softmax(-1)
     m = beta * p + (1 - beta) * q
@@ -173,11 +207,24 @@ def reference(divergence: str, logits: torch.Tensor, teacher: torch.Tensor, beta
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("settings", [{}, {"scale": 0.3}, {"cap": 2.0}, {"scale": 3.0, "cap": 4.0}], ids=str)
-def test_loss_and_gradients_are_those_of_the_formula(divergence: Any, temperature: float, settings: dict[str, float]) -> None:
-    (hidden, targets, weights), head, teacher = a_student(), a_head(**settings), (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4))
+@pytest.mark.parametrize(
+    "settings", [{}, {"scale": 0.3}, {"cap": 2.0}, {"scale": 3.0, "cap": 4.0}], ids=str
+)
+def test_loss_and_gradients_are_those_of_the_formula(
+    divergence: Any, temperature: float, settings: dict[str, float]
+) -> None:
+    (hidden, targets, weights), head, teacher = (
+        a_student(),
+        a_head(**settings),
+        (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)),
+    )
     leaves = [hidden.requires_grad_(), head.weight.requires_grad_(), head.bias.requires_grad_()]  # type: ignore[union-attr]
-    aim: dict[str, Any] = {"divergence": divergence, "beta": 0.3, "temperature": temperature, "alpha": 0.7}
+    aim: dict[str, Any] = {
+        "divergence": divergence,
+        "beta": 0.3,
+        "temperature": temperature,
+        "alpha": 0.7,
+    }
     found = token_losses(hidden, head, targets, weights, taught=[taught_by(teacher)], **aim)
     logits = head.logits(hidden)
     apart = reference(divergence, logits, teacher[1].logits(teacher[0]), 0.3, temperature)
@@ -186,7 +233,9 @@ def test_loss_and_gradients_are_those_of_the_formula(divergence: Any, temperatur
     torch.testing.assert_close(found.total, expected)
     torch.testing.assert_close(found.divergence, apart.detach())
     torch.testing.assert_close(found.cross_entropy, cross_entropy.detach())
-    for mine, theirs in zip(torch.autograd.grad(found.total, leaves), torch.autograd.grad(expected, leaves), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(found.total, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -197,17 +246,35 @@ def test_the_gradient_is_that_of_finite_differences(divergence: Any) -> None:
 
     def total(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         head = Head(weight, bias, cap=3.0)
-        return token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence, temperature=1.5, alpha=0.4).total
+        return token_losses(
+            hidden,
+            head,
+            targets,
+            weights,
+            taught=taught,
+            divergence=divergence,
+            temperature=1.5,
+            alpha=0.4,
+        ).total
 
     assert head.bias is not None
-    assert torch.autograd.gradcheck(total, [given.detach().requires_grad_() for given in (hidden, head.weight, head.bias)])
+    assert torch.autograd.gradcheck(
+        total, [given.detach().requires_grad_() for given in (hidden, head.weight, head.bias)]
+    )
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_a_distribution_is_not_apart_from_itself(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     hidden.requires_grad_()
-    found = token_losses(hidden, head, targets, weights, taught=[taught_by((hidden.detach(), head))], divergence=divergence)
+    found = token_losses(
+        hidden,
+        head,
+        targets,
+        weights,
+        taught=[taught_by((hidden.detach(), head))],
+        divergence=divergence,
+    )
     assert found.divergence.abs().max() < 1e-15
     (gradient,) = torch.autograd.grad(found.total, [hidden])
     assert gradient.abs().max() < 1e-14
@@ -217,35 +284,52 @@ def test_a_distribution_is_not_apart_from_itself(divergence: Any) -> None:
 def test_distributions_that_differ_are_apart(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), head))]
-    assert (token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence).divergence > 1e-3).all()
+    assert (
+        token_losses(
+            hidden, head, targets, weights, taught=taught, divergence=divergence
+        ).divergence
+        > 1e-3
+    ).all()
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("elements", [1, 2 * VOCABULARY, 3 * VOCABULARY])
-def test_the_size_of_a_chunk_changes_nothing(divergence: Any, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_chunk_changes_nothing(
+    divergence: Any, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     leaves = [hidden.requires_grad_(), head.weight.requires_grad_()]
     taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)), places=[6, 1, 2, 5])]
 
     def run() -> tuple[TokenLosses, tuple[torch.Tensor, ...]]:
-        found = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence, alpha=0.5)
+        found = token_losses(
+            hidden, head, targets, weights, taught=taught, divergence=divergence, alpha=0.5
+        )
         return found, torch.autograd.grad(found.total, leaves)
 
     (whole, gradients_of_whole), _ = run(), monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
     parts, gradients_of_parts = run()
-    for one, other in zip((*whole, *gradients_of_whole), (*parts, *gradients_of_parts), strict=True):
+    for one, other in zip(
+        (*whole, *gradients_of_whole), (*parts, *gradients_of_parts), strict=True
+    ):
         torch.testing.assert_close(one, other, equal_nan=True)
 
 
 def test_tokens_count_where_they_are_taught_and_nowhere_else() -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     first, second = (drawn(TOKENS, HIDDEN, seed=seed) for seed in (3, 4))
-    taught = [taught_by((first, a_head(seed=4)), places=[1, 4]), taught_by((second, a_head(seed=5)), places=[3])]
+    taught = [
+        taught_by((first, a_head(seed=4)), places=[1, 4]),
+        taught_by((second, a_head(seed=5)), places=[3]),
+    ]
     found = token_losses(hidden, head, targets, weights, taught=taught, alpha=1.0)
     is_taught = torch.tensor([False, True, False, True, True, False, False])
     assert found.divergence.isnan().equal(~is_taught)
     assert found.cross_entropy.isnan().equal(is_taught)
-    expected = torch.where(is_taught, found.divergence.nan_to_num(), found.cross_entropy.nan_to_num()) @ weights
+    expected = (
+        torch.where(is_taught, found.divergence.nan_to_num(), found.cross_entropy.nan_to_num())
+        @ weights
+    )
     torch.testing.assert_close(found.total, expected)
 
 
@@ -266,13 +350,25 @@ def test_no_tokens_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-@pytest.mark.parametrize("sizes", [(11, 14), (14, 11), (14, 13)], ids=lambda sizes: f"student {sizes[0]}, teacher {sizes[1]}")
-def test_vocabularies_that_are_padded_differently_are_cut_to_what_they_share(divergence: Any, sizes: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [(11, 14), (14, 11), (14, 13)],
+    ids=lambda sizes: f"student {sizes[0]}, teacher {sizes[1]}",
+)
+def test_vocabularies_that_are_padded_differently_are_cut_to_what_they_share(
+    divergence: Any, sizes: tuple[int, int]
+) -> None:
     shared, (hidden, targets, weights) = 9, a_student()
-    student, teacher, states = a_head(sizes[0]), a_head(sizes[1], seed=4), drawn(TOKENS, HIDDEN, seed=3)
+    student, teacher, states = (
+        a_head(sizes[0]),
+        a_head(sizes[1], seed=4),
+        drawn(TOKENS, HIDDEN, seed=3),
+    )
     taught = [taught_by((states, teacher), vocabulary=shared)]
     found = token_losses(hidden, student, targets, weights, taught=taught, divergence=divergence)
-    expected = reference(divergence, student.logits(hidden)[:, :shared], teacher.logits(states)[:, :shared], 0.5, 1.0)
+    expected = reference(
+        divergence, student.logits(hidden)[:, :shared], teacher.logits(states)[:, :shared], 0.5, 1.0
+    )
     torch.testing.assert_close(found.divergence, expected)
 
 
@@ -280,7 +376,9 @@ def test_a_frozen_head_gets_no_gradient_and_changes_no_other() -> None:
     (hidden, targets, weights), head = a_student(), a_head()
     taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)))]
     hidden.requires_grad_()
-    (frozen,) = torch.autograd.grad(token_losses(hidden, head, targets, weights, taught=taught).total, [hidden])
+    (frozen,) = torch.autograd.grad(
+        token_losses(hidden, head, targets, weights, taught=taught).total, [hidden]
+    )
     head.weight.requires_grad_()
     found = token_losses(hidden, head, targets, weights, taught=taught).total
     trainable, _ = torch.autograd.grad(found, [hidden, head.weight])
@@ -299,8 +397,14 @@ def test_without_gradients_the_loss_is_the_same() -> None:
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_in_bfloat16_the_loss_is_near_that_in_float32(divergence: Any) -> None:
     (hidden, targets, weights), head = a_student(), a_head()
-    hidden, head, weights = hidden.float().requires_grad_(), head.to(dtype=torch.float32), weights.float()
-    taught = [taught_by((drawn(TOKENS, HIDDEN, seed=3).float(), a_head(seed=4).to(dtype=torch.float32)))]
+    hidden, head, weights = (
+        hidden.float().requires_grad_(),
+        head.to(dtype=torch.float32),
+        weights.float(),
+    )
+    taught = [
+        taught_by((drawn(TOKENS, HIDDEN, seed=3).float(), a_head(seed=4).to(dtype=torch.float32)))
+    ]
     exact = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
     with torch.autocast("cpu", torch.bfloat16):
         rough = token_losses(hidden, head, targets, weights, taught=taught, divergence=divergence)
@@ -315,11 +419,18 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.M
     tokens, hidden, vocabulary, elements = 512, 8, 20_000, 1 << 18
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements // losses.WITH_TRAINED_HEAD)
     head = Head(drawn(vocabulary, hidden, dtype=torch.float32).requires_grad_())
-    states, teacher = drawn(tokens, hidden, dtype=torch.float32).requires_grad_(), drawn(tokens, hidden, seed=3, dtype=torch.float32)
+    states, teacher = (
+        drawn(tokens, hidden, dtype=torch.float32).requires_grad_(),
+        drawn(tokens, hidden, seed=3, dtype=torch.float32),
+    )
     taught = [Taught(torch.arange(tokens), teacher, head.to(), vocabulary)]
     targets, weights = torch.zeros(tokens, dtype=torch.long), torch.ones(tokens)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        token_losses(states, head, targets, weights, taught=taught, divergence="jensen_shannon", alpha=0.5).total.backward()  # type: ignore[no-untyped-call]
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        token_losses(
+            states, head, targets, weights, taught=taught, divergence="jensen_shannon", alpha=0.5
+        ).total.backward()  # type: ignore[no-untyped-call]
     held = peak = 0
     for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
         if event.name() == "[memory]":

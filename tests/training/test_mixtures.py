@@ -31,7 +31,9 @@ def test_natural_shares_show_every_row_once(rows: list[str], seed: int) -> None:
 
 
 @given(mixture=mixtures(), seed=st.integers(0, 99))
-def test_every_beginning_holds_each_group_in_its_share(mixture: tuple[list[str], dict[str, int]], seed: int) -> None:
+def test_every_beginning_holds_each_group_in_its_share(
+    mixture: tuple[list[str], dict[str, int]], seed: int
+) -> None:
     rows, shares = mixture
     order = interleaved_order(rows, shares, random.Random(seed))
     assert len(order) == len(rows)
@@ -39,12 +41,15 @@ def test_every_beginning_holds_each_group_in_its_share(mixture: tuple[list[str],
     for length, index in enumerate(order, start=1):
         seen[rows[index]] += 1
         for group, share in shares.items():
-            # One for the group's own offset, one for the rounding of its count, and one for its neighbors' offsets.
+            # One for the group's own offset, one for the rounding of its count, and one for its
+            # neighbors' offsets.
             assert abs(seen[group] - length * share / total) <= 3
 
 
 @given(mixture=mixtures(), seed=st.integers(0, 99))
-def test_no_row_of_a_group_comes_twice_before_all_came_once(mixture: tuple[list[str], dict[str, int]], seed: int) -> None:
+def test_no_row_of_a_group_comes_twice_before_all_came_once(
+    mixture: tuple[list[str], dict[str, int]], seed: int
+) -> None:
     rows, shares = mixture
     counts = Counter(interleaved_order(rows, shares, random.Random(seed)))
     for group in shares:

@@ -1,4 +1,6 @@
-"""Learning on-policy: the student's own words, its prompt's teacher, no cold start, and a killed training that ends as an unkilled one."""
+"""Learning on-policy: the student's own words, its prompt's teacher, no cold start, and a killed
+training that ends as an unkilled one.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,21 @@ from domainfusion.training.batching import Row, collate, encode_record
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers
 from domainfusion.training.on_policy import OnPolicyObjective
-from training.lessons import QUICK, SHOWN, Killed, begun, dying_after, log_distributions, same, some_records
+from training.lessons import (
+    QUICK,
+    SHOWN,
+    Killed,
+    begun,
+    dying_after,
+    log_distributions,
+    same,
+    some_records,
+)
 
 NEAR_TIE = 0.2
-"""How far a logit may be off where the machine computes products in bfloat16: 8 bits of figures up to 32."""
+"""How far a logit may be off where the machine computes products in bfloat16: 8 bits of figures up
+to 32.
+"""
 
 ANY: dict[str, Any] = {"max_new_tokens": 6, "max_initial_kl": None}
 
@@ -35,7 +48,10 @@ def base(tiny_llama: Path) -> LlamaModel:
 
 @pytest.fixture(scope="module")
 def experts(base: LlamaModel, make_adapter: Callable[..., Path]) -> dict[str, LlamaModel]:
-    return {domain: LlamaModel(make_adapter(domain, seed), dtype="float32") for seed, domain in enumerate(("aviation", "chemistry"), 1)}
+    return {
+        domain: LlamaModel(make_adapter(domain, seed), dtype="float32")
+        for seed, domain in enumerate(("aviation", "chemistry"), 1)
+    }
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -51,7 +67,9 @@ def rows_of(base: LlamaModel) -> list[Row]:
 def losses_of(objective: OnPolicyObjective, student: TrainableModel, rows: list[Row]) -> Any:
     hidden, targets = answer_hidden_states(student.trainable_module(), collate(rows, 0))
     weights = torch.ones(len(targets))
-    return objective.losses(Answers(hidden, head_of(student.trainable_module()), targets, weights, tuple(rows)))
+    return objective.losses(
+        Answers(hidden, head_of(student.trainable_module()), targets, weights, tuple(rows))
+    )
 
 
 # What is learned from
@@ -69,8 +87,12 @@ def test_the_loss_is_the_divergence_from_the_prompt_s_teacher_at_what_the_studen
     for own, row in zip(records, written, strict=True):
         assert 1 <= len(row.answer) <= 6
         teacher = base if own.example.is_cross_domain else experts[own.example.primary_domain]
-        log_p = log_distributions(teacher, SHOWN if own.example.is_cross_domain else own.example.conversation, row.answer)
-        log_q = log_distributions(base, own.example.conversation, row.answer)  # an adapter that is new changes nothing
+        log_p = log_distributions(
+            teacher, SHOWN if own.example.is_cross_domain else own.example.conversation, row.answer
+        )
+        log_q = log_distributions(
+            base, own.example.conversation, row.answer
+        )  # an adapter that is new changes nothing
         expected.append((log_q.exp() * (log_q - log_p)).sum(-1))
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-4)
 
@@ -114,7 +136,13 @@ def test_rows_of_a_teacher_that_gives_text_alone_are_learnt_word_for_word(
     base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
 ) -> None:
     objective = OnPolicyObjective(**ANY)
-    found = begun(objective, base, {**experts, "chemistry": ScriptedModel("Au.", name="remote")}, some_records(base), tmp_path)
+    found = begun(
+        objective,
+        base,
+        {**experts, "chemistry": ScriptedModel("Au.", name="remote")},
+        some_records(base),
+        tmp_path,
+    )
     assert found["word_for_word"] == {"remote gives text alone": 2}
     rows = rows_of(base)
     written = list(objective.rows(rows, 0, student))
@@ -125,15 +153,27 @@ def test_rows_of_a_teacher_that_gives_text_alone_are_learnt_word_for_word(
     assert terms["reverse_kl"].isnan().equal(by_text)
 
 
-def test_taking_turns_changes_nobody(base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path) -> None:
-    weights = {name: tensor.clone() for name, tensor in student.trainable_module().state_dict().items()}
+def test_taking_turns_changes_nobody(
+    base: LlamaModel, experts: dict[str, LlamaModel], student: TrainableModel, tmp_path: Path
+) -> None:
+    weights = {
+        name: tensor.clone() for name, tensor in student.trainable_module().state_dict().items()
+    }
     objective = OnPolicyObjective(**ANY)
     begun(objective, base, experts, some_records(base), tmp_path)
-    trained = [name for name, parameter in student.trainable_module().named_parameters() if parameter.requires_grad]
+    trained = [
+        name
+        for name, parameter in student.trainable_module().named_parameters()
+        if parameter.requires_grad
+    ]
     objective.rows(rows_of(base), 0, student)
     state = student.trainable_module().state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
-    assert [name for name, parameter in student.trainable_module().named_parameters() if parameter.requires_grad] == trained
+    assert [
+        name
+        for name, parameter in student.trainable_module().named_parameters()
+        if parameter.requires_grad
+    ] == trained
 
 
 # No cold start
@@ -142,31 +182,56 @@ def test_taking_turns_changes_nobody(base: LlamaModel, experts: dict[str, LlamaM
 def test_a_student_that_is_far_from_its_teachers_is_refused_with_the_figures(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
-    trainer = IntegrationTrainer(**QUICK, initialization="base", objective=OnPolicyObjective(max_new_tokens=6))
-    with pytest.raises(TrainingError, match=r"too far.*'aviation': .*'chemistry': .*max_initial_kl=0\.1.*initialization='merge'"):
+    trainer = IntegrationTrainer(
+        **QUICK, initialization="base", objective=OnPolicyObjective(max_new_tokens=6)
+    )
+    with pytest.raises(
+        TrainingError,
+        match=r"too far.*'aviation': .*'chemistry': .*max_initial_kl=0\.1.*initialization='merge'",
+    ):
         trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
-def test_a_student_that_is_near_its_teachers_starts_and_the_log_says_how_near(base: LlamaModel, tmp_path: Path) -> None:
-    trainer = MultiTaskTrainer(**{**QUICK, "epochs": 1}, initialization="base", objective=OnPolicyObjective(max_new_tokens=6))
-    trainer.train(base, some_records(base)[:3], teachers={"aviation": base, "chemistry": base}, directory=tmp_path)
+def test_a_student_that_is_near_its_teachers_starts_and_the_log_says_how_near(
+    base: LlamaModel, tmp_path: Path
+) -> None:
+    trainer = MultiTaskTrainer(
+        **{**QUICK, "epochs": 1},
+        initialization="base",
+        objective=OnPolicyObjective(max_new_tokens=6),
+    )
+    trainer.train(
+        base,
+        some_records(base)[:3],
+        teachers={"aviation": base, "chemistry": base},
+        directory=tmp_path,
+    )
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[0]["objective"] == "on_policy"
-    assert abs(lines[1]["pilot"]["kl"]) < 0.01, "it is its own teacher, but for the rounding of bfloat16"
+    assert abs(lines[1]["pilot"]["kl"]) < 0.01, (
+        "it is its own teacher, but for the rounding of bfloat16"
+    )
     assert lines[1]["pilot"]["prompts"] == 3
 
 
 def test_the_pilot_measures_the_divergence_that_training_starts_from(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
-    objective = OnPolicyObjective(**{**ANY, "max_new_tokens": 40}, divergence="jensen_shannon", temperature=2.0)
+    objective = OnPolicyObjective(
+        **{**ANY, "max_new_tokens": 40}, divergence="jensen_shannon", temperature=2.0
+    )
     begun(objective, base, experts, some_records(base), tmp_path)
     student = base.trainable_copy(None)
     found = objective.begin_phase(student, rows_of(base))["pilot"]
     reverse = OnPolicyObjective(**{**ANY, "max_new_tokens": 40})
     begun(reverse, base, experts, some_records(base), tmp_path)
-    figures = [losses_of(reverse, student, list(reverse.rows(rows_of(base), step, student))).terms["reverse_kl"] for step in range(4)]
+    figures = [
+        losses_of(reverse, student, list(reverse.rows(rows_of(base), step, student))).terms[
+            "reverse_kl"
+        ]
+        for step in range(4)
+    ]
     assert found["kl"] == pytest.approx(float(torch.cat(figures).mean()), rel=0.5)
     assert objective.divergence == "jensen_shannon"
 
@@ -204,13 +269,22 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(
 # Training
 
 
-def test_the_student_comes_nearer_to_its_teachers(base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path) -> None:
-    # Small random teachers say something else after every word: at temperature 0 the student comes by few of them.
+def test_the_student_comes_nearer_to_its_teachers(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
+) -> None:
+    # Small random teachers say something else after every word: at temperature 0 the student comes
+    # by few of them.
     pace = {"epochs": 50, "batch_size": 4, "adaptation": "full", "checkpoint_steps": 100}
-    trainer = MultiTaskTrainer(**{**QUICK, **pace}, objective=OnPolicyObjective(**ANY, sampling_temperature=0))
+    trainer = MultiTaskTrainer(
+        **{**QUICK, **pace}, objective=OnPolicyObjective(**ANY, sampling_temperature=0)
+    )
     before = [expert.fingerprint for expert in experts.values()]
     trainer.train(base, some_records(base), teachers=experts, directory=tmp_path)
-    lines = [line for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if "step" in line]
+    lines = [
+        line
+        for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+        if "step" in line
+    ]
     figures = [line["terms"]["reverse_kl"] for line in lines]
     assert max(figures[-5:]) < min(figures[:5])
     assert set(lines[-1]["domains"]) == {"aviation", "chemistry", "cross-domain"}
@@ -226,5 +300,14 @@ def test_a_training_that_is_killed_and_called_again_ends_as_one_that_was_not(
     trainer = IntegrationTrainer(**settings, objective=OnPolicyObjective(**ANY), replay=0.5)
     whole = trainer.train(base, some_records(base), teachers=experts, seed=5)
     with pytest.raises(Killed):
-        trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5, progress=dying_after(steps, "training"))
-    assert same(whole, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5))
+        trainer.train(
+            base,
+            some_records(base),
+            teachers=experts,
+            directory=tmp_path,
+            seed=5,
+            progress=dying_after(steps, "training"),
+        )
+    assert same(
+        whole, trainer.train(base, some_records(base), teachers=experts, directory=tmp_path, seed=5)
+    )

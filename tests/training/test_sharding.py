@@ -1,4 +1,6 @@
-"""Weights that are shared out (FSDP2): the losses of one process, a part in each, files of the main one, a plain student at the end."""
+"""Weights that are shared out (FSDP2): the losses of one process, a part in each, files of the main
+one, a plain student at the end.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,8 @@ with open(f"{directory}-{distributed.rank()}.json", "w") as stream:
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    # Rows that go through one by one, domain by domain: in a step one process has two of them, or none, where the other has one.
+    # Rows that go through one by one, domain by domain: in a step one process has two of them, or
+    # none, where the other has one.
     "mixed": {"type": "multi_task", "device_batch_size": 1, "activation_checkpointing": True},
     "sequential": {"type": "sequential", "device_batch_size": 2},
     "lora": {"type": "multi_task", "adaptation": "lora", "device_batch_size": 2},
@@ -125,7 +128,9 @@ class Run(NamedTuple):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "log.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.directory / "log.jsonl").read_text().splitlines()
+        ]
 
     @property
     def outcome(self) -> dict[str, torch.Tensor]:
@@ -136,7 +141,9 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Callable[..., Run]:
+def train(
+    tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]
+) -> Callable[..., Run]:
     """Runs a training of `SETTINGS` in so many processes; with `directory` it goes on there."""
     base, teacher = make_llama("tied", tie_word_embeddings=True), make_llama("teacher", 1)
 
@@ -144,10 +151,24 @@ def train(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Pa
         directory = directory or tmp_path_factory.mktemp("run") / name
         script = directory.with_suffix(".py")
         script.write_text(TRAINING)
-        settings = {**SETTINGS[name], **({"teacher": str(teacher)} if "objective" in SETTINGS[name] else {})}
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+        settings = {
+            **SETTINGS[name],
+            **({"teacher": str(teacher)} if "objective" in SETTINGS[name] else {}),
+        }
+        launcher = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+            if count > 1
+            else []
+        )
         done = subprocess.run(
-            [sys.executable, *launcher, str(script), str(base), json.dumps(settings), str(directory)],
+            [
+                sys.executable,
+                *launcher,
+                str(script),
+                str(base),
+                json.dumps(settings),
+                str(directory),
+            ],
             env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
             text=True,
@@ -161,7 +182,9 @@ def train(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Pa
 
 @pytest.fixture(scope="module")
 def finished(train: Callable[..., Run]) -> Callable[..., Run]:
-    """Gives the training of `SETTINGS` in so many processes, run once, with the weights shared out or not."""
+    """Gives the training of `SETTINGS` in so many processes, run once, with the weights shared out
+    or not.
+    """
 
     @cache
     def run(name: str, count: int, is_shared_out: bool) -> Run:
@@ -182,18 +205,26 @@ def assert_alike(one: Run, two: Run) -> None:
         for figure in first.keys() & {"divergence_from_base", "validation", "terms"}:
             assert first[figure] == pytest.approx(second[figure], rel=1e-3, abs=1e-6)
     assert one.outcome.keys() == two.outcome.keys()
-    assert all(torch.allclose(tensor, two.outcome[name], atol=1e-4) for name, tensor in one.outcome.items())
+    assert all(
+        torch.allclose(tensor, two.outcome[name], atol=1e-4) for name, tensor in one.outcome.items()
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_weights_that_are_shared_out_have_the_losses_of_whole_ones(finished: Callable[..., Run], name: str) -> None:
-    count = 2 if name == "on_policy" else 1  # with another number of processes other answers are drawn
+def test_weights_that_are_shared_out_have_the_losses_of_whole_ones(
+    finished: Callable[..., Run], name: str
+) -> None:
+    count = (
+        2 if name == "on_policy" else 1
+    )  # with another number of processes other answers are drawn
     assert_alike(finished(name, count, False), finished(name, 2, True))
 
 
 @pytest.mark.slow
-def test_each_process_holds_half_of_what_is_trained_and_of_the_optimizer(finished: Callable[..., Run]) -> None:
+def test_each_process_holds_half_of_what_is_trained_and_of_the_optimizer(
+    finished: Callable[..., Run],
+) -> None:
     whole = finished("mixed", 1, False).found(0)["held"]
     for rank in range(2):
         assert finished("mixed", 2, True).found(rank)["held"] == pytest.approx(whole / 2, rel=0.02)
@@ -223,10 +254,19 @@ def test_a_training_that_was_killed_goes_on_with_any_number_of_processes(
 ) -> None:
     killed = train("mixed", 2, tmp_path / "two", DIES_AT="5", **FSDP)
     assert killed.process.returncode != 0
-    assert [path.name for path in sorted(killed.directory.glob("phase-*/checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
+    assert [path.name for path in sorted(killed.directory.glob("phase-*/checkpoint-*"))] == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
     shutil.copytree(killed.directory, tmp_path / "one")
-    for resumed in (train("mixed", 2, killed.directory, **FSDP), train("mixed", 1, tmp_path / "one")):
+    for resumed in (
+        train("mixed", 2, killed.directory, **FSDP),
+        train("mixed", 1, tmp_path / "one"),
+    ):
         assert resumed.process.returncode == 0, resumed.process.stderr
         whole = finished("mixed", 2, True)
         atol = 0.0 if resumed.directory == killed.directory else 1e-4
-        assert all(torch.allclose(tensor, whole.outcome[name], rtol=0, atol=atol) for name, tensor in resumed.outcome.items())
+        assert all(
+            torch.allclose(tensor, whole.outcome[name], rtol=0, atol=atol)
+            for name, tensor in resumed.outcome.items()
+        )

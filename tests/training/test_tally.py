@@ -1,4 +1,6 @@
-"""The tally: what is added up comes out as means per token, by term and by domain, and what there is not is left out."""
+"""The tally: what is added up comes out as means per token, by term and by domain, and what there
+is not is left out.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,15 @@ ROWS = [Row("r1", (1, 2, 3), 1, "a"), Row("r2", (1, 4), 1, "b"), Row("r3", (1, 5
 
 def test_means_are_per_token_by_term_and_domain() -> None:
     tally = Tally()
-    tally.add(ROWS, {"ce": torch.tensor([1.0, 2.0, 3.0, 6.0]), "kl": torch.tensor([NAN, 0.5, NAN, 0.1])})
+    tally.add(
+        ROWS, {"ce": torch.tensor([1.0, 2.0, 3.0, 6.0]), "kl": torch.tensor([NAN, 0.5, NAN, 0.1])}
+    )
     found = tally.take()
     assert found["terms"] == {"ce": 3.0, "kl": pytest.approx(0.3)}
-    assert found["domains"] == {"a": {"tokens": 3, "ce": 3.0, "kl": pytest.approx(0.3)}, "b": {"tokens": 1, "ce": 3.0}}
+    assert found["domains"] == {
+        "a": {"tokens": 3, "ce": 3.0, "kl": pytest.approx(0.3)},
+        "b": {"tokens": 1, "ce": 3.0},
+    }
 
 
 def test_batches_in_parts_add_up_to_the_whole() -> None:

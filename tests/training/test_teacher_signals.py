@@ -1,4 +1,6 @@
-"""Signals on disk: what comes out is what went in, to the bit; whole files or none; and found by what was asked, never by a step."""
+"""Signals on disk: what comes out is what went in, to the bit; whole files or none; and found by
+what was asked, never by a step.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,17 @@ CPU = torch.device("cpu")
 
 def a_head(seed: int = 0, **settings: Any) -> Head:
     generator = torch.Generator().manual_seed(seed)
-    return Head(torch.randn(7, 4, generator=generator), torch.randn(7, generator=generator), **settings)
+    return Head(
+        torch.randn(7, 4, generator=generator), torch.randn(7, generator=generator), **settings
+    )
 
 
-def hidden(tokens: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    return {"hidden": torch.randn(tokens, 4, generator=torch.Generator().manual_seed(seed)).to(dtype)}
+def hidden(
+    tokens: int, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    return {
+        "hidden": torch.randn(tokens, 4, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -50,7 +58,10 @@ def test_what_is_read_is_what_was_kept_to_the_bit(tmp_path: Path, dtype: torch.d
             assert (mine.scale, mine.cap) == (0.5, 3.0)
 
 
-@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=12), flushes=st.lists(st.integers(0, 11), max_size=4))
+@given(
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    flushes=st.lists(st.integers(0, 11), max_size=4),
+)
 def test_however_rows_are_spread_over_shards_each_finds_its_own(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], flushes: list[int]
 ) -> None:
@@ -58,7 +69,9 @@ def test_however_rows_are_spread_over_shards_each_finds_its_own(
     store = SignalStore(folder)
     name = store.keep_head(a_head())
     for place, length in enumerate(lengths):
-        store.keep(str(place), name, {**hidden(length, place), "lengths": torch.full((length,), place)})
+        store.keep(
+            str(place), name, {**hidden(length, place), "lengths": torch.full((length,), place)}
+        )
         if place in flushes:
             store.flush()
     store.flush()
@@ -95,7 +108,9 @@ def test_what_was_not_flushed_is_lost_and_nothing_else(tmp_path: Path) -> None:
     assert "lost" not in reader
 
 
-def test_a_file_that_was_not_finished_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_not_finished_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = SignalStore(tmp_path)
     name = store.keep_head(a_head())
 

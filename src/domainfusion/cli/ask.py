@@ -12,10 +12,25 @@ if TYPE_CHECKING:
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("ask", parents=[shared], help="ask a model a question", description="Ask a model a question.")
-    parser.add_argument("model", metavar="MODEL", help="a run (its student answers), a folder, an adapter, a .gguf file or a hub id")
+    parser = verbs.add_parser(
+        "ask",
+        parents=[shared],
+        help="ask a model a question",
+        description="Ask a model a question.",
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a run (its student answers), a folder, an adapter, a .gguf file or a hub id",
+    )
     parser.add_argument("question", help="the question, in quotes")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="tokens after which it is cut (default: %(default)s)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="tokens after which it is cut (default: %(default)s)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -26,14 +41,21 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     sampling = Sampling(max_new_tokens=arguments.max_new_tokens)
     if not arguments.question.strip():
-        raise ConfigurationError("The question is empty", received=arguments.question, fix="write it in quotes")
+        raise ConfigurationError(
+            "The question is empty", received=arguments.question, fix="write it in quotes"
+        )
     path, system_prompt = _student_of(arguments.model)
     from domainfusion.models import HuggingFaceModel
 
-    answer = HuggingFaceModel(path, system_prompt=system_prompt).generate([user(arguments.question)], sampling)[0]
+    answer = HuggingFaceModel(path, system_prompt=system_prompt).generate(
+        [user(arguments.question)], sampling
+    )[0]
     terminal.print(answer.text)
     if answer.finish_reason == "length":
-        terminal.say(f"The answer was cut after {sampling.max_new_tokens} tokens; --max-new-tokens allows more.")
+        terminal.say(
+            f"The answer was cut after {sampling.max_new_tokens} tokens; --max-new-tokens allows"
+            " more."
+        )
 
 
 class _Asked(NamedTuple):
@@ -42,7 +64,9 @@ class _Asked(NamedTuple):
 
 
 def _student_of(model: str) -> _Asked:
-    """Returns the student's folder, and the system prompt that it learned with, where `model` is a run; else `model` itself."""
+    """Returns the student's folder, and the system prompt that it learned with, where `model` is a
+    run; else `model` itself.
+    """
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
     from domainfusion.reports.files import MODEL
@@ -51,5 +75,12 @@ def _student_of(model: str) -> _Asked:
     if not (directory / "run.json").is_file():
         return _Asked(model, None)
     if not (directory / MODEL / "config.json").is_file():
-        raise RunError("This run has no student yet", received=model, fix=f"see `domainfusion status {model}`, and run its command again")
-    return _Asked(str(directory / MODEL), read_json(directory / "run.json").get("student", {}).get("system_prompt"))
+        raise RunError(
+            "This run has no student yet",
+            received=model,
+            fix=f"see `domainfusion status {model}`, and run its command again",
+        )
+    return _Asked(
+        str(directory / MODEL),
+        read_json(directory / "run.json").get("student", {}).get("system_prompt"),
+    )

@@ -27,7 +27,9 @@ def check_own_metrics(reference_model: Path | None, terminal: Terminal) -> None:
     found = [validate_coherence(consistency, command=_COMMAND)]
     if reference_model is not None:
         metric = ModelCoherence(HuggingFaceModel(reference_model))
-        found.append(validate_coherence(metric, command=f"{_COMMAND} --reference-model {reference_model}"))
+        found.append(
+            validate_coherence(metric, command=f"{_COMMAND} --reference-model {reference_model}")
+        )
     terminal.print(_table(found))
 
 
@@ -41,7 +43,11 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
     distiller = rebuild(directory, progress=terminal.progress)
     metric = getattr(distiller.evaluator, "coherence_metric", None)
     if metric is None:
-        raise RunError("This run has no coherence metric", received=str(directory), fix="remove `evaluation: off` from its recipe")
+        raise RunError(
+            "This run has no coherence metric",
+            received=str(directory),
+            fix="remove `evaluation: off` from its recipe",
+        )
     with distiller.hold():
         with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
             found = validate_coherence(metric, ask=store.ask, command=f"{_COMMAND} {run_directory}")
@@ -57,8 +63,14 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
 def _table(validations: Sequence[CoherenceValidation]) -> str:
     lines = []
     for found in validations:
-        lines.append(f"{found.metric}, on {found.texts} texts: AUROC [95 %], each kind of corruption against the sound texts")
-        lines += [f"  {name:<32}{estimate!s:<24}{'' if name in found.reached else 'below 0.90'}" for name, estimate in found.auroc.items()]
+        lines.append(
+            f"{found.metric}, on {found.texts} texts: AUROC [95 %], each kind of corruption against"
+            " the sound texts"
+        )
+        lines += [
+            f"  {name:<32}{estimate!s:<24}{'' if name in found.reached else 'below 0.90'}"
+            for name, estimate in found.auroc.items()
+        ]
         if found.unscored:
             lines.append(f"  {found.unscored} texts had no grade")
         lines.append("")

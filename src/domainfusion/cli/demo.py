@@ -1,4 +1,6 @@
-"""`domainfusion demo`: three real experts become one student, on defaults that come with the package."""
+"""`domainfusion demo`: three real experts become one student, on defaults that come with the
+package.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,27 @@ No GPU and no network is needed; two processor cores take about ten minutes. A d
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("demo", parents=[shared], help="run the main job on three real experts", description=_DESCRIPTION)
-    parser.add_argument("--output-dir", type=Path, help="where the run is kept (default: runs/demo, or runs/demo-small)")
-    parser.add_argument("--small", action="store_true", help="a slice of the work, to see that everything runs; its figures mean nothing")
-    parser.add_argument("--data", type=Path, help="a folder with a world of your own, whose experts are trained (default: the demo's)")
+    parser = verbs.add_parser(
+        "demo",
+        parents=[shared],
+        help="run the main job on three real experts",
+        description=_DESCRIPTION,
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        help="where the run is kept (default: runs/demo, or runs/demo-small)",
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="a slice of the work, to see that everything runs; its figures mean nothing",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="a folder with a world of your own, whose experts are trained (default: the demo's)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -30,11 +49,19 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from domainfusion.demo.run import build_demo
 
     name = "demo" if arguments.data is None else f"demo-{arguments.data.resolve().name}"
-    directory = arguments.output_dir or Path("runs") / (f"{name}-small" if arguments.small else name)
+    directory = arguments.output_dir or Path("runs") / (
+        f"{name}-small" if arguments.small else name
+    )
     check_student_folder(directory)
     terminal.log_to(directory)
-    distiller = build_demo(directory, data=arguments.data, progress=terminal.progress, small=arguments.small)
+    distiller = build_demo(
+        directory, data=arguments.data, progress=terminal.progress, small=arguments.small
+    )
     with distiller.hold():
-        run_stages(distiller, "evaluate", on_start=lambda: remember_demo(directory, data=arguments.data, small=arguments.small))
+        run_stages(
+            distiller,
+            "evaluate",
+            on_start=lambda: remember_demo(directory, data=arguments.data, small=arguments.small),
+        )
         save_student(distiller)
         publish(directory, terminal)

@@ -19,12 +19,30 @@ stopped, the same command resumes. `domainfusion init` writes a recipe to start 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("distill", parents=[shared], help="distill the experts of a recipe", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "distill",
+        parents=[shared],
+        help="distill the experts of a recipe",
+        description=_DESCRIPTION,
+    )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
-    parser.add_argument("--dry-run", action="store_true", help="print calls, tokens, cost and memory, and load no model")
-    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run (default: %(default)s)")
-    parser.add_argument("--output-dir", type=Path, help="where the run is kept, in place of what the recipe says")
-    failure = "what to do where an expert leaves questions unanswered, in place of what the recipe says"
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print calls, tokens, cost and memory, and load no model",
+    )
+    parser.add_argument(
+        "--until",
+        choices=STAGES,
+        default=STAGES[-1],
+        help="the last stage to run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, help="where the run is kept, in place of what the recipe says"
+    )
+    failure = (
+        "what to do where an expert leaves questions unanswered, in place of what the recipe says"
+    )
     parser.add_argument("--on-teacher-failure", choices=("stop", "continue"), help=failure)
     parser.set_defaults(run=run)
 
@@ -42,9 +60,15 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         terminal.print(render_plan(plan_of(recipe)))
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments.until != STAGES[-1]:
-        raise ConfigurationError("Several processes run every stage", received=f"--until {arguments.until}", fix="start one process")
+        raise ConfigurationError(
+            "Several processes run every stage",
+            received=f"--until {arguments.until}",
+            fix="start one process",
+        )
     if os.environ.get("RANK", "0") != "0":
-        build_distiller(recipe, output_dir=arguments.output_dir).distill()  # which trains beside the main process, and writes nothing
+        build_distiller(
+            recipe, output_dir=arguments.output_dir
+        ).distill()  # which trains beside the main process, and writes nothing
         return
     from domainfusion.cli.origin import remember_recipe
     from domainfusion.cli.outcome import check_student_folder, publish, save_student

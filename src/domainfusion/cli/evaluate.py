@@ -19,14 +19,35 @@ tell sound texts from shuffled, contradicted, looped, truncated and merely conca
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("evaluate", parents=[shared], help="evaluate the student of a run again", description=_DESCRIPTION)
-    parser.add_argument("directory", type=Path, metavar="RUN", nargs="?", help="the directory of a run; --check-metrics needs none")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="a file of examples, in place of the run's test set")
-    parser.add_argument(
-        "--check-metrics", action="store_true", help="measure the coherence metric of the run; without RUN, those that need no run"
+    parser = verbs.add_parser(
+        "evaluate",
+        parents=[shared],
+        help="evaluate the student of a run again",
+        description=_DESCRIPTION,
     )
     parser.add_argument(
-        "--reference-model", type=Path, metavar="MODEL", help="with --check-metrics and no RUN: also measure this model's view of coherence"
+        "directory",
+        type=Path,
+        metavar="RUN",
+        nargs="?",
+        help="the directory of a run; --check-metrics needs none",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="a file of examples, in place of the run's test set",
+    )
+    parser.add_argument(
+        "--check-metrics",
+        action="store_true",
+        help="measure the coherence metric of the run; without RUN, those that need no run",
+    )
+    parser.add_argument(
+        "--reference-model",
+        type=Path,
+        metavar="MODEL",
+        help="with --check-metrics and no RUN: also measure this model's view of coherence",
     )
     parser.set_defaults(run=run, misused=parser.error)
 
@@ -54,7 +75,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if distiller.evaluator is None:
         from domainfusion.errors import RunError
 
-        raise RunError("The recipe of this run has no evaluation", received=str(directory), fix="remove `evaluation: off` from it")
+        raise RunError(
+            "The recipe of this run has no evaluation",
+            received=str(directory),
+            fix="remove `evaluation: off` from it",
+        )
     with distiller.hold():
         if examples is None:
             distiller.evaluate(student)
@@ -82,7 +107,11 @@ def _student_of(directory: Path) -> HuggingFaceModel:
 
     folder = directory / MODEL
     if not (folder / "config.json").is_file():
-        raise RunError("This run has no student yet", received=str(directory), fix=f"see `domainfusion status {directory}`")
+        raise RunError(
+            "This run has no student yet",
+            received=str(directory),
+            fix=f"see `domainfusion status {directory}`",
+        )
     recipe = recipe_of(directory)
     wanted = {"system_prompt", "dtype", "device", "batch_size"}
     settings = recipe.student.model_dump(include=wanted) if recipe else {}
@@ -90,9 +119,15 @@ def _student_of(directory: Path) -> HuggingFaceModel:
 
 
 def _evaluate_against(
-    distiller: Distiller, student: HuggingFaceModel, examples: list[Example], file: Path, terminal: Terminal
+    distiller: Distiller,
+    student: HuggingFaceModel,
+    examples: list[Example],
+    file: Path,
+    terminal: Terminal,
 ) -> None:
-    """Evaluates on examples that are not the run's own; what was found is kept beside the run's own evaluation."""
+    """Evaluates on examples that are not the run's own; what was found is kept beside the run's own
+    evaluation.
+    """
     from domainfusion.records import write_json
     from domainfusion.reports import RunSummary, render_terminal
 

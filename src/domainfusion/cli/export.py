@@ -16,10 +16,22 @@ which then trains on the answers alone, or `sharegpt` for LLaMA-Factory. Rejecte
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("export", parents=[shared], help="write a run's training data for other trainers", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "export",
+        parents=[shared],
+        help="write a run's training data for other trainers",
+        description=_DESCRIPTION,
+    )
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
-    parser.add_argument("--format", choices=_FORMATS, default="messages", help="which format (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the file to write (default: RUN/export-FORMAT.jsonl)")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="messages", help="which format (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the file to write (default: RUN/export-FORMAT.jsonl)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -32,7 +44,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     directory = check_run(arguments.directory)
     if not (directory / "records.jsonl").is_file():
-        raise RunError("This run has no records yet", received=str(directory), fix="run it until `integrate` at least")
+        raise RunError(
+            "This run has no records yet",
+            received=str(directory),
+            fix="run it until `integrate` at least",
+        )
     recipe = recipe_of(directory)
     output = arguments.output or directory / f"export-{arguments.format}.jsonl"
     exported = export_messages(
@@ -42,4 +58,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         system_prompt=recipe.student.system_prompt if recipe else None,
     )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in exported.left_out.items())
-    terminal.print(f"{exported.written:,} rows in {output}" + (f"; left out: {left_out}" if left_out else ""))
+    terminal.print(
+        f"{exported.written:,} rows in {output}" + (f"; left out: {left_out}" if left_out else "")
+    )

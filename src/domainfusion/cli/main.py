@@ -1,4 +1,6 @@
-"""The command `domainfusion`: its verbs, and the one place where an error becomes a message and an exit code."""
+"""The command `domainfusion`: its verbs, and the one place where an error becomes a message and an
+exit code.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
     shared = _Parser(add_help=False, allow_abbrev=False)
     volume = shared.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="show results and errors alone")
-    volume.add_argument("--verbose", action="store_true", help="show all that is logged, and the traceback of an error")
+    volume.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show all that is logged, and the traceback of an error",
+    )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_to(verbs, shared)
@@ -75,8 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from domainfusion.cli.terminal import Terminal
 
-    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, which torchrun starts, only the main one prints
-    with Terminal(quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main) as terminal:
+    is_main = (
+        os.environ.get("RANK", "0") == "0"
+    )  # of several processes, which torchrun starts, only the main one prints
+    with Terminal(
+        quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main
+    ) as terminal:
         try:
             with stopping_on_signals():
                 arguments.run(arguments, terminal)
@@ -94,13 +104,17 @@ def _failed(error: BaseException, terminal: Terminal) -> int:
     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
         _discard_output()
     if isinstance(error, BrokenPipeError):
-        return FAILED  # who read the output has left, as `head` does: nothing that anybody wants to be told
+        # who read the output has left, as `head` does: nothing that anybody wants to be told
+        return FAILED
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, DomainFusionError):
         message = str(error)
     elif any(map(_is_full_disk, _chain(error))):
-        message = "The disk is full. What was finished is kept; free some space and run the same command to resume."
+        message = (
+            "The disk is full. What was finished is kept; free some space and run the same command"
+            " to resume."
+        )
     else:
         message = f"Unexpected {type(error).__name__}: {error}"
     terminal.fail(f"Error: {message}", details="".join(traceback.format_exception(error)))
@@ -108,7 +122,9 @@ def _failed(error: BaseException, terminal: Terminal) -> int:
 
 
 def _discard_output() -> None:
-    """Sends what stdout could not take to nowhere: Python would try to write it once more at its end, and complain."""
+    """Sends what stdout could not take to nowhere: Python would try to write it once more at its
+    end, and complain.
+    """
     try:
         sys.stdout.flush()
     except OSError:

@@ -17,11 +17,15 @@ LORA_FROM_PARAMETERS = 100_000_000
 """The size from which on the trainer's `adaptation: auto` is LoRA."""
 
 BYTES_TO_TRAIN = 16
-"""Weight, gradient and the two moments of Adam, four bytes each, for every parameter that is trained."""
+"""Weight, gradient and the two moments of Adam, four bytes each, for every parameter that is
+trained.
+"""
 
 
 BYTES_WHEN_QUANTIZED = {"8bit": 1.0, "4bit": 0.5 + 0.127 / 8}
-"""Of a weight in a linear layer; 4-bit weights have 0.127 bits of constants each (QLoRA, arXiv 2305.14314, double quantization)."""
+"""Of a weight in a linear layer; 4-bit weights have 0.127 bits of constants each (QLoRA, arXiv
+2305.14314, double quantization).
+"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,17 @@ class Memory:
 
 
 def memory_of(recipe: Recipe) -> tuple[Memory, ...]:
-    """Estimates the memory that a recipe takes, from the sizes that the files of its models declare."""
+    """Estimates the memory that a recipe takes, from the sizes that the files of its models
+    declare.
+    """
     return (*_weights(recipe), _training(recipe))
 
 
 def _weights(recipe: Recipe) -> Iterator[Memory]:
-    sections: list[StudentSection] = [recipe.student, *(model for _, model in models_of(recipe) if isinstance(model, ModelSection))]
+    sections: list[StudentSection] = [
+        recipe.student,
+        *(model for _, model in models_of(recipe) if isinstance(model, ModelSection)),
+    ]
     bases: dict[_Base, list[StudentSection]] = {}
     for section in sections:
         bases.setdefault(_Base.of(section), []).append(section)
@@ -89,18 +98,30 @@ def _training(recipe: Recipe) -> Memory:
     is_small = parameters < LORA_FROM_PARAMETERS and not recipe.student.quantization
     if trainer.adaptation == "full" or (trainer.adaptation == "auto" and is_small):
         return Memory("training of all weights", *[parameters * BYTES_TO_TRAIN] * 2)
-    adapters = [teacher.path for teacher in recipe.teachers.values() if isinstance(teacher, ModelSection) and teacher.is_adapter]
+    adapters = [
+        teacher.path
+        for teacher in recipe.teachers.values()
+        if isinstance(teacher, ModelSection) and teacher.is_adapter
+    ]
     if trainer.initialization != "base" and len(adapters) == len(recipe.teachers):
         own = [recipe.student.path] if recipe.student.is_adapter else []
         trained = sum(_parameters(path) or 0 for path in dict.fromkeys([*own, *adapters]))
         return Memory("training of the experts' merged adapter", *[trained * BYTES_TO_TRAIN] * 2)
     trained = sum(trainer.lora_rank * sum(shape) for shape in _linear(shapes))
-    return Memory(f"training of an adapter of rank {trainer.lora_rank}", *[trained * BYTES_TO_TRAIN] * 2)
+    return Memory(
+        f"training of an adapter of rank {trainer.lora_rank}", *[trained * BYTES_TO_TRAIN] * 2
+    )
 
 
 def _linear(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Returns the shapes of the layers that adapters stand on and that are quantized: all matrices but embedding and head."""
-    return [shape for name, shape in shapes.items() if len(shape) == 2 and not any(word in name for word in ("embed", "lm_head"))]
+    """Returns the shapes of the layers that adapters stand on and that are quantized: all matrices
+    but embedding and head.
+    """
+    return [
+        shape
+        for name, shape in shapes.items()
+        if len(shape) == 2 and not any(word in name for word in ("embed", "lm_head"))
+    ]
 
 
 def _base_path(section: StudentSection) -> str:
@@ -117,7 +138,9 @@ def _bytes(parameters: int | None, dtype: str) -> tuple[int, int | None]:
 
 
 def _parameters(path: str) -> int | None:
-    """Returns the number of weights in a folder or GGUF file; None where it is not on this machine."""
+    """Returns the number of weights in a folder or GGUF file; None where it is not on this
+    machine.
+    """
     shapes = _shapes(path)
     return None if shapes is None else sum(map(math.prod, shapes.values()))
 
@@ -128,19 +151,29 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]] | None:
     if place.suffix == ".gguf" and place.is_file():
         from gguf import GGUFReader
 
-        return {tensor.name: tuple(int(length) for length in tensor.shape) for tensor in GGUFReader(place).tensors}
+        return {
+            tensor.name: tuple(int(length) for length in tensor.shape)
+            for tensor in GGUFReader(place).tensors
+        }
     if not place.is_dir() and is_hub_id(path):
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(path, "config.json")
         place = Path(found).parent if isinstance(found, str) else place
     files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
-    shapes = {name: tuple(entry["shape"]) for file in files for name, entry in _header(file).items() if name != "__metadata__"}
+    shapes = {
+        name: tuple(entry["shape"])
+        for file in files
+        for name, entry in _header(file).items()
+        if name != "__metadata__"
+    }
     return shapes or None
 
 
 def _header(file: Path) -> dict[str, dict[str, list[int]]]:
-    """Reads what a safetensors file says of its weights: a length of eight bytes, then as much JSON."""
+    """Reads what a safetensors file says of its weights: a length of eight bytes, then as much
+    JSON.
+    """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         found: dict[str, dict[str, list[int]]] = json.loads(stream.read(length))

@@ -1,4 +1,6 @@
-"""Where a run came from: its recipe, or the demo. What was written there builds its experts again."""
+"""Where a run came from: its recipe, or the demo. What was written there builds its experts
+again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
 
 def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
     """Notes that a run is the demo's, and of which world."""
-    write_json(run_directory / _DEMO, {"small": small, "data": None if data is None else str(data.resolve())})
+    write_json(
+        run_directory / _DEMO,
+        {"small": small, "data": None if data is None else str(data.resolve())},
+    )
 
 
 def recipe_of(run_directory: Path) -> Recipe | None:
@@ -51,7 +56,9 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
     from domainfusion.demo.run import build_demo
 
     demo = read_json(run_directory / _DEMO)
-    return build_demo(run_directory, data=demo["data"], progress=progress, small=bool(demo["small"]))
+    return build_demo(
+        run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
+    )
 
 
 def check_run(run_directory: Path) -> Path:
@@ -61,5 +68,9 @@ def check_run(run_directory: Path) -> Path:
         RunError: It is not that of a run.
     """
     if not (run_directory / "run.json").is_file():
-        raise RunError("This is not the directory of a run", received=str(run_directory), fix="name the directory that the run printed")
+        raise RunError(
+            "This is not the directory of a run",
+            received=str(run_directory),
+            fix="name the directory that the run printed",
+        )
     return run_directory

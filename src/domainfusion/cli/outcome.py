@@ -45,7 +45,8 @@ def check_student_folder(run_directory: Path) -> None:
 
 
 def save_student(distiller: Distiller) -> None:
-    """Writes the student to `model/` in its run: the whole of it or, where that fails, what was there before.
+    """Writes the student to `model/` in its run: the whole of it or, where that fails, what was
+    there before.
 
     The new student is written beside the old one and takes its place. Of the old folder, what a run
     wrote is removed by exact name, and whatever else lies there is kept.
@@ -72,7 +73,8 @@ def save_student(distiller: Distiller) -> None:
 
 
 def _finish_replacing(folder: Path) -> None:
-    """Ends what `save_student` had begun: puts the old student back, or clears away what is left of it.
+    """Ends what `save_student` had begun: puts the old student back, or clears away what is left of
+    it.
 
     It may be interrupted at any point and called again. While the old folder is there, `written` in
     the ledger is about it, and `next` about the new one.
@@ -88,9 +90,15 @@ def _finish_replacing(folder: Path) -> None:
             (old / name).unlink()
     for name in _files_in(old):
         place = folder / name
-        if place.exists():  # the new student has a file of this name, and somebody else's had it before
+        if (
+            place.exists()
+        ):  # the new student has a file of this name, and somebody else's had it before
             place = place.with_name(f"{place.name}.kept")
-            logger.warning("%s is kept as %s, as the new student has a file of this name", folder / name, place.name)
+            logger.warning(
+                "%s is kept as %s, as the new student has a file of this name",
+                folder / name,
+                place.name,
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         (old / name).replace(place)
     write_json(ledger, {"written": _listed(ledger, "next") or _listed(ledger, "written")})
@@ -99,15 +107,25 @@ def _finish_replacing(folder: Path) -> None:
 
 
 def _listed(ledger: Path, key: str) -> list[str]:
-    """Returns names of files from the ledger; one that leads out of the folder was written by nobody here."""
+    """Returns names of files from the ledger; one that leads out of the folder was written by
+    nobody here.
+    """
     found = read_json(ledger) if ledger.is_file() else {}
     names = found.get(key, []) if isinstance(found, dict) else []
-    return [name for name in names if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts]
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    ]
 
 
 def _files_in(folder: Path) -> list[str]:
     """Returns the paths of all files, links among them, below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
 
 
 def publish(run_directory: Path, terminal: Terminal) -> None:
@@ -119,11 +137,15 @@ def publish(run_directory: Path, terminal: Terminal) -> None:
     if has_student:
         question = _question(summary)
         terminal.print(f"Student:  {run_directory / MODEL}")
-        terminal.print(f"Ask it:   domainfusion ask {shlex.quote(str(run_directory))} {shlex.quote(question)}")
+        terminal.print(
+            f"Ask it:   domainfusion ask {shlex.quote(str(run_directory))} {shlex.quote(question)}"
+        )
 
 
 def _question(summary: RunSummary) -> str:
     """Returns a question worth asking: one of the test set, across domains if there is one."""
     examples = summary.evaluation.examples if summary.evaluation else ()
     crossing = [example.query for example in examples if example.is_cross_domain]
-    return next(iter([*crossing, *(example.query for example in examples)]), "a question of your own")
+    return next(
+        iter([*crossing, *(example.query for example in examples)]), "a question of your own"
+    )

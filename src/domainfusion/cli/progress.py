@@ -31,7 +31,9 @@ class Bars:
 
     @contextmanager
     def __call__(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Shows one piece of work; see `domainfusion.progress.Progress`. A piece within a piece gets a bar below it."""
+        """Shows one piece of work; see `domainfusion.progress.Progress`. A piece within a piece
+        gets a bar below it.
+        """
         outermost = self._shown is None
         bars = self._shown or Progress(
             TextColumn("{task.description}", markup=False),
@@ -61,7 +63,9 @@ class Lines:
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write = write
         self._clock = clock
 
@@ -77,7 +81,10 @@ class Lines:
             now = self._clock()
             if now - latest >= SECONDS_BETWEEN_LINES and count < total:
                 latest = now
-                self._write(f"{label}: {count:,} of {total:,} ({count / total:.0%}), {_speed(count - done, total - count, now - started)}")
+                self._write(
+                    f"{label}: {count:,} of {total:,} ({count / total:.0%}),"
+                    f" {_speed(count - done, total - count, now - started)}"
+                )
 
         yield advance
         self._write(f"{label}: {count:,} of {total:,} in {_clock_time(self._clock() - started)}")
@@ -86,19 +93,24 @@ class Lines:
 class _Speed(ProgressColumn):
     """Items a second and the time left; at the end, the time it took.
 
-    The rate is that of the whole of this session. Answers come in batches, all of one at the same instant, so the rate between the
-    last few of them would say nothing.
+    The rate is that of the whole of this session. Answers come in batches, all of one at the same
+    instant, so the rate between the last few of them would say nothing.
     """
 
     def render(self, task: Task) -> Text:
         seconds = task.elapsed or 0.0
         if task.finished:
             return Text(f"in {_clock_time(seconds)}", style="progress.elapsed")
-        return Text(_speed(task.completed - task.fields["before"], task.remaining or 0, seconds), style="progress.remaining")
+        return Text(
+            _speed(task.completed - task.fields["before"], task.remaining or 0, seconds),
+            style="progress.remaining",
+        )
 
 
 def _speed(items: float, remaining: float, seconds: float) -> str:
-    """Writes the rate of what was done in this session, and the time that the rest takes at that rate."""
+    """Writes the rate of what was done in this session, and the time that the rest takes at that
+    rate.
+    """
     if not items or not seconds:
         return ""
     rate = items / seconds

@@ -15,13 +15,20 @@ under way, `domainfusion status` says how far it is."""
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("report", parents=[shared], help="print the tables of a run and write its reports", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "report",
+        parents=[shared],
+        help="print the tables of a run and write its reports",
+        description=_DESCRIPTION,
+    )
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Prints and writes the reports. Each file is whole at any time, so that a process may be writing to the run meanwhile."""
+    """Prints and writes the reports. Each file is whole at any time, so that a process may be
+    writing to the run meanwhile.
+    """
     from domainfusion.cli.origin import check_run
     from domainfusion.cli.outcome import publish
 

@@ -31,8 +31,11 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
         records = distiller.integrate(collected)
     if "train" in wanted:
         distiller.train(records)
-    if distiller.refinement_rounds and ("refine" in wanted or ("train" in wanted and _is_refined(distiller))):
-        distiller.refine()  # where it is over, this loads the student of the run: no other may take its place
+    if distiller.refinement_rounds and (
+        "refine" in wanted or ("train" in wanted and _is_refined(distiller))
+    ):
+        # where it is over, this loads the student of the run: no other may take its place
+        distiller.refine()
 
 
 def _is_refined(distiller: Distiller) -> bool:

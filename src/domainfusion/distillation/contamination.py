@@ -34,10 +34,12 @@ class Leak(NamedTuple):
 class EvaluationSets:
     """The questions of evaluation sets, found again in training questions.
 
-    A training question contains an evaluation question where at least `containment` of the evaluation question's word n-grams stand in it,
-    and all its content words do: a question about Peru is none about Kenya, however much they have in common. N-grams of eight words and
-    a share of 70 % are those of PaLM (Chowdhery et al., 2022, arXiv 2204.02311, section 8). An evaluation question of fewer than
-    `ngram_words` words is one n-gram; one of fewer than four has to be the whole training question.
+    A training question contains an evaluation question where at least `containment` of the
+    evaluation question's word n-grams stand in it, and all its content words do: a question about
+    Peru is none about Kenya, however much they have in common. N-grams of eight words and a share
+    of 70 % are those of PaLM (Chowdhery et al., 2022, arXiv 2204.02311, section 8). An evaluation
+    question of fewer than `ngram_words` words is one n-gram; one of fewer than four has to be the
+    whole training question.
 
     Args:
         sets: The evaluation sets by name.
@@ -48,11 +50,25 @@ class EvaluationSets:
         ConfigurationError: A number is out of range.
     """
 
-    def __init__(self, sets: Mapping[str, Sequence[Example]], *, ngram_words: int = 8, containment: float = 0.7) -> None:
+    def __init__(
+        self,
+        sets: Mapping[str, Sequence[Example]],
+        *,
+        ngram_words: int = 8,
+        containment: float = 0.7,
+    ) -> None:
         if ngram_words != 0 and ngram_words < FEWEST_WORDS:
-            raise ConfigurationError("ngram_words is too low", received=ngram_words, allowed=f"a whole number from {FEWEST_WORDS}, or 0")
+            raise ConfigurationError(
+                "ngram_words is too low",
+                received=ngram_words,
+                allowed=f"a whole number from {FEWEST_WORDS}, or 0",
+            )
         if not 0 < containment <= 1:
-            raise ConfigurationError("containment is not a share", received=containment, allowed="a number above 0, up to 1")
+            raise ConfigurationError(
+                "containment is not a share",
+                received=containment,
+                allowed="a number above 0, up to 1",
+            )
         self._containment = containment
         self._whole: dict[str, Leak] = {}
         self._leaks: list[Leak] = []
@@ -78,11 +94,18 @@ class EvaluationSets:
         self._needed.append(self._containment * len(ngrams))
 
     def find(self, example: Example) -> Leak | None:
-        """Returns the evaluation question that a training question contains; None where it contains none."""
+        """Returns the evaluation question that a training question contains; None where it contains
+        none.
+        """
         if (whole := self._whole.get(_key(example))) is not None:
             return whole
         words = _words(example)
-        found = Counter(place for size in self._sizes for ngram in set(_ngrams(words, size)) for place in self._places.get(ngram, ()))
+        found = Counter(
+            place
+            for size in self._sizes
+            for ngram in set(_ngrams(words, size))
+            for place in self._places.get(ngram, ())
+        )
         own = set(words)
         for place, count in sorted(found.items()):
             if count >= self._needed[place] and self._words[place] <= own:
@@ -91,7 +114,9 @@ class EvaluationSets:
 
 
 def _key(example: Example) -> str:
-    """Returns what two questions share that are one but for articles: to leave out one more than need be does no harm here."""
+    """Returns what two questions share that are one but for articles: to leave out one more than
+    need be does no harm here.
+    """
     words = query_key(example).split()
     return " ".join([word for word in words if word not in ARTICLES] or words)
 

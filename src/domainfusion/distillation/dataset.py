@@ -1,4 +1,6 @@
-"""From what the generators made to what is trained on, validated on and tested on: no question twice, none of them in two parts."""
+"""From what the generators made to what is trained on, validated on and tested on: no question
+twice, none of them in two parts.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,12 @@ class Hygiene:
     """What is removed from the generated examples.
 
     Attributes:
-        duplicate_threshold: Share of content words from which on a question that a model wrote is a near-duplicate of another; 1 drops
-            equal questions alone. See `Duplicates`.
-        ngram_words: Words of the n-grams by which training questions are compared with evaluation sets; 0 removes equal questions
-            alone. See `EvaluationSets`.
-        containment: Share of an evaluation question's n-grams from which on a training question contains it.
+        duplicate_threshold: Share of content words from which on a question that a model wrote is a
+            near-duplicate of another; 1 drops equal questions alone. See `Duplicates`.
+        ngram_words: Words of the n-grams by which training questions are compared with evaluation
+            sets; 0 removes equal questions alone. See `EvaluationSets`.
+        containment: Share of an evaluation question's n-grams from which on a training question
+            contains it.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -105,18 +108,30 @@ class Batch:
         """Leaves out the examples with these ids, which contain an evaluation question each."""
         for example in self.kept:
             if leak := leaks.get(example.id):
-                reason = f"is in the {leak.source} set" if leak.exact else f"contains a question of the {leak.source} set"
+                reason = (
+                    f"is in the {leak.source} set"
+                    if leak.exact
+                    else f"contains a question of the {leak.source} set"
+                )
                 self.removed.append(Removed(example.query, reason, leak.query))
         self.kept = [example for example in self.kept if example.id not in leaks]
 
     def drop_groups(self, ids: Collection[str]) -> None:
         """Leaves out the examples with these ids, whose groups are held out."""
-        self.removed += [Removed(example.query, "belongs to a group that is held out") for example in self.kept if example.id in ids]
+        self.removed += [
+            Removed(example.query, "belongs to a group that is held out")
+            for example in self.kept
+            if example.id in ids
+        ]
         self.kept = [example for example in self.kept if example.id not in ids]
 
     def drop_alike(self, ids: Collection[str]) -> None:
         """Leaves out the examples with these ids, which are nearly a question that is held out."""
-        self.removed += [Removed(example.query, "is nearly a question that is held out") for example in self.kept if example.id in ids]
+        self.removed += [
+            Removed(example.query, "is nearly a question that is held out")
+            for example in self.kept
+            if example.id in ids
+        ]
         self.kept = [example for example in self.kept if example.id not in ids]
 
     def count(self) -> dict[str, Any]:
@@ -147,7 +162,8 @@ class Dataset:
         train: What is trained on.
         validation: What checkpoints are chosen by.
         test: What is evaluated on.
-        counts: What each generator was asked for, what became of it, and which questions were removed.
+        counts: What each generator was asked for, what became of it, and which questions were
+            removed.
     """
 
     train: tuple[Example, ...]
@@ -156,7 +172,9 @@ class Dataset:
     counts: tuple[Mapping[str, Any], ...]
 
     def write(self, run: RunDirectory) -> None:
-        """Writes the examples, the training ones last: they say that all are there. What is held out is fingerprinted in `run.json`."""
+        """Writes the examples, the training ones last: they say that all are there. What is held
+        out is fingerprinted in `run.json`.
+        """
         refuse_shared_ids([*self.train, *self.validation, *self.test])
         write_json(run.generation, list(self.counts))
         write_records(run.test_examples, self.test)
@@ -188,25 +206,36 @@ def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None
     """Lets a generator make its examples, or more of them where a focus says.
 
     Raises:
-        DataError: It returned something other than examples; or it made none and rejected none, without a focus that may
-            want none of its own.
+        DataError: It returned something other than examples; or it made none and rejected none,
+            without a focus that may want none of its own.
     """
     options = {"ask": ask} if focus is None else {"ask": ask, "focus": focus}
     outcome = generator.generate(**options_for(generator.generate, **options))
     if isinstance(outcome, str) or not isinstance(outcome, Iterable):
-        raise DataError(f"{type(generator).__name__} returned no examples", received=outcome, allowed="examples, or dicts of their fields")
-    generated = outcome if isinstance(outcome, Generated) else Generated(tuple(read_examples(list(outcome))))
+        raise DataError(
+            f"{type(generator).__name__} returned no examples",
+            received=outcome,
+            allowed="examples, or dicts of their fields",
+        )
+    generated = (
+        outcome
+        if isinstance(outcome, Generated)
+        else Generated(tuple(read_examples(list(outcome))))
+    )
     if focus is None and not generated.examples and not generated.rejected:
-        raise DataError(f"{type(generator).__name__} returned no examples", fix="look at its generate()")
+        raise DataError(
+            f"{type(generator).__name__} returned no examples", fix="look at its generate()"
+        )
     return Batch(generator, generated)
 
 
 def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> Dataset:
     """Makes the dataset of a run.
 
-    Questions that came before are dropped, near-duplicates of what models wrote too; then what is in an evaluation set that is given,
-    or in a benchmark. Of the rest, test and validation sets are split off where they are not given, and what contains one of their
-    questions is dropped from the other parts.
+    Questions that came before are dropped, near-duplicates of what models wrote too; then what is
+    in an evaluation set that is given, or in a benchmark. Of the rest, test and validation sets are
+    split off where they are not given, and what contains one of their questions is dropped from the
+    other parts.
 
     Raises:
         DataError: Nothing is left to train on.
@@ -214,8 +243,14 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
     """
     _drop_duplicates(batches, hygiene)
     refuse_shared_ids([example for batch in batches for example in batch.kept])
-    given = {"test": held_out.test or (), "validation": held_out.validation or (), **held_out.benchmarks}
-    candidates = _without(given, [example for batch in batches for example in batch.kept], batches, hygiene)
+    given = {
+        "test": held_out.test or (),
+        "validation": held_out.validation or (),
+        **held_out.benchmarks,
+    }
+    candidates = _without(
+        given, [example for batch in batches for example in batch.kept], batches, hygiene
+    )
     parts = split(
         grouped(candidates, held_out.group_by) if candidates else [],
         test=held_out.test_share if held_out.test is None else 0.0,
@@ -226,8 +261,12 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
     train = _without({"test": parts.test, "validation": validation}, parts.train, batches, hygiene)
     counts = tuple(batch.count() for batch in batches)
     if not train:
-        reasons = [{key: count[key] for key in ("generator", "asked", "rejected")} for count in counts]
-        raise DataError("No example is left to train on", received=reasons, fix="see what was rejected, and why")
+        reasons = [
+            {key: count[key] for key in ("generator", "asked", "rejected")} for count in counts
+        ]
+        raise DataError(
+            "No example is left to train on", received=reasons, fix="see what was rejected, and why"
+        )
     return Dataset(
         train=tuple(train),
         validation=tuple(validation if held_out.validation is None else held_out.validation),
@@ -236,11 +275,17 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
     )
 
 
-def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> list[Example]:
+def assemble_more(
+    batches: Sequence[Batch],
+    earlier: Sequence[Example],
+    held_out: HeldOut,
+    hygiene: Hygiene = Hygiene(),
+) -> list[Example]:
     """Returns what further batches add to the examples that are trained on; there may be nothing.
 
-    Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a question that is held out, belongs
-    to a group that is, or was written by a model and is nearly such a question.
+    Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a
+    question that is held out, belongs to a group that is, or was written by a model and is nearly
+    such a question.
 
     Args:
         batches: What was made; each keeps what is added and notes what is not.
@@ -252,8 +297,14 @@ def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out
         DataError: A new example has the id of an earlier or a held-out one.
     """
     _drop_duplicates(batches, hygiene, earlier)
-    sets = {"test": held_out.test or (), "validation": held_out.validation or (), **held_out.benchmarks}
-    kept = _without(sets, [example for batch in batches for example in batch.kept], batches, hygiene)
+    sets = {
+        "test": held_out.test or (),
+        "validation": held_out.validation or (),
+        **held_out.benchmarks,
+    }
+    kept = _without(
+        sets, [example for batch in batches for example in batch.kept], batches, hygiene
+    )
     refuse_shared_ids([*earlier, *sets["test"], *sets["validation"], *kept])
     added = grouped([*earlier, *kept], held_out.group_by)[len(earlier) :]
     apart = {example.group for name in ("test", "validation") for example in sets[name]}
@@ -261,7 +312,9 @@ def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out
     for name in ("test", "validation"):
         for example in sets[name]:
             near.add(example)
-    alike = {example.id for example in kept if example.source in WRITTEN_BY_MODELS and near.find(example)}
+    alike = {
+        example.id for example in kept if example.source in WRITTEN_BY_MODELS and near.find(example)
+    }
     groups = {example.id: example.group for example in added}
     for batch in batches:
         batch.drop_groups({identity for identity, group in groups.items() if group in apart})
@@ -269,8 +322,12 @@ def assemble_more(batches: Sequence[Batch], earlier: Sequence[Example], held_out
     return [example for example in added if example.group not in apart and example.id not in alike]
 
 
-def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequence[Example] = ()) -> None:
-    by_models = any(example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated)
+def _drop_duplicates(
+    batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequence[Example] = ()
+) -> None:
+    by_models = any(
+        example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated
+    )
     seen = Duplicates(hygiene.duplicate_threshold if by_models else 1.0)
     for example in earlier:
         seen.add(example)
@@ -285,9 +342,14 @@ def _drop_duplicates(batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequen
 
 
 def _without(
-    sets: Mapping[str, Sequence[Example]], examples: Sequence[Example], batches: Sequence[Batch], hygiene: Hygiene
+    sets: Mapping[str, Sequence[Example]],
+    examples: Sequence[Example],
+    batches: Sequence[Batch],
+    hygiene: Hygiene,
 ) -> list[Example]:
-    """Returns the examples that contain no question of the sets; the others are taken from the batches that they come from."""
+    """Returns the examples that contain no question of the sets; the others are taken from the
+    batches that they come from.
+    """
     index = EvaluationSets(sets, ngram_words=hygiene.ngram_words, containment=hygiene.containment)
     leaks = {example.id: leak for example in examples if (leak := index.find(example)) is not None}
     for batch in batches:

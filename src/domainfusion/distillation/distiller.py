@@ -16,7 +16,15 @@ from domainfusion.description import describe, models_in
 from domainfusion.distillation.asking import AskOverGaps, RunAsk
 from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
-from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, assemble_more, read_held_out, run_generator
+from domainfusion.distillation.dataset import (
+    Dataset,
+    HeldOut,
+    Hygiene,
+    assemble,
+    assemble_more,
+    read_held_out,
+    run_generator,
+)
 from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples, hold_apart
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
@@ -54,7 +62,11 @@ logger = logging.getLogger("domainfusion")
 OnTeacherFailure = Literal["stop", "continue"]
 """What to do where an expert leaves questions unanswered."""
 
-_NO_ANSWER = {"refused": "refused", "filtered": "was held back by a filter", "failed": "did not answer"}
+_NO_ANSWER = {
+    "refused": "refused",
+    "filtered": "was held back by a filter",
+    "failed": "did not answer",
+}
 """What an expert did that did not end with an answer."""
 
 Collected = Sequence[tuple[Example, Mapping[str, Response]]]
@@ -63,43 +75,55 @@ Collected = Sequence[tuple[Example, Mapping[str, Response]]]
 class Distiller:
     """Distills several domain experts into one student.
 
-    `distill()` runs the stages one after the other; each is a method too. What a stage made is a file in the output directory: a run
-    that was interrupted resumes where it was, and a finished stage is not run again.
+    `distill()` runs the stages one after the other; each is a method too. What a stage made is a
+    file in the output directory: a run that was interrupted resumes where it was, and a finished
+    stage is not run again.
 
     Args:
-        student_model: Where the student starts: a local model. It stays as it is; a trained copy is returned.
+        student_model: Where the student starts: a local model. It stays as it is; a trained copy is
+            returned.
         teacher_models: The expert of each domain.
         data_generators: Make the training examples.
         trainer: Trains the student.
         evaluator: Measures the student; None leaves the evaluation out.
         integrator: Combines the experts' responses; by default a merge without a model.
         seed: Seed of all that is random.
-        output_dir: Where the run is kept; by default `runs/` with a name that follows from the inputs, so that the same inputs
-            resume; it is then printed to stderr.
-        test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of the generated ones is held out.
-        validation_examples: Examples to choose checkpoints by, likewise; by default none are held out.
+        output_dir: Where the run is kept; by default `runs/` with a name that follows from the
+            inputs, so that the same inputs resume; it is then printed to stderr.
+        test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of
+            the generated ones is held out.
+        validation_examples: Examples to choose checkpoints by, likewise; by default none are held
+            out.
         holdout: Share of the generated examples that is held out where no test examples are given.
-        validation_holdout: Share of them that checkpoints are chosen by, where no validation examples are given.
-        group_by: What no two of training, validation and test share: `group` (the examples' own), `query`, a key of their metadata such
-            as `fact` or `template`, or a function that names an example's group.
-        hygiene: What is removed from the generated examples: near-duplicates, and what contains an evaluation question.
+        validation_holdout: Share of them that checkpoints are chosen by, where no validation
+            examples are given.
+        group_by: What no two of training, validation and test share: `group` (the examples' own),
+            `query`, a key of their metadata such as `fact` or `template`, or a function that names
+            an example's group.
+        hygiene: What is removed from the generated examples: near-duplicates, and what contains an
+            evaluation question.
         response_sampling: How the experts answer; by default greedily, up to 256 tokens.
-        verifier: Checks a target against the example's reference; one that it contradicts is never trained on.
-        on_teacher_failure: What to do where an expert leaves some of its questions unanswered: `stop`, after which the same run asks for
-            what is missing, or `continue`: examples to train on that need it are rejected with the reason, and what it is measured on has
-            no grade there, which the report says.
-        rebuttal: Whether experts that contradict each other, where nothing settles it, are asked once more on it, each shown what the
-            others say.
-        refinement_rounds: How often at most more examples are made where validation shows the student weakest, and trained on; a round
-            that does not improve validation is undone, and the last. It takes validation examples and a generator that can make more.
+        verifier: Checks a target against the example's reference; one that it contradicts is never
+            trained on.
+        on_teacher_failure: What to do where an expert leaves some of its questions unanswered:
+            `stop`, after which the same run asks for what is missing, or `continue`: examples to
+            train on that need it are rejected with the reason, and what it is measured on has no
+            grade there, which the report says.
+        rebuttal: Whether experts that contradict each other, where nothing settles it, are asked
+            once more on it, each shown what the others say.
+        refinement_rounds: How often at most more examples are made where validation shows the
+            student weakest, and trained on; a round that does not improve validation is undone, and
+            the last. It takes validation examples and a generator that can make more.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
 
     Raises:
-        ConfigurationError: No teachers, no generators, a domain that only one side knows, a number out of range, or a refinement without
-            validation or without a generator that can make more.
+        ConfigurationError: No teachers, no generators, a domain that only one side knows, a number
+            out of range, or a refinement without validation or without a generator that can make
+            more.
         CapabilityError: The student can't be trained.
-        DataError: A test or validation example can't be read, or needs a domain that has no teacher.
+        DataError: A test or validation example can't be read, or needs a domain that has no
+            teacher.
 
     Attributes:
         student: The trained student, once there is one.
@@ -132,9 +156,18 @@ class Distiller:
         title: str = "Distillation",
         progress: Progress = silent,
     ) -> None:
-        check_parts(student_model, teacher_models, data_generators, {"holdout": holdout, "validation_holdout": validation_holdout})
+        check_parts(
+            student_model,
+            teacher_models,
+            data_generators,
+            {"holdout": holdout, "validation_holdout": validation_holdout},
+        )
         if on_teacher_failure not in get_args(OnTeacherFailure):
-            raise ConfigurationError("on_teacher_failure is not known", received=on_teacher_failure, allowed="stop, continue")
+            raise ConfigurationError(
+                "on_teacher_failure is not known",
+                received=on_teacher_failure,
+                allowed="stop, continue",
+            )
         self.student_model, self._speech = choose_speech(student_model, teacher_models)
         if self._speech:
             logger.info("The student's chat template is %s.", self._speech)
@@ -159,7 +192,9 @@ class Distiller:
         self._is_refined = False
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
-        self._given_validation = None if validation_examples is None else tuple(read_examples(validation_examples))
+        self._given_validation = (
+            None if validation_examples is None else tuple(read_examples(validation_examples))
+        )
         if self._given_test is not None:
             check_examples(self._given_test, teacher_models)
         if self._given_validation:
@@ -178,7 +213,8 @@ class Distiller:
     def distill(self) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once.
 
-        Of several processes that `torchrun` or `accelerate launch` started, the main one runs every stage; the others come to train.
+        Of several processes that `torchrun` or `accelerate launch` started, the main one runs every
+        stage; the others come to train.
         """
         distributed.init_process_group()
         self._check_start()
@@ -201,16 +237,20 @@ class Distiller:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds the run's directory for this process, so that no other writes there; in the block, stages hold it no second time.
+        """Holds the run's directory for this process, so that no other writes there; in the block,
+        stages hold it no second time.
 
         Raises:
-            RunError: Another process holds it, it belongs to other inputs, or it can't be written to.
+            RunError: Another process holds it, it belongs to other inputs, or it can't be written
+                to.
         """
         with self._run.open():
             yield
 
     def generate(self) -> list[Example]:
-        """Lets every generator make its examples, freezes the test set, and returns the examples to train on."""
+        """Lets every generator make its examples, freezes the test set, and returns the examples to
+        train on.
+        """
         with self._run.open():
             self._tell_directory()
             if not self._run.examples.is_file():
@@ -219,15 +259,20 @@ class Distiller:
             return read_records(self._run.examples, Example)
 
     def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
-        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query."""
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else
+        the whole query.
+        """
         self._check_teachers(examples)
         with self._run.open(), self._run.stage("collect"):
             tasks = self._experts().answer(examples)
-            _warn_of_cut_thoughts([response for task in tasks for response in task.responses.values()])
+            _warn_of_cut_thoughts(
+                [response for task in tasks for response in task.responses.values()]
+            )
             return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
-        """Makes one target of each example's responses and checks it against the reference, where there is one.
+        """Makes one target of each example's responses and checks it against the reference, where
+        there is one.
 
         Raises:
             RunError: The run has records of other responses already.
@@ -248,21 +293,28 @@ class Distiller:
             return self.student
 
     def refine(self) -> TrainableModel:
-        """Makes more examples where validation shows the trained student weakest, and trains on; returns the student at its best.
+        """Makes more examples where validation shows the trained student weakest, and trains on;
+        returns the student at its best.
 
         Raises:
             RunError: There is no student yet, or `refinement_rounds` is 0.
         """
         if self.student is None or not self.refinement_rounds:
             fix = "train first" if self.refinement_rounds else "give refinement_rounds=..."
-            raise RunError("There is nothing to refine", received=f"refinement_rounds={self.refinement_rounds}", fix=fix)
+            raise RunError(
+                "There is nothing to refine",
+                received=f"refinement_rounds={self.refinement_rounds}",
+                fix=fix,
+            )
         if self._is_refined:
             return self.student
         with self._run.open(), self._run.stage("refine"):
             self.student = Refiner(
                 rounds=self.refinement_rounds,
                 files=self._run,
-                stages=Stages(make=self._make_more, integrate=self._collect_and_integrate, train=self._train),
+                stages=Stages(
+                    make=self._make_more, integrate=self._collect_and_integrate, train=self._train
+                ),
                 validation=self._validation(),
                 teachers=self.teacher_models,
                 ask=self._over_gaps(),
@@ -272,13 +324,18 @@ class Distiller:
             return self.student
 
     def evaluate(
-        self, student: TrainableModel | None = None, *, examples: str | Path | Sequence[ExampleLike] | None = None
+        self,
+        student: TrainableModel | None = None,
+        *,
+        examples: str | Path | Sequence[ExampleLike] | None = None,
     ) -> EvaluationReport:
-        """Measures the student beside its base, every expert, and their weight merge where there is one.
+        """Measures the student beside its base, every expert, and their weight merge where there is
+        one.
 
         Args:
             student: The student; by default the one that was trained.
-            examples: Other examples than the run's test set, as objects, dicts or a file; what is found on them is returned and not kept.
+            examples: Other examples than the run's test set, as objects, dicts or a file; what is
+                found on them is returned and not kept.
 
         Raises:
             RunError: There is no student, no evaluator, or no test set yet.
@@ -287,7 +344,10 @@ class Distiller:
         student = student or self.student
         if student is None or self.evaluator is None:
             missing = "student" if student is None else "evaluator"
-            raise RunError(f"There is no {missing} to evaluate with", fix="train first" if student is None else "give evaluator=...")
+            raise RunError(
+                f"There is no {missing} to evaluate with",
+                fix="train first" if student is None else "give evaluator=...",
+            )
         if examples is not None:
             with self._run.open():
                 return self._measure(self.evaluator, student, list(read_examples(examples)))
@@ -301,7 +361,8 @@ class Distiller:
             return self.report
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
-        """Writes the student, with a model card, to a folder that plain Transformers loads; with `merge=False` an adapter stays an adapter.
+        """Writes the student, with a model card, to a folder that plain Transformers loads; with
+        `merge=False` an adapter stays an adapter.
 
         Of several processes the main one writes.
 
@@ -320,7 +381,12 @@ class Distiller:
 
     # The stages' details
 
-    def _train(self, records: Sequence[TrainingRecord], files: DataFiles, start: TrainableModel | None = None) -> TrainableModel:
+    def _train(
+        self,
+        records: Sequence[TrainingRecord],
+        files: DataFiles,
+        start: TrainableModel | None = None,
+    ) -> TrainableModel:
         validation = self._validation()
         return self.trainer.train(
             self.student_model,
@@ -335,13 +401,21 @@ class Distiller:
         )
 
     def _check_start(self) -> None:
-        """Tells before anything is asked where the student will start, where that is not the merge that its experts suggest."""
+        """Tells before anything is asked where the student will start, where that is not the merge
+        that its experts suggest.
+        """
         why = self.trainer.start_of(self.student_model, self.teacher_models).why_not_merged
-        is_adapter = [getattr(teacher, "is_adapter_on", None) for teacher in self.teacher_models.values()]
+        is_adapter = [
+            getattr(teacher, "is_adapter_on", None) for teacher in self.teacher_models.values()
+        ]
         if why and any(is_on is not None and is_on(self.student_model) for is_on in is_adapter):
-            logger.warning("The student starts from its base, not from the merge of its experts: %s", why)
+            logger.warning(
+                "The student starts from its base, not from the merge of its experts: %s", why
+            )
         elif why:
-            logger.info("The student starts from its base, not from the merge of its experts: %s", why)
+            logger.info(
+                "The student starts from its base, not from the merge of its experts: %s", why
+            )
 
     def _tell_directory(self) -> None:
         """Reports where the run is kept: in the log where one is shown, else on stderr."""
@@ -361,12 +435,22 @@ class Distiller:
         dataset.write(self._run)
 
     def _make_more(self, focus: Focus, files: DataFiles) -> list[Example]:
-        """Lets every generator that can make more examples where the focus says; they are trained on and nothing else."""
+        """Lets every generator that can make more examples where the focus says; they are trained
+        on and nothing else.
+        """
         if not files.examples.is_file():
             with self._run.stage("generate"):
-                batches = [run_generator(generator, self._ask, focus) for generator in self.data_generators if makes_more(generator)]
+                batches = [
+                    run_generator(generator, self._ask, focus)
+                    for generator in self.data_generators
+                    if makes_more(generator)
+                ]
                 self._check_teachers([example for batch in batches for example in batch.generated])
-                frozen = replace(self._held_out, test=read_held_out(self._run, "test"), validation=read_held_out(self._run, "validation"))
+                frozen = replace(
+                    self._held_out,
+                    test=read_held_out(self._run, "test"),
+                    validation=read_held_out(self._run, "validation"),
+                )
                 examples = assemble_more(batches, focus.earlier, frozen, self.hygiene)
                 write_json(files.generation, [batch.count() for batch in batches])
                 write_records(files.examples, examples)
@@ -391,24 +475,38 @@ class Distiller:
                 received=f"{len(dataset.train)} examples, holdout={self.holdout:g}",
                 fix="give test_examples, or make more examples",
             )
-        gradable = [example for example in dataset.validation if example.has_reference or self.verifier is not stated_parts]
+        gradable = [
+            example
+            for example in dataset.validation
+            if example.has_reference or self.verifier is not stated_parts
+        ]
         if self.refinement_rounds and not gradable:
             raise DataError(
-                "No validation example has a reference answer, so a refinement can't tell where the student is weak",
+                "No validation example has a reference answer, so a refinement can't tell where the"
+                " student is weak",
                 received=f"{len(dataset.validation)} validation examples",
                 fix="give validation_examples with `answers`, or leave refinement_rounds out",
             )
-        if getattr(self.evaluator, "metric", None) is stated_parts and not any(example.has_reference for example in dataset.test):
+        if getattr(self.evaluator, "metric", None) is stated_parts and not any(
+            example.has_reference for example in dataset.test
+        ):
             logger.warning(
-                "None of the %d test examples has a reference answer, so their accuracy is undefined: "
-                "a DomainRetentionEvaluator measures agreement with the experts. For accuracy, give test_examples with `answers`.",
+                "None of the %d test examples has a reference answer, so their accuracy is"
+                " undefined: a DomainRetentionEvaluator measures agreement with the experts. For"
+                " accuracy, give test_examples with `answers`.",
                 len(dataset.test),
             )
         idle = [domain for domain in self.teacher_models if domain not in domains_of(dataset.train)]
         if idle:
-            logger.warning("No training example needs the domain %s: the student can learn nothing from its expert.", ", ".join(idle))
+            logger.warning(
+                "No training example needs the domain %s: the student can learn nothing from its"
+                " expert.",
+                ", ".join(idle),
+            )
 
-    def _collect_and_integrate(self, examples: Sequence[Example], files: DataFiles) -> list[TrainingRecord]:
+    def _collect_and_integrate(
+        self, examples: Sequence[Example], files: DataFiles
+    ) -> list[TrainingRecord]:
         return self._integrate(self.collect(examples), files)
 
     def _integrate(self, collected: Collected, files: DataFiles) -> list[TrainingRecord]:
@@ -418,9 +516,14 @@ class Distiller:
             with self._run.stage("integrate"):
                 tasks = [Task(example, responses) for example, responses in collected]
                 rebut = self._experts().rebut if self.rebuttal else None
-                options = options_for(self.integrator.integrate_all, domains=self._descriptions(), rebut=rebut)
+                options = options_for(
+                    self.integrator.integrate_all, domains=self._descriptions(), rebut=rebut
+                )
                 integrations = self.integrator.integrate_all(tasks, ask=self._ask, **options)
-                records = [self._to_record(task, integration) for task, integration in zip(tasks, integrations, strict=True)]
+                records = [
+                    self._to_record(task, integration)
+                    for task, integration in zip(tasks, integrations, strict=True)
+                ]
                 write_records(files.records, records)
         return read_records(files.records, TrainingRecord)
 
@@ -449,7 +552,10 @@ class Distiller:
     def _verify(self, task: Task, integration: Integration) -> tuple[Verification, str]:
         for response in task.responses.values():
             if response.finish_reason in _NO_ANSWER:
-                return "rejected", f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}"
+                return (
+                    "rejected",
+                    f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}",
+                )
         if integration.ledger.verdict == "rejected":
             return "rejected", "the integrated answer was not verified"
         if not integration.text.strip():
@@ -462,34 +568,68 @@ class Distiller:
         score = self.verifier(task.example, integration.text)
         if score.value is None:
             return "unverified", score.reason
-        wrong = [part.domain for part, grade in zip(task.example.parts, score.parts, strict=False) if grade < 1]
-        return ("verified", "") if score.value >= 1 else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
+        wrong = [
+            part.domain
+            for part, grade in zip(task.example.parts, score.parts, strict=False)
+            if grade < 1
+        ]
+        return (
+            ("verified", "")
+            if score.value >= 1
+            else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
+        )
 
     def _validation(self) -> Validation:
         is_frozen = self._run.validation_examples.is_file()
-        examples = read_held_out(self._run, "validation") if is_frozen else list(self._given_validation or ())
-        return Validation(examples, self.verifier, getattr(self.evaluator, "sampling", self.response_sampling))
+        examples = (
+            read_held_out(self._run, "validation")
+            if is_frozen
+            else list(self._given_validation or ())
+        )
+        return Validation(
+            examples, self.verifier, getattr(self.evaluator, "sampling", self.response_sampling)
+        )
 
     def _baselines(self) -> dict[str, LanguageModel]:
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
         try:
             weight = self.trainer.merge_weight_in(self._run.training)
             start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=weight)
-            records = read_records(self._run.records, TrainingRecord) if self._run.records.is_file() else []
-            baselines["merge"] = self.trainer.copy_at(start, self.student_model, self.teacher_models, records)
+            records = (
+                read_records(self._run.records, TrainingRecord)
+                if self._run.records.is_file()
+                else []
+            )
+            baselines["merge"] = self.trainer.copy_at(
+                start, self.student_model, self.teacher_models, records
+            )
         except CapabilityError as error:
             logger.info("There is no weight merge of the experts to compare with: %s", error)
         return baselines
 
-    def _measure(self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]) -> EvaluationReport:
-        trained_on = [record.example for record in trained_records(self._run.path)] if self._run.records.is_file() else None
+    def _measure(
+        self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]
+    ) -> EvaluationReport:
+        trained_on = (
+            [record.example for record in trained_records(self._run.path)]
+            if self._run.records.is_file()
+            else None
+        )
         baselines, ask = self._baselines(), self._over_gaps()
         self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
-        options = options_for(evaluator.evaluate, baselines=baselines, trained_on=trained_on, ensemble=self._ensemble, ask=ask)
+        options = options_for(
+            evaluator.evaluate,
+            baselines=baselines,
+            trained_on=trained_on,
+            ensemble=self._ensemble,
+            ask=ask,
+        )
         if "trained_on" not in options:
             examples, _ = hold_apart(examples, trained_on)
         report = evaluator.evaluate(student, self.teacher_models, examples, **options)
-        return replace(report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps)))
+        return replace(
+            report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps))
+        )
 
     @property
     def _ensemble(self) -> Ensemble:
@@ -497,21 +637,39 @@ class Distiller:
         return Ensemble(self.integrator, self.rebuttal, self._descriptions())
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
-        """Times the student against its experts, once in a run: the times of a busier hour would tell something else."""
+        """Times the student against its experts, once in a run: the times of a busier hour would
+        tell something else.
+        """
         if self._run.savings.is_file():
             return
         sampling = getattr(self.evaluator, "sampling", self.response_sampling)
-        savings = measure_savings(student, self.teacher_models, examples, sampling, self._ensemble.answer)
+        savings = measure_savings(
+            student, self.teacher_models, examples, sampling, self._ensemble.answer
+        )
         if savings is not None:
             write_json(self._run.savings, savings)
 
     def _refuse_other_responses(self, collected: Collected, files: DataFiles) -> None:
         records = read_records(files.records, TrainingRecord)
         # What failed when the records were written may have been answered since.
-        gaps = {(record.example.id, r.domain) for record in records for r in record.responses if r.finish_reason == "failed"}
-        stored = {record.example.id: sorted(r.text for r in record.responses if r.finish_reason != "failed") for record in records}
+        gaps = {
+            (record.example.id, r.domain)
+            for record in records
+            for r in record.responses
+            if r.finish_reason == "failed"
+        }
+        stored = {
+            record.example.id: sorted(
+                r.text for r in record.responses if r.finish_reason != "failed"
+            )
+            for record in records
+        }
         given = {
-            example.id: sorted(response.text for domain, response in responses.items() if (example.id, domain) not in gaps)
+            example.id: sorted(
+                response.text
+                for domain, response in responses.items()
+                if (example.id, domain) not in gaps
+            )
             for example, responses in collected
         }
         if given != stored:
@@ -531,20 +689,35 @@ class Distiller:
             )
 
     def _over_gaps(self) -> AskOverGaps:
-        """Returns how models are asked where an expert may leave a gap, if the run is to continue over it."""
-        return AskOverGaps(self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {})
+        """Returns how models are asked where an expert may leave a gap, if the run is to continue
+        over it.
+        """
+        return AskOverGaps(
+            self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {}
+        )
 
     def _role_of(self, model: LanguageModel) -> str:
         """Returns what `usage.json` says that a model is asked as."""
-        stage, writers = self._run.current_stage, [getattr(generator, "generation_model", None) for generator in self.data_generators]
+        stage, writers = (
+            self._run.current_stage,
+            [getattr(generator, "generation_model", None) for generator in self.data_generators],
+        )
         if stage == "generate":
             judges = [getattr(generator, "judge", None) for generator in self.data_generators]
-            return "judge" if any(model is judge for judge in judges) and model not in writers else "generation"
+            return (
+                "judge"
+                if any(model is judge for judge in judges) and model not in writers
+                else "generation"
+            )
         domains = [domain for domain, teacher in self.teacher_models.items() if teacher is model]
-        if stage == "integrate" and (not domains or model is getattr(self.integrator, "integration_model", None)):
+        if stage == "integrate" and (
+            not domains or model is getattr(self.integrator, "integration_model", None)
+        ):
             # By its name: a model that is held to a JSON schema is another object.
             verifier = getattr(self.integrator, "verifier", None)
-            return "verification" if model.name == getattr(verifier, "name", None) else "integration"
+            return (
+                "verification" if model.name == getattr(verifier, "name", None) else "integration"
+            )
         if domains:
             return f"expert of {' and '.join(domains)}"
         if model.name == getattr(getattr(self.integrator, "integration_model", None), "name", None):
@@ -552,7 +725,8 @@ class Distiller:
         return next((role for role, one in self._measured.items() if one is model), "judge")
 
     def _pin_dates(self, output_dir: str | Path | None) -> str | None:
-        """Has the models write the day on which the run began, so that it can be resumed on another day.
+        """Has the models write the day on which the run began, so that it can be resumed on another
+        day.
 
         Returns:
             The day; None where no model writes it.
@@ -575,7 +749,10 @@ class Distiller:
         """Returns what decides the outcome of the run."""
         return {
             **({} if self._date is None else {"date": self._date}),
-            "student": describe(self.student_model) | ({"chat_template": self._speech} if self._speech else {}),
+            "student": (
+                describe(self.student_model)
+                | ({"chat_template": self._speech} if self._speech else {})
+            ),
             "teachers": describe(self.teacher_models),
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),
@@ -585,7 +762,9 @@ class Distiller:
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),
-            "validation_examples": None if self._given_validation is None else fingerprint(self._given_validation),
+            "validation_examples": (
+                None if self._given_validation is None else fingerprint(self._given_validation)
+            ),
             "holdout": self.holdout,
             "validation_holdout": self.validation_holdout,
             "group_by": describe(self.group_by),
@@ -596,12 +775,17 @@ class Distiller:
 
 def _warn_of_cut_thoughts(responses: Sequence[Response]) -> None:
     """Says which experts were cut while they thought, and so gave no answers."""
-    cut = [response for response in responses if response.finish_reason == "length" and response.reasoning]
+    cut = [
+        response
+        for response in responses
+        if response.finish_reason == "length" and response.reasoning
+    ]
     counts = Counter(response.domain for response in cut if not response.text)
     for domain, count in counts.items():
         logger.warning(
-            "%d answers of the expert of %s were cut while it thought, and are empty: raise max_new_tokens of response_sampling, "
-            "or switch thinking off, with template_arguments={'enable_thinking': False} where its chat template knows that.",
+            "%d answers of the expert of %s were cut while it thought, and are empty: raise"
+            " max_new_tokens of response_sampling, or switch thinking off, with"
+            " template_arguments={'enable_thinking': False} where its chat template knows that.",
             count,
             domain,
         )

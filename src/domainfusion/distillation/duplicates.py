@@ -19,7 +19,9 @@ from domainfusion.types import Example, transcript
 Likeness = Literal["duplicate", "near-duplicate"]
 
 _BANDS, _ROWS = 42, 3
-"""Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but one in 10¹³."""
+"""Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but
+one in 10¹³.
+"""
 _PERMUTATIONS = _BANDS * _ROWS
 _EMPTY = MinHash(num_perm=_PERMUTATIONS)
 
@@ -27,11 +29,12 @@ _EMPTY = MinHash(num_perm=_PERMUTATIONS)
 class Duplicates:
     """Remembers questions and knows them again.
 
-    Two questions are duplicates where they differ in white space, invisible characters and the case of longer words alone; see
-    `identity`. They are near-duplicates where they
-    share at least `threshold` of their content words (Jaccard similarity) and all their numbers and names in the same order, so that a
-    question about Peru is none about Kenya, and the way from Peru to Kenya not the way back. Candidates are found by MinHash
-    (Broder, 1997), as in Lee et al., 2022, arXiv 2107.06499, and then compared exactly.
+    Two questions are duplicates where they differ in white space, invisible characters and the case
+    of longer words alone; see `identity`. They are near-duplicates where they share at least
+    `threshold` of their content words (Jaccard similarity) and all their numbers and names in the
+    same order, so that a question about Peru is none about Kenya, and the way from Peru to Kenya
+    not the way back. Candidates are found by MinHash (Broder, 1997), as in Lee et al., 2022, arXiv
+    2107.06499, and then compared exactly.
 
     Args:
         threshold: The least Jaccard similarity of near-duplicates; 1 looks for duplicates alone.
@@ -48,11 +51,17 @@ class Duplicates:
 
     def __init__(self, threshold: float = 0.8) -> None:
         if not 0.5 <= threshold <= 1:
-            raise ConfigurationError("The threshold of near-duplicates is out of range", received=threshold, allowed="0.5 to 1")
+            raise ConfigurationError(
+                "The threshold of near-duplicates is out of range",
+                received=threshold,
+                allowed="0.5 to 1",
+            )
         self._threshold = threshold
         self._keys: set[str] = set()
         self._seen: list[tuple[frozenset[str], tuple[str, ...]]] = []
-        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS)) if threshold < 1 else None
+        self._index = (
+            MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS)) if threshold < 1 else None
+        )
 
     def add(self, example: Example) -> None:
         """Remembers the question of an example."""
@@ -77,7 +86,9 @@ class Duplicates:
         return "near-duplicate" if self._nearest(words, _names(text)) is not None else None
 
     def _nearest(self, words: frozenset[str], names: tuple[str, ...]) -> int | None:
-        """Returns the place of the first question that is a near-duplicate; None where there is none."""
+        """Returns the place of the first question that is a near-duplicate; None where there is
+        none.
+        """
         if self._index is None:
             return None
         candidates: list[int] = sorted(self._index.query(_hash(words)))
@@ -112,7 +123,9 @@ def with_groups(examples: Sequence[Example]) -> list[Example]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Returns the words with a digit, and those in capitals that do not just begin a sentence, in their order."""
+    """Returns the words with a digit, and those in capitals that do not just begin a sentence, in
+    their order.
+    """
     found: list[str] = []
     for sentence in sentences(text):
         for place, word in enumerate(re.findall(r"\w+", sentence)):

@@ -1,4 +1,6 @@
-"""Entries as they stand in files, tables and lists, each with its place: JSON Lines, JSON, CSV, Parquet, Hugging Face datasets."""
+"""Entries as they stand in files, tables and lists, each with its place: JSON Lines, JSON, CSV,
+Parquet, Hugging Face datasets.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from domainfusion.errors import DataError, MissingDependencyError
 from domainfusion.records import read_json, read_lines, read_text
 
 EntrySource = str | Path | Iterable[Any]
-"""A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`; any other is read as JSON Lines), a Hugging Face dataset,
-a pandas.DataFrame, or a list."""
+"""A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`; any other is read as JSON Lines), a
+Hugging Face dataset, a pandas.DataFrame, or a list.
+"""
 
 _DEEPEST = 100
 """Levels of lists and dicts that are looked through."""
@@ -26,7 +29,8 @@ class Entry(NamedTuple):
     Attributes:
         place: Where it stands: `file:line`, or its position.
         value: What stands there.
-        columns: The columns of the table that it is a row of; None where there is none, as in a list.
+        columns: The columns of the table that it is a row of; None where there is none, as in a
+            list.
         is_text: Whether every value is a text, as in CSV.
     """
 
@@ -42,17 +46,25 @@ def read_entries(source: EntrySource) -> Iterator[Entry]:
     Values that are missing (`NaN`, and pandas' `NA` and `NaT`) are None.
 
     Raises:
-        DataError: The file can't be read, a line of it is broken, or the dataset has several splits.
+        DataError: The file can't be read, a line of it is broken, or the dataset has several
+            splits.
         MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
     """
     if isinstance(source, str | Path):
         yield from _entries_of_file(Path(source))
     elif isinstance(source, Mapping):
         allowed = "a list, or one split of a dataset"
-        raise DataError("The examples are a mapping", received=list(source), allowed=allowed, fix='choose one: data["train"]')
+        raise DataError(
+            "The examples are a mapping",
+            received=list(source),
+            allowed=allowed,
+            fix='choose one: data["train"]',
+        )
     else:
         columns, items = getattr(source, "column_names", None), source
-        if columns is None and hasattr(source, "to_dict") and hasattr(source, "columns"):  # a pandas.DataFrame
+        if (
+            columns is None and hasattr(source, "to_dict") and hasattr(source, "columns")
+        ):  # a pandas.DataFrame
             columns, items = list(source.columns), source.to_dict("records")
         names = tuple(map(str, columns)) if columns else None
         for position, item in enumerate(items):
@@ -92,7 +104,9 @@ def _entries_of_file(path: Path) -> Iterator[Entry]:
     elif _begins_with(path, "["):  # a JSON list under another name
         yield from _entries_of_json(path)
     else:
-        yield from (Entry(place, value) for place, value in read_lines(path, parse_constant=_constant))
+        yield from (
+            Entry(place, value) for place, value in read_lines(path, parse_constant=_constant)
+        )
 
 
 def _begins_with(path: Path, mark: str) -> bool:
@@ -100,7 +114,9 @@ def _begins_with(path: Path, mark: str) -> bool:
 
 
 def _constant(name: str) -> None:
-    """Reads `NaN`, which pandas writes for a missing value; infinity is not a value of an example."""
+    """Reads `NaN`, which pandas writes for a missing value; infinity is not a value of an
+    example.
+    """
     if name != "NaN":
         raise ValueError(f"{name} is not a value in JSON")
 
@@ -110,11 +126,17 @@ def _entries_of_json(path: Path) -> Iterator[Entry]:
         content = read_json(path, parse_constant=_constant)
     except DataError as error:
         if _begins_with(path, "{") and "Extra data" in str(error):  # JSON Lines under another name
-            yield from (Entry(place, value) for place, value in read_lines(path, parse_constant=_constant))
+            yield from (
+                Entry(place, value) for place, value in read_lines(path, parse_constant=_constant)
+            )
             return
         raise
     if not isinstance(content, list):
-        raise DataError("The file does not hold a list of examples", received=str(path), fix=_how_to_list(content))
+        raise DataError(
+            "The file does not hold a list of examples",
+            received=str(path),
+            fix=_how_to_list(content),
+        )
     for position, value in enumerate(content):
         yield Entry(f"{path}: entry {position}", value)
 
@@ -126,7 +148,9 @@ def _how_to_list(content: object) -> str:
     if name is not None:
         return f"write the list alone that stands under {name!r}, such as with: jq '.[\"{name}\"]'"
     if inner and all(isinstance(value, dict) for value in inner.values()):
-        return 'write a row each instead of a column each; in pandas: to_json(path, orient="records")'
+        return (
+            'write a row each instead of a column each; in pandas: to_json(path, orient="records")'
+        )
     return "write [{...}, {...}], or use JSON Lines"
 
 
@@ -138,22 +162,37 @@ def _entries_of_csv(path: Path, delimiter: str) -> Iterator[Entry]:
     header = tuple(name.strip() for name in header)
     names = tuple(name for name in header if name)
     if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}:1 is not a header", received=header, allowed="a name for each column, each once")
+        raise DataError(
+            f"{path}:1 is not a header",
+            received=header,
+            allowed="a name for each column, each once",
+        )
     for line, row in rows:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
             what = f"{path}:{line} has {len(row)} cells, and the header {len(header)}"
-            raise DataError(what, received=row, fix="put a text with commas or line breaks in double quotes")
-        # A first column without a name is an index, as pandas writes it; further ones are margins of a sheet.
+            raise DataError(
+                what, received=row, fix="put a text with commas or line breaks in double quotes"
+            )
+        # A first column without a name is an index, as pandas writes it; further ones are margins
+        # of a sheet.
         if any(cell.strip() and not name for name, cell in zip(header[1:], row[1:], strict=True)):
-            raise DataError(f"{path}:{line} has a cell in a column without a name", received=row, fix="name the column in the first line")
-        cells = {name: cell for name, cell in zip(header, row, strict=True) if name and cell.strip()}
+            raise DataError(
+                f"{path}:{line} has a cell in a column without a name",
+                received=row,
+                fix="name the column in the first line",
+            )
+        cells = {
+            name: cell for name, cell in zip(header, row, strict=True) if name and cell.strip()
+        }
         yield Entry(f"{path}:{line}", cells, names, is_text=True)
 
 
 def _delimiter_of(text: str, usual: str) -> str:
-    """Returns what separates the cells of a table, by its header: Excel writes semicolons where commas are decimal."""
+    """Returns what separates the cells of a table, by its header: Excel writes semicolons where
+    commas are decimal.
+    """
     header = text.lstrip().partition("\n")[0]
     if usual in header:
         return usual
@@ -170,7 +209,9 @@ def _rows_of_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, t
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{path}:{line} is not CSV: {error}", received=str(path), fix="fix the quotes there") from error
+            raise DataError(
+                f"{path}:{line} is not CSV: {error}", received=str(path), fix="fix the quotes there"
+            ) from error
         finally:
             csv.field_size_limit(before)
         if row is None:
@@ -185,7 +226,9 @@ def _entries_of_parquet(path: Path) -> Iterator[Entry]:
         import pyarrow.parquet
     except ImportError as error:
         what = "Parquet needs the package pyarrow"
-        raise MissingDependencyError(what, received=str(path), fix="run: pip install 'domainfusion[data]'") from error
+        raise MissingDependencyError(
+            what, received=str(path), fix="run: pip install 'domainfusion[data]'"
+        ) from error
     try:
         table = pyarrow.parquet.ParquetFile(path)
         names = tuple(table.schema_arrow.names)
@@ -195,4 +238,6 @@ def _entries_of_parquet(path: Path) -> Iterator[Entry]:
                 yield Entry(f"{path}: row {position}", without_missing(row), names)
                 position += 1
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"The file is no Parquet file that can be read: {error}", received=str(path)) from error
+        raise DataError(
+            f"The file is no Parquet file that can be read: {error}", received=str(path)
+        ) from error

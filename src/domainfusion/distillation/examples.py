@@ -1,4 +1,6 @@
-"""Examples as people write them: files and dicts, read into `Example`s with errors that name the place."""
+"""Examples as people write them: files and dicts, read into `Example`s with errors that name the
+place.
+"""
 
 from __future__ import annotations
 
@@ -28,39 +30,70 @@ from domainfusion.types import Example, transcript
 
 ExampleLike = Example | Mapping[str, Any]
 ExampleSource = str | Path | Iterable[ExampleLike]
-"""A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of examples and dicts."""
+"""A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of examples and
+dicts.
+"""
 
 CROSS_DOMAIN = "cross-domain"
 ADVERSARIAL = "adversarial"
 
 _DIALOGUES = ("messages", "conversations")
-_FIELDS = {item.name for item in fields_of_class(Example)} | {"answers", "domain", "schema", *_DIALOGUES}
+_FIELDS = {item.name for item in fields_of_class(Example)} | {
+    "answers",
+    "domain",
+    "schema",
+    *_DIALOGUES,
+}
 _STRUCTURED = {"domains", "answers", "parts", "sub_questions", "history", "metadata", *_DIALOGUES}
 _TEXTS = ("id", "group", "reference")
-_MISSING = frozenset({"nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "N/A", "n/a", "NULL", "null", "None", "NaT"})
-"""What pandas, R and databases write into a table for a missing value. `NA` is not among them: it may be an answer."""
+_MISSING = frozenset(
+    {
+        "nan",
+        "NaN",
+        "NAN",
+        "-nan",
+        "-NaN",
+        "<NA>",
+        "#N/A",
+        "N/A",
+        "n/a",
+        "NULL",
+        "null",
+        "None",
+        "NaT",
+    }
+)
+"""What pandas, R and databases write into a table for a missing value. `NA` is not among them: it
+may be an answer.
+"""
 _READER = TypeAdapter(Example)
 
 logger = logging.getLogger("domainfusion")
 
 
-def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[str, str] | None = None) -> Iterator[Example]:
+def read_examples(
+    source: ExampleSource, *, domain: str = "", fields: Mapping[str, str] | None = None
+) -> Iterator[Example]:
     """Yields examples from a file, a dataset or a list.
 
     Args:
-        source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers by domain, or, where there is one
-            domain, the answers alone. `messages` (or `conversations`, as in ShareGPT) may stand for `query`, `history` and
-            `reference`: the last question, the turns before it, and its answer where there is one. A system message is not a turn: it is
-            kept in the metadata as `system`. `instruction`, `input` and `output` (Alpaca) are a query and its reference. In CSV,
-            several domains are separated by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL` are
-            empty. Reasoning before a reference is left out. Entries with images or tools are refused.
+        source: The examples. In a dict or a file, `answers` may stand for `parts`: accepted answers
+            by domain, or, where there is one domain, the answers alone. `messages` (or
+            `conversations`, as in ShareGPT) may stand for `query`, `history` and `reference`: the
+            last question, the turns before it, and its answer where there is one. A system message
+            is not a turn: it is kept in the metadata as `system`. `instruction`, `input` and
+            `output` (Alpaca) are a query and its reference. In CSV, several domains are separated
+            by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL`
+            are empty. Reasoning before a reference is left out. Entries with images or tools are
+            refused.
         domain: The domain of entries that name none.
-        fields: Where the source calls a field otherwise: its name there, or a path such as `answers.text`, by the name here. Whatever
-            is neither named here nor a field of an example is then kept in the metadata; without it, that is an error.
+        fields: Where the source calls a field otherwise: its name there, or a path such as
+            `answers.text`, by the name here. Whatever is neither named here nor a field of an
+            example is then kept in the metadata; without it, that is an error.
 
     Raises:
-        DataError: An entry can't be read; the message names its file and line, or its position. Or a column that `fields` names is
-            nowhere.
+        DataError: An entry can't be read; the message names its file and line, or its position. Or
+            a column that `fields` names is nowhere.
         ConfigurationError: `fields` contains an unknown field name.
         MissingDependencyError: A Parquet file, and the package pyarrow is not installed.
 
@@ -71,7 +104,11 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
     """
     strange = sorted(set(fields or {}) - _FIELDS)
     if strange:
-        raise ConfigurationError("fields contains an unknown field name", received=strange[0], allowed=", ".join(sorted(_FIELDS)))
+        raise ConfigurationError(
+            "fields contains an unknown field name",
+            received=strange[0],
+            allowed=", ".join(sorted(_FIELDS)),
+        )
     missing = dict(fields or {})
     place = ""
     empty_cells = 0
@@ -81,31 +118,54 @@ def read_examples(source: ExampleSource, *, domain: str = "", fields: Mapping[st
             missing.clear()
             yield entry.value
             continue
-        value, rest = _renamed(entry, fields, missing) if isinstance(entry.value, Mapping) else (entry.value, {})
+        value, rest = (
+            _renamed(entry, fields, missing)
+            if isinstance(entry.value, Mapping)
+            else (entry.value, {})
+        )
         if entry.is_text:
             value, emptied = _structured(value, place)
             empty_cells += emptied
         yield _to_example(_with_metadata(value, rest, place), domain, place)
     if empty_cells:
-        logger.warning("%s: %d cells such as nan, None or NULL were taken for empty ones", source, empty_cells)
+        logger.warning(
+            "%s: %d cells such as nan, None or NULL were taken for empty ones", source, empty_cells
+        )
     if missing and place:
         name, column = next(iter(missing.items()))
-        raise DataError(f"No entry has {column!r}, which is said to hold the {name}", received=place, fix="correct fields=...")
+        raise DataError(
+            f"No entry has {column!r}, which is said to hold the {name}",
+            received=place,
+            fix="correct fields=...",
+        )
 
 
-def _renamed(entry: Entry, fields: Mapping[str, str] | None, missing: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what an entry says under the names of an example's fields, and what is left of it for the metadata."""
+def _renamed(
+    entry: Entry, fields: Mapping[str, str] | None, missing: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what an entry says under the names of an example's fields, and what is left of it for
+    the metadata.
+    """
     refuse_unreadable(entry.value, entry.place)
-    value = {name: item for name, item in entry.value.items() if item is not None and not is_unreadable(name)}
+    value = {
+        name: item
+        for name, item in entry.value.items()
+        if item is not None and not is_unreadable(name)
+    }
     if fields is None:
         alpaca = read_alpaca(value)
         if alpaca is not None:
             return _parted(alpaca)
         if any(name in value for name in _DIALOGUES) and isinstance(value.get("system"), str):
-            return {name: item for name, item in value.items() if name != "system"}, {"system": value["system"]}
+            return {name: item for name, item in value.items() if name != "system"}, {
+                "system": value["system"]
+            }
         return value, {}
     found = {}
-    heads = {name: column if column in entry.value else column.split(".")[0] for name, column in fields.items()}
+    heads = {
+        name: column if column in entry.value else column.split(".")[0]
+        for name, column in fields.items()
+    }
     for name, column in fields.items():
         if entry.columns is not None and heads[name] not in entry.columns:
             what = f"{entry.place} has no column {column!r}, which is said to hold the {name}"
@@ -132,7 +192,9 @@ def _with_metadata(value: Any, more: Mapping[str, Any], place: str) -> Any:
         return value
     metadata = value.get("metadata") or {}
     if not isinstance(metadata, Mapping):
-        raise DataError(f"{place}: metadata is not an object", received=metadata, allowed='{"name": "value"}')
+        raise DataError(
+            f"{place}: metadata is not an object", received=metadata, allowed='{"name": "value"}'
+        )
     return {**value, "metadata": {**json.loads(json.dumps(more, default=str)), **metadata}}
 
 
@@ -146,8 +208,14 @@ def _at(value: Mapping[str, Any], path: str) -> Any:
 
 
 def _structured(value: Mapping[str, Any], place: str) -> tuple[dict[str, Any], int]:
-    """Reads what has structure in a table of texts; returns how many cells say that they are empty, too."""
-    read = {name: text for name, text in value.items() if not (isinstance(text, str) and text.strip() in _MISSING)}
+    """Reads what has structure in a table of texts; returns how many cells say that they are empty,
+    too.
+    """
+    read = {
+        name: text
+        for name, text in value.items()
+        if not (isinstance(text, str) and text.strip() in _MISSING)
+    }
     emptied = len(value) - len(read)
     for name in _STRUCTURED & read.keys():
         text = read[name]
@@ -162,42 +230,76 @@ def _structured(value: Mapping[str, Any], place: str) -> tuple[dict[str, Any], i
 
 
 def refuse_shared_ids(examples: Sequence[Example]) -> None:
-    """Raises a `DataError` where two examples have the same id: what is kept by id would be mixed up."""
+    """Raises a `DataError` where two examples have the same id: what is kept by id would be mixed
+    up.
+    """
     seen: dict[str, Example] = {}
     for example in examples:
         other = seen.setdefault(example.id, example)
         if other is not example:
-            raise DataError("Two examples have the same id", received=[other.query, example.query], fix="give each query once, or set ids")
+            raise DataError(
+                "Two examples have the same id",
+                received=[other.query, example.query],
+                fix="give each query once, or set ids",
+            )
 
 
 def _to_example(entry: object, domain: str, place: str) -> Example:
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place} is not an object", received=entry, allowed='{"query": "...", "domains": ["..."]}')
+        raise DataError(
+            f"{place} is not an object",
+            received=entry,
+            allowed='{"query": "...", "domains": ["..."]}',
+        )
     unknown = sorted(set(map(str, entry)) - _FIELDS)
     if unknown:
-        fix = f"say {proposed_fields(list(map(str, entry)), _FIELDS)}; whatever else there is is then kept in the metadata"
-        raise DataError(f"{place} has the unknown field {unknown[0]!r}", allowed=", ".join(sorted(_FIELDS)), fix=fix)
+        fix = (
+            f"say {proposed_fields(list(map(str, entry)), _FIELDS)}; whatever else there is is then"
+            " kept in the metadata"
+        )
+        raise DataError(
+            f"{place} has the unknown field {unknown[0]!r}",
+            allowed=", ".join(sorted(_FIELDS)),
+            fix=fix,
+        )
     _refuse_half_characters(entry, place)
-    entry = _with_dialogue({name: value for name, value in entry.items() if value is not None}, place)
+    entry = _with_dialogue(
+        {name: value for name, value in entry.items() if value is not None}, place
+    )
     if not isinstance(entry.get("query"), str) or not entry["query"].strip():
-        raise DataError(f"{place} has no query", received=entry.get("query"), fix="give the question as text")
-    values = {name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")}
+        raise DataError(
+            f"{place} has no query", received=entry.get("query"), fix="give the question as text"
+        )
+    values = {
+        name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")
+    }
     values.update({name: str(values[name]) for name in _TEXTS if _is_number(values.get(name))})
     if isinstance(values.get("reference"), str):
         values["reference"] = without_reasoning(values["reference"], place)
     values["domains"] = _domains_of(entry, domain, place)
     if "answers" in entry:
         if "parts" in entry:
-            raise DataError(f"{place} has parts and answers, which say the same", received=entry, fix="leave out one of them")
+            raise DataError(
+                f"{place} has parts and answers, which say the same",
+                received=entry,
+                fix="leave out one of them",
+            )
         values["parts"] = list(_parts_of(entry["answers"], values["domains"], place))
     try:
         example = _READER.validate_python({"source": "curated", **values})
     except ValidationError as error:
         problem = error.errors()[0]
-        raise DataError(f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", received=problem["input"]) from error
+        raise DataError(
+            f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}",
+            received=problem["input"],
+        ) from error
     strange = sorted({example.primary_domain, *example.sub_questions} - set(example.domains))
     if strange:
-        raise DataError(f"{place} leads with or asks a domain that is not its own", received=strange[0], allowed=", ".join(example.domains))
+        raise DataError(
+            f"{place} leads with or asks a domain that is not its own",
+            received=strange[0],
+            allowed=", ".join(example.domains),
+        )
     return example
 
 
@@ -206,13 +308,19 @@ def _is_number(value: object) -> bool:
 
 
 def _refuse_half_characters(entry: Mapping[str, Any], place: str) -> None:
-    """Raises a `DataError` where a text contains half a character (a lone surrogate), which no file can hold."""
+    """Raises a `DataError` where a text contains half a character (a lone surrogate), which no file
+    can hold.
+    """
     text = json.dumps(entry, ensure_ascii=False, default=str)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         around = ascii(text[max(0, error.start - 20) : error.end + 20])
-        raise DataError(f"{place} contains half a character (a lone surrogate)", received=around, fix="remove it") from error
+        raise DataError(
+            f"{place} contains half a character (a lone surrogate)",
+            received=around,
+            fix="remove it",
+        ) from error
 
 
 def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
@@ -222,25 +330,51 @@ def _with_dialogue(entry: dict[str, Any], place: str) -> dict[str, Any]:
         return entry
     twice = [name for name in ("query", "history", *names[1:]) if name in entry]
     if twice:
-        raise DataError(f"{place} has {names[0]} and {twice[0]}, which say the same", received=entry[twice[0]], fix="leave out one of them")
+        raise DataError(
+            f"{place} has {names[0]} and {twice[0]}, which say the same",
+            received=entry[twice[0]],
+            fix="leave out one of them",
+        )
     dialogue: Dialogue = read_dialogue(entry.pop(names[0]), place)
     if dialogue.reference is not None and "reference" in entry:
-        raise DataError(f"{place} has a reference, and messages that end with an answer", received=entry["reference"], fix="leave out one")
+        raise DataError(
+            f"{place} has a reference, and messages that end with an answer",
+            received=entry["reference"],
+            fix="leave out one",
+        )
     found: dict[str, Any] = {"query": dialogue.query, "history": dialogue.history}
     if dialogue.reference is not None:
         found["reference"] = dialogue.reference
-    return dict(_with_metadata({**entry, **found}, {} if dialogue.system is None else {"system": dialogue.system}, place))
+    return dict(
+        _with_metadata(
+            {**entry, **found},
+            {} if dialogue.system is None else {"system": dialogue.system},
+            place,
+        )
+    )
 
 
 def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]:
     if entry.get("domains") and entry.get("domain"):
-        raise DataError(f"{place} has domains and domain, which say the same", received=entry["domain"], fix="leave out one of them")
+        raise DataError(
+            f"{place} has domains and domain, which say the same",
+            received=entry["domain"],
+            fix="leave out one of them",
+        )
     given = entry.get("domains") or entry.get("domain") or default
     if not given:
-        raise DataError(f"{place} names no domain", received=entry.get("domains"), fix='add "domains": ["..."]')
+        raise DataError(
+            f"{place} names no domain", received=entry.get("domains"), fix='add "domains": ["..."]'
+        )
     domains = list(given) if isinstance(given, list | tuple) else [given]
-    if not all(isinstance(name, str) and name.strip() for name in domains) or len(set(domains)) < len(domains):
-        raise DataError(f"{place} has an empty or repeated domain", received=domains, fix="name each domain once, as a text")
+    if not all(isinstance(name, str) and name.strip() for name in domains) or len(
+        set(domains)
+    ) < len(domains):
+        raise DataError(
+            f"{place} has an empty or repeated domain",
+            received=domains,
+            fix="name each domain once, as a text",
+        )
     return domains
 
 
@@ -248,13 +382,24 @@ def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[d
     if (isinstance(answers, str | list | tuple) or _is_number(answers)) and len(domains) == 1:
         answers = {domains[0]: answers}
     if not isinstance(answers, Mapping | None):
-        raise DataError(f"{place} has answers that can't be read", received=answers, allowed='{"domain": ["an accepted answer", "..."]}')
+        raise DataError(
+            f"{place} has answers that can't be read",
+            received=answers,
+            allowed='{"domain": ["an accepted answer", "..."]}',
+        )
     for domain, accepted in (answers or {}).items():
         given = _given(accepted)
         if given is None:
             continue
-        if not given or (isinstance(given, list) and any(isinstance(answer, str) and not answer.strip() for answer in given)):
-            raise DataError(f"{place} accepts an empty answer of {domain!r}", received=accepted, fix="leave the domain out")
+        if not given or (
+            isinstance(given, list)
+            and any(isinstance(answer, str) and not answer.strip() for answer in given)
+        ):
+            raise DataError(
+                f"{place} accepts an empty answer of {domain!r}",
+                received=accepted,
+                fix="leave the domain out",
+            )
         yield {"domain": domain, "answers": given}
 
 
@@ -264,15 +409,17 @@ def _given(accepted: Any) -> Any:
         accepted = [accepted]
     elif not accepted:
         return []
-    given = [str(answer) if _is_number(answer) else answer for answer in accepted if answer is not None]
+    given = [
+        str(answer) if _is_number(answer) else answer for answer in accepted if answer is not None
+    ]
     return given or None
 
 
 def slice_of(example: Example) -> str:
     """Returns the slice of the test set that an example is reported in.
 
-    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples and for all that look like another domain,
-    `cross-domain` for several domains, else the domain.
+    It is `metadata["slice"]` where its maker set one, `adversarial` for adversarial examples and
+    for all that look like another domain, `cross-domain` for several domains, else the domain.
     """
     if "slice" in example.metadata:
         return str(example.metadata["slice"])
@@ -282,5 +429,7 @@ def slice_of(example: Example) -> str:
 
 
 def query_key(example: Example) -> str:
-    """Returns what two examples share that ask the same: the turns and the query, as far as `identity` tells them apart."""
+    """Returns what two examples share that ask the same: the turns and the query, as far as
+    `identity` tells them apart.
+    """
     return identity(transcript(example.conversation))

@@ -14,8 +14,9 @@ from domainfusion.records import write_text
 from domainfusion.types import Conversation, Example, Message, TrainingRecord
 
 ExportFormat = Literal["messages", "prompt-completion", "sharegpt"]
-"""`messages` (TRL, LLaMA-Factory, Axolotl), `prompt-completion` (TRL, which then trains on the answers alone, as is done here), or
-`sharegpt` (LLaMA-Factory)."""
+"""`messages` (TRL, LLaMA-Factory, Axolotl), `prompt-completion` (TRL, which then trains on the
+answers alone, as is done here), or `sharegpt` (LLaMA-Factory).
+"""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,16 @@ class Exported:
 
 
 def export_messages(
-    items: Iterable[TrainingRecord | Example], path: str | Path, *, format: ExportFormat = "messages", system_prompt: str | None = None
+    items: Iterable[TrainingRecord | Example],
+    path: str | Path,
+    *,
+    format: ExportFormat = "messages",
+    system_prompt: str | None = None,
 ) -> Exported:
     """Writes what a student is trained on as JSON Lines, a dialogue each.
 
-    Left out are rejected records, those without an answer, and those whose answer was cut, as others would learn it as a whole one; of
-    examples, those without a reference.
+    Left out are rejected records, those without an answer, and those whose answer was cut, as
+    others would learn it as a whole one; of examples, those without a reference.
 
     Args:
         items: Records, whose targets are the answers; or examples, whose references are.
@@ -50,7 +55,9 @@ def export_messages(
         DataError: The file can't be written.
     """
     if format not in get_args(ExportFormat):
-        raise ConfigurationError("The format is not known", received=format, allowed=", ".join(get_args(ExportFormat)))
+        raise ConfigurationError(
+            "The format is not known", received=format, allowed=", ".join(get_args(ExportFormat))
+        )
     system = () if system_prompt is None else (Message("system", system_prompt),)
     rows, left_out = [], Counter[str]()
     for item in items:
@@ -85,9 +92,18 @@ def _prompt_completion(conversation: Conversation, answer: str) -> dict[str, Any
 
 def _sharegpt(conversation: Conversation, answer: str) -> dict[str, Any]:
     names = {"user": "human", "assistant": "gpt"}
-    turns = [message for message in (*conversation, Message("assistant", answer)) if message.role != "system"]
+    turns = [
+        message
+        for message in (*conversation, Message("assistant", answer))
+        if message.role != "system"
+    ]
     system = {"system": conversation[0].content} if conversation[0].role == "system" else {}
-    return {"conversations": [{"from": names[message.role], "value": message.content} for message in turns], **system}
+    return {
+        "conversations": [
+            {"from": names[message.role], "value": message.content} for message in turns
+        ],
+        **system,
+    }
 
 
 def _plain(conversation: Conversation) -> list[dict[str, str]]:

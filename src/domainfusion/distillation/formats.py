@@ -1,4 +1,6 @@
-"""Entries as other tools write them: dialogues, Alpaca, and tables whose columns have other names."""
+"""Entries as other tools write them: dialogues, Alpaca, and tables whose columns have other
+names.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,46 @@ _ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "model": "assistant",
-    **dict.fromkeys(("chatgpt", "gpt4", "bing", "bard", "claude", "chatbot", "bot", "ai"), "assistant"),
+    **dict.fromkeys(
+        ("chatgpt", "gpt4", "bing", "bard", "claude", "chatbot", "bot", "ai"), "assistant"
+    ),
 }
-_TOOL_ROLES = frozenset({"tool", "function", "function_call", "function_response", "observation", "ipython"})
+_TOOL_ROLES = frozenset(
+    {"tool", "function", "function_call", "function_response", "observation", "ipython"}
+)
 
 _UNREADABLE: Mapping[str, str] = {
-    **dict.fromkeys(("image", "images", "videos", "video", "audio", "audios"), "images, videos and sounds"),
+    **dict.fromkeys(
+        ("image", "images", "videos", "video", "audio", "audios"), "images, videos and sounds"
+    ),
     **dict.fromkeys(("tools", "tool_calls", "functions"), "tools"),
 }
-"""Columns of what no model here is asked with: an example without them would be another question."""
+"""Columns of what no model here is asked with: an example without them would be another
+question.
+"""
 
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "query": ("question", "prompt", "instruction", "input", "problem", "user", "text", "q"),
-    "reference": ("answer", "output", "response", "completion", "solution", "target", "chosen", "assistant", "gold", "a"),
-    "answers": ("gold_answers", "accepted", "accepted_answers", "answer_aliases", "aliases", "labels"),
+    "reference": (
+        "answer",
+        "output",
+        "response",
+        "completion",
+        "solution",
+        "target",
+        "chosen",
+        "assistant",
+        "gold",
+        "a",
+    ),
+    "answers": (
+        "gold_answers",
+        "accepted",
+        "accepted_answers",
+        "answer_aliases",
+        "aliases",
+        "labels",
+    ),
     "domain": ("category", "subject", "topic", "field"),
 }
 """What other tools call the fields of an example, the likeliest name first."""
@@ -57,7 +85,8 @@ class Dialogue(NamedTuple):
 
 
 def read_dialogue(turns: object, place: str) -> Dialogue:
-    """Reads a list of turns: `{"role": ..., "content": ...}`, or `{"from": ..., "value": ...}` as in ShareGPT.
+    """Reads a list of turns: `{"role": ..., "content": ...}`, or `{"from": ..., "value": ...}` as
+    in ShareGPT.
 
     Reasoning in an assistant's turn is left out.
 
@@ -66,29 +95,42 @@ def read_dialogue(turns: object, place: str) -> Dialogue:
         place: Where they stand, for errors.
 
     Raises:
-        DataError: A turn can't be read, or the turns do not alternate from the user's to the assistant's.
+        DataError: A turn can't be read, or the turns do not alternate from the user's to the
+            assistant's.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
-        raise DataError(f"{place} has no turns", received=turns, allowed='[{"role": "user", "content": "..."}]')
+        raise DataError(
+            f"{place} has no turns", received=turns, allowed='[{"role": "user", "content": "..."}]'
+        )
     messages = [_message(turn, place) for turn in turns]
     system = messages.pop(0).content if messages[0].role == "system" else None
     reference = messages.pop().content if messages and messages[-1].role == "assistant" else None
     roles = [message.role for message in messages]
     if not messages or roles != [*["user", "assistant"] * (len(roles) // 2), "user"]:
         received = [*roles, *(["assistant"] if reference is not None else [])]
-        raise DataError(f"{place}: the turns do not alternate", received=received, allowed="user, assistant, user, assistant …")
+        raise DataError(
+            f"{place}: the turns do not alternate",
+            received=received,
+            allowed="user, assistant, user, assistant …",
+        )
     return Dialogue(messages[-1].content, tuple(messages[:-1]), reference, system)
 
 
 def _message(turn: object, place: str) -> Message:
     if not isinstance(turn, Mapping):
-        raise DataError(f"{place} has a turn that is not an object", received=turn, allowed='{"role": "user", "content": "..."}')
+        raise DataError(
+            f"{place} has a turn that is not an object",
+            received=turn,
+            allowed='{"role": "user", "content": "..."}',
+        )
     name = turn.get("role", turn.get("from"))
     if isinstance(name, str) and name.lower() in _TOOL_ROLES:
         raise _no_text_alone(place, "tools", name)
     role = _ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
-        raise DataError(f"{place} has a turn of an unknown role", received=name, allowed=", ".join(_ROLES))
+        raise DataError(
+            f"{place} has a turn of an unknown role", received=name, allowed=", ".join(_ROLES)
+        )
     if turn.get("tool_calls") or turn.get("function_call"):
         raise _no_text_alone(place, "tools", turn)
     content = turn.get("content", turn.get("value"))
@@ -99,7 +141,11 @@ def _message(turn: object, place: str) -> Message:
     if role == "assistant":
         text = without_reasoning(text, place)
     if not text.strip():
-        raise DataError(f"{place} has a turn without text", received=turn, fix="leave the turn out, or the entry")
+        raise DataError(
+            f"{place} has a turn without text",
+            received=turn,
+            fix="leave the turn out, or the entry",
+        )
     return Message(role, text)
 
 
@@ -112,14 +158,19 @@ def _no_text_alone(place: str, what: str, received: object) -> DataError:
 
 
 def without_reasoning(text: str, place: str) -> str:
-    """Returns an answer without the reasoning that stands before it, which is nothing to be learned.
+    """Returns an answer without the reasoning that stands before it, which is nothing to be
+    learned.
 
     Raises:
         DataError: It is reasoning alone, without an end.
     """
     split = split_reasoning(text)
     if split.is_cut:
-        raise DataError(f"{place} has an answer that is reasoning alone", received=text, fix="add the answer, or leave the entry out")
+        raise DataError(
+            f"{place} has an answer that is reasoning alone",
+            received=text,
+            fix="add the answer, or leave the entry out",
+        )
     return split.answer if split.reasoning else text
 
 
@@ -127,7 +178,8 @@ def without_reasoning(text: str, place: str) -> str:
 
 
 def read_alpaca(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    r"""Reads `instruction`, `input`, `output`, `system` and `history`; None where it is not such an entry.
+    r"""Reads `instruction`, `input`, `output`, `system` and `history`; None where it is not such an
+    entry.
 
     What else is there is kept in the metadata.
 
@@ -137,9 +189,14 @@ def read_alpaca(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if "query" in entry or not {"instruction", "output"} <= entry.keys():
         return None
-    found: dict[str, Any] = {"query": with_input(entry["instruction"], entry.get("input")), "reference": entry["output"]}
+    found: dict[str, Any] = {
+        "query": with_input(entry["instruction"], entry.get("input")),
+        "reference": entry["output"],
+    }
     pairs = entry.get("history")
-    if isinstance(pairs, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):  # LLaMA-Factory
+    if isinstance(pairs, list) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):  # LLaMA-Factory
         found["history"] = [turn for asked, answered in pairs for turn in _turns(asked, answered)]
     elif pairs:
         found["history"] = pairs
@@ -167,7 +224,9 @@ def is_unreadable(name: str) -> bool:
 
 
 def refuse_unreadable(entry: Mapping[str, Any], place: str) -> None:
-    """Raises a `DataError` where an entry has images or tools: without them, it would be another question."""
+    """Raises a `DataError` where an entry has images or tools: without them, it would be another
+    question.
+    """
     for name, what in _UNREADABLE.items():
         value = entry.get(name)
         if value is not None and value not in ("", "[]", "{}", "null", [], {}):
@@ -188,8 +247,12 @@ def proposed_fields(columns: Collection[str], own: Collection[str]) -> str:
     free = [name for name in columns if name not in own]
     found: dict[str, str] = {}
     for name, synonyms in _SYNONYMS.items():
-        has_it = name in columns or (name == "query" and ({"messages", "conversations"} & set(columns)))
-        other = next((column for synonym in synonyms for column in free if column.lower() == synonym), None)
+        has_it = name in columns or (
+            name == "query" and ({"messages", "conversations"} & set(columns))
+        )
+        other = next(
+            (column for synonym in synonyms for column in free if column.lower() == synonym), None
+        )
         if other is not None and not has_it and other not in found.values():
             found[name] = other
     return f"fields={found!r}"

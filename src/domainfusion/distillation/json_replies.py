@@ -13,16 +13,22 @@ from domainfusion.models.reasoning import split_reasoning
 LONGEST_REPLY = 100_000
 """Characters of a reply that are read."""
 LONGEST_BROKEN = 20_000
-"""Characters of broken JSON that are repaired, which may take time in proportion to their square."""
+"""Characters of broken JSON that are repaired, which may take time in proportion to their
+square.
+"""
 DEEPEST = 40
-"""Brackets within brackets. Nothing that is asked for has as many, and a reply that has no end does."""
+"""Brackets within brackets. Nothing that is asked for has as many, and a reply that has no end
+does.
+"""
 
-# What a structure begins with: a bracket, and in it a string, another bracket, a bare key, a comment, or its end.
+# What a structure begins with: a bracket, and in it a string, another bracket, a bare key, a
+# comment, or its end.
 _BEGINNING = re.compile(r"""[\[{]\s*(?:["'“{\[\]}]|//|/\*|#|\w+["']?\s*:)""")
 
 
 def structure_in(reply: str) -> Any:
-    r"""Returns the data of the first JSON object or list in a reply; None where there is none that can be read.
+    r"""Returns the data of the first JSON object or list in a reply; None where there is none that
+    can be read.
 
     Example:
         >>> structure_in('Sure!\n```json\n{"claims": [{"quote": "It is red."}]}\n```')
@@ -49,18 +55,22 @@ def structure_in(reply: str) -> Any:
 
 
 def entries_of(structure: Any, name: str) -> list[dict[str, Any]]:
-    """Returns the objects that a structure lists under a name; a list without a name is taken for them.
+    """Returns the objects that a structure lists under a name; a list without a name is taken for
+    them.
 
     Example:
         >>> entries_of({"claims": [{"quote": "a"}, "b"]}, "claims"), entries_of([{"quote": "a"}], "claims"), entries_of(1, "claims")
         ([{'quote': 'a'}], [{'quote': 'a'}], [])
     """
     listed = structure.get(name) if isinstance(structure, dict) else structure
-    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return (
+        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    )
 
 
 def text_of(entry: dict[str, Any], name: str) -> str:
-    """Returns the text that an object has under a name; a number as text, and anything else as an empty text.
+    """Returns the text that an object has under a name; a number as text, and anything else as an
+    empty text.
 
     JSON can spell half a character (a lone surrogate), which no file can hold: it is replaced.
     """

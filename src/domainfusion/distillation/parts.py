@@ -1,4 +1,6 @@
-"""What the parts of a distillation have to be, alone and to each other; refused before anything is done."""
+"""What the parts of a distillation have to be, alone and to each other; refused before anything is
+done.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from domainfusion.training import distributed
 
 
 def check_parts(
-    student: object, teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator], shares: Mapping[str, float]
+    student: object,
+    teachers: Mapping[str, LanguageModel],
+    generators: Sequence[DataGenerator],
+    shares: Mapping[str, float],
 ) -> None:
     """Refuses what can't be distilled.
 
@@ -22,36 +27,61 @@ def check_parts(
         shares: The shares of the examples that are held out, by the name of their parameter.
 
     Raises:
-        ConfigurationError: There are no teachers or no generators, a domain is known to one side alone, or a share is none.
+        ConfigurationError: There are no teachers or no generators, a domain is known to one side
+            alone, or a share is none.
         CapabilityError: The student can't be trained, or a teacher can't answer.
     """
     if not isinstance(student, TrainableModel):
-        raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+        raise CapabilityError(
+            "The student can't be trained",
+            received=student,
+            allowed="a local model, such as LlamaModel(...)",
+        )
     if not teachers:
-        raise ConfigurationError("There are no teachers", received=teachers, fix='give {"domain": model}')
+        raise ConfigurationError(
+            "There are no teachers", received=teachers, fix='give {"domain": model}'
+        )
     check_names(teachers)
     for domain, teacher in teachers.items():
         if not isinstance(teacher, LanguageModel):
-            raise CapabilityError(f"The teacher of {domain!r} can't answer", received=teacher, allowed="a model with generate(...)")
+            raise CapabilityError(
+                f"The teacher of {domain!r} can't answer",
+                received=teacher,
+                allowed="a model with generate(...)",
+            )
     if not generators:
-        raise ConfigurationError("There are no data generators", received=generators, fix="give at least one")
+        raise ConfigurationError(
+            "There are no data generators", received=generators, fix="give at least one"
+        )
     _check_coverage(teachers, generators)
     for name, share in shares.items():
         if not 0 <= share < 1:
-            raise ConfigurationError(f"{name} is not a share", received=share, allowed="a number from 0 to below 1")
+            raise ConfigurationError(
+                f"{name} is not a share", received=share, allowed="a number from 0 to below 1"
+            )
     if sum(shares.values()) >= 1:
-        raise ConfigurationError("Nothing would be left to train on", received=dict(shares), allowed="shares whose sum is below 1")
+        raise ConfigurationError(
+            "Nothing would be left to train on",
+            received=dict(shares),
+            allowed="shares whose sum is below 1",
+        )
 
 
-def _check_coverage(teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]) -> None:
-    """Holds the domains of the teachers against those of the generators, as far as the generators say theirs."""
+def _check_coverage(
+    teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]
+) -> None:
+    """Holds the domains of the teachers against those of the generators, as far as the generators
+    say theirs.
+    """
     said = [getattr(generator, "domains", None) for generator in generators]
     known = [domains for domains in said if isinstance(domains, Mapping | tuple | list)]
     wanted = dict.fromkeys(name for domains in known for name in domains)
     homeless = [name for name in wanted if name not in teachers]
     if homeless:
         raise ConfigurationError(
-            f"A generator makes examples of {homeless[0]!r}, which has no teacher", allowed=", ".join(teachers), fix="add its expert"
+            f"A generator makes examples of {homeless[0]!r}, which has no teacher",
+            allowed=", ".join(teachers),
+            fix="add its expert",
         )
     idle = [name for name in teachers if name not in wanted]
     if idle and len(known) == len(said):
@@ -62,7 +92,9 @@ def _check_coverage(teachers: Mapping[str, LanguageModel], generators: Sequence[
         )
 
 
-def check_refinement(rounds: int, generators: Sequence[DataGenerator], *, has_validation: bool) -> None:
+def check_refinement(
+    rounds: int, generators: Sequence[DataGenerator], *, has_validation: bool
+) -> None:
     """Refuses a refinement that could do nothing.
 
     Args:
@@ -71,20 +103,30 @@ def check_refinement(rounds: int, generators: Sequence[DataGenerator], *, has_va
         has_validation: Whether there are, or will be, validation examples.
 
     Raises:
-        ConfigurationError: The number is negative, there is no validation, no generator can make more, or several processes train.
+        ConfigurationError: The number is negative, there is no validation, no generator can make
+            more, or several processes train.
     """
     if rounds < 0:
-        raise ConfigurationError("refinement_rounds is negative", received=rounds, allowed="a whole number from 0")
+        raise ConfigurationError(
+            "refinement_rounds is negative", received=rounds, allowed="a whole number from 0"
+        )
     if rounds == 0:
         return
     if not has_validation:
         fix = "give validation_examples, or validation_holdout=0.1"
-        raise ConfigurationError("Validation says where to refine, and there is none", received=f"refinement_rounds={rounds}", fix=fix)
+        raise ConfigurationError(
+            "Validation says where to refine, and there is none",
+            received=f"refinement_rounds={rounds}",
+            fix=fix,
+        )
     if not any(map(makes_more, generators)):
         raise ConfigurationError(
             "No generator can make more examples for a refinement",
             received=[type(generator).__name__ for generator in generators],
-            allowed="one whose generate(...) takes focus, and of curated examples one that takes a part of them at first (num_examples)",
+            allowed=(
+                "one whose generate(...) takes focus, and of curated examples one that takes a part"
+                " of them at first (num_examples)"
+            ),
             fix="add a SyntheticDataGenerator, or leave refinement_rounds out",
         )
     if distributed.world_size() > 1:

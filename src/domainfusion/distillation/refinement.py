@@ -23,12 +23,15 @@ from domainfusion.types import Example, TrainingRecord
 logger = logging.getLogger("domainfusion")
 
 REPLAY = 1.0
-"""Earlier records that a round sees again for each new one: as many as are new keep what is known, and hold the round short."""
+"""Earlier records that a round sees again for each new one: as many as are new keep what is known,
+and hold the round short.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """What a round goes through, each as the run itself does it; a stage that is done is read from the round's files.
+    """What a round goes through, each as the run itself does it; a stage that is done is read from
+    the round's files.
 
     Attributes:
         make: Makes new examples where a focus says.
@@ -43,13 +46,15 @@ class Stages:
 
 @dataclass(frozen=True, kw_only=True)
 class Refiner:
-    """Goes through rounds until nothing improves. What it decides is in `refinement.json`, and is not decided again.
+    """Goes through rounds until nothing improves. What it decides is in `refinement.json`, and is
+    not decided again.
 
     Attributes:
         rounds: The most rounds.
         files: The files of the run.
         stages: What a round goes through.
-        validation: Tells where the student is weak, and whether a round helped. Nothing else does; the test set is not read.
+        validation: Tells where the student is weak, and whether a round helped. Nothing else does;
+            the test set is not read.
         teachers: The expert of each domain.
         ask: How the experts are asked.
         seed: Seed of what is replayed.
@@ -64,7 +69,9 @@ class Refiner:
     seed: int
 
     def refine(self, student: TrainableModel) -> TrainableModel:
-        """Returns the student of the last round that was kept; the one that is given where none was."""
+        """Returns the student of the last round that was kept; the one that is given where none
+        was.
+        """
         for entry in self._found.kept:
             student = self._trained(entry.number, student)
         while self._begin_round(student):
@@ -76,7 +83,9 @@ class Refiner:
         return read_refinement(self.files)
 
     def _begin_round(self, student: TrainableModel) -> bool:
-        """Notes where the student is weak, unless a round is begun already; returns whether there is a round to go through."""
+        """Notes where the student is weak, unless a round is begun already; returns whether there
+        is a round to go through.
+        """
         found = self._found
         if found.stopped:
             return False
@@ -87,8 +96,17 @@ class Refiner:
         grades = self.validation.grades(student, self.validation.examples)
         shortfalls = self._shortfalls(grades)
         if not any(shortfall.missing > 0 for shortfall in shortfalls):
-            return self._stop(found, "nothing is missing on validation" if shortfalls else "no validation answer could be graded")
-        entry = RefinementRound(number=len(found.rounds) + 1, shortfalls=shortfalls, before=self.validation.by_slice(grades))
+            return self._stop(
+                found,
+                "nothing is missing on validation"
+                if shortfalls
+                else "no validation answer could be graded",
+            )
+        entry = RefinementRound(
+            number=len(found.rounds) + 1,
+            shortfalls=shortfalls,
+            before=self.validation.by_slice(grades),
+        )
         write_json(self.files.refinement, replace(found, rounds=(*found.rounds, entry)))
         return True
 
@@ -97,31 +115,49 @@ class Refiner:
         entry = self._found.rounds[-1]
         files = self.files.round(entry.number)
         examples = self.stages.make(self._focus(entry), files)
-        new = [record for record in self.stages.integrate(examples, files) if record.is_usable] if examples else []
+        new = (
+            [record for record in self.stages.integrate(examples, files) if record.is_usable]
+            if examples
+            else []
+        )
         entry = replace(entry, examples=len(examples), records=len(new))
         if not new:
-            what = "no new example was made" if not examples else f"none of {len(examples)} new examples has a target to learn"
+            what = (
+                "no new example was made"
+                if not examples
+                else f"none of {len(examples)} new examples has a target to learn"
+            )
             self._close(replace(entry, is_kept=False), what)
             return student
         entry = replace(entry, replayed=len(self._lesson(entry.number)) - len(new))
         try:
             trained = self._trained(entry.number, student)
         except (ConfigurationError, CapabilityError, DataError, TrainingError) as error:
-            if error.__cause__ is not None:  # the machine's doing, which may be fixed, and not the round's
+            if (
+                error.__cause__ is not None
+            ):  # the machine's doing, which may be fixed, and not the round's
                 raise
-            self._close(replace(entry, is_kept=False), f"the round could not be trained, so the student before it is kept: {error}")
+            self._close(
+                replace(entry, is_kept=False),
+                f"the round could not be trained, so the student before it is kept: {error}",
+            )
             return student
         entry = replace(entry, after=self.validation(trained))
         self._close(
             replace(entry, is_kept=entry.improves),
-            "" if entry.improves else "the round did not improve validation, so the student before it is kept",
+            ""
+            if entry.improves
+            else "the round did not improve validation, so the student before it is kept",
         )
         return trained if entry.improves else student
 
     def _close(self, entry: RefinementRound, stopped: str) -> None:
         found = self._found
         logger.info("refinement, round %d: %s", entry.number, stopped or "kept")
-        write_json(self.files.refinement, replace(found, rounds=(*found.rounds[:-1], entry), stopped=stopped))
+        write_json(
+            self.files.refinement,
+            replace(found, rounds=(*found.rounds[:-1], entry), stopped=stopped),
+        )
 
     def _stop(self, found: Refinement, why: str) -> bool:
         logger.info("The refinement stops: %s", why)
@@ -132,9 +168,15 @@ class Refiner:
         examples = self.validation.examples
         experts: dict[str, dict[int, float | None]] = {}
         for domain, teacher in self.teachers.items():
-            places = [place for place, example in enumerate(examples) if example.domains == (domain,)]
+            places = [
+                place for place, example in enumerate(examples) if example.domains == (domain,)
+            ]
             asked = [examples[place] for place in places]
-            grades = self.validation.grades(teacher, asked, ask=self.ask, label=f"validating {domain}") if asked else []
+            grades = (
+                self.validation.grades(teacher, asked, ask=self.ask, label=f"validating {domain}")
+                if asked
+                else []
+            )
             experts[domain] = dict(zip(places, grades, strict=True))
         return shortfalls_of(examples, student, experts)
 
@@ -143,7 +185,9 @@ class Refiner:
         return Focus(
             weights={shortfall.domains: shortfall.missing for shortfall in entry.shortfalls},
             round=entry.number,
-            earlier=tuple(example for files in earlier for example in read_records(files.examples, Example)),
+            earlier=tuple(
+                example for files in earlier for example in read_records(files.examples, Example)
+            ),
         )
 
     def _trained(self, number: int, student: TrainableModel) -> TrainableModel:
@@ -152,42 +196,67 @@ class Refiner:
     def _lesson(self, number: int) -> list[TrainingRecord]:
         """Returns what a round trains on: its own records, and some that came before."""
         new = _usable(self.files.round(number))
-        earlier = [record for files in (self.files, *map(self.files.round, range(1, number))) for record in _usable(files)]
-        return [*new, *replayed(earlier, round(REPLAY * len(new)), random.Random(f"{self.seed}/refinement/{number}"))]
+        earlier = [
+            record
+            for files in (self.files, *map(self.files.round, range(1, number)))
+            for record in _usable(files)
+        ]
+        return [
+            *new,
+            *replayed(
+                earlier, round(REPLAY * len(new)), random.Random(f"{self.seed}/refinement/{number}")
+            ),
+        ]
 
 
 def shortfalls_of(
-    examples: Sequence[Example], student: Sequence[float | None], experts: Mapping[str, Mapping[int, float | None]]
+    examples: Sequence[Example],
+    student: Sequence[float | None],
+    experts: Mapping[str, Mapping[int, float | None]],
 ) -> tuple[Shortfall, ...]:
     """Returns what is missing of each domain and combination of domains, the most first.
 
     Args:
         examples: The validation examples.
         student: The student's grades, in their order; None where there is none.
-        experts: Each domain's expert's grades on the examples of that domain alone, by their places.
+        experts: Each domain's expert's grades on the examples of that domain alone, by their
+            places.
     """
     places: dict[tuple[str, ...], list[int]] = {}
     for place, example in enumerate(examples):
         own = experts.get(example.domains[0], {}).get(place) if not example.is_cross_domain else 0.0
         if student[place] is not None and own is not None:
-            places.setdefault(tuple(domain for domain in experts if domain in example.domains), []).append(place)
+            places.setdefault(
+                tuple(domain for domain in experts if domain in example.domains), []
+            ).append(place)
     found = [_shortfall(domains, own, student, experts) for domains, own in places.items()]
     return tuple(sorted(found, key=lambda shortfall: -shortfall.missing))
 
 
 def _shortfall(
-    domains: tuple[str, ...], places: Sequence[int], student: Sequence[float | None], experts: Mapping[str, Mapping[int, float | None]]
+    domains: tuple[str, ...],
+    places: Sequence[int],
+    student: Sequence[float | None],
+    experts: Mapping[str, Mapping[int, float | None]],
 ) -> Shortfall:
     reached = mean_of([student[place] or 0.0 for place in places])
     if len(domains) > 1:
-        return Shortfall(domains=domains, items=len(places), student=reached, expert=None, missing=1 - reached)
+        return Shortfall(
+            domains=domains, items=len(places), student=reached, expert=None, missing=1 - reached
+        )
     best = mean_of([experts[domains[0]][place] or 0.0 for place in places])
     missing = max(0.0, 1 - reached / best) if best > 0 else 0.0
-    return Shortfall(domains=domains, items=len(places), student=reached, expert=best, missing=missing)
+    return Shortfall(
+        domains=domains, items=len(places), student=reached, expert=best, missing=missing
+    )
 
 
-def replayed(earlier: Sequence[TrainingRecord], count: int, rng: random.Random) -> list[TrainingRecord]:
-    """Draws earlier records, one at least of each kind, as a trainer may have given each domain its share; at most all there are."""
+def replayed(
+    earlier: Sequence[TrainingRecord], count: int, rng: random.Random
+) -> list[TrainingRecord]:
+    """Draws earlier records, one at least of each kind, as a trainer may have given each domain its
+    share; at most all there are.
+    """
     drawn = rng.sample(earlier, len(earlier))
     kinds: dict[tuple[str, ...], int] = {}
     for place, record in enumerate(drawn):
@@ -204,14 +273,20 @@ def read_refinement(files: DataFiles) -> Refinement:
         DataError: The file is damaged.
     """
     path = files.refinement
-    return TypeAdapter(Refinement).validate_python(read_json(path)) if path.is_file() else Refinement()
+    return (
+        TypeAdapter(Refinement).validate_python(read_json(path)) if path.is_file() else Refinement()
+    )
 
 
 def trained_records(directory: Path) -> list[TrainingRecord]:
-    """Returns the records that the student of a run was made with: its own and those of the rounds that were kept, rejected ones too."""
+    """Returns the records that the student of a run was made with: its own and those of the rounds
+    that were kept, rejected ones too.
+    """
     files = DataFiles(directory)
     rounds = [files.round(entry.number) for entry in read_refinement(files).kept]
-    return [record for each in (files, *rounds) for record in read_records(each.records, TrainingRecord)]
+    return [
+        record for each in (files, *rounds) for record in read_records(each.records, TrainingRecord)
+    ]
 
 
 def _usable(files: DataFiles) -> list[TrainingRecord]:

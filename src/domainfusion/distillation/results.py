@@ -75,7 +75,8 @@ class AnswerCost:
 
     Attributes:
         questions: Questions answered.
-        calls: Model calls; an ensemble asks every expert of a question's domains, and its integrator.
+        calls: Model calls; an ensemble asks every expert of a question's domains, and its
+            integrator.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
     """
@@ -97,8 +98,10 @@ class Answer:
         correct: Whether every part is right; None where it could not be graded.
         finish_reason: `length` where the answer was cut.
         reason: Why there is no grade.
-        readable: False where the metric found nothing in it to grade, which is wrong, and counted apart.
-        is_overlap: Whether the score is how many words it shares with a reference: neither right nor wrong.
+        readable: False where the metric found nothing in it to grade, which is wrong, and counted
+            apart.
+        is_overlap: Whether the score is how many words it shares with a reference: neither right
+            nor wrong.
         repetitive: Whether the answer says one sequence of words over and over.
     """
 
@@ -121,13 +124,16 @@ class SliceScore:
         items: Examples in the slice; 0 where the score was given and nobody said how many.
         strict: Share of the graded answers in which every part is right.
         partial: Mean share of right parts.
-        unscored: Answers that could not be graded, such as for want of a reference; they are in neither mean.
+        unscored: Answers that could not be graded, such as for want of a reference; they are in
+            neither mean.
         truncated: Answers that were cut at the token limit.
-        not_readable: Answers in which the metric found nothing to grade, such as no number; they are wrong.
+        not_readable: Answers in which the metric found nothing to grade, such as no number; they
+            are wrong.
         repetitive: Answers that say one sequence of words over and over.
-        chance: Mean score of an answer drawn blindly; None where that is not known of every graded example.
-        overlap: Mean overlap with references in words, over the answers that are graded by nothing else: it is not accuracy,
-            and they are in neither mean. None where there are none.
+        chance: Mean score of an answer drawn blindly; None where that is not known of every graded
+            example.
+        overlap: Mean overlap with references in words, over the answers that are graded by nothing
+            else: it is not accuracy, and they are in neither mean. None where there are none.
         overlap_items: How many answers that is.
     """
 
@@ -148,14 +154,20 @@ class ModelResult:
     """One model on the whole test set.
 
     Attributes:
-        name: `student`, `base`, `merge`, `oracle`, `ensemble`, the domain of an expert, or the name of a baseline.
+        name: `student`, `base`, `merge`, `oracle`, `ensemble`, the domain of an expert, or the name
+            of a baseline.
         role: What it is to the run.
-        slices: Its score by slice: each domain, `cross-domain`, and whatever other slices the examples name.
-        pairs: Its score by combination of domains, over the slice `cross-domain`; keys are like `aviation + chemistry`.
-        adversarial: Its score by what an adversarial query looks like and needs; keys are like `aviation → chemistry`.
-        answers: Its answers, in the order of the examples; empty for the oracle and for a baseline of given scores.
+        slices: Its score by slice: each domain, `cross-domain`, and whatever other slices the
+            examples name.
+        pairs: Its score by combination of domains, over the slice `cross-domain`; keys are like
+            `aviation + chemistry`.
+        adversarial: Its score by what an adversarial query looks like and needs; keys are like
+            `aviation → chemistry`.
+        answers: Its answers, in the order of the examples; empty for the oracle and for a baseline
+            of given scores.
         given: Whether its scores were given, and not measured here.
-        cost: What its answers took; None where it was not asked, or asks for nothing that an answer takes.
+        cost: What its answers took; None where it was not asked, or asks for nothing that an answer
+            takes.
     """
 
     name: str
@@ -176,7 +188,8 @@ class EdgeCase:
         example_id: The example.
         apparent: The domain that it looks like.
         needed: The domain that it needs; several are joined, as in `aviation + chemistry`.
-        experts_know: Whether the experts of the needed domains get it right between them; None where that could not be graded.
+        experts_know: Whether the experts of the needed domains get it right between them; None
+            where that could not be graded.
     """
 
     example_id: str
@@ -191,12 +204,14 @@ class NonInferiority:
 
     Attributes:
         margin: The share that it has to keep.
-        verdict: `yes` where the whole interval of DER lies above the margin, `no` where it lies below,
-            `not enough data` where the margin lies inside, `undefined` where no interval could settle it.
+        verdict: `yes` where the whole interval of DER lies above the margin, `no` where it lies
+            below, `not enough data` where the margin lies inside, `undefined` where no interval
+            could settle it.
         low: The lower end that was compared with the margin; None where DER is undefined.
         high: The upper end.
-        more_items: About how many more test items, like those at hand, would settle it with a probability of 80 % if the share is as
-            it was measured; None where it is settled, or no number of items would.
+        more_items: About how many more test items, like those at hand, would settle it with a
+            probability of 80 % if the share is as it was measured; None where it is settled, or no
+            number of items would.
         method: How the verdict and the number of items came about.
         reason: Why the verdict is `undefined`.
     """
@@ -227,13 +242,15 @@ class DomainRetention:
         student: Strict accuracy of the student: the share of answers with every part right.
         expert: Strict accuracy of the domain's expert.
         base: Strict accuracy of the student before training; None where it was not measured.
-        retention: DER, student / expert, a ratio of means over the same items; undefined where the expert knows nothing.
-        headroom: Share of what there was to learn, (student − base) / (expert − base); undefined where the interval of
-            expert − base includes 0.
+        retention: DER, student / expert, a ratio of means over the same items; undefined where the
+            expert knows nothing.
+        headroom: Share of what there was to learn, (student − base) / (expert − base); undefined
+            where the interval of expert − base includes 0.
         chance: Mean score of an answer drawn blindly; None where that is not known of every item.
-        chance_corrected: (student − chance) / (expert − chance); undefined where the interval of expert − chance includes 0, None
-            where chance is not known.
-        non_inferiority: Whether the student keeps enough of its expert; None in reports of earlier versions.
+        chance_corrected: (student − chance) / (expert − chance); undefined where the interval of
+            expert − chance includes 0, None where chance is not known.
+        non_inferiority: Whether the student keeps enough of its expert; None in reports of earlier
+            versions.
         constant: Accuracy of the one answer that is right most often, given to every question.
         ungraded: Examples of the domain that could not be graded, such as for want of a reference.
         warnings: What a reader has to know before the verdict, in sentences.
@@ -262,7 +279,8 @@ class DomainRetention:
             >>> test = NonInferiority(margin=0.95, verdict="no", low=0.381, high=0.582)
             >>> print(DomainRetention(domain="law", items=100, student=0.48, expert=1, base=None, retention=found,
             ...     headroom=Estimate(value=None), non_inferiority=test).conclusion)
-            Law: the student does not keep 95 % of its expert (DER 48 %, 95 % interval 38.1 to 58.2 %, 100 questions).
+            Law: the student does not keep 95 % of its expert (DER 48 %, 95 % interval 38.1 to 58.2
+                %, 100 questions).
         """
         name = self.domain[:1].upper() + self.domain[1:]
         return f"{name}: {self._claim()}."
@@ -272,7 +290,10 @@ class DomainRetention:
         if test is None and der.value is not None:
             return f"the student's DER is {der}, and nothing was tested"
         if test is None or der.value is None or der.low is None or self.undefined_because:
-            return f"whether the student keeps its expert is undefined, because {self.undefined_because}"
+            return (
+                "whether the student keeps its expert is undefined, because"
+                f" {self.undefined_because}"
+            )
         high = "without an upper end" if der.high is None else f"{points(der.high)} %"
         figures = (
             f"(DER {percent(der.value)}, 95 % interval {points(der.low)} to {high}, "
@@ -287,7 +308,10 @@ class DomainRetention:
         more = (
             f"; about {test.more_items:,} more questions would settle it" if test.more_items else ""
         )
-        return f"there are too few questions to say whether the student keeps {goal} of its expert {figures}{more}"
+        return (
+            f"there are too few questions to say whether the student keeps {goal} of its expert"
+            f" {figures}{more}"
+        )
 
     @property
     def undefined_because(self) -> str:
@@ -312,15 +336,18 @@ WANTED_AUROC = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoherenceValidation:
-    """How well a coherence metric tells sound texts from corrupted ones, on texts that it was not made on.
+    """How well a coherence metric tells sound texts from corrupted ones, on texts that it was not
+    made on.
 
     Attributes:
         metric: The metric, as reports call it.
-        auroc: For each corruption the area under the ROC curve: the chance that a sound text is graded above a corrupted one.
+        auroc: For each corruption the area under the ROC curve: the chance that a sound text is
+            graded above a corrupted one.
         texts: Sound texts measured.
         text_set: Fingerprint of these texts.
         seed: Seed of the corruptions and of the bootstrap behind the intervals.
-        unscored: Texts, sound or corrupted, that the metric gave no grade; they are left out, with their other versions.
+        unscored: Texts, sound or corrupted, that the metric gave no grade; they are left out, with
+            their other versions.
         date: The day of the measurement.
         command: What measured it; empty where a program did.
         meant: The corruptions that the metric is meant to see; empty for all of them.
@@ -373,11 +400,13 @@ def _two_digits(estimate: Estimate) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coherence:
-    """Integration Coherence: whether the student's cross-domain answers are whole and do not contradict themselves.
+    """Integration Coherence: whether the student's cross-domain answers are whole and do not
+    contradict themselves.
 
     Attributes:
-        score: Mean over the cross-domain answers of coverage × the coherence metric: an answer that leaves a part out
-            loses that share, and one whose sentences contradict each other loses theirs.
+        score: Mean over the cross-domain answers of coverage × the coherence metric: an answer that
+            leaves a part out loses that share, and one whose sentences contradict each other loses
+            theirs.
         coverage: Mean share of the parts of a right answer that the same answers state.
         consistency: Mean of the coherence metric alone over the same answers.
         items: Answers measured.
@@ -396,7 +425,9 @@ class Coherence:
 
     @property
     def validated(self) -> bool:
-        """Whether the metric reaches an AUROC of 0.90 on every corruption that it is meant to see."""
+        """Whether the metric reaches an AUROC of 0.90 on every corruption that it is meant to
+        see.
+        """
         return self.validation is not None and self.validation.passed
 
     @property
@@ -412,7 +443,8 @@ class Coherence:
             >>> whole = Estimate(value=0.9)
             >>> found = Coherence(score=Estimate(value=0.72), coverage=Estimate(value=0.8), consistency=whole, items=12)
             >>> print(found.conclusion)  # doctest: +NORMALIZE_WHITESPACE
-            Integration Coherence 0.720 over 12 answers: they state 80 % of what a right answer states, and 0.900 by the
+            Integration Coherence 0.720 over 12 answers: they state 80 % of what a right answer
+                states, and 0.900 by the
             metric alone (not validated).
         """
         if self.score.value is None:
@@ -422,8 +454,9 @@ class Coherence:
         )
         answers = "answer" if self.items == 1 else "answers"
         return (
-            f"Integration Coherence {self.score} over {self.items:,} {answers}: they state {coverage} of what a right "
-            f"answer states, and {self.consistency} by the metric alone ({self.standing})."
+            f"Integration Coherence {self.score} over {self.items:,} {answers}: they state"
+            f" {coverage} of what a right answer states, and {self.consistency} by the metric alone"
+            f" ({self.standing})."
         )
 
 
@@ -459,14 +492,16 @@ class OverallScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Agreement with the domain's expert on examples that have no reference. It says nothing about who is right.
+    """Agreement with the domain's expert on examples that have no reference. It says nothing about
+    who is right.
 
     Attributes:
         slice: The slice of the test set; over `cross-domain` examples, the mean over their experts.
         measure: What was measured: the name of the similarity, `claim coverage` or `judge`.
         items: Examples measured.
         student: Mean agreement of the student's answers with the expert's.
-        expert: Mean agreement of a second answer of the expert's, drawn at a temperature, with its first: the most that can be asked.
+        expert: Mean agreement of a second answer of the expert's, drawn at a temperature, with its
+            first: the most that can be asked.
         base: Mean agreement of the student before training; None where it was not measured.
         relative: student / expert, a ratio of means over the same items.
         unscored: Examples on which the measure found nothing to compare; they are in no mean.
@@ -514,8 +549,8 @@ class Regression:
         base: Mean score of the base.
         difference: student − base over the same items, with the paired interval.
         tolerance: The loss up to which none is spoken of.
-        verdict: `loss` where the whole interval lies below 0, else `no measurable loss` where it stays above −tolerance, else
-            `not enough data`.
+        verdict: `loss` where the whole interval lies below 0, else `no measurable loss` where it
+            stays above −tolerance, else `not enough data`.
     """
 
     slice: str
@@ -533,7 +568,8 @@ class Overlap:
 
     Attributes:
         trained: How many training queries the test set was compared with.
-        same: Ids of test examples whose query was trained on, case, accents, articles and white space aside.
+        same: Ids of test examples whose query was trained on, case, accents, articles and white
+            space aside.
         near: Ids of test examples whose query is nearly one that was trained on.
         method: What nearly means.
         facts: Ids of the test examples that ask, in other words, for what was trained on.
@@ -548,14 +584,17 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """What is missing of a domain's retention, or of the accuracy across a combination of domains, on validation.
+    """What is missing of a domain's retention, or of the accuracy across a combination of domains,
+    on validation.
 
     Attributes:
         domains: The domain, or the domains that the examples need together.
         items: Validation examples that were graded.
         student: Accuracy of the student.
-        expert: Accuracy of the domain's expert on the same examples; None for several domains, as no expert knows them all.
-        missing: What is missing: of one domain 1 − student / expert, not below 0; of several 1 − student.
+        expert: Accuracy of the domain's expert on the same examples; None for several domains, as
+            no expert knows them all.
+        missing: What is missing: of one domain 1 − student / expert, not below 0; of several 1 −
+            student.
     """
 
     domains: tuple[str, ...]
@@ -567,7 +606,8 @@ class Shortfall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinementRound:
-    """One round: where the student was weak, what was made there, and whether training on it helped.
+    """One round: where the student was weak, what was made there, and whether training on it
+    helped.
 
     Attributes:
         number: Which round, from 1.
@@ -576,8 +616,10 @@ class RefinementRound:
         examples: New examples that the round trains on, after what the hygiene removes.
         records: How many of these have a target to learn.
         replayed: Earlier records that were seen again.
-        after: The accuracy by slice after it; None where nothing was trained, or the round is not over.
-        is_kept: Whether the run continues with the student of this round; None while the round is not over.
+        after: The accuracy by slice after it; None where nothing was trained, or the round is not
+            over.
+        is_kept: Whether the run continues with the student of this round; None while the round is
+            not over.
     """
 
     number: int
@@ -591,7 +633,9 @@ class RefinementRound:
 
     @property
     def means(self) -> tuple[float, float] | None:
-        """The mean over slices before and after it, of slices that could be graded both times; None where there is none."""
+        """The mean over slices before and after it, of slices that could be graded both times; None
+        where there is none.
+        """
         shared = (
             [(grade, self.after[name]) for name, grade in self.before.items() if name in self.after]
             if self.after
@@ -617,7 +661,8 @@ class Refinement:
     """All rounds, and why there are no more.
 
     Attributes:
-        rounds: The rounds, in order; each starts from the student of those before it that were kept.
+        rounds: The rounds, in order; each starts from the student of those before it that were
+            kept.
         stopped: Why there is no further round; empty while the refinement continues.
     """
 
@@ -640,10 +685,12 @@ class EvaluationReport:
         coherence: Integration Coherence; None where there are no cross-domain examples.
         overall: The weighted overall score; None where it was not asked for.
         edge_cases: The adversarial queries that the student does not get right.
-        agreement: Agreement with the experts on the examples that have no reference, a row for each slice and measure.
+        agreement: Agreement with the experts on the examples that have no reference, a row for each
+            slice and measure.
         benchmarks: The benchmarks that were run.
         regressions: Whether the student lost general ability, a row for each benchmark of it.
-        overlap: What the test set shares with what was trained on; None where nobody said what was trained on.
+        overlap: What the test set shares with what was trained on; None where nobody said what was
+            trained on.
         examples: The test examples.
         test_set: Fingerprint of the test examples, taken before any model answered them.
         notes: What a reader has to know: how the test set was made, what was left out and why.
@@ -683,7 +730,9 @@ class EvaluationReport:
 
     @property
     def cross_domain_accuracy(self) -> Estimate:
-        """CDA, strict: the share of cross-domain queries in which every part of the student's answer is right."""
+        """CDA, strict: the share of cross-domain queries in which every part of the student's
+        answer is right.
+        """
         found = self.student.slices.get("cross-domain")
         return (
             found.strict
@@ -693,7 +742,9 @@ class EvaluationReport:
 
     @property
     def best_expert(self) -> ModelResult | None:
-        """The single expert that gets the most answers right over all slices; None where no expert was graded."""
+        """The single expert that gets the most answers right over all slices; None where no expert
+        was graded.
+        """
         experts = [
             model
             for model in self.models
@@ -715,8 +766,8 @@ class EvaluationReport:
             return self._agreement_headline()
         if self.overlap_slices:
             return (
-                "Whether the student keeps its experts is undefined: the references are in words, and "
-                "shared words are not accuracy. Give `answers`, or let a judge grade."
+                "Whether the student keeps its experts is undefined: the references are in words,"
+                " and shared words are not accuracy. Give `answers`, or let a judge grade."
             )
         measured = [
             f"{score.items:,} {name} questions" for name, score in self.student.slices.items()
@@ -758,16 +809,20 @@ class EvaluationReport:
         right = percent(sum(asked) / len(asked))
         if not others:
             return [
-                f"{told}: the student gets {right} of them right, which is recall, and nothing else was asked."
+                f"{told}: the student gets {right} of them right, which is recall, and nothing else"
+                " was asked."
             ]
         rest = percent(sum(others) / len(others))
         return [
-            f"{told}: the student gets {right} of these right, and {rest} of the other {len(others):,}."
+            f"{told}: the student gets {right} of these right, and {rest} of the other"
+            f" {len(others):,}."
         ]
 
     @property
     def overlap_slices(self) -> tuple[str, ...]:
-        """The slices in which references in words are compared by the words that answers share with them."""
+        """The slices in which references in words are compared by the words that answers share with
+        them.
+        """
         return tuple(name for name, score in self.student.slices.items() if score.overlap_items)
 
     def _domain_claims(self) -> list[str]:
@@ -787,7 +842,8 @@ class EvaluationReport:
             claims.append(f"falls short of {goal}: it keeps {figures}")
         if unsettled := by_verdict.get("not enough data"):
             claims.append(
-                f"was asked too few questions to say whether it keeps {goal} of {_experts(unsettled, 0)}"
+                f"was asked too few questions to say whether it keeps {goal} of"
+                f" {_experts(unsettled, 0)}"
             )
         if undefined := by_verdict.get("undefined"):
             claims.append(f"has no verdict in {listed(row.domain for row in undefined)}")
@@ -809,10 +865,15 @@ class EvaluationReport:
             return "No reference says what is right, and agreement with the experts is undefined."
         least = min(found)
         much = "as much as" if least >= 1 else f"at least {percent(least)} as much as"
-        return f"No reference says what is right; by {measure}, the student agrees with its experts {much} they do with themselves."
+        return (
+            f"No reference says what is right; by {measure}, the student agrees with its experts"
+            f" {much} they do with themselves."
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain dicts, lists, strings and numbers, ready for JSON; headline and conclusions come first."""
+        """Returns plain dicts, lists, strings and numbers, ready for JSON; headline and conclusions
+        come first.
+        """
         told = any(model.role == "student" for model in self.models)
         verdict = {"headline": self.headline, "conclusions": list(self.conclusions)} if told else {}
         return {**verdict, **asdict(self)}
@@ -928,7 +989,8 @@ class EvaluationReport:
         lines = [f"Of the student's {len(answers)} answers: {found}"] if found else []
         if self.overlap is not None and (self.overlap.same or self.overlap.near):
             lines.append(
-                f"Trained on: {len(self.overlap.same)} of the test queries as they are, {len(self.overlap.near)} nearly"
+                f"Trained on: {len(self.overlap.same)} of the test queries as they are,"
+                f" {len(self.overlap.near)} nearly"
             )
         return lines
 

@@ -1,4 +1,6 @@
-"""The directory of a run: one writer at a time, a file for each stage's outcome, and a record of what it took."""
+"""The directory of a run: one writer at a time, a file for each stage's outcome, and a record of
+what it took.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,16 @@ STUDENT = "model"
 """The folder of the student within a run of the command line."""
 _FILES = frozenset(
     {
-        *("run.json", "generation.json", "refinement.json", "evaluation.json", "savings.json", "usage.json", "stages.json", "demo.json"),
+        *(
+            "run.json",
+            "generation.json",
+            "refinement.json",
+            "evaluation.json",
+            "savings.json",
+            "usage.json",
+            "stages.json",
+            "demo.json",
+        ),
         *("examples.jsonl", "test_examples.jsonl", "validation_examples.jsonl", "records.jsonl"),
         *("report.html", "report.md", "recipe.yaml", "student_files.json", STUDENT),
     }
@@ -43,7 +54,9 @@ _FILES = frozenset(
 _LOCK = "lock"
 """Locked by the one process that writes to a run."""
 _WRITER = "writer"
-"""The id of that process and when it began: apart from the lock, as Windows lets nobody read a locked file."""
+"""The id of that process and when it began: apart from the lock, as Windows lets nobody read a
+locked file.
+"""
 _CLOCK_SECONDS = 60.0
 """How far the time at which a process began may be off, as clocks are set."""
 
@@ -51,7 +64,8 @@ PACKAGES = ("domainfusion", "torch", "transformers", "peft", "accelerate")
 
 
 class DataFiles:
-    """The files of one way through the stages up to training: that of a run, or of a round of its refinement.
+    """The files of one way through the stages up to training: that of a run, or of a round of its
+    refinement.
 
     Args:
         path: The folder.
@@ -91,11 +105,18 @@ class DataFiles:
 
 
 def date_of_run(path: Path) -> date | None:
-    """Returns the day that the models of the run at `path` write into their prompts; None where there is no such run."""
+    """Returns the day that the models of the run at `path` write into their prompts; None where
+    there is no such run.
+    """
     try:
         written = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return date.fromisoformat(written["inputs"]["date"])
-    except (OSError, ValueError, KeyError, TypeError):  # no run, or one without a date: opening it says what is wrong
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # no run, or one without a date: opening it says what is wrong
         return None
 
 
@@ -104,11 +125,13 @@ class RunDirectory(DataFiles):
 
     Args:
         path: The directory; it is made if it is not there.
-        inputs: What decides the outcome of the run; a directory that was made with other inputs is refused.
+        inputs: What decides the outcome of the run; a directory that was made with other inputs is
+            refused.
         title: What reports call the run.
 
     Raises:
-        RunError: The directory belongs to other inputs, another process is writing to it, or it can't be written to.
+        RunError: The directory belongs to other inputs, another process is writing to it, or it
+            can't be written to.
 
     Attributes:
         current_stage: The stage that is under way; empty between stages.
@@ -201,7 +224,9 @@ class RunDirectory(DataFiles):
         self._at_the_end.callback(call)
 
     def _take_lock(self) -> None:
-        """Locks the directory; the system releases the lock when its process ends, however it ends."""
+        """Locks the directory; the system releases the lock when its process ends, however it
+        ends.
+        """
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
@@ -234,7 +259,10 @@ class RunDirectory(DataFiles):
         raise RunError(
             f"This directory holds a run with other inputs ({found})",
             received=str(self.path),
-            fix="use another output_dir; to reuse the answers that are stored here, copy responses.sqlite into it first",
+            fix=(
+                "use another output_dir; to reuse the answers that are stored here, copy"
+                " responses.sqlite into it first"
+            ),
         )
 
     def _write_description(self) -> None:
@@ -246,14 +274,22 @@ class RunDirectory(DataFiles):
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             **{package: _version_of(package) for package in PACKAGES},
         }
-        teachers = {domain: teacher["model"] for domain, teacher in self._inputs.get("teachers", {}).items()}
+        teachers = {
+            domain: teacher["model"] for domain, teacher in self._inputs.get("teachers", {}).items()
+        }
         learner = self._inputs.get("student", {})
         student = {"base_model": learner.get("model")}
         if "chat_template" in learner:
             student["chat_template"] = learner["chat_template"]
         write_json(
             self.description,
-            {"title": self._title, "student": student, "teachers": teachers, "settings": settings, "inputs": self._inputs},
+            {
+                "title": self._title,
+                "student": student,
+                "teachers": teachers,
+                "settings": settings,
+                "inputs": self._inputs,
+            },
         )
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
@@ -264,7 +300,8 @@ class RunDirectory(DataFiles):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that is looked at again is not timed.
+        """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that
+        is looked at again is not timed.
 
         Within another stage, as in a refinement, it is that stage's time.
         """
@@ -275,8 +312,14 @@ class RunDirectory(DataFiles):
             finished = True
         finally:
             self.current_stage = around
-            entries = {entry["stage"]: entry for entry in read_json(self.stages)} if self.stages.is_file() else {}
-            known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False})
+            entries = (
+                {entry["stage"]: entry for entry in read_json(self.stages)}
+                if self.stages.is_file()
+                else {}
+            )
+            known = entries.get(
+                name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False}
+            )
             if not around and not known["finished"]:
                 seconds = time.perf_counter() - started
                 measured = (known["peak_memory_bytes"], peak_memory_bytes())
@@ -292,7 +335,9 @@ class RunDirectory(DataFiles):
 
 
 def peak_memory_bytes() -> int | None:
-    """Returns the most memory that this process has had resident so far; None where the system does not measure it."""
+    """Returns the most memory that this process has had resident so far; None where the system does
+    not measure it.
+    """
     if resource is None:
         peak: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
         return peak
@@ -319,12 +364,16 @@ def writer_of(path: Path) -> str | None:
     except psutil.AccessDenied:
         return words[0]
     # Another process may have got the id of one that was killed.
-    is_another = len(words) > 1 and words[1].isdecimal() and abs(started - int(words[1])) > _CLOCK_SECONDS
+    is_another = (
+        len(words) > 1 and words[1].isdecimal() and abs(started - int(words[1])) > _CLOCK_SECONDS
+    )
     return None if is_another else words[0]
 
 
 def _command(argv: Sequence[str]) -> list[str]:
-    """Returns the words that made the run; of a program of the user's its name alone, as a secret may stand among its arguments."""
+    """Returns the words that made the run; of a program of the user's its name alone, as a secret
+    may stand among its arguments.
+    """
     program = Path(argv[0]).name
     if program == "domainfusion":
         return [program, *argv[1:]]

@@ -1,4 +1,6 @@
-"""What one student saves against running its experts together: weights, memory and time, measured on the same questions."""
+"""What one student saves against running its experts together: weights, memory and time, measured
+on the same questions.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Footprint:
     Attributes:
         parameters: Weights; those that several models share count once.
         weight_bytes: The memory that they take.
-        calls: Questions that models were asked: an ensemble asks every expert of a question's domains.
+        calls: Questions that models were asked: an ensemble asks every expert of a question's
+            domains.
         completion_tokens: Tokens written.
         seconds: Wall-clock time, with the weights loaded and one question answered before.
     """
@@ -45,8 +48,9 @@ class Savings:
     Attributes:
         questions: Questions answered, taken evenly from the test set.
         student: What the student takes: it is asked each question once.
-        experts: What its experts take together, one after the other: each is asked its own part of the questions of its domain.
-            Where the integrator was given, it is in it: that is the ensemble which the student replaces.
+        experts: What its experts take together, one after the other: each is asked its own part of
+            the questions of its domain. Where the integrator was given, it is in it: that is the
+            ensemble which the student replaces.
         integrated: Whether the integrator is in it.
     """
 
@@ -57,7 +61,9 @@ class Savings:
 
 
 Answering = Callable[[Mapping[str, LanguageModel], Sequence[Example], Sampling, Ask], object]
-"""How experts and integrator answer questions together; models are called through the last argument."""
+"""How experts and integrator answer questions together; models are called through the last
+argument.
+"""
 
 
 def measure_savings(
@@ -74,26 +80,42 @@ def measure_savings(
         teachers: The expert of each domain.
         examples: The test examples, of which up to `MOST_QUESTIONS` are asked.
         sampling: How the models answer.
-        ensemble: How the experts answer together, integrator included; None leaves the integration out.
+        ensemble: How the experts answer together, integrator included; None leaves the integration
+            out.
 
     Returns:
-        The comparison; None where not all of the models have their weights on this machine, or there are no examples.
+        The comparison; None where not all of the models have their weights on this machine, or
+        there are no examples.
     """
-    if not examples or not all(isinstance(model, LocalWeights) for model in (student, *teachers.values())):
+    if not examples or not all(
+        isinstance(model, LocalWeights) for model in (student, *teachers.values())
+    ):
         return None
     picked = examples[:: -(-len(examples) // MOST_QUESTIONS)]
-    asked = {domain: [example for example in picked if domain in example.domains] for domain in teachers}
+    asked = {
+        domain: [example for example in picked if domain in example.domains] for domain in teachers
+    }
     alone = _footprint([(student, [example.conversation for example in picked])], sampling)
-    together = [(teachers[domain], [example.conversation_for(domain) for example in own]) for domain, own in asked.items()]
+    together = [
+        (teachers[domain], [example.conversation_for(domain) for example in own])
+        for domain, own in asked.items()
+    ]
     whole = None if ensemble is None else _ensemble_footprint(ensemble, teachers, picked, sampling)
     experts = whole or _footprint(together, sampling)
-    return Savings(questions=len(picked), student=alone, experts=experts, integrated=whole is not None)
+    return Savings(
+        questions=len(picked), student=alone, experts=experts, integrated=whole is not None
+    )
 
 
 def _ensemble_footprint(
-    ensemble: Answering, teachers: Mapping[str, LanguageModel], examples: Sequence[Example], sampling: Sampling
+    ensemble: Answering,
+    teachers: Mapping[str, LanguageModel],
+    examples: Sequence[Example],
+    sampling: Sampling,
 ) -> Footprint | None:
-    """Times experts and integrator; None where a model of the integrator has its weights elsewhere."""
+    """Times experts and integrator; None where a model of the integrator has its weights
+    elsewhere.
+    """
     for teacher in teachers.values():
         teacher.generate([examples[0].conversation], replace(sampling, max_new_tokens=1))
     timed = _Timed(dict.fromkeys(teachers.values()))
@@ -118,14 +140,21 @@ class _ElsewhereError(Exception):
 
 
 class _Timed:
-    """An `Ask` past every store that counts, remembers which models were asked, and asks none that runs elsewhere."""
+    """An `Ask` past every store that counts, remembers which models were asked, and asks none that
+    runs elsewhere.
+    """
 
     def __init__(self, models: dict[LanguageModel, None]) -> None:
         self.models = models
         self.calls = self.completion_tokens = 0
 
     def __call__(
-        self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
     ) -> list[Generation]:
         """See `Ask`."""
         if not isinstance(model, LocalWeights):
@@ -140,10 +169,14 @@ class _Timed:
 def _sizes(models: Iterable[LanguageModel]) -> dict[int, tuple[int, int]]:
     """Returns the number and the bytes of each tensor once, however many models share it."""
     local = [model for model in models if isinstance(model, LocalWeights)]
-    return {id(tensor): (tensor.numel(), tensor.nbytes) for model in local for tensor in model.weights()}
+    return {
+        id(tensor): (tensor.numel(), tensor.nbytes) for model in local for tensor in model.weights()
+    }
 
 
-def _footprint(work: Sequence[tuple[LanguageModel, Sequence[Conversation]]], sampling: Sampling) -> Footprint:
+def _footprint(
+    work: Sequence[tuple[LanguageModel, Sequence[Conversation]]], sampling: Sampling
+) -> Footprint:
     sizes = _sizes(model for model, _ in work)
     seconds, tokens = 0.0, 0
     for model, conversations in work:

@@ -15,12 +15,16 @@ from domainfusion.types import Example
 logger = logging.getLogger("domainfusion")
 
 GroupBy = str | Callable[[Example], str]
-"""What puts examples into one group: `group`, their own field; `query`, the question itself; any other name, such as `fact` or `template`,
-is a key of their metadata; or a function that names an example's group."""
+"""What puts examples into one group: `group`, their own field; `query`, the question itself; any
+other name, such as `fact` or `template`, is a key of their metadata; or a function that names an
+example's group.
+"""
 
 
 class Split(NamedTuple):
-    """Three parts of the examples: what is trained on, what checkpoints are chosen by, and what is evaluated on."""
+    """Three parts of the examples: what is trained on, what checkpoints are chosen by, and what is
+    evaluated on.
+    """
 
     train: list[Example]
     validation: list[Example]
@@ -28,7 +32,8 @@ class Split(NamedTuple):
 
 
 def grouped(examples: Sequence[Example], group_by: GroupBy) -> list[Example]:
-    """Returns the examples with the group that `group_by` puts them into; it is the one that is split by and that intervals resample.
+    """Returns the examples with the group that `group_by` puts them into; it is the one that is
+    split by and that intervals resample.
 
     An example without the metadata that is asked for is a group by itself.
 
@@ -45,18 +50,34 @@ def grouped(examples: Sequence[Example], group_by: GroupBy) -> list[Example]:
         raise ConfigurationError(
             f"No example has metadata[{group_by!r}] to be grouped by",
             received=group_by,
-            allowed=f"group, query, a function, or a key of the metadata: {', '.join(known) or 'there is none'}",
+            allowed=(
+                "group, query, a function, or a key of the metadata:"
+                f" {', '.join(known) or 'there is none'}"
+            ),
         )
     if missing:
-        logger.info("%d of %d examples have no %s: each is a group by itself.", missing, len(names), group_by)
-    return [replace(example, group=name or query_key(example)) for example, name in zip(examples, names, strict=True)]
+        logger.info(
+            "%d of %d examples have no %s: each is a group by itself.",
+            missing,
+            len(names),
+            group_by,
+        )
+    return [
+        replace(example, group=name or query_key(example))
+        for example, name in zip(examples, names, strict=True)
+    ]
 
 
 def _group_of(example: Example, group_by: GroupBy) -> str | None:
     if callable(group_by):
         name = group_by(example)
         if not isinstance(name, str) or not name:
-            raise DataError("group_by names no group", received=name, allowed="a text", fix=f"look at what it does with {example.query!r}")
+            raise DataError(
+                "group_by names no group",
+                received=name,
+                allowed="a text",
+                fix=f"look at what it does with {example.query!r}",
+            )
         return name
     if group_by == "query":
         return query_key(example)
@@ -64,11 +85,13 @@ def _group_of(example: Example, group_by: GroupBy) -> str | None:
     return None if found is None else str(found)
 
 
-def split(examples: Sequence[Example], *, test: float = 0.0, validation: float = 0.0, seed: int = 0) -> Split:
+def split(
+    examples: Sequence[Example], *, test: float = 0.0, validation: float = 0.0, seed: int = 0
+) -> Split:
     """Splits examples by group.
 
-    Each combination of domains gives its share of groups to the test set, and then to the validation set: one group at least of each,
-    unless nothing would be left to train on.
+    Each combination of domains gives its share of groups to the test set, and then to the
+    validation set: one group at least of each, unless nothing would be left to train on.
 
     Args:
         examples: The examples.
@@ -138,12 +161,16 @@ def hold_out(
         (4, 1, 'unasked')
     """
     if not 0 < share < 1:
-        raise ConfigurationError("share is out of range", received=share, allowed="a number between 0 and 1")
+        raise ConfigurationError(
+            "share is out of range", received=share, allowed="a number between 0 and 1"
+        )
     found = list(read_examples(examples))
     names = [_names_of(example, by) for example in found]
     strata: dict[tuple[str, ...], list[str]] = {}
     seen: set[str] = set()
-    for example, own in sorted(zip(found, names, strict=True), key=lambda pair: len(pair[0].domains)):
+    for example, own in sorted(
+        zip(found, names, strict=True), key=lambda pair: len(pair[0].domains)
+    ):
         strata.setdefault(tuple(sorted(example.domains)), []).extend(sorted(own - seen))
         seen |= own
     apart: set[str] = set()
@@ -155,7 +182,9 @@ def hold_out(
         if not own & apart:
             outcome.kept.append(example)
         elif own <= apart:
-            outcome.held_out.append(replace(example, metadata={**example.metadata, "slice": slice_name}))
+            outcome.held_out.append(
+                replace(example, metadata={**example.metadata, "slice": slice_name})
+            )
         else:
             outcome.mixed.append(example)
     return outcome

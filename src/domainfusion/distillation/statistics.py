@@ -1,4 +1,6 @@
-"""Intervals: exact ones for answers that are right or wrong, the paired, clustered bootstrap for all else."""
+"""Intervals: exact ones for answers that are right or wrong, the paired, clustered bootstrap for
+all else.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ TAIL = 0.025
 """The chance that is left on each side of a 95 % interval."""
 
 FEW = 30
-"""With fewer items than these that differ, it can't be measured how much items of one cluster have in common."""
+"""With fewer items than these that differ, it can't be measured how much items of one cluster have
+in common.
+"""
 
 LARGEST_RATIO = 1e6
 """What is searched up to where the interval of a ratio may have no upper end."""
@@ -35,10 +39,12 @@ _CHUNK = 2**22
 
 
 class Resampling:
-    """Draws how often each cluster of items comes in each resample, once for each number of clusters.
+    """Draws how often each cluster of items comes in each resample, once for each number of
+    clusters.
 
-    Figures over the same items are drawn the same way, so that differences between models are paired, and as many clusters need no draws of
-    their own. The draws are kept as long as they fit in memory, the latest ones first; others are drawn anew each time, to the same counts.
+    Figures over the same items are drawn the same way, so that differences between models are
+    paired, and as many clusters need no draws of their own. The draws are kept as long as they fit
+    in memory, the latest ones first; others are drawn anew each time, to the same counts.
 
     Args:
         resamples: How many resamples are drawn.
@@ -72,15 +78,17 @@ class Resampling:
         rng, rows = np.random.default_rng(self.seed), max(1, _CHUNK // count)
         for start in range(0, self.resamples, rows):
             size = min(rows, self.resamples - start)
-            # A cluster can't come more than 255 times among fewer than 256 draws, and among more it never does.
+            # A cluster can't come more than 255 times among fewer than 256 draws, and among more it
+            # never does.
             yield rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.uint8)
 
 
 class Bootstrap:
-    """Resamples clusters of items, the same way for every figure over these items, so that differences are paired.
+    """Resamples clusters of items, the same way for every figure over these items, so that
+    differences are paired.
 
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, percentile intervals; clusters as in Miller, 2024,
-    arXiv 2411.00640.
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, percentile intervals;
+    clusters as in Miller, 2024, arXiv 2411.00640.
 
     Args:
         clusters: The cluster of each item.
@@ -99,7 +107,9 @@ class Bootstrap:
         return self.ratio(values, [1.0] * len(values))
 
     def ratio(self, numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-        """Returns the ratio of two sums over the items, or undefined where the denominators sum to 0."""
+        """Returns the ratio of two sums over the items, or undefined where the denominators sum to
+        0.
+        """
         above, below = (
             np.array(numerators, dtype=np.float64),
             np.array(denominators, dtype=np.float64),
@@ -119,10 +129,12 @@ class Bootstrap:
     def formula(
         self, figure: Callable[[Sequence[Values]], Values], columns: Sequence[Sequence[float]]
     ) -> Estimate:
-        """Returns a figure that a formula makes of sums over the items, such as Cohen's kappa; undefined where it is not a number.
+        """Returns a figure that a formula makes of sums over the items, such as Cohen's kappa;
+        undefined where it is not a number.
 
         Args:
-            figure: From the sum of each column, in an array of shape (resamples,), to the figure, in another.
+            figure: From the sum of each column, in an array of shape (resamples,), to the figure,
+                in another.
             columns: One value an item in each.
         """
         arrays = [np.array(column, dtype=np.float64) for column in columns]
@@ -136,10 +148,11 @@ class Bootstrap:
         )
 
     def auroc(self, sound: Sequence[float], corrupted: Sequence[float]) -> Estimate:
-        """Returns the area under the ROC curve: the share of pairs in which a sound value is above a corrupted one, ties counting half.
+        """Returns the area under the ROC curve: the share of pairs in which a sound value is above
+        a corrupted one, ties counting half.
 
-        Source: Hanley and McNeil, 1982, doi 10.1148/radiology.143.1.7063747. Both values of an item are
-        resampled with it.
+        Source: Hanley and McNeil, 1982, doi 10.1148/radiology.143.1.7063747. Both values of an item
+        are resampled with it.
 
         Args:
             sound: The value of each item as it was.
@@ -177,7 +190,9 @@ class Bootstrap:
     def _interval(self, value: float, drawn: Values) -> Estimate:
         finite = drawn[np.isfinite(drawn)]
         if not finite.size or self._count < 2:
-            return Estimate(value=value)  # one cluster resampled is itself, which says nothing of others
+            return Estimate(
+                value=value
+            )  # one cluster resampled is itself, which says nothing of others
         low, high = np.quantile(finite, [0.025, 0.975])
         return Estimate(value=value, low=float(low), high=float(high))
 
@@ -254,7 +269,8 @@ class PairedComparison:
         return Estimate(value=(self.counts.both + self.counts.gained) / right, low=low, high=high)
 
     def p_values(self, ratio: float) -> tuple[float, float]:
-        """Tests one ratio: the interval lies above it where the first is below 2.5 %, and below it where the second is.
+        """Tests one ratio: the interval lies above it where the first is below 2.5 %, and below it
+        where the second is.
 
         Args:
             ratio: The student's accuracy over the reference's, as somebody supposes.
@@ -315,12 +331,14 @@ def share(right: Sequence[bool], clusters: Sequence[str]) -> Estimate:
 
 
 def design_effect(residuals: Values, member: NDArray[np.intp], *, few: bool) -> float:
-    """Returns how many times as many clustered items it takes to know as much as from independent ones.
+    """Returns how many times as many clustered items it takes to know as much as from independent
+    ones.
 
     Args:
         residuals: How far each item is from the mean (linearised, for a ratio).
         member: The cluster of each item, from 0.
-        few: Whether too few items differ for the effect to be measured; then it is the largest possible.
+        few: Whether too few items differ for the effect to be measured; then it is the largest
+            possible.
     """
     sizes = np.bincount(member).astype(np.float64)
     largest = float(np.square(sizes).sum() / sizes.sum())
@@ -330,7 +348,8 @@ def design_effect(residuals: Values, member: NDArray[np.intp], *, few: bool) -> 
     within = np.bincount(member, weights=residuals)
     count = len(sizes)
     clustered = count / (count - 1) * float(np.square(within).sum())
-    # With few clusters the effect itself is uncertain: Student's t in place of the normal distribution.
+    # With few clusters the effect itself is uncertain: Student's t in place of the normal
+    # distribution.
     wider = (students_t.ppf(1 - TAIL, count - 1) / norm.ppf(1 - TAIL)) ** 2 if largest > 1 else 1.0
     return float(min(largest, max(1.0, wider * clustered / independent)))
 
@@ -360,10 +379,11 @@ def _lowest_ratio(counts: PairedCounts) -> float:
 
 
 def _ratio_tail(counts: PairedCounts, ratio: float) -> float:
-    """Returns the chance of counts as good for the student as these, or better, if its ratio were this.
+    """Returns the chance of counts as good for the student as these, or better, if its ratio were
+    this.
 
-    Items that neither model gets right say nothing of the ratio and are left out, so that of N items the student has
-    N − lost right and the reference N − gained.
+    Items that neither model gets right say nothing of the ratio and are left out, so that of N
+    items the student has N − lost right and the reference N − gained.
     """
     both, lost, gained, _ = counts
     items = both + lost + gained
@@ -371,7 +391,8 @@ def _ratio_tail(counts: PairedCounts, ratio: float) -> float:
     if not student:
         return 1.0
     # Under the hypothesis 1 − l = ratio · (1 − g), for the chances l of a loss and g of a gain.
-    # The most likely g is the root of the derivative of lost·log l + gained·log g + both·log(1 − l − g).
+    # The most likely g is the root of the derivative of lost·log l + gained·log g + both·log(1 − l
+    # − g).
     square = -ratio * (1 + ratio) * items
     linear = lost * ratio**2 + gained * (2 * ratio**2 - 1) - both * (1 + ratio) * (1 - ratio)
     gain = _root(square, linear, gained * (1 - ratio) * ratio)
@@ -399,7 +420,8 @@ def _lowest_difference(counts: PairedCounts) -> float:
         return -1.0
 
     def tail(difference: float) -> float:
-        # Under the hypothesis g − l = difference; the most likely g, as for the ratio, is the root of
+        # Under the hypothesis g − l = difference; the most likely g, as for the ratio, is the root
+        # of
         # lost·g·(1 − 2g + d) + gained·(g − d)·(1 − 2g + d) − 2·same·g·(g − d).
         linear = lost * (1 + difference) + gained * (1 + 3 * difference) + 2 * same * difference
         gain = _root(-2 * items, linear, -gained * difference * (1 + difference))
@@ -418,7 +440,9 @@ def _root(square: float, linear: float, constant: float) -> float:
 def _tail(
     items: int, gain: float, loss: float, gains: NDArray[np.int_], most_losses: NDArray[Any]
 ) -> float:
-    """Returns the chance of at most so many losses for each number of gains, summed over the gains."""
+    """Returns the chance of at most so many losses for each number of gains, summed over the
+    gains.
+    """
     chances = binom.pmf(gains, items, gain)
     matter = chances > 1e-12
     share_lost = min(1.0, max(0.0, loss / (1 - gain))) if gain < 1 else 0.0
@@ -437,12 +461,14 @@ def _crossing(tail: Callable[[float], float], least: float, observed: float) -> 
 
 
 METHOD = (
-    "DER and its 95 % interval are of strict accuracy: an answer is right or wrong. The interval holds every "
-    "DER that an exact test of paired answers at 2.5 % a side does not reject (Tang, Tang and Chan, 2003); questions of "
-    "one group count together. Yes means that the whole printed interval lies above the margin. Each verdict is for its own "
-    "domain and errs in at most about 1 of 40; that all hold together needs no correction (an intersection-union test, Berger, 1982). "
-    "Questions needed: n · ((z₀.₉₇₅ + z₀.₈₀) · SE / |DER − margin|)², a sample size for 80 % power (Julious, 2004, Statistics in "
-    "Medicine 23:1921), SE being the width of the interval over 2 z₀.₉₇₅."
+    "DER and its 95 % interval are of strict accuracy: an answer is right or wrong. The interval"
+    " holds every DER that an exact test of paired answers at 2.5 % a side does not reject (Tang,"
+    " Tang and Chan, 2003); questions of one group count together. Yes means that the whole printed"
+    " interval lies above the margin. Each verdict is for its own domain and errs in at most about"
+    " 1 of 40; that all hold together needs no correction (an intersection-union test, Berger,"
+    " 1982). Questions needed: n · ((z₀.₉₇₅ + z₀.₈₀) · SE / |DER − margin|)², a sample size for 80"
+    " % power (Julious, 2004, Statistics in Medicine 23:1921), SE being the width of the interval"
+    " over 2 z₀.₉₇₅."
 )
 
 
@@ -452,7 +478,8 @@ def non_inferiority(retention: Estimate, items: int, margin: float) -> NonInferi
     Args:
         retention: DER with its interval.
         items: The items that it was measured on.
-        margin: The share of the expert that has to be kept; the interval has to lie strictly above it.
+        margin: The share of the expert that has to be kept; the interval has to lie strictly above
+            it.
     """
     if retention.value is None or retention.low is None:
         return NonInferiority(
@@ -503,7 +530,8 @@ def regression(
 ) -> Regression:
     """Compares the student with its base on the items that both were graded on.
 
-    Where every grade is 0 or 1, the interval of the difference is that of `PairedComparison`, else the bootstrap's.
+    Where every grade is 0 or 1, the interval of the difference is that of `PairedComparison`, else
+    the bootstrap's.
 
     Args:
         slice_name: The benchmark's slice.

@@ -1,4 +1,6 @@
-"""How a model does on the validation examples: what checkpoints are chosen by, and where more data is wanted."""
+"""How a model does on the validation examples: what checkpoints are chosen by, and where more data
+is wanted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from domainfusion.types import Example, Sampling
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation examples of a run. Called with a student, it returns the student's accuracy by slice.
+    """The validation examples of a run. Called with a student, it returns the student's accuracy by
+    slice.
 
     Attributes:
         examples: The examples.
@@ -31,10 +34,19 @@ class Validation:
         return self.by_slice(self.grades(student, self.examples))
 
     def grades(
-        self, model: LanguageModel, examples: Sequence[Example], *, ask: Ask = ask_directly, label: str = ""
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        ask: Ask = ask_directly,
+        label: str = "",
     ) -> list[float | None]:
-        """Asks a model and grades its answers; None where it did not answer, or the metric could not grade."""
-        answers = ask(model, [example.conversation for example in examples], self.sampling, label=label)
+        """Asks a model and grades its answers; None where it did not answer, or the metric could
+        not grade.
+        """
+        answers = ask(
+            model, [example.conversation for example in examples], self.sampling, label=label
+        )
         return [
             None if answer.finish_reason == "failed" else self.metric(example, answer.text).value
             for example, answer in zip(examples, answers, strict=True)

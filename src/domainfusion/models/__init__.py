@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.models.base import Adaptation, LanguageModel, LocalWeights, SchemaModel, TokenScorer, TokenScores, TrainableModel
+from domainfusion.models.base import (
+    Adaptation,
+    LanguageModel,
+    LocalWeights,
+    SchemaModel,
+    TokenScorer,
+    TokenScores,
+    TrainableModel,
+)
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
@@ -36,7 +44,8 @@ __all__ = [
     "generate_with",
 ]
 
-# PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about kernels that it did not find and numbers it converts.
+# PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about kernels that it
+# did not find and numbers it converts.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _ON_DEMAND = {

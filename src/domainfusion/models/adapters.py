@@ -1,4 +1,6 @@
-"""LoRA adapters: their weights as they lie in a file, and how they come onto a base: all of them, in the right places, or not at all."""
+"""LoRA adapters: their weights as they lie in a file, and how they come onto a base: all of them,
+in the right places, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -30,25 +32,41 @@ from domainfusion.models.adapter_settings import (
 from domainfusion.models.locate import read_whole_config
 
 UNTRAINED = "changes_nothing"
-"""The note in the file of an adapter that was saved before it had learned anything: no other adapter may change nothing."""
+"""The note in the file of an adapter that was saved before it had learned anything: no other
+adapter may change nothing.
+"""
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the name of a layer."""
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch.compile, FSDP and activation checkpointing write into the names of the layers that they wrap."""
+"""What torch.compile, FSDP and activation checkpointing write into the names of the layers that
+they wrap.
+"""
 
 _ADAPTER_NAME = re.compile(
-    r"\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"  # the kind of weight
-    r"\.(?!weight$)[^.]+"  # the adapter's name, which PEFT takes out when it saves and some other tools leave in
+    # the kind of weight
+    r"\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    # the adapter's name, which PEFT takes out when it saves and some other tools leave in
+    r"\.(?!weight$)[^.]+"
     r"(?=\.weight$|$)"
 )
 
 _USED = (
-    *("r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "use_rslora", "layers_to_transform"),
+    *(
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "use_rslora",
+        "layers_to_transform",
+    ),
     *("layers_pattern", "rank_pattern", "alpha_pattern", "use_dora", "target_parameters"),
 )
-"""The settings of an adapter that say what it computes; others say how it was trained, or are refused (`check_settings`)."""
+"""The settings of an adapter that say what it computes; others say how it was trained, or are
+refused (`check_settings`).
+"""
 
 _checked: set[tuple[str, str, str]] = set()
 
@@ -74,7 +92,8 @@ def check_adapter(adapter: Path, base: Path, adapter_hash: str) -> None:
         adapter_hash: Hash of the adapter's files: what was found right once is not looked at again.
 
     Raises:
-        ModelError: Its settings or weights are not those of a LoRA adapter on this base, or some of its numbers are not finite.
+        ModelError: Its settings or weights are not those of a LoRA adapter on this base, or some of
+            its numbers are not finite.
     """
     config = read_whole_config(base)
     key = (str(adapter), adapter_hash, config.to_json_string())
@@ -86,7 +105,10 @@ def check_adapter(adapter: Path, base: Path, adapter_hash: str) -> None:
     skeleton = skeleton_of(config)
     untie = _stands_on_tied(skeleton, weights.factors)
     check_settings(settings, adapter, untie=untie)
-    known = {name: parameter.shape for name, parameter in skeleton.named_parameters(remove_duplicate=False)}
+    known = {
+        name: parameter.shape
+        for name, parameter in skeleton.named_parameters(remove_duplicate=False)
+    }
     for name, tensor in weights.copies.items():
         if known.get(name) != tensor.shape:
             raise beyond_lora(name, adapter, untie=untie)
@@ -96,13 +118,16 @@ def check_adapter(adapter: Path, base: Path, adapter_hash: str) -> None:
 
 
 def skeleton_of(config: Any) -> PreTrainedModel:
-    """Returns the model of a configuration without numbers in its weights: names and shapes alone."""
+    """Returns the model of a configuration without numbers in its weights: names and shapes
+    alone.
+    """
     with torch.device("meta"):
         return cast(PreTrainedModel, cast(Any, AutoModelForCausalLM).from_config(config))
 
 
 def lora_config(settings: Mapping[str, Any], adapter: Path) -> LoraConfig:
-    """Returns PEFT's settings for an adapter whose weights are known: what it computes, and nothing about how it was begun or trained.
+    """Returns PEFT's settings for an adapter whose weights are known: what it computes, and nothing
+    about how it was begun or trained.
 
     Raises:
         ModelError: A setting is not known here, or not one that PEFT takes.
@@ -110,21 +135,28 @@ def lora_config(settings: Mapping[str, Any], adapter: Path) -> LoraConfig:
     known = {field.name for field in dataclasses.fields(LoraConfig)}
     if strange := sorted(name for name, value in settings.items() if name not in known and value):
         raise ModelError(
-            f"The adapter has a setting that the installed PEFT does not know: {strange[0]}={settings[strange[0]]!r}",
+            "The adapter has a setting that the installed PEFT does not know:"
+            f" {strange[0]}={settings[strange[0]]!r}",
             received=str(adapter),
-            fix="upgrade peft; or take the setting out of adapter_config.json, if it does not change what the adapter computes",
+            fix=(
+                "upgrade peft; or take the setting out of adapter_config.json, if it does not"
+                " change what the adapter computes"
+            ),
         )
     used = {name: settings[name] for name in _USED if settings.get(name) is not None}
     try:
         return LoraConfig(**used, task_type="CAUSAL_LM", bias="none")
     except (TypeError, ValueError) as error:
-        raise ModelError(f"The adapter's settings can't be right: {error}", received=str(adapter)) from error
+        raise ModelError(
+            f"The adapter's settings can't be right: {error}", received=str(adapter)
+        ) from error
 
 
 def read_weights(adapter: Path) -> AdapterWeights:
     """Returns the weights in an adapter's folder, under the names that PEFT gives them.
 
-    Names that torch's wrappers, or the adapter's own name, have got into are put right: that changes no weight and no place.
+    Names that torch's wrappers, or the adapter's own name, have got into are put right: that
+    changes no weight and no place.
 
     Raises:
         ModelError: They can't be read, some are not finite, or they change nothing.
@@ -135,10 +167,14 @@ def read_weights(adapter: Path) -> AdapterWeights:
             found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - the file is not a mapping
             note = stored.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The adapter's weights can't be read: {error}", received=str(file), fix="save it again") from error
+        raise ModelError(
+            f"The adapter's weights can't be read: {error}", received=str(file), fix="save it again"
+        ) from error
     if bad := first_not_finite(found.items()):
         raise ModelError(
-            f"The adapter holds numbers that are not finite, in {bad}", received=str(file), fix="train it again, with a lower learning rate"
+            f"The adapter holds numbers that are not finite, in {bad}",
+            received=str(file),
+            fix="train it again, with a lower learning rate",
         )
     weights = AdapterWeights({}, {})
     for name, tensor in found.items():
@@ -148,19 +184,28 @@ def read_weights(adapter: Path) -> AdapterWeights:
         else:
             place, key = weights.copies, right.removeprefix(_PREFIX).replace(".base_layer.", ".")
         if key in place:
-            raise ModelError(f"The adapter's file holds two weights for {key}", received=str(file), fix="save one adapter to a file")
+            raise ModelError(
+                f"The adapter's file holds two weights for {key}",
+                received=str(file),
+                fix="save one adapter to a file",
+            )
         place[key] = tensor
     if UNTRAINED not in note and changes_nothing(weights.factors):
         raise ModelError(
             "The adapter changes nothing: its weights are zero, or there are none",
             received=str(file),
-            fix="train it, or save it again: sharded training (DeepSpeed ZeRO-3, FSDP) has to gather the weights first",
+            fix=(
+                "train it, or save it again: sharded training (DeepSpeed ZeRO-3, FSDP) has to"
+                " gather the weights first"
+            ),
         )
     return weights
 
 
 def first_not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """Returns the name of the first tensor that holds an infinity or no number at all; None where there is none."""
+    """Returns the name of the first tensor that holds an infinity or no number at all; None where
+    there is none.
+    """
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.numel() and tensor.device.type != "meta":
             low, high = torch.aminmax(tensor.detach())  # both are NaN where one of the numbers is
@@ -176,16 +221,30 @@ def _without_wrappers(name: str) -> str:
 
 
 def changes_nothing(factors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether on every layer one of the two factors is zero; the magnitudes of a DoRA adapter may change it all the same."""
+    """Whether on every layer one of the two factors is zero; the magnitudes of a DoRA adapter may
+    change it all the same.
+    """
     if any("magnitude" in name for name in factors):
         return False
-    second = {name: name.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B") for name in factors}
-    pairs = [(name, second[name]) for name in factors if second[name] != name and second[name] in factors]
-    return not any(bool(factors[a].any()) and bool(factors[b].any()) for a, b in pairs) and len(pairs) * 2 == len(factors)
+    second = {
+        name: name.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B")
+        for name in factors
+    }
+    pairs = [
+        (name, second[name]) for name in factors if second[name] != name and second[name] in factors
+    ]
+    return not any(bool(factors[a].any()) and bool(factors[b].any()) for a, b in pairs) and len(
+        pairs
+    ) * 2 == len(factors)
 
 
 def put_on(
-    module: PreTrainedModel, peft: PeftModel | None, name: str, config: LoraConfig, factors: Mapping[str, torch.Tensor], adapter: Path
+    module: PreTrainedModel,
+    peft: PeftModel | None,
+    name: str,
+    config: LoraConfig,
+    factors: Mapping[str, torch.Tensor],
+    adapter: Path,
 ) -> PeftModel:
     """Puts an adapter beside those that are on a module, with its weights.
 
@@ -203,7 +262,9 @@ def put_on(
     on_meta = module.device.type == "meta"
     # What PEFT draws for a start is overwritten: it must not change anybody's random numbers.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # about initial values, unused patterns and tied weights, all of which are looked at here
+        warnings.simplefilter(
+            "ignore"
+        )  # about initial values, unused patterns and tied weights, all of which are looked at here
         try:
             peft = add_adapter(module, peft, name, config, on_meta=on_meta)
             places = _places(peft, name)
@@ -211,13 +272,22 @@ def put_on(
             for key, tensor in factors.items():
                 if (wanted := shapes.get(key.removesuffix(".weight"))) not in (None, tensor.shape):
                     raise ModelError(
-                        f"The adapter does not fit its base: {key} has the shape {tuple(tensor.shape)}",
+                        f"The adapter does not fit its base: {key} has the shape"
+                        f" {tuple(tensor.shape)}",
                         received=str(adapter),
                         allowed=f"the shape {tuple(wanted)}",
-                        fix="give the base that it was trained on with base_model=..., and the adapter_config.json it was saved with",
+                        fix=(
+                            "give the base that it was trained on with base_model=..., and the"
+                            " adapter_config.json it was saved with"
+                        ),
                     )
-            wide = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in factors.items()}
-            result = cast(Any, set_peft_model_state_dict)(peft, wide, adapter_name=name, low_cpu_mem_usage=on_meta)
+            wide = {
+                key: tensor.float() if tensor.is_floating_point() else tensor
+                for key, tensor in factors.items()
+            }
+            result = cast(Any, set_peft_model_state_dict)(
+                peft, wide, adapter_name=name, low_cpu_mem_usage=on_meta
+            )
         except ModelError:
             raise
         except Exception as error:  # PEFT raises whatever it stumbles over
@@ -230,30 +300,54 @@ def put_on(
     unexpected = sorted(key.replace(f".{name}", "") for key in result.unexpected_keys)
     if missing or unexpected:
         raise ModelError(
-            "The adapter does not fit its base: " + " and ".join(_misfits(missing, unexpected, len(places))),
+            "The adapter does not fit its base: "
+            + " and ".join(_misfits(missing, unexpected, len(places))),
             received=str(adapter),
             allowed="exactly the weights that its settings ask for on this base",
-            fix="give the base that it was trained on with base_model=..., or save the adapter again with PEFT's save_pretrained",
+            fix=(
+                "give the base that it was trained on with base_model=..., or save the adapter"
+                " again with PEFT's save_pretrained"
+            ),
         )
     return peft
 
 
-def add_adapter(module: PreTrainedModel, peft: PeftModel | None, name: str, config: LoraConfig, *, on_meta: bool = False) -> PeftModel:
-    """Puts a new adapter beside those that are on a module, without weights that mean anything yet."""
+def add_adapter(
+    module: PreTrainedModel,
+    peft: PeftModel | None,
+    name: str,
+    config: LoraConfig,
+    *,
+    on_meta: bool = False,
+) -> PeftModel:
+    """Puts a new adapter beside those that are on a module, without weights that mean anything
+    yet.
+    """
     if peft is None:
-        return cast(PeftModel, get_peft_model(module, config, adapter_name=name, low_cpu_mem_usage=on_meta))
+        return cast(
+            PeftModel, get_peft_model(module, config, adapter_name=name, low_cpu_mem_usage=on_meta)
+        )
     peft.add_adapter(name, config, low_cpu_mem_usage=on_meta)
     return peft
 
 
-def add_new_adapter(module: PreTrainedModel, peft: PeftModel | None, name: str, config: LoraConfig, *, on_meta: bool = False) -> PeftModel:
+def add_new_adapter(
+    module: PreTrainedModel,
+    peft: PeftModel | None,
+    name: str,
+    config: LoraConfig,
+    *,
+    on_meta: bool = False,
+) -> PeftModel:
     """Puts an adapter that changes nothing yet beside those that are on a module.
 
     Raises:
         CapabilityError: PEFT has no such adapter for this kind of model.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about patterns of fused experts, which PEFT itself has made
+        warnings.simplefilter(
+            "ignore"
+        )  # about patterns of fused experts, which PEFT itself has made
         try:
             return add_adapter(module, peft, name, config, on_meta=on_meta)
         except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
@@ -271,19 +365,28 @@ def check_new_adapter(config: LoraConfig, base: Path) -> None:
     Raises:
         CapabilityError: It can't.
     """
-    add_new_adapter(skeleton_of(read_whole_config(base)), None, "adapter_to_check", config, on_meta=True)
+    add_new_adapter(
+        skeleton_of(read_whole_config(base)), None, "adapter_to_check", config, on_meta=True
+    )
 
 
 def _places(peft: PeftModel, name: str) -> dict[str, torch.Size]:
     """Returns the names and shapes of the weights of the adapter `name`, without its name."""
-    return {key.replace(f".{name}", ""): parameter.shape for key, parameter in peft.named_parameters() if f".{name}." in f"{key}."}
+    return {
+        key.replace(f".{name}", ""): parameter.shape
+        for key, parameter in peft.named_parameters()
+        if f".{name}." in f"{key}."
+    }
 
 
 def _misfits(missing: list[str], unexpected: list[str], places: int) -> Iterable[str]:
     if unexpected:
         yield f"{len(unexpected)} of its weights have no place there ({_some(unexpected)})"
     if missing:
-        yield f"{len(missing)} of {places} places that its settings name get no weights ({_some(missing)})"
+        yield (
+            f"{len(missing)} of {places} places that its settings name get no weights"
+            f" ({_some(missing)})"
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -297,12 +400,16 @@ def _first_lines(error: Exception) -> str:
 def check_copies(weights: AdapterWeights, module: PreTrainedModel, adapter: Path) -> None:
     """Refuses an adapter in whose file a weight of the base lies that is not as the base has it.
 
-    PEFT saves embeddings beside an adapter that stands on them: they are the base's own, or they were trained or resized too.
+    PEFT saves embeddings beside an adapter that stands on them: they are the base's own, or they
+    were trained or resized too.
 
     Raises:
         ModelError: One of them differs.
     """
-    own = {name.replace(".base_layer.", "."): weight for name, weight in module.named_parameters(remove_duplicate=False)}
+    own = {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in module.named_parameters(remove_duplicate=False)
+    }
     for name, tensor in weights.copies.items():
         weight = own.get(name)
         if weight is None or not torch.equal(weight.detach().to("cpu", tensor.dtype), tensor):
@@ -319,12 +426,18 @@ def _stands_on_tied(module: PreTrainedModel, factors: Mapping[str, torch.Tensor]
 
 
 def as_plain_lora(
-    module: PreTrainedModel, settings: Mapping[str, Any], config: LoraConfig, factors: Mapping[str, torch.Tensor], adapter: Path
+    module: PreTrainedModel,
+    settings: Mapping[str, Any],
+    config: LoraConfig,
+    factors: Mapping[str, torch.Tensor],
+    adapter: Path,
 ) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Returns an adapter as plain LoRA, which leaves the base as it is, whatever it was initialized with.
+    """Returns an adapter as plain LoRA, which leaves the base as it is, whatever it was initialized
+    with.
 
-    PiSSA (Meng et al., 2024, arXiv 2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv 2406.01775) split each weight W into factors B₀A₀ and a
-    rest W − s·B₀A₀, and train the factors. The result (W − s·B₀A₀) + s·BA is W + s·[B, −B₀][A; A₀]: an adapter of twice the rank on W.
+    PiSSA (Meng et al., 2024, arXiv 2404.02948) and OLoRA (Büyükakyüz, 2024, arXiv 2406.01775) split
+    each weight W into factors B₀A₀ and a rest W − s·B₀A₀, and train the factors. The result (W −
+    s·B₀A₀) + s·BA is W + s·[B, −B₀][A; A₀]: an adapter of twice the rank on W.
 
     Args:
         module: The base.
@@ -352,7 +465,11 @@ def as_plain_lora(
     alphas = {key: cast(int, alpha * factor) for key, alpha in (config.alpha_pattern or {}).items()}
     ranks = {key: rank * 2 for key, rank in (config.rank_pattern or {}).items()}
     plain = dataclasses.replace(
-        config, r=config.r * 2, lora_alpha=cast(int, config.lora_alpha * factor), rank_pattern=ranks, alpha_pattern=alphas
+        config,
+        r=config.r * 2,
+        lora_alpha=cast(int, config.lora_alpha * factor),
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
     )
     return plain, doubled
 
@@ -365,7 +482,8 @@ def _base_weight(module: PreTrainedModel, name: str, adapter: Path) -> torch.Ten
     weight = cast(torch.Tensor, layer.weight).detach()
     if not weight.is_floating_point() or hasattr(weight, "quant_state"):
         raise ModelError(
-            "What the adapter's initialization moved out of its base can't be found in a quantized one",
+            "What the adapter's initialization moved out of its base can't be found in a"
+            " quantized one",
             received=str(adapter),
             fix="leave quantization out, or save the adapter as plain LoRA",
         )

@@ -1,8 +1,9 @@
 """What a model can do, as capabilities: it generates text, it scores tokens, it can be trained.
 
-Whoever uses a model asks for a capability with `isinstance` and never for a class, so a model of a user's own needs no base class.
-Such a question costs nothing: it looks for names and computes no property. (That is how Python 3.12 does it; `typing_extensions`
-brings it to 3.11, whose own protocols would hash a model's files to find out whether it has a fingerprint.)
+Whoever uses a model asks for a capability with `isinstance` and never for a class, so a model of a
+user's own needs no base class. Such a question costs nothing: it looks for names and computes no
+property. (That is how Python 3.12 does it; `typing_extensions` brings it to 3.11, whose own
+protocols would hash a model's files to find out whether it has a fingerprint.)
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ OnResult = Callable[[int, Generation], None]
 """Called with the index of a conversation and its answer, the moment it is there."""
 
 SAMPLE_STRIDE = 1_000_003
-"""How far apart the seeds of two samples of one conversation are: wide, so that the seeds 0, 1, 2 … of a user never meet them."""
+"""How far apart the seeds of two samples of one conversation are: wide, so that the seeds 0, 1, 2 …
+of a user never meet them.
+"""
 
 
 def sample_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
-    """Returns the seed that each conversation draws with, so that one that is asked several times gets several samples.
+    """Returns the seed that each conversation draws with, so that one that is asked several times
+    gets several samples.
 
-    The k-th repeat draws as the first one would under `seed + k * SAMPLE_STRIDE`. A store that holds the first samples of a
-    conversation relies on it to ask for the later ones alone.
+    The k-th repeat draws as the first one would under `seed + k * SAMPLE_STRIDE`. A store that
+    holds the first samples of a conversation relies on it to ask for the later ones alone.
     """
     repeats: Counter[Conversation] = Counter()
     seeds = []
@@ -51,7 +55,8 @@ class LanguageModel(Protocol):
 
     Attributes:
         name: What people call it.
-        fingerprint: Changes whenever its answers might: weights, adapter, template, system prompt. Answers are stored under it.
+        fingerprint: Changes whenever its answers might: weights, adapter, template, system prompt.
+            Answers are stored under it.
     """
 
     @property
@@ -84,7 +89,9 @@ class LocalWeights(LanguageModel, Protocol):
     """Has its weights on this machine."""
 
     def weights(self) -> Iterable[torch.Tensor]:
-        """Returns every weight it computes with, each once; models that share weights return the same tensors."""
+        """Returns every weight it computes with, each once; models that share weights return the
+        same tensors.
+        """
         ...
 
 
@@ -93,7 +100,8 @@ class DatedModel(LanguageModel, Protocol):
     """May write the date of the day into its prompts, as many chat templates do."""
 
     def pin_date(self, date: datetime.date) -> bool:
-        """Has every prompt carry this date, if it carries one and no other was chosen: a resumed run asks as it did before.
+        """Has every prompt carry this date, if it carries one and no other was chosen: a resumed
+        run asks as it did before.
 
         Returns:
             Whether its prompts carry the date.
@@ -106,13 +114,16 @@ class SchemaModel(LanguageModel, Protocol):
     """Writes JSON of a given schema: a model whose server holds it to one."""
 
     def with_json_schema(self, json_schema: Mapping[str, Any]) -> LanguageModel:
-        """Returns this model as one whose answers are JSON of `json_schema`; limits, prices and what was spent stay shared."""
+        """Returns this model as one whose answers are JSON of `json_schema`; limits, prices and
+        what was spent stay shared.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
-    """How probable a model finds each token of the last turn of a conversation, given all that stands before it.
+    """How probable a model finds each token of the last turn of a conversation, given all that
+    stands before it.
 
     Attributes:
         tokens: The turn's token ids, the one that ends it included.
@@ -137,7 +148,9 @@ class TokenScorer(LanguageModel, Protocol):
 
     @property
     def vocabulary_size(self) -> int:
-        """The width of a distribution; models pad it, so it may be larger than the tokenizer's vocabulary."""
+        """The width of a distribution; models pad it, so it may be larger than the tokenizer's
+        vocabulary.
+        """
         ...
 
     @property
@@ -146,11 +159,15 @@ class TokenScorer(LanguageModel, Protocol):
         ...
 
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
-        """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
+        """Returns the token ids of `conversation` as its chat template renders them; with `reply`,
+        up to where an answer begins.
+        """
         ...
 
     def score(self, conversations: Sequence[Conversation]) -> list[TokenScores]:
-        """Returns the log-probabilities of each conversation's last turn, which is the assistant's, in order."""
+        """Returns the log-probabilities of each conversation's last turn, which is the assistant's,
+        in order.
+        """
         ...
 
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -162,21 +179,25 @@ class TokenScorer(LanguageModel, Protocol):
         ...
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the float32 logits of final hidden states, of shape (…, vocabulary): their softmax is the model's distribution."""
+        """Returns the float32 logits of final hidden states, of shape (…, vocabulary): their
+        softmax is the model's distribution.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """What of a student is trained, and where it starts: by default a LoRA adapter (Hu et al., 2021, arXiv 2106.09685).
+    """What of a student is trained, and where it starts: by default a LoRA adapter (Hu et al.,
+    2021, arXiv 2106.09685).
 
     Attributes:
         rank: Rank of the adapter, where it starts from nothing.
         alpha: Its scale: the update is multiplied by alpha / rank.
         dropout: Share of its inputs that are dropped in training.
-        start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et al., 2022, arXiv 2212.04089).
-            Where they are adapters on the student's base, the adapter is that sum and has the ranks of all of them together.
-            Whole fine-tunes of the base are added into a copy of its weights.
+        start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et
+            al., 2022, arXiv 2212.04089). Where they are adapters on the student's base, the adapter
+            is that sum and has the ranks of all of them together. Whole fine-tunes of the base are
+            added into a copy of its weights.
         merge_weight: The weight λ of each expert in that sum.
         all_weights: Train a copy of all weights in place of an adapter.
     """
@@ -202,7 +223,9 @@ class TrainableModel(LanguageModel, Protocol):
         ...
 
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
-        """Returns the token ids of `conversation` as its chat template renders them; with `reply`, up to where an answer begins."""
+        """Returns the token ids of `conversation` as its chat template renders them; with `reply`,
+        up to where an answer begins.
+        """
         ...
 
     def encode_answer(self, text: str, *, finished: bool = True) -> list[int]:
@@ -213,7 +236,8 @@ class TrainableModel(LanguageModel, Protocol):
             finished: Add what ends it; an answer that was cut goes without.
 
         Returns:
-            What the chat template puts before the words (a channel, an empty thought), the words, and the end.
+            What the chat template puts before the words (a channel, an empty thought), the words,
+            and the end.
         """
         ...
 
@@ -221,8 +245,11 @@ class TrainableModel(LanguageModel, Protocol):
         """Returns the answer to one question."""
         ...
 
-    def continuations(self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[int]]:
-        """Writes on from rows of token ids, as the model is at this moment: also a student in the midst of its training.
+    def continuations(
+        self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """Writes on from rows of token ids, as the model is at this moment: also a student in the
+        midst of its training.
 
         Args:
             rows: What is read.
@@ -230,12 +257,15 @@ class TrainableModel(LanguageModel, Protocol):
             seeds: The seed that each row draws with, whatever rows stand beside it.
 
         Returns:
-            What was written after each row, up to and with the token that ends an answer; one that was cut has none.
+            What was written after each row, up to and with the token that ends an answer; one that
+            was cut has none.
         """
         ...
 
     def trainable_copy(self, adaptation: Adaptation | None) -> TrainableModel:
-        """Returns a model that starts as this one and can be trained, while this one stays as it is; None trains all weights."""
+        """Returns a model that starts as this one and can be trained, while this one stays as it
+        is; None trains all weights.
+        """
         ...
 
     @property
@@ -244,9 +274,11 @@ class TrainableModel(LanguageModel, Protocol):
         ...
 
     def trainable_module(self) -> PreTrainedModel:
-        """Returns a module of the student's own to train: parameters with `requires_grad` are the student's, in place.
+        """Returns a module of the student's own to train: parameters with `requires_grad` are the
+        student's, in place.
 
-        Frozen parameters are those of the base, without a copy, so whatever wraps the module changes no teacher on that base.
+        Frozen parameters are those of the base, without a copy, so whatever wraps the module
+        changes no teacher on that base.
         """
         ...
 
@@ -259,5 +291,7 @@ class TrainableModel(LanguageModel, Protocol):
         ...
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
-        """Writes a folder that `transformers` loads; with `merge=False` an adapter stays an adapter."""
+        """Writes a folder that `transformers` loads; with `merge=False` an adapter stays an
+        adapter.
+        """
         ...

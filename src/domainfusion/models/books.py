@@ -1,4 +1,6 @@
-"""The books: what requests to paid models cost, so that a limit holds for all who write into the same books."""
+"""The books: what requests to paid models cost, so that a limit holds for all who write into the
+same books.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,21 @@ from domainfusion.models.base import LanguageModel
 class Books(Protocol):
     """Keeps what each account spent.
 
-    What a request costs at most is noted before it is sent. Its price stands there from when its answer has come; where none comes, the
-    request stays noted at its most, since the server may have written an answer all the same.
+    What a request costs at most is noted before it is sent. Its price stands there from when its
+    answer has come; where none comes, the request stays noted at its most, since the server may
+    have written an answer all the same.
     """
 
     def spent(self, account: str) -> float:
-        """Returns what was paid from the account, with what is noted for requests that have no price yet."""
+        """Returns what was paid from the account, with what is noted for requests that have no
+        price yet.
+        """
         ...
 
     def reserve(self, account: str, at_most: float, limit: float | None) -> int | None:
-        """Notes a request and returns its number; None, and nothing noted, where the account could come to more than `limit`."""
+        """Notes a request and returns its number; None, and nothing noted, where the account could
+        come to more than `limit`.
+        """
         ...
 
     def settle(self, number: int, cost: float) -> None:
@@ -42,7 +49,9 @@ class PaidModel(LanguageModel, Protocol):
     """Costs money, and notes in the books that it is given what it spends."""
 
     def charging(self, books: Books) -> AbstractContextManager[None]:
-        """For the time of the block, notes what answers cost in `books`; what stands there counts against the model's limit."""
+        """For the time of the block, notes what answers cost in `books`; what stands there counts
+        against the model's limit.
+        """
         ...
 
 
@@ -69,7 +78,9 @@ class MemoryBooks:
 
     def spent(self, account: str) -> float:
         """See `Books`."""
-        return self._paid.get(account, 0.0) + sum(at_most for payer, at_most in self._payments.values() if payer == account)
+        return self._paid.get(account, 0.0) + sum(
+            at_most for payer, at_most in self._payments.values() if payer == account
+        )
 
     def reserve(self, account: str, at_most: float, limit: float | None) -> int | None:
         """See `Books`."""
@@ -101,10 +112,12 @@ class StoredBooks:
     """
 
     COLUMNS = (
-        "number INTEGER PRIMARY KEY, account TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL, "
-        "paid REAL NOT NULL, noted REAL NOT NULL"
+        "number INTEGER PRIMARY KEY, account TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT"
+        " NULL, paid REAL NOT NULL, noted REAL NOT NULL"
     )
-    """Those of the table `payments`: a row of what was paid for each account, model and role, one for each request without a price yet."""
+    """Those of the table `payments`: a row of what was paid for each account, model and role, one
+    for each request without a price yet.
+    """
 
     def __init__(self, connection: sqlite3.Connection, *, model: str, role: str) -> None:
         self._connection = connection
@@ -123,7 +136,9 @@ class StoredBooks:
             return self._spent(account)
 
     def _spent(self, account: str) -> float:
-        [total] = self._connection.execute("SELECT total(paid) + total(noted) FROM payments WHERE account = ?", (account,)).fetchone()
+        [total] = self._connection.execute(
+            "SELECT total(paid) + total(noted) FROM payments WHERE account = ?", (account,)
+        ).fetchone()
         return float(total)
 
     def reserve(self, account: str, at_most: float, limit: float | None) -> int | None:
@@ -132,7 +147,10 @@ class StoredBooks:
             if limit is not None and self._spent(account) + at_most > limit:
                 return None
             row = (account, self._model, self._role, at_most)
-            return database.execute("INSERT INTO payments (account, model, role, paid, noted) VALUES (?, ?, ?, 0, ?)", row).lastrowid
+            return database.execute(
+                "INSERT INTO payments (account, model, role, paid, noted) VALUES (?, ?, ?, 0, ?)",
+                row,
+            ).lastrowid
 
     def settle(self, number: int, cost: float) -> None:
         """See `Books`."""
@@ -145,7 +163,9 @@ class StoredBooks:
             if added:
                 database.execute("DELETE FROM payments WHERE number = ?", (number,))
             else:
-                database.execute("UPDATE payments SET paid = ?, noted = 0 WHERE number = ?", (cost, number))
+                database.execute(
+                    "UPDATE payments SET paid = ?, noted = 0 WHERE number = ?", (cost, number)
+                )
 
     def cancel(self, number: int) -> None:
         """See `Books`."""

@@ -1,4 +1,5 @@
-"""Chat templates as text: the one that a model uses, its arguments and date, rendered in limited time.
+"""Chat templates as text: the one that a model uses, its arguments and date, rendered in limited
+time.
 
 All that decides how a conversation is rendered is written into the template itself: arguments, the
 date, the token that begins a text. So it is part of a model's fingerprint, and a saved student that
@@ -20,8 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from domainfusion.errors import ConfigurationError, ModelError
 
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
+    " + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{"
+    " '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """The template of a model that has none of its own: ChatML, without a default system message."""
 
@@ -145,7 +147,9 @@ def read_date(date: str | datetime.date) -> datetime.date:
 
 
 _DIRECTIVES = "aAbBdHIjmMpSUwWyYeGuV"
-"""The letters of `strftime` directives; after a dash, the part is written without a leading zero."""
+"""The letters of `strftime` directives; after a dash, the part is written without a leading
+zero.
+"""
 
 
 def depends_on_date(template: str) -> bool:
@@ -265,7 +269,8 @@ def within_time(call: Callable[[], Result], name: str, seconds: float | None = N
         )
         thread.join(1)
         raise ModelError(
-            f"The chat template of {name} was not done with one conversation after {limit:g} seconds",
+            f"The chat template of {name} was not done with one conversation after {limit:g}"
+            " seconds",
             fix="give chat_template=..., or shorten the conversation",
         )
     if raised:
@@ -284,9 +289,11 @@ def literal_template(pieces: list[str | int]) -> str:
         '{{ "<user>" }}{{ messages[0]["content"] }}{{ "</user>" }}'
     """
     written = [
-        f'messages[{piece}]["content"]'
-        if isinstance(piece, int)
-        else json.dumps(piece, ensure_ascii=False)
+        (
+            f'messages[{piece}]["content"]'
+            if isinstance(piece, int)
+            else json.dumps(piece, ensure_ascii=False)
+        )
         for piece in pieces
     ]
     return "".join(f"{{{{ {one} }}}}" for one in written)

@@ -1,4 +1,6 @@
-"""From words to tokens: prompts and answers as a chat template writes them; control tokens in words stay text."""
+"""From words to tokens: prompts and answers as a chat template writes them; control tokens in words
+stay text.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class Answer(NamedTuple):
 
 
 _QUESTION, _ANSWER, _FOLLOW_UP = "xqquestionqx", "xqanswerqx", "xqfollowupqx"
-"""Stand-ins for words while a template is examined; trimming or lower-casing does not change them."""
+"""Stand-ins for words while a template is examined; trimming or lower-casing does not change
+them.
+"""
 
 _forms: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, AnswerForm]] = (
     weakref.WeakKeyDictionary()
@@ -104,8 +108,12 @@ def _find_form(tokenizer: PreTrainedTokenizerBase, name: str) -> AnswerForm:
     closing = _closing(tokenizer, opened[: opened.rfind(_QUESTION)], after_last, after_middle)
     if not closing:
         raise ModelError(
-            f"The chat template of {name} ends an answer with no token, and its tokenizer names no end token",
-            fix="give a chat_template that ends answers with a control token, or set eos_token in tokenizer_config.json",
+            f"The chat template of {name} ends an answer with no token, and its tokenizer names no"
+            " end token",
+            fix=(
+                "give a chat_template that ends answers with a control token, or set eos_token in"
+                " tokenizer_config.json"
+            ),
         )
     return AnswerForm(header, _lead(header, between), closing, probe.takes_parts)
 
@@ -129,7 +137,9 @@ class _Probe:
                     return
 
     def rendered(self, *words: str, reply: bool) -> str | None:
-        """Returns a dialogue as the template renders it; None where it refuses, or leaves words out."""
+        """Returns a dialogue as the template renders it; None where it refuses, or leaves words
+        out.
+        """
         turns = [
             Message("assistant" if place % 2 else "user", content)
             for place, content in enumerate(words)
@@ -240,8 +250,8 @@ def encode_conversation(
 ) -> list[int]:
     """Returns the token ids of `conversation` as the chat template renders it.
 
-    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelled out as text,
-    and ends no turn.
+    Control tokens are the template's alone: `<|im_end|>` in somebody's words is spelled out as
+    text, and ends no turn.
 
     Args:
         tokenizer: The tokenizer, whose template is used.
@@ -338,7 +348,10 @@ def _pieces(
         raise ModelError(
             f"The chat template of {name} leaves out words of a conversation",
             received=left_out,
-            fix="give chat_template=..., or leave out the system prompt where the template knows none",
+            fix=(
+                "give chat_template=..., or leave out the system prompt where the template knows"
+                " none"
+            ),
         )
     pieces: list[str | int] = []
     place = 0
@@ -365,7 +378,8 @@ def encode_answer(
 ) -> Answer:
     """Returns the tokens of an answer: what the template puts before its words, the words, the end.
 
-    A control token inside of the text is spelled out as text, so that nothing in it ends the answer.
+    A control token inside of the text is spelled out as text, so that nothing in it ends the
+    answer.
 
     Args:
         tokenizer: The tokenizer, whose template is used.
@@ -433,7 +447,9 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def decode_answer(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Returns what a model wrote as text, without control tokens other than those around reasoning."""
+    """Returns what a model wrote as text, without control tokens other than those around
+    reasoning.
+    """
     names = {
         token: str(tokenizer.convert_ids_to_tokens(token))
         for token in set(tokens) & control_tokens(tokenizer)

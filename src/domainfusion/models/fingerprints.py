@@ -16,8 +16,14 @@ _hashes: dict[tuple[str, int, int], str] = {}
 
 
 def hash_files(path: Path) -> str:
-    """Returns a hash of the weights and settings at `path`, a file or a folder; a file that did not change is not read twice."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _HASHED)
+    """Returns a hash of the weights and settings at `path`, a file or a folder; a file that did not
+    change is not read twice.
+    """
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.iterdir() if file.suffix in _HASHED)
+    )
     return fingerprint([[file.name, _hash_file(file)] for file in files])
 
 

@@ -24,7 +24,8 @@ from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 
 def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yields the indices of rows in batches of up to `size`, rows of similar length together, so that little is padded.
+    """Yields the indices of rows in batches of up to `size`, rows of similar length together, so
+    that little is padded.
 
     Example:
         >>> list(buckets([5, 1, 9, 2], 2))
@@ -43,9 +44,14 @@ class Prompt(NamedTuple):
 
 
 def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
-    """Returns a seed for each row that depends on its words and on how often they came before, but not on its batch."""
+    """Returns a seed for each row that depends on its words and on how often they came before, but
+    not on its batch.
+    """
     seeds = sample_seeds(seed, conversations)
-    return [int(fingerprint([own, conversation], length=15), 16) for own, conversation in zip(seeds, conversations, strict=True)]
+    return [
+        int(fingerprint([own, conversation], length=15), 16)
+        for own, conversation in zip(seeds, conversations, strict=True)
+    ]
 
 
 class Writer(NamedTuple):
@@ -60,17 +66,26 @@ class Writer(NamedTuple):
     ends: set[int]
 
 
-def answer_batch(module: PreTrainedModel, writers: Sequence[Writer], prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
+def answer_batch(
+    module: PreTrainedModel,
+    writers: Sequence[Writer],
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+) -> list[Generation]:
     """Answers the prompts of one batch; see `continue_batch`.
 
     Args:
         module: The model, as it is to compute.
-        writers: Whose answer each row is: adapters on one base may have tokenizers and chat templates of their own.
+        writers: Whose answer each row is: adapters on one base may have tokenizers and chat
+            templates of their own.
         prompts: Rows of any lengths.
         sampling: How to write the answers.
     """
     written = continue_batch(module, prompts, sampling, [writer.ends for writer in writers])
-    return [read_answer(writer, row, len(prompt.tokens)) for writer, row, prompt in zip(writers, written, prompts, strict=True)]
+    return [
+        read_answer(writer, row, len(prompt.tokens))
+        for writer, row, prompt in zip(writers, written, prompts, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -86,7 +101,8 @@ def continue_batch(
         ends: Every token that ends an answer, for each row.
 
     Returns:
-        The tokens of each answer, up to and with the one that ends it; an answer that was cut has none.
+        The tokens of each answer, up to and with the one that ends it; an answer that was cut has
+        none.
     """
     length = max(len(prompt.tokens) for prompt in prompts)
     tokens = torch.zeros((len(prompts), length), dtype=torch.long)
@@ -94,8 +110,14 @@ def continue_batch(
     for row, prompt in enumerate(prompts):
         tokens[row, length - len(prompt.tokens) :] = torch.tensor(prompt.tokens, dtype=torch.long)
         looked_at[row, length - len(prompt.tokens) :] = 1
-    settings = cast(Any, GenerationConfig)(max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=0)
-    processors = LogitsProcessorList([RowSampler(sampling, [prompt.seed for prompt in prompts])] if sampling.temperature > 0 else [])
+    settings = cast(Any, GenerationConfig)(
+        max_new_tokens=sampling.max_new_tokens, do_sample=False, pad_token_id=0
+    )
+    processors = LogitsProcessorList(
+        [RowSampler(sampling, [prompt.seed for prompt in prompts])]
+        if sampling.temperature > 0
+        else []
+    )
     with in_evaluation(module), _contiguous_before_head(module):
         output = cast(Any, module).generate(
             input_ids=tokens.to(module.device),
@@ -104,7 +126,9 @@ def continue_batch(
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([_RowEnds(ends)]),
         )
-    return [_up_to_end(row, own) for row, own in zip(output[:, length:].tolist(), ends, strict=True)]
+    return [
+        _up_to_end(row, own) for row, own in zip(output[:, length:].tolist(), ends, strict=True)
+    ]
 
 
 class _RowEnds(StoppingCriteria):
@@ -112,19 +136,28 @@ class _RowEnds(StoppingCriteria):
 
     def __init__(self, ends: Sequence[set[int]]) -> None:
         self._ends = ends
-        # Transformers pads rows that are over where it finds this name: rows that continue beside them must not see what they write.
+        # Transformers pads rows that are over where it finds this name: rows that continue beside
+        # them must not see what they write.
         self.eos_token_id = sorted(set().union(*ends))
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
-        over = [token in ends for token, ends in zip(input_ids[:, -1].tolist(), self._ends, strict=True)]
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any
+    ) -> torch.Tensor:
+        over = [
+            token in ends for token, ends in zip(input_ids[:, -1].tolist(), self._ends, strict=True)
+        ]
         return torch.tensor(over, device=input_ids.device)
 
 
 @contextmanager
 def _contiguous_before_head(module: PreTrainedModel) -> Iterator[None]:
-    """Gives the head contiguous states: of a slice, as Transformers takes of a prompt, PyTorch would copy the whole head for each row."""
+    """Gives the head contiguous states: of a slice, as Transformers takes of a prompt, PyTorch
+    would copy the whole head for each row.
+    """
     head = cast(torch.nn.Module, module.get_output_embeddings())  # type: ignore[no-untyped-call]
-    handle = head.register_forward_pre_hook(lambda _, given: tuple(states.contiguous() for states in given))
+    handle = head.register_forward_pre_hook(
+        lambda _, given: tuple(states.contiguous() for states in given)
+    )
     try:
         yield
     finally:
@@ -132,11 +165,15 @@ def _contiguous_before_head(module: PreTrainedModel) -> Iterator[None]:
 
 
 def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
-    return tokens[: next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))]
+    return tokens[
+        : next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
+    ]
 
 
 def read_answer(writer: Writer, tokens: list[int], prompt_tokens: int) -> Generation:
-    """Returns what was written as an answer with its reasoning apart; a thought that was cut, or never ended, is not an answer."""
+    """Returns what was written as an answer with its reasoning apart; a thought that was cut, or
+    never ended, is not an answer.
+    """
     is_finished = bool(tokens) and tokens[-1] in writer.ends
     written = decode_answer(writer.tokenizer, tokens[:-1] if is_finished else tokens)
     found = split_reasoning(written, prompt=answer_form(writer.tokenizer).header)
@@ -151,13 +188,17 @@ def read_answer(writer: Writer, tokens: list[int], prompt_tokens: int) -> Genera
 
 @contextmanager
 def converted_for_autocast(module: PreTrainedModel) -> Iterator[None]:
-    """Has the weights in autocast's data type for the time of a block, in place of converting them in every product."""
+    """Has the weights in autocast's data type for the time of a block, in place of converting them
+    in every product.
+    """
     kind = module.device.type
     if not torch.is_autocast_enabled(kind):
         yield
         return
     dtype = torch.get_autocast_dtype(kind)
-    wide = [(weight, weight.data) for weight in module.parameters() if weight.dtype == torch.float32]
+    wide = [
+        (weight, weight.data) for weight in module.parameters() if weight.dtype == torch.float32
+    ]
     try:
         for weight, own in wide:
             weight.data = own.to(dtype)
@@ -170,7 +211,9 @@ def converted_for_autocast(module: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
-    """Switches dropout off for the time of a block: a student that is asked in the midst of its training answers as after it."""
+    """Switches dropout off for the time of a block: a student that is asked in the midst of its
+    training answers as after it.
+    """
     training = module.training
     module.train(False)
     try:

@@ -1,4 +1,6 @@
-"""Local models: any causal language model that Transformers loads, from the hub, a folder, a GGUF file or a PEFT adapter."""
+"""Local models: any causal language model that Transformers loads, from the hub, a folder, a GGUF
+file or a PEFT adapter.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, read_settings
-from domainfusion.models.adapters import UNTRAINED, changes_nothing, check_adapter, check_new_adapter, read_weights, skeleton_of
+from domainfusion.models.adapters import (
+    UNTRAINED,
+    changes_nothing,
+    check_adapter,
+    check_new_adapter,
+    read_weights,
+    skeleton_of,
+)
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
@@ -36,10 +45,22 @@ from domainfusion.models.generation import (
     row_seeds,
 )
 from domainfusion.models.locate import find_model, read_config, read_whole_config
-from domainfusion.models.placement import Quantization, check_quantization, resolve_device, resolve_device_map, resolve_dtype
+from domainfusion.models.placement import (
+    Quantization,
+    check_quantization,
+    resolve_device,
+    resolve_device_map,
+    resolve_dtype,
+)
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
-from domainfusion.models.shared_base import Adapter, BaseKey, SharedBase, give_memory_back, silent_transformers
+from domainfusion.models.shared_base import (
+    Adapter,
+    BaseKey,
+    SharedBase,
+    give_memory_back,
+    silent_transformers,
+)
 from domainfusion.models.summing import (
     LoraFactors,
     adapted_layers,
@@ -56,26 +77,33 @@ from domainfusion.types import Conversation, Generation, Message, Sampling, fing
 class HuggingFaceModel:
     """A causal language model on this machine: a teacher, a generation model, or a student.
 
-    Construction checks that the model is there; its weights are loaded on first use. Models with the same base, data type and
-    device share the base's weights in memory.
+    Construction checks that the model is there; its weights are loaded on first use. Models with
+    the same base, data type and device share the base's weights in memory.
 
     Args:
         model_path: A folder, a `.gguf` file, a hub id, or the folder or hub id of a PEFT adapter.
-        base_model: Where an adapter's base is; by default where the adapter's own configuration says.
+        base_model: Where an adapter's base is; by default where the adapter's own configuration
+            says.
         revision: Branch, tag or commit of a hub id.
         name: What reports call it; by default the last part of `model_path`.
-        system_prompt: A system message put before every conversation that has none: a prompted model is an expert too.
-        chat_template: A Jinja chat template in place of the model's own, which for an adapter is the one in its folder, else its
-            base's. A model that has none speaks ChatML (`chat_template.CHATML_TEMPLATE`), without a default system message.
-        template_arguments: Values of the template's variables, such as `{"enable_thinking": False}`.
-        date: The date that the template writes, if it writes one, as `YYYY-MM-DD`; by default that of the day on which the model, or the
-            run that it is in, was made. So a prompt is the same tomorrow, and a student is asked with what it was trained on.
+        system_prompt: A system message put before every conversation that has none: a prompted
+            model is an expert too.
+        chat_template: A Jinja chat template in place of the model's own, which for an adapter is
+            the one in its folder, else its base's. A model that has none speaks ChatML
+            (`chat_template.CHATML_TEMPLATE`), without a default system message.
+        template_arguments: Values of the template's variables, such as `{"enable_thinking":
+            False}`.
+        date: The date that the template writes, if it writes one, as `YYYY-MM-DD`; by default that
+            of the day on which the model, or the run that it is in, was made. So a prompt is the
+            same tomorrow, and a student is asked with what it was trained on.
         dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` keeps weights that were saved in
             float32, and is bfloat16 for others where the device computes in it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        quantization: `4bit` or `8bit`, for models that would not fit otherwise; a student is then trained in a LoRA adapter on them.
-        device_map: How Accelerate spreads a model that is larger than one device: `auto`, `balanced`, `balanced_low_0`, `sequential`, or a
-            device for each part (`cpu` and `disk` among them, from where weights come when they are used). Such a model is not trained.
+        quantization: `4bit` or `8bit`, for models that would not fit otherwise; a student is then
+            trained in a LoRA adapter on them.
+        device_map: How Accelerate spreads a model that is larger than one device: `auto`,
+            `balanced`, `balanced_low_0`, `sequential`, or a device for each part (`cpu` and `disk`
+            among them, from where weights come when they are used). Such a model is not trained.
         batch_size: Rows that are generated or scored together.
 
     Raises:
@@ -108,7 +136,9 @@ class HuggingFaceModel:
         batch_size: int = 32,
     ) -> None:
         if batch_size < 1:
-            raise ConfigurationError("batch_size is not positive", received=batch_size, allowed="a whole number from 1")
+            raise ConfigurationError(
+                "batch_size is not positive", received=batch_size, allowed="a whole number from 1"
+            )
         self.model_path = str(model_path)
         self.name = name or Path(self.model_path).name
         self.system_prompt = system_prompt
@@ -147,7 +177,9 @@ class HuggingFaceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the weights, the adapter, the chat template, the system prompt, the data type and the tokenizer."""
+        """Changes with the weights, the adapter, the chat template, the system prompt, the data
+        type and the tokenizer.
+        """
         if self._trainable:
             return self._compute_fingerprint(hash_tensors(self._trained_state()) + self._start)
         if not self._fingerprint:
@@ -157,8 +189,13 @@ class HuggingFaceModel:
     def _compute_fingerprint(self, adapter: str) -> str:
         base = hash_files(self._files.base)
         self._answer_form()  # what is wrong with a template is said here, before anything is asked
-        numbers = [str(self._key.dtype), *([self._key.quantization] if self._key.quantization else [])]
-        return fingerprint([base, adapter, self.tokenizer.chat_template, self.system_prompt, *numbers])
+        numbers = [
+            str(self._key.dtype),
+            *([self._key.quantization] if self._key.quantization else []),
+        ]
+        return fingerprint(
+            [base, adapter, self.tokenizer.chat_template, self.system_prompt, *numbers]
+        )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -176,20 +213,29 @@ class HuggingFaceModel:
 
     @property
     def has_template(self) -> bool:
-        """Whether a chat template was given, or came with the model; else it speaks ChatML, which it may never have read."""
+        """Whether a chat template was given, or came with the model; else it speaks ChatML, which
+        it may never have read.
+        """
         files = self._tokenizer_files
         return bool(self._chat_template or files.chat_template) or has_own_template(files.folder)
 
     def speaking_as(self, other: HuggingFaceModel) -> Self:
-        """Returns this model with the tokenizer and the chat template of another one on the same base; its weights are shared."""
+        """Returns this model with the tokenizer and the chat template of another one on the same
+        base; its weights are shared.
+        """
         changed = copy(self)
-        changed._chat_template, changed._tokenizer_files = other._chat_template, other._tokenizer_files
+        changed._chat_template, changed._tokenizer_files = (
+            other._chat_template,
+            other._tokenizer_files,
+        )
         changed._template_arguments, changed._date = other._template_arguments, other._date
         changed._tokenizer, changed._fingerprint = None, ""
         return changed
 
     def pin_date(self, date: datetime.date) -> bool:
-        """Has the chat template write this date, if it writes one and no other was given; see `DatedModel`."""
+        """Has the chat template write this date, if it writes one and no other was given; see
+        `DatedModel`.
+        """
         if self._has_given_date or not depends_on_date(str(self.tokenizer.chat_template)):
             return False
         if date != self._date:
@@ -198,12 +244,16 @@ class HuggingFaceModel:
 
     @property
     def vocabulary_size(self) -> int:
-        """The width of the model's distributions, padding included; no weights are loaded to tell."""
+        """The width of the model's distributions, padding included; no weights are loaded to
+        tell.
+        """
         return int(self._read_config().vocab_size)
 
     @property
     def context_length(self) -> int | None:
-        """The tokens that question and answer may have together; None where the model sets no limit."""
+        """The tokens that question and answer may have together; None where the model sets no
+        limit.
+        """
         limit = getattr(self._read_config(), "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
@@ -227,9 +277,16 @@ class HuggingFaceModel:
         return self._key.quantization
 
     def weights(self) -> list[torch.Tensor]:
-        """Returns every weight it computes with, each once: those of the base, which models on it share, and those of its adapter."""
-        self._load().restore()  # or copies with an adapter merged into them would stand in for weights of the base
-        return [weight for name, weight in self._load().module.named_parameters() if "lora_" not in name or self._owns(name)]
+        """Returns every weight it computes with, each once: those of the base, which models on it
+        share, and those of its adapter.
+        """
+        # or copies with an adapter merged into them would stand in for weights of the base
+        self._load().restore()
+        return [
+            weight
+            for name, weight in self._load().module.named_parameters()
+            if "lora_" not in name or self._owns(name)
+        ]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_path!r})"
@@ -241,23 +298,31 @@ class HuggingFaceModel:
         return self.generate([(Message("user", question),)], sampling)[0].text
 
     def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
-        """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to where an answer begins.
+        """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to
+        where an answer begins.
 
         Raises:
-            ModelError: The template can't render the conversation, or writes tokens that the model does not have.
+            ModelError: The template can't render the conversation, or writes tokens that the model
+                does not have.
         """
-        tokens = encode_conversation(self.tokenizer, self._with_system_prompt(conversation), reply=reply, name=self.name)
+        tokens = encode_conversation(
+            self.tokenizer, self._with_system_prompt(conversation), reply=reply, name=self.name
+        )
         self._refuse_unknown(tokens)
         return tokens
 
     def encode_answer(self, text: str, *, finished: bool = True) -> list[int]:
-        """Returns the token ids of an answer as the model writes it; see `TrainableModel.encode_answer`."""
+        """Returns the token ids of an answer as the model writes it; see
+        `TrainableModel.encode_answer`.
+        """
         tokens = encode_answer(self.tokenizer, text, self.name).row(finished=finished)
         self._refuse_unknown(tokens)
         return tokens
 
     def _answer_form(self) -> AnswerForm:
-        """Returns what the chat template writes around an answer, once it is known that the model has its tokens."""
+        """Returns what the chat template writes around an answer, once it is known that the model
+        has its tokens.
+        """
         form = answer_form(self.tokenizer, self.name)
         self._refuse_unknown(form.closing)
         return form
@@ -268,9 +333,15 @@ class HuggingFaceModel:
             unknown = sorted({token for token in tokens if token >= size})
             raise ModelError(
                 f"The tokenizer of {self.name} writes tokens for which the model has no embedding",
-                received=[f"{self.tokenizer.convert_ids_to_tokens(token)} is {token}" for token in unknown[:3]],
+                received=[
+                    f"{self.tokenizer.convert_ids_to_tokens(token)} is {token}"
+                    for token in unknown[:3]
+                ],
                 allowed=f"{size:,} tokens",
-                fix="give a chat_template without them, or resize the model's embedding and train it",
+                fix=(
+                    "give a chat_template without them, or resize the model's embedding and"
+                    " train it"
+                ),
             )
 
     def _with_system_prompt(self, conversation: Conversation) -> Conversation:
@@ -286,7 +357,8 @@ class HuggingFaceModel:
     ) -> list[Generation]:
         """Answers each conversation; see `LanguageModel.generate`.
 
-        Rows of similar length share a batch. A conversation that is longer than the model's context is an error, never cut.
+        Rows of similar length share a batch. A conversation that is longer than the model's context
+        is an error, never cut.
         """
         prompts = self._prompts(conversations, sampling)
         results: dict[int, Generation] = {}
@@ -301,7 +373,10 @@ class HuggingFaceModel:
     def _prompts(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Prompt]:
         encoded = [self.encode(conversation) for conversation in conversations]
         self._refuse_overlong(encoded, sampling.max_new_tokens)
-        return [Prompt(*row) for row in zip(encoded, row_seeds(sampling.seed, conversations), strict=True)]
+        return [
+            Prompt(*row)
+            for row in zip(encoded, row_seeds(sampling.seed, conversations), strict=True)
+        ]
 
     def _refuse_overlong(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         limit = self.context_length
@@ -317,26 +392,34 @@ class HuggingFaceModel:
     def _generate_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
         ends = self.end_tokens
         with self._load().using(self._adapter or None) as module:
-            return answer_batch(module, [Writer(self.tokenizer, ends)] * len(prompts), prompts, sampling)
+            return answer_batch(
+                module, [Writer(self.tokenizer, ends)] * len(prompts), prompts, sampling
+            )
 
-    def continuations(self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[int]]:
+    def continuations(
+        self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[int]]:
         """Writes on from rows of token ids; see `TrainableModel.continuations`.
 
-        For the time of the call an adapter is merged into the weights, and under autocast weights are in its data type, so that neither
-        is done anew for every token.
+        For the time of the call an adapter is merged into the weights, and under autocast weights
+        are in its data type, so that neither is done anew for every token.
         """
         self._refuse_overlong(rows, sampling.max_new_tokens)
         ends, found = self.end_tokens, dict[int, list[int]]()
         prompts = [Prompt(list(row), seed) for row, seed in zip(rows, seeds, strict=True)]
         with self._load().using(self._adapter or None) as module, converted_for_autocast(module):
             for batch in buckets([len(row) for row in rows], self.batch_size):
-                written = continue_batch(module, [prompts[index] for index in batch], sampling, [ends] * len(batch))
+                written = continue_batch(
+                    module, [prompts[index] for index in batch], sampling, [ends] * len(batch)
+                )
                 found |= dict(zip(batch, written, strict=True))
         return [found[index] for index in range(len(rows))]
 
     @property
     def end_tokens(self) -> set[int]:
-        """Every token that ends an answer: the tokenizer's, the generation settings' and the one that closes a turn."""
+        """Every token that ends an answer: the tokenizer's, the generation settings' and the one
+        that closes a turn.
+        """
         declared = self._load().module.generation_config.eos_token_id
         ends = set(declared if isinstance(declared, list) else [declared])
         ends |= {self.tokenizer.eos_token_id, self.turn_end}
@@ -344,7 +427,9 @@ class HuggingFaceModel:
 
     @property
     def turn_end(self) -> int:
-        """The token with which the chat template closes an answer, and which the student is trained to write at its end."""
+        """The token with which the chat template closes an answer, and which the student is trained
+        to write at its end.
+        """
         return self._answer_form().end
 
     # Scoring
@@ -352,19 +437,29 @@ class HuggingFaceModel:
     def score(self, conversations: Sequence[Conversation]) -> list[TokenScores]:
         """Returns the log-probabilities of each conversation's last turn; see `TokenScorer.score`.
 
-        The turn is scored as the model itself would have written it: after the prompt and what the chat template puts before an
-        answer's words (a channel, an empty thought), and with the token that ends them.
+        The turn is scored as the model itself would have written it: after the prompt and what the
+        chat template puts before an answer's words (a channel, an empty thought), and with the
+        token that ends them.
 
         Raises:
-            ModelError: A conversation is longer than the model's context, or its last turn is not the assistant's.
+            ModelError: A conversation is longer than the model's context, or its last turn is not
+                the assistant's.
         """
         for conversation in conversations:
             if not conversation or conversation[-1].role != "assistant":
                 raise ModelError(
-                    "There is no answer to score", received=conversation, fix="end the conversation with a turn of the assistant's"
+                    "There is no answer to score",
+                    received=conversation,
+                    fix="end the conversation with a turn of the assistant's",
                 )
-        encoded = [encode_answer(self.tokenizer, conversation[-1].content, self.name) for conversation in conversations]
-        prompts = [[*self.encode(conversation[:-1]), *answer.lead] for conversation, answer in zip(conversations, encoded, strict=True)]
+        encoded = [
+            encode_answer(self.tokenizer, conversation[-1].content, self.name)
+            for conversation in conversations
+        ]
+        prompts = [
+            [*self.encode(conversation[:-1]), *answer.lead]
+            for conversation, answer in zip(conversations, encoded, strict=True)
+        ]
         answers = [(*answer.words, answer.closing[0]) for answer in encoded]
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         for row in rows:
@@ -373,14 +468,21 @@ class HuggingFaceModel:
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
             for batch in buckets([len(row) for row in rows], self.batch_size):
-                states = final_hidden_states(module, [rows[index] for index in batch], self.batch_size)
+                states = final_hidden_states(
+                    module, [rows[index] for index in batch], self.batch_size
+                )
                 for index, hidden in zip(batch, states, strict=True):
-                    found = token_log_probabilities(module, hidden[len(prompts[index]) - 1 : -1], answers[index])
-                    scores[index] = TokenScores(tokens=answers[index], log_probabilities=tuple(found))
+                    found = token_log_probabilities(
+                        module, hidden[len(prompts[index]) - 1 : -1], answers[index]
+                    )
+                    scores[index] = TokenScores(
+                        tokens=answers[index], log_probabilities=tuple(found)
+                    )
         return [scores[index] for index in range(len(rows))]
 
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), on the model's device.
+        """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), on
+        the model's device.
 
         Raises:
             ModelError: A row is longer than the model's context.
@@ -390,12 +492,18 @@ class HuggingFaceModel:
             return final_hidden_states(module, rows, self.batch_size)
 
     def head(self) -> Head:
-        """Returns what turns final hidden states into logits: a view of the weights, or a copy where the adapter changes them."""
+        """Returns what turns final hidden states into logits: a view of the weights, or a copy
+        where the adapter changes them.
+        """
         with self._scoring() as module:
             found = head_of(module)
             is_shared = not isinstance(module.get_output_embeddings(), BaseTunerLayer)  # type: ignore[no-untyped-call]
         weight = found.weight.detach()
-        return replace(found, weight=weight if is_shared else weight.clone(), bias=None if found.bias is None else found.bias.detach())
+        return replace(
+            found,
+            weight=weight if is_shared else weight.clone(),
+            bias=None if found.bias is None else found.bias.detach(),
+        )
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""
@@ -404,7 +512,11 @@ class HuggingFaceModel:
 
     @contextmanager
     def _scoring(self) -> Iterator[PreTrainedModel]:
-        with torch.no_grad(), self._load().using(self._adapter or None) as module, in_evaluation(module):
+        with (
+            torch.no_grad(),
+            self._load().using(self._adapter or None) as module,
+            in_evaluation(module),
+        ):
             self._check_projection(module)
             yield module
 
@@ -416,22 +528,27 @@ class HuggingFaceModel:
     # Training
 
     def trainable_copy(self, adaptation: Adaptation | None) -> Self:
-        """Returns a model that starts as this one and can be trained, while this one stays as it is.
+        """Returns a model that starts as this one and can be trained, while this one stays as it
+        is.
 
-        An adapter is a student too: it is trained on, in an adapter of its own rank and the new one's together, or merged into a copy of
-        all weights. A quantized student is trained in a LoRA adapter (QLoRA; Dettmers et al., 2023, arXiv 2305.14314).
+        An adapter is a student too: it is trained on, in an adapter of its own rank and the new
+        one's together, or merged into a copy of all weights. A quantized student is trained in a
+        LoRA adapter (QLoRA; Dettmers et al., 2023, arXiv 2305.14314).
 
         Args:
             adaptation: What is trained, and where it starts; None trains a copy of all weights.
 
         Raises:
-            CapabilityError: See `check_start`; or the model's logits are made in a way that the loss does not know.
+            CapabilityError: See `check_start`; or the model's logits are made in a way that the
+                loss does not know.
         """
         adaptation = adaptation or Adaptation(all_weights=True)
         self.check_start(adaptation)
         student = copy(self)
         student._trainable, student.name, student._fingerprint = True, "student", ""
-        student._start = fingerprint([self._adapter, self._fingerprints(adaptation), adaptation.merge_weight])
+        student._start = fingerprint(
+            [self._adapter, self._fingerprints(adaptation), adaptation.merge_weight]
+        )
         owner = uuid.uuid4().hex
         if adaptation.all_weights or self._whole_experts(adaptation):
             student._start_on_own_base(owner, adaptation)
@@ -447,72 +564,122 @@ class HuggingFaceModel:
         return student
 
     def check_start(self, adaptation: Adaptation) -> None:
-        """Looks at whether a copy of this model can be trained so; little is read for it, and nothing loaded.
+        """Looks at whether a copy of this model can be trained so; little is read for it, and
+        nothing loaded.
 
         Args:
             adaptation: What is to be trained, and where it starts.
 
         Raises:
-            CapabilityError: This model is a trained copy itself; all weights of a quantized model are to be trained; or an expert to start
-                from is neither a LoRA adapter on this model's base nor a whole fine-tune of it, or one that can't be summed exactly.
+            CapabilityError: This model is a trained copy itself; all weights of a quantized model
+                are to be trained; or an expert to start from is neither a LoRA adapter on this
+                model's base nor a whole fine-tune of it, or one that can't be summed exactly.
         """
         if self._trainable:
-            raise CapabilityError("A student in training can't be copied", received=self.name, fix="save it, and load what was saved")
+            raise CapabilityError(
+                "A student in training can't be copied",
+                received=self.name,
+                fix="save it, and load what was saved",
+            )
         if self._key.device_map is not None:
-            raise CapabilityError("A student is trained on one device", received=self._key.device_map, fix="leave device_map out")
+            raise CapabilityError(
+                "A student is trained on one device",
+                received=self._key.device_map,
+                fix="leave device_map out",
+            )
         wholes = self._whole_experts(adaptation)
         if self._key.quantization and (adaptation.all_weights or wholes):
             raise CapabilityError(
-                "The weights of a quantized student stay as they are" + (", so no whole fine-tune can be added to them" if wholes else ""),
+                "The weights of a quantized student stay as they are"
+                + (", so no whole fine-tune can be added to them" if wholes else ""),
                 received=self._key.quantization,
                 allowed="a LoRA adapter on them",
-                fix="leave quantization out, or use adaptation='lora' with adapters as experts, or initialization='base'",
+                fix=(
+                    "leave quantization out, or use adaptation='lora' with adapters as experts, or"
+                    " initialization='base'"
+                ),
             )
         adapters = self._adapter_experts(adaptation)
-        strangers = [expert for expert in adaptation.start_from if expert not in (*adapters, *wholes)]
+        strangers = [
+            expert for expert in adaptation.start_from if expert not in (*adapters, *wholes)
+        ]
         if strangers:
             raise CapabilityError(
-                "Only adapters on the student's own base, and whole fine-tunes of it, can be merged into its start",
+                "Only adapters on the student's own base, and whole fine-tunes of it, can be merged"
+                " into its start",
                 received=strangers,
-                allowed=f"LoRA adapters on {self._files.base_path}, in the same dtype and on the same device, or fine-tunes of it",
+                allowed=(
+                    f"LoRA adapters on {self._files.base_path}, in the same dtype and on the same"
+                    " device, or fine-tunes of it"
+                ),
                 fix="use initialization='base'",
             )
         if not adaptation.all_weights:
             check_new_adapter(_fresh_adapter(adaptation), self._files.base)
         is_summed = bool(adapters or wholes) or not adaptation.all_weights
-        for model in (*adapters, *([self] if self._files.adapter is not None and is_summed else [])):
+        for model in (
+            *adapters,
+            *([self] if self._files.adapter is not None and is_summed else []),
+        ):
             if read_settings(cast(Path, model._files.adapter)).get("use_dora"):
                 raise CapabilityError(
-                    "A DoRA adapter can't be summed with others: its change is not a product of two matrices",
+                    "A DoRA adapter can't be summed with others: its change is not a product of two"
+                    " matrices",
                     received=model.model_path,
                     allowed="LoRA adapters",
-                    fix="use initialization='base'; to train a DoRA adapter on, use adaptation='full' too",
+                    fix=(
+                        "use initialization='base'; to train a DoRA adapter on, use"
+                        " adaptation='full' too"
+                    ),
                 )
         for expert in dict.fromkeys(wholes):
             check_fine_tune(self._files.base, expert._files.base, expert.model_path)
 
     def _adapter_experts(self, adaptation: Adaptation) -> list[HuggingFaceModel]:
         def fits(expert: HuggingFaceModel) -> bool:
-            # On a base of its own the student loads them anew; on a shared one they have to be there as they are.
-            return expert._key.path == self._key.path if adaptation.all_weights else expert._key == self._key
+            # On a base of its own the student loads them anew; on a shared one they have to be
+            # there as they are.
+            return (
+                expert._key.path == self._key.path
+                if adaptation.all_weights
+                else expert._key == self._key
+            )
 
         local = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel)]
-        return [expert for expert in local if expert._files.adapter is not None and not expert._trainable and fits(expert)]
+        return [
+            expert
+            for expert in local
+            if expert._files.adapter is not None and not expert._trainable and fits(expert)
+        ]
 
     def _whole_experts(self, adaptation: Adaptation) -> list[HuggingFaceModel]:
-        local = [expert for expert in adaptation.start_from if isinstance(expert, HuggingFaceModel) and not expert._trainable]
-        return [expert for expert in local if expert._files.adapter is None and expert._files.base != self._files.base]
+        local = [
+            expert
+            for expert in adaptation.start_from
+            if isinstance(expert, HuggingFaceModel) and not expert._trainable
+        ]
+        return [
+            expert
+            for expert in local
+            if expert._files.adapter is None and expert._files.base != self._files.base
+        ]
 
     def _fingerprints(self, adaptation: Adaptation) -> list[str]:
         return [expert.fingerprint for expert in adaptation.start_from]
 
     def _start_on_own_base(self, owner: str, adaptation: Adaptation) -> None:
-        """Gives a student weights of its own: the base's, with its own adapter, its adapters' and its fine-tunes' changes in them."""
+        """Gives a student weights of its own: the base's, with its own adapter, its adapters' and
+        its fine-tunes' changes in them.
+        """
         folders = {} if self._files.adapter is None else {self._files.adapter: 1.0}
         for expert in self._adapter_experts(adaptation):
             folders.setdefault(cast(Path, expert._files.adapter), adaptation.merge_weight)
         self._adapter = ""
-        self._key = replace(self._key, dtype=torch.float32 if adaptation.all_weights else self._key.dtype, owner=owner)
+        self._key = replace(
+            self._key,
+            dtype=torch.float32 if adaptation.all_weights else self._key.dtype,
+            owner=owner,
+        )
         self._base = base = SharedBase.get(self._key)
         parts = {f"part_{number}": folder for number, folder in enumerate(folders)}
         for part, folder in parts.items():
@@ -531,12 +698,16 @@ class HuggingFaceModel:
             base.absorb(start)
 
     def _adapters_to_sum(self, adaptation: Adaptation) -> dict[str, float]:
-        """Returns the adapters on the base that the student starts as the sum of, each with its weight; its own counts in full."""
+        """Returns the adapters on the base that the student starts as the sum of, each with its
+        weight; its own counts in full.
+        """
         parts = {self._adapter: 1.0} if self._adapter else {}
         self._load()
         for expert in self._adapter_experts(adaptation):
             expert._load()
-            parts.setdefault(expert._adapter, adaptation.merge_weight)  # who is the expert of two domains counts once
+            parts.setdefault(
+                expert._adapter, adaptation.merge_weight
+            )  # who is the expert of two domains counts once
         return parts
 
     def _create_adapter(self, adaptation: Adaptation, parts: Mapping[str, float]) -> None:
@@ -546,23 +717,33 @@ class HuggingFaceModel:
         if not parts:
             base.create_adapter(self._adapter, config)
         elif not is_fresh:
-            base.combine_adapters(self._adapter, list(parts), list(parts.values()), dropout=adaptation.dropout)
+            base.combine_adapters(
+                self._adapter, list(parts), list(parts.values()), dropout=adaptation.dropout
+            )
         else:
             fresh = f"fresh_{self._adapter}"
             base.create_adapter(fresh, config)
             try:
-                base.combine_adapters(self._adapter, [*parts, fresh], [*parts.values(), 1.0], dropout=adaptation.dropout)
+                base.combine_adapters(
+                    self._adapter,
+                    [*parts, fresh],
+                    [*parts.values(), 1.0],
+                    dropout=adaptation.dropout,
+                )
             finally:
                 base.remove_adapter(fresh)
 
     def is_adapter_on(self, other: object) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""
-        return bool(self._adapter) and isinstance(other, HuggingFaceModel) and self._key == other._key
+        return (
+            bool(self._adapter) and isinstance(other, HuggingFaceModel) and self._key == other._key
+        )
 
     def can_share_batches(self) -> bool:
         """Whether its rows can stand in one batch with those of other experts on its base.
 
-        Those of a DoRA adapter can't, and none can where an adapter stands on the fused weights of a mixture of experts.
+        Those of a DoRA adapter can't, and none can where an adapter stands on the fused weights of
+        a mixture of experts.
         """
         base = self._load()
         if base.has_fused_layers:
@@ -572,24 +753,32 @@ class HuggingFaceModel:
     # Merging
 
     def lora_factors(self) -> dict[str, LoraFactors]:
-        """Returns the update of every linear layer that this model's LoRA adapter stands on, by the layer's name.
+        """Returns the update of every linear layer that this model's LoRA adapter stands on, by the
+        layer's name.
 
         Raises:
             CapabilityError: This model is not a LoRA adapter, or a DoRA adapter.
         """
-        return {name: factors_of(layer, self._adapter) for name, layer in self._linear_layers().items()}
+        return {
+            name: factors_of(layer, self._adapter) for name, layer in self._linear_layers().items()
+        }
 
     def load_lora_factors(self, factors: Mapping[str, LoraFactors]) -> None:
         """Puts other updates in the place of a trainable copy's, layer by layer; ranks stay."""
         if not self._trainable:
-            raise CapabilityError("The weights of this model are not for changing", received=self, fix="use trainable_copy(...)")
+            raise CapabilityError(
+                "The weights of this model are not for changing",
+                received=self,
+                fix="use trainable_copy(...)",
+            )
         layers = self._linear_layers()
         for name, update in factors.items():
             write_factors(layers[name], self._adapter, update)
 
     @contextmanager
     def watching_inputs(self, see: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-        """Shows the inputs of every linear layer with an adapter on this base, in this block, by the layer's name.
+        """Shows the inputs of every linear layer with an adapter on this base, in this block, by
+        the layer's name.
 
         Args:
             see: Receives the name and the inputs, of shape (rows, tokens, in).
@@ -598,7 +787,8 @@ class HuggingFaceModel:
             pass  # the check of the projection, made once, is not what is watched
         layers = {name: layer for name, layer in self._load().tuner_layers() if is_linear(layer)}
         hooks = [
-            layer.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0])) for name, layer in layers.items()
+            layer.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
+            for name, layer in layers.items()
         ]
         try:
             yield
@@ -608,7 +798,9 @@ class HuggingFaceModel:
 
     def _linear_layers(self) -> dict[str, Any]:
         if not self._adapter:
-            raise CapabilityError("This model is not a LoRA adapter", received=self, allowed="a LoRA adapter")
+            raise CapabilityError(
+                "This model is not a LoRA adapter", received=self, allowed="a LoRA adapter"
+            )
         base = self._load()
         names = adapted_layers(base.module, [self._adapter])
         layers = {name: base.module.get_submodule(name) for name in names}
@@ -627,8 +819,14 @@ class HuggingFaceModel:
         """
         base = self._load()
         if not self._trainable:
-            raise CapabilityError("This model is not for training", received=self, fix="train model.trainable_copy(...)")
-        own = {id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)}
+            raise CapabilityError(
+                "This model is not for training",
+                received=self,
+                fix="train model.trainable_copy(...)",
+            )
+        own = {
+            id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)
+        }
         module = base.training_view(self._adapter)
         for parameter in module.parameters():
             parameter.requires_grad_(not self._adapter or id(parameter) in own)
@@ -638,23 +836,38 @@ class HuggingFaceModel:
         module = self._load().module
         if not self._adapter:
             return module.state_dict()
-        return {name.replace(f".{self._adapter}", "", 1): tensor for name, tensor in module.named_parameters() if self._owns(name)}
+        return {
+            name.replace(f".{self._adapter}", "", 1): tensor
+            for name, tensor in module.named_parameters()
+            if self._owns(name)
+        }
 
     def _owns(self, name: str) -> bool:
         """Whether the weight of this name belongs to the model's own adapter."""
         return bool(self._adapter) and f".{self._adapter}." in f"{name}."
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Returns the trained weights by name, on the CPU: a copy of all of them, or of those of the adapter."""
-        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self._trained_state().items()}
+        """Returns the trained weights by name, on the CPU: a copy of all of them, or of those of
+        the adapter.
+        """
+        return {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in self._trained_state().items()
+        }
 
     def load_trained_state(self, state: dict[str, torch.Tensor]) -> None:
         """Puts back what `trained_state` returned."""
         current = self._trained_state()
-        if {name: tensor.shape for name, tensor in current.items()} != {name: tensor.shape for name, tensor in state.items()}:
-            raise ModelError("The saved weights are of another model", fix="train it again in a new output_dir")
+        if {name: tensor.shape for name, tensor in current.items()} != {
+            name: tensor.shape for name, tensor in state.items()
+        }:
+            raise ModelError(
+                "The saved weights are of another model", fix="train it again in a new output_dir"
+            )
         if self._adapter:
-            self._load().activate(self._adapter, merge=False)  # or the base would keep the old weights merged in
+            self._load().activate(
+                self._adapter, merge=False
+            )  # or the base would keep the old weights merged in
         with torch.no_grad():
             for name, tensor in state.items():
                 current[name].copy_(tensor)
@@ -662,26 +875,40 @@ class HuggingFaceModel:
     # Saving
 
     def save(self, path: str | Path, *, merge: bool = True) -> None:
-        """Writes a folder that plain Transformers loads, with tokenizer, chat template and generation settings.
+        """Writes a folder that plain Transformers loads, with tokenizer, chat template and
+        generation settings.
 
         Args:
             path: The folder; it is made if it is not there.
-            merge: Merge an adapter into the base's weights; with False the folder is that of a PEFT adapter.
+            merge: Merge an adapter into the base's weights; with False the folder is that of a PEFT
+                adapter.
 
         What was trained on a quantized base is merged into the base in full precision.
 
         Raises:
-            CapabilityError: The model is a quantized base itself; or an adapter is to be saved whose base lies nowhere.
-            ConfigurationError: Whole weights would come to lie beside an adapter, which a reader would put on them.
+            CapabilityError: The model is a quantized base itself; or an adapter is to be saved
+                whose base lies nowhere.
+            ConfigurationError: Whole weights would come to lie beside an adapter, which a reader
+                would put on them.
         """
         folder = Path(path)
         if (folder / SETTINGS_FILE).is_file() and (merge or not self._adapter):
-            raise ConfigurationError("The folder holds an adapter", received=str(path), fix="give another folder, or delete this one")
+            raise ConfigurationError(
+                "The folder holds an adapter",
+                received=str(path),
+                fix="give another folder, or delete this one",
+            )
         if self._key.quantization and not self._adapter:
-            raise CapabilityError("A quantized base is not saved", received=self._key.quantization, fix="copy the folder it came from")
+            raise CapabilityError(
+                "A quantized base is not saved",
+                received=self._key.quantization,
+                fix="copy the folder it came from",
+            )
         if self._adapter and self._key.owner and not merge:
             raise CapabilityError(
-                "The student's adapter stands on a merge of whole fine-tunes, which lies in no folder", fix="save it with merge=True"
+                "The student's adapter stands on a merge of whole fine-tunes, which lies in no"
+                " folder",
+                fix="save it with merge=True",
             )
         folder.mkdir(parents=True, exist_ok=True)
         if self._adapter and not merge:
@@ -693,20 +920,30 @@ class HuggingFaceModel:
         self.tokenizer.save_pretrained(folder)
 
     def _save_weights(self, folder: Path) -> None:
-        settings = cast(Any, GenerationConfig)(eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id)
+        settings = cast(Any, GenerationConfig)(
+            eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id
+        )
         with self._load().using(self._adapter or None) as module, silent_transformers():
-            state = {name.replace(".base_layer", ""): tensor for name, tensor in module.state_dict().items() if "lora_" not in name}
+            state = {
+                name.replace(".base_layer", ""): tensor
+                for name, tensor in module.state_dict().items()
+                if "lora_" not in name
+            }
             skeleton = _skeleton_of(module)
             skeleton.generation_config = settings
             skeleton.save_pretrained(folder, state_dict=state)
 
     def _save_in_full_precision(self, folder: Path) -> None:
-        """Saves the base as its files hold it, with the adapter merged into it that was trained on its quantized weights."""
+        """Saves the base as its files hold it, with the adapter merged into it that was trained on
+        its quantized weights.
+        """
         whole = copy(self)
         whole._key = replace(self._key, quantization=None)
         whole._base = SharedBase.get(whole._key)
         whole._trainable = True  # its adapter is this one's, and is read from no file
-        whole._base.create_adapter(self._adapter, deepcopy(self._load().adapter_config(self._adapter)))
+        whole._base.create_adapter(
+            self._adapter, deepcopy(self._load().adapter_config(self._adapter))
+        )
         try:
             whole.load_trained_state(self.trained_state())
             whole._save_weights(folder)
@@ -718,16 +955,22 @@ class HuggingFaceModel:
         base = self._files.base_path
         config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).exists() else base
         if not isinstance(config.target_modules, str):
-            config.target_modules = sorted(config.target_modules)  # a set's order would make two equal adapters differ
+            config.target_modules = sorted(
+                config.target_modules
+            )  # a set's order would make two equal adapters differ
         config.save_pretrained(folder)
-        state = {f"base_model.model.{name}": tensor for name, tensor in self.trained_state().items()}
+        state = {
+            f"base_model.model.{name}": tensor for name, tensor in self.trained_state().items()
+        }
         note = {UNTRAINED: "true"} if changes_nothing(state) else {}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt", **note})
 
     def release(self) -> None:
-        """Lets go of the weights; they are loaded again on next use. A trained copy is not released, as it would be lost.
+        """Lets go of the weights; they are loaded again on next use. A trained copy is not
+        released, as it would be lost.
 
-        An adapter leaves its base at once; the base goes with the last model that has used it and was not released.
+        An adapter leaves its base at once; the base goes with the last model that has used it and
+        was not released.
         """
         if self._trainable or self._base is None:
             return
@@ -741,7 +984,8 @@ class HuggingFaceModel:
             base = SharedBase.get(self._key)
             if self.batch_size > 1 and not base.masks_padding:
                 raise ModelError(
-                    "The model reads padding as it reads words, so rows of different lengths can't be in one batch",
+                    "The model reads padding as it reads words, so rows of different lengths can't"
+                    " be in one batch",
                     received=type(base.module).__name__,
                     fix="set batch_size=1",
                 )
@@ -756,7 +1000,8 @@ class Speech(NamedTuple):
 
     Attributes:
         student: The student, with the template.
-        source: Where the template is from, in words; empty where it is the student's own or was given.
+        source: Where the template is from, in words; empty where it is the student's own or was
+            given.
     """
 
     student: Any
@@ -766,8 +1011,9 @@ class Speech(NamedTuple):
 def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     """Returns a student with the chat template that it is to speak.
 
-    A base often has none, while its adapters and fine-tunes, which learned from conversations, bring one. Then the student speaks as
-    most of those with its vocabulary do, the first where they are even: none of them has read ChatML.
+    A base often has none, while its adapters and fine-tunes, which learned from conversations,
+    bring one. Then the student speaks as most of those with its vocabulary do, the first where they
+    are even: none of them has read ChatML.
 
     Args:
         student: The student; one that is not a local model, or has a template, stays as it is.
@@ -777,13 +1023,21 @@ def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
         return Speech(student, "")
     local = {name: one for name, one in experts.items() if isinstance(one, HuggingFaceModel)}
     words = student.tokenizer.get_vocab()
-    on_its_base = {name: one for name, one in local.items() if one.has_template and one.tokenizer.get_vocab() == words}
+    on_its_base = {
+        name: one
+        for name, one in local.items()
+        if one.has_template and one.tokenizer.get_vocab() == words
+    }
     if not on_its_base:
         return Speech(student, "ChatML, as its tokenizer has no chat template")
     templates = Counter(str(one.tokenizer.chat_template) for one in on_its_base.values())
     commonest = templates.most_common(1)[0][0]
-    name, chosen = next(item for item in on_its_base.items() if item[1].tokenizer.chat_template == commonest)
-    others = [other for other, one in on_its_base.items() if one.tokenizer.chat_template != commonest]
+    name, chosen = next(
+        item for item in on_its_base.items() if item[1].tokenizer.chat_template == commonest
+    )
+    others = [
+        other for other, one in on_its_base.items() if one.tokenizer.chat_template != commonest
+    ]
     spoken_otherwise = f"; {', '.join(others)} speak otherwise" if others else ""
     return Speech(student.speaking_as(chosen), f"that of the expert of {name}{spoken_otherwise}")
 
@@ -799,7 +1053,9 @@ def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:
 
 
 def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
-    """Returns a model of the same class and settings without weights of its own: what `save_pretrained` needs beside the weights."""
+    """Returns a model of the same class and settings without weights of its own: what
+    `save_pretrained` needs beside the weights.
+    """
     config = deepcopy(module.config)
     if _shares(module.get_input_embeddings()) != _shares(module.get_output_embeddings()):  # type: ignore[no-untyped-call]
         # Where an adapter on one of two tied embeddings is merged, they are two.

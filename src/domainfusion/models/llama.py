@@ -6,7 +6,8 @@ from domainfusion.models.huggingface import HuggingFaceModel
 
 
 class LlamaModel(HuggingFaceModel):
-    """A local model of the Llama family, or any other causal language model that Transformers loads.
+    """A local model of the Llama family, or any other causal language model that Transformers
+    loads.
 
     See `HuggingFaceModel` for the arguments.
 

@@ -1,4 +1,6 @@
-"""Where a model's files are, and whether they are what they have to be: looked at before anything is loaded."""
+"""Where a model's files are, and whether they are what they have to be: looked at before anything
+is loaded.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ NOT_DOWNLOADED = ("*/*", "consolidated*")
 """Other formats of the same weights, which some repositories hold beside those that are loaded."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -67,19 +70,27 @@ def find_model(model_path: str, base_model: str | Path | None, revision: str | N
         base = locate(base_path, base_revision)
         check_model(base)
     except ModelError as error:
-        source = "that base_model says" if base_model is not None else f"that its {SETTINGS_FILE} names"
+        source = (
+            "that base_model says" if base_model is not None else f"that its {SETTINGS_FILE} names"
+        )
         raise ModelError(
-            f"The base {source} for the adapter {model_path} can't be loaded: {str(error).removesuffix('.')}",
+            f"The base {source} for the adapter {model_path} can't be loaded:"
+            f" {str(error).removesuffix('.')}",
             received=base_path,
-            fix="give base_model=..., the folder, .gguf file or hub id of the model that the adapter was trained on",
+            fix=(
+                "give base_model=..., the folder, .gguf file or hub id of the model that the"
+                " adapter was trained on"
+            ),
         ) from error
     return ModelFiles(base, base_path, found)
 
 
 def locate(path: str, revision: str | None = None) -> Path:
-    """Returns the local folder or file of a model; a hub id is downloaded, weights in safetensors only.
+    """Returns the local folder or file of a model; a hub id is downloaded, weights in safetensors
+    only.
 
-    However a local path is written, the result is the same, so that models with one base find each other.
+    However a local path is written, the result is the same, so that models with one base find each
+    other.
 
     Raises:
         ModelError: There is nothing at `path`, or it is a pickle.
@@ -87,7 +98,11 @@ def locate(path: str, revision: str | None = None) -> Path:
     """
     local = Path(path)
     if local.exists() and revision is not None:
-        raise ConfigurationError("revision goes with a hub id, and this is on the disk", received=path, fix="leave revision out")
+        raise ConfigurationError(
+            "revision goes with a hub id, and this is on the disk",
+            received=path,
+            fix="leave revision out",
+        )
     if local.suffix == ".gguf" and local.is_file():
         return local.parent.resolve() / local.name
     if local.is_dir():
@@ -100,24 +115,41 @@ def locate(path: str, revision: str | None = None) -> Path:
             fix="convert the weights to safetensors with save_pretrained and give their folder",
         )
     if local.exists() or local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
-        raise ModelError("There is no model here", received=path, allowed="a folder, a .gguf file or a hub id", fix="check the path")
+        raise ModelError(
+            "There is no model here",
+            received=path,
+            allowed="a folder, a .gguf file or a hub id",
+            fix="check the path",
+        )
     return _download(path, revision)
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*DOWNLOADED], ignore_patterns=[*NOT_DOWNLOADED]))
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                allow_patterns=[*DOWNLOADED],
+                ignore_patterns=[*NOT_DOWNLOADED],
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"There is no folder of this name, and the hub did not give a model: {type(error).__name__}",
+            "There is no folder of this name, and the hub did not give a model:"
+            f" {type(error).__name__}",
             received=hub_id if revision is None else f"{hub_id}@{revision}",
             allowed="a folder, a .gguf file or a hub id",
-            fix="check the name, the revision, the connection and, for a gated model, the token in HF_TOKEN",
+            fix=(
+                "check the name, the revision, the connection and, for a gated model, the token in"
+                " HF_TOKEN"
+            ),
         ) from error
 
 
 def check_model(files: Path) -> None:
-    """Looks at whether a folder holds a model that is loaded without running code of its own: its kind is known, its weights are there.
+    """Looks at whether a folder holds a model that is loaded without running code of its own: its
+    kind is known, its weights are there.
 
     Raises:
         ModelError: It does not.
@@ -126,7 +158,10 @@ def check_model(files: Path) -> None:
         return
     if not (files / "config.json").is_file():
         raise ModelError(
-            "The folder is not a model", received=str(files), allowed="a folder with config.json and *.safetensors", fix="check the path"
+            "The folder is not a model",
+            received=str(files),
+            allowed="a folder with config.json and *.safetensors",
+            fix="check the path",
         )
     config = read_whole_config(files)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -142,11 +177,17 @@ def check_model(files: Path) -> None:
             fix="convert the weights to safetensors with save_pretrained",
         )
     if absent := _absent_parts(files):
-        raise ModelError(f"{absent[0]} and {len(absent) - 1} more files of weights are missing", received=str(files), fix="copy them too")
+        raise ModelError(
+            f"{absent[0]} and {len(absent) - 1} more files of weights are missing",
+            received=str(files),
+            fix="copy them too",
+        )
 
 
 def read_config(files: Path) -> Any:
-    """Returns the configuration of a model, the one of the text model where there are several; see `read_whole_config`."""
+    """Returns the configuration of a model, the one of the text model where there are several; see
+    `read_whole_config`.
+    """
     return read_whole_config(files).get_text_config()
 
 
@@ -154,20 +195,26 @@ def read_whole_config(files: Path) -> Any:
     """Returns the configuration of a model.
 
     Raises:
-        ModelError: It can't be read, or the model is of a kind that only code of its own could load.
+        ModelError: It can't be read, or the model is of a kind that only code of its own could
+            load.
     """
-    source, options = (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
+    source, options = (
+        (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
+    )
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # readers of damaged files raise whatever they stumble over
         if _brings_code(files):
             raise ModelError(
-                "The model can only be loaded by running code that lies in its folder, and that is never done",
+                "The model can only be loaded by running code that lies in its folder, and that is"
+                " never done",
                 received=str(files),
                 allowed="a model of a kind that Transformers knows",
                 fix="upgrade transformers, which may know it by now, or serve it and use APIModel",
             ) from error
-        raise ModelError(f"The configuration can't be read: {error}", received=str(files)) from error
+        raise ModelError(
+            f"The configuration can't be read: {error}", received=str(files)
+        ) from error
 
 
 def _brings_code(files: Path) -> bool:
@@ -190,19 +237,26 @@ def _absent_parts(folder: Path) -> list[str]:
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index.name} can't be read: {error}", received=str(folder), fix="copy the whole model again") from error
+        raise ModelError(
+            f"{index.name} can't be read: {error}",
+            received=str(folder),
+            fix="copy the whole model again",
+        ) from error
     return sorted(name for name in named if not (folder / name).is_file())
 
 
 def check_adapter_files(adapter: Path) -> None:
-    """Looks at whether the folder of an adapter holds weights that can be read without running code.
+    """Looks at whether the folder of an adapter holds weights that can be read without running
+    code.
 
     Raises:
         ModelError: It does not.
     """
     if not (adapter / WEIGHTS_FILE).is_file():
         raise ModelError(
-            f"The adapter holds no {WEIGHTS_FILE}{_and_its_pickle(adapter)}", received=str(adapter), fix="save it as safetensors"
+            f"The adapter holds no {WEIGHTS_FILE}{_and_its_pickle(adapter)}",
+            received=str(adapter),
+            fix="save it as safetensors",
         )
 
 
@@ -212,5 +266,9 @@ def _base_of(adapter: Path, base_model: str | Path | None) -> tuple[str, str | N
         return str(base_model), None
     base = base_of(adapter)
     if not base:
-        raise ModelError("The adapter does not say what its base is", received=str(adapter), fix="give base_model=...")
+        raise ModelError(
+            "The adapter does not say what its base is",
+            received=str(adapter),
+            fix="give base_model=...",
+        )
     return base, None if Path(base).exists() else read_settings(adapter).get("revision")

@@ -1,4 +1,6 @@
-"""One question to many experts: rows for different experts on one base answered in one batch, where that saves batches."""
+"""One question to many experts: rows for different experts on one base answered in one batch, where
+that saves batches.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ def generate_with(
     sampling: Sampling = Sampling(),
     on_result: OnResult | None = None,
 ) -> list[Generation]:
-    """Answers each conversation with the model beside it, as if each model had been asked by itself.
+    """Answers each conversation with the model beside it, as if each model had been asked by
+    itself.
 
-    Experts that are LoRA adapters on one base, and the base itself, answer in one batch, their adapters unmerged, where that takes
-    fewer batches than asking them in turn: one question to five experts is one batch. Experts that fill batches of their own are
-    asked in turn, each merged into the weights, which spares the adapters' layers. The two ways agree up to rounding: greedy text
+    Experts that are LoRA adapters on one base, and the base itself, answer in one batch, their
+    adapters unmerged, where that takes fewer batches than asking them in turn: one question to five
+    experts is one batch. Experts that fill batches of their own are asked in turn, each merged into
+    the weights, which spares the adapters' layers. The two ways agree up to rounding: greedy text
     in float32 is the same, in bfloat16 a near tie may fall otherwise.
 
     Args:
@@ -51,7 +55,9 @@ def generate_with(
     """
     if len(models) != len(conversations):
         raise ConfigurationError(
-            "There is not one model for each conversation", received=len(models), allowed=f"{len(conversations)} models"
+            "There is not one model for each conversation",
+            received=len(models),
+            allowed=f"{len(conversations)} models",
         )
     answers: dict[int, Generation] = {}
 
@@ -61,20 +67,28 @@ def generate_with(
             if on_result is not None:
                 on_result(index, generation)
 
-    local = {index: model for index, model in enumerate(models) if isinstance(model, HuggingFaceModel)}
+    local = {
+        index: model for index, model in enumerate(models) if isinstance(model, HuggingFaceModel)
+    }
     for rows in _that_share_batches(local):
         _answer_together({index: local[index] for index in rows}, conversations, sampling, keep)
-    for rows in _by_model({index: model for index, model in enumerate(models) if index not in answers}):
+    for rows in _by_model(
+        {index: model for index, model in enumerate(models) if index not in answers}
+    ):
         _answer_alone(models[rows[0]], rows, conversations, sampling, keep)
     return [answers[index] for index in range(len(models))]
 
 
 @torch.no_grad()
-def hidden_states_with(models: Sequence[TokenScorer], rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Returns for each row of token ids the final hidden states of the model beside it, of shape (tokens, hidden).
+def hidden_states_with(
+    models: Sequence[TokenScorer], rows: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Returns for each row of token ids the final hidden states of the model beside it, of shape
+    (tokens, hidden).
 
-    Experts that are LoRA adapters on one base, and the base itself, read in one batch, their adapters unmerged: experts that take
-    turns with a student on the same base, step by step, touch no weight of it.
+    Experts that are LoRA adapters on one base, and the base itself, read in one batch, their
+    adapters unmerged: experts that take turns with a student on the same base, step by step, touch
+    no weight of it.
 
     Args:
         models: The model of each row.
@@ -91,12 +105,16 @@ def hidden_states_with(models: Sequence[TokenScorer], rows: Sequence[Sequence[in
     for members in shared.values():
         first = models[members[0]]
         if not (isinstance(first, HuggingFaceModel) and first.can_share_batches()):
-            found |= dict(zip(members, first.hidden_states([rows[index] for index in members]), strict=True))
+            found |= dict(
+                zip(members, first.hidden_states([rows[index] for index in members]), strict=True)
+            )
             continue
         local = {index: cast(HuggingFaceModel, models[index]) for index in members}
         for index, own in local.items():
             own._refuse_overlong([rows[index]], 0)
-        for batch in buckets([len(rows[index]) for index in members], _batch_size(list(local.values()))):
+        for batch in buckets(
+            [len(rows[index]) for index in members], _batch_size(list(local.values()))
+        ):
             chosen = [members[place] for place in batch]
             adapters = [local[index]._adapter or None for index in chosen]
             base = first._load()
@@ -109,9 +127,13 @@ def hidden_states_with(models: Sequence[TokenScorer], rows: Sequence[Sequence[in
 
 
 def _in_its_data_type(module: PreTrainedModel) -> torch.autocast:
-    """Returns the context in which adapters, whose weights PEFT keeps in float32, compute in the data type of a narrower base."""
+    """Returns the context in which adapters, whose weights PEFT keeps in float32, compute in the
+    data type of a narrower base.
+    """
     is_narrow = module.dtype in (torch.bfloat16, torch.float16)
-    return torch.autocast(module.device.type, module.dtype if is_narrow else None, enabled=is_narrow)
+    return torch.autocast(
+        module.device.type, module.dtype if is_narrow else None, enabled=is_narrow
+    )
 
 
 def _by_model(models: Mapping[int, LanguageModel]) -> list[list[int]]:
@@ -122,7 +144,9 @@ def _by_model(models: Mapping[int, LanguageModel]) -> list[list[int]]:
 
 
 def _that_share_batches(models: Mapping[int, HuggingFaceModel]) -> list[list[int]]:
-    """Returns the rows of each base whose experts take fewer batches together than one after the other."""
+    """Returns the rows of each base whose experts take fewer batches together than one after the
+    other.
+    """
     groups: dict[object, list[int]] = {}
     for index, model in models.items():
         if model.can_share_batches():
@@ -132,7 +156,10 @@ def _that_share_batches(models: Mapping[int, HuggingFaceModel]) -> list[list[int
 
 def _saves_batches(models: Sequence[HuggingFaceModel]) -> bool:
     rows = Counter(id(model) for model in models)
-    alone = sum(math.ceil(rows[id(model)] / model.batch_size) for model in {id(model): model for model in models}.values())
+    alone = sum(
+        math.ceil(rows[id(model)] / model.batch_size)
+        for model in {id(model): model for model in models}.values()
+    )
     return math.ceil(len(models) / _batch_size(models)) < alone
 
 
@@ -141,7 +168,10 @@ def _batch_size(models: Sequence[HuggingFaceModel]) -> int:
 
 
 def _answer_together(
-    models: Mapping[int, HuggingFaceModel], conversations: Sequence[Conversation], sampling: Sampling, keep: OnResult
+    models: Mapping[int, HuggingFaceModel],
+    conversations: Sequence[Conversation],
+    sampling: Sampling,
+    keep: OnResult,
 ) -> None:
     prompts: dict[int, Prompt] = {}
     for rows in _by_model(models):
@@ -149,7 +179,9 @@ def _answer_together(
         prompts |= dict(zip(rows, asked, strict=True))
     order = list(models)
     first = models[order[0]]
-    for batch in buckets([len(prompts[index].tokens) for index in order], _batch_size(list(models.values()))):
+    for batch in buckets(
+        [len(prompts[index].tokens) for index in order], _batch_size(list(models.values()))
+    ):
         rows = [order[place] for place in batch]
         with first._load().mixing([models[index]._adapter or None for index in rows]) as module:
             writers = [Writer(models[index].tokenizer, models[index].end_tokens) for index in rows]
@@ -159,9 +191,15 @@ def _answer_together(
 
 
 def _answer_alone(
-    model: LanguageModel, rows: Sequence[int], conversations: Sequence[Conversation], sampling: Sampling, keep: OnResult
+    model: LanguageModel,
+    rows: Sequence[int],
+    conversations: Sequence[Conversation],
+    sampling: Sampling,
+    keep: OnResult,
 ) -> None:
     asked = [conversations[index] for index in rows]
-    generations = model.generate(asked, sampling, lambda place, generation: keep(rows[place], generation))
+    generations = model.generate(
+        asked, sampling, lambda place, generation: keep(rows[place], generation)
+    )
     for index, generation in zip(rows, generations, strict=True):
         keep(index, generation)

@@ -14,8 +14,10 @@ from transformers import BitsAndBytesConfig
 from domainfusion.errors import ConfigurationError, MissingDependencyError
 
 Quantization = Literal["4bit", "8bit"]
-"""How the weights of a teacher are shrunk: to 4-bit NormalFloat (Dettmers et al., 2023, arXiv 2305.14314) or to 8-bit integers
-(Dettmers et al., 2022, arXiv 2208.07339), by bitsandbytes: on a GPU, or more slowly on a CPU."""
+"""How the weights of a teacher are shrunk: to 4-bit NormalFloat (Dettmers et al., 2023, arXiv
+2305.14314) or to 8-bit integers (Dettmers et al., 2022, arXiv 2208.07339), by bitsandbytes: on a
+GPU, or more slowly on a CPU.
+"""
 
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -32,18 +34,25 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
-        raise ConfigurationError("The device is not known", received=device, allowed="auto, cpu, cuda or cuda:N")
+        raise ConfigurationError(
+            "The device is not known", received=device, allowed="auto, cpu, cuda or cuda:N"
+        )
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
             "There is no such device here",
             received=device,
-            allowed=", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]),
+            allowed=", ".join(
+                ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+            ),
         )
     return device
 
 
-def resolve_device_map(device_map: str | Mapping[str, int | str] | None, device: str) -> tuple[tuple[str, int | str], ...] | str | None:
-    """Returns how a model is spread over devices, in a form that can be compared; None where it is on one.
+def resolve_device_map(
+    device_map: str | Mapping[str, int | str] | None, device: str
+) -> tuple[tuple[str, int | str], ...] | str | None:
+    """Returns how a model is spread over devices, in a form that can be compared; None where it is
+    on one.
 
     Raises:
         ConfigurationError: It is not a map of Accelerate's, or a device is given too.
@@ -52,22 +61,32 @@ def resolve_device_map(device_map: str | Mapping[str, int | str] | None, device:
         return None
     if device != "auto":
         raise ConfigurationError(
-            "device and device_map both say where the model is", received=[device, device_map], fix="leave device out"
+            "device and device_map both say where the model is",
+            received=[device, device_map],
+            fix="leave device out",
         )
     if isinstance(device_map, str):
         if device_map not in DEVICE_MAPS:
-            raise ConfigurationError("The device_map is not known", received=device_map, allowed=f"{', '.join(DEVICE_MAPS)}, or a mapping")
+            raise ConfigurationError(
+                "The device_map is not known",
+                received=device_map,
+                allowed=f"{', '.join(DEVICE_MAPS)}, or a mapping",
+            )
         return device_map
     if not device_map:
-        raise ConfigurationError("The device_map is empty", received=device_map, allowed="a device for each part of the model")
+        raise ConfigurationError(
+            "The device_map is empty",
+            received=device_map,
+            allowed="a device for each part of the model",
+        )
     return tuple(sorted(device_map.items()))
 
 
 def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.dtype:
     """Returns the data type.
 
-    `auto` is float32 for weights that were saved so, as a student of a full training is; for others it is bfloat16 where the device
-    computes in it, else float16 on a GPU and float32 on a CPU.
+    `auto` is float32 for weights that were saved so, as a student of a full training is; for others
+    it is bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU.
 
     Raises:
         ConfigurationError: There is no such data type.
@@ -76,7 +95,9 @@ def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.d
     if dtype in named:
         return named[dtype]
     if dtype != "auto":
-        raise ConfigurationError("The dtype is not known", received=dtype, allowed="auto, " + ", ".join(named))
+        raise ConfigurationError(
+            "The dtype is not known", received=dtype, allowed="auto, " + ", ".join(named)
+        )
     if files is not None and _saved_dtype(files) == "float32":
         return torch.float32
     if device.startswith("cuda"):
@@ -85,7 +106,9 @@ def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.d
 
 
 def _saved_dtype(files: Path) -> str | None:
-    """Returns the data type that a model's folder was saved in, as its config.json tells it; a GGUF file tells none."""
+    """Returns the data type that a model's folder was saved in, as its config.json tells it; a GGUF
+    file tells none.
+    """
     if not files.is_dir():
         return None
     config = json.loads((files / "config.json").read_text(encoding="utf-8"))
@@ -104,26 +127,39 @@ def check_quantization(quantization: str | None, files: Path) -> None:
     """Looks at whether a model can be quantized here.
 
     Raises:
-        ConfigurationError: It is asked for in other words, or for a file whose weights are quantized already.
+        ConfigurationError: It is asked for in other words, or for a file whose weights are
+            quantized already.
         MissingDependencyError: bitsandbytes is not installed.
     """
     if quantization is None:
         return
     if quantization not in ("4bit", "8bit"):
-        raise ConfigurationError("The quantization is not known", received=quantization, allowed="None, '4bit' or '8bit'")
+        raise ConfigurationError(
+            "The quantization is not known", received=quantization, allowed="None, '4bit' or '8bit'"
+        )
     if files.suffix == ".gguf":
         raise ConfigurationError(
-            "A GGUF file is quantized already", received=quantization, fix="leave quantization out, or give the folder of the original"
+            "A GGUF file is quantized already",
+            received=quantization,
+            fix="leave quantization out, or give the folder of the original",
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
-            "Quantization needs the package bitsandbytes, which is not installed", fix="run: pip install 'domainfusion[quantization]'"
+            "Quantization needs the package bitsandbytes, which is not installed",
+            fix="run: pip install 'domainfusion[quantization]'",
         )
 
 
 def quantization_settings(quantization: Quantization, dtype: torch.dtype) -> Any:
-    """Returns what Transformers has to know to quantize while it loads; `dtype` is what is computed in."""
+    """Returns what Transformers has to know to quantize while it loads; `dtype` is what is computed
+    in.
+    """
     build = cast(Any, BitsAndBytesConfig)
     if quantization == "8bit":
         return build(load_in_8bit=True)
-    return build(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return build(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

@@ -103,7 +103,9 @@ _CLOSING = re.compile(
     ),
     re.IGNORECASE,
 )
-"""Closing tags that may stand alone, where the chat template wrote the opening one in the prompt."""
+"""Closing tags that may stand alone, where the chat template wrote the opening one in the
+prompt.
+"""
 
 _NAMES_THE_TAG = re.compile(
     r"[ \t]*[,;)]|[ \t]+(?:is|are|was|and|or|tags?|marks|opens|starts|begins|means|stands)\b"
@@ -212,7 +214,9 @@ def read_content(content: object) -> Content:
 
 
 def is_marker(token: str) -> bool:
-    """Returns whether a token marks reasoning or answer, so that `split_reasoning` has to see it."""
+    """Returns whether a token marks reasoning or answer, so that `split_reasoning` has to see
+    it.
+    """
     if token in _HARMONY_TOKENS or _OPENING.fullmatch(token) or _CLOSING.fullmatch(token):
         return True
     lowered = token.lower()
@@ -227,7 +231,9 @@ def is_marker(token: str) -> bool:
 
 
 def is_channel_marker(token: str) -> bool:
-    """Returns whether gpt-oss writes its channels with a token; it may mean something else elsewhere."""
+    """Returns whether gpt-oss writes its channels with a token; it may mean something else
+    elsewhere.
+    """
     return token in _HARMONY_TOKENS
 
 
@@ -292,7 +298,9 @@ def _closing_of(opening: str) -> str:
 
 
 def _end_of_thought(text: str, opening: re.Match[str]) -> re.Match[str] | None:
-    """Returns the closing tag: the first that is not just mentioned, else the last in a sentence."""
+    """Returns the closing tag: the first that is not just mentioned, else the last in a
+    sentence.
+    """
     closing = re.compile(re.escape(_closing_of(opening.group())), re.IGNORECASE)
     code = _Code(text)
     fallback = None
@@ -307,7 +315,9 @@ def _end_of_thought(text: str, opening: re.Match[str]) -> re.Match[str] | None:
 
 
 def _wrapper_start(closing: re.Match[str]) -> int:
-    """Returns where the text after a thought begins: at the closing tag, if that opens the answer."""
+    """Returns where the text after a thought begins: at the closing tag, if that opens the
+    answer.
+    """
     return closing.start() if closing.group().lower() in _WRAPPERS else closing.end()
 
 
@@ -315,7 +325,9 @@ def _wrapper_start(closing: re.Match[str]) -> int:
 
 
 def _closing_alone(text: str) -> re.Match[str] | None:
-    """Returns the first closing tag that ends reasoning which the prompt opened; None without one."""
+    """Returns the first closing tag that ends reasoning which the prompt opened; None without
+    one.
+    """
     first = _CLOSING.search(text)
     if first is None:
         return None
@@ -338,7 +350,9 @@ def _last_closing(text: str) -> int:
 
 
 def _ends_a_thought(text: str, tag: re.Match[str]) -> bool:
-    """Returns whether a closing tag stands directly after a word or a sentence, or ends a paragraph."""
+    """Returns whether a closing tag stands directly after a word or a sentence, or ends a
+    paragraph.
+    """
     before = text[max(0, tag.start() - 80) : tag.start()]
     follows_a_word_and_a_space = before[-1:] in (" ", "\t") and before.rstrip(" \t")[-1:].isalnum()
     return (
@@ -446,7 +460,9 @@ class _Code:
 
 
 def _split_channels(text: str) -> Reasoned | None:
-    """Splits the channels of gpt-oss, of which the final one is the answer; None without channels."""
+    """Splits the channels of gpt-oss, of which the final one is the answer; None without
+    channels.
+    """
     channel = _CHANNEL.match(text)
     if channel is None:
         bare = _BARE_CHANNELS.match(text)

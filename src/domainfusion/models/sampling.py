@@ -1,4 +1,6 @@
-"""Sampling in which each row of a batch draws from a stream of its own, so that batching changes no answer."""
+"""Sampling in which each row of a batch draws from a stream of its own, so that batching changes no
+answer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from domainfusion.types import Sampling
 
 
 class RowSampler(LogitsProcessor):
-    """Turns greedy decoding into sampling: adds Gumbel noise to the logits, whose argmax is then a draw from their softmax.
+    """Turns greedy decoding into sampling: adds Gumbel noise to the logits, whose argmax is then a
+    draw from their softmax.
 
     Source: the Gumbel-max trick, Maddison et al., "A* Sampling", 2014.
 
@@ -33,7 +36,9 @@ class RowSampler(LogitsProcessor):
         draws = torch.empty(logits.shape)
         for row, generator in zip(draws, self._generators, strict=True):
             torch.rand(row.shape, generator=generator, out=row)
-        noise = draws.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_()  # in place: the vocabulary is wide, and there is a step a token
+        noise = (
+            draws.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_()
+        )  # in place: the vocabulary is wide, and there is a step a token
         return logits.sub_(noise.to(logits.device))  # type: ignore[return-value]
 
 

@@ -1,4 +1,6 @@
-"""A model that answers from a script: a deterministic double for tests, and a way to make any Python function an expert."""
+"""A model that answers from a script: a deterministic double for tests, and a way to make any
+Python function an expert.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ class ScriptedModel:
     """Answers each conversation by looking up its last message.
 
     Args:
-        script: The answers by question, a function from question to answer, or one answer to everything.
+        script: The answers by question, a function from question to answer, or one answer to
+            everything.
         name: What reports call it.
         version: Changes the fingerprint; give a new one where a function's answers change.
 
@@ -35,7 +38,13 @@ class ScriptedModel:
         self.name = name
         self.calls: list[Conversation] = []
         self._script = script
-        content = dict(script) if isinstance(script, Mapping) else script if isinstance(script, str) else ""
+        content = (
+            dict(script)
+            if isinstance(script, Mapping)
+            else script
+            if isinstance(script, str)
+            else ""
+        )
         self.fingerprint = fingerprint(["scripted", name, version, content])
 
     def __repr__(self) -> str:
@@ -53,7 +62,11 @@ class ScriptedModel:
             self.calls.append(conversation)
             text = self._answer(conversation[-1].content)
             prompt_tokens = sum(len(message.content.split()) for message in conversation)
-            generations.append(Generation(text=text, prompt_tokens=prompt_tokens, completion_tokens=len(text.split())))
+            generations.append(
+                Generation(
+                    text=text, prompt_tokens=prompt_tokens, completion_tokens=len(text.split())
+                )
+            )
             if on_result is not None:
                 on_result(index, generations[-1])
         return generations
@@ -64,5 +77,9 @@ class ScriptedModel:
         if callable(self._script):
             return self._script(question)
         if question not in self._script:
-            raise ModelError("The script has no answer to this question", received=question, fix="add it, or script a function")
+            raise ModelError(
+                "The script has no answer to this question",
+                received=question,
+                fix="add it, or script a function",
+            )
         return self._script[question]

@@ -1,4 +1,6 @@
-"""One set of base weights in memory, and the adapters that live on it: N experts cost one base plus N adapters."""
+"""One set of base weights in memory, and the adapters that live on it: N experts cost one base plus
+N adapters.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class BaseKey:
 
 
 _OUTSIDE_INFERENCE = torch.inference_mode(False)
-"""Weights that are made inside of `torch.inference_mode` could never be trained, and who calls may well be inside of it."""
+"""Weights that are made inside of `torch.inference_mode` could never be trained, and who calls may
+well be inside of it.
+"""
 
 _BARE = "__base__"
 """PEFT's name for the base without an adapter, among the adapters of a batch's rows."""
@@ -76,9 +80,10 @@ class Adapter:
 class SharedBase:
     """Base weights and their adapters.
 
-    For the time of a call an adapter can be merged, so that no layers of its own are run. It is merged into copies that stand in for
-    the base's weights, and never into those themselves: no sequence of calls changes any model, and where a weight is used twice,
-    as that of tied embeddings, an adapter on one of its uses leaves the other as it is.
+    For the time of a call an adapter can be merged, so that no layers of its own are run. It is
+    merged into copies that stand in for the base's weights, and never into those themselves: no
+    sequence of calls changes any model, and where a weight is used twice, as that of tied
+    embeddings, an adapter on one of its uses leaves the other as it is.
     """
 
     @_OUTSIDE_INFERENCE
@@ -105,7 +110,8 @@ class SharedBase:
 
     @_OUTSIDE_INFERENCE
     def load_adapter(self, folder: Path, name: str) -> None:
-        """Puts the adapter in `folder` beside the base under `name`; an adapter that is there already is not loaded again.
+        """Puts the adapter in `folder` beside the base under `name`; an adapter that is there
+        already is not loaded again.
 
         Raises:
             ModelError: It does not fit the base, or its numbers are not finite.
@@ -114,14 +120,20 @@ class SharedBase:
             return
         if self.is_offloaded:
             raise ModelError(
-                "An adapter can't stand on weights that lie in main memory or on disk until they are used",
+                "An adapter can't stand on weights that lie in main memory or on disk until they"
+                " are used",
                 received=str(folder),
-                fix="merge it into its base and give that folder, or spread the base over devices that hold all of it",
+                fix=(
+                    "merge it into its base and give that folder, or spread the base over devices"
+                    " that hold all of it"
+                ),
             )
         self._make_room()
         settings, weights = read_settings(folder), read_weights(folder)
         check_copies(weights, self.module, folder)
-        config, factors = as_plain_lora(self.module, settings, lora_config(settings, folder), weights.factors, folder)
+        config, factors = as_plain_lora(
+            self.module, settings, lora_config(settings, folder), weights.factors, folder
+        )
         with self._leaving_training_alone(), self._undone_on_error(name):
             self.peft = put_on(self.module, self.peft, name, config, factors, folder)
 
@@ -145,7 +157,9 @@ class SharedBase:
             raise
 
     def _forget(self, name: str) -> None:
-        """Takes what there is of an adapter off its layers, even where it never came on the base as a whole."""
+        """Takes what there is of an adapter off its layers, even where it never came on the base as
+        a whole.
+        """
         layers = [layer for _, layer in self.tuner_layers()]
         if self.peft is None and not layers:
             return
@@ -165,8 +179,11 @@ class SharedBase:
         self.peft = None
 
     @_OUTSIDE_INFERENCE
-    def combine_adapters(self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0) -> None:
-        """Adds the weighted sum of `adapters` as one new adapter: on each layer of the ranks of those that stand on it together.
+    def combine_adapters(
+        self, name: str, adapters: Sequence[str], weights: Sequence[float], *, dropout: float = 0.0
+    ) -> None:
+        """Adds the weighted sum of `adapters` as one new adapter: on each layer of the ranks of
+        those that stand on it together.
 
         Args:
             name: The new adapter.
@@ -179,24 +196,40 @@ class SharedBase:
         """
         self._make_room()
         layers = adapted_layers(self.module, adapters)
-        config = sum_config(self.module, layers, [self.adapter_config(adapter) for adapter in adapters], dropout)
+        config = sum_config(
+            self.module, layers, [self.adapter_config(adapter) for adapter in adapters], dropout
+        )
         of_adapter = dict(zip(adapters, weights, strict=True))
         self.create_adapter(name, config)
         made = adapted_layers(self.module, [name])
         for place in {**layers, **made}:
             layer = cast(Any, self.module.get_submodule(place))
             own = layers.get(place, [])
-            if place not in made or layer.r[name] != sum(layer.r[adapter] for adapter in own) or layer.scaling[name] != 1:
+            if (
+                place not in made
+                or layer.r[name] != sum(layer.r[adapter] for adapter in own)
+                or layer.scaling[name] != 1
+            ):
                 self.remove_adapter(name)
-                raise CapabilityError("PEFT has no adapter that is the sum of these", received=place, fix="use initialization='base'")
+                raise CapabilityError(
+                    "PEFT has no adapter that is the sum of these",
+                    received=place,
+                    fix="use initialization='base'",
+                )
             write_sum(layer, name, own, [of_adapter[adapter] for adapter in own])
 
     @_OUTSIDE_INFERENCE
     def absorb(self, adapter: str) -> None:
-        """Makes an adapter a part of the weights, for good; no other may be here. For a base that one model alone has."""
+        """Makes an adapter a part of the weights, for good; no other may be here. For a base that
+        one model alone has.
+        """
         assert self.key.owner and self.peft is not None and list(self.peft.peft_config) == [adapter]
         self.activate(adapter, merge=True)
-        self._replaced, self._copies, self._merged = [], {}, None  # the copies are the weights from now on
+        self._replaced, self._copies, self._merged = (
+            [],
+            {},
+            None,
+        )  # the copies are the weights from now on
         self._take_layers_off()
         for parameter in self.module.parameters():
             parameter.requires_grad_(False)
@@ -216,13 +249,17 @@ class SharedBase:
             self.peft.delete_adapter(name)
 
     def lend(self, name: str) -> Adapter:
-        """Returns what keeps the adapter `name` here: when nobody holds it any more, the adapter goes before the next one comes."""
+        """Returns what keeps the adapter `name` here: when nobody holds it any more, the adapter
+        goes before the next one comes.
+        """
         adapter = Adapter()
         weakref.finalize(adapter, self._dropped.append, name).atexit = False
         return adapter
 
     def _make_room(self) -> None:
-        """Removes what nobody holds any more. Not at the moment when it is dropped, which may be in the midst of a call."""
+        """Removes what nobody holds any more. Not at the moment when it is dropped, which may be in
+        the midst of a call.
+        """
         self.restore()
         while self._dropped:
             self.remove_adapter(self._dropped.pop())
@@ -238,8 +275,9 @@ class SharedBase:
 
         Args:
             adapter: Name of the adapter; None for the bare base.
-            merge: Merge it into the weights for speed; with False its layers stay apart, as training needs them. Into quantized
-                weights nothing is merged: they would come back as others.
+            merge: Merge it into the weights for speed; with False its layers stay apart, as
+                training needs them. Into quantized weights nothing is merged: they would come back
+                as others.
         """
         if self.peft is None:
             yield self.module
@@ -254,23 +292,35 @@ class SharedBase:
 
     @contextmanager
     def mixing(self, adapters: Sequence[str | None]) -> Iterator[PreTrainedModel]:
-        """Gives the module that computes each row of a batch with an adapter of its own, none of them merged.
+        """Gives the module that computes each row of a batch with an adapter of its own, none of
+        them merged.
 
         Args:
             adapters: The adapter of each row; None for the bare base.
 
         Raises:
-            CapabilityError: One of them is a DoRA adapter, whose change depends on the weights that it changes.
+            CapabilityError: One of them is a DoRA adapter, whose change depends on the weights that
+                it changes.
         """
-        if scaled := [name for name in adapters if name is not None and self.adapter_config(name).use_dora]:
-            raise CapabilityError("A DoRA adapter can't share a batch with others", received=scaled[0], allowed="LoRA adapters")
+        if scaled := [
+            name for name in adapters if name is not None and self.adapter_config(name).use_dora
+        ]:
+            raise CapabilityError(
+                "A DoRA adapter can't share a batch with others",
+                received=scaled[0],
+                allowed="LoRA adapters",
+            )
         self.restore()
         if self.peft is None:
             yield self.module
             return
         wrapper = cast(Any, self.peft.base_model)
-        wrapper.training = False  # PEFT asks the wrapper, which is made to be trained; how the module computes, it says itself
-        with wrapper._enable_peft_forward_hooks(adapter_names=[_BARE if name is None else name for name in adapters]):
+        # PEFT asks the wrapper, which is made to be trained; how the module computes, it says
+        # itself
+        wrapper.training = False
+        with wrapper._enable_peft_forward_hooks(
+            adapter_names=[_BARE if name is None else name for name in adapters]
+        ):
             yield self.module
 
     @_OUTSIDE_INFERENCE
@@ -292,8 +342,13 @@ class SharedBase:
         self._merged = adapter
 
     def _put_copy_in(self, name: str, layer: Any) -> None:
-        """Lets a copy stand in for the weight under an adapter's layer; the same memory serves every adapter that is merged here."""
-        owner, attribute = layer.get_base_layer(), layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+        """Lets a copy stand in for the weight under an adapter's layer; the same memory serves
+        every adapter that is merged here.
+        """
+        owner, attribute = (
+            layer.get_base_layer(),
+            layer.parameter_name if isinstance(layer, ParamWrapper) else "weight",
+        )
         original = getattr(owner, attribute)
         if name in self._copies:
             self._copies[name].data.copy_(original.detach())
@@ -303,7 +358,9 @@ class SharedBase:
         setattr(owner, attribute, self._copies[name])
 
     def restore(self) -> None:
-        """Puts the base's own weights in their places, where copies with an adapter merged into them stand in for them."""
+        """Puts the base's own weights in their places, where copies with an adapter merged into
+        them stand in for them.
+        """
         for owner, attribute, original in self._replaced:
             setattr(owner, attribute, original)
         self._replaced = []
@@ -313,10 +370,12 @@ class SharedBase:
 
     @_OUTSIDE_INFERENCE
     def training_view(self, adapter: str) -> PreTrainedModel:
-        """Returns a module of its own that computes with `adapter`, or as the base where it is empty, on the tensors that are here.
+        """Returns a module of its own that computes with `adapter`, or as the base where it is
+        empty, on the tensors that are here.
 
-        No tensor is copied. Layers can be wrapped or sharded without a change to this base; parameters that are trained in place are
-        changed here too, and merging an adapter here changes nothing there.
+        No tensor is copied. Layers can be wrapped or sharded without a change to this base;
+        parameters that are trained in place are changed here too, and merging an adapter here
+        changes nothing there.
         """
         self.restore()
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
@@ -328,8 +387,12 @@ class SharedBase:
 
     @contextmanager
     def _leaving_training_alone(self) -> Iterator[None]:
-        """Undoes PEFT's habit of switching gradients and dropout on and off: what is trained, and when, is the trainer's choice."""
-        wanted = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        """Undoes PEFT's habit of switching gradients and dropout on and off: what is trained, and
+        when, is the trainer's choice.
+        """
+        wanted = {
+            name for name, parameter in self.module.named_parameters() if parameter.requires_grad
+        }
         training = self.module.training
         try:
             yield
@@ -342,11 +405,15 @@ class SharedBase:
     @property
     def is_offloaded(self) -> bool:
         """Whether some of the weights are on no device until they are used."""
-        return self.key.device_map is not None and any(weight.is_meta for weight in self.module.parameters())
+        return self.key.device_map is not None and any(
+            weight.is_meta for weight in self.module.parameters()
+        )
 
     @property
     def has_fused_layers(self) -> bool:
-        """Whether an adapter stands on weights that hold all experts of a mixture in one: their rows can't have adapters of their own."""
+        """Whether an adapter stands on weights that hold all experts of a mixture in one: their
+        rows can't have adapters of their own.
+        """
         return any(isinstance(layer, ParamWrapper) for _, layer in self.tuner_layers())
 
     def tuner_layers(self) -> Iterator[tuple[str, Any]]:
@@ -357,10 +424,15 @@ class SharedBase:
 
 
 def _keep_only(layer: Any, adapter: str) -> None:
-    """Removes every other adapter from a layer, and names this one as any training does: a checkpoint holds its tensors by name."""
+    """Removes every other adapter from a layer, and names this one as any training does: a
+    checkpoint holds its tensors by name.
+    """
     settings = [*vars(layer).values(), *layer._modules.values(), *layer._parameters.values()]
     for by_adapter in settings:
-        if not isinstance(by_adapter, dict | torch.nn.ModuleDict | torch.nn.ParameterDict) or adapter not in by_adapter:
+        if (
+            not isinstance(by_adapter, dict | torch.nn.ModuleDict | torch.nn.ParameterDict)
+            or adapter not in by_adapter
+        ):
             continue
         own = by_adapter[adapter]
         by_adapter.clear()
@@ -378,9 +450,14 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         options |= {"use_safetensors": True}
         source = key.path
     if key.quantization is not None:
-        options |= {"quantization_config": quantization_settings(key.quantization, key.dtype), "device_map": {"": key.device}}
+        options |= {
+            "quantization_config": quantization_settings(key.quantization, key.dtype),
+            "device_map": {"": key.device},
+        }
     if key.device_map is not None:
-        options["device_map"] = key.device_map if isinstance(key.device_map, str) else dict(key.device_map)
+        options["device_map"] = (
+            key.device_map if isinstance(key.device_map, str) else dict(key.device_map)
+        )
     try:
         with silent_transformers():
             model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
@@ -393,7 +470,9 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
-            f"Weights are missing: {missing[0]} and {len(missing) - 1} more", received=key.path, fix="copy the whole model again"
+            f"Weights are missing: {missing[0]} and {len(missing) - 1} more",
+            received=key.path,
+            fix="copy the whole model again",
         )
     if key.device_map is not None and model.get_input_embeddings().weight.is_meta:
         raise ModelError(
@@ -407,20 +486,31 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         raise ModelError(
             f"The model holds numbers that are not finite, in {bad}",
             received=key.path,
-            fix=f"copy or train it again; or choose another dtype, if its weights are too large for {key.dtype}",
+            fix=(
+                "copy or train it again; or choose another dtype, if its weights are too large for"
+                f" {key.dtype}"
+            ),
         )
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
-            # On some CPUs bitsandbytes would repack 4-bit weights when they are first used, with other constants, and no gradient would
+            # On some CPUs bitsandbytes would repack 4-bit weights when they are first used, with
+            # other constants, and no gradient would
             # flow through them from then on.
             layer.support_avx512bf16_for_cpu = False
-    # How an answer is written is Sampling's business alone: a repetition penalty that a model ships with would bend it.
-    model.generation_config = cast(Any, GenerationConfig)(eos_token_id=model.generation_config.eos_token_id)
-    return cast(PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device))
+    # How an answer is written is Sampling's business alone: a repetition penalty that a model ships
+    # with would bend it.
+    model.generation_config = cast(Any, GenerationConfig)(
+        eos_token_id=model.generation_config.eos_token_id
+    )
+    return cast(
+        PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device)
+    )
 
 
 def _as_plain_model(model: Any) -> Any:
-    """Rebuilds a model that came from a GGUF file, so that it can be trained and saved as any other."""
+    """Rebuilds a model that came from a GGUF file, so that it can be trained and saved as any
+    other.
+    """
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -436,7 +526,9 @@ def give_memory_back() -> None:
     gc.collect()  # modules and their hooks refer to each other, so nothing else would free them now
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    with suppress(OSError, AttributeError):  # glibc alone keeps what is freed, and has a way to ask for it
+    with suppress(
+        OSError, AttributeError
+    ):  # glibc alone keeps what is freed, and has a way to ask for it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 

@@ -1,4 +1,6 @@
-"""The store of answers: every model call of a run is kept the moment it arrives, and is never made again."""
+"""The store of answers: every model call of a run is kept the moment it arrives, and is never made
+again.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,14 @@ STORE_VERSION = 1
 _PATIENCE_SECONDS = 60.0
 """How long to wait for another process that is writing."""
 _TABLES = {
-    "answers": "key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL",
-    "calls": "model TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, calls INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, "
-    "completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (model, role)",
+    "answers": (
+        "key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL"
+    ),
+    "calls": (
+        "model TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, calls INTEGER NOT NULL,"
+        " prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT"
+        " NULL, PRIMARY KEY (model, role)"
+    ),
     "payments": StoredBooks.COLUMNS,
 }
 
@@ -36,21 +43,33 @@ class Ask(Protocol):
     """The one way in which the stages of a run call a model."""
 
     def __call__(
-        self, model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
     ) -> list[Generation]:
-        """Returns the model's answer to each conversation, in order; `label` names the work where its progress is shown."""
+        """Returns the model's answer to each conversation, in order; `label` names the work where
+        its progress is shown.
+        """
         ...
 
 
 def ask_directly(
-    model: LanguageModel, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), *, label: str = ""
+    model: LanguageModel,
+    conversations: Sequence[Conversation],
+    sampling: Sampling = Sampling(),
+    *,
+    label: str = "",
 ) -> list[Generation]:
     """Asks the model and keeps nothing: what a stage does when it is used without a run."""
     return model.generate(conversations, sampling)
 
 
 class ResponseStore:
-    """Answers on disk (SQLite), keyed by model, conversation, sampling and sample index, with what asking for them took.
+    """Answers on disk (SQLite), keyed by model, conversation, sampling and sample index, with what
+    asking for them took.
 
     Args:
         path: The file; it is made if it is not there.
@@ -65,7 +84,9 @@ class ResponseStore:
         reused: Answers that were there already.
     """
 
-    def __init__(self, path: str | Path, *, progress: Progress = silent, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, progress: Progress = silent, read_only: bool = False
+    ) -> None:
         self.path = Path(path)
         self.asked = 0
         self.reused = 0
@@ -97,7 +118,9 @@ class ResponseStore:
             self._connection.execute(f"{command} {name} ({_TABLES[name]})")
 
     def _use_write_ahead_log(self) -> None:
-        """Changes the journal, for which SQLite, unlike elsewhere, does not wait where another process opens the same new file."""
+        """Changes the journal, for which SQLite, unlike elsewhere, does not wait where another
+        process opens the same new file.
+        """
         until = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -111,7 +134,12 @@ class ResponseStore:
 
     def _known_tables(self) -> set[str]:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name
+            for (name,) in self._connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            )
+        }
         if version not in (0, STORE_VERSION):
             raise StoreError(
                 "The store of answers was written by another version of domainfusion",
@@ -120,7 +148,11 @@ class ResponseStore:
                 fix="use that version of domainfusion; the answers in the file stay readable to it",
             )
         if not tables <= _TABLES.keys():
-            raise StoreError("The file is a database, but no store of answers", received=str(self.path), fix="give another path")
+            raise StoreError(
+                "The file is a database, but no store of answers",
+                received=str(self.path),
+                fix="give another path",
+            )
         return tables
 
     def __enter__(self) -> Self:
@@ -136,18 +168,31 @@ class ResponseStore:
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
-    def missing(self, model_fingerprint: str, conversations: Sequence[Conversation], sampling: Sampling = Sampling()) -> int:
+    def missing(
+        self,
+        model_fingerprint: str,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+    ) -> int:
         """Returns how many of these answers of a model are not stored."""
-        return sum(self._read(request.key) is None for request in _requests(model_fingerprint, conversations, sampling))
+        return sum(
+            self._read(request.key) is None
+            for request in _requests(model_fingerprint, conversations, sampling)
+        )
 
     def usage(self) -> tuple[ModelUsage, ...]:
-        """Returns what each model was asked since the store was made, and what that took, in the order in which they were first asked."""
+        """Returns what each model was asked since the store was made, and what that took, in the
+        order in which they were first asked.
+        """
         with _read_errors(self.path):
             rows = self._connection.execute(
-                "SELECT model, max(name), group_concat(role, char(10)), sum(calls), sum(prompt_tokens), sum(completion_tokens), "
-                "sum(seconds) FROM (SELECT rowid AS place, * FROM calls ORDER BY place) GROUP BY model ORDER BY min(place)"
+                "SELECT model, max(name), group_concat(role, char(10)), sum(calls),"
+                " sum(prompt_tokens), sum(completion_tokens), sum(seconds) FROM (SELECT rowid AS"
+                " place, * FROM calls ORDER BY place) GROUP BY model ORDER BY min(place)"
             ).fetchall()
-            payments = self._connection.execute("SELECT model, total(paid), total(noted) FROM payments GROUP BY model")
+            payments = self._connection.execute(
+                "SELECT model, total(paid), total(noted) FROM payments GROUP BY model"
+            )
             paid = {model: (cost, noted) for model, cost, noted in payments}
         return tuple(
             ModelUsage(
@@ -172,7 +217,8 @@ class ResponseStore:
         label: str = "",
         role: str = "",
     ) -> list[Generation]:
-        """Returns the model's answers: those that are stored from the store, the others from the model.
+        """Returns the model's answers: those that are stored from the store, the others from the
+        model.
 
         Args:
             model: The model; one that costs money notes in the store what it spends.
@@ -182,11 +228,19 @@ class ResponseStore:
             role: What `usage` says that the model is asked as.
         """
         requests = list(_requests(model.fingerprint, conversations, sampling))
-        answers = {request.key: found for request in requests if (found := self._read(request.key)) is not None}
-        missing = list({request.key: request for request in requests if request.key not in answers}.values())
+        answers = {
+            request.key: found
+            for request in requests
+            if (found := self._read(request.key)) is not None
+        }
+        missing = list(
+            {request.key: request for request in requests if request.key not in answers}.values()
+        )
         self.reused += len(requests) - len(missing)
         if missing:
-            with self._progress(label or f"asking {model.name}", len(requests), len(requests) - len(missing)) as advance:
+            with self._progress(
+                label or f"asking {model.name}", len(requests), len(requests) - len(missing)
+            ) as advance:
                 for first_sample, batch in _runs(missing).items():
                     self._ask_model(model, first_sample, batch, sampling, answers, advance, role)
         return [answers[request.key] for request in requests]
@@ -207,14 +261,18 @@ class ResponseStore:
             nonlocal waited_since
             request, now = batch[position], time.monotonic()
             if request.key not in answers:
-                answers[request.key] = self._write(request, writer, sampling, generation, now - waited_since)
+                answers[request.key] = self._write(
+                    request, writer, sampling, generation, now - waited_since
+                )
                 waited_since = now
                 self.asked += 1
                 advance(1)
 
         shifted = replace(sampling, seed=sampling.seed + first_sample * SAMPLE_STRIDE)
         with self._noting(model, writer):
-            for position, generation in enumerate(model.generate([request.conversation for request in batch], shifted, keep)):
+            for position, generation in enumerate(
+                model.generate([request.conversation for request in batch], shifted, keep)
+            ):
                 keep(position, generation)
 
     @contextmanager
@@ -222,7 +280,8 @@ class ResponseStore:
         """Notes that a model is asked and, while it is, what it spends."""
         with _write_errors(self.path):
             self._connection.execute(
-                "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, 0, 0, 0, 0)", (writer.fingerprint, writer.role, writer.name)
+                "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, 0, 0, 0, 0)",
+                (writer.fingerprint, writer.role, writer.name),
             )
         if not isinstance(model, PaidModel):
             yield
@@ -237,21 +296,47 @@ class ResponseStore:
 
     def _read(self, key: str) -> Generation | None:
         with _read_errors(self.path):
-            row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            row = self._connection.execute(
+                "SELECT answer FROM answers WHERE key = ?", (key,)
+            ).fetchone()
             return None if row is None else Generation(**json.loads(row[0]))
 
-    def _write(self, request: _Request, writer: _Writer, sampling: Sampling, generation: Generation, seconds: float) -> Generation:
-        """Keeps an answer, and returns the one that is kept: another process may have been faster."""
-        asked = {"messages": [asdict(message) for message in request.conversation], "sampling": asdict(sampling)}
+    def _write(
+        self,
+        request: _Request,
+        writer: _Writer,
+        sampling: Sampling,
+        generation: Generation,
+        seconds: float,
+    ) -> Generation:
+        """Keeps an answer, and returns the one that is kept: another process may have been
+        faster.
+        """
+        asked = {
+            "messages": [asdict(message) for message in request.conversation],
+            "sampling": asdict(sampling),
+        }
         with _write_errors(self.path), transaction(self._connection):
             inserted = self._connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
-                (request.key, writer.name, json.dumps(asked, ensure_ascii=False), json.dumps(asdict(generation), ensure_ascii=False)),
+                (
+                    request.key,
+                    writer.name,
+                    json.dumps(asked, ensure_ascii=False),
+                    json.dumps(asdict(generation), ensure_ascii=False),
+                ),
             )
             self._connection.execute(
-                "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
-                "seconds = seconds + ? WHERE model = ? AND role = ?",
-                (generation.prompt_tokens, generation.completion_tokens, seconds, writer.fingerprint, writer.role),
+                "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?,"
+                " completion_tokens = completion_tokens + ?, seconds = seconds + ? WHERE model = ?"
+                " AND role = ?",
+                (
+                    generation.prompt_tokens,
+                    generation.completion_tokens,
+                    seconds,
+                    writer.fingerprint,
+                    writer.role,
+                ),
             )
         return generation if inserted.rowcount else self._read(request.key) or generation
 
@@ -272,20 +357,29 @@ class _Request:
     sample: int
 
 
-def _requests(model_fingerprint: str, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[_Request]:
-    """Yields what is asked; a conversation that comes twice gets a second sample, unless decoding is greedy."""
+def _requests(
+    model_fingerprint: str, conversations: Sequence[Conversation], sampling: Sampling
+) -> Iterator[_Request]:
+    """Yields what is asked; a conversation that comes twice gets a second sample, unless decoding
+    is greedy.
+    """
     samples = Counter[Conversation]()
     for conversation in conversations:
         sample = samples[conversation] if sampling.temperature > 0 else 0
         samples[conversation] += 1
-        yield _Request(fingerprint([model_fingerprint, conversation, sampling, sample], length=32), conversation, sample)
+        yield _Request(
+            fingerprint([model_fingerprint, conversation, sampling, sample], length=32),
+            conversation,
+            sample,
+        )
 
 
 def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:
     """Groups requests by the sample with which their run of consecutive samples begins.
 
-    A model takes the repeats in one call as consecutive samples, so each group is one call, and the missing samples of a
-    conversation come out as they would have if all had been asked at once. Without stored answers there is one group.
+    A model takes the repeats in one call as consecutive samples, so each group is one call, and the
+    missing samples of a conversation come out as they would have if all had been asked at once.
+    Without stored answers there is one group.
     """
     runs: dict[int, list[_Request]] = {}
     latest: dict[Conversation, tuple[int, int]] = {}
@@ -299,21 +393,31 @@ def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:
 
 
 def _connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=check_same_thread)
+    return sqlite3.connect(
+        path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=check_same_thread
+    )
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
-    """Opens a store without changing or making a file, as far as SQLite allows: with a log beside it, that log's index is shared memory."""
+    """Opens a store without changing or making a file, as far as SQLite allows: with a log beside
+    it, that log's index is shared memory.
+    """
     log = path.with_name(f"{path.name}-wal")
     mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_PATIENCE_SECONDS, isolation_level=None)
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
+        timeout=_PATIENCE_SECONDS,
+        isolation_level=None,
+    )
 
 
 def _warn_of_network(path: Path) -> None:
     if kind := network_file_system(path):
         warnings.warn(
-            f"The store of answers {path} lies on a network file system ({kind}), where SQLite can't keep several machines apart: "
-            "never let two use it at once. Better, put output_dir on a local disk and copy it when it is done.",
+            f"The store of answers {path} lies on a network file system ({kind}), where SQLite"
+            " can't keep several machines apart: never let two use it at once. Better, put"
+            " output_dir on a local disk and copy it when it is done.",
             stacklevel=3,
         )
 
@@ -325,7 +429,9 @@ def _read_errors(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise  # a store that was closed is not a damaged one
     except (sqlite3.Error, ValueError, TypeError, OSError) as error:
-        raise StoreError(f"The store of answers can't be read: {error}", received=str(path), fix=_advice(error)) from error
+        raise StoreError(
+            f"The store of answers can't be read: {error}", received=str(path), fix=_advice(error)
+        ) from error
 
 
 @contextmanager
@@ -333,29 +439,38 @@ def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"An answer could not be kept: {error}", received=str(path), fix=_advice(error)) from error
+        raise StoreError(
+            f"An answer could not be kept: {error}", received=str(path), fix=_advice(error)
+        ) from error
 
 
 _DAMAGED = (
-    "copy the file first; what can be read is saved by: sqlite3 responses.sqlite .recover | sqlite3 recovered.sqlite. "
-    "Without it, the run asks its models again, and max_cost no longer knows what was spent"
+    "copy the file first; what can be read is saved by: sqlite3 responses.sqlite .recover | sqlite3"
+    " recovered.sqlite. Without it, the run asks its models again, and max_cost no longer knows"
+    " what was spent"
 )
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process is writing to it: wait until that is done, and run again",
-    sqlite3.SQLITE_LOCKED: "another process is writing to it: wait until that is done, and run again",
+    sqlite3.SQLITE_LOCKED: (
+        "another process is writing to it: wait until that is done, and run again"
+    ),
     sqlite3.SQLITE_FULL: "free disk space and run again; the answers so far are kept",
     sqlite3.SQLITE_READONLY: "allow this user to write to the file and to its folder",
     sqlite3.SQLITE_PERM: "allow this user to read and write the file and its folder",
-    sqlite3.SQLITE_CANTOPEN: "check the path, and allow this user to read and write the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: (
+        "check the path, and allow this user to read and write the file and its folder"
+    ),
     sqlite3.SQLITE_IOERR: (
-        "the disk is full, or reports an error: free some space, or check it (the system's log says more), "
-        "and run again; leave the file where it is"
+        "the disk is full, or reports an error: free some space, or check it (the system's log says"
+        " more), and run again; leave the file where it is"
     ),
     sqlite3.SQLITE_NOMEM: "free some memory and run again; the answers so far are kept",
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""What to do, by the cause. Only a damaged file may have to go, and never without a word of what it holds."""
+"""What to do, by the cause. Only a damaged file may have to go, and never without a word of what it
+holds.
+"""
 
 
 def _advice(error: Exception) -> str:
@@ -364,5 +479,8 @@ def _advice(error: Exception) -> str:
     if isinstance(error, sqlite3.Error):
         # The lowest byte of an extended code is the primary one.
         code = getattr(error, "sqlite_errorcode", None)
-        return _ADVICE.get(-1 if code is None else code & 0xFF, "run again; leave the file where it is, as it holds the answers so far")
+        return _ADVICE.get(
+            -1 if code is None else code & 0xFF,
+            "run again; leave the file where it is, as it holds the answers so far",
+        )
     return _DAMAGED  # an entry that is not what was written

@@ -1,7 +1,8 @@
-"""The exact sum of experts: LoRA adapters as one adapter, and whole fine-tunes as their task vectors.
+"""The exact sum of experts: LoRA adapters as one adapter, and whole fine-tunes as their task
+vectors.
 
-With θ for the base and θₖ for the experts, a merge of weight λ is θ + λ·Σ(θₖ − θ) (task arithmetic; Ilharco et al., 2022,
-arXiv 2212.04089).
+With θ for the base and θₖ for the experts, a merge of weight λ is θ + λ·Σ(θₖ − θ) (task arithmetic;
+Ilharco et al., 2022, arXiv 2212.04089).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from transformers import PreTrainedModel
 from domainfusion.errors import CapabilityError
 
 LARGEST_STEP = 0.5
-"""The largest ‖θₖ − θ‖ / ‖θ‖ of a matrix that is taken for fine-tuning; independent weights differ by about √2."""
+"""The largest ‖θₖ − θ‖ / ‖θ‖ of a matrix that is taken for fine-tuning; independent weights differ
+by about √2.
+"""
 
 MATRICES_COMPARED = 8
 """Matrices at which an expert is compared with the base before anything is summed."""
@@ -44,49 +47,78 @@ class LoraFactors(NamedTuple):
 
 def factors_of(layer: Any, adapter: str) -> LoraFactors:
     """Returns an adapter's update of a linear layer."""
-    return LoraFactors(_factor(layer, "lora_A", adapter).detach() * layer.scaling[adapter], _factor(layer, "lora_B", adapter).detach())
+    return LoraFactors(
+        _factor(layer, "lora_A", adapter).detach() * layer.scaling[adapter],
+        _factor(layer, "lora_B", adapter).detach(),
+    )
 
 
 @torch.no_grad()
 def write_factors(layer: Any, adapter: str, factors: LoraFactors) -> None:
-    """Makes `factors` an adapter's update of a linear layer; the adapter's rank there has to be theirs."""
+    """Makes `factors` an adapter's update of a linear layer; the adapter's rank there has to be
+    theirs.
+    """
     _factor(layer, "lora_A", adapter).copy_(factors.a / layer.scaling[adapter])
     _factor(layer, "lora_B", adapter).copy_(factors.b)
 
 
 def is_linear(layer: Any) -> bool:
-    """Whether a LoRA layer multiplies vectors with a matrix: an embedding looks rows up, and fused experts are several matrices."""
+    """Whether a LoRA layer multiplies vectors with a matrix: an embedding looks rows up, and fused
+    experts are several matrices.
+    """
     return hasattr(layer, "lora_A") and not isinstance(layer, Embedding | ParamWrapper)
 
 
 def adapted_layers(module: PreTrainedModel, adapters: Sequence[str]) -> dict[str, list[str]]:
-    """Returns for each layer, by its name among a model's modules, which of the adapters stand on it.
+    """Returns for each layer, by its name among a model's modules, which of the adapters stand on
+    it.
 
     Raises:
-        CapabilityError: One of them is a DoRA adapter, whose change depends on the weights that it changes.
+        CapabilityError: One of them is a DoRA adapter, whose change depends on the weights that it
+            changes.
     """
     layers: dict[str, list[str]] = {}
     for name, layer in module.named_modules():
         own = [adapter for adapter in adapters if adapter in getattr(layer, "r", ())]
         if scaled := [adapter for adapter in own if cast(Any, layer).use_dora.get(adapter)]:
-            raise CapabilityError("A DoRA adapter can't be summed with others", received=scaled[0], allowed="LoRA adapters")
+            raise CapabilityError(
+                "A DoRA adapter can't be summed with others",
+                received=scaled[0],
+                allowed="LoRA adapters",
+            )
         if own:
             layers[name] = own
     return layers
 
 
-def sum_config(module: PreTrainedModel, layers: Mapping[str, Sequence[str]], configs: Sequence[LoraConfig], dropout: float) -> LoraConfig:
-    """Returns the settings of an adapter that stands on exactly these layers, on each with the ranks of its adapters together.
+def sum_config(
+    module: PreTrainedModel,
+    layers: Mapping[str, Sequence[str]],
+    configs: Sequence[LoraConfig],
+    dropout: float,
+) -> LoraConfig:
+    """Returns the settings of an adapter that stands on exactly these layers, on each with the
+    ranks of its adapters together.
 
-    Every layer is named in full, with its own rank: adapters may stand on different layers, as lists, patterns or ranges say.
-    Its scale is 1 everywhere, as the factors hold the scales of their adapters.
+    Every layer is named in full, with its own rank: adapters may stand on different layers, as
+    lists, patterns or ranges say. Its scale is 1 everywhere, as the factors hold the scales of
+    their adapters.
     """
-    ranks = {name: sum(cast(Any, module.get_submodule(name)).r[adapter] for adapter in own) for name, own in layers.items()}
+    ranks = {
+        name: sum(cast(Any, module.get_submodule(name)).r[adapter] for adapter in own)
+        for name, own in layers.items()
+    }
     fused = {name for name in layers if isinstance(module.get_submodule(name), ParamWrapper)}
     largest = max(ranks.values())
-    pattern = {re.escape(_full_name(module, name)): rank for name, rank in ranks.items() if rank != largest}
+    pattern = {
+        re.escape(_full_name(module, name)): rank for name, rank in ranks.items() if rank != largest
+    }
     # PEFT wants the fused weights of a mixture named by every adapter in the same words.
-    parameters = sorted({parameter for config in configs for parameter in config.target_parameters or ()}) if fused else None
+    parameters = (
+        sorted({parameter for config in configs for parameter in config.target_parameters or ()})
+        if fused
+        else None
+    )
     return LoraConfig(
         r=largest,
         lora_alpha=largest,
@@ -102,17 +134,31 @@ def sum_config(module: PreTrainedModel, layers: Mapping[str, Sequence[str]], con
 
 def _full_name(module: PreTrainedModel, name: str) -> str:
     layer = module.get_submodule(name)
-    return f"{name.replace('.base_layer', '')}.{layer.parameter_name}" if isinstance(layer, ParamWrapper) else name
+    return (
+        f"{name.replace('.base_layer', '')}.{layer.parameter_name}"
+        if isinstance(layer, ParamWrapper)
+        else name
+    )
 
 
 @torch.no_grad()
 def write_sum(layer: Any, name: str, adapters: Sequence[str], weights: Sequence[float]) -> None:
-    """Writes the weighted sum of a layer's adapters into its adapter `name`: Σ wₖ·sₖ·BₖAₖ = [B₁ … Bₙ]·[w₁s₁A₁; …; wₙsₙAₙ]."""
-    first, second = ("lora_embedding_A", "lora_embedding_B") if isinstance(layer, Embedding) else ("lora_A", "lora_B")
-    a = [_factor(layer, first, adapter) * (weight * layer.scaling[adapter]) for adapter, weight in zip(adapters, weights, strict=True)]
+    """Writes the weighted sum of a layer's adapters into its adapter `name`: Σ wₖ·sₖ·BₖAₖ = [B₁ …
+    Bₙ]·[w₁s₁A₁; …; wₙsₙAₙ].
+    """
+    first, second = (
+        ("lora_embedding_A", "lora_embedding_B")
+        if isinstance(layer, Embedding)
+        else ("lora_A", "lora_B")
+    )
+    a = [
+        _factor(layer, first, adapter) * (weight * layer.scaling[adapter])
+        for adapter, weight in zip(adapters, weights, strict=True)
+    ]
     b = [_factor(layer, second, adapter) for adapter in adapters]
     experts = layer.num_experts if isinstance(layer, ParamWrapper) else 1
-    # PEFT lays the factors of several experts out as (experts · rank, in) and (out, rank · experts): ranks are put together per expert.
+    # PEFT lays the factors of several experts out as (experts · rank, in) and (out, rank ·
+    # experts): ranks are put together per expert.
     parts = [part.reshape(experts, -1, part.shape[-1]) for part in a]
     _factor(layer, first, name).copy_(torch.cat(parts, dim=1).flatten(0, 1))
     parts = [part.reshape(part.shape[0], -1, experts) for part in b]
@@ -172,19 +218,25 @@ def check_fine_tune(base: Path, expert: Path, name: str) -> None:
         name: What the message calls the expert.
 
     Raises:
-        CapabilityError: Its weights have other names or shapes, or are too far from the base's to have come from them.
+        CapabilityError: Its weights have other names or shapes, or are too far from the base's to
+            have come from them.
     """
     if base.is_file() or expert.is_file():
         raise CapabilityError(
-            "A GGUF file has no task vector", received=name, allowed="folders of safetensors weights", fix="give the originals' folders"
+            "A GGUF file has no task vector",
+            received=name,
+            allowed="folders of safetensors weights",
+            fix="give the originals' folders",
         )
     ours, theirs = Checkpoint(base), Checkpoint(expert)
-    shapes, others = ({name: found.shape(name) for name in found.names()} for found in (ours, theirs))
+    shapes, others = (
+        {name: found.shape(name) for name in found.names()} for found in (ours, theirs)
+    )
     if shapes != others:
         odd = sorted(key for key in {**shapes, **others} if shapes.get(key) != others.get(key))[0]
         raise CapabilityError(
-            f"{name} is not a fine-tune of the student's base: {odd} has the shape {others.get(odd)} there, "
-            f"and {shapes.get(odd)} in the base",
+            f"{name} is not a fine-tune of the student's base: {odd} has the shape"
+            f" {others.get(odd)} there, and {shapes.get(odd)} in the base",
             received=str(expert),
             fix="use initialization='base'",
         )
@@ -193,15 +245,19 @@ def check_fine_tune(base: Path, expert: Path, name: str) -> None:
         start, end = ours.read(key).float(), theirs.read(key).float()
         if not float((end - start).norm()) <= LARGEST_STEP * float(start.norm()):
             raise CapabilityError(
-                f"{name} is not a fine-tune of the student's base: {key} differs by more than half of its size",
+                f"{name} is not a fine-tune of the student's base: {key} differs by more than half"
+                " of its size",
                 received=str(expert),
                 fix="use initialization='base'",
             )
 
 
 @torch.no_grad()
-def add_task_vectors(module: PreTrainedModel, base: Path, experts: Sequence[Path], weight: float) -> None:
-    """Adds λ·Σ(θₖ − θ) to a model's weights, which are θ or differ from it by adapters; each weight is rounded once, at the end.
+def add_task_vectors(
+    module: PreTrainedModel, base: Path, experts: Sequence[Path], weight: float
+) -> None:
+    """Adds λ·Σ(θₖ − θ) to a model's weights, which are θ or differ from it by adapters; each weight
+    is rounded once, at the end.
 
     Args:
         module: The model.
@@ -210,16 +266,23 @@ def add_task_vectors(module: PreTrainedModel, base: Path, experts: Sequence[Path
         weight: λ.
 
     Raises:
-        CapabilityError: Transformers loads this kind of model under other names than those in its files.
+        CapabilityError: Transformers loads this kind of model under other names than those in its
+            files.
     """
     files, sources = Checkpoint(base), [Checkpoint(expert) for expert in experts]
     weights = module.named_parameters(remove_duplicate=False)
-    own = {name.replace(".base_layer", ""): weight for name, weight in weights if "lora_" not in name}
+    own = {
+        name.replace(".base_layer", ""): weight for name, weight in weights if "lora_" not in name
+    }
     left_out = set(files.names()) ^ set(own)
-    # A head that is tied to the input embedding may lie in the files a second time, or stand in for it.
-    if strange := sorted(name for name in left_out if name not in own or not _is_tied(name, own, files)):
+    # A head that is tied to the input embedding may lie in the files a second time, or stand in for
+    # it.
+    if strange := sorted(
+        name for name in left_out if name not in own or not _is_tied(name, own, files)
+    ):
         raise CapabilityError(
-            f"Task vectors can't be added to a {type(module).__name__}: Transformers puts its weights together otherwise than its files",
+            f"Task vectors can't be added to a {type(module).__name__}: Transformers puts its"
+            " weights together otherwise than its files",
             received=strange[0],
             allowed="models whose weights have the same names in files and in memory",
             fix="give the experts as LoRA adapters, or use initialization='base'",
@@ -229,7 +292,9 @@ def add_task_vectors(module: PreTrainedModel, base: Path, experts: Sequence[Path
         if id(own[name]) not in done:
             done.add(id(own[name]))
             start = files.read(name).double()
-            change = sum((source.read(name).double() - start for source in sources), torch.zeros_like(start))
+            change = sum(
+                (source.read(name).double() - start for source in sources), torch.zeros_like(start)
+            )
             target = own[name]
             target.copy_(target.double() + (weight * change).to(target.device))
 

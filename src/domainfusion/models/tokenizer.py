@@ -111,7 +111,8 @@ class TokenizerFiles(NamedTuple):
 
 
 def tokenizer_of(base: Path, adapter: Path | None) -> TokenizerFiles:
-    """Returns where a model's tokenizer is: in the adapter's folder, if it brings one, else the base's.
+    """Returns where a model's tokenizer is: in the adapter's folder, if it brings one, else the
+    base's.
 
     The commonest adapter is made by instruction tuning on a base without a chat template, and the
     base's tokenizer knows nothing of it.

@@ -1,4 +1,6 @@
-"""Whether a teacher and a student mean the same by the same token, what differs, and what can be done then."""
+"""Whether a teacher and a student mean the same by the same token, what differs, and what can be
+done then.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Use = Literal["identical", "truncate", "text"]
-"""What a student can learn from a teacher: its distributions as they are, its distributions cut to the shared vocabulary, or its text."""
+"""What a student can learn from a teacher: its distributions as they are, its distributions cut to
+the shared vocabulary, or its text.
+"""
 
 PROBE_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -32,7 +36,9 @@ PROBE_CONVERSATIONS: tuple[Conversation, ...] = (
     (*user("What is it?"), Message("assistant", "It is so."), *user("Why?")),
     (Message("system", "Be brief."), *user("What is it?")),
 )
-"""Conversations that show whether two chat templates write the same; one that both refuse counts as the same."""
+"""Conversations that show whether two chat templates write the same; one that both refuse counts as
+the same.
+"""
 
 _EXAMPLES = 3
 
@@ -57,7 +63,11 @@ class Difference:
 
     def __str__(self) -> str:
         counted = f" ({self.count:,})" if self.count else ""
-        shown = f": {'; '.join(self.examples)}{' …' if self.count > len(self.examples) else ''}" if self.examples else ""
+        shown = (
+            f": {'; '.join(self.examples)}{' …' if self.count > len(self.examples) else ''}"
+            if self.examples
+            else ""
+        )
         return f"{self.what}{counted}{shown}"
 
 
@@ -86,11 +96,20 @@ class TokenMatch:
         """What the student can learn from the teacher."""
         if any(difference.forbids for difference in self.differences):
             return "text"
-        return "identical" if self.teacher_size == self.student_size == self.shared_size else "truncate"
+        return (
+            "identical"
+            if self.teacher_size == self.student_size == self.shared_size
+            else "truncate"
+        )
 
     def __str__(self) -> str:
-        lines = [f"teacher {self.teacher} ({self.teacher_size:,} tokens wide), student {self.student} ({self.student_size:,} wide)"]
-        lines += [f"- {difference}" for difference in self.differences] or ["- no token, special token or chat rendering differs"]
+        lines = [
+            f"teacher {self.teacher} ({self.teacher_size:,} tokens wide), student {self.student}"
+            f" ({self.student_size:,} wide)"
+        ]
+        lines += [f"- {difference}" for difference in self.differences] or [
+            "- no token, special token or chat rendering differs"
+        ]
         lines.append(f"→ {self._conclusion()}")
         lines += [f"  to change that: {d.fix}" for d in self.differences if d.forbids and d.fix]
         return "\n".join(lines)
@@ -99,16 +118,21 @@ class TokenMatch:
         if self.use == "text":
             return "the student can learn from the teacher's text alone"
         if self.use == "truncate":
-            return f"the student can learn the teacher's distributions, both cut to the {self.shared_size:,} tokens that they share"
+            return (
+                "the student can learn the teacher's distributions, both cut to the"
+                f" {self.shared_size:,} tokens that they share"
+            )
         return "the student can learn the teacher's distributions as they are"
 
 
 def compare_tokenizers(teacher: LanguageModel, student: TokenScorer) -> TokenMatch:
-    """Says whether a student can learn a teacher's distributions over the next token, or its text alone.
+    """Says whether a student can learn a teacher's distributions over the next token, or its text
+    alone.
 
-    They can be learned where the same tokens stand at the same ids, texts are cut in the same places, and the chat templates render
-    the same and end a turn alike. Models pad their vocabularies to different sizes, which does no harm: both distributions are cut to
-    what they share. A system prompt of the teacher's is not a difference: it is what makes it an expert.
+    They can be learned where the same tokens stand at the same ids, texts are cut in the same
+    places, and the chat templates render the same and end a turn alike. Models pad their
+    vocabularies to different sizes, which does no harm: both distributions are cut to what they
+    share. A system prompt of the teacher's is not a difference: it is what makes it an expert.
 
     Args:
         teacher: Any model; one that does not score tokens gives text.
@@ -129,7 +153,10 @@ def compare_tokenizers(teacher: LanguageModel, student: TokenScorer) -> TokenMat
         )
     sizes = teacher.vocabulary_size, student.vocabulary_size
     words = _words(teacher.tokenizer), _words(student.tokenizer)
-    shared = next((token for token in range(min(sizes)) if words[0].get(token) != words[1].get(token)), min(sizes))
+    shared = next(
+        (token for token in range(min(sizes)) if words[0].get(token) != words[1].get(token)),
+        min(sizes),
+    )
     return TokenMatch(
         teacher=teacher.name,
         student=student.name,
@@ -153,22 +180,44 @@ def _words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _different_tokens(teacher: dict[int, str], student: dict[int, str]) -> Iterator[Difference]:
-    different = sorted(token for token in teacher.keys() & student.keys() if teacher[token] != student[token])
+    different = sorted(
+        token for token in teacher.keys() & student.keys() if teacher[token] != student[token]
+    )
     if different:
-        examples = tuple(f"{token} is {teacher[token]!r} and {student[token]!r}" for token in different[:_EXAMPLES])
-        yield Difference(what="ids that stand for different tokens", count=len(different), examples=examples)
+        examples = tuple(
+            f"{token} is {teacher[token]!r} and {student[token]!r}"
+            for token in different[:_EXAMPLES]
+        )
+        yield Difference(
+            what="ids that stand for different tokens", count=len(different), examples=examples
+        )
 
 
-def _lonely_tokens(teacher: dict[int, str], student: dict[int, str], shared: int) -> Iterator[Difference]:
-    """Yields the tokens that one of them has and the other has not: no harm at the end of a vocabulary, where they can be cut off."""
-    lost = any(teacher[token] == student[token] for token in teacher.keys() & student.keys() if token >= shared)
+def _lonely_tokens(
+    teacher: dict[int, str], student: dict[int, str], shared: int
+) -> Iterator[Difference]:
+    """Yields the tokens that one of them has and the other has not: no harm at the end of a
+    vocabulary, where they can be cut off.
+    """
+    lost = any(
+        teacher[token] == student[token]
+        for token in teacher.keys() & student.keys()
+        if token >= shared
+    )
     for owner, words, lacking in (("teacher", teacher, student), ("student", student, teacher)):
         if lonely := sorted(words.keys() - lacking.keys()):
             examples = tuple(f"{token} is {words[token]!r}" for token in lonely[:_EXAMPLES])
-            yield Difference(what=f"tokens that the {owner} has alone", count=len(lonely), examples=examples, forbids=lost)
+            yield Difference(
+                what=f"tokens that the {owner} has alone",
+                count=len(lonely),
+                examples=examples,
+                forbids=lost,
+            )
 
 
-def _different_cuts(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> Iterator[Difference]:
+def _different_cuts(
+    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
+) -> Iterator[Difference]:
     different = [text for text in PROBE_TEXTS if _encoded(teacher, text) != _encoded(student, text)]
     if different:
         yield Difference(
@@ -178,10 +227,15 @@ def _different_cuts(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeniz
         )
 
 
-def _different_ends(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> Iterator[Difference]:
+def _different_ends(
+    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
+) -> Iterator[Difference]:
     ends = turn_end(teacher), turn_end(student)
     if ends[0] != ends[1]:
-        named = [str(tokenizer.convert_ids_to_tokens(end)) for tokenizer, end in zip((teacher, student), ends, strict=True)]
+        named = [
+            str(tokenizer.convert_ids_to_tokens(end))
+            for tokenizer, end in zip((teacher, student), ends, strict=True)
+        ]
         yield Difference(
             what="the tokens that end an answer",
             count=2,
@@ -190,9 +244,14 @@ def _different_ends(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeniz
         )
 
 
-def _different_special_tokens(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> Iterator[Difference]:
+def _different_special_tokens(
+    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
+) -> Iterator[Difference]:
     """Yields what changes how texts are shown or padded, and no distribution."""
-    sets = [{(token, str(one.convert_ids_to_tokens(token))) for token in control_tokens(one)} for one in (teacher, student)]
+    sets = [
+        {(token, str(one.convert_ids_to_tokens(token))) for token in control_tokens(one)}
+        for one in (teacher, student)
+    ]
     declared = [f"{word} is special for one alone" for _, word in sorted(sets[0] ^ sets[1])]
     roles = [
         f"{role} is {first!r} and {second!r}"
@@ -201,11 +260,18 @@ def _different_special_tokens(teacher: PreTrainedTokenizerBase, student: PreTrai
     ]
     if found := roles + declared:
         what = "special tokens that differ in their roles, to no harm"
-        yield Difference(what=what, count=len(found), examples=tuple(found[:_EXAMPLES]), forbids=False)
+        yield Difference(
+            what=what, count=len(found), examples=tuple(found[:_EXAMPLES]), forbids=False
+        )
 
 
-def _different_renderings(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> Iterator[Difference]:
-    pairs = [(_rendered(teacher, conversation), _rendered(student, conversation)) for conversation in PROBE_CONVERSATIONS]
+def _different_renderings(
+    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
+) -> Iterator[Difference]:
+    pairs = [
+        (_rendered(teacher, conversation), _rendered(student, conversation))
+        for conversation in PROBE_CONVERSATIONS
+    ]
     different = [(first, second) for first, second in pairs if first != second]
     if different:
         first, second = (
@@ -227,7 +293,9 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int] | N
         return None
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Sequence[int] | None:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation
+) -> Sequence[int] | None:
     try:
         return encode_conversation(tokenizer, conversation)
     except ModelError:

@@ -12,13 +12,15 @@ class ModelUsage:
 
     Attributes:
         name: What people call the model.
-        roles: What it was asked as: `generation`, `judge`, `expert of …`, `integration`, `base`, `merge`, `student`.
+        roles: What it was asked as: `generation`, `judge`, `expert of …`, `integration`, `base`,
+            `merge`, `student`.
         calls: Answers that it wrote; what the run had already is not counted again.
         prompt_tokens: Tokens read for them.
         completion_tokens: Tokens written.
         seconds: Wall-clock time in which the run waited for them.
         cost: What is known to be paid, retries included; None where its prices are not known.
-        unknown_cost: At most this much more: for requests whose answer was lost, or came without a count of tokens.
+        unknown_cost: At most this much more: for requests whose answer was lost, or came without a
+            count of tokens.
     """
 
     name: str

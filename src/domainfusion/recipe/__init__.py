@@ -1,4 +1,6 @@
-"""The recipe: a distillation as a YAML file, checked before anything is loaded, that builds the objects of a run."""
+"""The recipe: a distillation as a YAML file, checked before anything is loaded, that builds the
+objects of a run.
+"""
 
 from __future__ import annotations
 

@@ -44,14 +44,22 @@ from domainfusion.recipe.sections import (
 from domainfusion.types import Sampling
 
 if TYPE_CHECKING:
-    from domainfusion.distillation.metrics import BatchCoherence, CoherenceMetric, Metric, MetricChoice
+    from domainfusion.distillation.metrics import (
+        BatchCoherence,
+        CoherenceMetric,
+        Metric,
+        MetricChoice,
+    )
     from domainfusion.models.huggingface import HuggingFaceModel
 
 logger = logging.getLogger("domainfusion")
 
 
-def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, progress: Progress = silent) -> distillation.Distiller:
-    """Builds the distiller that a recipe describes. Models of the hub are downloaded; no weights are loaded.
+def build_distiller(
+    recipe: Recipe, *, output_dir: str | Path | None = None, progress: Progress = silent
+) -> distillation.Distiller:
+    """Builds the distiller that a recipe describes. Models of the hub are downloaded; no weights
+    are loaded.
 
     Args:
         recipe: The recipe.
@@ -61,7 +69,8 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
     Raises:
         ModelError: There is no model where the recipe says.
         ConfigurationError: The environment variable with the key of an API is not set.
-        MissingDependencyError: A model behind an API is asked for, and the package openai is not installed.
+        MissingDependencyError: A model behind an API is asked for, and the package openai is not
+            installed.
     """
     student = _local(recipe.student)
     teachers = {domain: build_model(section) for domain, section in recipe.teachers.items()}
@@ -70,7 +79,9 @@ def build_distiller(recipe: Recipe, *, output_dir: str | Path | None = None, pro
     return distillation.Distiller(
         student_model=student,
         teacher_models=teachers,
-        data_generators=[_generator(recipe, position, named) for position in range(len(recipe.generators))],
+        data_generators=[
+            _generator(recipe, position, named) for position in range(len(recipe.generators))
+        ],
         trainer=_trainer(recipe.trainer),
         evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
         integrator=_integrator(recipe, named),
@@ -101,7 +112,8 @@ def build_model(section: StudentSection | APISection) -> LanguageModel:
 def _local(section: StudentSection) -> HuggingFaceModel:
     settings = section.model_dump(exclude={"path"})
     if is_adapter(section.path):
-        # An adapter may name its base by another path than the student's; in the same words they share one base in memory.
+        # An adapter may name its base by another path than the student's; in the same words they
+        # share one base in memory.
         base = settings["base_model"] or base_of(section.path)
         if Path(base).exists():
             settings["base_model"] = os.path.abspath(base)
@@ -111,16 +123,23 @@ def _local(section: StudentSection) -> HuggingFaceModel:
     return models.HuggingFaceModel(section.path, **settings)
 
 
-def _generator(recipe: Recipe, position: int, named: Mapping[str, LanguageModel]) -> distillation.DataGenerator:
+def _generator(
+    recipe: Recipe, position: int, named: Mapping[str, LanguageModel]
+) -> distillation.DataGenerator:
     section = recipe.generators[position]
-    # By default each generator draws from its own stream: two of the same kind must not write the same questions.
+    # By default each generator draws from its own stream: two of the same kind must not write the
+    # same questions.
     seed = section.seed if section.seed is not None else recipe.seed + position
     if isinstance(section, CuratedSection):
         if section.review is not None:
-            return distillation.CuratedDataGenerator.from_review(section.review, num_examples=section.num_examples, seed=seed)
+            return distillation.CuratedDataGenerator.from_review(
+                section.review, num_examples=section.num_examples, seed=seed
+            )
         source = section.file or section.examples or []
         named_so = _given(domain=section.domain, fields=section.fields)
-        return distillation.CuratedDataGenerator(source, **named_so, num_examples=section.num_examples, seed=seed)
+        return distillation.CuratedDataGenerator(
+            source, **named_so, num_examples=section.num_examples, seed=seed
+        )
     settings: dict[str, Any] = {
         "generation_model": _model(section.model, named),
         "domains": recipe.domains,
@@ -153,11 +172,15 @@ def variety_of(section: WritingSection) -> Variety:
     """Returns what the prompts of a generator differ in."""
     given = {} if section.variety is None else section.variety.model_dump(exclude_none=True)
     topics = {domain: tuple(listed) for domain, listed in given.pop("topics", {}).items()}
-    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
     return Variety(topics=topics, **settings)
 
 
-def _integrator(recipe: Recipe, named: Mapping[str, LanguageModel]) -> distillation.ResponseIntegrator:
+def _integrator(
+    recipe: Recipe, named: Mapping[str, LanguageModel]
+) -> distillation.ResponseIntegrator:
     section = recipe.integrator
     if not isinstance(section, ModelIntegratorSection):
         return distillation.ResponseIntegrator(on_disagreement=section.on_disagreement)
@@ -180,7 +203,9 @@ def _integration_verifier(
     return None if section.verifier is None else _model(section.verifier, named)
 
 
-def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]) -> MetricChoice:
+def _metrics(
+    recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]
+) -> MetricChoice:
     judge = None if section.judge is None else metrics.Judge(_model(section.judge, named))
 
     def metric(spec: Any) -> Metric:
@@ -188,10 +213,14 @@ def _metrics(recipe: Recipe, section: EvaluationSection, named: Mapping[str, Lan
 
     if not section.metrics:
         return metric(section.metric)
-    return {domain: metric(section.metrics.get(domain, section.metric)) for domain in recipe.domains}
+    return {
+        domain: metric(section.metrics.get(domain, section.metric)) for domain in recipe.domains
+    }
 
 
-def _coherence(section: EvaluationSection, named: Mapping[str, LanguageModel]) -> CoherenceMetric | BatchCoherence:
+def _coherence(
+    section: EvaluationSection, named: Mapping[str, LanguageModel]
+) -> CoherenceMetric | BatchCoherence:
     if section.coherence == "model":
         return metrics.ModelCoherence(_model(section.reference_model, named))
     if section.coherence == JUDGE and section.judge is not None:
@@ -200,7 +229,10 @@ def _coherence(section: EvaluationSection, named: Mapping[str, LanguageModel]) -
 
 
 def _trainer(section: TrainerSection) -> distillation.Trainer:
-    settings = {**section.model_dump(exclude={"type", "objective"}), "objective": _objective(section.objective)}
+    settings = {
+        **section.model_dump(exclude={"type", "objective"}),
+        "objective": _objective(section.objective),
+    }
     if isinstance(section, MultiTaskSection):
         return distillation.MultiTaskTrainer(**settings)
     if isinstance(section, SequentialSection):
@@ -208,7 +240,9 @@ def _trainer(section: TrainerSection) -> distillation.Trainer:
     return distillation.IntegrationTrainer(**settings)
 
 
-def _objective(section: SequenceSection | AutoSection | DistributionSection | OnPolicySection) -> str | distillation.Objective:
+def _objective(
+    section: SequenceSection | AutoSection | DistributionSection | OnPolicySection,
+) -> str | distillation.Objective:
     settings = section.model_dump(exclude={"type"})
     if isinstance(section, DistributionSection):
         return distillation.DistributionObjective(**settings)
@@ -217,7 +251,9 @@ def _objective(section: SequenceSection | AutoSection | DistributionSection | On
     return section.type
 
 
-def _evaluator(recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]) -> distillation.Evaluator:
+def _evaluator(
+    recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]
+) -> distillation.Evaluator:
     shared: dict[str, Any] = {
         "metric": _metrics(recipe, section, named),
         "sampling": Sampling(max_new_tokens=section.max_new_tokens),
@@ -238,7 +274,9 @@ def _evaluator(recipe: Recipe, section: EvaluationSection, named: Mapping[str, L
         coherence_metric=_coherence(section, named),
         margin=section.margin,
         weights=section.weights.model_dump(),
-        agreement_judge=None if section.agreement_judge is None else _model(section.agreement_judge, named),
+        agreement_judge=None
+        if section.agreement_judge is None
+        else _model(section.agreement_judge, named),
         benchmarks=benchmarks,
         **shared,
     )
@@ -259,7 +297,9 @@ def _benchmarks(sources: Benchmarks) -> list[Path | distillation.HarnessTask]:
     ]
 
 
-def _model(choice: str | ModelSection | APISection, named: Mapping[str, LanguageModel]) -> LanguageModel:
+def _model(
+    choice: str | ModelSection | APISection, named: Mapping[str, LanguageModel]
+) -> LanguageModel:
     return named[choice] if isinstance(choice, str) else build_model(choice)
 
 

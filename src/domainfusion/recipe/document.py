@@ -33,7 +33,9 @@ class Document:
     root: yaml.Node
 
     def line_of(self, location: Location) -> int:
-        """Returns the line of a value, counted from 1; of what encloses it where it is not in the file."""
+        """Returns the line of a value, counted from 1; of what encloses it where it is not in the
+        file.
+        """
         node, line = self.root, self.root.start_mark.line
         for step in location:
             found = _step_into(node, step)
@@ -42,43 +44,69 @@ class Document:
             line, node = found
         return int(line) + 1
 
-    def error_at(self, location: Location, what: str, *, received: object = None, allowed: str = "", fix: str = "") -> ConfigurationError:
+    def error_at(
+        self,
+        location: Location,
+        what: str,
+        *,
+        received: object = None,
+        allowed: str = "",
+        fix: str = "",
+    ) -> ConfigurationError:
         """Returns the error that names file and line; see `DomainFusionError` for the rest."""
-        return ConfigurationError(f"{self.path}:{self.line_of(location)}: {what}", received=received, allowed=allowed, fix=fix)
+        return ConfigurationError(
+            f"{self.path}:{self.line_of(location)}: {what}",
+            received=received,
+            allowed=allowed,
+            fix=fix,
+        )
 
 
 def read_document(path: Path) -> Document:
     """Reads a YAML file that holds one mapping.
 
     Raises:
-        ConfigurationError: The file can't be read, is no YAML, holds no mapping, or a mapping has a key twice.
+        ConfigurationError: The file can't be read, is no YAML, holds no mapping, or a mapping has a
+            key twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ConfigurationError(f"The recipe can't be read: {reason}", received=str(path), fix=f"check the path; {_START}") from error
+        raise ConfigurationError(
+            f"The recipe can't be read: {reason}",
+            received=str(path),
+            fix=f"check the path; {_START}",
+        ) from error
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigurationError(f"{path}:1: the recipe holds no keys", received=text[:40] or None, fix=_START)
+            raise ConfigurationError(
+                f"{path}:1: the recipe holds no keys", received=text[:40] or None, fix=_START
+            )
         _check_keys(root, path, "", set())
         return Document(path, loader.construct_document(root), root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConfigurationError(f"{path}:{line}: the file is not YAML: {error.problem}", fix=_hint(error)) from error
+        raise ConfigurationError(
+            f"{path}:{line}: the file is not YAML: {error.problem}", fix=_hint(error)
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: the file is not YAML: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(
+            f"{path}: the file is not YAML: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain data by the rules of YAML 1.2: `no` is a text, 1e-4 a number, and a date no date."""
+    """Reads plain data by the rules of YAML 1.2: `no` is a text, 1e-4 a number, and a date no
+    date.
+    """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way; its class holds the rules of YAML 1.1
 
@@ -94,7 +122,9 @@ _PLAIN_VALUES = {
     "merge": (r"<<", "<"),
 }
 for _tag, (_pattern, _first) in _PLAIN_VALUES.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value), 10))
 
 
@@ -105,8 +135,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Only in double quotes are all characters safe: PyYAML breaks lines at U+0085 and U+2028 elsewhere, and folds them on reading.
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+    # Only in double quotes are all characters safe: PyYAML breaks lines at U+0085 and U+2028
+    # elsewhere, and folds them on reading.
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    )
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -118,7 +151,9 @@ def to_yaml(content: object) -> str:
 
 
 def _check_keys(node: yaml.Node, path: Path, within: str, seen: set[int]) -> None:
-    """Refuses keys that are not text, and keys that a mapping has twice: YAML would silently keep the last."""
+    """Refuses keys that are not text, and keys that a mapping has twice: YAML would silently keep
+    the last.
+    """
     if id(node) in seen:  # an alias: the same node, and perhaps one that holds itself
         return
     seen.add(id(node))
@@ -126,12 +161,21 @@ def _check_keys(node: yaml.Node, path: Path, within: str, seen: set[int]) -> Non
         lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                raise ConfigurationError(f"{path}:{line}: a key is not text", received=str(key.value), fix="write it in quotes")
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (
+                "tag:yaml.org,2002:str",
+                "tag:yaml.org,2002:merge",
+            ):
+                raise ConfigurationError(
+                    f"{path}:{line}: a key is not text",
+                    received=str(key.value),
+                    fix="write it in quotes",
+                )
             if key.value in lines:
                 what = "the domain" if within == "domains" else "the key"
                 raise ConfigurationError(
-                    f"{path}:{line}: {what} {key.value!r} is listed twice, first in line {lines[key.value]}", fix="remove one of the two"
+                    f"{path}:{line}: {what} {key.value!r} is listed twice, first in line"
+                    f" {lines[key.value]}",
+                    fix="remove one of the two",
                 )
             lines[key.value] = line
     for name, child in _children(node):
@@ -147,7 +191,8 @@ def _children(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
 
 def _step_into(node: yaml.Node, step: object) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.MappingNode):
-        # The last of them counts: a key of the mapping's own stands behind those that `<<` merged in.
+        # The last of them counts: a key of the mapping's own stands behind those that `<<` merged
+        # in.
         found = [(key.start_mark.line, value) for key, value in node.value if key.value == step]
         return found[-1] if found else None
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):

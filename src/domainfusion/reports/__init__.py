@@ -1,4 +1,6 @@
-"""What a run has to show: a terminal table, one HTML file, Markdown, and the model card of the student's folder."""
+"""What a run has to show: a terminal table, one HTML file, Markdown, and the model card of the
+student's folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The geometry of the charts: shares of the plot's width and height, for SVG that keeps its type size at any width."""
+"""The geometry of the charts: shares of the plot's width and height, for SVG that keeps its type
+size at any width.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from domainfusion.distillation.results import DomainRetention
 from domainfusion.reports.figures import interval, percent, points
 
 LEFT, RIGHT = 4.0, 96.0
-"""Where a horizontal axis begins and ends, in per cent of the width; the rest is room for half a label."""
+"""Where a horizontal axis begins and ends, in per cent of the width; the rest is room for half a
+label.
+"""
 
 MarkKind = Literal["student", "expert", "base"]
 
@@ -34,7 +38,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotRow:
-    """One domain: its label, its figure in words, marks, and the stretch between `low` and `high`."""
+    """One domain: its label, its figure in words, marks, and the stretch between `low` and
+    `high`.
+    """
 
     label: str
     figure: str
@@ -73,18 +79,32 @@ def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | 
     figures = [_retention_words(row) for row in rows]
     rows = [_without_long_tail(row) for row in rows]
     found = [(row, row.retention.value) for row in rows if row.retention.value is not None]
-    ends = [end for row, value in found for end in (row.retention.low, value, row.retention.high) if end is not None]
+    ends = [
+        end
+        for row, value in found
+        for end in (row.retention.low, value, row.retention.high)
+        if end is not None
+    ]
     axis = _Axis.around([*ends, goal, 1.0])
     return DotChart(
-        rows=tuple(_retention_row(row, figure, axis) for row, figure in zip(rows, figures, strict=True)),
+        rows=tuple(
+            _retention_row(row, figure, axis) for row, figure in zip(rows, figures, strict=True)
+        ),
         ticks=axis.ticks(),
-        references=(Tick(at=axis.place(1.0), label="the expert"), Tick(at=axis.place(goal), label=percent(goal))),
-        description="; ".join(f"{row.domain}: {figure}" for row, figure in zip(rows, figures, strict=True)),
+        references=(
+            Tick(at=axis.place(1.0), label="the expert"),
+            Tick(at=axis.place(goal), label=percent(goal)),
+        ),
+        description="; ".join(
+            f"{row.domain}: {figure}" for row, figure in zip(rows, figures, strict=True)
+        ),
     )
 
 
 def _without_long_tail(row: DomainRetention) -> DomainRetention:
-    """Cuts the line of an interval far above the figure: of a few questions, it would press all else together."""
+    """Cuts the line of an interval far above the figure: of a few questions, it would press all
+    else together.
+    """
     value, high = row.retention.value, row.retention.high
     if value is None or high is None:
         return row
@@ -112,7 +132,9 @@ def _retention_words(row: DomainRetention) -> str:
 
 
 def learning_chart(rows: Sequence[DomainRetention]) -> DotChart | None:
-    """Returns the accuracy of base, student and expert by domain; None where the base was not measured."""
+    """Returns the accuracy of base, student and expert by domain; None where the base was not
+    measured.
+    """
     if not any(row.base is not None for row in rows):
         return None
     axis = _Axis(low=0.0, high=1.0, step=0.2)
@@ -125,11 +147,17 @@ def learning_chart(rows: Sequence[DomainRetention]) -> DotChart | None:
 
 
 def _learning_row(row: DomainRetention, axis: _Axis) -> DotRow:
-    named: list[tuple[MarkKind, float | None]] = [("base", row.base), ("expert", row.expert), ("student", row.student)]
+    named: list[tuple[MarkKind, float | None]] = [
+        ("base", row.base),
+        ("expert", row.expert),
+        ("student", row.student),
+    ]
     return DotRow(
         label=row.domain,
         figure=_learning_words(row),
-        marks=tuple(Mark(kind=kind, at=axis.place(value)) for kind, value in named if value is not None),
+        marks=tuple(
+            Mark(kind=kind, at=axis.place(value)) for kind, value in named if value is not None
+        ),
         low=None if row.base is None else axis.place(row.base),
         high=None if row.student is None else axis.place(row.student),
     )
@@ -149,10 +177,15 @@ class _Axis:
     @classmethod
     def around(cls, values: Sequence[float]) -> _Axis:
         spread = max(values) - min(values)
-        step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, math.inf) if spread / step <= 7)
+        step = next(
+            step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, math.inf) if spread / step <= 7
+        )
         if math.isinf(step):
             step = 10.0 ** math.ceil(math.log10(spread / 7))
-        low, high = math.floor(min(values) / step + 1e-9) * step, math.ceil(max(values) / step - 1e-9) * step
+        low, high = (
+            math.floor(min(values) / step + 1e-9) * step,
+            math.ceil(max(values) / step - 1e-9) * step,
+        )
         return cls(low, high, step) if high > low else cls(low - step, high + step, step)
 
     def place(self, value: float) -> float:

@@ -1,4 +1,6 @@
-"""The answers side by side: what each model said to each test question, the student's misses first."""
+"""The answers side by side: what each model said to each test question, the student's misses
+first.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ class Comparison:
     @property
     def texts(self) -> tuple[str, ...]:
         """The question and every answer."""
-        return (self.example.query, *(found.answer.text for found in (self.student, *self.experts, *self.others)))
+        return (
+            self.example.query,
+            *(found.answer.text for found in (self.student, *self.experts, *self.others)),
+        )
 
 
 def grade_of(answer: Answer) -> str:
@@ -59,15 +64,26 @@ def grade_of(answer: Answer) -> str:
 
 
 def comparisons(report: EvaluationReport) -> list[Comparison]:
-    """Returns a comparison for each question that the student answered, its wrong answers first, then those that were not graded."""
-    answers = [(model, {answer.example_id: answer for answer in model.answers}) for model in report.models]
-    found = [
-        _comparison(example, [(model, by_id[example.id]) for model, by_id in answers if example.id in by_id]) for example in report.examples
+    """Returns a comparison for each question that the student answered, its wrong answers first,
+    then those that were not graded.
+    """
+    answers = [
+        (model, {answer.example_id: answer for answer in model.answers}) for model in report.models
     ]
-    return sorted((item for item in found if item is not None), key=lambda item: ORDER.index(item.grade))
+    found = [
+        _comparison(
+            example, [(model, by_id[example.id]) for model, by_id in answers if example.id in by_id]
+        )
+        for example in report.examples
+    ]
+    return sorted(
+        (item for item in found if item is not None), key=lambda item: ORDER.index(item.grade)
+    )
 
 
-def _comparison(example: Example, answers: Sequence[tuple[ModelResult, Answer]]) -> Comparison | None:
+def _comparison(
+    example: Example, answers: Sequence[tuple[ModelResult, Answer]]
+) -> Comparison | None:
     students = [answer for model, answer in answers if model.role == "student"]
     if not students:
         return None
@@ -75,8 +91,16 @@ def _comparison(example: Example, answers: Sequence[tuple[ModelResult, Answer]])
     return Comparison(
         example=example,
         student=ModelAnswer(label="student", answer=students[0]),
-        experts=tuple(ModelAnswer(label=label_of(model), answer=answer) for model, answer in others if _is_asked(model, example)),
-        others=tuple(ModelAnswer(label=label_of(model), answer=answer) for model, answer in others if not _is_asked(model, example)),
+        experts=tuple(
+            ModelAnswer(label=label_of(model), answer=answer)
+            for model, answer in others
+            if _is_asked(model, example)
+        ),
+        others=tuple(
+            ModelAnswer(label=label_of(model), answer=answer)
+            for model, answer in others
+            if not _is_asked(model, example)
+        ),
     )
 
 

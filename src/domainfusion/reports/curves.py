@@ -14,7 +14,9 @@ MOST_POINTS = 400
 """Points of a curve; more can't be told apart on a page."""
 
 WINDOWS = 30
-"""Points of a curve of means: a batch has few rows of a domain, so that single steps would be noise."""
+"""Points of a curve of means: a batch has few rows of a domain, so that single steps would be
+noise.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,8 @@ class Curve:
     Attributes:
         name: What it shows.
         points: Where it goes.
-        style: Which color, dash and mark it has: a domain has the same ones in every chart of a training.
+        style: Which color, dash and mark it has: a domain has the same ones in every chart of a
+            training.
     """
 
     name: str
@@ -61,7 +64,8 @@ class TrainingCurves:
         phases: Each phase with the step it begins after, in order.
         losses: By phase, (step, loss).
         validation: By domain or slice, (step, figure).
-        terms: By term of the loss and domain, (step, mean over the answer tokens of a window that ends there).
+        terms: By term of the loss and domain, (step, mean over the answer tokens of a window that
+            ends there).
         window: Steps in such a window.
         not_finite: Logged losses that were not finite.
         steps: The last step.
@@ -77,28 +81,47 @@ class TrainingCurves:
 
     def styles(self) -> dict[str, int]:
         """Returns a number for each domain and slice, by which every chart draws it."""
-        names = dict.fromkeys(domain for by_domain in (*self.terms.values(), self.validation) for domain in by_domain)
+        names = dict.fromkeys(
+            domain for by_domain in (*self.terms.values(), self.validation) for domain in by_domain
+        )
         return {name: number for number, name in enumerate(names)}
 
     def stretches(self) -> tuple[tuple[str, int, int], ...]:
         """Returns each phase with the step that it begins after and its last step."""
         ends = [*(start for _, start in self.phases[1:]), self.steps]
-        return tuple((name, start, end) for (name, start), end in zip(self.phases, ends, strict=True))
+        return tuple(
+            (name, start, end) for (name, start), end in zip(self.phases, ends, strict=True)
+        )
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
-    """Reads the log of a training. Steps that a resumed run took again count once, as they were taken last."""
+    """Reads the log of a training. Steps that a resumed run took again count once, as they were
+    taken last.
+    """
     lines = [line for line in log if isinstance(line.get("step"), int)]
     names = list(dict.fromkeys(str(line.get("phase", "")) for line in lines))
     losses: dict[str, tuple[tuple[int, float], ...]] = {}
     validation: dict[str, dict[int, float]] = {}
     phases: list[tuple[str, int]] = []
     start = not_finite = 0
-    window = math.ceil(sum(max(line["step"] for line in lines if str(line.get("phase", "")) == name) for name in names) / WINDOWS) or 1
+    window = (
+        math.ceil(
+            sum(
+                max(line["step"] for line in lines if str(line.get("phase", "")) == name)
+                for name in names
+            )
+            / WINDOWS
+        )
+        or 1
+    )
     terms: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for name in names:
         own = [line for line in lines if str(line.get("phase", "")) == name]
-        logged = {start + line["step"]: float(line["loss"]) for line in own if _is_number(line.get("loss"))}
+        logged = {
+            start + line["step"]: float(line["loss"])
+            for line in own
+            if _is_number(line.get("loss"))
+        }
         finite = {step: loss for step, loss in logged.items() if math.isfinite(loss)}
         not_finite += len(logged) - len(finite)
         losses[name] = tuple(sorted(finite.items()))
@@ -113,16 +136,25 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         phases=tuple(phases),
         losses={name: found for name, found in losses.items() if found},
         validation={domain: tuple(sorted(found.items())) for domain, found in validation.items()},
-        terms={term: {domain: tuple(found) for domain, found in by_domain.items()} for term, by_domain in terms.items()},
+        terms={
+            term: {domain: tuple(found) for domain, found in by_domain.items()}
+            for term, by_domain in terms.items()
+        },
         window=window,
         not_finite=not_finite,
         steps=start,
     )
 
 
-def _window_means(lines: Sequence[Mapping[str, Any]], start: int, window: int) -> list[tuple[str, str, tuple[int, float]]]:
-    """Returns the means of a phase's loss terms by term and domain, over windows of its steps, each answer token counting once."""
-    logged = {line["step"]: line["domains"] for line in lines if isinstance(line.get("domains"), Mapping)}
+def _window_means(
+    lines: Sequence[Mapping[str, Any]], start: int, window: int
+) -> list[tuple[str, str, tuple[int, float]]]:
+    """Returns the means of a phase's loss terms by term and domain, over windows of its steps, each
+    answer token counting once.
+    """
+    logged = {
+        line["step"]: line["domains"] for line in lines if isinstance(line.get("domains"), Mapping)
+    }
     sums: dict[tuple[str, str, int], tuple[float, int]] = {}
     for step, domains in sorted(logged.items()):
         end = min(math.ceil(step / window) * window, max(logged))
@@ -132,12 +164,20 @@ def _window_means(lines: Sequence[Mapping[str, Any]], start: int, window: int) -
                 if term != "tokens" and _is_number(mean) and math.isfinite(mean):
                     total, count = sums.get((term, domain, end), (0.0, 0))
                     sums[term, domain, end] = total + mean * tokens, count + tokens
-    return [(term, str(domain), (start + end, total / count)) for (term, domain, end), (total, count) in sums.items() if count]
+    return [
+        (term, str(domain), (start + end, total / count))
+        for (term, domain, end), (total, count) in sums.items()
+        if count
+    ]
 
 
 def _figures(by_name: object) -> list[tuple[str, float]]:
     found = by_name.items() if isinstance(by_name, Mapping) else ()
-    return [(str(domain), float(figure)) for domain, figure in found if _is_number(figure) and math.isfinite(figure)]
+    return [
+        (str(domain), float(figure))
+        for domain, figure in found
+        if _is_number(figure) and math.isfinite(figure)
+    ]
 
 
 def _is_number(value: object) -> bool:
@@ -157,7 +197,9 @@ def loss_chart(curves: TrainingCurves) -> LineChart | None:
         curves.losses,
         scale,
         logarithmic=logarithmic,
-        description="; ".join(f"{name}: from {first:.3g} to {last:.3g}" for name, first, last in ends),
+        description="; ".join(
+            f"{name}: from {first:.3g} to {last:.3g}" for name, first, last in ends
+        ),
     )
 
 
@@ -166,7 +208,9 @@ def domain_charts(curves: TrainingCurves) -> dict[str, LineChart]:
     return {term: _domain_chart(curves, by_domain) for term, by_domain in curves.terms.items()}
 
 
-def _domain_chart(curves: TrainingCurves, by_domain: Mapping[str, Sequence[tuple[int, float]]]) -> LineChart:
+def _domain_chart(
+    curves: TrainingCurves, by_domain: Mapping[str, Sequence[tuple[int, float]]]
+) -> LineChart:
     values = [mean for found in by_domain.values() for _, mean in found]
     logarithmic = min(values) > 0 and max(values) / min(values) > 20
     ends = ((domain, found[0][1], found[-1][1]) for domain, found in by_domain.items())
@@ -175,7 +219,9 @@ def _domain_chart(curves: TrainingCurves, by_domain: Mapping[str, Sequence[tuple
         by_domain,
         _log_scale(values) if logarithmic else _linear_scale([0.0, *values]),
         logarithmic=logarithmic,
-        description="; ".join(f"{domain}: from {first:.3g} to {last:.3g}" for domain, first, last in ends),
+        description="; ".join(
+            f"{domain}: from {first:.3g} to {last:.3g}" for domain, first, last in ends
+        ),
     )
 
 
@@ -203,7 +249,9 @@ class _Scale:
 
     def place(self, value: float) -> float:
         if self.logarithmic:
-            share = (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+            share = (math.log10(value) - math.log10(self.low)) / (
+                math.log10(self.high) - math.log10(self.low)
+            )
         else:
             share = (value - self.low) / (self.high - self.low)
         return round(100 * (1 - share), 2)
@@ -217,7 +265,11 @@ def _linear_scale(values: Sequence[float]) -> _Scale:
     step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw - 1e-12)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
-    return _Scale(first * step, last * step, tuple(round(index * step, 10) for index in range(first, last + 1)))
+    return _Scale(
+        first * step,
+        last * step,
+        tuple(round(index * step, 10) for index in range(first, last + 1)),
+    )
 
 
 def _log_scale(values: Sequence[float]) -> _Scale:
@@ -243,10 +295,13 @@ def _line_chart(
     styles = curves.styles()
     return LineChart(
         curves=tuple(
-            Curve(name=name, points=placed(found), style=styles.get(name, place)) for place, (name, found) in enumerate(lines.items())
+            Curve(name=name, points=placed(found), style=styles.get(name, place))
+            for place, (name, found) in enumerate(lines.items())
         ),
         y_ticks=tuple(Tick(at=scale.place(value), label=f"{value:g}") for value in scale.ticks),
-        x_ticks=tuple(Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)),
+        x_ticks=tuple(
+            Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)
+        ),
         phases=tuple(Tick(at=_across(curves, start), label=name) for name, start in curves.phases),
         logarithmic=logarithmic,
         description=description,

@@ -1,11 +1,21 @@
-"""The tables of an evaluation: retention, every model on every slice, across and between domains, and how it was measured."""
+"""The tables of an evaluation: retention, every model on every slice, across and between domains,
+and how it was measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from domainfusion.distillation.results import DomainRetention, Estimate, EvaluationReport, ModelResult, Overlap, Role, SliceScore
+from domainfusion.distillation.results import (
+    DomainRetention,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+    Overlap,
+    Role,
+    SliceScore,
+)
 from domainfusion.reports.figures import counted, percent
 from domainfusion.reports.tables import Cell, Table, bare, figure, pairs_table, share
 
@@ -20,8 +30,14 @@ ROLES: dict[Role, str] = {
     "base": "the student before training",
     "expert": "one domain's expert, asked the questions of every domain",
     "merge": "the experts' weights added up, with no training after it",
-    "oracle": "the most that the experts' answers hold: each is asked its own question, and each part is graded on its own expert's answer",
-    "ensemble": "the experts and the integrator at run time, asked as the targets were made: what the student replaces",
+    "oracle": (
+        "the most that the experts' answers hold: each is asked its own question, and each part is"
+        " graded on its own expert's answer"
+    ),
+    "ensemble": (
+        "the experts and the integrator at run time, asked as the targets were made: what the"
+        " student replaces"
+    ),
     "baseline": "something else to compare with",
 }
 """What each row of the matrix is."""
@@ -66,7 +82,11 @@ def label_of(model: ModelResult) -> str:
         ("ensemble", "ensemble"): "ensemble of the experts",
         ("merge", "merge"): "merge of the experts",
     }
-    return f"expert: {model.name}" if model.role == "expert" else known.get((model.role, model.name), model.name)
+    return (
+        f"expert: {model.name}"
+        if model.role == "expert"
+        else known.get((model.role, model.name), model.name)
+    )
 
 
 def matrix(report: EvaluationReport) -> Matrix:
@@ -75,7 +95,11 @@ def matrix(report: EvaluationReport) -> Matrix:
     return Matrix(
         columns=tuple((name, score.items) for name, score in student.slices.items()),
         rows=tuple(
-            MatrixRow(label=label_of(model), role=model.role, cells=tuple(_matrix_cell(model, name) for name in report.slices))
+            MatrixRow(
+                label=label_of(model),
+                role=model.role,
+                cells=tuple(_matrix_cell(model, name) for name in report.slices),
+            )
             for model in report.models
         ),
     )
@@ -89,14 +113,19 @@ def _matrix_cell(model: ModelResult, slice_name: str) -> MatrixCell:
     value = score.strict.value
     shade = None if value is None else min(HEAT_STEPS - 1, max(0, int(value * HEAT_STEPS)))
     cell = bare(score.strict)
-    return MatrixCell(cell=Cell(cell.text, cell.note or "given") if model.given else cell, shade=shade, home=home)
+    return MatrixCell(
+        cell=Cell(cell.text, cell.note or "given") if model.given else cell, shade=shade, home=home
+    )
 
 
 def matrix_table(report: EvaluationReport) -> Table:
     """Returns the matrix as a plain table."""
     found = matrix(report)
     return Table(
-        caption="Answers with every part right, in per cent, with 95 % intervals unless all answers were graded alike",
+        caption=(
+            "Answers with every part right, in per cent, with 95 % intervals unless all answers"
+            " were graded alike"
+        ),
         header=("Model", *(f"{name} ({items:,})" for name, items in found.columns)),
         align="l" + "r" * len(found.columns),
         rows=tuple((Cell(row.label), *(cell.cell for cell in row.cells)) for row in found.rows),
@@ -104,12 +133,18 @@ def matrix_table(report: EvaluationReport) -> Table:
 
 
 def is_graded(report: EvaluationReport) -> bool:
-    """Whether any answer could be graded: without one, tables of accuracy would say nothing, cell by cell."""
-    return any(score.strict.value is not None for model in report.models for score in model.slices.values())
+    """Whether any answer could be graded: without one, tables of accuracy would say nothing, cell
+    by cell.
+    """
+    return any(
+        score.strict.value is not None for model in report.models for score in model.slices.values()
+    )
 
 
 def goal_of(report: EvaluationReport) -> float:
-    """Returns the share of an expert that the student has to keep: the margin of the non-inferiority test."""
+    """Returns the share of an expert that the student has to keep: the margin of the
+    non-inferiority test.
+    """
     tested = (row.non_inferiority for row in report.retention)
     return next((found.margin for found in tested if found is not None), RETENTION_GOAL)
 
@@ -117,10 +152,21 @@ def goal_of(report: EvaluationReport) -> float:
 def retention_table(report: EvaluationReport) -> Table:
     """Returns Domain Expertise Retention, its verdict and headroom, a row a domain."""
     corrected = any(row.chance_corrected is not None for row in report.retention)
-    header = ["Domain", "DER", f"{percent(goal_of(report))} kept?", "Student", "Expert", "Base", "Headroom recovered"]
+    header = [
+        "Domain",
+        "DER",
+        f"{percent(goal_of(report))} kept?",
+        "Student",
+        "Expert",
+        "Base",
+        "Headroom recovered",
+    ]
     header += ["Above chance", "Questions"] if corrected else ["Questions"]
     return Table(
-        caption="Domain Expertise Retention (DER): the student's strict accuracy divided by its expert's, on the same held-out questions",
+        caption=(
+            "Domain Expertise Retention (DER): the student's strict accuracy divided by its"
+            " expert's, on the same held-out questions"
+        ),
         header=tuple(header),
         align="lrlrrr" + "r" * (len(header) - 6),
         rows=tuple(_retention_row(row, corrected=corrected) for row in report.retention),
@@ -128,7 +174,11 @@ def retention_table(report: EvaluationReport) -> Table:
 
 
 def _retention_row(row: DomainRetention, *, corrected: bool) -> tuple[Cell, ...]:
-    above_chance = Cell("–", "chance is not known") if row.chance_corrected is None else figure(row.chance_corrected)
+    above_chance = (
+        Cell("–", "chance is not known")
+        if row.chance_corrected is None
+        else figure(row.chance_corrected)
+    )
     return (
         Cell(row.domain),
         figure(row.retention),
@@ -141,16 +191,24 @@ def _retention_row(row: DomainRetention, *, corrected: bool) -> tuple[Cell, ...]
 
 
 def kept(row: DomainRetention) -> Cell:
-    """Returns whether the student keeps the share of its expert that was asked for, and how many more questions would settle it."""
+    """Returns whether the student keeps the share of its expert that was asked for, and how many
+    more questions would settle it.
+    """
     if row.non_inferiority is None:
         return Cell("not tested")
     more, reason = row.non_inferiority.more_items, row.non_inferiority.reason
-    note = f"about {counted(more, 'more question', 'more questions')} would settle it" if more else reason
+    note = (
+        f"about {counted(more, 'more question', 'more questions')} would settle it"
+        if more
+        else reason
+    )
     return Cell(row.non_inferiority.verdict, note)
 
 
 def cross_domain_table(report: EvaluationReport) -> Table | None:
-    """Returns every model on the cross-domain questions, by combination of domains; None where there are none."""
+    """Returns every model on the cross-domain questions, by combination of domains; None where
+    there are none.
+    """
     models = [model for model in report.models if "cross-domain" in model.slices]
     if "cross-domain" not in report.slices or not is_graded(report):
         return None
@@ -169,15 +227,25 @@ def cross_domain_table(report: EvaluationReport) -> Table | None:
         )
     items = report.student.slices["cross-domain"].items
     return Table(
-        caption="Cross-Domain Accuracy (CDA), in per cent: strict counts an answer when every part is right, partial counts the parts",
-        header=("Model", f"strict ({items:,})", "partial", *(f"{pair} ({score.items:,})" for pair, score in report.student.pairs.items())),
+        caption=(
+            "Cross-Domain Accuracy (CDA), in per cent: strict counts an answer when every part is"
+            " right, partial counts the parts"
+        ),
+        header=(
+            "Model",
+            f"strict ({items:,})",
+            "partial",
+            *(f"{pair} ({score.items:,})" for pair, score in report.student.pairs.items()),
+        ),
         align="lrr" + "r" * len(pairs),
         rows=tuple(rows),
     )
 
 
 def adversarial_table(report: EvaluationReport) -> Table | None:
-    """Returns the adversarial questions by what they look like and need; None where there are none."""
+    """Returns the adversarial questions by what they look like and need; None where there are
+    none.
+    """
     pairs = report.student.adversarial
     if not pairs or not is_graded(report):
         return None
@@ -187,28 +255,58 @@ def adversarial_table(report: EvaluationReport) -> Table | None:
     for pair, score in pairs.items():
         apparent, _, needed = pair.partition(" → ")
         others = [base, experts.get(needed), experts.get(apparent)]
-        cells = [bare(model.adversarial[pair].strict) if model and pair in model.adversarial else Cell("–") for model in others]
-        rows.append((Cell(apparent), Cell(needed), Cell(f"{score.items:,}"), bare(score.strict), *cells))
+        cells = [
+            (
+                bare(model.adversarial[pair].strict)
+                if model and pair in model.adversarial
+                else Cell("–")
+            )
+            for model in others
+        ]
+        rows.append(
+            (Cell(apparent), Cell(needed), Cell(f"{score.items:,}"), bare(score.strict), *cells)
+        )
     return Table(
-        caption="Adversarial questions, which look like one domain and need another: answers with every part right, in per cent",
-        header=("Looks like", "Needs", "Questions", "Student", "Base", "Expert it needs", "Expert it looks like"),
+        caption=(
+            "Adversarial questions, which look like one domain and need another: answers with every"
+            " part right, in per cent"
+        ),
+        header=(
+            "Looks like",
+            "Needs",
+            "Questions",
+            "Student",
+            "Base",
+            "Expert it needs",
+            "Expert it looks like",
+        ),
         align="llrrrrr",
         rows=tuple(rows),
     )
 
 
 def overlap_table(report: EvaluationReport) -> Table | None:
-    """Returns every model's overlap with references in words; None where nothing else but `answers` is graded."""
+    """Returns every model's overlap with references in words; None where nothing else but `answers`
+    is graded.
+    """
     if not report.overlap_slices:
         return None
     rows = []
     for model in report.models:
         scores = [model.slices.get(name) for name in report.overlap_slices]
-        cells = [Cell("–") if score is None or score.overlap is None else figure(score.overlap) for score in scores]
+        cells = [
+            Cell("–") if score is None or score.overlap is None else figure(score.overlap)
+            for score in scores
+        ]
         rows.append((Cell(label_of(model)), *cells))
-    columns = [f"{name} ({report.student.slices[name].overlap_items:,})" for name in report.overlap_slices]
+    columns = [
+        f"{name} ({report.student.slices[name].overlap_items:,})" for name in report.overlap_slices
+    ]
     return Table(
-        caption="Overlap with references in words, which is not accuracy: an answer that says the opposite shares nearly all words",
+        caption=(
+            "Overlap with references in words, which is not accuracy: an answer that says the"
+            " opposite shares nearly all words"
+        ),
         header=("Model", *columns),
         align="l" + "r" * len(columns),
         rows=tuple(rows),
@@ -216,7 +314,9 @@ def overlap_table(report: EvaluationReport) -> Table | None:
 
 
 def cost_table(report: EvaluationReport) -> Table | None:
-    """Returns what the student and the ensemble that it replaces take to answer; None where that was not counted."""
+    """Returns what the student and the ensemble that it replaces take to answer; None where that
+    was not counted.
+    """
     models = [model for model in report.models if model.cost is not None and model.cost.questions]
     if len(models) < 2:
         return None
@@ -226,9 +326,18 @@ def cost_table(report: EvaluationReport) -> Table | None:
         if cost is None:
             continue
         tokens = (cost.prompt_tokens / cost.questions, cost.completion_tokens / cost.questions)
-        rows.append((Cell(label_of(model)), Cell(f"{cost.calls / cost.questions:.2f}"), *(Cell(f"{count:,.1f}") for count in tokens)))
+        rows.append(
+            (
+                Cell(label_of(model)),
+                Cell(f"{cost.calls / cost.questions:.2f}"),
+                *(Cell(f"{count:,.1f}") for count in tokens),
+            )
+        )
     return Table(
-        caption=f"What an answer takes, on average over {counted(models[0].cost.questions if models[0].cost else 0, 'question')}",
+        caption=(
+            "What an answer takes, on average over"
+            f" {counted(models[0].cost.questions if models[0].cost else 0, 'question')}"
+        ),
         header=("Model", "Model calls", "Tokens read", "Tokens written"),
         align="lrrr",
         rows=tuple(rows),
@@ -236,13 +345,26 @@ def cost_table(report: EvaluationReport) -> Table | None:
 
 
 def agreement_table(report: EvaluationReport) -> Table | None:
-    """Returns the agreement with the experts where nobody says what is right; None where none was measured."""
+    """Returns the agreement with the experts where nobody says what is right; None where none was
+    measured.
+    """
     if not report.agreement:
         return None
     return Table(
-        caption="Agreement with the experts on questions that have no reference, which is not accuracy; "
-        "an expert's agreement with a second answer of its own is the most that can be asked",
-        header=("Questions", "Measure", "Student", "Expert with itself", "Base", "Student ÷ expert", "Compared", "Not comparable"),
+        caption=(
+            "Agreement with the experts on questions that have no reference, which is not accuracy;"
+            " an expert's agreement with a second answer of its own is the most that can be asked"
+        ),
+        header=(
+            "Questions",
+            "Measure",
+            "Student",
+            "Expert with itself",
+            "Base",
+            "Student ÷ expert",
+            "Compared",
+            "Not comparable",
+        ),
         align="llrrrrrr",
         rows=tuple(
             (
@@ -261,7 +383,9 @@ def agreement_table(report: EvaluationReport) -> Table | None:
 
 
 def benchmarks_table(report: EvaluationReport) -> Table | None:
-    """Returns which benchmarks were run; their scores are in the matrix. None where there were none."""
+    """Returns which benchmarks were run; their scores are in the matrix. None where there were
+    none.
+    """
     if not report.benchmarks:
         return None
     return Table(
@@ -282,11 +406,16 @@ def benchmarks_table(report: EvaluationReport) -> Table | None:
 
 
 def regressions_table(report: EvaluationReport) -> Table | None:
-    """Returns whether the student lost general ability against its base; None where that was not measured."""
+    """Returns whether the student lost general ability against its base; None where that was not
+    measured.
+    """
     if not report.regressions:
         return None
     return Table(
-        caption="General ability: the student against its base, in per cent, with the paired interval of the difference",
+        caption=(
+            "General ability: the student against its base, in per cent, with the paired interval"
+            " of the difference"
+        ),
         header=("Benchmark", "Student", "Base", "Difference", "Loss?", "Items"),
         align="lrrrlr",
         rows=tuple(
@@ -307,7 +436,10 @@ def overall_table(report: EvaluationReport) -> Table | None:
     """Returns the weighted overall score and what it is made of; None where none was asked for."""
     if report.overall is None:
         return None
-    rows = [(Cell(part.name, part.about), Cell(f"{part.weight:g}"), figure(part.score)) for part in report.overall.components]
+    rows = [
+        (Cell(part.name, part.about), Cell(f"{part.weight:g}"), figure(part.score))
+        for part in report.overall.components
+    ]
     return Table(
         caption="Overall score: the weighted mean of its components",
         header=("Component", "Weight", "Score"),
@@ -317,19 +449,30 @@ def overall_table(report: EvaluationReport) -> Table | None:
 
 
 def apart_table(report: EvaluationReport) -> Table | None:
-    """Returns the answers that were not graded, cut, empty of anything to grade or repetitive; None where there are none."""
+    """Returns the answers that were not graded, cut, empty of anything to grade or repetitive; None
+    where there are none.
+    """
     kinds: tuple[tuple[str, Callable[[SliceScore], int]], ...] = (
         ("Not graded", lambda score: score.unscored),
         ("Cut at the token limit", lambda score: score.truncated),
         ("Not readable (wrong)", lambda score: score.not_readable),
         ("Repetitive", lambda score: score.repetitive),
     )
-    scores = [(model, name, score) for model in report.models for name, score in model.slices.items()]
+    scores = [
+        (model, name, score) for model in report.models for name, score in model.slices.items()
+    ]
     if not is_graded(report):
         kinds = kinds[1:]  # that nothing was graded is said once
-    present = [(title, count) for title, count in kinds if any(count(score) for _, _, score in scores)]
+    present = [
+        (title, count) for title, count in kinds if any(count(score) for _, _, score in scores)
+    ]
     rows = tuple(
-        (Cell(label_of(model)), Cell(name), Cell(f"{score.items:,}"), *(Cell(f"{count(score):,}") for _, count in present))
+        (
+            Cell(label_of(model)),
+            Cell(name),
+            Cell(f"{score.items:,}"),
+            *(Cell(f"{count(score):,}") for _, count in present),
+        )
         for model, name, score in scores
         if any(count(score) for _, count in present)
     )
@@ -344,31 +487,51 @@ def apart_table(report: EvaluationReport) -> Table | None:
 
 
 def validation_table(report: EvaluationReport) -> Table | None:
-    """Returns how well the coherence metric tells sound texts from corrupted ones; None where nobody has measured that."""
+    """Returns how well the coherence metric tells sound texts from corrupted ones; None where
+    nobody has measured that.
+    """
     found = None if report.coherence is None else report.coherence.validation
     if found is None:
         return None
-    measured = f"{counted(found.texts, 'sound text')} that it was not made on" + (f", {found.date}" if found.date else "")
+    measured = f"{counted(found.texts, 'sound text')} that it was not made on" + (
+        f", {found.date}" if found.date else ""
+    )
     return Table(
-        caption=f"Whether {found.metric} sees corrupted texts: AUROC, the chance that it grades a sound text above a corrupted one, on "
-        f"{measured}",
+        caption=(
+            f"Whether {found.metric} sees corrupted texts: AUROC, the chance that it grades a sound"
+            f" text above a corrupted one, on {measured}"
+        ),
         header=("Corruption", "AUROC", "Seen?"),
         align="lrl",
-        rows=tuple((Cell(name), _auroc(area), Cell("yes" if name in found.reached else "no")) for name, area in found.auroc.items()),
+        rows=tuple(
+            (Cell(name), _auroc(area), Cell("yes" if name in found.reached else "no"))
+            for name, area in found.auroc.items()
+        ),
     )
 
 
 def _auroc(found: Estimate) -> Cell:
     if found.value is None:
         return Cell("undefined", found.reason)
-    inside = "" if found.low is None or found.high is None else f"{found.low:.3f} to {found.high:.3f}"
+    inside = (
+        "" if found.low is None or found.high is None else f"{found.low:.3f} to {found.high:.3f}"
+    )
     return Cell(f"{found.value:.3f}", inside)
 
 
 def further_tables(report: EvaluationReport) -> list[Table]:
-    """Returns every table but those of retention, the matrix and the measurement, as far as there is something in them."""
+    """Returns every table but those of retention, the matrix and the measurement, as far as there
+    is something in them.
+    """
     across = (cost_table, cross_domain_table, validation_table, adversarial_table)
-    others = (overlap_table, agreement_table, benchmarks_table, regressions_table, overall_table, apart_table)
+    others = (
+        overlap_table,
+        agreement_table,
+        benchmarks_table,
+        regressions_table,
+        overall_table,
+        apart_table,
+    )
     return [table for maker in (*across, *others) if (table := maker(report))]
 
 
@@ -381,12 +544,13 @@ def measurement_table(report: EvaluationReport) -> Table:
         ("Coherence metric", report.coherence_metric),
         *_overlap_rows(report.overlap),
         ("How it is settled that enough is kept", "; ".join(_methods(report))),
-        ("Bootstrap resamples behind each interval", f"{report.resamples:,}" if report.resamples else ""),
+        (
+            "Bootstrap resamples behind each interval",
+            f"{report.resamples:,}" if report.resamples else "",
+        ),
         ("Seed of the bootstrap", str(report.seed) if report.resamples else ""),
     ]
     return pairs_table("How the figures were measured", [row for row in rows if row[1]])
-
-
 
 
 def _overlap_rows(overlap: Overlap | None) -> list[tuple[str, str]]:
@@ -395,10 +559,15 @@ def _overlap_rows(overlap: Overlap | None) -> list[tuple[str, str]]:
     against = f"of {counted(overlap.trained, 'training query', 'training queries')}"
     return [
         ("Test questions that were trained on", f"{len(overlap.same):,}, {against}"),
-        ("Test questions that nearly were", f"{len(overlap.near):,}{f' ({overlap.method})' if overlap.method else ''}"),
+        (
+            "Test questions that nearly were",
+            f"{len(overlap.near):,}{f' ({overlap.method})' if overlap.method else ''}",
+        ),
     ]
 
 
 def _methods(report: EvaluationReport) -> list[str]:
     tested = (row.non_inferiority for row in report.retention)
-    return list(dict.fromkeys(found.method for found in tested if found is not None and found.method))
+    return list(
+        dict.fromkeys(found.method for found in tested if found is not None and found.method)
+    )

@@ -20,7 +20,8 @@ def clipped(text: str, limit: int) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """Writes the 95 % interval in per cent; empty where there is none, or where it is the figure itself.
+    """Writes the 95 % interval in per cent; empty where there is none, or where it is the figure
+    itself.
 
     Example:
         >>> interval(Estimate(value=0.5, low=0.4, high=0.6))
@@ -64,13 +65,18 @@ def size(count: int) -> str:
 
 
 def money(amount: float) -> str:
-    """Writes an amount, in whatever currency the prices are given: cents, and of less than one the first two figures.
+    """Writes an amount, in whatever currency the prices are given: cents, and of less than one the
+    first two figures.
 
     Example:
         >>> money(12.5), money(1234), money(0.00123), money(0)
         ('12.50', '1,234.00', '0.0012', '0.00')
     """
-    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{float(f'{amount:.2g}'):.15f}".rstrip("0")
+    return (
+        f"{amount:,.2f}"
+        if amount >= 0.1 or amount == 0
+        else f"{float(f'{amount:.2g}'):.15f}".rstrip("0")
+    )
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -98,7 +104,11 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
     rows: list[tuple[str, str]] = []
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        rows += flattened(value, f"{name} · ") if isinstance(value, Mapping) else [(name, _plain(value))]
+        rows += (
+            flattened(value, f"{name} · ")
+            if isinstance(value, Mapping)
+            else [(name, _plain(value))]
+        )
     return rows
 
 

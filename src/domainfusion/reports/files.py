@@ -15,7 +15,8 @@ MODEL = "model"
 
 
 def write_reports(run_directory: Path) -> RunSummary:
-    """Writes `report.html`, `report.md` and, where the run holds its student, the student's model card.
+    """Writes `report.html`, `report.md` and, where the run holds its student, the student's model
+    card.
 
     Args:
         run_directory: The directory of the run, finished or not.

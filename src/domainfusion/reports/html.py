@@ -1,4 +1,6 @@
-"""The report as one HTML file: no network, no script needed to read a figure, light and dark, on a phone and on paper."""
+"""The report as one HTML file: no network, no script needed to read a figure, light and dark, on a
+phone and on paper.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from markupsafe import Markup
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import printable
-from domainfusion.reports import charts, curves, evaluation_tables, ledgers, run_tables, tables, training_tables
+from domainfusion.reports import (
+    charts,
+    curves,
+    evaluation_tables,
+    ledgers,
+    run_tables,
+    tables,
+    training_tables,
+)
 from domainfusion.reports.comparisons import Comparison, comparisons
 from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent
 from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
@@ -27,7 +37,9 @@ MOST_COMPARISONS = 1000
 """Questions shown side by side; a browser searches this many at once without a pause."""
 
 MOST_CHARACTERS = 3_000_000
-"""Characters of the questions and answers shown side by side: where answers are long, fewer questions are shown."""
+"""Characters of the questions and answers shown side by side: where answers are long, fewer
+questions are shown.
+"""
 
 OPEN_COMPARISONS = 8
 """Wrong answers that need no click."""
@@ -44,7 +56,8 @@ LONGEST_TEXT = 4000
 def render_html(summary: RunSummary) -> str:
     """Returns the report as a self-contained HTML document.
 
-    Text that models or users wrote is escaped, and a content security policy forbids the page every request and every script but its own.
+    Text that models or users wrote is escaped, and a content security policy forbids the page every
+    request and every script but its own.
 
     Args:
         summary: The run; what is empty in it has no section.
@@ -54,11 +67,18 @@ def render_html(summary: RunSummary) -> str:
     """
     style, script = _asset("report.css"), _asset("report.js")
     context = _context(summary)
-    return _environment().get_template("report.html.jinja").render(
-        **context,
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            **context,
+            style=Markup(style),
+            script=Markup(script),
+            policy=(
+                f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
+                " base-uri 'none'; form-action 'none'"
+            ),
+        )
     )
 
 
@@ -83,7 +103,9 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Every text that enters the page passes here, before it is escaped; markup of our own does not."""
+    """Every text that enters the page passes here, before it is escaped; markup of our own does
+    not.
+    """
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -106,8 +128,16 @@ def _context(summary: RunSummary) -> dict[str, Any]:
         "conflicts": _conflicts(summary),
         "training": _training(summary),
         "refinement": _refinement(summary),
-        "savings": run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
-        "cost": run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        "savings": (
+            run_tables.savings_table(summary.savings, len(summary.teachers))
+            if summary.savings
+            else None
+        ),
+        "cost": (
+            run_tables.stages_table(summary.stages, summary.peak_memory_bytes)
+            if summary.stages
+            else None
+        ),
         "usage": run_tables.usage_table(summary.usage) if summary.usage else None,
         "repeat": _repeat(summary),
     }
@@ -120,8 +150,16 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("retention", "Retention by domain", found.get("retention")),
         ("accuracy", "Every model on every slice", found.get("matrix")),
         ("cross-domain", "Across domains", found.get("cross_domain") or found.get("coherence")),
-        ("borders", "At the borders of domains", found.get("adversarial") or found.get("edge_cases")),
-        ("agreement", "Where nobody says what is right", found.get("agreement") or found.get("shared_words")),
+        (
+            "borders",
+            "At the borders of domains",
+            found.get("adversarial") or found.get("edge_cases"),
+        ),
+        (
+            "agreement",
+            "Where nobody says what is right",
+            found.get("agreement") or found.get("shared_words"),
+        ),
         ("benchmarks", "Benchmarks", any(found.get("benchmarks", ()))),
         ("overall", "Overall score", found.get("overall")),
         ("measurement", "How it was measured", found.get("measurement")),
@@ -139,12 +177,21 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _evaluation(report: EvaluationReport) -> dict[str, Any]:
-    measurement, goal = evaluation_tables.measurement_table(report), evaluation_tables.goal_of(report)
+    measurement, goal = (
+        evaluation_tables.measurement_table(report),
+        evaluation_tables.goal_of(report),
+    )
     graded = evaluation_tables.is_graded(report)
-    present = [role for role in evaluation_tables.ROLES if any(model.role == role for model in report.models)]
+    present = [
+        role
+        for role in evaluation_tables.ROLES
+        if any(model.role == role for model in report.models)
+    ]
     return {
         "verdict": verdict(report),
-        "retention": evaluation_tables.retention_table(report) if report.retention and graded else None,
+        "retention": (
+            evaluation_tables.retention_table(report) if report.retention and graded else None
+        ),
         "goal": goal,
         "tested": [row for row in report.retention if row.non_inferiority is not None and graded],
         "retention_chart": charts.retention_chart(report.retention, goal),
@@ -161,18 +208,29 @@ def _evaluation(report: EvaluationReport) -> dict[str, Any]:
         "adversarial": evaluation_tables.adversarial_table(report),
         "edge_cases": _edge_cases(report),
         "agreement": evaluation_tables.agreement_table(report),
-        "benchmarks": [maker(report) for maker in (evaluation_tables.benchmarks_table, evaluation_tables.regressions_table)],
+        "benchmarks": [
+            maker(report)
+            for maker in (evaluation_tables.benchmarks_table, evaluation_tables.regressions_table)
+        ],
         "measurement": measurement if measurement.rows or report.notes else None,
         "answers": _answers(report),
     }
 
 
 def _edge_cases(report: EvaluationReport) -> dict[str, Any] | None:
-    """The adversarial questions that the student misses; one that the experts know comes first, as it could have learned that."""
+    """The adversarial questions that the student misses; one that the experts know comes first, as
+    it could have learned that.
+    """
     by_id = {comparison.example.id: comparison for comparison in comparisons(report)}
-    found = [(case, by_id[case.example_id]) for case in report.edge_cases if case.example_id in by_id]
+    found = [
+        (case, by_id[case.example_id]) for case in report.edge_cases if case.example_id in by_id
+    ]
     found.sort(key=lambda pair: pair[0].experts_know is not True)
-    return {"shown": found[:MOST_EDGE_CASES], "total": len(found), "open": OPEN_EDGE_CASES} if found else None
+    return (
+        {"shown": found[:MOST_EDGE_CASES], "total": len(found), "open": OPEN_EDGE_CASES}
+        if found
+        else None
+    )
 
 
 def _answers(report: EvaluationReport) -> dict[str, Any] | None:
@@ -206,12 +264,18 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
         return None
     rejected = (record.reason for record in summary.records if record.verification == "rejected")
     return {
-        "generation": run_tables.generation_table(summary.generation) if summary.generation else None,
+        "generation": (
+            run_tables.generation_table(summary.generation) if summary.generation else None
+        ),
         "rejects": run_tables.rejects_table(summary.generation),
         "records": run_tables.records_table(summary.records) if summary.records else None,
         "sources": run_tables.sources_table(summary.records),
         "rejected": tables.tally_table("Rejected records, by reason", "Reason", rejected),
-        "methods": tables.tally_table("How the targets were made", "Method", (record.integration.method for record in summary.records)),
+        "methods": tables.tally_table(
+            "How the targets were made",
+            "Method",
+            (record.integration.method for record in summary.records),
+        ),
         "examples": ledgers.worth_reading(summary.records),
         "open": OPEN_RECORDS,
     }
@@ -219,8 +283,15 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
 
 def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
     found, revisions = ledgers.conflicts_in(summary.records), ledgers.revisions_in(summary.records)
-    dropped = tables.tally_table("Left out of integrated answers, by reason", "Reason", ledgers.dropped_reasons(summary.records))
-    several, counts = ledgers.integrated_from_several(summary.records), ledgers.ledger_counts(summary.records)
+    dropped = tables.tally_table(
+        "Left out of integrated answers, by reason",
+        "Reason",
+        ledgers.dropped_reasons(summary.records),
+    )
+    several, counts = (
+        ledgers.integrated_from_several(summary.records),
+        ledgers.ledger_counts(summary.records),
+    )
     if not (found or dropped or several or revisions):
         return None
     return {
@@ -229,7 +300,11 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
         "total": len(found),
         "sentence": ledgers.conflicts_sentence(summary.records),
         "counts": run_tables.ledger_table(counts) if counts else None,
-        "rules": tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found)),
+        "rules": tables.tally_table(
+            "Conflicts, by the rule that settled them",
+            "Rule",
+            (item.conflict.rule for item in found),
+        ),
         "dropped": dropped,
         "revisions": revisions[:MOST_CONFLICTS],
         "revised": len(revisions),
@@ -253,7 +328,11 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
 
 def _refinement(summary: RunSummary) -> dict[str, Any] | None:
     found = summary.refinement
-    return {"sentence": refinement_sentence(found), "tables": refinement_tables(found)} if found else None
+    return (
+        {"sentence": refinement_sentence(found), "tables": refinement_tables(found)}
+        if found
+        else None
+    )
 
 
 def _repeat(summary: RunSummary) -> dict[str, Any] | None:
@@ -262,6 +341,8 @@ def _repeat(summary: RunSummary) -> dict[str, Any] | None:
         "participants": run_tables.participants_table(summary),
         "settings": run_tables.settings_table(summary),
         "recipe": summary.recipe,
-        "inputs": json.dumps(summary.inputs, indent=2, ensure_ascii=False) if summary.inputs else "",
+        "inputs": (
+            json.dumps(summary.inputs, indent=2, ensure_ascii=False) if summary.inputs else ""
+        ),
     }
     return found if any(found.values()) else None

@@ -11,8 +11,9 @@ from domainfusion.reports.figures import counted
 from domainfusion.types import Conflict, Example, Revision, TrainingRecord
 
 WHAT_RULES_SEE = (
-    "Where rules alone looked for conflicts, they saw different values, negations and words such as raise and lower in sentences about the "
-    "same thing; other contradictions stand in the answers, unseen."
+    "Where rules alone looked for conflicts, they saw different values, negations and words such as"
+    " raise and lower in sentences about the same thing; other contradictions stand in the answers,"
+    " unseen."
 )
 """What a report says of conflicts that no model looked for."""
 
@@ -44,40 +45,71 @@ class Revised:
 def conflicts_in(records: Sequence[TrainingRecord]) -> list[SettledConflict]:
     """Returns every conflict of the records' ledgers, in order."""
     return [
-        SettledConflict(example=record.example, conflict=conflict) for record in records for conflict in record.integration.ledger.conflicts
+        SettledConflict(example=record.example, conflict=conflict)
+        for record in records
+        for conflict in record.integration.ledger.conflicts
     ]
 
 
 def revisions_in(records: Sequence[TrainingRecord]) -> list[Revised]:
-    """Returns everything that experts said when they were asked once more on a point of conflict, in order."""
-    return [Revised(example=record.example, revision=found) for record in records for found in record.integration.ledger.revisions]
+    """Returns everything that experts said when they were asked once more on a point of conflict,
+    in order.
+    """
+    return [
+        Revised(example=record.example, revision=found)
+        for record in records
+        for found in record.integration.ledger.revisions
+    ]
 
 
 def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
     """Returns what the ledgers hold; what occurs nowhere is left out."""
     integrations = [record.integration for record in records]
     found = [integration.ledger for integration in integrations]
-    settled = Counter(conflict.rule for ledger in found for conflict in ledger.conflicts if conflict.kept is not None)
+    settled = Counter(
+        conflict.rule
+        for ledger in found
+        for conflict in ledger.conflicts
+        if conflict.kept is not None
+    )
     verdicts = Counter(ledger.verdict for ledger in found)
     # A merge that names a model stands in for what that model wrote, or did not write.
-    fallbacks = sum(integration.method == "merge" and bool(integration.model) for integration in integrations)
+    fallbacks = sum(
+        integration.method == "merge" and bool(integration.model) for integration in integrations
+    )
     counts = {
-        "sentences of experts that entered an answer": sum(len(ledger.contributions) for ledger in found),
-        "statements that several experts made alike": sum(len(ledger.agreements) for ledger in found),
+        "sentences of experts that entered an answer": sum(
+            len(ledger.contributions) for ledger in found
+        ),
+        "statements that several experts made alike": sum(
+            len(ledger.agreements) for ledger in found
+        ),
         **{f"conflicts settled: {rule}": number for rule, number in sorted(settled.items())},
-        "conflicts that nothing settled": sum(conflict.kept is None for ledger in found for conflict in ledger.conflicts),
-        "possible conflicts, which changed no answer": sum(len(ledger.possible_conflicts) for ledger in found),
-        "answers in which rules alone looked for conflicts": sum(ledger.read_by == "rules" for ledger in found),
+        "conflicts that nothing settled": sum(
+            conflict.kept is None for ledger in found for conflict in ledger.conflicts
+        ),
+        "possible conflicts, which changed no answer": sum(
+            len(ledger.possible_conflicts) for ledger in found
+        ),
+        "answers in which rules alone looked for conflicts": sum(
+            ledger.read_by == "rules" for ledger in found
+        ),
         "sentences left out": sum(len(ledger.dropped) for ledger in found),
         "experts' answers that the token limit cut": sum(
-            response.finish_reason == "length" for record in records for response in record.responses
+            response.finish_reason == "length"
+            for record in records
+            for response in record.responses
         ),
         "groups of copied answers, each counted once": sum(len(ledger.copies) for ledger in found),
-        "experts asked once more on a point of conflict": sum(len(ledger.revisions) for ledger in found),
+        "experts asked once more on a point of conflict": sum(
+            len(ledger.revisions) for ledger in found
+        ),
         "answers of the integration model: verified": verdicts["verified"],
         "answers of the integration model: verified after a repair": verdicts["repaired"],
         "answers of the integration model: not verified, and kept": verdicts["unverified"],
-        "answers of the integration model: not verified, and never trained on": verdicts["rejected"],
+        "answers of the integration model: not verified, and never trained on": verdicts[
+            "rejected"
+        ],
         "answers merged in place of the integration model": fallbacks,
     }
     return {name: number for name, number in counts.items() if number}
@@ -104,7 +136,8 @@ def integrated_from_several(records: Sequence[TrainingRecord]) -> int:
 
 
 def worth_reading(records: Sequence[TrainingRecord], most: int = 9) -> list[TrainingRecord]:
-    """Returns the first records of each kind in turn: of one domain, cross-domain, rejected; of each kind no domains twice.
+    """Returns the first records of each kind in turn: of one domain, cross-domain, rejected; of
+    each kind no domains twice.
 
     Args:
         records: All records.
@@ -113,10 +146,19 @@ def worth_reading(records: Sequence[TrainingRecord], most: int = 9) -> list[Trai
     first: dict[tuple[str, frozenset[str]], TrainingRecord] = {}
     for record in records:
         first.setdefault((_kind(record), frozenset(record.example.domains)), record)
-    kinds = [[record for (kind, _), record in first.items() if kind == wanted] for wanted in ("single", "cross-domain", "rejected")]
+    kinds = [
+        [record for (kind, _), record in first.items() if kind == wanted]
+        for wanted in ("single", "cross-domain", "rejected")
+    ]
     turns = zip_longest(*kinds)
     return [record for turn in turns for record in turn if record is not None][:most]
 
 
 def _kind(record: TrainingRecord) -> str:
-    return "rejected" if record.verification == "rejected" else "cross-domain" if record.example.is_cross_domain else "single"
+    return (
+        "rejected"
+        if record.verification == "rejected"
+        else "cross-domain"
+        if record.example.is_cross_domain
+        else "single"
+    )

@@ -22,7 +22,9 @@ LONGEST_TEXT = 300
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 _MENTION = re.compile(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])")
-"""`@name`, with which GitHub would call somebody; a zero-width space keeps it from that. Addresses are left."""
+"""`@name`, with which GitHub would call somebody; a zero-width space keeps it from that. Addresses
+are left.
+"""
 
 
 def render_markdown(summary: RunSummary) -> str:
@@ -48,12 +50,24 @@ def render_markdown(summary: RunSummary) -> str:
         shown = (table(found) for found in refinement_tables(summary.refinement))
         blocks += ["## Refinement", inline(refinement_sentence(summary.refinement)), *shown]
     if summary.savings:
-        blocks += ["## What one student saves", table(run_tables.savings_table(summary.savings, len(summary.teachers)))]
+        blocks += [
+            "## What one student saves",
+            table(run_tables.savings_table(summary.savings, len(summary.teachers))),
+        ]
     if summary.stages:
-        blocks += ["## Time and memory", table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes))]
-    blocks += ["## Calls and cost", table(run_tables.usage_table(summary.usage))] if summary.usage else []
+        blocks += [
+            "## Time and memory",
+            table(run_tables.stages_table(summary.stages, summary.peak_memory_bytes)),
+        ]
+    blocks += (
+        ["## Calls and cost", table(run_tables.usage_table(summary.usage))] if summary.usage else []
+    )
     blocks += repeat_blocks(summary)
-    blocks += ["The recipe, with every default:", code(summary.recipe.rstrip(), "yaml")] if summary.recipe else []
+    blocks += (
+        ["The recipe, with every default:", code(summary.recipe.rstrip(), "yaml")]
+        if summary.recipe
+        else []
+    )
     return "\n\n".join(blocks) + "\n"
 
 
@@ -101,7 +115,9 @@ def verdict_blocks(found: Verdict) -> list[str]:
 def result_blocks(report: EvaluationReport) -> list[str]:
     """Returns the tables of an evaluation."""
     graded = evaluation_tables.is_graded(report)
-    blocks = [table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    blocks = (
+        [table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    )
     blocks += [table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [table(found) for found in evaluation_tables.further_tables(report)]
     blocks += [inline(report.coherence.conclusion)] if report.coherence else []
@@ -111,7 +127,10 @@ def result_blocks(report: EvaluationReport) -> list[str]:
 def measurement_blocks(report: EvaluationReport) -> list[str]:
     """Returns how the figures were measured, and what a reader has to know."""
     measured = evaluation_tables.measurement_table(report)
-    return [*([table(measured)] if measured.rows else []), *([bullets(report.notes)] if report.notes else [])]
+    return [
+        *([table(measured)] if measured.rows else []),
+        *([bullets(report.notes)] if report.notes else []),
+    ]
 
 
 def _evaluation(report: EvaluationReport) -> list[str]:
@@ -163,14 +182,24 @@ def _data(summary: RunSummary) -> list[str]:
 def _conflicts(summary: RunSummary) -> list[str]:
     found = ledgers.conflicts_in(summary.records)
     several = ledgers.integrated_from_several(summary.records)
-    dropped = tables.tally_table("Left out of integrated answers, by reason", "Reason", ledgers.dropped_reasons(summary.records))
+    dropped = tables.tally_table(
+        "Left out of integrated answers, by reason",
+        "Reason",
+        ledgers.dropped_reasons(summary.records),
+    )
     if not (found or several or dropped):
         return []
-    rules = tables.tally_table("Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found))
+    rules = tables.tally_table(
+        "Conflicts, by the rule that settled them", "Rule", (item.conflict.rule for item in found)
+    )
     sentence = ledgers.conflicts_sentence(summary.records)
     counts = ledgers.ledger_counts(summary.records)
     held = run_tables.ledger_table(counts) if counts else None
-    return ["## Conflicts and how they were settled", sentence, *(table(item) for item in (held, rules, dropped) if item)]
+    return [
+        "## Conflicts and how they were settled",
+        sentence,
+        *(table(item) for item in (held, rules, dropped) if item),
+    ]
 
 
 def _training(summary: RunSummary) -> list[str]:
@@ -185,7 +214,11 @@ def _training(summary: RunSummary) -> list[str]:
 def repeat_blocks(summary: RunSummary) -> list[str]:
     """Returns what is needed to repeat the run."""
     command = command_line(summary.settings)
-    found = [item for item in (run_tables.participants_table(summary), run_tables.settings_table(summary)) if item]
+    found = [
+        item
+        for item in (run_tables.participants_table(summary), run_tables.settings_table(summary))
+        if item
+    ]
     blocks = [code(command, "sh")] if command else []
     blocks += [table(item) for item in found]
     return ["## To repeat this run", *blocks] if blocks else []

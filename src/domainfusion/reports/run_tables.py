@@ -8,7 +8,16 @@ from typing import TypeVar
 
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.usage import ModelUsage, total_cost
-from domainfusion.reports.figures import capitalised, command_line, counted, duration, flattened, money, percent, size
+from domainfusion.reports.figures import (
+    capitalised,
+    command_line,
+    counted,
+    duration,
+    flattened,
+    money,
+    percent,
+    size,
+)
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.tables import Cell, Table, descending, pairs_table
 from domainfusion.types import TrainingRecord, Verification
@@ -19,9 +28,23 @@ Number = TypeVar("Number", int, float)
 def generation_table(counts: Sequence[GenerationCount]) -> Table:
     """Returns what became of the examples asked for, a row a generator."""
     return Table(
-        caption="Examples by generator; kept is the share of its candidates that entered the run, judged right that of the judged "
-        "questions that agree with the domains that they were written for" + "".join(_shares_missed(counts)),
-        header=("Generator", "Kind", "Wanted", "Asked for", "Accepted", "Cross-domain", "Rejected", "Kept", "Judged right"),
+        caption=(
+            "Examples by generator; kept is the share of its candidates that entered the run,"
+            " judged right that of the judged questions that agree with the domains that they were"
+            " written for"
+        )
+        + "".join(_shares_missed(counts)),
+        header=(
+            "Generator",
+            "Kind",
+            "Wanted",
+            "Asked for",
+            "Accepted",
+            "Cross-domain",
+            "Rejected",
+            "Kept",
+            "Judged right",
+        ),
         align="llrrrrrrr",
         rows=tuple(
             (
@@ -56,7 +79,9 @@ def _shares_missed(counts: Sequence[GenerationCount]) -> Iterator[str]:
         # A share can't be met more closely than by half an example.
         if abs(accepted - wanted * count.accepted / count.wanted) > 0.5:
             found, asked = percent(accepted / count.accepted), percent(wanted / count.wanted)
-            yield f"; of {count.generator}, {found} need several domains where {asked} were asked for"
+            yield (
+                f"; of {count.generator}, {found} need several domains where {asked} were asked for"
+            )
 
 
 def _kept(count: GenerationCount) -> str:
@@ -66,7 +91,12 @@ def _kept(count: GenerationCount) -> str:
 
 def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
     """Returns the candidates left out, by generator and reason; None where all were accepted."""
-    found = [(count.generator, reason, number) for count in counts for reason, number in descending(count.rejected) if number]
+    found = [
+        (count.generator, reason, number)
+        for count in counts
+        for reason, number in descending(count.rejected)
+        if number
+    ]
     if not found:
         return None
     most = max(number for _, _, number in found)
@@ -74,7 +104,10 @@ def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
         caption="Candidates left out, by reason",
         header=("Generator", "Reason", "Candidates"),
         align="llr",
-        rows=tuple((Cell(generator), Cell(reason), Cell(f"{number:,}")) for generator, reason, number in found),
+        rows=tuple(
+            (Cell(generator), Cell(reason), Cell(f"{number:,}"))
+            for generator, reason, number in found
+        ),
         bars=tuple(number / most for _, _, number in found),
     )
 
@@ -84,21 +117,37 @@ def records_table(records: Sequence[TrainingRecord]) -> Table:
     kinds: tuple[Verification, ...] = ("verified", "unverified", "rejected")
     counts = Counter((_domains_of(record), record.verification) for record in records)
     names = list(dict.fromkeys(domains for domains, _ in counts))
-    rows = [(name, [counts[name, kind] for kind in kinds]) for name in sorted(names, key=lambda name: name.count(" + "))]
+    rows = [
+        (name, [counts[name, kind] for kind in kinds])
+        for name in sorted(names, key=lambda name: name.count(" + "))
+    ]
     if len(rows) > 1:
-        rows.append(("all", [sum(numbers[column] for _, numbers in rows) for column in range(len(kinds))]))
+        rows.append(
+            ("all", [sum(numbers[column] for _, numbers in rows) for column in range(len(kinds))])
+        )
     return Table(
-        caption="Training records: verified against a reference, without a reference, or rejected and never trained on",
+        caption=(
+            "Training records: verified against a reference, without a reference, or rejected and"
+            " never trained on"
+        ),
         header=("Domains", *(capitalised(kind) for kind in kinds), "Together"),
         align="lrrrr",
-        rows=tuple((Cell(name), *(Cell(f"{number:,}") for number in (*numbers, sum(numbers)))) for name, numbers in rows),
+        rows=tuple(
+            (Cell(name), *(Cell(f"{number:,}") for number in (*numbers, sum(numbers))))
+            for name, numbers in rows
+        ),
     )
 
 
 def sources_table(records: Sequence[TrainingRecord]) -> Table | None:
-    """Returns the training records by domains and kind of generator; None where all are of one kind."""
+    """Returns the training records by domains and kind of generator; None where all are of one
+    kind.
+    """
     counts = Counter((_domains_of(record), record.example.source) for record in records)
-    kinds, names = sorted({source for _, source in counts}), list(dict.fromkeys(_domains_of(record) for record in records))
+    kinds, names = (
+        sorted({source for _, source in counts}),
+        list(dict.fromkeys(_domains_of(record) for record in records)),
+    )
     if len(kinds) < 2:
         return None
     names.sort(key=lambda name: name.count(" + "))
@@ -106,7 +155,9 @@ def sources_table(records: Sequence[TrainingRecord]) -> Table | None:
         caption="Where the questions of the training records came from",
         header=("Domains", *map(capitalised, kinds)),
         align="l" + "r" * len(kinds),
-        rows=tuple((Cell(name), *(Cell(f"{counts[name, kind]:,}") for kind in kinds)) for name in names),
+        rows=tuple(
+            (Cell(name), *(Cell(f"{counts[name, kind]:,}") for kind in kinds)) for name in names
+        ),
     )
 
 
@@ -115,51 +166,94 @@ def _domains_of(record: TrainingRecord) -> str:
 
 
 def ledger_table(counts: Mapping[str, int]) -> Table:
-    """Returns what the ledgers of the integrated answers hold, as `ledgers.ledger_counts` counts it."""
+    """Returns what the ledgers of the integrated answers hold, as `ledgers.ledger_counts` counts
+    it.
+    """
     rows = tuple((Cell(capitalised(name)), Cell(f"{number:,}")) for name, number in counts.items())
-    return Table(caption="What the ledgers of the integrated answers hold", header=("Entry", "Number"), align="lr", rows=rows)
+    return Table(
+        caption="What the ledgers of the integrated answers hold",
+        header=("Entry", "Number"),
+        align="lr",
+        rows=rows,
+    )
 
 
 def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> Table:
     """Returns time and memory, a row a stage, and their total."""
     total = sum(stage.seconds for stage in stages)
-    measured = peak_memory_bytes is not None or any(stage.peak_memory_bytes is not None for stage in stages)
+    measured = peak_memory_bytes is not None or any(
+        stage.peak_memory_bytes is not None for stage in stages
+    )
     rows = [(stage.stage, stage.seconds, stage.peak_memory_bytes) for stage in stages]
     if len(stages) > 1:
         rows.append(("all", total, peak_memory_bytes))
     longest = max((stage.seconds for stage in stages), default=0.0)
     return Table(
-        caption="Time by stage" + (", and the most memory that was resident up to its end" if measured else ""),
+        caption="Time by stage"
+        + (", and the most memory that was resident up to its end" if measured else ""),
         header=("Stage", "Time", *(["Peak memory"] if measured else [])),
         align="lrr" if measured else "lr",
         rows=tuple(
-            (Cell(name), Cell(duration(seconds)), *([Cell("–" if memory is None else size(memory))] if measured else []))
+            (
+                Cell(name),
+                Cell(duration(seconds)),
+                *([Cell("–" if memory is None else size(memory))] if measured else []),
+            )
             for name, seconds, memory in rows
         ),
-        bars=tuple(stage.seconds / longest for stage in stages) + (0.0,) * (len(rows) - len(stages)) if longest else (),
+        bars=(
+            tuple(stage.seconds / longest for stage in stages) + (0.0,) * (len(rows) - len(stages))
+            if longest
+            else ()
+        ),
     )
 
 
 def usage_table(usage: Sequence[ModelUsage]) -> Table:
-    """Returns what each model was asked and what that took, a row a model, and the sum where there are several."""
+    """Returns what each model was asked and what that took, a row a model, and the sum where there
+    are several.
+    """
     priced = any(model.cost is not None for model in usage)
-    rows = [(Cell(model.name), Cell(", ".join(model.roles)), *_usage_cells([model], priced)) for model in usage]
+    rows = [
+        (Cell(model.name), Cell(", ".join(model.roles)), *_usage_cells([model], priced))
+        for model in usage
+    ]
     if len(usage) > 1:
         rows.append((Cell("all"), Cell(""), *_usage_cells(usage, priced)))
     return Table(
-        caption="What the models were asked, over all sessions of the run" + ("; cost where prices are known" if priced else ""),
-        header=("Model", "Asked as", "Answers", "Tokens read", "Tokens written", "Time", *(["Cost"] if priced else [])),
+        caption="What the models were asked, over all sessions of the run"
+        + ("; cost where prices are known" if priced else ""),
+        header=(
+            "Model",
+            "Asked as",
+            "Answers",
+            "Tokens read",
+            "Tokens written",
+            "Time",
+            *(["Cost"] if priced else []),
+        ),
         align="llrrrr" + ("r" if priced else ""),
         rows=tuple(rows),
     )
 
 
 def _usage_cells(usage: Sequence[ModelUsage], priced: bool) -> list[Cell]:
-    counts = [sum(getattr(model, name) for model in usage) for name in ("calls", "prompt_tokens", "completion_tokens")]
-    cells = [*(Cell(f"{count:,}") for count in counts), Cell(duration(sum(model.seconds for model in usage)))]
+    counts = [
+        sum(getattr(model, name) for model in usage)
+        for name in ("calls", "prompt_tokens", "completion_tokens")
+    ]
+    cells = [
+        *(Cell(f"{count:,}") for count in counts),
+        Cell(duration(sum(model.seconds for model in usage))),
+    ]
     if priced:
         cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
-        cells.append(Cell("–" if cost is None else money(cost), f"and at most {money(unknown)} more" if unknown else ""))
+        cells.append(
+            Cell(
+                "–" if cost is None else money(cost),
+                f"and at most {money(unknown)} more" if unknown else "",
+            )
+        )
     return cells
 
 
@@ -171,32 +265,68 @@ def savings_table(savings: Savings, experts: int) -> Table:
         experts: How many experts there are.
     """
     one, together = savings.student, savings.experts
-    step = "and then the integrator" if savings.integrated else "without the step that integrates their answers"
+    step = (
+        "and then the integrator"
+        if savings.integrated
+        else "without the step that integrates their answers"
+    )
     return Table(
-        caption=f"One student in place of {counted(experts, 'expert')}: {counted(savings.questions, 'test question')}, answered by the "
-        f"student, and by the experts of each question one after the other, {step}; measured once, on the machine of this run",
-        header=("", "Student", "Ensemble" if savings.integrated else "Experts together", "Student ÷ ensemble"),
+        caption=(
+            f"One student in place of {counted(experts, 'expert')}:"
+            f" {counted(savings.questions, 'test question')}, answered by the student, and by the"
+            f" experts of each question one after the other, {step}; measured once, on the machine"
+            " of this run"
+        ),
+        header=(
+            "",
+            "Student",
+            "Ensemble" if savings.integrated else "Experts together",
+            "Student ÷ ensemble",
+        ),
         align="lrrr",
         rows=(
             _compared("Parameters", one.parameters, together.parameters, "{:,}".format),
             _compared("Memory of the weights", one.weight_bytes, together.weight_bytes, size),
             _compared("Questions asked", one.calls, together.calls, "{:,}".format),
-            _compared("Tokens written", one.completion_tokens, together.completion_tokens, "{:,}".format),
+            _compared(
+                "Tokens written", one.completion_tokens, together.completion_tokens, "{:,}".format
+            ),
             _compared("Time", one.seconds, together.seconds, duration),
-            _compared("Tokens per second", one.tokens_per_second, together.tokens_per_second, "{:,.0f}".format),
+            _compared(
+                "Tokens per second",
+                one.tokens_per_second,
+                together.tokens_per_second,
+                "{:,.0f}".format,
+            ),
         ),
     )
 
 
-def _compared(name: str, student: Number, experts: Number, write: Callable[[Number], str]) -> tuple[Cell, ...]:
-    return (Cell(name), Cell(write(student)), Cell(write(experts)), Cell(f"{student / experts:.2f}" if experts else "–"))
+def _compared(
+    name: str, student: Number, experts: Number, write: Callable[[Number], str]
+) -> tuple[Cell, ...]:
+    return (
+        Cell(name),
+        Cell(write(student)),
+        Cell(write(experts)),
+        Cell(f"{student / experts:.2f}" if experts else "–"),
+    )
 
 
 def participants_table(summary: RunSummary) -> Table | None:
-    """Returns the student and its teachers, with the fingerprints of their weights; None where neither is known."""
+    """Returns the student and its teachers, with the fingerprints of their weights; None where
+    neither is known.
+    """
     known = {key: value for key, value in summary.student.items() if value is not None}
-    rows = [(f"Student: {key.replace('_', ' ')}", _parameters(key, text)) for key, text in flattened(known)]
-    rows += [("Base: fingerprint", found)] if (found := _fingerprint(summary.inputs.get("student"))) else []
+    rows = [
+        (f"Student: {key.replace('_', ' ')}", _parameters(key, text))
+        for key, text in flattened(known)
+    ]
+    rows += (
+        [("Base: fingerprint", found)]
+        if (found := _fingerprint(summary.inputs.get("student")))
+        else []
+    )
     experts = summary.inputs.get("teachers")
     for domain, name in summary.teachers.items():
         found = _fingerprint(experts.get(domain)) if isinstance(experts, Mapping) else ""
@@ -214,7 +344,11 @@ def _parameters(key: str, text: str) -> str:
 
 def settings_table(summary: RunSummary) -> Table | None:
     """Returns the settings of the run but for its command; None where none is known."""
-    rows = flattened({key: value for key, value in summary.settings.items() if key != "command" or not command_line(summary.settings)})
+    rows = flattened(
+        {
+            key: value
+            for key, value in summary.settings.items()
+            if key != "command" or not command_line(summary.settings)
+        }
+    )
     return pairs_table("Settings of the run", rows) if rows else None
-
-

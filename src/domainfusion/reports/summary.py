@@ -34,9 +34,10 @@ class GenerationCount:
         accepted: Examples that entered the run.
         rejected: Candidates left out, by reason.
         wanted: Examples that were wanted; None where no number was.
-        acceptance_rate: Share of the judged questions that agree with the domains that they were written for; None where none was
-            judged.
-        cross_domain: How many of the examples need several domains: `wanted` (None where no number was) and `accepted`.
+        acceptance_rate: Share of the judged questions that agree with the domains that they were
+            written for; None where none was judged.
+        cross_domain: How many of the examples need several domains: `wanted` (None where no number
+            was) and `accepted`.
     """
 
     generator: str
@@ -56,7 +57,8 @@ class StageTime:
     Attributes:
         stage: Its name.
         seconds: Wall-clock time.
-        peak_memory_bytes: The most memory that was resident while it ran; None where it was not measured.
+        peak_memory_bytes: The most memory that was resident while it ran; None where it was not
+            measured.
     """
 
     stage: str
@@ -76,14 +78,18 @@ class RunSummary:
         stages: Time of each stage, in order.
         usage: What each model was asked and what that took, over all sessions of the run.
         refinement: The rounds of the refinement; None where there is none.
-        savings: What the student saves against running its experts; None where that was not measured.
-        training_log: Lines of the logs of the training and of the rounds that were kept: dicts with `phase`, `step` and either `loss`,
-            `learning_rate` and `seconds`, or `validation`, a figure per domain.
-        student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`, `license` and `library_name`.
+        savings: What the student saves against running its experts; None where that was not
+            measured.
+        training_log: Lines of the logs of the training and of the rounds that were kept: dicts with
+            `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or `validation`, a
+            figure per domain.
+        student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`,
+            `license` and `library_name`.
         teachers: The name of each domain's expert.
         settings: What is needed to repeat the run: `command`, seed, versions, machine, date.
         inputs: All that decides its outcome, models and examples by fingerprint.
-        recipe: The recipe that it was made with, every default written out; empty for a run without one.
+        recipe: The recipe that it was made with, every default written out; empty for a run without
+            one.
         peak_memory_bytes: The most memory that was resident in the whole run.
     """
 
@@ -114,13 +120,21 @@ class RunSummary:
             The summary; a file that is not there leaves its fields empty.
 
         Raises:
-            DataError: There is no such directory, or a file in it is damaged; the message names the file.
+            DataError: There is no such directory, or a file in it is damaged; the message names the
+                file.
         """
         if not run_directory.is_dir():
-            raise DataError("There is no such run directory", received=str(run_directory), fix="name the directory that the run printed")
+            raise DataError(
+                "There is no such run directory",
+                received=str(run_directory),
+                fix="name the directory that the run printed",
+            )
         run = _read(run_directory / "run.json", _Run) or _Run()
         stages = _read(run_directory / "stages.json", tuple[StageTime, ...]) or ()
-        records, refinement = run_directory / "records.jsonl", _read(run_directory / "refinement.json", Refinement)
+        records, refinement = (
+            run_directory / "records.jsonl",
+            _read(run_directory / "refinement.json", Refinement),
+        )
         recipe = run_directory / "recipe.yaml"
         return cls(
             title=run.title,
@@ -137,12 +151,24 @@ class RunSummary:
             settings=run.settings,
             inputs=run.inputs,
             recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
-            peak_memory_bytes=max((stage.peak_memory_bytes for stage in stages if stage.peak_memory_bytes is not None), default=None),
+            peak_memory_bytes=max(
+                (
+                    stage.peak_memory_bytes
+                    for stage in stages
+                    if stage.peak_memory_bytes is not None
+                ),
+                default=None,
+            ),
         )
 
     def about_student(self, field_name: str) -> Any:
-        """Returns one of the fields of `student`, written with spaces or underscores; None where it is not known."""
-        return next((value for key, value in self.student.items() if key.replace(" ", "_") == field_name), None)
+        """Returns one of the fields of `student`, written with spaces or underscores; None where it
+        is not known.
+        """
+        return next(
+            (value for key, value in self.student.items() if key.replace(" ", "_") == field_name),
+            None,
+        )
 
     @property
     def heading(self) -> str:
@@ -165,14 +191,24 @@ def _read(path: Path, kind: type[T]) -> T | None:
     return _validated(read_json(path), kind, path) if path.exists() else None
 
 
-def _training_log(run_directory: Path, refinement: Refinement | None) -> tuple[Mapping[str, Any], ...]:
-    """Returns the lines of the training, then those of each round of the refinement that was kept, whose phases are named after it."""
+def _training_log(
+    run_directory: Path, refinement: Refinement | None
+) -> tuple[Mapping[str, Any], ...]:
+    """Returns the lines of the training, then those of each round of the refinement that was kept,
+    whose phases are named after it.
+    """
     first = run_directory / "training" / "log.jsonl"
-    lines: list[Mapping[str, Any]] = [fields for _, fields in read_lines(first)] if first.exists() else []
+    lines: list[Mapping[str, Any]] = (
+        [fields for _, fields in read_lines(first)] if first.exists() else []
+    )
     for entry in refinement.kept if refinement else ():
         own = run_directory / "refinement" / str(entry.number) / "training" / "log.jsonl"
-        told = [fields for _, fields in read_lines(own) if "phase" in fields] if own.exists() else []
-        lines += [{**fields, "phase": f"round {entry.number}: {fields['phase']}"} for fields in told]
+        told = (
+            [fields for _, fields in read_lines(own) if "phase" in fields] if own.exists() else []
+        )
+        lines += [
+            {**fields, "phase": f"round {entry.number}: {fields['phase']}"} for fields in told
+        ]
     return tuple(lines)
 
 
@@ -190,7 +226,11 @@ def _read_evaluation(path: Path) -> EvaluationReport | None:
         )
     report = _validated(plain, EvaluationReport, path)
     if not any(model.role == "student" for model in report.models):
-        raise DataError(f"{path} has no student", received=[model.name for model in report.models], fix="evaluate the run again")
+        raise DataError(
+            f"{path} has no student",
+            received=[model.name for model in report.models],
+            fix="evaluate the run again",
+        )
     return report
 
 

@@ -1,4 +1,6 @@
-"""The shape of a report's tables, free of any form: terminal, HTML and Markdown print the same cells."""
+"""The shape of a report's tables, free of any form: terminal, HTML and Markdown print the same
+cells.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from domainfusion.reports.figures import interval, points
 
 
 class Cell(NamedTuple):
-    """One cell: what it says, and in smaller type its interval or the reason why there is no figure."""
+    """One cell: what it says, and in smaller type its interval or the reason why there is no
+    figure.
+    """
 
     text: str
     note: str = ""
@@ -38,7 +42,9 @@ class Table:
 
 
 def tally_table(caption: str, noun: str, reasons: Iterable[str]) -> Table | None:
-    """Returns how often each of `reasons` occurs, the most frequent first; None where there are none."""
+    """Returns how often each of `reasons` occurs, the most frequent first; None where there are
+    none.
+    """
     found = descending(Counter(reasons))
     if not found:
         return None
@@ -46,14 +52,21 @@ def tally_table(caption: str, noun: str, reasons: Iterable[str]) -> Table | None
         caption=caption,
         header=(noun, "Number"),
         align="lr",
-        rows=tuple((Cell(reason or "no reason given"), Cell(f"{number:,}")) for reason, number in found),
+        rows=tuple(
+            (Cell(reason or "no reason given"), Cell(f"{number:,}")) for reason, number in found
+        ),
         bars=tuple(number / found[0][1] for _, number in found),
     )
 
 
 def pairs_table(caption: str, rows: Sequence[tuple[str, str]]) -> Table:
     """Returns a table of names and what they stand for."""
-    return Table(caption=caption, header=("", ""), align="ll", rows=tuple((Cell(name), Cell(text)) for name, text in rows))
+    return Table(
+        caption=caption,
+        header=("", ""),
+        align="ll",
+        rows=tuple((Cell(name), Cell(text)) for name, text in rows),
+    )
 
 
 def descending(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -75,4 +88,8 @@ def figure(estimate: Estimate) -> Cell:
 
 def bare(estimate: Estimate) -> Cell:
     """Returns a share with its interval, where the caption names the per cent."""
-    return Cell("undefined", estimate.reason) if estimate.value is None else Cell(points(estimate.value), interval(estimate))
+    return (
+        Cell("undefined", estimate.reason)
+        if estimate.value is None
+        else Cell(points(estimate.value), interval(estimate))
+    )

@@ -19,7 +19,8 @@ from domainfusion.reports.verdict import verdict
 def render_terminal(summary: RunSummary) -> RenderableType:
     """Returns the report for `rich.console.Console.print`.
 
-    Text that models or users wrote is never taken as console markup, and control characters in it are shown, not obeyed.
+    Text that models or users wrote is never taken as console markup, and control characters in it
+    are shown, not obeyed.
 
     Args:
         summary: The run; what is empty in it has no table.
@@ -28,17 +29,29 @@ def render_terminal(summary: RunSummary) -> RenderableType:
         The renderable.
     """
     blocks: list[RenderableType] = [_text(summary.heading, "bold")]
-    blocks += [_text("The student of this run has not been evaluated.")] if summary.evaluation is None else _evaluation(summary.evaluation)
+    blocks += (
+        [_text("The student of this run has not been evaluated.")]
+        if summary.evaluation is None
+        else _evaluation(summary.evaluation)
+    )
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.records_table(summary.records) if summary.records else None,
         *(refinement_tables(summary.refinement) if summary.refinement else ()),
-        run_tables.savings_table(summary.savings, len(summary.teachers)) if summary.savings else None,
-        run_tables.stages_table(summary.stages, summary.peak_memory_bytes) if summary.stages else None,
+        run_tables.savings_table(summary.savings, len(summary.teachers))
+        if summary.savings
+        else None,
+        run_tables.stages_table(summary.stages, summary.peak_memory_bytes)
+        if summary.stages
+        else None,
         run_tables.usage_table(summary.usage) if summary.usage else None,
     ]
     blocks += [_table(item) for item in found if item]
-    blocks += [_text(f"Refinement: {refinement_sentence(summary.refinement)}")] if summary.refinement else []
+    blocks += (
+        [_text(f"Refinement: {refinement_sentence(summary.refinement)}")]
+        if summary.refinement
+        else []
+    )
     spaced = [part for block in blocks for part in (block, Text())]
     return Group(*spaced[:-1])
 
@@ -46,14 +59,18 @@ def render_terminal(summary: RunSummary) -> RenderableType:
 def _evaluation(report: EvaluationReport) -> list[RenderableType]:
     found = verdict(report)
     blocks: list[RenderableType] = [_text(found.headline, "bold cyan")]
-    blocks += [Group(*(_bullet(sentence) for sentence in found.conclusions))] if found.conclusions else []
+    blocks += (
+        [Group(*(_bullet(sentence) for sentence in found.conclusions))] if found.conclusions else []
+    )
     blocks += [
         Group(_text(title, "bold"), *(_bullet(sentence) for sentence in sentences))
         for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses))
         if sentences
     ]
     graded = evaluation_tables.is_graded(report)
-    blocks += [_table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    blocks += (
+        [_table(evaluation_tables.retention_table(report))] if report.retention and graded else []
+    )
     blocks += [_table(evaluation_tables.matrix_table(report))] if report.slices and graded else []
     blocks += [_table(table) for table in evaluation_tables.further_tables(report)]
     blocks += [_text(report.coherence.conclusion)] if report.coherence else []
@@ -68,7 +85,12 @@ def _bullet(sentence: str) -> RenderableType:
 
 def _table(found: Table) -> RichTable:
     shown = RichTable(
-        title=_text(found.caption), title_justify="left", title_style="italic", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+        title=_text(found.caption),
+        title_justify="left",
+        title_style="italic",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
     for title, side in zip(found.header, found.align, strict=True):
         shown.add_column(_text(title), justify="right" if side == "r" else "left", overflow="fold")

@@ -15,7 +15,12 @@ Log = Sequence[Mapping[str, Any]]
 
 def all_tables(curves: TrainingCurves, log: Log) -> list[Table]:
     """Returns every table of a training that has something to tell, but for its notes."""
-    found = (training_table(curves), domain_losses_table(curves), phases_table(log), choices_table(log))
+    found = (
+        training_table(curves),
+        domain_losses_table(curves),
+        phases_table(log),
+        choices_table(log),
+    )
     return [table for table in found if table]
 
 
@@ -24,23 +29,34 @@ def training_table(curves: TrainingCurves) -> Table:
     rows = []
     for name, start, end in curves.stretches():
         losses = [loss for _, loss in curves.losses.get(name, ())]
-        figures = (f"{losses[0]:.4g}", f"{min(losses):.4g}", f"{losses[-1]:.4g}") if losses else ("–",) * 3
+        figures = (
+            (f"{losses[0]:.4g}", f"{min(losses):.4g}", f"{losses[-1]:.4g}")
+            if losses
+            else ("–",) * 3
+        )
         rows.append((Cell(name), Cell(f"{end - start:,}"), *map(Cell, figures)))
     return Table(
-        caption="Training loss by phase", header=("Phase", "Steps", "First loss", "Lowest", "Last"), align="lrrrr", rows=tuple(rows)
+        caption="Training loss by phase",
+        header=("Phase", "Steps", "First loss", "Lowest", "Last"),
+        align="lrrrr",
+        rows=tuple(rows),
     )
 
 
 def domain_losses_table(curves: TrainingCurves) -> Table | None:
     """Returns where the loss terms of each domain began and ended; None where none was logged."""
-    names = list(dict.fromkeys(domain for by_domain in curves.terms.values() for domain in by_domain))
+    names = list(
+        dict.fromkeys(domain for by_domain in curves.terms.values() for domain in by_domain)
+    )
     if not names:
         return None
     titles = [f"{_words(term)}, {when}" for term in curves.terms for when in ("first", "last")]
     rows = []
     for name in names:
         found = [by_domain.get(name, ()) for by_domain in curves.terms.values()]
-        cells = [Cell(f"{means[place][1]:.4g}" if means else "–") for means in found for place in (0, -1)]
+        cells = [
+            Cell(f"{means[place][1]:.4g}" if means else "–") for means in found for place in (0, -1)
+        ]
         rows.append((Cell(name), *cells))
     steps = f", as means over {curves.window} steps" if curves.window > 1 else ""
     return Table(
@@ -52,19 +68,38 @@ def domain_losses_table(curves: TrainingCurves) -> Table | None:
 
 
 def phases_table(log: Log) -> Table | None:
-    """Returns what each domain scored at the end of each phase, and how far the student then was from its base there; None without ends."""
+    """Returns what each domain scored at the end of each phase, and how far the student then was
+    from its base there; None without ends.
+    """
     ends = {str(line.get("phase", "")): line for line in log if line.get("finished") is True}
-    found = {name: (_numbers(line.get("validation")), _numbers(line.get("divergence_from_base"))) for name, line in ends.items()}
-    domains = list(dict.fromkeys(domain for figures in found.values() for by_domain in figures for domain in by_domain))
+    found = {
+        name: (_numbers(line.get("validation")), _numbers(line.get("divergence_from_base")))
+        for name, line in ends.items()
+    }
+    domains = list(
+        dict.fromkeys(
+            domain for figures in found.values() for by_domain in figures for domain in by_domain
+        )
+    )
     if not domains:
         return None
-    words = ("the held-out score of each domain", "how far the student is from its base there, KL in nats a token")
-    told = [said for place, said in enumerate(words) if any(figures[place] for figures in found.values())]
+    words = (
+        "the held-out score of each domain",
+        "how far the student is from its base there, KL in nats a token",
+    )
+    told = [
+        said
+        for place, said in enumerate(words)
+        if any(figures[place] for figures in found.values())
+    ]
     return Table(
         caption=f"At the end of each phase: {listed(told)}",
         header=("Domain", *found),
         align="l" + "r" * len(found),
-        rows=tuple((Cell(domain), *(_end(domain, *figures) for figures in found.values())) for domain in domains),
+        rows=tuple(
+            (Cell(domain), *(_end(domain, *figures) for figures in found.values()))
+            for domain in domains
+        ),
     )
 
 
@@ -79,7 +114,9 @@ def _numbers(by_name: object) -> dict[str, float]:
 
 
 def choices_table(log: Log) -> Table | None:
-    """Returns what the training chose before its first step, and what spoke for it; None where it chose nothing."""
+    """Returns what the training chose before its first step, and what spoke for it; None where it
+    chose nothing.
+    """
     chosen = {str(line["chosen"]): line for line in log if "chosen" in line}
     if not chosen:
         return None
@@ -88,7 +125,12 @@ def choices_table(log: Log) -> Table | None:
         header=("Setting", "Chosen", "Measured"),
         align="lll",
         rows=tuple(
-            (Cell(_words(name)), Cell(_plainly(line.get("value"))), Cell(_evidence(line.get("measured")))) for name, line in chosen.items()
+            (
+                Cell(_words(name)),
+                Cell(_plainly(line.get("value"))),
+                Cell(_evidence(line.get("measured"))),
+            )
+            for name, line in chosen.items()
         ),
     )
 
@@ -98,24 +140,43 @@ def _plainly(value: object) -> str:
 
 
 def _evidence(measured: object) -> str:
-    """Writes what was measured of each option; of several scores their mean, by which it is chosen."""
+    """Writes what was measured of each option; of several scores their mean, by which it is
+    chosen.
+    """
     options = measured.items() if isinstance(measured, Mapping) else ()
     return ", ".join(f"{name}: {found}" for name, value in options if (found := _mean(value)))
 
 
 def _mean(value: object) -> str:
-    values = list(_numbers(value).values()) if isinstance(value, Mapping) else [value] if isinstance(value, int | float) else []
+    values = (
+        list(_numbers(value).values())
+        if isinstance(value, Mapping)
+        else [value]
+        if isinstance(value, int | float)
+        else []
+    )
     return f"{sum(values) / len(values):.3f}".replace("-", "−") if values else ""
 
 
 def training_notes_table(log: Log) -> Table | None:
-    """Returns what else the training noted beside its steps, such as who taught how many records; None where it noted nothing."""
+    """Returns what else the training noted beside its steps, such as who taught how many records;
+    None where it noted nothing.
+    """
     rows: dict[str, str] = {}
     for line in log:
         if not {"step", "finished", "chosen"} & line.keys():
             phase = f"{line['phase']} · " if line.get("phase") else ""
-            rows |= dict(flattened({key: value for key, value in line.items() if key != "phase"}, phase))
-    return pairs_table("What the training noted", [(name.replace("_", " "), text) for name, text in rows.items()]) if rows else None
+            rows |= dict(
+                flattened({key: value for key, value in line.items() if key != "phase"}, phase)
+            )
+    return (
+        pairs_table(
+            "What the training noted",
+            [(name.replace("_", " "), text) for name, text in rows.items()],
+        )
+        if rows
+        else None
+    )
 
 
 def _words(term: str) -> str:

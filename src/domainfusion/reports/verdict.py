@@ -1,4 +1,6 @@
-"""The verdict: what the student keeps and what it misses, in sentences whose every number is in the evaluation."""
+"""The verdict: what the student keeps and what it misses, in sentences whose every number is in the
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -68,22 +70,36 @@ def verdict(report: EvaluationReport) -> Verdict:
 
 
 def _kept(report: EvaluationReport) -> list[str]:
-    return [_recovered(report), *_other_slices(report, weak=False), *_regressions(report, lost=False)]
+    return [
+        _recovered(report),
+        *_other_slices(report, weak=False),
+        *_regressions(report, lost=False),
+    ]
 
 
 def introduction(summary: RunSummary) -> str:
     """Returns what was done and how it was measured, for a reader who was not there."""
     base = summary.about_student("base_model")
     names = list(summary.teachers)
-    experts = f"{counted(len(names), 'expert')}{f' ({listed(names)})' if names else ''}" if names else "domain experts"
+    experts = (
+        f"{counted(len(names), 'expert')}{f' ({listed(names)})' if names else ''}"
+        if names
+        else "domain experts"
+    )
     start = f"The model {base} learned" if base else "One model learned"
     sentence = f"{start} from the answers of {experts} and became the student."
     asked = len(summary.evaluation.examples) if summary.evaluation else 0
-    return f"{sentence} Student and experts were then asked the same {counted(asked, 'question')}." if asked else sentence
+    return (
+        f"{sentence} Student and experts were then asked the same {counted(asked, 'question')}."
+        if asked
+        else sentence
+    )
 
 
 def _recovered(report: EvaluationReport) -> str:
-    found = [(row, row.headroom.value) for row in report.retention if row.headroom.value is not None]
+    found = [
+        (row, row.headroom.value) for row in report.retention if row.headroom.value is not None
+    ]
     if not found:
         return ""
     return (
@@ -96,7 +112,11 @@ def _recovered(report: EvaluationReport) -> str:
 def _other_slices(report: EvaluationReport, *, weak: bool) -> list[str]:
     domains = {row.domain for row in report.retention}
     others = [(name, score) for name, score in report.student.slices.items() if name not in domains]
-    return [_slice_sentence(report, name, score) for name, score in others if _is_weak(report, name) is weak]
+    return [
+        _slice_sentence(report, name, score)
+        for name, score in others
+        if _is_weak(report, name) is weak
+    ]
 
 
 def _is_weak(report: EvaluationReport, name: str) -> bool:
@@ -108,7 +128,10 @@ def _slice_sentence(report: EvaluationReport, name: str, score: SliceScore) -> s
     if score.strict.value is None:
         return ""
     asked = counted(score.items, f"{name} question")
-    sentence = f"It answers {percent(score.strict.value)} of {asked} right in every part{_within(score.strict)}"
+    sentence = (
+        f"It answers {percent(score.strict.value)} of {asked} right in every"
+        f" part{_within(score.strict)}"
+    )
     others = _others(report, name)
     return f"{sentence}; {listed(others)}." if others else f"{sentence}."
 
@@ -119,7 +142,9 @@ def _others(report: EvaluationReport, name: str) -> list[str]:
     if experts:
         others.append(f"the best single expert {percent(max(value for _, value in experts))}")
     for role in ("merge", "baseline", "ensemble", "oracle"):
-        others += [f"{_the(model)} {percent(value)}" for model, value in _measured(report, name, role)]
+        others += [
+            f"{_the(model)} {percent(value)}" for model, value in _measured(report, name, role)
+        ]
     return others
 
 
@@ -128,14 +153,26 @@ def _the(model: ModelResult) -> str:
 
 
 def _measured(report: EvaluationReport, name: str, role: Role) -> list[tuple[ModelResult, float]]:
-    scores = [(model, model.slices[name].strict.value) for model in report.models if model.role == role and name in model.slices]
+    scores = [
+        (model, model.slices[name].strict.value)
+        for model in report.models
+        if model.role == role and name in model.slices
+    ]
     return [(model, value) for model, value in scores if value is not None]
 
 
 def _not_learnt(report: EvaluationReport) -> list[str]:
     """Where retention says nothing of learning, since the base was as good before it."""
-    rows = [row for row in report.retention if row.headroom.value is None and row.base is not None and row.retention.value is not None]
-    return [f"Headroom in {row.domain} is undefined, because {row.headroom.reason}." for row in rows if row.headroom.reason]
+    rows = [
+        row
+        for row in report.retention
+        if row.headroom.value is None and row.base is not None and row.retention.value is not None
+    ]
+    return [
+        f"Headroom in {row.domain} is undefined, because {row.headroom.reason}."
+        for row in rows
+        if row.headroom.reason
+    ]
 
 
 def _within(estimate: Estimate) -> str:
@@ -154,19 +191,36 @@ def _wrong_answers(report: EvaluationReport) -> str:
         found += [f"{wrong:,} of {answers:,} {name} questions"] if wrong else []
     if not graded:
         return ""
-    return f"It gets {listed(found)} wrong, at least in part." if found else "It misses none of the graded questions."
+    return (
+        f"It gets {listed(found)} wrong, at least in part."
+        if found
+        else "It misses none of the graded questions."
+    )
 
 
 def _lost_answers(report: EvaluationReport) -> str:
     lost = [(row.domain, _lost_in(report, row.domain)) for row in report.retention]
     found = [f"{number:,} in {domain}" for domain, number in lost if number]
-    return f"Questions that the domain's expert answers right and the student wrong: {listed(found)}." if found else ""
+    return (
+        f"Questions that the domain's expert answers right and the student wrong: {listed(found)}."
+        if found
+        else ""
+    )
 
 
 def _lost_in(report: EvaluationReport, domain: str) -> int:
-    right = {answer.example_id for model in report.models if _is_expert(model, domain) for answer in model.answers if answer.correct}
+    right = {
+        answer.example_id
+        for model in report.models
+        if _is_expert(model, domain)
+        for answer in model.answers
+        if answer.correct
+    }
     own = {example.id for example in report.examples if slice_of(example) == domain}
-    return sum(answer.correct is False and answer.example_id in right & own for answer in report.student.answers)
+    return sum(
+        answer.correct is False and answer.example_id in right & own
+        for answer in report.student.answers
+    )
 
 
 def _edge_cases(report: EvaluationReport) -> str:
@@ -174,18 +228,27 @@ def _edge_cases(report: EvaluationReport) -> str:
         return ""
     wrong = counted(len(report.edge_cases), "adversarial question")
     known = sum(case.experts_know is True for case in report.edge_cases)
-    return f"Between the domains it misses {wrong}; of {'it' if len(report.edge_cases) == 1 else 'them'} the experts know {known:,}."
+    return (
+        f"Between the domains it misses {wrong}; of"
+        f" {'it' if len(report.edge_cases) == 1 else 'them'} the experts know {known:,}."
+    )
 
 
 def _regressions(report: EvaluationReport, *, lost: bool) -> list[str]:
-    """Returns what became of general ability: a loss and what is not settled, or else what is as it was."""
+    """Returns what became of general ability: a loss and what is not settled, or else what is as it
+    was.
+    """
     words = {
         "loss": "It lost general ability on {}.",
-        "not enough data": "Whether it lost general ability is not settled on {}: the benchmark is too small.",
+        "not enough data": (
+            "Whether it lost general ability is not settled on {}: the benchmark is too small."
+        ),
         "no measurable loss": "It shows no measurable loss of general ability on {}.",
     }
     rows = [row for row in report.regressions if (row.verdict == "no measurable loss") is not lost]
-    by_verdict = {verdict: [_difference(row) for row in rows if row.verdict == verdict] for verdict in words}
+    by_verdict = {
+        verdict: [_difference(row) for row in rows if row.verdict == verdict] for verdict in words
+    }
     return [words[verdict].format(listed(found)) for verdict, found in by_verdict.items() if found]
 
 
@@ -199,7 +262,10 @@ def _overlap(report: EvaluationReport) -> str:
     if report.overlap is None or not (report.overlap.same or report.overlap.near):
         return ""
     same, near = len(report.overlap.same), len(report.overlap.near)
-    return f"The figures flatter it: {counted(same, 'test question')} {'was' if same == 1 else 'were'} trained on, and {near:,} nearly."
+    return (
+        f"The figures flatter it: {counted(same, 'test question')} {'was' if same == 1 else 'were'}"
+        f" trained on, and {near:,} nearly."
+    )
 
 
 def _is_expert(model: ModelResult, domain: str) -> bool:
@@ -214,7 +280,10 @@ def _beaten(report: EvaluationReport) -> list[str]:
         better = [] if mine is None else _better(report, name, mine)
         if better and mine is not None:
             who = listed(f"{_the(model)} ({percent(value)})" for model, value in better)
-            sentences.append(f"On {name} questions {who} {'does' if len(better) == 1 else 'do'} better than the student ({percent(mine)}).")
+            sentences.append(
+                f"On {name} questions {who} {'does' if len(better) == 1 else 'do'} better than the"
+                f" student ({percent(mine)})."
+            )
     return sentences
 
 
@@ -226,20 +295,43 @@ def _better(report: EvaluationReport, name: str, mine: float) -> list[tuple[Mode
 def _apart(report: EvaluationReport) -> str:
     # An answer may be in several slices, so the answers themselves are counted.
     answers = report.student.answers
-    ungraded, cut = sum(answer.score is None for answer in answers), sum(answer.finish_reason == "length" for answer in answers)
+    ungraded, cut = (
+        sum(answer.score is None for answer in answers),
+        sum(answer.finish_reason == "length" for answer in answers),
+    )
     found = [f"{counted(ungraded, 'answer')} could not be graded"] if ungraded else []
     found += [f"{counted(cut, 'answer')} ended at the token limit"] if cut else []
-    empty, loops = sum(not answer.readable for answer in answers), sum(answer.repetitive for answer in answers)
-    found += [f"{counted(empty, 'answer')} held nothing to grade and {'counts' if empty == 1 else 'count'} as wrong"] if empty else []
+    empty, loops = (
+        sum(not answer.readable for answer in answers),
+        sum(answer.repetitive for answer in answers),
+    )
+    found += (
+        [
+            f"{counted(empty, 'answer')} held nothing to grade and"
+            f" {'counts' if empty == 1 else 'count'} as wrong"
+        ]
+        if empty
+        else []
+    )
     found += [f"{counted(loops, 'answer')} went round in circles"] if loops else []
     return f"{capitalised(listed(found))}." if found else ""
 
 
 def _coherence(report: EvaluationReport) -> str:
     """Coherence is named among the misses until its metric has been validated."""
-    if report.coherence is None or report.coherence.score.value is None or report.coherence.validated:
+    if (
+        report.coherence is None
+        or report.coherence.score.value is None
+        or report.coherence.validated
+    ):
         return ""
     validation = report.coherence.validation
     if validation is None:
-        return "Integration Coherence is not validated: its metric has not been shown to tell sound texts from corrupted ones."
-    return f"Integration Coherence is validated in part: its metric does not see texts that are {', '.join(validation.missed)}."
+        return (
+            "Integration Coherence is not validated: its metric has not been shown to tell sound"
+            " texts from corrupted ones."
+        )
+    return (
+        "Integration Coherence is validated in part: its metric does not see texts that are"
+        f" {', '.join(validation.missed)}."
+    )

@@ -1,1 +1,3 @@
-"""What every trainer shares: batches, mixtures of domains, objectives and their losses, and the loop over phases."""
+"""What every trainer shares: batches, mixtures of domains, objectives and their losses, and the
+loop over phases.
+"""

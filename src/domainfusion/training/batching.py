@@ -28,8 +28,9 @@ class Row:
         tokens: Prompt, answer and end token.
         prompt_length: How many of them are the prompt; the loss is on the rest.
         domain: What the log counts it under: the record's domain, or `cross-domain`.
-        lead_length: How many tokens of the answer stand before its words because the chat template puts them there, such as an
-            empty thought. A teacher that would think there has nothing to teach about them.
+        lead_length: How many tokens of the answer stand before its words because the chat template
+            puts them there, such as an empty thought. A teacher that would think there has nothing
+            to teach about them.
     """
 
     record_id: str
@@ -55,21 +56,27 @@ class Row:
 
 
 class Batch(TypedDict):
-    """A padded batch: `input_ids` and `labels`, both int64 of shape (rows, time); prompt and padding carry the label `IGNORED`."""
+    """A padded batch: `input_ids` and `labels`, both int64 of shape (rows, time); prompt and
+    padding carry the label `IGNORED`.
+    """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
 
 
 def encode_record(record: TrainingRecord, student: TrainableModel) -> Row:
-    """Returns the record as the student sees it: the earlier turns and the whole query as prompt, the target as answer.
+    """Returns the record as the student sees it: the earlier turns and the whole query as prompt,
+    the target as answer.
 
-    What the chat template puts between the prompt and the words of an answer is trained too: nothing else would write it. The end of the
-    turn is trained only where the target was finished, so that a cut answer is not learned as a whole one. A control
-    token inside of query or target is spelled out as text: no target teaches the student to end its turn in the midst of it.
+    What the chat template puts between the prompt and the words of an answer is trained too:
+    nothing else would write it. The end of the turn is trained only where the target was finished,
+    so that a cut answer is not learned as a whole one. A control token inside of query or target is
+    spelled out as text: no target teaches the student to end its turn in the midst of it.
     """
     prompt = student.encode(record.example.conversation)
-    answer = student.encode_answer(record.target, finished=record.integration.finish_reason == "stop")
+    answer = student.encode_answer(
+        record.target, finished=record.integration.finish_reason == "stop"
+    )
     domain = CROSS_DOMAIN if record.example.is_cross_domain else record.example.primary_domain
     lead_length = len(student.encode_answer("", finished=False))
     return Row(record.example.id, (*prompt, *answer), len(prompt), domain, lead_length)
@@ -108,8 +115,9 @@ def collate(rows: Sequence[Row], pad_token: int) -> Batch:
 def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int]]:
     """Splits the rows of a step into passes through the model, so that little of them is padding.
 
-    A step's gradient is a sum over its rows, so it does not matter which of them go through together; rows of similar length do. Which
-    rows make a step is not decided here: steps of rows of one length would be steps of one kind of record.
+    A step's gradient is a sum over its rows, so it does not matter which of them go through
+    together; rows of similar length do. Which rows make a step is not decided here: steps of rows
+    of one length would be steps of one kind of record.
 
     Args:
         lengths: The length of each row, in tokens.
@@ -117,8 +125,8 @@ def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int
         overhead: What a pass of its own costs, in tokens that could be read instead.
 
     Returns:
-        The indices of the rows of each pass, with the least padding and overhead together; the largest pass comes first, so that what
-        does not fit into memory is known at once.
+        The indices of the rows of each pass, with the least padding and overhead together; the
+        largest pass comes first, so that what does not fit into memory is known at once.
 
     Example:
         >>> passes_of([90, 30, 90, 30], most=4, overhead=64)
@@ -127,10 +135,19 @@ def passes_of(lengths: Sequence[int], most: int, overhead: int) -> list[list[int
         [[2, 0, 3, 1]]
     """
     by_length = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    cheapest = [(0, 0)]  # at each position, for as many of the shortest rows: what they cost, and where their last pass begins
+    cheapest = [
+        (0, 0)
+        # at each position, for as many of the shortest rows: what they cost, and where their last pass
+        # begins
+    ]
     for end, last in enumerate(by_length, start=1):
         starts = range(max(0, end - most), end)
-        cheapest.append(min((cheapest[start][0] + (end - start) * lengths[last] + overhead, start) for start in starts))
+        cheapest.append(
+            min(
+                (cheapest[start][0] + (end - start) * lengths[last] + overhead, start)
+                for start in starts
+            )
+        )
     passes, end = [], len(by_length)
     while end:
         start = cheapest[end][1]

@@ -1,4 +1,6 @@
-"""The states of a training on disk: checkpoints of a phase, its best state by validation, and the student that it ends with."""
+"""The states of a training on disk: checkpoints of a phase, its best state by validation, and the
+student that it ends with.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(directory: Path) -> Checkpoint | None:
     """Returns the last checkpoint of a phase that is whole; None where there is none.
 
-    A damaged checkpoint is passed over with a warning, so that training resumes from the one before it.
+    A damaged checkpoint is passed over with a warning, so that training resumes from the one before
+    it.
     """
     for folder in reversed(checkpoints(directory)):
         if _is_whole(folder):
@@ -81,7 +84,9 @@ def load_checkpoint(directory: Path) -> Checkpoint | None:
 def _is_whole(folder: Path) -> bool:
     try:
         checksums = read_json(folder / CHECKSUMS_FILE)
-        return bool(checksums) and all(checksum_of(folder / name) == found for name, found in checksums.items())
+        return bool(checksums) and all(
+            checksum_of(folder / name) == found for name, found in checksums.items()
+        )
     except Exception:  # whatever a damaged file makes its reader raise
         return False
 
@@ -115,9 +120,16 @@ def write_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (TrainingError, torch.OutOfMemoryError):  # memory to gather a state in has nothing to do with the disk
+    except (
+        TrainingError,
+        torch.OutOfMemoryError,
+    ):  # memory to gather a state in has nothing to do with the disk
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports both a full disk and full memory as RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # PyTorch reports both a full disk and full memory as RuntimeError
         if "can't allocate memory" in str(error):
             raise
         raise TrainingError(
@@ -128,13 +140,15 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 class BestState:
-    """Keeps the state with the highest mean score, of equals the latest, in the directory of a phase.
+    """Keeps the state with the highest mean score, of equals the latest, in the directory of a
+    phase.
 
     All that it knows is in its file, so a resumed phase decides as an undisturbed one.
 
     Args:
         directory: Of the phase.
-        patience: Validations without a better mean after which the phase ends; None trains it to its end.
+        patience: Validations without a better mean after which the phase ends; None trains it to
+            its end.
         evaluation_steps: Steps between two validations.
     """
 
@@ -165,7 +179,9 @@ class BestState:
         write_json(self._directory / "best.json", about)
 
     def is_exhausted(self, step: int) -> bool:
-        """Whether the mean has not risen for as many validations, up to `step`, as there is patience."""
+        """Whether the mean has not risen for as many validations, up to `step`, as there is
+        patience.
+        """
         known = self._about
         if self._patience is None or known is None:
             return False

@@ -1,7 +1,8 @@
-"""Several processes that train one student, on Accelerate: one writes, all share the rows of a step.
+"""Several processes that train one student, on Accelerate: one writes, all share the rows of a
+step.
 
-`torchrun` and `accelerate launch` start them. Stores, caches, logs and files belong to the main process. In one process every
-function here returns at once.
+`torchrun` and `accelerate launch` start them. Stores, caches, logs and files belong to the main
+process. In one process every function here returns at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.training.precision import computes_in_bfloat16
 
 LONGEST_WAIT = timedelta(days=7)
-"""How long the other processes wait for what the main one does alone, such as asking the teachers."""
+"""How long the other processes wait for what the main one does alone, such as asking the
+teachers.
+"""
 
 T = TypeVar("T")
 
@@ -45,7 +48,9 @@ def is_main_process() -> bool:
 
 
 def is_sharded() -> bool:
-    """Whether the launch asks for weights, gradients and optimizer state to be sharded over the processes (FSDP2)."""
+    """Whether the launch asks for weights, gradients and optimizer state to be sharded over the
+    processes (FSDP2).
+    """
     return world_size() > 1 and _is_set("ACCELERATE_USE_FSDP")
 
 
@@ -73,15 +78,20 @@ def check_launch() -> None:
     """
     if _is_set("ACCELERATE_USE_DEEPSPEED"):
         raise ConfigurationError(
-            "DeepSpeed is not supported: it takes the optimizer over, and a checkpoint here resumes with any number of processes",
+            "DeepSpeed is not supported: it takes the optimizer over, and a checkpoint here resumes"
+            " with any number of processes",
             received="ACCELERATE_USE_DEEPSPEED",
-            allowed="torchrun, accelerate launch --multi_gpu, accelerate launch --use_fsdp --fsdp_version 2",
+            allowed=(
+                "torchrun, accelerate launch --multi_gpu, accelerate launch --use_fsdp"
+                " --fsdp_version 2"
+            ),
             fix="launch with FSDP2, which shards the same tensors",
         )
     version = os.environ.get("FSDP_VERSION", "1")
     if is_sharded() and version != "2":
         raise ConfigurationError(
-            "FSDP 1 makes one flat tensor of many weights, so that trained and frozen ones can't be told apart",
+            "FSDP 1 makes one flat tensor of many weights, so that trained and frozen ones can't be"
+            " told apart",
             received=f"FSDP_VERSION={version}",
             allowed="FSDP_VERSION=2",
             fix="launch with --fsdp_version 2, or without FSDP",
@@ -94,16 +104,25 @@ def check_device(device: torch.device) -> None:
     Raises:
         ConfigurationError: It is on one.
     """
-    if world_size() > 1 and device.type == "cpu" and torch.accelerator.is_available() and not _is_set("ACCELERATE_USE_CPU"):
+    if (
+        world_size() > 1
+        and device.type == "cpu"
+        and torch.accelerator.is_available()
+        and not _is_set("ACCELERATE_USE_CPU")
+    ):
         raise ConfigurationError(
-            "The processes were launched for this machine's accelerators, and the student is on the CPU",
+            "The processes were launched for this machine's accelerators, and the student is on"
+            " the CPU",
             received=str(device),
             fix="name no device, or set ACCELERATE_USE_CPU=true for the launch",
         )
     own = int(os.environ.get("LOCAL_RANK", "0"))
     if world_size() > 1 and device.type == "cuda" and device.index not in (None, own):
         raise ConfigurationError(
-            "Each process trains on a GPU of its own", received=str(device), allowed=f"cuda:{own}", fix="name no device"
+            "Each process trains on a GPU of its own",
+            received=str(device),
+            allowed=f"cuda:{own}",
+            fix="name no device",
         )
 
 
@@ -115,7 +134,9 @@ def barrier() -> None:
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Runs its block in the main process, and then in the others, which find what it has written."""
+    """Runs its block in the main process, and then in the others, which find what it has
+    written.
+    """
     if not is_main_process():
         barrier()
     yield
@@ -150,9 +171,11 @@ def broadcast_parameters(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def make_accelerator(device: torch.device, **settings: Any) -> Accelerator:
-    """Returns the engine that trains on a device: DDP, FSDP2, mixed precision and trackers as the launch configures them.
+    """Returns the engine that trains on a device: DDP, FSDP2, mixed precision and trackers as the
+    launch configures them.
 
-    Where the launch says nothing of mixed precision, products are computed in bfloat16 if the device has units for it.
+    Where the launch says nothing of mixed precision, products are computed in bfloat16 if the
+    device has units for it.
 
     Args:
         device: Where the student is.
@@ -160,32 +183,49 @@ def make_accelerator(device: torch.device, **settings: Any) -> Accelerator:
     """
     init_process_group()
     check_device(device)
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if computes_in_bfloat16(device) else "no")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION") or (
+        "bf16" if computes_in_bfloat16(device) else "no"
+    )
     if world_size() == 1:
-        # Accelerate keeps the device and precision of a process's first engine; here the next student may have others.
+        # Accelerate keeps the device and precision of a process's first engine; here the next
+        # student may have others.
         AcceleratorState._reset_state(reset_partial_state=True)
-    options = {"mixed_precision": precision, "cpu": device.type == "cpu", "device_placement": False, **settings}
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)], **options)
+    options = {
+        "mixed_precision": precision,
+        "cpu": device.type == "cpu",
+        "device_placement": False,
+        **settings,
+    }
+    accelerator = Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)], **options
+    )
     if is_sharded():
         _shard_weights(accelerator)
     return accelerator
 
 
 def _shard_weights(accelerator: Accelerator) -> None:
-    """Has Accelerate shard weights as the launch says; by itself it does so on accelerators alone, and this on CPUs too."""
+    """Has Accelerate shard weights as the launch says; by itself it does so on accelerators alone,
+    and this on CPUs too.
+    """
     state: Any = accelerator.state
     if state.distributed_type != DistributedType.FSDP:
         state.distributed_type = DistributedType.FSDP
-        state.fsdp_plugin = FullyShardedDataParallelPlugin()  # reads the launch's settings from the environment
+        state.fsdp_plugin = (
+            FullyShardedDataParallelPlugin()
+        )  # reads the launch's settings from the environment
         if accelerator.mixed_precision != "no":
             state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
-    state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has loaded the weights already
+    state.fsdp_plugin.cpu_ram_efficient_loading = (
+        False  # every process has loaded the weights already
+    )
 
 
 class TrainedWeights:
     """The student's trained parameters beside those that the engine trains.
 
-    With FSDP the engine trains a shard of each, and the student's own are empty but in `whole`; otherwise they are the same tensors.
+    With FSDP the engine trains a shard of each, and the student's own are empty but in `whole`;
+    otherwise they are the same tensors.
 
     Args:
         own: The student's trained parameters, by their names in the module that is trained.
@@ -194,8 +234,12 @@ class TrainedWeights:
 
     def __init__(self, own: Mapping[str, torch.nn.Parameter], module: torch.nn.Module) -> None:
         self._own = own
-        self._trained = {name: parameter for name, parameter in module.named_parameters() if name in own}
-        self.is_sharded = any(isinstance(parameter, DTensor) for parameter in self._trained.values())
+        self._trained = {
+            name: parameter for name, parameter in module.named_parameters() if name in own
+        }
+        self.is_sharded = any(
+            isinstance(parameter, DTensor) for parameter in self._trained.values()
+        )
         if self.is_sharded:
             for part in module.modules():
                 if isinstance(part, FSDPModule) and distributed.get_backend() == "gloo":

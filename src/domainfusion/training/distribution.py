@@ -1,4 +1,6 @@
-"""The objective `distribution`: the teachers' distributions at every token of the targets, not the tokens alone."""
+"""The objective `distribution`: the teachers' distributions at every token of the targets, not the
+tokens alone.
+"""
 
 from __future__ import annotations
 
@@ -26,31 +28,50 @@ _BETAS: Mapping[str, float] = {"skew_kl": 0.1, "jensen_shannon": 0.5}
 class TaughtObjective(Objective):
     """Trains toward teachers' distributions; a subclass says in `signal_of` where they come from.
 
-    The teacher of a single-domain record is its domain's; that of a cross-domain record is the integrator, which saw the teachers'
-    responses.
+    The teacher of a single-domain record is its domain's; that of a cross-domain record is the
+    integrator, which saw the teachers' responses.
 
     Args:
         divergence: How far the student is from its teacher; see `losses.Divergence`.
-        beta: The teacher's weight in the mixture of `skew_kl` (by default 0.1) and `jensen_shannon` (0.5).
-        temperature: What the logits of both are divided by; the divergence is multiplied by its square.
-        alpha: Share of the divergence in the loss of a token that is taught; the rest is cross-entropy.
+        beta: The teacher's weight in the mixture of `skew_kl` (by default 0.1) and `jensen_shannon`
+            (0.5).
+        temperature: What the logits of both are divided by; the divergence is multiplied by its
+            square.
+        alpha: Share of the divergence in the loss of a token that is taught; the rest is
+            cross-entropy.
 
     Raises:
         ConfigurationError: A number is out of range or a word is not known.
     """
 
-    def __init__(self, *, divergence: Divergence, beta: float | None, temperature: float, alpha: float) -> None:
+    def __init__(
+        self, *, divergence: Divergence, beta: float | None, temperature: float, alpha: float
+    ) -> None:
         if divergence not in get_args(Divergence):
-            raise ConfigurationError("divergence is not known", received=divergence, allowed=", ".join(get_args(Divergence)))
+            raise ConfigurationError(
+                "divergence is not known",
+                received=divergence,
+                allowed=", ".join(get_args(Divergence)),
+            )
         if beta is not None and divergence not in _BETAS:
-            raise ConfigurationError(f"{divergence} has no beta", received=beta, fix=f"leave it out, or use {' or '.join(_BETAS)}")
+            raise ConfigurationError(
+                f"{divergence} has no beta",
+                received=beta,
+                fix=f"leave it out, or use {' or '.join(_BETAS)}",
+            )
         beta = _BETAS.get(divergence, 0.5) if beta is None else beta
         if not 0 < beta < 1:
-            raise ConfigurationError("beta is out of range", received=beta, allowed="a number between 0 and 1")
+            raise ConfigurationError(
+                "beta is out of range", received=beta, allowed="a number between 0 and 1"
+            )
         if not 0 < temperature < float("inf"):
-            raise ConfigurationError("temperature is out of range", received=temperature, allowed="a number above 0")
+            raise ConfigurationError(
+                "temperature is out of range", received=temperature, allowed="a number above 0"
+            )
         if not 0 < alpha <= 1:
-            raise ConfigurationError("alpha is out of range", received=alpha, allowed="a number above 0, up to 1")
+            raise ConfigurationError(
+                "alpha is out of range", received=alpha, allowed="a number above 0, up to 1"
+            )
         self.divergence: Divergence = divergence
         self.beta = beta
         self.temperature = temperature
@@ -78,40 +99,54 @@ class TaughtObjective(Objective):
         return self.teaching.vocabulary_of(row) if row in self.teaching.lessons else 0
 
     def losses(self, answers: Answers) -> Losses:
-        """Returns the divergence from the teachers, mixed with the cross-entropy, which stands alone where nobody teaches."""
+        """Returns the divergence from the teachers, mixed with the cross-entropy, which stands
+        alone where nobody teaches.
+        """
         device = answers.hidden.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        dtype = (
+            torch.get_autocast_dtype(device.type)
+            if torch.is_autocast_enabled(device.type)
+            else None
+        )
         signals = [self.signal_of(row, device, dtype) for row in answers.rows]
         found = token_losses(
             answers.hidden,
             answers.head,
             answers.targets,
             answers.weights,
-            taught=taught_by(answers.rows, signals, [self.vocabulary_of(row) for row in answers.rows], device),
+            taught=taught_by(
+                answers.rows, signals, [self.vocabulary_of(row) for row in answers.rows], device
+            ),
             divergence=self.divergence,
             beta=self.beta,
             temperature=self.temperature,
             alpha=self.alpha,
         )
-        return Losses(found.total, {"cross_entropy": found.cross_entropy, self.divergence: found.divergence})
+        return Losses(
+            found.total, {"cross_entropy": found.cross_entropy, self.divergence: found.divergence}
+        )
 
 
 class DistributionObjective(TaughtObjective):
-    """(1−α)·cross-entropy + α·τ²·divergence from the teacher's distribution, at every token of a target (arXiv 1503.02531).
+    """(1−α)·cross-entropy + α·τ²·divergence from the teacher's distribution, at every token of a
+    target (arXiv 1503.02531).
 
-    Before the first step each teacher reads its records once. Its final hidden states and head are kept on disk, which is exact, so
-    no teacher has to be in memory beside the student. Records whose teacher gives text alone are trained with cross-entropy on the
-    target in the same training; the log counts them.
+    Before the first step each teacher reads its records once. Its final hidden states and head are
+    kept on disk, which is exact, so no teacher has to be in memory beside the student. Records
+    whose teacher gives text alone are trained with cross-entropy on the target in the same
+    training; the log counts them.
 
     Args:
         divergence: See `TaughtObjective`, as for `beta`, `temperature` and `alpha`.
         beta: See there.
         temperature: See there.
         alpha: See there.
-        keep_in: A folder for the signals of several trainings, such as trials of learning rates; by default they go with the training.
+        keep_in: A folder for the signals of several trainings, such as trials of learning rates; by
+            default they go with the training.
 
     Raises:
-        ConfigurationError: A number is out of range, a word is not known, or two settings do not go together.
+        ConfigurationError: A number is out of range, a word is not known, or two settings do not go
+            together.
     """
 
     def __init__(
@@ -131,11 +166,15 @@ class DistributionObjective(TaughtObjective):
         """Lets every teacher read what it teaches, and returns what is kept of it.
 
         Raises:
-            CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is probable.
-            TrainingError: A prompt with its answer does not fit a teacher, or signals can't be kept.
+            CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is
+                probable.
+            TrainingError: A prompt with its answer does not fit a teacher, or signals can't be
+                kept.
         """
         self._teaching = plan_teaching(setting)
-        self._kept = KeptSignals(self._teaching, SignalStore(self._keep_in or setting.directory / "signals"))
+        self._kept = KeptSignals(
+            self._teaching, SignalStore(self._keep_in or setting.directory / "signals")
+        )
         found = self._kept.read(setting.student, setting.progress)
         logger.info(
             "Teacher signals: %d tokens, %.0f bytes a token, %.1f MB in all.",

@@ -1,4 +1,6 @@
-"""The loop that trains one phase: steps over a fixed order of rows, with checkpoints, validation and a log line a step."""
+"""The loop that trains one phase: steps over a fixed order of rows, with checkpoints, validation
+and a log line a step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Progress, silent
 from domainfusion.training.batching import Row, collate, passes_of
-from domainfusion.training.checkpoints import BestState, Checkpoint, load_checkpoint, save_checkpoint
+from domainfusion.training.checkpoints import (
+    BestState,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from domainfusion.training.distributed import (
     TrainedWeights,
     all_gather,
@@ -47,10 +54,14 @@ Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""
 
 PASS_OVERHEAD = {"cpu": 64, "cuda": 4096}
-"""The cost of one more pass through the model, in tokens: a CPU reads the weights again, a GPU waits for the kernels of all layers."""
+"""The cost of one more pass through the model, in tokens: a CPU reads the weights again, a GPU
+waits for the kernels of all layers.
+"""
 
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""The optimizer's state as one process alone would have it, so that any number of processes can resume."""
+"""The optimizer's state as one process alone would have it, so that any number of processes can
+resume.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +72,15 @@ class LoopSettings:
         learning_rate: Peak of the schedule: linear warm-up, then a cosine down to 0.
         warmup_share: Share of the steps spent warming up; a phase of few steps has none.
         batch_size: Rows per optimizer step, over all processes.
-        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; gradients are accumulated.
+        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`;
+            gradients are accumulated.
         max_gradient_norm: Gradients are scaled down to this norm.
         evaluation_steps: Steps between two validations.
-        patience: Validations without a better mean after which the phase ends; None trains it to its end.
+        patience: Validations without a better mean after which the phase ends; None trains it to
+            its end.
         checkpoint_steps: Steps between two checkpoints.
-        activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, more time
-            (Chen et al., 2016, arXiv 1604.06174).
+        activation_checkpointing: Compute activations again in the backward pass instead of keeping
+            them: less memory, more time (Chen et al., 2016, arXiv 1604.06174).
         seed: Seed of the dropout.
     """
 
@@ -109,9 +122,11 @@ def train_phase(
     log: Callable[[Mapping[str, Any]], None] = lambda _: None,
     progress: Progress = silent,
 ) -> PhaseEnd:
-    """Trains the student in place on `rows` in the given order, resuming from the last checkpoint in `directory` if there is one.
+    """Trains the student in place on `rows` in the given order, resuming from the last checkpoint
+    in `directory` if there is one.
 
-    SIGINT and SIGTERM wait for the current step, which is kept in a checkpoint; a second one does not wait.
+    SIGINT and SIGTERM wait for the current step, which is kept in a checkpoint; a second one does
+    not wait.
 
     Args:
         student: The model to train.
@@ -122,7 +137,8 @@ def train_phase(
         directory: Where checkpoints go.
         objective: Makes the loss; by default cross-entropy on the rows' answers.
         accelerator: The engine; by default one as the launch configures it.
-        validate: Scores the student every `evaluation_steps`; the best state is kept as `best.safetensors`.
+        validate: Scores the student every `evaluation_steps`; the best state is kept as
+            `best.safetensors`.
         log: Receives a dict every step, and for every validation.
         progress: Shows the steps.
 
@@ -130,12 +146,15 @@ def train_phase(
         How the phase ended.
 
     Raises:
-        TrainingError: The loss is not finite; the message names the records of the batch. Or a checkpoint can't be written.
+        TrainingError: The loss is not finite; the message names the records of the batch. Or a
+            checkpoint can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     accelerator = accelerator or make_accelerator(student.device)
     objective = objective or SequenceObjective()
-    best = BestState(directory, patience=settings.patience, evaluation_steps=settings.evaluation_steps)
+    best = BestState(
+        directory, patience=settings.patience, evaluation_steps=settings.evaluation_steps
+    )
     steps = math.ceil(len(order) / settings.batch_size)
 
     checkpoint = load_checkpoint(directory)
@@ -150,28 +169,46 @@ def train_phase(
     module = student.trainable_module()
     if settings.activation_checkpointing:
         module.activation_checkpointing_enable()
-    trained = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
+    trained = {
+        key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad
+    }
     broadcast_parameters(trained.values())
     loss_module = _LossModule(module, objective)
-    optimizer = torch.optim.AdamW(trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+    )
     model, optimizer = accelerator.prepare(loss_module, optimizer)
     weights = TrainedWeights(trained, module)
     if checkpoint is not None:
-        set_optimizer_state_dict(model, optimizer.optimizer, checkpoint.optimizer, options=FULL_STATE)
+        set_optimizer_state_dict(
+            model, optimizer.optimizer, checkpoint.optimizer, options=FULL_STATE
+        )
 
     started, done, is_early, scores = time.perf_counter(), start, False, None
     with progress(f"training: {name}", steps, start) as advance, DeferredSignals() as signals:
         for step in range(start, steps):
-            # What is random in a step follows from its number, so a resumed phase draws what an undisturbed one does.
+            # What is random in a step follows from its number, so a resumed phase draws what an
+            # undisturbed one does.
             torch.manual_seed(settings.seed * 1_000_003 + step * world_size() + rank())
-            planned = [rows[index] for index in order[step * settings.batch_size : (step + 1) * settings.batch_size]]
+            planned = [
+                rows[index]
+                for index in order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            ]
             own = _rows_of_step(objective, shard(planned), step, student, weights)
             answer_tokens = sum(all_gather(sum(len(row.answer) for row in own)))
 
             tally, loss = Tally(), 0.0
             for rows_of_pass, is_last in _passes(own, settings.device_batch_size, student.device):
                 with _gradients_stay_here(accelerator, model, is_last):
-                    loss += _backward(accelerator, model, rows_of_pass, answer_tokens, tally, filler=rows[0], step=step)
+                    loss += _backward(
+                        accelerator,
+                        model,
+                        rows_of_pass,
+                        answer_tokens,
+                        tally,
+                        filler=rows[0],
+                        step=step,
+                    )
             loss = sum(all_gather(loss))
 
             learning_rate = settings.learning_rate * scheduled(step, steps, settings.warmup_share)
@@ -182,12 +219,17 @@ def train_phase(
             optimizer.zero_grad()
 
             done = step + 1
-            figures = {"loss": loss, "learning_rate": learning_rate, "seconds": round(time.perf_counter() - started, 2)}
+            figures = {
+                "loss": loss,
+                "learning_rate": learning_rate,
+                "seconds": round(time.perf_counter() - started, 2),
+            }
             log({"phase": name, "step": done, **figures, **Tally.over(all_gather(tally)).take()})
             advance(1)
             if validate is not None and (done % settings.evaluation_steps == 0 or done == steps):
                 with weights.whole():
-                    # Every process validates, so that none waits for the others; the main one's scores count.
+                    # Every process validates, so that none waits for the others; the main one's
+                    # scores count.
                     scores = broadcast(dict(validate(student)))
                     log({"phase": name, "step": done, "validation": scores})
                     if is_main_process():
@@ -204,7 +246,8 @@ def train_phase(
 
 
 def scheduled(step: int, steps: int, warmup_share: float) -> float:
-    """Returns the share of the peak learning rate at a step, counted from 0: linear warm-up, then a cosine down to 0.
+    """Returns the share of the peak learning rate at a step, counted from 0: linear warm-up, then a
+    cosine down to 0.
 
     Example:
         >>> [round(scheduled(step, 40, 0.05), 2) for step in (0, 1, 2, 21, 39)]
@@ -217,7 +260,9 @@ def scheduled(step: int, steps: int, warmup_share: float) -> float:
 
 
 class _LossModule(torch.nn.Module):
-    """The student's loss on a batch as a module's forward pass: that is what DDP, FSDP and mixed precision wrap."""
+    """The student's loss on a batch as a module's forward pass: that is what DDP, FSDP and mixed
+    precision wrap.
+    """
 
     def __init__(self, module: PreTrainedModel, objective: Objective) -> None:
         super().__init__()
@@ -226,9 +271,15 @@ class _LossModule(torch.nn.Module):
         self._no_split_modules = module._no_split_modules  # the layers that FSDP shards one by one
 
     def forward(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, rows: tuple[Row, ...]
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        rows: tuple[Row, ...],
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        hidden, targets = answer_hidden_states(self.module, {"input_ids": input_ids, "labels": labels})
+        hidden, targets = answer_hidden_states(
+            self.module, {"input_ids": input_ids, "labels": labels}
+        )
         head = head_of(self.module)
         if not rows:
             return token_losses(hidden, head, targets, hidden.new_zeros(len(targets))).total, {}
@@ -237,17 +288,27 @@ class _LossModule(torch.nn.Module):
 
 
 def _rows_of_step(
-    objective: Objective, planned: Sequence[Row], step: int, student: TrainableModel, weights: TrainedWeights
+    objective: Objective,
+    planned: Sequence[Row],
+    step: int,
+    student: TrainableModel,
+    weights: TrainedWeights,
 ) -> Sequence[Row]:
-    """Returns what the objective trains on in place of the planned rows; one that takes them as they are is not asked."""
+    """Returns what the objective trains on in place of the planned rows; one that takes them as
+    they are is not asked.
+    """
     if type(objective).rows is Objective.rows:
         return planned
     with weights.whole():
         return objective.rows(planned, step, student)
 
 
-def _passes(rows: Sequence[Row], most: int, device: torch.device) -> Iterator[tuple[list[Row], bool]]:
-    """Yields the rows of each pass of a step, and whether it is the last; each process makes as many passes as the busiest one."""
+def _passes(
+    rows: Sequence[Row], most: int, device: torch.device
+) -> Iterator[tuple[list[Row], bool]]:
+    """Yields the rows of each pass of a step, and whether it is the last; each process makes as
+    many passes as the busiest one.
+    """
     overhead = PASS_OVERHEAD.get(device.type, PASS_OVERHEAD["cuda"])
     passes = passes_of([len(row.tokens) for row in rows], most, overhead)
     count = max(all_gather(len(passes)))
@@ -257,8 +318,12 @@ def _passes(rows: Sequence[Row], most: int, device: torch.device) -> Iterator[tu
 
 
 @contextmanager
-def _gradients_stay_here(accelerator: Accelerator, model: torch.nn.Module, is_last: bool) -> Iterator[None]:
-    """Keeps DDP from averaging gradients before the last pass; FSDP reduces them in each, as no process can hold them all."""
+def _gradients_stay_here(
+    accelerator: Accelerator, model: torch.nn.Module, is_last: bool
+) -> Iterator[None]:
+    """Keeps DDP from averaging gradients before the last pass; FSDP reduces them in each, as no
+    process can hold them all.
+    """
     waits = not is_last and not accelerator.is_fsdp2
     context: AbstractContextManager[Any] = accelerator.no_sync(model) if waits else nullcontext()
     with context:
@@ -275,12 +340,14 @@ def _backward(
     filler: Row,
     step: int,
 ) -> float:
-    """Adds the gradient of a pass, and returns its part of the step's loss: the mean over the step's answer tokens.
+    """Adds the gradient of a pass, and returns its part of the step's loss: the mean over the
+    step's answer tokens.
 
     Args:
         accelerator: The engine.
         model: The prepared `_LossModule`.
-        rows: The rows of the pass; a process without any computes with `filler`, which counts nothing.
+        rows: The rows of the pass; a process without any computes with `filler`, which counts
+            nothing.
         answer_tokens: Answer tokens of the whole step, over all processes.
         tally: Counts the terms of the loss.
         filler: Any row.
@@ -300,9 +367,13 @@ def _backward(
             named = ", ".join(row.record_id for row in rows)
             raise TrainingError(
                 f"The loss is {loss.item()} at step {step}, in a batch with the records {named}",
-                fix="lower the learning rate, or look at these records; the last checkpoint is kept",
+                fix=(
+                    "lower the learning rate, or look at these records; the last checkpoint is kept"
+                ),
             )
-        accelerator.backward(loss * world_size())  # DDP and FSDP average over the processes; the loss is a sum over them
+        accelerator.backward(
+            loss * world_size()
+        )  # DDP and FSDP average over the processes; the loss is a sum over them
     tally.add(rows, terms)
     return float(loss.detach())
 

@@ -1,4 +1,6 @@
-"""Losses over answer tokens: cross-entropy and divergences from teachers, in chunks, so that (tokens, vocabulary) is never held."""
+"""Losses over answer tokens: cross-entropy and divergences from teachers, in chunks, so that
+(tokens, vocabulary) is never held.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +21,39 @@ Divergence = Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
 """How far the student's distribution q is from the teacher's p; m is the mixture β·p + (1−β)·q.
 
 - `forward_kl`: KL(p‖q) covers all that the teacher may say (Hinton et al., 2015, arXiv 1503.02531).
-- `reverse_kl`: KL(q‖p) keeps to what the teacher finds probable (Gu et al., 2023, arXiv 2306.08543).
-- `skew_kl`: KL(p‖m), bounded where q vanishes (Ko et al., 2024, arXiv 2402.03898, who write α for β).
+- `reverse_kl`: KL(q‖p) keeps to what the teacher finds probable (Gu et al., 2023, arXiv
+  2306.08543).
+- `skew_kl`: KL(p‖m), bounded where q vanishes (Ko et al., 2024, arXiv 2402.03898, who write α for
+  β).
 - `jensen_shannon`: β·KL(p‖m) + (1−β)·KL(q‖m) (Agarwal et al., 2023, arXiv 2306.13649).
 """
 
 CHUNK_ELEMENTS = 1 << 22
-"""Logits that are in memory at a time: 16 MiB in float32, of which a chunk with a teacher needs about five.
+"""Logits that are in memory at a time: 16 MiB in float32, of which a chunk with a teacher needs
+about five.
 
-Of the sizes from 2^20 to 2^25 this one is the fastest on a CPU: what a chunk needs stays near the caches.
+Of the sizes from 2^20 to 2^25 this one is the fastest on a CPU: what a chunk needs stays near the
+caches.
 """
 
 WITH_TRAINED_HEAD = 4
-"""How many times as many there are where the head learns too, as each chunk then adds a gradient of the head's whole size."""
+"""How many times as many there are where the head learns too, as each chunk then adds a gradient of
+the head's whole size.
+"""
 
 
-def answer_hidden_states(module: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_hidden_states(
+    module: PreTrainedModel, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Runs the model and keeps what predicts answer tokens.
 
     Returns:
-        Final hidden states of shape (answer tokens, hidden) and the tokens they predict, of shape (answer tokens,).
+        Final hidden states of shape (answer tokens, hidden) and the tokens they predict, of shape
+        (answer tokens,).
     """
-    hidden: torch.Tensor = module.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+    hidden: torch.Tensor = module.base_model(
+        input_ids=batch["input_ids"], use_cache=False
+    ).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     answers = targets != IGNORED
     return hidden[answers], targets[answers]
@@ -82,7 +95,8 @@ class TokenLosses(NamedTuple):
 
     Attributes:
         total: What is minimized: the weighted sum over tokens, a scalar with a gradient.
-        cross_entropy: Of each token, of shape (tokens,), without gradient or weight; NaN where it does not count.
+        cross_entropy: Of each token, of shape (tokens,), without gradient or weight; NaN where it
+            does not count.
         divergence: Likewise; NaN where no teacher says anything.
     """
 
@@ -103,10 +117,12 @@ def token_losses(
     temperature: float = 1.0,
     alpha: float = 1.0,
 ) -> TokenLosses:
-    """Returns Σ wᵢ·((1−α)·CEᵢ + α·τ²·Dᵢ) over tokens that are taught by a teacher, plus Σ wᵢ·CEᵢ over the others.
+    """Returns Σ wᵢ·((1−α)·CEᵢ + α·τ²·Dᵢ) over tokens that are taught by a teacher, plus Σ wᵢ·CEᵢ
+    over the others.
 
-    Logits are made, used and dropped chunk by chunk, and the gradient with them, so memory grows with (tokens + vocabulary) alone.
-    The gradient goes to the student's hidden states and head, and is exact; it can be taken once, not twice.
+    Logits are made, used and dropped chunk by chunk, and the gradient with them, so memory grows
+    with (tokens + vocabulary) alone. The gradient goes to the student's hidden states and head, and
+    is exact; it can be taken once, not twice.
 
     Args:
         hidden: The student's final hidden states, of shape (tokens, hidden).
@@ -115,11 +131,13 @@ def token_losses(
         weights: What each token counts, of shape (tokens,), without gradient.
         taught: Where teachers say what; no token is in two of them.
         divergence: D.
-        beta: β, the teacher's weight in the mixture of `skew_kl` and `jensen_shannon`, strictly between 0 and 1.
+        beta: β, the teacher's weight in the mixture of `skew_kl` and `jensen_shannon`, strictly
+            between 0 and 1.
         temperature: τ, which divides the logits of both (Hinton et al., 2015).
         alpha: α, the share of the divergence, above 0.
 
-    Under autocast the products with the heads are computed in autocast's data type, all else in float32.
+    Under autocast the products with the heads are computed in autocast's data type, all else in
+    float32.
     """
     kind = hidden.device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
@@ -127,12 +145,23 @@ def token_losses(
     for each in taught:
         alone[each.places] = False
     aim = (divergence, beta, temperature, alpha)
-    plan = _Plan(targets, weights, head, alone.nonzero()[:, 0], taught, *aim, autocast, torch.is_grad_enabled())
+    plan = _Plan(
+        targets,
+        weights,
+        head,
+        alone.nonzero()[:, 0],
+        taught,
+        *aim,
+        autocast,
+        torch.is_grad_enabled(),
+    )
     return TokenLosses(*cast(Any, _ChunkedLoss).apply(hidden, head.weight, head.bias, plan))
 
 
 class _Plan(NamedTuple):
-    """What `token_losses` was asked for, with the places of the tokens that no teacher says anything about."""
+    """What `token_losses` was asked for, with the places of the tokens that no teacher says
+    anything about.
+    """
 
     targets: torch.Tensor
     weights: torch.Tensor
@@ -148,23 +177,37 @@ class _Plan(NamedTuple):
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The loss and its gradient in one pass over chunks of tokens: logits that are dropped need not be made a second time."""
+    """The loss and its gradient in one pass over chunks of tokens: logits that are dropped need not
+    be made a second time.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, plan: _Plan) -> Any:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, plan: _Plan
+    ) -> Any:
         head = plan.head.to(dtype=plan.autocast)
         wide = torch.promote_types(head.weight.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=hidden.device)
-        cross_entropies, divergences = torch.full((2, len(hidden)), math.nan, dtype=wide, device=hidden.device)
-        gradients = _Gradients.of(hidden, weight, bias, ctx.needs_input_grad if plan.with_gradient else (False,) * 3, wide)
+        cross_entropies, divergences = torch.full(
+            (2, len(hidden)), math.nan, dtype=wide, device=hidden.device
+        )
+        gradients = _Gradients.of(
+            hidden, weight, bias, ctx.needs_input_grad if plan.with_gradient else (False,) * 3, wide
+        )
         learns = plan.with_gradient and ctx.needs_input_grad[1]
         size = max(1, CHUNK_ELEMENTS * (WITH_TRAINED_HEAD if learns else 1) // head.vocabulary_size)
-        parts: list[tuple[Taught | None, torch.Tensor]] = [(None, plan.alone), *((each, each.places) for each in plan.taught)]
+        parts: list[tuple[Taught | None, torch.Tensor]] = [
+            (None, plan.alone),
+            *((each, each.places) for each in plan.taught),
+        ]
         for taught, every in parts:
             alpha = 0.0 if taught is None else plan.alpha
             for start in range(0, len(every), size):
                 places = every[start : start + size]
-                states, weights = hidden[places].to(head.weight.dtype), plan.weights[places].to(wide)
+                states, weights = (
+                    hidden[places].to(head.weight.dtype),
+                    plan.weights[places].to(wide),
+                )
                 with torch.autocast(hidden.device.type, enabled=False):
                     logits = head.logits(states)
                     slopes = []
@@ -176,7 +219,9 @@ class _ChunkedLoss(torch.autograd.Function):
                         slopes.append(slope)
                     if taught is not None:
                         share = alpha * plan.temperature**2 * weights
-                        found, slope = _divergence(logits, taught, slice(start, start + size), plan, share)
+                        found, slope = _divergence(
+                            logits, taught, slice(start, start + size), plan, share
+                        )
                         divergences[places] = found
                         total += share @ found
                         slopes.append(slope)
@@ -190,10 +235,18 @@ class _ChunkedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: torch.Tensor, *_: torch.Tensor) -> Any:
         pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return (*(None if found is None else (found * outer.to(found.dtype)).to(dtype) for found, dtype in pairs), None)
+        return (
+            *(
+                None if found is None else (found * outer.to(found.dtype)).to(dtype)
+                for found, dtype in pairs
+            ),
+            None,
+        )
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns each token's cross-entropy, and its weighted derivative by the logits."""
     log_q = logits.log_softmax(-1)
     found = -log_q.gather(-1, targets[:, None])[:, 0]
@@ -204,7 +257,8 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.T
 def _divergence(
     logits: torch.Tensor, taught: Taught, tokens: slice, plan: _Plan, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns each token's divergence D, and its weighted derivative by the logits of the shared vocabulary.
+    """Returns each token's divergence D, and its weighted derivative by the logits of the shared
+    vocabulary.
 
     With u = q·∂D/∂q, the derivative by the logits is (u − q·Σu) / τ.
     """
@@ -217,8 +271,14 @@ def _divergence(
 
 
 def _sum(slopes: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-    """Returns the sum of derivatives by the logits, of which some are by the first ones alone; one that is alone is not copied."""
-    first = slopes[0] if slopes[0].shape == logits.shape else pad(slopes[0], (0, logits.shape[1] - slopes[0].shape[1]))
+    """Returns the sum of derivatives by the logits, of which some are by the first ones alone; one
+    that is alone is not copied.
+    """
+    first = (
+        slopes[0]
+        if slopes[0].shape == logits.shape
+        else pad(slopes[0], (0, logits.shape[1] - slopes[0].shape[1]))
+    )
     for slope in slopes[1:]:
         first[:, : slope.shape[1]] += slope
     return first
@@ -251,7 +311,12 @@ class _Gradients(NamedTuple):
 
     @classmethod
     def of(
-        cls, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wanted: Sequence[bool], wide: torch.dtype
+        cls,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        wanted: Sequence[bool],
+        wide: torch.dtype,
     ) -> _Gradients:
         return cls(
             torch.zeros_like(hidden) if wanted[0] else None,
@@ -259,8 +324,17 @@ class _Gradients(NamedTuple):
             torch.zeros_like(bias, dtype=wide) if bias is not None and wanted[2] else None,
         )
 
-    def add(self, slopes: torch.Tensor, logits: torch.Tensor, head: Head, states: torch.Tensor, places: torch.Tensor) -> None:
-        """Carries a chunk's derivative by the logits on, through cap and scale, to hidden states, weight and bias."""
+    def add(
+        self,
+        slopes: torch.Tensor,
+        logits: torch.Tensor,
+        head: Head,
+        states: torch.Tensor,
+        places: torch.Tensor,
+    ) -> None:
+        """Carries a chunk's derivative by the logits on, through cap and scale, to hidden states,
+        weight and bias.
+        """
         if all(gradient is None for gradient in self):
             return
         if head.cap is not None:

@@ -12,11 +12,14 @@ from domainfusion.errors import ConfigurationError
 Key = TypeVar("Key", bound=Hashable)
 
 
-def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: random.Random) -> list[int]:
+def interleaved_order(
+    groups: Sequence[str], shares: Mapping[str, float], rng: random.Random
+) -> list[int]:
     """Returns an order in which every stretch holds each group in its share.
 
-    Each group is shuffled and its rows are spread evenly over the order; a group with a share above its natural one is repeated,
-    one below is shown in part. The length of the order is the number of rows.
+    Each group is shuffled and its rows are spread evenly over the order; a group with a share above
+    its natural one is repeated, one below is shown in part. The length of the order is the number
+    of rows.
 
     Args:
         groups: The group of each row.
@@ -24,7 +27,8 @@ def interleaved_order(groups: Sequence[str], shares: Mapping[str, float], rng: r
         rng: Source of the shuffles.
 
     Raises:
-        ConfigurationError: A share is negative, none is positive, or a group with a share has no rows.
+        ConfigurationError: A share is negative, none is positive, or a group with a share has no
+            rows.
 
     Example:
         >>> order = interleaved_order(["a"] * 6 + ["b"] * 2, {"a": 1, "b": 1}, random.Random(0))
@@ -57,7 +61,9 @@ def check_shares(shares: Mapping[str, float]) -> None:
     """
     if not all(0 <= share < math.inf for share in shares.values()) or not sum(shares.values()) > 0:
         raise ConfigurationError(
-            "The shares do not make a mixture", received=dict(shares), allowed="finite numbers from 0, at least one above 0"
+            "The shares do not make a mixture",
+            received=dict(shares),
+            allowed="finite numbers from 0, at least one above 0",
         )
 
 
@@ -67,7 +73,8 @@ def natural_shares(groups: Sequence[str]) -> dict[str, float]:
 
 
 def apportion(total: int, shares: Mapping[Key, float]) -> dict[Key, int]:
-    """Splits `total` by `shares`, in any unit, into whole numbers that sum to it (largest remainders first).
+    """Splits `total` by `shares`, in any unit, into whole numbers that sum to it (largest
+    remainders first).
 
     Example:
         >>> apportion(4, {"a": 3, "b": 2, "c": 0})

@@ -60,7 +60,9 @@ class Answers:
     rows: tuple[Row, ...]
 
     def weighted(self, **terms: torch.Tensor) -> Losses:
-        """Returns the losses whose terms, each of shape (answer tokens,), are summed with the tokens' weights."""
+        """Returns the losses whose terms, each of shape (answer tokens,), are summed with the
+        tokens' weights.
+        """
         total = sum((self.weights * term).sum() for term in terms.values())
         return Losses(torch.as_tensor(total), {name: term.detach() for name, term in terms.items()})
 
@@ -71,8 +73,8 @@ class Losses:
 
     Attributes:
         total: What is minimized, a scalar with a gradient.
-        terms: For the log, what it is made of: one figure per answer token, without gradient or weight, of shape (answer tokens,); NaN
-            where a token has no such term.
+        terms: For the log, what it is made of: one figure per answer token, without gradient or
+            weight, of shape (answer tokens,); NaN where a token has no such term.
     """
 
     total: torch.Tensor
@@ -80,9 +82,11 @@ class Losses:
 
 
 class Objective(ABC):
-    """The loss with which a student is trained. An objective of your own implements `losses`; public attributes are its settings.
+    """The loss with which a student is trained. An objective of your own implements `losses`;
+    public attributes are its settings.
 
-    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimizer step, `rows` and `losses`.
+    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimizer
+    step, `rows` and `losses`.
 
     Example:
         ```python
@@ -98,20 +102,25 @@ class Objective(ABC):
     """
 
     def begin(self, setting: Setting) -> Mapping[str, Any]:
-        """Makes ready what is needed before the first step; what it returns goes into the training's log."""
+        """Makes ready what is needed before the first step; what it returns goes into the
+        training's log.
+        """
         return {}
 
     def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
-        """Looks at the student before the first step of a phase, and at the phase's rows; what it returns goes into the log."""
+        """Looks at the student before the first step of a phase, and at the phase's rows; what it
+        returns goes into the log.
+        """
         return {}
 
     def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
-        """Returns what is trained on in a step, in place of the rows whose turn it is: as many, in the same order.
+        """Returns what is trained on in a step, in place of the rows whose turn it is: as many, in
+        the same order.
 
         Args:
             rows: The step's rows, of all its parts.
-            step: How many steps of the phase were made before. All that is random has to follow from it, so that a resumed training
-                continues as an uninterrupted one.
+            step: How many steps of the phase were made before. All that is random has to follow
+                from it, so that a resumed training continues as an uninterrupted one.
             student: What is trained.
         """
         return rows
@@ -122,7 +131,9 @@ class Objective(ABC):
 
 
 class SequenceObjective(Objective):
-    """Cross-entropy on the targets (sequence-level distillation, Kim and Rush, 2016, arXiv 1606.07947)."""
+    """Cross-entropy on the targets (sequence-level distillation, Kim and Rush, 2016, arXiv
+    1606.07947).
+    """
 
     def losses(self, answers: Answers) -> Losses:
         """Returns the cross-entropy of the batch's answer tokens."""

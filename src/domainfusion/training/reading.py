@@ -52,9 +52,11 @@ class KeptSignals:
         self._keys = {row: signal_key(row, lesson) for row, lesson in teaching.lessons.items()}
 
     def read(self, student: object, progress: Progress) -> dict[str, Any]:
-        """Lets every teacher read its rows unless they are kept already, one teacher after the other.
+        """Lets every teacher read its rows unless they are kept already, one teacher after the
+        other.
 
-        A teacher that shares no weights with the student or with a later teacher is released when it has read.
+        A teacher that shares no weights with the student or with a later teacher is released when
+        it has read.
 
         Args:
             student: The model whose weights stay in memory.
@@ -81,7 +83,9 @@ class KeptSignals:
         }
 
     def _let_read(self, teacher: str, progress: Progress) -> None:
-        """Lets one teacher read. Batches do not depend on what is kept already, so a resumed run computes what an undisturbed one does."""
+        """Lets one teacher read. Batches do not depend on what is kept already, so a resumed run
+        computes what an undisturbed one does.
+        """
         readings = [
             _Reading(row, lesson, self._keys[row])
             for row, lesson in self._teaching.lessons.items()
@@ -93,7 +97,9 @@ class KeptSignals:
         model = self._teaching.models[teacher]
         head = self._store.keep_head(model.head())
         lengths = [len(reading.lesson.prompt) + len(reading.row.answer) for reading in readings]
-        with progress(f"reading: {model.name}", len(readings), len(readings) - len(missing)) as advance:
+        with progress(
+            f"reading: {model.name}", len(readings), len(readings) - len(missing)
+        ) as advance:
             for batch in buckets(lengths, getattr(model, "batch_size", 32)):
                 wanted = [readings[index] for index in batch]
                 if missing.isdisjoint(reading.key for reading in wanted):
@@ -122,20 +128,29 @@ class KeptSignals:
 
 
 def signal_key(row: Row, lesson: Lesson) -> str:
-    """Returns what a signal is found by: example, teacher, and every token that the teacher reads."""
+    """Returns what a signal is found by: example, teacher, and every token that the teacher
+    reads.
+    """
     return fingerprint([row.record_id, lesson.teacher, lesson.prompt, row.answer], length=32)
 
 
 def _answer_states(model: TokenScorer, readings: Sequence[_Reading]) -> list[torch.Tensor]:
-    """Returns the hidden states that predict each row's answer, of shape (answer tokens, hidden)."""
-    states = model.hidden_states([(*reading.lesson.prompt, *reading.row.answer) for reading in readings])
+    """Returns the hidden states that predict each row's answer, of shape (answer tokens,
+    hidden).
+    """
+    states = model.hidden_states(
+        [(*reading.lesson.prompt, *reading.row.answer) for reading in readings]
+    )
     return [
-        hidden[len(reading.lesson.prompt) - 1 : -1] for hidden, reading in zip(states, readings, strict=True)
+        hidden[len(reading.lesson.prompt) - 1 : -1]
+        for hidden, reading in zip(states, readings, strict=True)
     ]
 
 
 def _release(model: TokenScorer, needed: Sequence[object]) -> bool:
-    """Releases a model unless one that is needed is the same or has the same weights; returns whether it did."""
+    """Releases a model unless one that is needed is the same or has the same weights; returns
+    whether it did.
+    """
     shares, release = getattr(model, "is_adapter_on", None), getattr(model, "release", None)
     if any(other is model or (shares is not None and shares(other)) for other in needed):
         return False
@@ -145,16 +160,22 @@ def _release(model: TokenScorer, needed: Sequence[object]) -> bool:
 
 
 def taught_by(
-    rows: Sequence[Row], signals: Sequence[Signal | None], vocabularies: Sequence[int], device: torch.device
+    rows: Sequence[Row],
+    signals: Sequence[Signal | None],
+    vocabularies: Sequence[int],
+    device: torch.device,
 ) -> list[Taught]:
-    """Returns the tokens of a batch that teachers score; tokens with the same head and vocabulary are put together.
+    """Returns the tokens of a batch that teachers score; tokens with the same head and vocabulary
+    are put together.
 
-    What the chat template puts before the words of an answer is left out: it is trained with cross-entropy on the target.
+    What the chat template puts before the words of an answer is left out: it is trained with
+    cross-entropy on the target.
 
     Args:
         rows: The batch's rows; their answer tokens follow each other.
         signals: The signal of each row's teacher; None where it has none.
-        vocabularies: For each row, the number of token ids that its teacher shares with the student.
+        vocabularies: For each row, the number of token ids that its teacher shares with the
+            student.
         device: The student's.
     """
     groups: dict[tuple[int, int], list[tuple[torch.Tensor, Signal]]] = {}

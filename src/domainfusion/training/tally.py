@@ -34,19 +34,26 @@ class Tally:
 
         Args:
             rows: The batch's rows, whose answer tokens follow each other.
-            terms: One figure per answer token, of shape (answer tokens,); NaN where a token has no such term.
+            terms: One figure per answer token, of shape (answer tokens,); NaN where a token has no
+                such term.
         """
         lengths = [len(row.answer) for row in rows]
-        figures = {name: torch.split(term.detach().double().cpu(), lengths) for name, term in terms.items()}
+        figures = {
+            name: torch.split(term.detach().double().cpu(), lengths) for name, term in terms.items()
+        }
         for place, row in enumerate(rows):
             self._tokens[row.domain] = self._tokens.get(row.domain, 0) + lengths[place]
             sums = self._sums.setdefault(row.domain, {})
             for name, parts in figures.items():
                 total, count = sums.get(name, (0.0, 0))
-                sums[name] = total + float(parts[place].nansum()), count + int((~parts[place].isnan()).sum())
+                sums[name] = (
+                    total + float(parts[place].nansum()),
+                    count + int((~parts[place].isnan()).sum()),
+                )
 
     def take(self) -> dict[str, Any]:
-        """Returns the means per token since it was last taken: `terms` over all, `domains` by domain with their answer tokens.
+        """Returns the means per token since it was last taken: `terms` over all, `domains` by
+        domain with their answer tokens.
 
         A term that no token has is left out: it is not zero.
         """
@@ -55,7 +62,10 @@ class Tally:
             for name, (total, count) in sums.items():
                 before = totals.get(name, (0.0, 0))
                 totals[name] = before[0] + total, before[1] + count
-        domains = {domain: {"tokens": self._tokens[domain], **_means(sums)} for domain, sums in sorted(self._sums.items())}
+        domains = {
+            domain: {"tokens": self._tokens[domain], **_means(sums)}
+            for domain, sums in sorted(self._sums.items())
+        }
         self._sums, self._tokens = {}, {}
         return {"terms": _means(totals), "domains": domains}
 

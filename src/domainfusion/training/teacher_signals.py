@@ -1,8 +1,10 @@
-"""What teachers find probable, kept on disk: computed once for each row and teacher, and found by what was asked, never by a step.
+"""What teachers find probable, kept on disk: computed once for each row and teacher, and found by
+what was asked, never by a step.
 
-A folder of signals holds shards (`shard-….safetensors`: the signals of some rows one after the other, and in the header which row's are
-where), and heads (`head-….safetensors`, one for all teachers that have it in common). Each file is written aside and then renamed, so
-a process that is killed leaves whole files, and what is there is not computed again.
+A folder of signals holds shards (`shard-….safetensors`: the signals of some rows one after the
+other, and in the header which row's are where), and heads (`head-….safetensors`, one for all
+teachers that have it in common). Each file is written aside and then renamed, so a process that is
+killed leaves whole files, and what is there is not computed again.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ SHARD_BYTES = 16 << 20
 
 
 class _Place(NamedTuple):
-    """Where a row's signals are: the file, the head that goes with them, their size, and where each tensor begins and ends there."""
+    """Where a row's signals are: the file, the head that goes with them, their size, and where each
+    tensor begins and ends there.
+    """
 
     shard: Path
     head: str
@@ -66,7 +70,9 @@ class SignalStore:
                 self._opened[file] = safe_open(file, framework="pt")
             except (SafetensorError, OSError) as error:
                 fix = "delete this file; what was in it is computed again"
-                raise TrainingError(f"A file of teacher signals can't be read: {error}", received=str(file), fix=fix) from error
+                raise TrainingError(
+                    f"A file of teacher signals can't be read: {error}", received=str(file), fix=fix
+                ) from error
         return self._opened[file]
 
     def __contains__(self, key: str) -> bool:
@@ -76,14 +82,17 @@ class SignalStore:
         """Returns the tensors that were kept under `key`."""
         place = self._places[key]
         file = self._open(place.shard)
-        return {name: file.get_slice(name)[first:last] for name, (first, last) in place.spans.items()}
+        return {
+            name: file.get_slice(name)[first:last] for name, (first, last) in place.spans.items()
+        }
 
     def bytes_of(self, key: str) -> int:
         """Returns how much disk the signals under `key` take, the head apart."""
         return self._places[key].bytes
 
     def head(self, key: str, device: torch.device, dtype: torch.dtype | None = None) -> Head:
-        """Returns the head that goes with the signals under `key`; one object for all that share it.
+        """Returns the head that goes with the signals under `key`; one object for all that share
+        it.
 
         Args:
             key: The key of the signals.
@@ -127,7 +136,14 @@ class SignalStore:
     @property
     def is_full(self) -> bool:
         """Whether what waits would make a shard."""
-        return sum(tensor.nbytes for _, tensors in self._waiting.values() for tensor in tensors.values()) >= SHARD_BYTES
+        return (
+            sum(
+                tensor.nbytes
+                for _, tensors in self._waiting.values()
+                for tensor in tensors.values()
+            )
+            >= SHARD_BYTES
+        )
 
     def flush(self) -> None:
         """Writes what waits as one shard."""
@@ -145,15 +161,22 @@ class SignalStore:
                 spans[name] = (first, lengths[name])
                 columns.setdefault(name, []).append(tensor)
         shard = self._directory / f"shard-{uuid.uuid4().hex}.safetensors"
-        self._write(shard, {name: torch.cat(parts) for name, parts in columns.items()}, {"rows": json.dumps(header)})
+        self._write(
+            shard,
+            {name: torch.cat(parts) for name, parts in columns.items()},
+            {"rows": json.dumps(header)},
+        )
         self._waiting = {}
         self._index(shard)
 
-    def _write(self, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    def _write(
+        self, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
+    ) -> None:
         try:
             with replacing(file) as temporary:
                 save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:
             fix = f"{advice_on(error)}; what was kept before is not computed again"
-            raise TrainingError(f"Teacher signals could not be kept: {error}", received=str(file), fix=fix) from error
-
+            raise TrainingError(
+                f"Teacher signals could not be kept: {error}", received=str(file), fix=fix
+            ) from error

@@ -32,9 +32,11 @@ class Teaching:
     """Which teacher scores which row.
 
     Attributes:
-        lessons: The lesson of each row that a teacher scores; the others are trained with cross-entropy on the target.
+        lessons: The lesson of each row that a teacher scores; the others are trained with
+            cross-entropy on the target.
         models: The teachers by fingerprint.
-        vocabulary: For each teacher, the number of leading token ids that mean the same to the student.
+        vocabulary: For each teacher, the number of leading token ids that mean the same to the
+            student.
         taught: Rows by the name of their teacher.
         untaught: Rows without a teacher, by reason.
     """
@@ -57,9 +59,10 @@ class Teaching:
 def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teaching:
     """Finds the teacher of each row.
 
-    A single-domain row is scored by its domain's teacher, which reads what it was asked. A cross-domain row is scored by the
-    integrator, which reads the prompt that it wrote the target from, the teachers' responses included; the student never sees those.
-    Rows whose teacher gives text alone have no lesson.
+    A single-domain row is scored by its domain's teacher, which reads what it was asked. A
+    cross-domain row is scored by the integrator, which reads the prompt that it wrote the target
+    from, the teachers' responses included; the student never sees those. Rows whose teacher gives
+    text alone have no lesson.
 
     Args:
         setting: Student, teachers and records.
@@ -70,7 +73,9 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
         TrainingError: A prompt with its answer does not fit into a teacher's context.
     """
     if not isinstance(setting.student, TokenScorer):
-        raise CapabilityError("The student does not score tokens", received=setting.student, allowed="a local model")
+        raise CapabilityError(
+            "The student does not score tokens", received=setting.student, allowed="a local model"
+        )
     roster = _Roster(setting, setting.student)
     lessons: dict[Row, Lesson] = {}
     taught, untaught = Counter[str](), Counter[str]()
@@ -85,11 +90,18 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
         raise CapabilityError(
             "No teacher scores the tokens of any record",
             received=dict(untaught),
-            allowed="local models as teachers; for cross-domain records, an integrator that is a local model",
+            allowed=(
+                "local models as teachers; for cross-domain records, an integrator that is a local"
+                " model"
+            ),
             fix="use objective='sequence'",
         )
     for fingerprint, model in roster.models.items():
-        rows = [_as_read(row, lesson, answer_tokens) for row, lesson in lessons.items() if lesson.teacher == fingerprint]
+        rows = [
+            _as_read(row, lesson, answer_tokens)
+            for row, lesson in lessons.items()
+            if lesson.teacher == fingerprint
+        ]
         refuse_overlong(rows, model.context_length, f"the teacher {model.name}")
     return Teaching(lessons, roster.models, roster.vocabulary, taught, untaught)
 
@@ -100,7 +112,9 @@ def _as_read(row: Row, lesson: Lesson, answer_tokens: int | None) -> Row:
 
 
 class _Roster:
-    """Finds the teachers of one student, and compares each one's tokenizer with the student's once."""
+    """Finds the teachers of one student, and compares each one's tokenizer with the student's
+    once.
+    """
 
     def __init__(self, setting: Setting, student: TokenScorer) -> None:
         self.models: dict[str, TokenScorer] = {}
@@ -108,7 +122,9 @@ class _Roster:
         self._student = student
         self._teachers = setting.teachers
         writers = [setting.integrator, *setting.teachers.values(), student]
-        self._writers = {writer.fingerprint: writer for writer in reversed(writers) if writer is not None}
+        self._writers = {
+            writer.fingerprint: writer for writer in reversed(writers) if writer is not None
+        }
 
     def lesson_of(self, record: TrainingRecord) -> Lesson | str:
         """Returns the record's lesson, or the reason why it has none."""
@@ -134,7 +150,10 @@ class _Roster:
             if match.use == "text":
                 raise CapabilityError(
                     f"A teacher's tokens differ from the student's\n{match}\n",
-                    fix="use objective='sequence', for which text is enough, or a teacher of the student's family",
+                    fix=(
+                        "use objective='sequence', for which text is enough, or a teacher of the"
+                        " student's family"
+                    ),
                 )
             self.models[fingerprint], self.vocabulary[fingerprint] = teacher, match.shared_size
         return Lesson(fingerprint, tuple(teacher.encode(conversation)))

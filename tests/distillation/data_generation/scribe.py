@@ -17,7 +17,9 @@ DOMAINS = {
 
 
 class Scribe(ScriptedModel):
-    """Writes another question each time, with its seed and its count in it; or what a function of the count says."""
+    """Writes another question each time, with its seed and its count in it; or what a function of
+    the count says.
+    """
 
     def __init__(self, reply: Callable[[int], str] | None = None) -> None:
         super().__init__("", name="scribe")
@@ -25,14 +27,24 @@ class Scribe(ScriptedModel):
         self.written = 0
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         self.calls += conversations
-        return [Generation(text=self._write(sampling.seed + place)) for place, _ in enumerate(conversations)]
+        return [
+            Generation(text=self._write(sampling.seed + place))
+            for place, _ in enumerate(conversations)
+        ]
 
     def _write(self, seed: int) -> str:
         self.written += 1
-        return self._reply(self.written) if self._reply else f"How does the body of number {seed} move?"
+        return (
+            self._reply(self.written)
+            if self._reply
+            else f"How does the body of number {seed} move?"
+        )
 
     @property
     def prompts(self) -> list[str]:

@@ -11,12 +11,16 @@ from domainfusion.distillation.data_generation.coverage import combinations_in_t
 
 
 @pytest.mark.parametrize(("count", "size"), [(2, 2), (3, 2), (3, 3), (4, 2), (5, 3), (6, 4)])
-def test_in_a_whole_cycle_each_combination_is_led_once_by_each_of_its_domains(count: int, size: int) -> None:
+def test_in_a_whole_cycle_each_combination_is_led_once_by_each_of_its_domains(
+    count: int, size: int
+) -> None:
     domains = "abcdef"[:count]
     combinations = list(itertools.combinations(domains, size))
     found = list(itertools.islice(combinations_in_turn(domains, [size]), len(combinations) * size))
     assert {(lead, frozenset(rest)) for lead, *rest in found} == {
-        (lead, frozenset(combination) - {lead}) for combination in combinations for lead in combination
+        (lead, frozenset(combination) - {lead})
+        for combination in combinations
+        for lead in combination
     }
     assert len({lead for lead, *_ in found}) == count
     assert len(set(Counter(lead for lead, *_ in found).values())) == 1, "all lead as often"
@@ -26,4 +30,11 @@ def test_in_a_whole_cycle_each_combination_is_led_once_by_each_of_its_domains(co
 
 
 def test_sizes_take_turns() -> None:
-    assert [len(found) for found in itertools.islice(combinations_in_turn("abcd", [2, 3]), 6)] == [2, 3, 2, 3, 2, 3]
+    assert [len(found) for found in itertools.islice(combinations_in_turn("abcd", [2, 3]), 6)] == [
+        2,
+        3,
+        2,
+        3,
+        2,
+        3,
+    ]

@@ -16,13 +16,18 @@ from domainfusion.types import Message, Part
 
 
 def entries(count: int) -> list[dict[str, object]]:
-    return [{"query": f"Where is airport {number}?", "domains": ["aviation"]} for number in range(count)]
+    return [
+        {"query": f"Where is airport {number}?", "domains": ["aviation"]} for number in range(count)
+    ]
 
 
 def test_curated_examples_are_given_as_they_are(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(entry) + "\n" for entry in entries(3)), encoding="utf-8")
-    from_file, from_list = CuratedDataGenerator(file).generate(), CuratedDataGenerator(entries(3)).generate()
+    from_file, from_list = (
+        CuratedDataGenerator(file).generate(),
+        CuratedDataGenerator(entries(3)).generate(),
+    )
     assert from_file == from_list
     assert [example.query for example in from_list] == [entry["query"] for entry in entries(3)]
     assert {example.source for example in from_list} == {"curated"}
@@ -30,7 +35,10 @@ def test_curated_examples_are_given_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_sample_of_curated_examples_has_its_size_and_its_seed() -> None:
-    samples = [CuratedDataGenerator(entries(30), num_examples=10, seed=seed).generate().examples for seed in (0, 0, 1)]
+    samples = [
+        CuratedDataGenerator(entries(30), num_examples=10, seed=seed).generate().examples
+        for seed in (0, 0, 1)
+    ]
     assert samples[0] == samples[1] != samples[2]
     assert len({example.id for example in samples[0]}) == 10
 
@@ -60,9 +68,15 @@ def test_the_same_examples_come_from_every_format(kind: str, tmp_path: Path) -> 
     ]
     fields = {"query": "question", "domains": "topic", "answers": "gold"}
     examples = CuratedDataGenerator(write(tmp_path, kind, rows), fields=fields).generate().examples
-    assert [(example.query, example.domains) for example in examples] == [(row["question"], ("aviation",)) for row in rows]
-    assert [example.parts for example in examples] == [(Part(domain="aviation", answers=(row["gold"],)),) for row in rows]
-    assert [example.metadata for example in examples] == [{"level": "1"}, {"level": "2"}], "what is not mapped is kept"
+    assert [(example.query, example.domains) for example in examples] == [
+        (row["question"], ("aviation",)) for row in rows
+    ]
+    assert [example.parts for example in examples] == [
+        (Part(domain="aviation", answers=(row["gold"],)),) for row in rows
+    ]
+    assert [example.metadata for example in examples] == [{"level": "1"}, {"level": "2"}], (
+        "what is not mapped is kept"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,16 +98,33 @@ def test_an_unknown_column_without_a_mapping_says_how_to_map_it(tmp_path: Path) 
 
 
 def test_metadata_of_its_own_is_kept_beside_what_is_not_mapped(tmp_path: Path) -> None:
-    row = {"question": "Where is NRT?", "domain": "aviation", "metadata": '{"source": "quiz"}', "level": "3"}
-    (example,) = CuratedDataGenerator(write(tmp_path, "csv", [row]), fields={"query": "question"}).examples
+    row = {
+        "question": "Where is NRT?",
+        "domain": "aviation",
+        "metadata": '{"source": "quiz"}',
+        "level": "3",
+    }
+    (example,) = CuratedDataGenerator(
+        write(tmp_path, "csv", [row]), fields={"query": "question"}
+    ).examples
     assert example.metadata == {"source": "quiz", "level": "3"}
     with pytest.raises(DataError, match=r"rows\.csv:2: metadata is not an object; received 'quiz'"):
-        CuratedDataGenerator(write(tmp_path, "csv", [{**row, "metadata": "quiz"}]), fields={"query": "question"})
+        CuratedDataGenerator(
+            write(tmp_path, "csv", [{**row, "metadata": "quiz"}]), fields={"query": "question"}
+        )
 
 
 def test_a_path_leads_into_nested_fields() -> None:
-    squad = [{"question": "Where is NRT?", "answers": {"text": ["Japan", "Nippon"], "answer_start": [3, 9]}, "id": "q1"}]
-    (example,) = CuratedDataGenerator(squad, domain="aviation", fields={"query": "question", "answers": "answers.text"}).examples
+    squad = [
+        {
+            "question": "Where is NRT?",
+            "answers": {"text": ["Japan", "Nippon"], "answer_start": [3, 9]},
+            "id": "q1",
+        }
+    ]
+    (example,) = CuratedDataGenerator(
+        squad, domain="aviation", fields={"query": "question", "answers": "answers.text"}
+    ).examples
     assert example.parts[0].answers == ("Japan", "Nippon")
     assert example.id == "q1"
 
@@ -116,7 +147,9 @@ def test_several_domains_and_what_has_structure_fit_into_a_table(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "dataset", "stream", "list"])
 @pytest.mark.parametrize("name", ["messages", "conversations"])
-def test_messages_become_a_query_with_the_turns_before_it_and_a_reference(kind: str, name: str, tmp_path: Path) -> None:
+def test_messages_become_a_query_with_the_turns_before_it_and_a_reference(
+    kind: str, name: str, tmp_path: Path
+) -> None:
     turns = [("system", "Be brief."), ("user", "I fly to NRT."), ("assistant", "Good.")]
     turns += [("user", "Where is it?"), ("assistant", "In Japan.")]
     rows = [{name: [{"role": role, "content": text} for role, text in turns], "domain": "aviation"}]
@@ -136,7 +169,10 @@ def test_messages_become_a_query_with_the_turns_before_it_and_a_reference(kind: 
     ],
 )
 def test_messages_beside_what_they_say_are_one_clear_error(more: dict[str, Any], what: str) -> None:
-    turns = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "In Japan."}]
+    turns = [
+        {"role": "user", "content": "Where is it?"},
+        {"role": "assistant", "content": "In Japan."},
+    ]
     with pytest.raises(DataError, match=f"^example 0 has {what}"):
         CuratedDataGenerator([{"messages": turns, "domain": "aviation", **more}])
 
@@ -160,15 +196,26 @@ def test_a_review_accepts_edits_and_rejects(tmp_path: Path) -> None:
     path = tmp_path / "review.csv"
     generator = CuratedDataGenerator(entries(4))
     generator.write_review(path)
-    edited = {"decision": "edit", "query": "Where is gate 2?", "answers": "aviation: left | to the left", "comment": "clearer"}
+    edited = {
+        "decision": "edit",
+        "query": "Where is gate 2?",
+        "answers": "aviation: left | to the left",
+        "comment": "clearer",
+    }
     decide(path, {"decision": "accept"}, edited, {"decision": "Reject"}, {})
     outcome = CuratedDataGenerator.from_review(path).generate()
     first, second = outcome.examples
     assert first == generator.examples[0]
-    assert (second.query, second.parts) == ("Where is gate 2?", (Part(domain="aviation", answers=("left", "to the left")),))
+    assert (second.query, second.parts) == (
+        "Where is gate 2?",
+        (Part(domain="aviation", answers=("left", "to the left")),),
+    )
     assert second.metadata == {"review": "clearer"}
     assert second.id != generator.examples[1].id
-    assert (outcome.asked, outcome.rejected) == (4, {"rejected in the review": 1, "not reviewed": 1})
+    assert (outcome.asked, outcome.rejected) == (
+        4,
+        {"rejected in the review": 1, "not reviewed": 1},
+    )
 
 
 def test_a_review_that_accepts_nothing_is_one_clear_error(tmp_path: Path) -> None:

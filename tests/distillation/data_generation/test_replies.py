@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from domainfusion.distillation.data_generation import Question, find_items, find_questions
 from domainfusion.distillation.data_generation.replies import LONGEST_REPLY, without_thoughts
 
-TWO = ["Where is Rome?", "Is it \"far\"?"]
+TWO = ["Where is Rome?", 'Is it "far"?']
 
 
 def texts(reply: str) -> list[str]:
@@ -29,7 +29,7 @@ def texts(reply: str) -> list[str]:
         '{"question": "Where is Rome?", "answer": "In Italy."}',
         '```json\n["Where is Rome?"]\n```',
         "Here you are.\n\nWhere is Rome? It is in Italy.",
-        "<think>Where should I look? [\"Here?\"]</think>\nWhere is Rome?",
+        '<think>Where should I look? ["Here?"]</think>\nWhere is Rome?',
         '{"questions": ["Where is Rome?", "What is',
         "{'questions': ['Where is Rome?',]}",
         "{questions: [{question: 'Where is Rome?'}]}",
@@ -66,14 +66,25 @@ def test_a_question_in_json_may_be_a_request_or_have_a_sentence_before_it() -> N
 
 
 def test_what_a_model_says_about_a_question_is_none() -> None:
-    reply = {"topic": "Sleep and its phases, of course.", "item": "How long do cats sleep?", "why": "This needs one domain alone."}
+    reply = {
+        "topic": "Sleep and its phases, of course.",
+        "item": "How long do cats sleep?",
+        "why": "This needs one domain alone.",
+    }
     assert texts(json.dumps([reply])) == ["How long do cats sleep?"]
 
 
 def test_sub_questions_are_read_as_a_mapping_and_as_a_list() -> None:
     wanted = [Question("Both?", {"a": "First?"})]
-    assert find_questions('{"question": "Both?", "sub_questions": {"a": "First?", "b": ""}}') == wanted
-    assert find_questions('{"question": "Both?", "sub_questions": [{"domain": "a", "question": "First?"}, 3]}') == wanted
+    assert (
+        find_questions('{"question": "Both?", "sub_questions": {"a": "First?", "b": ""}}') == wanted
+    )
+    assert (
+        find_questions(
+            '{"question": "Both?", "sub_questions": [{"domain": "a", "question": "First?"}, 3]}'
+        )
+        == wanted
+    )
     assert find_questions('{"question": "Both?", "sub_questions": "none"}') == [Question("Both?")]
 
 
@@ -82,18 +93,38 @@ def test_brackets_in_a_plain_question_are_words() -> None:
     assert texts("[easy] Where is Rome?") == ["[easy] Where is Rome?"]
 
 
-@pytest.mark.parametrize("reply", ["", "Rome is in Italy.", "{}", "[1, 2]", '{"question": 3}', '["Where is', "null"])
+@pytest.mark.parametrize(
+    "reply", ["", "Rome is in Italy.", "{}", "[1, 2]", '{"question": 3}', '["Where is', "null"]
+)
 def test_no_question_is_found_where_there_is_none(reply: str) -> None:
     assert texts(reply) == []
 
 
-@given(reply=st.text() | st.text(alphabet='[]{}",:\'?a \n/*#'))
+@given(reply=st.text() | st.text(alphabet="[]{}\",:'?a \n/*#"))
 def test_any_reply_can_be_read(reply: str) -> None:
     assert all(text.rstrip("\"'*`_)]") and text == text.strip() for text in texts(reply))
     assert all(find_items(reply))
 
 
-@pytest.mark.parametrize("part", ["x", "[", "{", '{"a":', '["a?",', "\"?'", "a? ", "\\", "[{", "<think>", "```json\n", "//", "1. ", "'"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "x",
+        "[",
+        "{",
+        '{"a":',
+        '["a?",',
+        "\"?'",
+        "a? ",
+        "\\",
+        "[{",
+        "<think>",
+        "```json\n",
+        "//",
+        "1. ",
+        "'",
+    ],
+)
 def test_an_endless_reply_is_read_in_no_time(part: str) -> None:
     started = time.process_time()
     assert len(texts(part * 100_000)) <= LONGEST_REPLY
@@ -122,12 +153,12 @@ def test_an_endless_reply_is_read_in_no_time(part: str) -> None:
         "**Question 1:** *Where is Rome?*",
         "### Question: Where is Rome?",
         "> Where is **Rome**?",
-        "1) \"Where is Rome?\"",
+        '1) "Where is Rome?"',
         "（1）「Where is Rome?」",
         "Q1. Where is Rome?",
         "[Question] Where is Rome?",
         "(Where is Rome?)",
-        "\"Where is Rome?",
+        '"Where is Rome?',
         "Where is Rome?\u200b",
         "Topic in geography: Italy. Question: Where is Rome?",
         "Here's a question for a beginner: Where is Rome?",
@@ -158,7 +189,11 @@ def test_markup_does_not_stay_in_a_question(reply: str) -> None:
     ],
 )
 def test_what_a_question_is_about_stays_in_it(question: str) -> None:
-    assert texts(question) == texts(f"1. **{question}**" if "*" not in question else question) == [question]
+    assert (
+        texts(question)
+        == texts(f"1. **{question}**" if "*" not in question else question)
+        == [question]
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,12 +214,19 @@ def test_what_a_question_is_about_stays_in_it(question: str) -> None:
     ],
 )
 def test_questions_in_other_languages_are_questions(question: str) -> None:
-    assert texts(question) == texts(f"1. {question}\n") == texts(json.dumps([question])) == [question]
+    assert (
+        texts(question) == texts(f"1. {question}\n") == texts(json.dumps([question])) == [question]
+    )
 
 
 @pytest.mark.parametrize(
     "reply",
-    ["Το Παρίσι είναι πρωτεύουσα.", "巴黎是法国的首都。", "パリはフランスの首都です。", "Rome; Paris; Athens"],
+    [
+        "Το Παρίσι είναι πρωτεύουσα.",
+        "巴黎是法国的首都。",
+        "パリはフランスの首都です。",
+        "Rome; Paris; Athens",
+    ],
 )
 def test_a_statement_is_not_a_question_in_any_language(reply: str) -> None:
     assert texts(reply) == []

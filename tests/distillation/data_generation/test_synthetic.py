@@ -1,4 +1,6 @@
-"""Questions in and across domains: counts add up, domains and their combinations get their share, the same seed gives the same examples."""
+"""Questions in and across domains: counts add up, domains and their combinations get their share,
+the same seed gives the same examples.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from hypothesis import strategies as st
 
 from distillation.builders import Cut
 from distillation.data_generation.scribe import DOMAINS, SchemaScribe, Scribe
-from domainfusion.distillation.data_generation import AdversarialDataGenerator, Generated, SyntheticDataGenerator, Variety, check_domains
+from domainfusion.distillation.data_generation import (
+    AdversarialDataGenerator,
+    Generated,
+    SyntheticDataGenerator,
+    Variety,
+    check_domains,
+)
 from domainfusion.distillation.data_generation.variety import NO_VARIETY
 from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
 from domainfusion.distillation.dataset import HeldOut, assemble, run_generator
@@ -27,7 +35,12 @@ from domainfusion.models.store import ResponseStore, ask_directly
 from domainfusion.types import Conversation, Example, Generation, Part, Sampling, fingerprint
 
 
-def synthetic(writer: LanguageModel | None = None, num_examples: int = 12, ratio: float = 0.5, **options: object) -> SyntheticDataGenerator:
+def synthetic(
+    writer: LanguageModel | None = None,
+    num_examples: int = 12,
+    ratio: float = 0.5,
+    **options: object,
+) -> SyntheticDataGenerator:
     options = {"variety": NO_VARIETY, "verify": False} | options
     return SyntheticDataGenerator(writer or Scribe(), DOMAINS, num_examples, ratio, **options)  # type: ignore[arg-type]
 
@@ -57,7 +70,11 @@ def test_domains_and_pairs_are_covered_evenly(count: int, ratio: float) -> None:
 @given(count=st.integers(1, 60), sizes=st.sampled_from([(3,), (2, 3), (3, 2), (4,)]))
 def test_three_domains_and_more_are_covered_evenly(count: int, sizes: tuple[int, ...]) -> None:
     domains = DOMAINS | {"psychology": "What athletes think"}
-    examples = SyntheticDataGenerator(Scribe(), domains, count, 1.0, domains_per_example=sizes).generate().examples
+    examples = (
+        SyntheticDataGenerator(Scribe(), domains, count, 1.0, domains_per_example=sizes)
+        .generate()
+        .examples
+    )
     assert len(examples) == count
     for size in sizes:
         of_size = [example for example in examples if len(example.domains) == size]
@@ -71,7 +88,9 @@ def test_every_prompt_describes_its_domains_and_no_other() -> None:
     writer = Scribe()
     examples = synthetic(writer).generate().examples
     for example, prompt in zip(examples, writer.prompts, strict=True):
-        assert {name for name, description in DOMAINS.items() if description in prompt} == set(example.domains)
+        assert {name for name, description in DOMAINS.items() if description in prompt} == set(
+            example.domains
+        )
 
 
 # Counts and rounds
@@ -79,7 +98,11 @@ def test_every_prompt_describes_its_domains_and_no_other() -> None:
 
 def outcome_of_every_third(**options: object) -> Generated:
     """A writer whose every third reply is a question."""
-    writer = Scribe(lambda number: f"What becomes of runner {number} in the end?" if number % 3 == 0 else "I can't say.")
+    writer = Scribe(
+        lambda number: (
+            f"What becomes of runner {number} in the end?" if number % 3 == 0 else "I can't say."
+        )
+    )
     return synthetic(writer, **options).generate()
 
 
@@ -113,7 +136,11 @@ def test_no_more_rounds_than_allowed() -> None:
     ],
 )
 def test_a_useless_reply_is_rejected_for_its_reason(reply: str, reason: str) -> None:
-    assert dict(synthetic(Scribe(lambda _: reply), num_examples=1, ratio=0, max_rounds=1).generate().rejected) == {reason: 1}
+    assert dict(
+        synthetic(Scribe(lambda _: reply), num_examples=1, ratio=0, max_rounds=1)
+        .generate()
+        .rejected
+    ) == {reason: 1}
 
 
 def test_a_repeated_question_is_rejected_whatever_its_case() -> None:
@@ -129,16 +156,28 @@ def test_a_question_in_other_words_is_a_near_duplicate_unless_it_names_something
         "How does protein help tired muscles recover after training in Peru?",
         "How does protein help tired muscles recover after training for 3 days?",
     ]
-    outcome = synthetic(Scribe(lambda number: asked[number - 1]), num_examples=4, ratio=0, max_rounds=1).generate()
+    outcome = synthetic(
+        Scribe(lambda number: asked[number - 1]), num_examples=4, ratio=0, max_rounds=1
+    ).generate()
     assert [example.query for example in outcome] == [asked[0], *asked[2:]]
     assert outcome.rejected == {"near-duplicate": 1}
-    every = synthetic(Scribe(lambda number: asked[number - 1]), num_examples=4, ratio=0, max_rounds=1, duplicate_threshold=1.0)
+    every = synthetic(
+        Scribe(lambda number: asked[number - 1]),
+        num_examples=4,
+        ratio=0,
+        max_rounds=1,
+        duplicate_threshold=1.0,
+    )
     assert len(every.generate()) == 4
 
 
 @given(budget=st.integers(1, 30), count=st.integers(1, 12))
-def test_what_may_be_asked_is_never_exceeded_and_a_shortfall_is_never_silent(budget: int, count: int) -> None:
-    writer = Scribe(lambda number: f"What becomes of runner {number} in the end?" if number % 2 else "No.")
+def test_what_may_be_asked_is_never_exceeded_and_a_shortfall_is_never_silent(
+    budget: int, count: int
+) -> None:
+    writer = Scribe(
+        lambda number: f"What becomes of runner {number} in the end?" if number % 2 else "No."
+    )
     outcome = synthetic(writer, num_examples=count, max_rounds=99, max_questions=budget).generate()
     assert outcome.asked == writer.written <= budget
     assert outcome.wanted == count
@@ -152,23 +191,34 @@ def test_what_is_asked_before_the_budget_is_spent_is_balanced(budget: int, ratio
     assert len(examples) == budget
     assert abs(sum(example.is_cross_domain for example in examples) - budget * ratio) <= 1
     for size in (1, 2):
-        seen = Counter(frozenset(example.domains) for example in examples if len(example.domains) == size)
+        seen = Counter(
+            frozenset(example.domains) for example in examples if len(example.domains) == size
+        )
         counts = [seen[frozenset(wanted)] for wanted in itertools.combinations(DOMAINS, size)]
         assert max(counts) - min(counts) <= 1
 
 
 def test_a_shortfall_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
     outcome_of_every_third(num_examples=9, max_rounds=1)
-    assert "3 of 9 synthetic questions are there: 9 asked for, as many as max_questions or max_rounds allow, 6 no question" in caplog.text
+    assert (
+        "3 of 9 synthetic questions are there: 9 asked for, as many as max_questions or max_rounds"
+        " allow, 6 no question" in caplog.text
+    )
 
 
 def test_a_reply_that_was_cut_before_its_end_says_so() -> None:
-    outcome = synthetic(Cut("How does the body of"), num_examples=1, ratio=0, max_rounds=1).generate()
+    outcome = synthetic(
+        Cut("How does the body of"), num_examples=1, ratio=0, max_rounds=1
+    ).generate()
     assert outcome.rejected == {"cut before its end": 1}
 
 
 def test_a_check_of_ones_own_rejects_for_its_reason() -> None:
-    outcome = synthetic(num_examples=6, max_rounds=1, check=lambda example: "too sporty" if example.is_cross_domain else None).generate()
+    outcome = synthetic(
+        num_examples=6,
+        max_rounds=1,
+        check=lambda example: "too sporty" if example.is_cross_domain else None,
+    ).generate()
     assert (len(outcome), outcome.rejected) == (3, {"too sporty": 3})
 
 
@@ -210,22 +260,37 @@ class NamingWriter(Scribe):
         self.written += 1
         prompt = self.calls[self.written - 1][-1].content
         asked = [name for name in DOMAINS if f"{name}: " in prompt]
-        named = [["nutrition", "physiology"], ["cooking"], asked[:1]][self.written // 3 % 3] if self.written % 3 == 0 else asked
+        named = (
+            [["nutrition", "physiology"], ["cooking"], asked[:1]][self.written // 3 % 3]
+            if self.written % 3 == 0
+            else asked
+        )
         return f"How do {' and '.join(named)} explain case {seed} of {self.written}?"
 
 
-def test_a_question_that_is_not_in_its_domains_is_rejected_for_the_reason_and_asked_for_again() -> None:
+def test_a_question_that_is_not_in_its_domains_is_rejected_for_the_reason_and_asked_for_again() -> (
+    None
+):
     judge = Judge()
     outcome = synthetic(NamingWriter(), 30, verify=True, judge=judge, max_rounds=20).generate()
     assert len(outcome) == 30
-    assert all(set(example.domains) == {name for name in DOMAINS if name in example.query} for example in outcome)
+    assert all(
+        set(example.domains) == {name for name in DOMAINS if name in example.query}
+        for example in outcome
+    )
     assert {example.metadata[DOMAIN_CHECK] for example in outcome} == {"passed"}
-    assert set(outcome.rejected) == {"is in none of the domains", "does not need each of its domains", "needs another domain too"}
+    assert set(outcome.rejected) == {
+        "is in none of the domains",
+        "does not need each of its domains",
+        "needs another domain too",
+    }
     assert outcome.judged == len(judge.calls) == 30 + sum(outcome.rejected.values())
     assert sum(example.is_cross_domain for example in outcome) == outcome.wanted_cross_domain == 15
 
 
-@pytest.mark.parametrize("reply", ["", "I think so.", "yes", "?" * 200, "<think>physiology", '{"a": [', "\ud800"])
+@pytest.mark.parametrize(
+    "reply", ["", "I think so.", "yes", "?" * 200, "<think>physiology", '{"a": [', "\ud800"]
+)
 def test_a_question_without_a_verdict_is_kept_and_says_so(reply: str) -> None:
     outcome = synthetic(num_examples=4, verify=True, judge=Judge(reply)).generate()
     assert (len(outcome), outcome.judged) == (4, 0)
@@ -234,22 +299,31 @@ def test_a_question_without_a_verdict_is_kept_and_says_so(reply: str) -> None:
 
 def test_a_name_inside_of_a_longer_name_is_not_named() -> None:
     domains = {"law": "Courts", "tax law": "Taxes"}
-    outcome = SyntheticDataGenerator(Scribe(), domains, 4, 0.0, judge=Judge("Tax law."), max_rounds=1).generate()
+    outcome = SyntheticDataGenerator(
+        Scribe(), domains, 4, 0.0, judge=Judge("Tax law."), max_rounds=1
+    ).generate()
     assert [example.domains for example in outcome] == [("tax law",)] * 2
     assert outcome.rejected == {"does not need each of its domains": 2}
 
 
 def test_a_rule_checks_domains_without_a_model() -> None:
-    outcome = synthetic(num_examples=6, ratio=0, verify=True, classifier=lambda _: "nutrition", max_rounds=1).generate()
+    outcome = synthetic(
+        num_examples=6, ratio=0, verify=True, classifier=lambda _: "nutrition", max_rounds=1
+    ).generate()
     assert [example.domains for example in outcome] == [("nutrition",)] * 2
-    assert (outcome.rejected, outcome.acceptance_rate) == ({"does not need each of its domains": 4}, 2 / 6)
+    assert (outcome.rejected, outcome.acceptance_rate) == (
+        {"does not need each of its domains": 4},
+        2 / 6,
+    )
     none = synthetic(num_examples=6, verify=True, classifier=lambda _: (), max_rounds=1).generate()
     assert none.rejected == {"is in none of the domains": 6}
     with pytest.raises(DataError, match=r"not a domain; received 'cooking'"):
         synthetic(verify=True, classifier=lambda _: ["cooking"]).generate()
 
 
-def test_the_writer_judges_where_no_other_is_named_and_a_judge_that_nobody_asks_is_refused() -> None:
+def test_the_writer_judges_where_no_other_is_named_and_a_judge_that_nobody_asks_is_refused() -> (
+    None
+):
     writer = Scribe()
     synthetic(writer, num_examples=1, ratio=0, verify=True, max_rounds=1).generate()
     assert len(writer.calls) == 2
@@ -259,8 +333,14 @@ def test_the_writer_judges_where_no_other_is_named_and_a_judge_that_nobody_asks_
         synthetic(verify=True, judge="gpt")
 
 
-def test_a_share_that_does_not_hold_after_rejections_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    generator = synthetic(num_examples=10, check=lambda example: "off" if example.is_cross_domain else None, max_rounds=1)
+def test_a_share_that_does_not_hold_after_rejections_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generator = synthetic(
+        num_examples=10,
+        check=lambda example: "off" if example.is_cross_domain else None,
+        max_rounds=1,
+    )
     batch = run_generator(generator, ask_directly)
     assemble([batch], HeldOut())
     assert batch.count()["cross_domain"] == {"wanted": 5, "accepted": 0}
@@ -271,7 +351,9 @@ def test_a_share_that_does_not_hold_after_rejections_is_told(caplog: pytest.LogC
 
 
 def in_json(number: int) -> str:
-    questions = [{"question": f"How does runner {number} reach place {place}?"} for place in range(9)]
+    questions = [
+        {"question": f"How does runner {number} reach place {place}?"} for place in range(9)
+    ]
     return f"Here they are:\n```json\n{json.dumps({'questions': questions})}\n```"
 
 
@@ -279,35 +361,66 @@ def test_a_model_that_can_be_held_to_a_schema_writes_json_and_several_at_once() 
     writer = SchemaScribe(in_json)
     outcome = synthetic(writer, num_examples=24, ratio=0).generate()
     assert (len(outcome), outcome.asked) == (24, 24)
-    assert len([prompt for prompt in writer.prompts if "questions" in prompt and "JSON" in prompt]) == 6, "24 in three domains, 5 at once"
+    assert (
+        len([prompt for prompt in writer.prompts if "questions" in prompt and "JSON" in prompt])
+        == 6
+    ), "24 in three domains, 5 at once"
     (schema,) = writer.schemas
     assert schema["properties"]["questions"]["items"]["required"] == ["question"]
 
 
 def test_one_that_can_not_is_asked_for_lines_unless_one_says_otherwise() -> None:
-    lines = Scribe(lambda number: f"1. How does runner {number} win?\n2. How does runner {number} lose a race?")
+    lines = Scribe(
+        lambda number: f"1. How does runner {number} win?\n2. How does runner {number} lose a race?"
+    )
     assert len(synthetic(lines, num_examples=6, ratio=0, questions_per_reply=2).generate()) == 6
     assert (lines.written, "JSON" in lines.prompts[0]) == (3, False)
     forced = Scribe(in_json)
-    assert len(synthetic(forced, num_examples=6, ratio=0, reply_format="json", variety=NO_VARIETY).generate()) == 6
+    assert (
+        len(
+            synthetic(
+                forced, num_examples=6, ratio=0, reply_format="json", variety=NO_VARIETY
+            ).generate()
+        )
+        == 6
+    )
     assert (forced.written, "JSON" in forced.prompts[0]) == (3, True)
 
 
 def test_a_reply_with_fewer_questions_than_asked_for_counts_what_is_missing() -> None:
-    outcome = synthetic(Scribe(lambda number: f"How is runner {number} now?"), num_examples=6, ratio=0, questions_per_reply=2, max_rounds=1)
+    outcome = synthetic(
+        Scribe(lambda number: f"How is runner {number} now?"),
+        num_examples=6,
+        ratio=0,
+        questions_per_reply=2,
+        max_rounds=1,
+    )
     assert (len(made := outcome.generate()), made.rejected) == (3, {"no question": 3})
 
 
 def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
-    written = {"question": "How do runners and cooks win?", "sub_questions": {"physiology": "How do runners win?", "cooking": "And cooks?"}}
+    written = {
+        "question": "How do runners and cooks win?",
+        "sub_questions": {"physiology": "How do runners win?", "cooking": "And cooks?"},
+    }
     writer = SchemaScribe(lambda _: json.dumps([written]))
-    options: dict[str, Any] = {"num_examples": 1, "ratio": 1.0, "variety": NO_VARIETY, "sub_questions": True, "max_rounds": 1}
+    options: dict[str, Any] = {
+        "num_examples": 1,
+        "ratio": 1.0,
+        "variety": NO_VARIETY,
+        "sub_questions": True,
+        "max_rounds": 1,
+    }
     domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
-    (example,) = SyntheticDataGenerator(writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True, verify=False).generate()
+    (example,) = SyntheticDataGenerator(
+        writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True, verify=False
+    ).generate()
     bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
     bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
     single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, **bare).generate()
-    assert single.examples[0].sub_questions == {}, "an expert is asked all of a question in its own domain"
+    assert single.examples[0].sub_questions == {}, (
+        "an expert is asked all of a question in its own domain"
+    )
     assert example.sub_questions == {"physiology": "How do runners win?"}
     assert example.question_for("nutrition") == "How do runners and cooks win?"
     assert '"sub_questions"' in writer.prompts[0]
@@ -317,7 +430,9 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
 
 
 @pytest.mark.parametrize("reply_format", ["lines", "json"])
-def test_a_real_model_that_knows_nothing_is_counted_and_breaks_nothing(tiny_llama: Path, reply_format: Any) -> None:
+def test_a_real_model_that_knows_nothing_is_counted_and_breaks_nothing(
+    tiny_llama: Path, reply_format: Any
+) -> None:
     outcome = synthetic(
         LlamaModel(tiny_llama, dtype="float32"),
         num_examples=4,
@@ -334,25 +449,42 @@ def test_a_real_model_that_knows_nothing_is_counted_and_breaks_nothing(tiny_llam
 
 
 def test_prompts_differ_in_topic_persona_difficulty_and_form_and_each_comes_as_often() -> None:
-    variety = Variety(topics_per_domain=2, personas=("a coach", "a cook"), difficulties=("easy", "hard"), forms=("a cause", "a number"))
-    writer = Scribe(lambda number: "- Running\n- Jumping" if number <= 3 else f"How does runner {number} win the race?")
+    variety = Variety(
+        topics_per_domain=2,
+        personas=("a coach", "a cook"),
+        difficulties=("easy", "hard"),
+        forms=("a cause", "a number"),
+    )
+    writer = Scribe(
+        lambda number: (
+            "- Running\n- Jumping" if number <= 3 else f"How does runner {number} win the race?"
+        )
+    )
     outcome = synthetic(writer, num_examples=12, ratio=0, variety=variety).generate()
     assert len(outcome) == 12
     topics, questions = writer.prompts[:3], writer.prompts[3:]
-    assert [description for description in DOMAINS.values() if any(description in prompt for prompt in topics)] == list(DOMAINS.values())
+    assert [
+        description
+        for description in DOMAINS.values()
+        if any(description in prompt for prompt in topics)
+    ] == list(DOMAINS.values())
     for line in ("Running", "Jumping", "a coach", "a cook", "easy", "hard", "a cause", "a number"):
         assert sum(line in prompt for prompt in questions) == 6, line
 
 
 def test_a_model_that_lists_no_topics_is_asked_without() -> None:
-    outcome = synthetic(Scribe(lambda number: f"How does runner {number} win the race?"), variety=Variety()).generate()
+    outcome = synthetic(
+        Scribe(lambda number: f"How does runner {number} win the race?"), variety=Variety()
+    ).generate()
     assert len(outcome) == 12
 
 
 def test_a_local_model_gets_the_same_variety_as_one_behind_an_api() -> None:
     prompts = {}
     for writer in (Scribe(), SchemaScribe()):
-        SyntheticDataGenerator(writer, DOMAINS, 4, 0.5, verify=False, max_rounds=1, questions_per_reply=1).generate()
+        SyntheticDataGenerator(
+            writer, DOMAINS, 4, 0.5, verify=False, max_rounds=1, questions_per_reply=1
+        ).generate()
         kinds = ("Topic in", "Asked by", "Difficulty", "Form")
         prompts[type(writer)] = [[kind in prompt for kind in kinds] for prompt in writer.prompts]
     assert prompts[Scribe] == prompts[SchemaScribe]
@@ -361,10 +493,16 @@ def test_a_local_model_gets_the_same_variety_as_one_behind_an_api() -> None:
 
 def test_topics_of_ones_own_are_not_asked_for() -> None:
     topics = {"biomechanics": ("sprinting",), "physiology": ("sleep",)}
-    writer = Scribe(lambda number: "- bread" if number == 1 else f"How does runner {number} win the race?")
+    writer = Scribe(
+        lambda number: "- bread" if number == 1 else f"How does runner {number} win the race?"
+    )
     synthetic(writer, num_examples=3, ratio=0, variety=Variety(topics=topics)).generate()
     assert [prompt.startswith("List") for prompt in writer.prompts] == [True, False, False, False]
-    for domain, topic in {"biomechanics": "sprinting", "physiology": "sleep", "nutrition": "bread"}.items():
+    for domain, topic in {
+        "biomechanics": "sprinting",
+        "physiology": "sleep",
+        "nutrition": "bread",
+    }.items():
         assert sum(f"Topic in {domain}: {topic}" in prompt for prompt in writer.prompts) == 1
     with pytest.raises(ConfigurationError, match="topics of an unknown domain; received 'cooking'"):
         synthetic(variety=Variety(topics={"cooking": ("bread",)}))
@@ -390,7 +528,12 @@ def test_a_question_in_another_language_is_neither_too_short_nor_none(written: s
 
 @given(reply=st.text(), judged=st.text())
 def test_whatever_a_small_model_writes_nothing_raises(reply: str, judged: str) -> None:
-    options: dict[str, Any] = {"verify": True, "judge": Judge(judged), "variety": Variety(), "max_rounds": 1}
+    options: dict[str, Any] = {
+        "verify": True,
+        "judge": Judge(judged),
+        "variety": Variety(),
+        "max_rounds": 1,
+    }
     outcome = synthetic(Scribe(lambda _: reply), num_examples=2, **options).generate()
     assert outcome.asked == len(outcome) + sum(outcome.rejected.values())
     for example in outcome:
@@ -406,7 +549,9 @@ def test_a_negative_number_of_topics_is_refused() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
-def test_a_run_that_was_killed_asks_nothing_twice_and_ends_with_the_same_examples(tmp_path: Path, after: int) -> None:
+def test_a_run_that_was_killed_asks_nothing_twice_and_ends_with_the_same_examples(
+    tmp_path: Path, after: int
+) -> None:
     def generator(left: int | None = None) -> SyntheticDataGenerator:
         return synthetic(Mortal(left), num_examples=6, variety=Variety(topics_per_domain=2))
 
@@ -421,22 +566,31 @@ def test_a_run_that_was_killed_asks_nothing_twice_and_ends_with_the_same_example
 
 
 class Mortal(ScriptedModel):
-    """Writes by the prompt and the seed alone, every second time nothing of use; dies after so many answers."""
+    """Writes by the prompt and the seed alone, every second time nothing of use; dies after so many
+    answers.
+    """
 
     def __init__(self, left: int | None) -> None:
         super().__init__("", name="mortal")
         self._left = left
 
     def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
     ) -> list[Generation]:
         written = []
-        for place, (conversation, seed) in enumerate(zip(conversations, sample_seeds(sampling.seed, conversations), strict=True)):
+        for place, (conversation, seed) in enumerate(
+            zip(conversations, sample_seeds(sampling.seed, conversations), strict=True)
+        ):
             if self._left is not None and len(self.calls) >= self._left:
                 raise ConnectionError("the line is dead")
             self.calls.append(conversation)
             number = int(fingerprint([seed, conversation]), 16)
-            written.append(Generation(text=f"What becomes of runner {number}?" if number % 2 else "No."))
+            written.append(
+                Generation(text=f"What becomes of runner {number}?" if number % 2 else "No.")
+            )
             if on_result is not None:
                 on_result(place, written[-1])
         return written
@@ -456,7 +610,10 @@ def test_each_round_draws_anew() -> None:
 
     class Stubborn(Scribe):
         def generate(
-            self, conversations: Sequence[Conversation], sampling: Sampling = Sampling(), on_result: OnResult | None = None
+            self,
+            conversations: Sequence[Conversation],
+            sampling: Sampling = Sampling(),
+            on_result: OnResult | None = None,
         ) -> list[Generation]:
             seeds.add(sampling.seed)
             return [Generation(text="No.") for _ in conversations]
@@ -468,8 +625,12 @@ def test_each_round_draws_anew() -> None:
 # What is refused
 
 
-@pytest.mark.parametrize("make", [synthetic, lambda **options: AdversarialDataGenerator(Scribe(), DOMAINS, **options)])
-@pytest.mark.parametrize("option", ["num_examples", "max_rounds", "max_questions", "questions_per_reply"])
+@pytest.mark.parametrize(
+    "make", [synthetic, lambda **options: AdversarialDataGenerator(Scribe(), DOMAINS, **options)]
+)
+@pytest.mark.parametrize(
+    "option", ["num_examples", "max_rounds", "max_questions", "questions_per_reply"]
+)
 def test_a_number_that_is_not_positive_is_refused(make: Callable[..., object], option: str) -> None:
     with pytest.raises(ConfigurationError, match=option):
         make(**{option: 0})
@@ -510,7 +671,9 @@ def test_what_can_not_be_right_is_refused_at_once(options: dict[str, Any], what:
         ({"Sport science": "A", "sport  science ": "B"}, "same name"),
     ],
 )
-def test_domains_without_or_with_the_same_name_are_refused(domains: dict[str, str], what: str) -> None:
+def test_domains_without_or_with_the_same_name_are_refused(
+    domains: dict[str, str], what: str
+) -> None:
     with pytest.raises(ConfigurationError, match=what):
         check_domains(domains)
 

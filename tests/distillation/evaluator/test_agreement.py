@@ -1,4 +1,6 @@
-"""Agreement: it is highest with oneself, is never mixed with accuracy, and is missing where there is nothing to compare."""
+"""Agreement: it is highest with oneself, is never mixed with accuracy, and is missing where there
+is nothing to compare.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,28 @@ def measured(student: LanguageModel, examples: Any = OPEN, **options: Any) -> Ev
 
 
 def row(report: EvaluationReport, measure: str, name: str = "aviation") -> Agreement:
-    return next(row for row in report.agreement if row.measure.startswith(measure) and row.slice == name)
+    return next(
+        row for row in report.agreement if row.measure.startswith(measure) and row.slice == name
+    )
 
 
 @pytest.mark.parametrize("measure", ["similarity", "claim coverage"])
 def test_an_expert_agrees_with_itself_and_so_does_who_says_the_same(measure: str) -> None:
     found = row(measured(EXPERTS["aviation"]), measure)
-    assert (found.items, found.expert.value, found.student.value, found.relative.value) == (2, 1, 1, 1)
+    assert (found.items, found.expert.value, found.student.value, found.relative.value) == (
+        2,
+        1,
+        1,
+        1,
+    )
     assert found.base is not None
     assert found.base.value is not None and found.base.value < 1
 
 
 def test_agreement_across_domains_is_the_mean_over_the_experts() -> None:
-    """The chemist says "It is Au.", the airport expert "It is Japan.": half of the student's claims are each one's."""
+    """The chemist says "It is Au.", the airport expert "It is Japan.": half of the student's claims
+    are each one's.
+    """
     found = row(measured(EXPERTS["aviation"]), "claim coverage", "cross-domain")
     assert found.student.value == 0.5
     assert row(measured(PERFECT), "claim coverage", "cross-domain").student.value == 1
@@ -54,7 +65,9 @@ def test_agreement_is_no_accuracy() -> None:
 
 def test_where_every_example_has_a_reference_there_is_no_agreement_and_no_second_sample() -> None:
     expert = ScriptedModel("Japan.", name="aviation")
-    report = DomainRetentionEvaluator(resamples=200).evaluate(PERFECT, {**EXPERTS, "aviation": expert}, TEST)
+    report = DomainRetentionEvaluator(resamples=200).evaluate(
+        PERFECT, {**EXPERTS, "aviation": expert}, TEST
+    )
     assert report.agreement == ()
     assert len(expert.calls) == len(TEST)
 
@@ -62,7 +75,9 @@ def test_where_every_example_has_a_reference_there_is_no_agreement_and_no_second
 def test_only_the_examples_without_a_reference_are_asked_again() -> None:
     expert = ScriptedModel("Japan.", name="aviation")
     examples = [*TEST, OPEN[0]]
-    report = DomainRetentionEvaluator(resamples=200).evaluate(PERFECT, {**EXPERTS, "aviation": expert}, examples)
+    report = DomainRetentionEvaluator(resamples=200).evaluate(
+        PERFECT, {**EXPERTS, "aviation": expert}, examples
+    )
     assert row(report, "similarity").items == 1
     assert len(expert.calls) == len(examples) + 1
 
@@ -83,17 +98,31 @@ def test_a_similarity_of_one_s_own_is_named_and_may_not_leave_its_range() -> Non
     assert row(measured(PERFECT, similarity=lambda text, expert: 1.5), "similarity").items == 0
 
 
-@pytest.mark.parametrize(("replies", "value"), [(("yes", "yes"), 1.0), (("Partly, I think", "no"), 0.25), (("No.", "no"), 0.0)])
+@pytest.mark.parametrize(
+    ("replies", "value"),
+    [(("yes", "yes"), 1.0), (("Partly, I think", "no"), 0.25), (("No.", "no"), 0.0)],
+)
 def test_the_two_orders_are_averaged(replies: tuple[str, str], value: float) -> None:
     def reply(prompt: str) -> str:
-        return replies[0] if "Answer A: I can't" in prompt else replies[1] if "Answer B: I can't" in prompt else "yes"
+        return (
+            replies[0]
+            if "Answer A: I can't" in prompt
+            else replies[1]
+            if "Answer B: I can't" in prompt
+            else "yes"
+        )
 
-    found = row(measured(IGNORANT, OPEN[:1], agreement_judge=ScriptedModel(reply, name="j")), "judge (j)")
+    found = row(
+        measured(IGNORANT, OPEN[:1], agreement_judge=ScriptedModel(reply, name="j")), "judge (j)"
+    )
     assert (found.expert.value, found.student.value) == (1, value)
 
 
 def test_a_judge_that_answers_nonsense_gives_no_grade() -> None:
-    found = row(measured(PERFECT, agreement_judge=ScriptedModel("As a judge, I like both.", name="j")), "judge (j)")
+    found = row(
+        measured(PERFECT, agreement_judge=ScriptedModel("As a judge, I like both.", name="j")),
+        "judge (j)",
+    )
     assert (found.items, found.unscored) == (0, 2)
     assert found.student.value is None
 
@@ -108,5 +137,7 @@ def test_a_judge_that_answers_nonsense_gives_no_grade() -> None:
         ("Anything.", "It is.", None),
     ],
 )
-def test_claims_are_covered_sentence_by_sentence(answer: str, expert: str, share: float | None) -> None:
+def test_claims_are_covered_sentence_by_sentence(
+    answer: str, expert: str, share: float | None
+) -> None:
     assert claim_coverage(answer, expert) == share

@@ -1,4 +1,6 @@
-"""Tasks of lm-evaluation-harness: run without a network, graded as the task does, and held against what was trained on."""
+"""Tasks of lm-evaluation-harness: run without a network, graded as the task does, and held against
+what was trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ WRITING: dict[str, Any] = {
     "doc_to_text": "Where is {{code}}?",
     "doc_to_target": "{{country}}",
     "generation_kwargs": {"until": ["."], "max_gen_toks": 16},
-    "filter_list": [{"name": "last word", "filter": [{"function": "regex", "regex_pattern": r"(\w+)$"}, {"function": "take_first"}]}],
+    "filter_list": [
+        {
+            "name": "last word",
+            "filter": [
+                {"function": "regex", "regex_pattern": r"(\w+)$"},
+                {"function": "take_first"},
+            ],
+        }
+    ],
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
 }
 CHOOSING: dict[str, Any] = {
@@ -30,7 +40,10 @@ CHOOSING: dict[str, Any] = {
     "doc_to_text": "Where is {{code}}?",
     "doc_to_choice": ["Japan", "France"],
     "doc_to_target": "{{['Japan', 'France'].index(country)}}",
-    "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+    "metric_list": [
+        {"metric": name, "aggregation": "mean", "higher_is_better": True}
+        for name in ("acc", "acc_norm")
+    ],
 }
 
 
@@ -42,7 +55,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 def write(folder: Path, cache: str, **task: Any) -> str:
     """Writes a task over a file of airports, and returns the task's name."""
     data = folder / "airports.jsonl"
-    data.write_text("".join(json.dumps({"code": code, "country": AIRPORTS[code]}) + "\n" for code in ("NRT", "CDG")))
+    data.write_text(
+        "".join(
+            json.dumps({"code": code, "country": AIRPORTS[code]}) + "\n" for code in ("NRT", "CDG")
+        )
+    )
     source = {
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": cache},
@@ -54,12 +71,22 @@ def write(folder: Path, cache: str, **task: Any) -> str:
 
 
 def evaluated(folder: Path, name: str, student: Any, **options: Any) -> Any:
-    task = HarnessTask(name=name, folder=str(folder), **{key: options.pop(key) for key in ("metric", "limit") if key in options})
-    evaluator = BenchmarkEvaluator({"aviation": task}, resamples=200, on_overlap=options.pop("on_overlap", "refuse"))
-    return evaluator.evaluate(student, options.pop("experts", {"aviation": EXPERTS["aviation"]}), **options)
+    task = HarnessTask(
+        name=name,
+        folder=str(folder),
+        **{key: options.pop(key) for key in ("metric", "limit") if key in options},
+    )
+    evaluator = BenchmarkEvaluator(
+        {"aviation": task}, resamples=200, on_overlap=options.pop("on_overlap", "refuse")
+    )
+    return evaluator.evaluate(
+        student, options.pop("experts", {"aviation": EXPERTS["aviation"]}), **options
+    )
 
 
-def test_a_task_asks_and_grades_in_its_own_way(tmp_path: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_asks_and_grades_in_its_own_way(
+    tmp_path: Path, cache: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = write(tmp_path, cache, **WRITING)
     report = evaluated(tmp_path, name, PERFECT, baselines={"base": IGNORANT})
     scores = {model.name: model.slices["aviation"].strict.value for model in report.models}
@@ -85,20 +112,31 @@ def test_a_limit_takes_the_first_items(tmp_path: Path, cache: str) -> None:
     assert [answer.text for answer in report.student.answers] == ["It is Japan"]
 
 
-def test_multiple_choice_compares_probabilities(tmp_path: Path, cache: str, tiny_llama: Path) -> None:
+def test_multiple_choice_compares_probabilities(
+    tmp_path: Path, cache: str, tiny_llama: Path
+) -> None:
     base = LlamaModel(tiny_llama)
     name = write(tmp_path, cache, **CHOOSING)
     report = evaluated(tmp_path, name, base, experts={"aviation": base}, metric="acc_norm")
     [first, _] = report.student.answers
-    likelihoods = base.score([(*report.examples[0].conversation, Message("assistant", choice)) for choice in ("Japan", "France")])
+    likelihoods = base.score(
+        [
+            (*report.examples[0].conversation, Message("assistant", choice))
+            for choice in ("Japan", "France")
+        ]
+    )
     totals = [sum(scores.log_probabilities[:-1]) for scores in likelihoods]
     assert first.text == ("Japan" if totals[0] > totals[1] else "France")
     assert first.score is not None
     assert report.student.slices["aviation"].chance == 0.5
 
 
-def test_a_model_that_gives_text_alone_is_unscored_there_and_not_wrong(tmp_path: Path, cache: str) -> None:
-    report = evaluated(tmp_path, write(tmp_path, cache, **CHOOSING), ScriptedModel("Japan", name="remote"))
+def test_a_model_that_gives_text_alone_is_unscored_there_and_not_wrong(
+    tmp_path: Path, cache: str
+) -> None:
+    report = evaluated(
+        tmp_path, write(tmp_path, cache, **CHOOSING), ScriptedModel("Japan", name="remote")
+    )
     score = report.student.slices["aviation"]
     assert (score.strict.value, score.unscored) == (None, 2)
     assert "probabilities of remote can't be had" in report.student.answers[0].reason
@@ -110,11 +148,21 @@ def test_a_model_that_gives_text_alone_is_unscored_there_and_not_wrong(tmp_path:
         ({}, {"name": "local_airport"}, DataError, "no task of this name"),
         ({"doc_to_text": "{{code"}, {}, DataError, "can't be read"),
         ({}, {"metric": "f1"}, ConfigurationError, "no metric of this name"),
-        ({"output_type": "loglikelihood_rolling", "doc_to_target": ""}, {}, ConfigurationError, "probability of given texts"),
+        (
+            {"output_type": "loglikelihood_rolling", "doc_to_target": ""},
+            {},
+            ConfigurationError,
+            "probability of given texts",
+        ),
     ],
 )
 def test_a_bad_task_is_one_clear_error(
-    tmp_path: Path, cache: str, changes: dict[str, Any], options: dict[str, Any], error: type[Exception], what: str
+    tmp_path: Path,
+    cache: str,
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    error: type[Exception],
+    what: str,
 ) -> None:
     name = write(tmp_path, cache, **{**WRITING, **changes})
     with pytest.raises(error, match=what):

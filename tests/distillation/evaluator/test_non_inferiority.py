@@ -1,4 +1,6 @@
-"""Non-inferiority: settled only where the data settle it, and as many more items as are said do settle it."""
+"""Non-inferiority: settled only where the data settle it, and as many more items as are said do
+settle it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,20 @@ from domainfusion.distillation.results import NonInferiority
 from domainfusion.distillation.statistics import PairedComparison, non_inferiority
 
 
-def judged(student: Sequence[float], expert: Sequence[float], *, margin: float = 0.95) -> NonInferiority:
+def judged(
+    student: Sequence[float], expert: Sequence[float], *, margin: float = 0.95
+) -> NonInferiority:
     groups = [str(place) for place in range(len(student))]
-    retention = PairedComparison([bool(grade) for grade in student], [bool(grade) for grade in expert], groups).ratio()
+    retention = PairedComparison(
+        [bool(grade) for grade in student], [bool(grade) for grade in expert], groups
+    ).ratio()
     return non_inferiority(retention, len(student), margin)
 
 
-@pytest.mark.parametrize(("items", "verdict"), [(1, "not enough data"), (71, "not enough data"), (72, "yes"), (1000, "yes")])
+@pytest.mark.parametrize(
+    ("items", "verdict"),
+    [(1, "not enough data"), (71, "not enough data"), (72, "yes"), (1000, "yes")],
+)
 def test_a_student_that_lost_nothing_needs_72_items_to_show_it(items: int, verdict: str) -> None:
     """1 − 0.025^(1/72) is the first to stay below a loss of 5 %."""
     found = judged([1.0] * items, [1.0] * items)
@@ -31,7 +40,9 @@ def test_a_student_that_kept_nothing_is_not_settled_by_one_item(items: int, verd
 
 
 def test_one_loss_among_sixty_settles_nothing() -> None:
-    """Resampling alone would reach down to 0.95 and say yes; the exact interval of 1 in 60 reaches down to 0.911."""
+    """Resampling alone would reach down to 0.95 and say yes; the exact interval of 1 in 60 reaches
+    down to 0.911.
+    """
     found = judged([0.0] + [1.0] * 59, [1.0] * 60)
     assert found.verdict == "not enough data"
     assert found.low == pytest.approx(1 - 0.0894, abs=0.001)
@@ -64,12 +75,19 @@ def test_the_items_that_are_asked_for_settle_it_four_times_in_five() -> None:
     more = judge(PILOT).more_items
     assert more is not None
     rng = np.random.default_rng(0)
-    samples = [[PILOT[place] for place in rng.integers(0, len(PILOT), len(PILOT) + more)] for _ in range(100)]
-    assert 0.68 <= np.mean([judge(sample).verdict == "yes" for sample in samples]) <= 0.92  # 80 % and three standard errors
+    samples = [
+        [PILOT[place] for place in rng.integers(0, len(PILOT), len(PILOT) + more)]
+        for _ in range(100)
+    ]
+    assert (
+        0.68 <= np.mean([judge(sample).verdict == "yes" for sample in samples]) <= 0.92
+    )  # 80 % and three standard errors
 
 
 def test_a_verdict_is_seldom_wrong() -> None:
-    """A student that keeps exactly the margin is called sufficient in at most about 2.5 % of the cases."""
+    """A student that keeps exactly the margin is called sufficient in at most about 2.5 % of the
+    cases.
+    """
     rng = np.random.default_rng(1)
     wrong = 0
     for _ in range(200):

@@ -15,7 +15,11 @@ LONG = "Which country is the airport with the code NRT in, according to the tabl
 TEST = [
     example("Where is NRT?", {"aviation": "Japan"}, id="short"),
     example(LONG, {"aviation": "Japan"}, id="long"),
-    example("Which country is the airport with the code CDG in, according to the tables?", {"aviation": "France"}, id="other"),
+    example(
+        "Which country is the airport with the code CDG in, according to the tables?",
+        {"aviation": "France"},
+        id="other",
+    ),
 ]
 
 
@@ -24,7 +28,9 @@ def test_nothing_is_held_against_what_nobody_names() -> None:
 
 
 def test_a_query_is_found_whatever_its_case_and_white_space() -> None:
-    with pytest.raises(DataError, match="1 of 3 test queries were trained on, 1 as they are and 0 nearly"):
+    with pytest.raises(
+        DataError, match="1 of 3 test queries were trained on, 1 as they are and 0 nearly"
+    ):
         hold_apart(TEST, [{"query": "WHERE is  NRT?", "domain": "aviation"}])
 
 

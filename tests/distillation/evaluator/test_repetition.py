@@ -1,4 +1,6 @@
-"""Repetition: loops are found wherever they stand and whatever they say, and ordinary texts are not called so."""
+"""Repetition: loops are found wherever they stand and whatever they say, and ordinary texts are not
+called so.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ words = st.lists(st.sampled_from("abcdefghij"), min_size=4, max_size=LONGEST_PER
 
 
 @given(before=words, loop=words, after=words)
-def test_a_loop_is_found_wherever_it_stands(before: list[str], loop: list[str], after: list[str]) -> None:
+def test_a_loop_is_found_wherever_it_stands(
+    before: list[str], loop: list[str], after: list[str]
+) -> None:
     assert is_repetitive(" ".join([*before, *loop * 3, *after]))
 
 

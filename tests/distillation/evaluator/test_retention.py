@@ -1,4 +1,6 @@
-"""Evaluators: the same student as expert keeps everything, nothing ungraded counts as wrong, and bad test sets are refused."""
+"""Evaluators: the same student as expert keeps everything, nothing ungraded counts as wrong, and
+bad test sets are refused.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillation.builders import Cut, example
-from distillation.evaluator.facts import AIRPORTS, AVIATION, CHEMISTRY, CROSS, EXPERTS, IGNORANT, PERFECT, SYMBOLS, TEST, knowing
+from distillation.evaluator.facts import (
+    AIRPORTS,
+    AVIATION,
+    CHEMISTRY,
+    CROSS,
+    EXPERTS,
+    IGNORANT,
+    PERFECT,
+    SYMBOLS,
+    TEST,
+    knowing,
+)
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.evaluator.coherence import consistency
-from domainfusion.distillation.results import CoherenceValidation, Estimate, EvaluationReport, ModelResult
+from domainfusion.distillation.results import (
+    CoherenceValidation,
+    Estimate,
+    EvaluationReport,
+    ModelResult,
+)
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example, Score
 
 
-def evaluate(student: LanguageModel, *, examples: Any = TEST, experts: Any = None, **options: Any) -> EvaluationReport:
+def evaluate(
+    student: LanguageModel, *, examples: Any = TEST, experts: Any = None, **options: Any
+) -> EvaluationReport:
     baselines = {"base": options.pop("base")} if "base" in options else None
     evaluator = DomainRetentionEvaluator(resamples=options.pop("resamples", 500), **options)
     return evaluator.evaluate(student, experts or EXPERTS, examples, baselines=baselines)
@@ -38,13 +58,20 @@ def test_a_student_that_answers_as_its_expert_keeps_exactly_everything() -> None
     assert row.student == row.expert == 0.5
     assert row.retention.value == 1
     assert row.retention.low is not None and row.retention.high is not None
-    assert row.retention.low < 1 < row.retention.high, "two questions that the expert knows settle little"
+    assert row.retention.low < 1 < row.retention.high, (
+        "two questions that the expert knows settle little"
+    )
 
 
 def test_retention_is_the_ratio_of_means_over_the_domain_s_own_examples() -> None:
     student = knowing(dict(list(AIRPORTS.items())[:3]), SYMBOLS)
     aviation, chemistry = evaluate(student).retention
-    assert (aviation.domain, aviation.items, aviation.student, aviation.retention.value) == ("aviation", 4, 0.75, 0.75)
+    assert (aviation.domain, aviation.items, aviation.student, aviation.retention.value) == (
+        "aviation",
+        4,
+        0.75,
+        0.75,
+    )
     assert (chemistry.domain, chemistry.items, chemistry.retention.value) == ("chemistry", 4, 1)
 
 
@@ -64,7 +91,11 @@ def test_retention_of_an_expert_that_knows_nothing_is_undefined() -> None:
 
 def test_headroom_is_the_share_of_what_there_was_to_learn() -> None:
     base = knowing(dict(list(AIRPORTS.items())[:2]))
-    many = [example(f"Where is {code}{number}?", {"aviation": country}) for code, country in AIRPORTS.items() for number in range(10)]
+    many = [
+        example(f"Where is {code}{number}?", {"aviation": country})
+        for code, country in AIRPORTS.items()
+        for number in range(10)
+    ]
     row = evaluate(knowing(dict(list(AIRPORTS.items())[:3])), examples=many, base=base).retention[0]
     assert row.base == 0.5
     assert row.headroom.value == pytest.approx((0.75 - 0.5) / (1 - 0.5))
@@ -86,7 +117,11 @@ def test_headroom_is_undefined_where_the_base_was_not_measured() -> None:
 
 def test_the_oracle_is_right_where_each_expert_knows_its_part() -> None:
     oracle = result(evaluate(IGNORANT), "oracle")
-    assert {name: score.strict.value for name, score in oracle.slices.items()} == {"aviation": 1, "chemistry": 1, "cross-domain": 1}
+    assert {name: score.strict.value for name, score in oracle.slices.items()} == {
+        "aviation": 1,
+        "chemistry": 1,
+        "cross-domain": 1,
+    }
 
 
 def test_the_oracle_counts_a_part_only_where_its_own_expert_states_it() -> None:
@@ -110,7 +145,9 @@ def test_every_model_answers_every_query() -> None:
 
 
 def test_baselines_of_the_evaluator_and_of_the_call_stand_side_by_side() -> None:
-    report = evaluate(PERFECT, base=IGNORANT, baselines={"merge": PERFECT, "most frequent": IGNORANT})
+    report = evaluate(
+        PERFECT, base=IGNORANT, baselines={"merge": PERFECT, "most frequent": IGNORANT}
+    )
     assert {model.name: model.role for model in report.models if model.role != "expert"} == {
         "student": "student", "base": "base", "merge": "merge", "most frequent": "baseline", "oracle": "oracle",
         "ensemble": "ensemble",
@@ -135,7 +172,9 @@ def test_slices_are_domains_first_then_cross_domain_then_the_rest() -> None:
     ]
     report = evaluate(PERFECT, examples=[*others, *CROSS, *AVIATION, *CHEMISTRY])
     assert report.slices == ("aviation", "chemistry", "cross-domain", "adversarial", "two hops")
-    assert {name: score.items for name, score in report.student.slices.items()}["aviation"] == len(AVIATION)
+    assert {name: score.items for name, score in report.student.slices.items()}["aviation"] == len(
+        AVIATION
+    )
     assert next(row for row in report.retention if row.domain == "aviation").items == len(AVIATION)
 
 
@@ -177,7 +216,10 @@ def test_a_grade_out_of_range_is_no_grade(grade: float) -> None:
 
 
 def test_a_metric_may_return_a_bare_number() -> None:
-    assert evaluate(PERFECT, metric=lambda given, text: 0.5).student.slices["aviation"].partial.value == 0.5  # type: ignore[arg-type,return-value]
+    assert (
+        evaluate(PERFECT, metric=lambda given, text: 0.5).student.slices["aviation"].partial.value
+        == 0.5
+    )  # type: ignore[arg-type,return-value]
 
 
 # Coherence
@@ -186,7 +228,11 @@ def test_a_metric_may_return_a_bare_number() -> None:
 def test_coherence_comes_with_its_coverage_and_its_validation() -> None:
     coherence = evaluate(EXPERTS["chemistry"], coherence_metric=lambda text: Score(0.8)).coherence
     assert coherence is not None
-    assert (coherence.score.value, coherence.coverage.value, coherence.validated) == (pytest.approx(0.4), 0.5, False)
+    assert (coherence.score.value, coherence.coverage.value, coherence.validated) == (
+        pytest.approx(0.4),
+        0.5,
+        False,
+    )
     assert coherence.consistency.value == pytest.approx(0.8)
     assert coherence.items == len(CROSS)
 
@@ -196,13 +242,18 @@ def test_without_cross_domain_examples_there_is_no_coherence() -> None:
 
 
 def test_coherence_is_undefined_where_the_metric_grades_nothing() -> None:
-    coherence = evaluate(PERFECT, coherence_metric=lambda text: Score.unscored("too short")).coherence
+    coherence = evaluate(
+        PERFECT, coherence_metric=lambda text: Score.unscored("too short")
+    ).coherence
     assert coherence is not None
     assert (coherence.score.value, coherence.items, coherence.unscored) == (None, 0, len(CROSS))
     assert coherence.conclusion == "Integration Coherence is undefined, because too short."
 
 
-@pytest.mark.parametrize("refusal", ["I don't know.", "I can't say.", "", "Sorry, I am not able to help with that. Ask an expert!"])
+@pytest.mark.parametrize(
+    "refusal",
+    ["I don't know.", "I can't say.", "", "Sorry, I am not able to help with that. Ask an expert!"],
+)
 def test_a_refusal_has_no_integration_coherence(refusal: str) -> None:
     coherence = evaluate(ScriptedModel(refusal)).coherence
     assert coherence is not None
@@ -210,7 +261,10 @@ def test_a_refusal_has_no_integration_coherence(refusal: str) -> None:
 
 
 def test_a_second_expert_who_agrees_lowers_no_coherence() -> None:
-    """An answer of one expert, the same with the other's added, and both said twice by experts who agree."""
+    """An answer of one expert, the same with the other's added, and both said twice by experts who
+    agree.
+    """
+
     def coherence(answer: Callable[[str, str], str]) -> float:
         texts = {
             asked.query: answer(AIRPORTS[code], SYMBOLS[name])
@@ -221,14 +275,31 @@ def test_a_second_expert_who_agrees_lowers_no_coherence() -> None:
         return found.score.value
 
     alone = coherence(lambda country, symbol: f"The airport is in {country}.")
-    both = coherence(lambda country, symbol: f"The airport is in {country}. The symbol is {symbol}.")
-    agreeing = coherence(lambda country, symbol: f"The airport is in {country}. The symbol is {symbol}. The airport lies in {country}.")
+    both = coherence(
+        lambda country, symbol: f"The airport is in {country}. The symbol is {symbol}."
+    )
+    agreeing = coherence(
+        lambda country, symbol: (
+            f"The airport is in {country}. The symbol is {symbol}. The airport lies in {country}."
+        )
+    )
     assert (alone, both, agreeing) == (0.5, 1, 1)
-    torn = coherence(lambda country, symbol: f"The symbol is {symbol}. The airport is in {country}. The airport is not in {country}.")
+    torn = coherence(
+        lambda country, symbol: (
+            f"The symbol is {symbol}. The airport is in {country}. The airport is not in {country}."
+        )
+    )
     assert torn < alone
 
 
-@given(sentences_=st.lists(st.sampled_from(["Gold is dense.", "Tin melts early.", "NRT is in Japan.", "NRT is in China."]), max_size=6))
+@given(
+    sentences_=st.lists(
+        st.sampled_from(
+            ["Gold is dense.", "Tin melts early.", "NRT is in Japan.", "NRT is in China."]
+        ),
+        max_size=6,
+    )
+)
 @settings(max_examples=40, deadline=None)
 def test_consistency_is_a_share_and_one_sentence_agrees_with_itself(sentences_: list[str]) -> None:
     found = consistency(" ".join(sentences_)).value
@@ -253,7 +324,12 @@ def test_the_test_set_is_named_by_its_content() -> None:
 
 def test_the_report_names_its_metrics_and_resamples() -> None:
     report = evaluate(PERFECT, metric=shy, resamples=300, seed=4)
-    assert (report.metric, report.coherence_metric, report.resamples, report.seed) == ("shy", "consistency", 300, 4)
+    assert (report.metric, report.coherence_metric, report.resamples, report.seed) == (
+        "shy",
+        "consistency",
+        300,
+        4,
+    )
 
 
 # Bad test sets
@@ -264,11 +340,19 @@ def test_the_report_names_its_metrics_and_resamples() -> None:
     [
         ([], "no examples"),
         ([example("Where is it?", {"geography": "here"})], "'geography', which has no expert"),
-        ([example("One?", {"aviation": "x"}, id="1"), example("Two?", {"aviation": "x"}, id="1")], "the same id"),
+        (
+            [
+                example("One?", {"aviation": "x"}, id="1"),
+                example("Two?", {"aviation": "x"}, id="1"),
+            ],
+            "the same id",
+        ),
         ([AVIATION[0], AVIATION[0].query], "not an object"),
     ],
 )
-def test_a_bad_test_set_is_an_error_before_anything_is_asked(examples: list[Any], what: str) -> None:
+def test_a_bad_test_set_is_an_error_before_anything_is_asked(
+    examples: list[Any], what: str
+) -> None:
     student = knowing(AIRPORTS)
     with pytest.raises(DataError, match=what):
         evaluate(student, examples=examples)
@@ -276,7 +360,13 @@ def test_a_bad_test_set_is_an_error_before_anything_is_asked(examples: list[Any]
 
 
 def test_examples_may_be_dicts() -> None:
-    assert evaluate(PERFECT, examples=[{"query": "Where is NRT?", "domain": "aviation", "answers": "Japan"}]).student.answers[0].correct
+    assert (
+        evaluate(
+            PERFECT, examples=[{"query": "Where is NRT?", "domain": "aviation", "answers": "Japan"}]
+        )
+        .student.answers[0]
+        .correct
+    )
 
 
 def test_too_few_resamples_are_refused() -> None:
@@ -290,7 +380,12 @@ def test_too_few_resamples_are_refused() -> None:
 def with_choices(count: int, **fields: Any) -> list[Example]:
     """Questions of which each has so many choices."""
     return [
-        example(f"Where is {code}{number}?", {"aviation": country}, metadata={"choices": list("abcdefgh"[:count])}, **fields)
+        example(
+            f"Where is {code}{number}?",
+            {"aviation": country},
+            metadata={"choices": list("abcdefgh"[:count])},
+            **fields,
+        )
         for code, country in AIRPORTS.items()
         for number in range(10)
     ]
@@ -322,7 +417,9 @@ def test_chance_is_unknown_where_it_is_not_known_of_every_item() -> None:
 
 def test_an_expert_that_guesses_leaves_nothing_to_correct() -> None:
     half = knowing(dict(list(AIRPORTS.items())[:2]))
-    row = evaluate(PERFECT, examples=with_choices(2), experts={**EXPERTS, "aviation": half}).retention[0]
+    row = evaluate(
+        PERFECT, examples=with_choices(2), experts={**EXPERTS, "aviation": half}
+    ).retention[0]
     assert row.chance_corrected is not None
     assert row.chance_corrected.value is None
     assert "better than chance" in row.chance_corrected.reason
@@ -344,18 +441,34 @@ def test_what_the_base_leaves_ungraded_takes_nothing_from_retention() -> None:
 
 def test_adversarial_examples_are_reported_by_ordered_pair_with_their_edge_cases() -> None:
     examples = [
-        example("What flies on tin?", {"aviation": "tin"}, apparent_domain="chemistry", id="missed"),
-        example("Where is NRT's gold?", {"aviation": "Japan"}, apparent_domain="chemistry", id="right"),
-        example("Is gold flown to CDG?", {"chemistry": "Au"}, apparent_domain="aviation", id="known"),
+        example(
+            "What flies on tin?", {"aviation": "tin"}, apparent_domain="chemistry", id="missed"
+        ),
+        example(
+            "Where is NRT's gold?", {"aviation": "Japan"}, apparent_domain="chemistry", id="right"
+        ),
+        example(
+            "Is gold flown to CDG?", {"chemistry": "Au"}, apparent_domain="aviation", id="known"
+        ),
     ]
     report = evaluate(knowing(AIRPORTS), examples=examples)
-    assert {key: (score.items, score.strict.value) for key, score in report.student.adversarial.items()} == {
+    assert {
+        key: (score.items, score.strict.value) for key, score in report.student.adversarial.items()
+    } == {
         "aviation → chemistry": (1, 0.0),
         "chemistry → aviation": (2, 0.5),
     }
-    assert result(report, "expert", "chemistry").adversarial["aviation → chemistry"].strict.value == 1
-    found = [(case.example_id, case.apparent, case.needed, case.experts_know) for case in report.edge_cases]
-    assert found == [("known", "aviation", "chemistry", True), ("missed", "chemistry", "aviation", False)]
+    assert (
+        result(report, "expert", "chemistry").adversarial["aviation → chemistry"].strict.value == 1
+    )
+    found = [
+        (case.example_id, case.apparent, case.needed, case.experts_know)
+        for case in report.edge_cases
+    ]
+    assert found == [
+        ("known", "aviation", "chemistry", True),
+        ("missed", "chemistry", "aviation", False),
+    ]
 
 
 # Counted apart
@@ -372,8 +485,13 @@ def test_a_looping_answer_is_counted() -> None:
 
 def test_the_overall_score_is_the_weighted_mean_of_its_components() -> None:
     student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
-    options: dict[str, Any] = {"coherence_metric": lambda text: Score(0.8), "weights": {"DER": 2, "CDA": 1, "IC": 1}}
-    seen = CoherenceValidation(metric="m", auroc={"contradicted": Estimate(value=0.95)}, texts=81, text_set="t")
+    options: dict[str, Any] = {
+        "coherence_metric": lambda text: Score(0.8),
+        "weights": {"DER": 2, "CDA": 1, "IC": 1},
+    }
+    seen = CoherenceValidation(
+        metric="m", auroc={"contradicted": Estimate(value=0.95)}, texts=81, text_set="t"
+    )
     found = evaluate(student, coherence_validation=seen, **options).overall
     assert found is not None
     assert {part.name: (part.weight, part.score.value) for part in found.components} == {
@@ -386,11 +504,19 @@ def test_the_overall_score_is_the_weighted_mean_of_its_components() -> None:
 
 @pytest.mark.parametrize("auroc", [None, 0.89])
 def test_a_coherence_that_is_not_validated_has_no_weight(auroc: float | None) -> None:
-    seen = auroc and CoherenceValidation(metric="m", auroc={"contradicted": Estimate(value=auroc)}, texts=81, text_set="t")
+    seen = auroc and CoherenceValidation(
+        metric="m", auroc={"contradicted": Estimate(value=auroc)}, texts=81, text_set="t"
+    )
     student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
-    found = evaluate(student, coherence_metric=lambda text: Score(0.8), coherence_validation=seen or None).overall
+    found = evaluate(
+        student, coherence_metric=lambda text: Score(0.8), coherence_validation=seen or None
+    ).overall
     assert found is not None
-    assert [part.weight for part in found.components] == [pytest.approx(0.5 / 0.8), pytest.approx(0.3 / 0.8), 0]
+    assert [part.weight for part in found.components] == [
+        pytest.approx(0.5 / 0.8),
+        pytest.approx(0.3 / 0.8),
+        0,
+    ]
     assert "validated" in found.components[2].about
     alone = evaluate(student, weights={"IC": 1}).overall
     assert alone is not None and alone.score.value is None and alone.score.reason
@@ -402,24 +528,35 @@ def test_the_overall_score_is_undefined_where_a_component_is() -> None:
     assert found.score.value is None
     assert "CDA and IC" in found.score.reason
     experts = {"aviation": EXPERTS["aviation"]}
-    assert evaluate(PERFECT, examples=AVIATION, experts=experts, weights={"DER": 1}).overall.score.value == 1  # type: ignore[union-attr]
+    assert (
+        evaluate(
+            PERFECT, examples=AVIATION, experts=experts, weights={"DER": 1}
+        ).overall.score.value
+        == 1
+    )  # type: ignore[union-attr]
 
 
 def test_a_domain_in_which_the_student_is_better_pays_for_no_other() -> None:
     experts = {**EXPERTS, "aviation": knowing(dict(list(AIRPORTS.items())[:2]))}
-    report = evaluate(knowing(AIRPORTS, dict(list(SYMBOLS.items())[:2])), experts=experts, weights={"DER": 1})
+    report = evaluate(
+        knowing(AIRPORTS, dict(list(SYMBOLS.items())[:2])), experts=experts, weights={"DER": 1}
+    )
     assert [row.retention.value for row in report.retention] == [2, 0.5]
     assert report.overall is not None
     assert report.overall.score.value == 0.75
 
 
-@pytest.mark.parametrize("weights", [{}, {"DER": 0}, {"DER": -1}, {"speed": 1}, {"DER": float("nan")}])
+@pytest.mark.parametrize(
+    "weights", [{}, {"DER": 0}, {"DER": -1}, {"speed": 1}, {"DER": float("nan")}]
+)
 def test_weights_that_make_no_mean_are_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="weights"):
         DomainRetentionEvaluator(weights=weights)
 
 
-@pytest.mark.parametrize("options", [{"margin": 0}, {"margin": 1.5}, {"second_temperature": 0}, {"on_overlap": "ignore"}])
+@pytest.mark.parametrize(
+    "options", [{"margin": 0}, {"margin": 1.5}, {"second_temperature": 0}, {"on_overlap": "ignore"}]
+)
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"margin|second_temperature|on_overlap"):
         DomainRetentionEvaluator(**options)
@@ -431,7 +568,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 def test_trained_queries_are_refused_before_anything_is_asked() -> None:
     student = knowing(AIRPORTS)
     with pytest.raises(DataError, match=r"1 of 12 test queries were trained on, 1 as they are"):
-        DomainRetentionEvaluator().evaluate(student, EXPERTS, TEST, trained_on=[{"query": "where is  NRT?", "domain": "aviation"}])
+        DomainRetentionEvaluator().evaluate(
+            student, EXPERTS, TEST, trained_on=[{"query": "where is  NRT?", "domain": "aviation"}]
+        )
     assert student.calls == []
 
 

@@ -27,7 +27,9 @@ WRITTEN = {
 @given(kinds=st.lists(st.sampled_from(sorted(set(WRITTEN) - {"list"})), min_size=1, max_size=6))
 def test_blocks_are_read_back_as_they_were_written(kinds: list[str]) -> None:
     text = "\n\n".join(WRITTEN[kind] for kind in kinds)
-    assert [(block.kind, block.text) for block in blocks_of(text)] == [(kind, WRITTEN[kind]) for kind in kinds]
+    assert [(block.kind, block.text) for block in blocks_of(text)] == [
+        (kind, WRITTEN[kind]) for kind in kinds
+    ]
 
 
 @pytest.mark.parametrize(
@@ -55,17 +57,35 @@ def test_a_block_is_what_its_author_meant(text: str, kinds: list[str]) -> None:
     assert [block.kind for block in blocks_of(text)] == kinds
 
 
-@given(st.text(alphabet=st.sampled_from("a \n\r\t-*>#|`$1.:[]()\\<\0\u2028"), max_size=80) | st.text(max_size=60))
+@given(
+    st.text(alphabet=st.sampled_from("a \n\r\t-*>#|`$1.:[]()\\<\0\u2028"), max_size=80)
+    | st.text(max_size=60)
+)
 def test_every_character_is_in_a_block_or_white_space(text: str) -> None:
     blocks = blocks_of(text)
-    assert all(text[block.start : block.end] == block.text and block.text.strip() for block in blocks)
-    edges = [0, *itertools.chain.from_iterable((block.start, block.end) for block in blocks), len(text)]
+    assert all(
+        text[block.start : block.end] == block.text and block.text.strip() for block in blocks
+    )
+    edges = [
+        0,
+        *itertools.chain.from_iterable((block.start, block.end) for block in blocks),
+        len(text),
+    ]
     assert edges == sorted(edges)
-    assert not any(text[left:right].strip() for left, right in zip(edges[::2], edges[1::2], strict=True))
+    assert not any(
+        text[left:right].strip() for left, right in zip(edges[::2], edges[1::2], strict=True)
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["* a\n" * 50_000, "\\[ a\n\n" * 33_000, "- - - a\n" * 25_000, "> " * 100_000, "|a|b|\n|-|-|\n" + "|1|2|\n" * 33_000]
+    "text",
+    [
+        "* a\n" * 50_000,
+        "\\[ a\n\n" * 33_000,
+        "- - - a\n" * 25_000,
+        "> " * 100_000,
+        "|a|b|\n|-|-|\n" + "|1|2|\n" * 33_000,
+    ],
 )
 def test_a_text_of_two_hundred_thousand_characters_is_read_in_bounded_time(text: str) -> None:
     started = time.process_time()

@@ -1,4 +1,6 @@
-"""Sentences: nothing is lost between them, and a stop that ends none is known in several languages."""
+"""Sentences: nothing is lost between them, and a stop that ends none is known in several
+languages.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ SEVERAL = (
     ("They came at 5 a.m.", "Then they left."),
     ("Bring fruit, nuts, etc.", "They keep."),
     ("It happened in 1990.", "Nobody knew."),
-    ("Run the checker first.", "utf8mb4 is the default.", "pg_repack avoids it.", "localStorage does not."),
+    (
+        "Run the checker first.",
+        "utf8mb4 is the default.",
+        "pg_repack avoids it.",
+        "localStorage does not.",
+    ),
     ('He said "Go."', "She went (at once).", "**All** of it."),
     ("¿Cómo está?", "¡Muy bien!", "¿Y usted?"),
     ("Es gilt.", "Äpfel fallen.", "Öl schwimmt."),
@@ -61,12 +68,18 @@ def test_a_stop_at_the_end_of_a_sentence_ends_it(expected: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("它很安全。饮酒会降低剂量！对吗？对。", ["它很安全。", "饮酒会降低剂量！", "对吗？", "对。"]),
+        (
+            "它很安全。饮酒会降低剂量！对吗？对。",
+            ["它很安全。", "饮酒会降低剂量！", "对吗？", "对。"],
+        ),
         ("他说：“好。”然后走了。", ["他说：“好。”然后走了。"]),
         ("هل هذا آمن؟ نعم.", ["هل هذا آمن؟", "نعم."]),
         ("यह सुरक्षित है। वह नहीं।", ["यह सुरक्षित है।", "वह नहीं।"]),
         ("Eat rice\nSleep well\n\nRest", ["Eat rice", "Sleep well", "Rest"]),
-        ("It is so long that somebody wrapped it\nat forty. Yes.", ["It is so long that somebody wrapped it", "at forty.", "Yes."]),
+        (
+            "It is so long that somebody wrapped it\nat forty. Yes.",
+            ["It is so long that somebody wrapped it", "at forty.", "Yes."],
+        ),
         (
             "It is so much longer that somebody wrapped it\nat forty. Yes.",
             ["It is so much longer that somebody wrapped it\nat forty.", "Yes."],
@@ -81,35 +94,73 @@ def test_scripts_and_lines_have_their_own_ends(text: str, expected: list[str]) -
     assert sentences(text) == expected
 
 
-@given(st.text(alphabet=st.sampled_from("aA1.!?。 \n\"(*`'\\\u00a0é"), max_size=80) | st.text(max_size=60))
+@given(
+    st.text(alphabet=st.sampled_from("aA1.!?。 \n\"(*`'\\\u00a0é"), max_size=80)
+    | st.text(max_size=60)
+)
 def test_only_white_space_lies_between_sentences(text: str) -> None:
     spans = sentence_spans(text)
     assert all(span.start < span.end for span in spans)
     assert all(text[span.start : span.end] == text[span.start : span.end].strip() for span in spans)
     edges = [0, *itertools.chain.from_iterable(spans), len(text)]
     assert edges == sorted(edges)
-    assert not any(text[left:right].strip() for left, right in zip(edges[::2], edges[1::2], strict=True))
+    assert not any(
+        text[left:right].strip() for left, right in zip(edges[::2], edges[1::2], strict=True)
+    )
 
 
-@given(st.lists(st.sampled_from([text for texts in SEVERAL for text in texts]), min_size=1, max_size=4))
+@given(
+    st.lists(st.sampled_from([text for texts in SEVERAL for text in texts]), min_size=1, max_size=4)
+)
 def test_a_sentence_by_itself_is_one(texts: list[str]) -> None:
     assert all(sentences(text) == [text] for text in texts)
 
 
 @pytest.mark.parametrize(
-    "text", ["They keep.", "It is.", "These do.", "Sie hält.", "Dies gilt.", "Esto es.", "Él come.", "Il part.", "它好。", "这很重要。"]
+    "text",
+    [
+        "They keep.",
+        "It is.",
+        "These do.",
+        "Sie hält.",
+        "Dies gilt.",
+        "Esto es.",
+        "Él come.",
+        "Il part.",
+        "它好。",
+        "这很重要。",
+    ],
 )
 def test_a_sentence_with_a_pronoun_in_front_leans_on_the_one_before(text: str) -> None:
     assert leans_on_previous(text)
 
 
-@pytest.mark.parametrize("text", ["Items keep.", "Hector eats.", "Thesis first.", "Siena liegt dort.", "Ilex wächst.", "Eslovenia es.", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Items keep.",
+        "Hector eats.",
+        "Thesis first.",
+        "Siena liegt dort.",
+        "Ilex wächst.",
+        "Eslovenia es.",
+        "",
+    ],
+)
 def test_other_words_lean_on_nothing(text: str) -> None:
     assert not leans_on_previous(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["A. B. " * 33_000, " " * 200_000, "`" * 200_000, "\\\n" * 100_000, "Is it.\n" * 28_000, ".\u00a0" * 100_000]
+    "text",
+    [
+        "A. B. " * 33_000,
+        " " * 200_000,
+        "`" * 200_000,
+        "\\\n" * 100_000,
+        "Is it.\n" * 28_000,
+        ".\u00a0" * 100_000,
+    ],
 )
 def test_a_text_of_two_hundred_thousand_characters_is_split_in_bounded_time(text: str) -> None:
     started = time.process_time()

@@ -1,4 +1,6 @@
-"""Statements: what stands there, what is denied and what is guessed, in many languages and forms, and no text raises."""
+"""Statements: what stands there, what is denied and what is guessed, in many languages and forms,
+and no text raises.
+"""
 
 from __future__ import annotations
 
@@ -179,7 +181,9 @@ def test_what_only_looks_like_it_is_not_stated(text: str, answer: str) -> None:
 
 def guesses(text: str, answer: str) -> list[bool]:
     seen = render(text).text
-    return [is_one_of_guesses(seen, span, [answer], "What is it?") for span in spans_of(seen, answer)]
+    return [
+        is_one_of_guesses(seen, span, [answer], "What is it?") for span in spans_of(seen, answer)
+    ]
 
 
 @pytest.mark.parametrize(("text", "answer"), GUESSED)
@@ -193,15 +197,41 @@ def test_an_answer_with_more_to_it_is_no_guess(text: str, answer: str) -> None:
 
 
 def test_a_question_for_what_is_not_so_is_answered_by_a_denial() -> None:
-    asked = Example(query="Which metal isn't magnetic?", domains=("d",), parts=(Part(domain="d", answers=("gold",)),))
-    other = Example(query="Which metal is magnetic?", domains=("d",), parts=(Part(domain="d", answers=("gold",)),))
-    values = [grade_texts("stated_parts", [one], ["Gold is not the magnetic one."])[0].value for one in (asked, other)]
+    asked = Example(
+        query="Which metal isn't magnetic?",
+        domains=("d",),
+        parts=(Part(domain="d", answers=("gold",)),),
+    )
+    other = Example(
+        query="Which metal is magnetic?",
+        domains=("d",),
+        parts=(Part(domain="d", answers=("gold",)),),
+    )
+    values = [
+        grade_texts("stated_parts", [one], ["Gold is not the magnetic one."])[0].value
+        for one in (asked, other)
+    ]
     assert values == [1, 0]
 
 
 # Laws
 
-NAMES = ["Lima", "New York", "gold", "Fe", "H2O", "42", "1064 °C", "Ohm's law", "São Paulo", "東京", "서울", "Москва", "القاهرة", "C++"]
+NAMES = [
+    "Lima",
+    "New York",
+    "gold",
+    "Fe",
+    "H2O",
+    "42",
+    "1064 °C",
+    "Ohm's law",
+    "São Paulo",
+    "東京",
+    "서울",
+    "Москва",
+    "القاهرة",
+    "C++",
+]
 names = st.sampled_from(NAMES)
 METRICS = ["stated_parts", "exact", "contains", "token_f1", "rouge_l"]
 
@@ -214,14 +244,27 @@ def graded(metric: str, gold: str, text: str) -> float | None:
 @given(gold=names, metric=st.sampled_from(METRICS))
 def test_every_grader_accepts_its_gold_in_any_markup(gold: str, metric: str) -> None:
     forms = ["{}", "**{}**", "*{}*.", "`{}`", "“{}”", "<b>{}</b>", "\u200b{}\u200f", "- {}", "# {}"]
-    texts = [*(form.format(gold) for form in forms), gold.replace(" ", "&nbsp;"), unicodedata.normalize("NFD", gold)]
+    texts = [
+        *(form.format(gold) for form in forms),
+        gold.replace(" ", "&nbsp;"),
+        unicodedata.normalize("NFD", gold),
+    ]
     assert {graded(metric, gold, text) for text in texts} == {1}
 
 
 @given(
     gold=names,
     metric=st.sampled_from(["stated_parts", "exact", "contains"]),
-    form=st.sampled_from(["It is not {}.", "It isn't {}.", "Not {}.", "{} is wrong.", "No, it's not **{}**.", "I don't think it is {}."]),
+    form=st.sampled_from(
+        [
+            "It is not {}.",
+            "It isn't {}.",
+            "Not {}.",
+            "{} is wrong.",
+            "No, it's not **{}**.",
+            "I don't think it is {}.",
+        ]
+    ),
 )
 def test_every_grader_refuses_the_negation_of_its_gold(gold: str, metric: str, form: str) -> None:
     assert graded(metric, gold, form.format(gold)) == 0
@@ -235,10 +278,17 @@ def test_several_guesses_are_no_answer(gold: str, others: list[str]) -> None:
     assert graded("stated_parts", gold, "What is it?") == 0
 
 
-texts = st.text(st.one_of(st.characters(), st.sampled_from("0123456789.,'/^-–± °$ not or A)B*_`&;\\{}\n")), max_size=80)
+texts = st.text(
+    st.one_of(st.characters(), st.sampled_from("0123456789.,'/^-–± °$ not or A)B*_`&;\\{}\n")),
+    max_size=80,
+)
 
 
-@given(text=texts, gold=st.one_of(names, texts.filter(str.strip)), metric=st.sampled_from([*METRICS, "numeric"]))
+@given(
+    text=texts,
+    gold=st.one_of(names, texts.filter(str.strip)),
+    metric=st.sampled_from([*METRICS, "numeric"]),
+)
 @case("9" * 5000, "9" * 400, "numeric")
 @case("3 cm per decade", "3 cm per decade", "numeric")
 @case("(" * 500, "([{", "contains")
@@ -249,7 +299,12 @@ def test_no_text_raises_in_any_grader(text: str, gold: str, metric: str) -> None
 
 @given(text=texts)
 def test_no_text_raises_where_a_choice_is_wanted(text: str) -> None:
-    asked = Example(query="Which?", domains=("d",), reference="Rome", metadata={"choices": ["Paris", "Rome", "A) B"]})
+    asked = Example(
+        query="Which?",
+        domains=("d",),
+        reference="Rome",
+        metadata={"choices": ["Paris", "Rome", "A) B"]},
+    )
     assert grade_texts("choice", [asked], [text])[0].value in (0, 1)
 
 
@@ -281,7 +336,9 @@ def test_200_kilobytes_are_graded_in_a_few_seconds(piece: str) -> None:
         ("की", "का", False),
     ],
 )
-def test_folding_keeps_letters_that_are_letters_of_their_own(one: str, other: str, same: bool) -> None:
+def test_folding_keeps_letters_that_are_letters_of_their_own(
+    one: str, other: str, same: bool
+) -> None:
     assert (normalize(one) == normalize(other)) is same
     assert (normalize(unicodedata.normalize("NFD", one)) == normalize(other)) is same
 
@@ -292,6 +349,10 @@ def test_folding_twice_changes_nothing(text: str) -> None:
     assert identity(identity(text)) == identity(text)
 
 
-@given(st.lists(st.sampled_from(["Élan", "isn't", "X-ray", "K2", "दिल्ली", "서울", "книга"]), max_size=6))
+@given(
+    st.lists(
+        st.sampled_from(["Élan", "isn't", "X-ray", "K2", "दिल्ली", "서울", "книга"]), max_size=6
+    )
+)
 def test_words_are_those_that_spaces_set_apart(words: list[str]) -> None:
     assert words_of(" ".join(words)) == [fold(word) for word in words]

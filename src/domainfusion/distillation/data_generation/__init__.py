@@ -1,6 +1,11 @@
-"""Generators of training examples: written by a model, adversarial at the borders of domains, or curated by people."""
+"""Generators of training examples: written by a model, adversarial at the borders of domains, or
+curated by people.
+"""
 
-from domainfusion.distillation.data_generation.adversarial import AdversarialDataGenerator, Classifier
+from domainfusion.distillation.data_generation.adversarial import (
+    AdversarialDataGenerator,
+    Classifier,
+)
 from domainfusion.distillation.data_generation.curated import CuratedDataGenerator
 from domainfusion.distillation.data_generation.domains import check_domains, check_names
 from domainfusion.distillation.data_generation.focus import Focus, makes_more

@@ -1,4 +1,6 @@
-"""Questions that look like one domain and need another, written by a model and checked by a judge."""
+"""Questions that look like one domain and need another, written by a model and checked by a
+judge.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed, noted
+from domainfusion.distillation.data_generation.writing import (
+    Check,
+    ReplyFormat,
+    Slot,
+    Verdict,
+    WrittenByModel,
+    mixed,
+    noted,
+)
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
-from domainfusion.prompts import ADVERSARIAL_PROMPT, APPARENT_DOMAIN_PROMPT, NEEDED_DOMAIN_PROMPT, fill
+from domainfusion.prompts import (
+    ADVERSARIAL_PROMPT,
+    APPARENT_DOMAIN_PROMPT,
+    NEEDED_DOMAIN_PROMPT,
+    fill,
+)
 from domainfusion.types import Example, Sampling
 
 Classifier = Callable[[str], str]
@@ -21,21 +36,27 @@ Classifier = Callable[[str], str]
 class AdversarialDataGenerator(WrittenByModel):
     """Lets a language model write questions that look like one domain and need another.
 
-    Every ordered pair of domains is covered in turn. The example's domain is the one that is needed; the one that it looks like is
-    its `apparent_domain`. Each question is then judged twice, independently: which domain it looks like, and which it needs. One that
-    looks like another domain, or needs another, is rejected and asked for again; where the judge names no single domain, the question
-    is kept and says so (`metadata["domain_check"]`). `Generated.acceptance_rate` is the share of judged questions that passed. Where a
-    `Focus` is given, its weights of single domains say how often each is the one that is needed.
+    Every ordered pair of domains is covered in turn. The example's domain is the one that is
+    needed; the one that it looks like is its `apparent_domain`. Each question is then judged twice,
+    independently: which domain it looks like, and which it needs. One that looks like another
+    domain, or needs another, is rejected and asked for again; where the judge names no single
+    domain, the question is kept and says so (`metadata["domain_check"]`).
+    `Generated.acceptance_rate` is the share of judged questions that passed. Where a `Focus` is
+    given, its weights of single domains say how often each is the one that is needed.
 
     Args:
         generation_model: Writes the questions.
         domains: A one-line description of each domain; at least two.
         num_examples: How many examples are wanted.
-        judge: The model that says what a question looks like and needs; by default the generation model.
+        judge: The model that says what a question looks like and needs; by default the generation
+            model.
         classifier: Tells instead of the judge which domain a question looks like.
-        verify: Judge the questions; without it they are as good as the model's word, which suits a model too small to judge.
-        prompt_template: `{count}`, `{apparent}`, `{needed}` and their names, `{apparent_domain}` and `{needed_domain}`, are filled.
-        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at temperature 0.8.
+        verify: Judge the questions; without it they are as good as the model's word, which suits a
+            model too small to judge.
+        prompt_template: `{count}`, `{apparent}`, `{needed}` and their names, `{apparent_domain}`
+            and `{needed_domain}`, are filled.
+        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
+            temperature 0.8.
         reply_format: See `SyntheticDataGenerator`, as for all that follows.
         questions_per_reply: How many questions of one kind a prompt asks for at most.
         variety: What the prompts differ in.
@@ -46,7 +67,8 @@ class AdversarialDataGenerator(WrittenByModel):
         seed: Seed of sampling and variety.
 
     Raises:
-        ConfigurationError: A number is out of range, there are fewer than two domains, or a judge is given and not used.
+        ConfigurationError: A number is out of range, there are fewer than two domains, or a judge
+            is given and not used.
         CapabilityError: Writer or judge can't answer.
         TemplateError: The template has a placeholder that nothing fills.
     """
@@ -92,12 +114,21 @@ class AdversarialDataGenerator(WrittenByModel):
             seed=seed,
         )
         if len(self.domains) < 2:
-            raise ConfigurationError("Adversarial examples need two domains", received=list(self.domains), fix="name another domain")
-        fill(prompt_template, dict.fromkeys(("count", "apparent", "needed", "apparent_domain", "needed_domain"), ""))
+            raise ConfigurationError(
+                "Adversarial examples need two domains",
+                received=list(self.domains),
+                fix="name another domain",
+            )
+        fill(
+            prompt_template,
+            dict.fromkeys(("count", "apparent", "needed", "apparent_domain", "needed_domain"), ""),
+        )
         self.prompt_template = prompt_template
 
     def _slots(self) -> list[Slot]:
-        pairs = itertools.islice(itertools.cycle(itertools.permutations(self.domains, 2)), self.num_examples)
+        pairs = itertools.islice(
+            itertools.cycle(itertools.permutations(self.domains, 2)), self.num_examples
+        )
         return [Slot((needed,), apparent) for apparent, needed in pairs]
 
     def _focused_slots(self, focus: Focus) -> list[Slot]:
@@ -125,17 +156,25 @@ class AdversarialDataGenerator(WrittenByModel):
             looks = self._judged(APPARENT_DOMAIN_PROMPT, examples, ask)
         else:
             looks = [self._classified(self.classifier, example) for example in examples]
-        return list(map(_verdict, examples, looks, self._judged(NEEDED_DOMAIN_PROMPT, examples, ask)))
+        return list(
+            map(_verdict, examples, looks, self._judged(NEEDED_DOMAIN_PROMPT, examples, ask))
+        )
 
     def _judged(self, template: str, examples: Sequence[Example], ask: Ask) -> list[str | None]:
-        """Returns the domain that the judge names for each example; None where it names none, or several."""
+        """Returns the domain that the judge names for each example; None where it names none, or
+        several.
+        """
         named = [self._named_in(reply) for reply in self._ask_judge(template, examples, ask)]
         return [names[0] if len(names) == 1 else None for names in named]
 
     def _classified(self, classifier: Classifier, example: Example) -> str:
         found = classifier(example.query)
         if found not in self.domains:
-            raise DataError("The classifier named something that is not a domain", received=found, allowed=", ".join(self.domains))
+            raise DataError(
+                "The classifier named something that is not a domain",
+                received=found,
+                allowed=", ".join(self.domains),
+            )
         return found
 
 

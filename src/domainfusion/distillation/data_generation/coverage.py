@@ -1,4 +1,6 @@
-"""Which domains an example needs: every combination in turn, each of its domains leading in turn."""
+"""Which domains an example needs: every combination in turn, each of its domains leading in
+turn.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from collections.abc import Iterator, Sequence
 def combinations_in_turn(domains: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
     """Yields combinations of domains without end, the primary domain first.
 
-    Sizes take turns. Of each size every combination comes once before any comes again; each time another of its domains leads, and the
-    leads are as even as that allows.
+    Sizes take turns. Of each size every combination comes once before any comes again; each time
+    another of its domains leads, and the leads are as even as that allows.
 
     Args:
         domains: The domains.

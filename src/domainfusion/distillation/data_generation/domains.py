@@ -12,19 +12,28 @@ def check_domains(domains: Mapping[str, str]) -> dict[str, str]:
     """Returns the domains as a dict.
 
     Raises:
-        ConfigurationError: There are none, one has no name or no description, or two have the same name.
+        ConfigurationError: There are none, one has no name or no description, or two have the same
+            name.
     """
     check_names(domains)
     for name, description in domains.items():
         if not isinstance(description, str) or not description.strip():
-            raise ConfigurationError(f"The domain {name!r} has no description", received=description, fix="describe it in one line")
+            raise ConfigurationError(
+                f"The domain {name!r} has no description",
+                received=description,
+                fix="describe it in one line",
+            )
     return dict(domains)
 
 
 def check_names(domains: Mapping[str, Any]) -> None:
-    """Raises a `ConfigurationError` where there are no domains, one has no name, or two differ in case and white space alone."""
+    """Raises a `ConfigurationError` where there are no domains, one has no name, or two differ in
+    case and white space alone.
+    """
     if not isinstance(domains, Mapping):
-        raise ConfigurationError("The domains are not a mapping", received=domains, fix='give {"name": ...}')
+        raise ConfigurationError(
+            "The domains are not a mapping", received=domains, fix='give {"name": ...}'
+        )
     if not domains:
         raise ConfigurationError("There are no domains", received=domains, fix='give {"name": ...}')
     seen: dict[str, str] = {}
@@ -33,4 +42,8 @@ def check_names(domains: Mapping[str, Any]) -> None:
             raise ConfigurationError("A domain has no name", received=name, allowed="a text")
         other = seen.setdefault(" ".join(name.casefold().split()), name)
         if other != name:
-            raise ConfigurationError("Two domains have the same name", received=[other, name], fix="name each domain once")
+            raise ConfigurationError(
+                "Two domains have the same name",
+                received=[other, name],
+                fix="name each domain once",
+            )

@@ -36,9 +36,15 @@ class Focus:
     def __post_init__(self) -> None:
         weights = self.weights.values()
         if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-            raise ConfigurationError("A focus has no weight above 0", received=dict(self.weights), allowed="numbers from 0, one above 0")
+            raise ConfigurationError(
+                "A focus has no weight above 0",
+                received=dict(self.weights),
+                allowed="numbers from 0, one above 0",
+            )
 
-    def apportion(self, count: int, domains: Collection[str], *, most: int | None = None) -> dict[Domains, int]:
+    def apportion(
+        self, count: int, domains: Collection[str], *, most: int | None = None
+    ) -> dict[Domains, int]:
         """Splits a number of examples by the weights, the largest remainders first.
 
         Args:
@@ -47,8 +53,8 @@ class Focus:
             most: How many domains an example can need at most; None for any number.
 
         Returns:
-            The number of each domain and combination, without those of which none is wanted; their sum is `count`, or 0 where there
-            can be no example of what is wanted.
+            The number of each domain and combination, without those of which none is wanted; their
+            sum is `count`, or 0 where there can be no example of what is wanted.
 
         Example:
             >>> Focus(weights={("law",): 0.6, ("law", "tax"): 0.2, ("art",): 0.9}).apportion(4, ["law", "tax"])
@@ -59,9 +65,17 @@ class Focus:
             for needed, weight in self.weights.items()
             if weight > 0 and set(needed) <= set(domains) and (most is None or len(needed) <= most)
         }
-        return {needed: number for needed, number in apportion(count, possible).items() if number} if possible else {}
+        return (
+            {needed: number for needed, number in apportion(count, possible).items() if number}
+            if possible
+            else {}
+        )
 
 
 def makes_more(generator: DataGenerator) -> bool:
-    """Whether a generator can make more examples: its `generate` takes a `focus`, and its `has_more` is not False."""
-    return bool(options_for(generator.generate, focus=None)) and bool(getattr(generator, "has_more", True))
+    """Whether a generator can make more examples: its `generate` takes a `focus`, and its
+    `has_more` is not False.
+    """
+    return bool(options_for(generator.generate, focus=None)) and bool(
+        getattr(generator, "has_more", True)
+    )

@@ -19,9 +19,11 @@ class Generated:
         asked: Questions that the generation model was asked for.
         rejected: How many were turned down, by reason.
         wanted: How many examples were wanted; None where no number was.
-        judged: How many questions a judge or a classifier compared with the domains that they were written for.
+        judged: How many questions a judge or a classifier compared with the domains that they were
+            written for.
         passed: How many of these agree with them.
-        wanted_cross_domain: How many of the wanted examples need several domains; None where no number was.
+        wanted_cross_domain: How many of the wanted examples need several domains; None where no
+            number was.
     """
 
     examples: tuple[Example, ...]
@@ -45,13 +47,14 @@ class Generated:
 
 
 class DataGenerator(ABC):
-    """Makes training examples. A generator of your own implements `generate`, without `ask` where it calls no model.
+    """Makes training examples. A generator of your own implements `generate`, without `ask` where
+    it calls no model.
 
-    One that can make more examples where they are wanted most also takes the keyword `focus`, a `Focus`: None at first, and then one for
-    each round of a refinement.
+    One that can make more examples where they are wanted most also takes the keyword `focus`, a
+    `Focus`: None at first, and then one for each round of a refinement.
 
-    A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those whose names begin with an underscore:
-    that is where a secret belongs.
+    A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those
+    whose names begin with an underscore: that is where a secret belongs.
     """
 
     @abstractmethod
@@ -59,8 +62,8 @@ class DataGenerator(ABC):
         """Returns the examples.
 
         Args:
-            ask: How a model is called. Within a run, answers asked for through it are kept, and a run that was interrupted does
-                not ask for them again.
+            ask: How a model is called. Within a run, answers asked for through it are kept, and a
+                run that was interrupted does not ask for them again.
 
         Returns:
             The examples, in any iterable; `Generated` also says what was rejected.

@@ -19,7 +19,9 @@ LONGEST_REPLY = 20_000
 """Characters after which no question is looked for: no list of questions is as long."""
 
 LONGEST_LINE = 4_000
-"""Characters from which on a plain line is not a question: the longest that is kept has 80 words."""
+"""Characters from which on a plain line is not a question: the longest that is kept has 80
+words.
+"""
 
 
 @dataclass(frozen=True)
@@ -252,9 +254,11 @@ _GREEK_SENTENCE = re.compile(rf".+?(?:[;\u037e?]+[{_CLOSERS}]*|[.!](?=\s)|\Z)", 
 # Words that make a sentence a question in languages that are also written without the mark.
 _QUESTION_WORDS = re.compile(
     r"՞|か[。．]?$"  # Armenian, whose mark is inside of a word; Japanese, at the end
-    r"|(?:吗|嗎|呢)[。]?$|什么|什麼|哪[里裡儿个個些种種年国國座位]|谁|誰|多少|几[个個年岁歲次种種天]|怎[么麼样樣]|为何|為何|如何|是否|何时|何時"
+    r"|(?:吗|嗎|呢)[。"
+    r"]?$|什么|什麼|哪[里裡儿个個些种種年国國座位]|谁|誰|多少|几[个個年岁歲次种種天]|怎[么麼样樣]|为何|為何|如何|是否|何时|何時"
     r"|(?:까|까요|나요|가요|는가|은가|인가|냐)[.。]?$"  # Korean, at the end
-    r"|ไหม|มั้ย|หรือไม่|หรือเปล่า|อะไร|ไหน|เมื่อไร|เมื่อไหร่|อย่างไร|ยังไง|ทำไม|ใคร|กี่|เท่าไร|เท่าไหร่"  # Thai
+    # Thai
+    r"|ไหม|มั้ย|หรือไม่|หรือเปล่า|อะไร|ไหน|เมื่อไร|เมื่อไหร่|อย่างไร|ยังไง|ทำไม|ใคร|กี่|เท่าไร|เท่าไหร่"
     r"|^តើ|(?:လား|လဲ)[။]?$"  # Khmer, Burmese
     r"|^(?:هل|ماذا|متى|أين|كيف|كم|لماذا|ما هو|ما هي|من هو|من هي)\s"  # Arabic, at the beginning
 )
@@ -263,7 +267,8 @@ _ENDS = (*_MARKS, ".", "!", "。", "！", "…", "।", "။", "។", "։", ";",
 # What a model says before its question: "Sure, here is one:", "Of course!".
 _CHATTER = re.compile(
     r"(?:sure|of course|certainly|absolutely|okay|ok|great|yes|no problem"
-    r"|here(?:['’]s| is| are| you)|i (?:can|will|would|['’]d)|let(?:['’]s| me))\b[^.!?:]{0,120}[.!:]\s*",
+    r"|here(?:['’]s| is| are| you)|i (?:can|will|would|['’]d)|let(?:['’]s|"
+    r" me))\b[^.!?:]{0,120}[.!:]\s*",
     re.IGNORECASE,
 )
 # What names the question that follows: "Another one: Where …".
@@ -323,7 +328,8 @@ def _is_whole(text: str) -> bool:
 
 # JSON
 
-# The beginning of JSON: a bracket, and what may come first in it (a quote, a bracket, a comment, a key).
+# The beginning of JSON: a bracket, and what may come first in it (a quote, a bracket, a comment, a
+# key).
 _STRUCTURE = re.compile(r"""[\[{]\s*(?:["'“{\[]|//|/\*|#|\w+["']?\s*:)""")
 _QUESTION_KEYS = ("question", "query", "prompt", "instruction", "text", "q")
 

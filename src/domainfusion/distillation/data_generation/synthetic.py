@@ -9,7 +9,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from domainfusion.distillation.data_generation.coverage import combinations_in_turn
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.variety import Variety
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, Slot, Verdict, WrittenByModel, mixed, noted
+from domainfusion.distillation.data_generation.writing import (
+    Check,
+    ReplyFormat,
+    Slot,
+    Verdict,
+    WrittenByModel,
+    mixed,
+    noted,
+)
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
@@ -23,40 +31,53 @@ DomainClassifier = Callable[[str], str | Collection[str]]
 class SyntheticDataGenerator(WrittenByModel):
     """Lets a language model write questions in and across domains.
 
-    Domains are covered in turn, as are all combinations of them, each led by another of its domains every time. The model is asked in
-    rounds; what is rejected (no question, cut, too short or long, a duplicate, a near-duplicate, turned down by `check`, or not in its
-    domains) is counted by its reason and asked for again in the next round, in other words. Where a `Focus` is given, it says which
-    domains and combinations are covered, in place of `cross_domain_ratio` and `domains_per_example`.
+    Domains are covered in turn, as are all combinations of them, each led by another of its domains
+    every time. The model is asked in rounds; what is rejected (no question, cut, too short or long,
+    a duplicate, a near-duplicate, turned down by `check`, or not in its domains) is counted by its
+    reason and asked for again in the next round, in other words. Where a `Focus` is given, it says
+    which domains and combinations are covered, in place of `cross_domain_ratio` and
+    `domains_per_example`.
 
-    Each question is checked for its domains: the judge, or the classifier, names those that it needs. One that needs fewer or others
-    is rejected. Where the judge's reply names no domain and does not say "none", the question is kept and says so
-    (`metadata["domain_check"]`).
+    Each question is checked for its domains: the judge, or the classifier, names those that it
+    needs. One that needs fewer or others is rejected. Where the judge's reply names no domain and
+    does not say "none", the question is kept and says so (`metadata["domain_check"]`).
 
     Args:
         generation_model: Writes the questions.
         domains: A one-line description of each domain.
-        num_examples: How many examples are wanted; there may be fewer where what may be asked is spent, never more.
+        num_examples: How many examples are wanted; there may be fewer where what may be asked is
+            spent, never more.
         cross_domain_ratio: Share of them that need several domains.
         domains_per_example: How many domains these need; several numbers take turns.
-        prompt_template: Asks for questions in one domain; `{count}`, `{domain}` and `{description}` are filled.
-        cross_domain_template: Asks for questions across domains; `{count}`, `{domains}` and `{subjects}` are filled.
-        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at temperature 0.8.
-        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be held to a schema (`SchemaModel`).
-        questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5 in JSON and 1 in lines. What a reply
-            holds beyond that is not read.
-        sub_questions: Let the model also write, in JSON, what the expert of each domain of a cross-domain question is asked.
+        prompt_template: Asks for questions in one domain; `{count}`, `{domain}` and `{description}`
+            are filled.
+        cross_domain_template: Asks for questions across domains; `{count}`, `{domains}` and
+            `{subjects}` are filled.
+        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
+            temperature 0.8.
+        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
+            held to a schema (`SchemaModel`).
+        questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5
+            in JSON and 1 in lines. What a reply holds beyond that is not read.
+        sub_questions: Let the model also write, in JSON, what the expert of each domain of a
+            cross-domain question is asked.
         judge: The model that says which domains a question needs; by default the generation model.
-        classifier: Tells instead of the judge which domains a question needs: a function from its text to a name or several.
+        classifier: Tells instead of the judge which domains a question needs: a function from its
+            text to a name or several.
         verify: Check the domains of the questions; without it they are as good as the model's word.
         variety: What the prompts differ in; by default topics, personas, difficulties and forms.
         max_rounds: How often at most a question is asked for.
-        max_questions: How many questions are asked for at most, over all rounds; None for no such limit.
-        duplicate_threshold: Share of content words from which on two questions are near-duplicates; see `Duplicates`.
-        check: A check of your own: returns why an example is rejected, None, or the example with more in it, such as its `parts`.
+        max_questions: How many questions are asked for at most, over all rounds; None for no such
+            limit.
+        duplicate_threshold: Share of content words from which on two questions are near-duplicates;
+            see `Duplicates`.
+        check: A check of your own: returns why an example is rejected, None, or the example with
+            more in it, such as its `parts`.
         seed: Seed of sampling and variety.
 
     Raises:
-        ConfigurationError: A number is out of range, or the domains are empty, have no description or are too few to cross.
+        ConfigurationError: A number is out of range, or the domains are empty, have no description
+            or are too few to cross.
         CapabilityError: The generation model can't write.
         TemplateError: A template has a placeholder that nothing fills.
     """
@@ -106,11 +127,21 @@ class SyntheticDataGenerator(WrittenByModel):
             seed=seed,
         )
         if not 0 <= cross_domain_ratio <= 1:
-            raise ConfigurationError("cross_domain_ratio is not a share", received=cross_domain_ratio, allowed="a number from 0 to 1")
-        sizes = (domains_per_example,) if isinstance(domains_per_example, int) else tuple(domains_per_example)
+            raise ConfigurationError(
+                "cross_domain_ratio is not a share",
+                received=cross_domain_ratio,
+                allowed="a number from 0 to 1",
+            )
+        sizes = (
+            (domains_per_example,)
+            if isinstance(domains_per_example, int)
+            else tuple(domains_per_example)
+        )
         if not sizes or min(sizes) < 2:
             raise ConfigurationError(
-                "domains_per_example is out of range", received=domains_per_example, allowed="a whole number from 2, or several"
+                "domains_per_example is out of range",
+                received=domains_per_example,
+                allowed="a whole number from 2, or several",
             )
         if cross_domain_ratio > 0 and len(self.domains) < max(sizes):
             needed = {2: "two", 3: "three"}.get(max(sizes), str(max(sizes)))
@@ -129,19 +160,32 @@ class SyntheticDataGenerator(WrittenByModel):
     def _slots(self) -> list[Slot]:
         crossing = round(self.num_examples * self.cross_domain_ratio)
         singles = itertools.islice(itertools.cycle(self.domains), self.num_examples - crossing)
-        combined = itertools.islice(combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing)
+        combined = itertools.islice(
+            combinations_in_turn(tuple(self.domains), self.domains_per_example), crossing
+        )
         return mixed([Slot((name,)) for name in singles], [Slot(domains) for domains in combined])
 
     def _focused_slots(self, focus: Focus) -> list[Slot]:
         counts = focus.apportion(self.num_examples, self.domains)
-        return mixed(*([Slot(_led_by(needed, turn)) for turn in range(count)] for needed, count in counts.items()))
+        return mixed(
+            *(
+                [Slot(_led_by(needed, turn)) for turn in range(count)]
+                for needed, count in counts.items()
+            )
+        )
 
     def _task(self, slot: Slot, count: str) -> str:
         if len(slot.domains) == 1:
             (name,) = slot.domains
-            return fill(self.prompt_template, {"count": count, "domain": name, "description": self.domains[name]})
+            return fill(
+                self.prompt_template,
+                {"count": count, "domain": name, "description": self.domains[name]},
+            )
         subjects = "\n".join(f"- {name}: {self.domains[name]}" for name in slot.domains)
-        return fill(self.cross_domain_template, {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects})
+        return fill(
+            self.cross_domain_template,
+            {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects},
+        )
 
     def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
         if not self.verify or not examples:
@@ -162,7 +206,11 @@ class SyntheticDataGenerator(WrittenByModel):
         found = classifier(example.query)
         named = {found} if isinstance(found, str) else set(found)
         if strange := sorted(named - set(self.domains)):
-            raise DataError("The classifier named something that is not a domain", received=strange[0], allowed=", ".join(self.domains))
+            raise DataError(
+                "The classifier named something that is not a domain",
+                received=strange[0],
+                allowed=", ".join(self.domains),
+            )
         return named
 
 

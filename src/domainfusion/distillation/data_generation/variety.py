@@ -1,4 +1,6 @@
-"""What makes prompts differ, so that the questions do: topics, who asks, how hard, in which form."""
+"""What makes prompts differ, so that the questions do: topics, who asks, how hard, in which
+form.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ class Variety:
     """What prompts differ in; each prompt gets one of each, all of them equally often.
 
     Attributes:
-        topics_per_domain: How many topics of each domain the generation model is asked to list; 0 for none.
+        topics_per_domain: How many topics of each domain the generation model is asked to list; 0
+            for none.
         topics: Topics of your own, by domain; of these domains the model lists none.
         personas: Who asks.
         difficulties: How hard the questions are.
         forms: Which form they have.
 
     Raises:
-        ConfigurationError: The number of topics is negative, or one text stands where there should be several.
+        ConfigurationError: The number of topics is negative, or one text stands where there should
+            be several.
     """
 
     topics_per_domain: int = 20
@@ -44,7 +48,11 @@ class Variety:
         "an engineer",
         "a curious layperson",
     )
-    difficulties: tuple[str, ...] = ("easy: a single fact", "medium: an explanation", "hard: several steps of reasoning")
+    difficulties: tuple[str, ...] = (
+        "easy: a single fact",
+        "medium: an explanation",
+        "hard: several steps of reasoning",
+    )
     forms: tuple[str, ...] = (
         "a direct question",
         "a question that begins with a short situation",
@@ -57,24 +65,42 @@ class Variety:
 
     def __post_init__(self) -> None:
         if self.topics_per_domain < 0:
-            raise ConfigurationError("topics_per_domain is negative", received=self.topics_per_domain, allowed="a whole number from 0")
+            raise ConfigurationError(
+                "topics_per_domain is negative",
+                received=self.topics_per_domain,
+                allowed="a whole number from 0",
+            )
         if not isinstance(self.topics, Mapping):
-            raise ConfigurationError("topics is not a mapping", received=self.topics, fix='write topics={"domain": ("...", "...")}')
+            raise ConfigurationError(
+                "topics is not a mapping",
+                received=self.topics,
+                fix='write topics={"domain": ("...", "...")}',
+            )
         lists = {"personas": self.personas, "difficulties": self.difficulties, "forms": self.forms}
         lists |= {f"topics of {domain}": topics for domain, topics in self.topics.items()}
         for name, given in lists.items():
             if isinstance(given, str):
-                raise ConfigurationError(f"{name} is one text instead of several", received=given, fix=f"write ({given!r},)")
+                raise ConfigurationError(
+                    f"{name} is one text instead of several",
+                    received=given,
+                    fix=f"write ({given!r},)",
+                )
 
     def check_topics(self, domains: Collection[str]) -> None:
         """Raises a `ConfigurationError` where topics are of a domain that is not there."""
         strange = [domain for domain in self.topics if domain not in domains]
         if strange:
-            raise ConfigurationError("variety has topics of an unknown domain", received=strange[0], allowed=", ".join(domains))
+            raise ConfigurationError(
+                "variety has topics of an unknown domain",
+                received=strange[0],
+                allowed=", ".join(domains),
+            )
 
 
 NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
-"""Prompts that differ in their domains alone, for a model so small that every further word confuses it."""
+"""Prompts that differ in their domains alone, for a model so small that every further word confuses
+it.
+"""
 
 
 class Seeds:
@@ -94,9 +120,19 @@ class Seeds:
 
     def draw(self, domains: tuple[str, ...]) -> str:
         """Returns the lines that the next prompt for these domains has beside its task."""
-        kinds: dict[str, Sequence[str]] = {f"Topic in {domain}": self._topics.get(domain, ()) for domain in domains}
-        kinds |= {"Asked by": self._variety.personas, "Difficulty": self._variety.difficulties, "Form": self._variety.forms}
-        lines = [f"{kind}: {self._next((*domains, kind), items)}" for kind, items in kinds.items() if items]
+        kinds: dict[str, Sequence[str]] = {
+            f"Topic in {domain}": self._topics.get(domain, ()) for domain in domains
+        }
+        kinds |= {
+            "Asked by": self._variety.personas,
+            "Difficulty": self._variety.difficulties,
+            "Form": self._variety.forms,
+        }
+        lines = [
+            f"{kind}: {self._next((*domains, kind), items)}"
+            for kind, items in kinds.items()
+            if items
+        ]
         return "\n".join(lines)
 
     def _next(self, deck: tuple[str, ...], items: Sequence[str]) -> str:
@@ -108,16 +144,27 @@ class Seeds:
 def list_topics(
     model: LanguageModel, domains: Mapping[str, str], variety: Variety, sampling: Sampling, ask: Ask
 ) -> dict[str, list[str]]:
-    """Returns topics of each domain: the given ones, else what the model lists, which may be fewer than asked for."""
+    """Returns topics of each domain: the given ones, else what the model lists, which may be fewer
+    than asked for.
+    """
     count = variety.topics_per_domain
     given = {domain: list(topics) for domain, topics in variety.topics.items()}
     listed = {name: text for name, text in domains.items() if name not in given}
     if not count or not listed:
         return given
-    values = [{"count": str(count), "domain": name, "description": text} for name, text in listed.items()]
+    values = [
+        {"count": str(count), "domain": name, "description": text} for name, text in listed.items()
+    ]
     prompts = [user(fill(TOPICS_PROMPT, value)) for value in values]
-    replies = ask(model, prompts, Sampling(max_new_tokens=TOKENS_A_TOPIC * count, seed=sampling.seed), label="topics")
-    return given | {name: _topics_in(reply)[:count] for name, reply in zip(listed, replies, strict=True)}
+    replies = ask(
+        model,
+        prompts,
+        Sampling(max_new_tokens=TOKENS_A_TOPIC * count, seed=sampling.seed),
+        label="topics",
+    )
+    return given | {
+        name: _topics_in(reply)[:count] for name, reply in zip(listed, replies, strict=True)
+    }
 
 
 def _topics_in(reply: Generation) -> list[str]:

@@ -1,4 +1,6 @@
-"""What the generators share that let a model write: wanted questions, rounds of asking, checks, and counts."""
+"""What the generators share that let a model write: wanted questions, rounds of asking, checks, and
+counts.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,24 @@ from typing import Any, Literal, NamedTuple, get_args
 from domainfusion.distillation.data_generation.domains import check_domains
 from domainfusion.distillation.data_generation.focus import Focus
 from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
-from domainfusion.distillation.data_generation.replies import Question, find_questions, without_thoughts
+from domainfusion.distillation.data_generation.replies import (
+    Question,
+    find_questions,
+    without_thoughts,
+)
 from domainfusion.distillation.data_generation.variety import Seeds, Variety, list_topics
 from domainfusion.distillation.duplicates import Duplicates
 from domainfusion.distillation.metrics import normalize, states
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.prompts import ONE_QUESTION, QUESTION_JSON, QUESTION_LINES, SUB_QUESTION_JSON, fill
+from domainfusion.prompts import (
+    ONE_QUESTION,
+    QUESTION_JSON,
+    QUESTION_LINES,
+    SUB_QUESTION_JSON,
+    fill,
+)
 from domainfusion.types import Example, Generation, Sampling, Source, user
 
 logger = logging.getLogger("domainfusion")
@@ -33,19 +45,25 @@ Check = Callable[[Example], "str | Example | None"]
 It may also return the example with more in it, such as the parts of a right answer."""
 
 ReplyFormat = Literal["auto", "lines", "json"]
-"""How a model is asked to write questions: one a line, or JSON; `auto` takes JSON where the model can be held to a schema."""
+"""How a model is asked to write questions: one a line, or JSON; `auto` takes JSON where the model
+can be held to a schema.
+"""
 
 QUESTIONS_PER_JSON_REPLY = 5
 FEWEST_WORDS, MOST_WORDS = 4, 80
 DOMAIN_CHECK = "domain_check"
-"""Key of an example's metadata: `passed` where its domains were confirmed, `no verdict` where the judge gave none."""
+"""Key of an example's metadata: `passed` where its domains were confirmed, `no verdict` where the
+judge gave none.
+"""
 
 JUDGE_TOKENS = 32
 """Tokens after which a judge's reply is cut."""
 
 # Scripts that put no spaces between words: Han, kana; Thai, Lao, Burmese, Khmer. An average word of
 # the first has about 1.5 characters, of the second about 4.
-_SHORT_WORDS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
+_SHORT_WORDS = re.compile(
+    "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
+)
 _LONG_WORDS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 _TEXT = {"type": "string"}
@@ -62,21 +80,31 @@ _SUB_QUESTIONS = {
 
 @dataclass(frozen=True)
 class Slot:
-    """An example that is wanted: its domains, primary first, and the domain that it should look like."""
+    """An example that is wanted: its domains, primary first, and the domain that it should look
+    like.
+    """
 
     domains: tuple[str, ...]
     apparent: str = ""
 
 
 def mixed(*parts: Sequence[Slot]) -> list[Slot]:
-    """Returns all in one order whose every beginning holds its share of each: what is asked first is balanced, should the rest not be."""
-    places = [((place + 0.5) / len(part), number) for number, part in enumerate(parts) for place in range(len(part))]
+    """Returns all in one order whose every beginning holds its share of each: what is asked first
+    is balanced, should the rest not be.
+    """
+    places = [
+        ((place + 0.5) / len(part), number)
+        for number, part in enumerate(parts)
+        for place in range(len(part))
+    ]
     streams = [iter(part) for part in parts]
     return [next(streams[number]) for _, number in sorted(places)]
 
 
 class Verdict(NamedTuple):
-    """What became of a candidate that passed the common checks: as it is kept, why it is not, and whether it was judged at all."""
+    """What became of a candidate that passed the common checks: as it is kept, why it is not, and
+    whether it was judged at all.
+    """
 
     example: Example
     problem: str | None = None
@@ -85,7 +113,9 @@ class Verdict(NamedTuple):
 
 @dataclass
 class _Work:
-    """What is wanted, from which model and how it is asked for, and what became of it so far: accepted examples by slot, and counts."""
+    """What is wanted, from which model and how it is asked for, and what became of it so far:
+    accepted examples by slot, and counts.
+    """
 
     slots: Sequence[Slot]
     writer: LanguageModel
@@ -148,16 +178,32 @@ class WrittenByModel(DataGenerator):
         seed: int,
     ) -> None:
         if not isinstance(generation_model, LanguageModel):
-            raise CapabilityError("The generation model can't write", received=generation_model, allowed="a model with generate(...)")
+            raise CapabilityError(
+                "The generation model can't write",
+                received=generation_model,
+                allowed="a model with generate(...)",
+            )
         if variety is not None and not isinstance(variety, Variety):
-            raise ConfigurationError("variety is not known", received=variety, allowed="Variety(...), or None")
+            raise ConfigurationError(
+                "variety is not known", received=variety, allowed="Variety(...), or None"
+            )
         if not verify and (judge is not None or classifier is not None):
-            raise ConfigurationError("Nobody is asked to judge", received="verify=False", fix="leave out judge and classifier, or verify")
+            raise ConfigurationError(
+                "Nobody is asked to judge",
+                received="verify=False",
+                fix="leave out judge and classifier, or verify",
+            )
         if judge is not None and not isinstance(judge, LanguageModel):
-            raise CapabilityError("The judge can't answer", received=judge, allowed="a model with generate(...)")
+            raise CapabilityError(
+                "The judge can't answer", received=judge, allowed="a model with generate(...)"
+            )
         for name, function in {"classifier": classifier, "check": check}.items():
             if function is not None and not callable(function):
-                raise ConfigurationError(f"The {name} is not a function", received=function, allowed="a function of one argument")
+                raise ConfigurationError(
+                    f"The {name} is not a function",
+                    received=function,
+                    allowed="a function of one argument",
+                )
         counts = {
             "num_examples": num_examples,
             "max_rounds": max_rounds,
@@ -166,19 +212,33 @@ class WrittenByModel(DataGenerator):
         }
         for name, count in counts.items():
             if count is not None and count < 1:
-                raise ConfigurationError(f"{name} is not positive", received=count, allowed="a whole number from 1")
+                raise ConfigurationError(
+                    f"{name} is not positive", received=count, allowed="a whole number from 1"
+                )
         if reply_format not in get_args(ReplyFormat):
-            raise ConfigurationError("reply_format is not known", received=reply_format, allowed=", ".join(get_args(ReplyFormat)))
-        writes_json = reply_format == "json" or (reply_format == "auto" and isinstance(generation_model, SchemaModel))
+            raise ConfigurationError(
+                "reply_format is not known",
+                received=reply_format,
+                allowed=", ".join(get_args(ReplyFormat)),
+            )
+        writes_json = reply_format == "json" or (
+            reply_format == "auto" and isinstance(generation_model, SchemaModel)
+        )
         if sub_questions and not writes_json:
-            raise ConfigurationError("Sub-questions come in JSON", received=f"reply_format={reply_format!r}", fix="set reply_format='json'")
+            raise ConfigurationError(
+                "Sub-questions come in JSON",
+                received=f"reply_format={reply_format!r}",
+                fix="set reply_format='json'",
+            )
         Duplicates(duplicate_threshold)
         self.generation_model = generation_model
         self.domains = check_domains(domains)
         self.num_examples = num_examples
         self.sampling = sampling or Sampling(max_new_tokens=96, temperature=0.8, top_p=0.95)
         self.reply_format: ReplyFormat = "json" if writes_json else "lines"
-        self.questions_per_reply = questions_per_reply or (QUESTIONS_PER_JSON_REPLY if writes_json else 1)
+        self.questions_per_reply = questions_per_reply or (
+            QUESTIONS_PER_JSON_REPLY if writes_json else 1
+        )
         self.sub_questions = sub_questions
         self.variety = variety or Variety()
         self.variety.check_topics(self.domains)
@@ -192,17 +252,21 @@ class WrittenByModel(DataGenerator):
         self.seed = seed
 
     def generate(self, ask: Ask = ask_directly, *, focus: Focus | None = None) -> Generated:
-        """Asks the model in rounds until there are enough examples, or what may be asked is spent; see `DataGenerator.generate`.
+        """Asks the model in rounds until there are enough examples, or what may be asked is spent;
+        see `DataGenerator.generate`.
 
         Args:
             ask: How a model is called.
-            focus: What the examples are to need, by its weights; questions like its earlier ones are asked for again in other words.
+            focus: What the examples are to need, by its weights; questions like its earlier ones
+                are asked for again in other words.
         """
         slots = self._slots() if focus is None else self._focused_slots(focus)
         if not slots:
             return Generated((), wanted=0)
         topics = list_topics(self.generation_model, self.domains, self.variety, self.sampling, ask)
-        begin = 0 if focus is None else focus.round * self.max_rounds  # no two times draw with the same seeds
+        begin = (
+            0 if focus is None else focus.round * self.max_rounds
+        )  # no two times draw with the same seeds
         seeds = Seeds(self.variety, topics, self.seed + 1000 * begin)
         work = _Work(slots, self._writer(), seeds, Duplicates(self.duplicate_threshold))
         for example in () if focus is None else focus.earlier:
@@ -216,12 +280,16 @@ class WrittenByModel(DataGenerator):
         return work.outcome()
 
     def _warn(self, work: _Work) -> None:
-        """Logs where fewer examples are there than wanted, and where their share across domains is another."""
+        """Logs where fewer examples are there than wanted, and where their share across domains is
+        another.
+        """
         wanted, found = len(work.slots), len(work.accepted)
         if found == wanted:
             return
         spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
-        reasons = ", ".join([spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())])
+        reasons = ", ".join(
+            [spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())]
+        )
         logger.warning("%s of %s %s questions are there: %s", found, wanted, self.source, reasons)
         crossing_wanted, crossing = work.crossing
         # A share can't be met more closely than by half an example.
@@ -239,18 +307,26 @@ class WrittenByModel(DataGenerator):
 
     @abstractmethod
     def _focused_slots(self, focus: Focus) -> list[Slot]:
-        """Returns the slots of a focus: `num_examples` of them, or none where it wants nothing that this generator makes."""
+        """Returns the slots of a focus: `num_examples` of them, or none where it wants nothing that
+        this generator makes.
+        """
 
     @abstractmethod
     def _task(self, slot: Slot, count: str) -> str:
         """Returns what the prompt asks for, without seeds and form."""
 
     def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
-        """Judges what passed the common checks in one round; by default there is nothing more to judge."""
+        """Judges what passed the common checks in one round; by default there is nothing more to
+        judge.
+        """
         return [Verdict(example) for example in examples]
 
-    def _ask_for(self, work: _Work, wanted: Sequence[int], sampling: Sampling, ask: Ask) -> dict[int, Example]:
-        """One round: asks for what is wanted, several questions of a kind in one prompt, and returns what passes the common checks."""
+    def _ask_for(
+        self, work: _Work, wanted: Sequence[int], sampling: Sampling, ask: Ask
+    ) -> dict[int, Example]:
+        """One round: asks for what is wanted, several questions of a kind in one prompt, and
+        returns what passes the common checks.
+        """
         calls = _in_groups(work.slots, wanted, self.questions_per_reply)
         prompts = [user(self._prompt(work.slots[call[0]], len(call), work.seeds)) for call in calls]
         replies = ask(work.writer, prompts, sampling, label=f"{self.source} questions")
@@ -261,7 +337,9 @@ class WrittenByModel(DataGenerator):
                 if question is None:
                     work.rejected[_nothing(reply)] += 1
                     continue
-                found = self._checked(self._to_example(work.slots[index], question), work.duplicates)
+                found = self._checked(
+                    self._to_example(work.slots[index], question), work.duplicates
+                )
                 if isinstance(found, str):
                     work.rejected[found] += 1
                 else:
@@ -271,7 +349,9 @@ class WrittenByModel(DataGenerator):
 
     def _keep(self, work: _Work, candidates: Mapping[int, Example], ask: Ask) -> None:
         """Judges what passed the common checks, and keeps what passes."""
-        for index, verdict in zip(candidates, self._verdicts(list(candidates.values()), ask), strict=True):
+        for index, verdict in zip(
+            candidates, self._verdicts(list(candidates.values()), ask), strict=True
+        ):
             work.judged += verdict.judged
             work.passed += verdict.judged and not verdict.problem
             if verdict.problem:
@@ -286,23 +366,43 @@ class WrittenByModel(DataGenerator):
 
     def _sampling(self, number: int) -> Sampling:
         seed = self.sampling.seed + self.seed + 1000 * number
-        return replace(self.sampling, seed=seed, max_new_tokens=self.sampling.max_new_tokens * self.questions_per_reply)
+        return replace(
+            self.sampling,
+            seed=seed,
+            max_new_tokens=self.sampling.max_new_tokens * self.questions_per_reply,
+        )
 
     def _prompt(self, slot: Slot, count: int, seeds: Seeds) -> str:
         counted = "one question" if count == 1 else f"{count} questions, each about something else,"
         if self.reply_format == "json":
-            form = SUB_QUESTION_JSON if self.sub_questions and len(slot.domains) > 1 else QUESTION_JSON
+            form = (
+                SUB_QUESTION_JSON if self.sub_questions and len(slot.domains) > 1 else QUESTION_JSON
+            )
         else:
             form = ONE_QUESTION if count == 1 else QUESTION_LINES
         number = "one question" if count == 1 else f"{count} questions"
         ending = fill(form, {"count": number, "domains": " and ".join(slot.domains)})
-        return "\n".join(part for part in (self._task(slot, counted), seeds.draw(slot.domains), ending) if part)
+        return "\n".join(
+            part for part in (self._task(slot, counted), seeds.draw(slot.domains), ending) if part
+        )
 
     def _to_example(self, slot: Slot, question: Question) -> Example:
         wants_parts = self.sub_questions and len(slot.domains) > 1
-        known = {domain: text for domain, text in question.sub_questions.items() if domain in slot.domains} if wants_parts else {}
+        known = (
+            {
+                domain: text
+                for domain, text in question.sub_questions.items()
+                if domain in slot.domains
+            }
+            if wants_parts
+            else {}
+        )
         return Example(
-            query=question.text, domains=slot.domains, source=self.source, sub_questions=known, apparent_domain=slot.apparent
+            query=question.text,
+            domains=slot.domains,
+            source=self.source,
+            sub_questions=known,
+            apparent_domain=slot.apparent,
         )
 
     def _checked(self, example: Example, duplicates: Duplicates) -> Example | str:
@@ -312,7 +412,10 @@ class WrittenByModel(DataGenerator):
             return "too short" if words < FEWEST_WORDS else "too long"
         if likeness := duplicates.find(example):
             return likeness
-        if any(normalize(description) in normalize(example.query) for description in self.domains.values()):
+        if any(
+            normalize(description) in normalize(example.query)
+            for description in self.domains.values()
+        ):
             return "repeats the prompt"
         found = self.check(example) if self.check else None
         if found is None or isinstance(found, Example):
@@ -327,10 +430,14 @@ class WrittenByModel(DataGenerator):
 
     def _ask_judge(self, template: str, examples: Sequence[Example], ask: Ask) -> list[str]:
         """Asks the judge about each example and returns its replies."""
-        subjects = "\n".join(f"- {name}: {description}" for name, description in self.domains.items())
+        subjects = "\n".join(
+            f"- {name}: {description}" for name, description in self.domains.items()
+        )
         values = {"subjects": subjects, "domains": ", ".join(self.domains)}
         prompts = [user(fill(template, {**values, "query": example.query})) for example in examples]
-        replies = ask(self.judge, prompts, Sampling(max_new_tokens=JUDGE_TOKENS), label="judging questions")
+        replies = ask(
+            self.judge, prompts, Sampling(max_new_tokens=JUDGE_TOKENS), label="judging questions"
+        )
         return [without_thoughts(reply.text) for reply in replies]
 
     def _named_in(self, reply: str) -> list[str]:
@@ -345,7 +452,10 @@ class WrittenByModel(DataGenerator):
 
 def noted(example: Example, has_verdict: bool) -> Example:
     """Returns an example whose metadata say whether its domains were confirmed."""
-    return replace(example, metadata={**example.metadata, DOMAIN_CHECK: "passed" if has_verdict else "no verdict"})
+    return replace(
+        example,
+        metadata={**example.metadata, DOMAIN_CHECK: "passed" if has_verdict else "no verdict"},
+    )
 
 
 def count_words(text: str) -> int:
@@ -357,11 +467,15 @@ def count_words(text: str) -> int:
     """
     short, long = len(_SHORT_WORDS.findall(text)), len(_LONG_WORDS.findall(text))
     spaced = _LONG_WORDS.sub(" ", _SHORT_WORDS.sub(" ", text)) if short or long else text
-    return sum(bool(re.search(r"\w", word)) for word in spaced.split()) + math.floor(short / 1.5 + long / 4)
+    return sum(bool(re.search(r"\w", word)) for word in spaced.split()) + math.floor(
+        short / 1.5 + long / 4
+    )
 
 
 def _in_groups(slots: Sequence[Slot], wanted: Sequence[int], size: int) -> list[list[int]]:
-    """Returns the wanted slots in groups of one kind, each to be asked for in one prompt, in the order in which they come."""
+    """Returns the wanted slots in groups of one kind, each to be asked for in one prompt, in the
+    order in which they come.
+    """
     groups: list[list[int]] = []
     latest: dict[Slot, list[int]] = {}
     for index in wanted:
@@ -381,13 +495,29 @@ def _questions_in(reply: Generation) -> list[Question]:
 
 def _nothing(reply: Generation) -> str:
     """Says why a reply holds fewer questions than it was asked for."""
-    return {"refused": "the model refused", "filtered": "the model refused", "length": "cut before its end"}.get(
-        reply.finish_reason, "no question"
-    )
+    return {
+        "refused": "the model refused",
+        "filtered": "the model refused",
+        "length": "cut before its end",
+    }.get(reply.finish_reason, "no question")
 
 
 def _schema(sub_questions: bool) -> dict[str, Any]:
-    properties: dict[str, Any] = {"question": _TEXT, **({"sub_questions": _SUB_QUESTIONS} if sub_questions else {})}
-    item = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    properties: dict[str, Any] = {
+        "question": _TEXT,
+        **({"sub_questions": _SUB_QUESTIONS} if sub_questions else {}),
+    }
+    item = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     listed = {"questions": {"type": "array", "items": item}}
-    return {"title": "questions", "type": "object", "properties": listed, "required": ["questions"], "additionalProperties": False}
+    return {
+        "title": "questions",
+        "type": "object",
+        "properties": listed,
+        "required": ["questions"],
+        "additionalProperties": False,
+    }

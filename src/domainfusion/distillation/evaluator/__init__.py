@@ -1,4 +1,6 @@
-"""Evaluators: what the student kept of each expert, whether domains combine, and whether the answers hold together."""
+"""Evaluators: what the student kept of each expert, whether domains combine, and whether the
+answers hold together.
+"""
 
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
 from domainfusion.distillation.evaluator.coherence import consistency

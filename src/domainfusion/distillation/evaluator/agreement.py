@@ -45,7 +45,8 @@ class Sides:
         student: The student's answers.
         base: The student's before training; None where it was not measured.
         experts: The experts' answers by domain.
-        again: A second answer of each expert, drawn at a temperature, by domain and by the place of each example of that domain.
+        again: A second answer of each expert, drawn at a temperature, by domain and by the place of
+            each example of that domain.
     """
 
     student: Sequence[Generation]
@@ -58,10 +59,11 @@ Measure = Callable[[Sequence[Pair]], list[Score]]
 
 
 def claim_coverage(answer: str, expert: str) -> float | None:
-    """Returns the share of the expert's sentences that an answer covers; None where the expert claims nothing.
+    """Returns the share of the expert's sentences that an answer covers; None where the expert
+    claims nothing.
 
-    A sentence is covered where the answer has two thirds of its content words, and all those with a digit. Whether it is affirmed or
-    denied is not looked at.
+    A sentence is covered where the answer has two thirds of its content words, and all those with a
+    digit. Whether it is affirmed or denied is not looked at.
 
     Example:
         >>> claim_coverage("NRT lies in Japan.", "NRT is in Japan. It opened in 1978.")
@@ -98,7 +100,8 @@ def by_coverage(pairs: Sequence[Pair]) -> list[Score]:
 
 
 def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
-    """Returns the measure that asks a model, in both orders, whether two answers say the same: yes, partly or no.
+    """Returns the measure that asks a model, in both orders, whether two answers say the same: yes,
+    partly or no.
 
     Where it says neither, there is no grade; where the two orders differ, their mean counts.
     """
@@ -178,7 +181,9 @@ def _grades(
     experts: Mapping[str, Sequence[Generation]],
     measure: Measure,
 ) -> list[float | None]:
-    """Returns an example's mean grade over its experts; None where one of them left nothing to compare with."""
+    """Returns an example's mean grade over its experts; None where one of them left nothing to
+    compare with.
+    """
     pairs = [
         Pair(example.query, answers[domain][place].text, experts[domain][place].text)
         for place, example in enumerate(examples)

@@ -1,4 +1,6 @@
-"""How the student, its experts and baselines do on benchmarks of each domain, and on general ability."""
+"""How the student, its experts and baselines do on benchmarks of each domain, and on general
+ability.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, Score, fingerprint
 
 BenchmarkSource = str | Path | HarnessTask | Sequence[ExampleLike]
-"""A benchmark: examples, the path of a file of such, or a task of lm-evaluation-harness, by its name or as a `HarnessTask`."""
+"""A benchmark: examples, the path of a file of such, or a task of lm-evaluation-harness, by its
+name or as a `HarnessTask`.
+"""
 
 BenchmarkSources = BenchmarkSource | Sequence[str | Path | HarnessTask | Sequence[ExampleLike]]
 """One benchmark, or a list of several."""
@@ -74,7 +78,8 @@ class LoadedBenchmark:
 def normalized(
     sources: BenchmarkSources, name: str
 ) -> tuple[str | Path | HarnessTask | tuple[Example, ...], ...]:
-    """Returns the benchmarks of a list, or the one benchmark, with its examples read; tasks are not loaded yet.
+    """Returns the benchmarks of a list, or the one benchmark, with its examples read; tasks are not
+    loaded yet.
 
     Args:
         sources: What was given.
@@ -111,7 +116,8 @@ def load(
     *,
     general: bool = False,
 ) -> Iterator[LoadedBenchmark]:
-    """Reads the benchmarks of each domain; a domain with one of them gives its name to the slice, else each has its own.
+    """Reads the benchmarks of each domain; a domain with one of them gives its name to the slice,
+    else each has its own.
 
     Raises:
         MissingDependencyError: A task needs lm-evaluation-harness.
@@ -164,7 +170,9 @@ def _checked(
         raise DataError(
             f"The benchmark of {name!r} is neither a file nor the name of a task",
             received=str(source),
-            allowed="a list of examples, a JSON Lines or JSON file, or a task of lm-evaluation-harness",
+            allowed=(
+                "a list of examples, a JSON Lines or JSON file, or a task of lm-evaluation-harness"
+            ),
         )
     return source
 
@@ -187,28 +195,35 @@ def _label(source: str | Path | HarnessTask | tuple[Example, ...], position: int
 
 
 def in_slice(example: Example, name: str) -> Example:
-    """Returns an example that is reported in the slice of that name, under an id of its own there."""
+    """Returns an example that is reported in the slice of that name, under an id of its own
+    there.
+    """
     return replace(example, metadata={**example.metadata, "slice": name}, id=f"{name}/{example.id}")
 
 
 class BenchmarkEvaluator(MeasuringEvaluator):
     """Measures the student, its experts and baselines on benchmarks of each domain, side by side.
 
-    Every model answers every item. The routed oracle answers each with the expert of its domain. Where there is a base, every benchmark of
-    general ability is compared with it: whether the student lost some of it.
+    Every model answers every item. The routed oracle answers each with the expert of its domain.
+    Where there is a base, every benchmark of general ability is compared with it: whether the
+    student lost some of it.
 
     Args:
-        benchmarks: For each domain a benchmark, or a list of several: examples or dicts with `query` and `answers` or `reference`, the path
-            of a file of such, or a task of lm-evaluation-harness (its name, or a `HarnessTask`).
+        benchmarks: For each domain a benchmark, or a list of several: examples or dicts with
+            `query` and `answers` or `reference`, the path of a file of such, or a task of
+            lm-evaluation-harness (its name, or a `HarnessTask`).
         general: Benchmarks of general ability, likewise.
-        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
-            states. An example may name its own in `metadata["metric"]`. Tasks of lm-evaluation-harness have their own.
+        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the
+            share of the example's parts that it states. An example may name its own in
+            `metadata["metric"]`. Tasks of lm-evaluation-harness have their own.
         baselines: Further models to measure beside.
-        baseline_scores: Scores of further models that were measured elsewhere: for each its accuracy, 0 to 1, by benchmark.
+        baseline_scores: Scores of further models that were measured elsewhere: for each its
+            accuracy, 0 to 1, by benchmark.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
         seed: Seed of the bootstrap.
-        on_overlap: What to do with items that were trained on: `refuse` to evaluate, or leave them out and `report` them.
+        on_overlap: What to do with items that were trained on: `refuse` to evaluate, or leave them
+            out and `report` them.
         tolerance: The loss of general ability up to which none is spoken of.
 
     Raises:
@@ -282,11 +297,12 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         trained_on: str | Path | Sequence[ExampleLike] | None = None,
         ask: Ask = ask_directly,
     ) -> EvaluationReport:
-        """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named `examples: ...`.
+        """Evaluates on the benchmarks, and on `examples` beside them, in slices of their own named
+        `examples: ...`.
 
         Raises:
-            DataError: A benchmark can't be read, two of its items or of the examples have the same id, some were trained on, or
-                a benchmark is of a domain that has no expert.
+            DataError: A benchmark can't be read, two of its items or of the examples have the same
+                id, some were trained on, or a benchmark is of a domain that has no expert.
             ConfigurationError: A given score is of no benchmark, or is not a share.
         """
         self._check_domains(teacher_models)
@@ -374,7 +390,9 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         experts: Mapping[str, Sequence[Graded]],
         ask: Ask,
     ) -> list[Graded]:
-        """Grades an item of one domain on its expert's answer, and of several on their experts' own parts."""
+        """Grades an item of one domain on its expert's answer, and of several on their experts' own
+        parts.
+        """
         nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
         found = [nobody] * len(items)
         across: list[int] = []
@@ -472,7 +490,8 @@ class BenchmarkEvaluator(MeasuringEvaluator):
 def joined(report: EvaluationReport, benchmarks: EvaluationReport) -> EvaluationReport:
     """Returns a report with what was found on benchmarks as slices beside its own.
 
-    A benchmark's slice whose name the report has already, such as that of a domain, becomes `benchmark: ...`.
+    A benchmark's slice whose name the report has already, such as that of a domain, becomes
+    `benchmark: ...`.
 
     Args:
         report: What was found on the test set.

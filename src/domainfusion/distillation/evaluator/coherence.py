@@ -18,10 +18,11 @@ MOST_SENTENCES = 30
 
 
 def consistency(text: str) -> Score:
-    """Grades a text by the share of its sentences that no other one contradicts, by the rules of integration.
+    """Grades a text by the share of its sentences that no other one contradicts, by the rules of
+    integration.
 
-    The rules see a sentence that says another one with a different value, name or negation. A contradiction in other
-    words they do not see: `benchmarks/coherence.md` has the figures.
+    The rules see a sentence that says another one with a different value, name or negation. A
+    contradiction in other words they do not see: `benchmarks/coherence.md` has the figures.
 
     Example:
         >>> round(consistency("Gold melts at 1064 °C. It is dense. Gold melts at 961 °C.").value, 3)
@@ -53,13 +54,15 @@ def integration_coherence(
 ) -> Coherence:
     """Returns the mean over answers of coverage × the grade of a coherence metric.
 
-    Leaving a part out and contradicting oneself are what an integration can do wrong; so a refusal, which covers
-    nothing, has 0 however smoothly it is put, and a second expert that agrees lowers nothing.
+    Leaving a part out and contradicting oneself are what an integration can do wrong; so a refusal,
+    which covers nothing, has 0 however smoothly it is put, and a second expert that agrees lowers
+    nothing.
 
     Args:
         examples: The cross-domain examples.
         graded: The student's answers and how right they are.
-        tasks: What the experts said to them: where an example says nothing of its parts, an answer has to cover that.
+        tasks: What the experts said to them: where an example says nothing of its parts, an answer
+            has to cover that.
         grades: The coherence metric's grade of each answer.
         metric: The accuracy metric.
         resampling: Draws the resamples.
@@ -103,7 +106,9 @@ def integration_coherence(
 
 
 def _coverage(example: Example, answer: Graded, task: Task, metric: MetricChoice) -> float | None:
-    """Returns the share of what belongs into an answer that stands in it; None where nobody says what does."""
+    """Returns the share of what belongs into an answer that stands in it; None where nobody says
+    what does.
+    """
     if answer.score.value is not None and not measures_overlap(metric, example):
         return answer.score.value
     said = [response.text for response in task.responses.values()]

@@ -15,7 +15,8 @@ from domainfusion.types import Conversation, Example, Generation, Sampling, Scor
 
 
 class Remembering:
-    """An `Ask` that asks no model the same question twice: greedy answers are kept for as long as it lives.
+    """An `Ask` that asks no model the same question twice: greedy answers are kept for as long as
+    it lives.
 
     Args:
         ask: How a model is called.
@@ -107,7 +108,9 @@ class Ensemble:
         sampling: Sampling,
         ask: Ask,
     ) -> list[Task]:
-        """Asks each expert of an example its own question, as the targets of a training are made."""
+        """Asks each expert of an example its own question, as the targets of a training are
+        made.
+        """
         # At run time nobody knows what is right, so that a reference must settle no conflict.
         unseen = [replace(example, parts=(), reference=None) for example in examples]
         return Experts(teachers, ask, sampling).answer(unseen)
@@ -215,7 +218,9 @@ def _is_gradable(metric: MetricChoice, example: Example, task: Task) -> bool:
 
 
 def _without_text(example: Example, place: int, experts: Mapping[str, Sequence[Graded]]) -> Graded:
-    """Returns what is known where no text of the experts can be graded: how the one expert did, if one is enough."""
+    """Returns what is known where no text of the experts can be graded: how the one expert did, if
+    one is enough.
+    """
     if len(example.domains) == 1:
         return experts[example.domains[0]][place]
     reason = "the experts' answers can't be put together: one failed, or the metric reads no texts"

@@ -1,4 +1,6 @@
-"""What the evaluators share: what is evaluated on, how answers are asked for, graded, and summed up by slice."""
+"""What the evaluators share: what is evaluated on, how answers are asked for, graded, and summed up
+by slice.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,17 @@ from domainfusion.types import Example, Part, Sampling, transcript
 
 
 class Evaluator(ABC):
-    """Measures a student. An evaluator of your own implements `evaluate`, with those of the keyword arguments that it needs.
+    """Measures a student. An evaluator of your own implements `evaluate`, with those of the keyword
+    arguments that it needs.
 
     A run holds the examples against what was trained on by itself where `trained_on` is left out.
     """
 
     @property
     def own_examples(self) -> Mapping[str, Sequence[Example]]:
-        """Examples that the evaluator brings along, by name: a run removes from its training data whatever contains one of them."""
+        """Examples that the evaluator brings along, by name: a run removes from its training data
+        whatever contains one of them.
+        """
         return {}
 
     @abstractmethod
@@ -72,9 +77,11 @@ class Evaluator(ABC):
             student_model: The student.
             teacher_models: The experts by domain.
             examples: Held-out examples: none of them was trained on.
-            baselines: Further models to measure beside; `base` is the student before training, `merge` the experts' weight merge.
-            trained_on: What the student was trained on, as examples or a file of them, such as the `examples.jsonl` of a run: none of it is
-                evaluated on; see `hold_apart`. None where that is not known.
+            baselines: Further models to measure beside; `base` is the student before training,
+                `merge` the experts' weight merge.
+            trained_on: What the student was trained on, as examples or a file of them, such as the
+                `examples.jsonl` of a run: none of it is evaluated on; see `hold_apart`. None where
+                that is not known.
             ask: How a model is called.
 
         Returns:
@@ -110,13 +117,20 @@ def check_examples(
 
 
 OnOverlap = Literal["refuse", "report"]
-"""What to do with test queries that were trained on: refuse to evaluate, or leave them out and report them."""
+"""What to do with test queries that were trained on: refuse to evaluate, or leave them out and
+report them.
+"""
 
-METHOD = "a training query contains 70 % of the test query's eight-word sequences, or a shorter one as a whole, and all its content words"
+METHOD = (
+    "a training query contains 70 % of the test query's eight-word sequences, or a shorter one as a"
+    " whole, and all its content words"
+)
 
 
 class HeldApart(NamedTuple):
-    """The examples that nothing was trained on, and what was found among the others; None where nobody said what was trained on."""
+    """The examples that nothing was trained on, and what was found among the others; None where
+    nobody said what was trained on.
+    """
 
     examples: list[Example]
     overlap: Overlap | None
@@ -131,8 +145,10 @@ def hold_apart(
 
     Args:
         examples: The examples to evaluate on.
-        trained_on: What was trained on, as objects, dicts or a file, such as the `examples.jsonl` of a run; None where that is not known.
-        on_overlap: What to do with queries that were trained on, as they are or nearly (see `EvaluationSets`).
+        trained_on: What was trained on, as objects, dicts or a file, such as the `examples.jsonl`
+            of a run; None where that is not known.
+        on_overlap: What to do with queries that were trained on, as they are or nearly (see
+            `EvaluationSets`).
 
     Raises:
         DataError: Queries were trained on, and that is to be refused; or no others are left.
@@ -150,7 +166,8 @@ def hold_apart(
     first = next((example.query for example in examples if example.id in found), "")
     if found and on_overlap == "refuse":
         raise DataError(
-            f"{len(found)} of {len(examples)} test queries were trained on, {len(same)} as they are and {len(near)} nearly",
+            f"{len(found)} of {len(examples)} test queries were trained on, {len(same)} as they are"
+            f" and {len(near)} nearly",
             received=first,
             fix='evaluate on held-out examples, or set on_overlap="report", which leaves them out',
         )
@@ -162,7 +179,9 @@ def hold_apart(
 
 
 COMMON_FROM = 0.05
-"""The share of the test queries from which on a word that they have in common says nothing of what one asks for."""
+"""The share of the test queries from which on a word that they have in common says nothing of what
+one asks for.
+"""
 
 
 def asked_in_other_words(
@@ -170,9 +189,10 @@ def asked_in_other_words(
 ) -> tuple[str, ...]:
     """Returns the ids of the examples that ask for what was trained on, however it was put.
 
-    That is where a training query has each word that tells the test query from the others (a name, a code, a rare
-    word) and accepts the same answer; of a query with several parts, one such word for each part, in one training
-    query or in several. Accuracy there is recall of what was trained, and not what the expert knows beyond it.
+    That is where a training query has each word that tells the test query from the others (a name,
+    a code, a rare word) and accepts the same answer; of a query with several parts, one such word
+    for each part, in one training query or in several. Accuracy there is recall of what was
+    trained, and not what the expert knows beyond it.
 
     Args:
         examples: The examples to evaluate on.
@@ -204,14 +224,18 @@ def _is_taught(
     needed: frozenset[str],
     by_answer: Mapping[tuple[str, str], Sequence[frozenset[str]]],
 ) -> bool:
-    """Whether a training query accepts the answer of a part, has a telling word, and all that are needed."""
+    """Whether a training query accepts the answer of a part, has a telling word, and all that are
+    needed.
+    """
     keys = [(part.domain, normalize(answer)) for answer in part.answers]
     asked = [words for key in keys for words in by_answer.get(key, ())]
     return any(needed <= words and telling & words for words in asked)
 
 
 def _contained(examples: Sequence[Example], trained: Sequence[Example]) -> tuple[str, ...]:
-    """Returns the ids of the examples whose query stands in one that was trained on. One search finds one in each training query."""
+    """Returns the ids of the examples whose query stands in one that was trained on. One search
+    finds one in each training query.
+    """
     left, found = list(examples), set[str]()
     while left:
         index = EvaluationSets({"test": left})
@@ -226,8 +250,8 @@ def _contained(examples: Sequence[Example], trained: Sequence[Example]) -> tuple
 def chance_of(example: Example, metric: object) -> float | None:
     """Returns the mean score of a blind answer.
 
-    The metric says it (an attribute `chance`: a number, or a function of the example), or the example's `metadata["choices"]` do: one of
-    them is right. None where neither does.
+    The metric says it (an attribute `chance`: a number, or a function of the example), or the
+    example's `metadata["choices"]` do: one of them is right. None where neither does.
     """
     said = getattr(metric, "chance", None)
     found = said(example) if callable(said) else said
@@ -256,7 +280,8 @@ FEWEST_WORDS = 12
 
 
 def is_repetitive(text: str) -> bool:
-    """Whether some sequence of up to 50 words comes three times or more in a row, over 12 words or more.
+    """Whether some sequence of up to 50 words comes three times or more in a row, over 12 words or
+    more.
 
     Example:
         >>> is_repetitive("It is in Japan. " * 3), is_repetitive("It is in Japan. It is in Japan."), is_repetitive("No, no, no!")
@@ -278,7 +303,9 @@ def _has_run(words: list[str], period: int) -> bool:
 
 
 def by_slice(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Returns the places of the examples in each slice: domains first, then cross-domain, then the others."""
+    """Returns the places of the examples in each slice: domains first, then cross-domain, then the
+    others.
+    """
     places: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
         places.setdefault(slice_of(example), []).append(place)
@@ -296,7 +323,9 @@ def _single_domains(examples: Sequence[Example]) -> set[str]:
 
 
 def by_pair(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Returns the places of the cross-domain examples by combination of domains, as in `aviation + chemistry`."""
+    """Returns the places of the cross-domain examples by combination of domains, as in `aviation +
+    chemistry`.
+    """
     places: dict[str, list[int]] = {}
     for place in by_slice(examples).get(CROSS_DOMAIN, []):
         places.setdefault(_joined(examples[place]), []).append(place)
@@ -304,7 +333,9 @@ def by_pair(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 
 def by_border(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Returns the places of the adversarial examples by what they look like and need, as in `aviation → chemistry`."""
+    """Returns the places of the adversarial examples by what they look like and need, as in
+    `aviation → chemistry`.
+    """
     places: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
         if example.apparent_domain:
@@ -315,7 +346,8 @@ def by_border(examples: Sequence[Example]) -> dict[str, list[int]]:
 def edge_cases(
     examples: Sequence[Example], student: Sequence[bool | None], experts: Sequence[bool | None]
 ) -> tuple[EdgeCase, ...]:
-    """Returns the adversarial examples that the student does not get right, those that the experts know first.
+    """Returns the adversarial examples that the student does not get right, those that the experts
+    know first.
 
     Args:
         examples: The examples.

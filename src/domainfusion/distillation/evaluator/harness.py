@@ -1,4 +1,6 @@
-"""Tasks of lm-evaluation-harness: their items as examples, and their own way to ask and to grade."""
+"""Tasks of lm-evaluation-harness: their items as examples, and their own way to ask and to
+grade.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,14 @@ _KINDS = ("generate_until", "multiple_choice")
 class HarnessTask:
     """A task of lm-evaluation-harness, by its name. Needs `domainfusion[harness]`.
 
-    A model is asked the task's prompt as one question, by its own chat template. Tasks that let it write and tasks of multiple choice can
-    be run; the latter compare probabilities, so that models that give text alone are left unscored.
+    A model is asked the task's prompt as one question, by its own chat template. Tasks that let it
+    write and tasks of multiple choice can be run; the latter compare probabilities, so that models
+    that give text alone are left unscored.
 
     Args:
         name: The task, or a group of tasks.
-        folder: A folder of YAML files in which it is looked for; empty looks among the harness's own.
+        folder: A folder of YAML files in which it is looked for; empty looks among the harness's
+            own.
         metric: Which of the task's metrics grades an item; empty takes the first.
         num_fewshot: Examples in the prompt; None leaves that to the task.
         limit: How many items of each task are taken, the first ones; None takes all.
@@ -114,7 +118,8 @@ class LoadedTask:
             label: Names the work where its progress is shown.
 
         Returns:
-            The answers with their grades, in order; unscored where the task needs probabilities and the model gives none.
+            The answers with their grades, in order; unscored where the task needs probabilities and
+            the model gives none.
         """
         wanted: dict[str, list[int]] = {}
         for example in examples:
@@ -283,7 +288,8 @@ def _as_harness_model(model: LanguageModel, sampling: Sampling, ask: Ask, label:
             ]
             with redirect_stderr(self._stderr):
                 scores = model.score(rows)
-            # The token that ends the turn is not part of a choice. Whether a choice is what greedy decoding would say is not asked.
+            # The token that ends the turn is not part of a choice. Whether a choice is what greedy
+            # decoding would say is not asked.
             return [(sum(score.log_probabilities[:-1]), False) for score in scores]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:

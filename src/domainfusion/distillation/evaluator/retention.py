@@ -1,4 +1,6 @@
-"""What the student kept of each expert, whether domains combine, and whether the answers hold together."""
+"""What the student kept of each expert, whether domains combine, and whether the answers hold
+together.
+"""
 
 from __future__ import annotations
 
@@ -112,8 +114,8 @@ def overall(
 ) -> OverallScore:
     """Returns the weighted mean of what was found; undefined where a figure that has a weight is.
 
-    A coherence metric that is not known to reach an AUROC of 0.90 on what it is meant to see has no weight; the
-    others are scaled to a sum of 1.
+    A coherence metric that is not known to reach an AUROC of 0.90 on what it is meant to see has no
+    weight; the others are scaled to a sum of 1.
     """
     counts = {
         name: weight for name, weight in weights.items() if name != "IC" or _counts(coherence)
@@ -146,7 +148,8 @@ def overall(
 
 
 def _counts(coherence: Coherence | None) -> bool:
-    # Without cross-domain answers a weight of IC is kept, so that the score is undefined and says why.
+    # Without cross-domain answers a weight of IC is kept, so that the score is undefined and says
+    # why.
     return coherence is None or coherence.validated
 
 
@@ -156,9 +159,11 @@ def _mean_retention(rows: Sequence[DomainRetention]) -> Estimate:
         undefined = [row.domain for row in rows if row.retention.value is None]
         return Estimate(
             value=None,
-            reason=f"DER is undefined in {', '.join(undefined)}"
-            if undefined
-            else "no domain was measured",
+            reason=(
+                f"DER is undefined in {', '.join(undefined)}"
+                if undefined
+                else "no domain was measured"
+            ),
         )
     return Estimate(value=sum(min(1.0, value) for value in values) / len(values))
 
@@ -175,19 +180,24 @@ def _coherence(found: Coherence | None) -> tuple[Estimate, str]:
 class DomainRetentionEvaluator(MeasuringEvaluator):
     """Measures Domain Expertise Retention, Cross-Domain Accuracy and Integration Coherence.
 
-    DER is P(student) / P(expert) on the expert's domain, a ratio of means over the same items; headroom is
-    (student − base) / (expert − base). CDA is the share of cross-domain queries with every part right. IC is the mean coherence of
-    the cross-domain answers, always beside their coverage. Every model answers every query, so that the report has the whole
-    matrix. The routed oracle is what the experts could do together: each part of a query is graded on its own expert's answer.
+    DER is P(student) / P(expert) on the expert's domain, a ratio of means over the same items;
+    headroom is (student − base) / (expert − base). CDA is the share of cross-domain queries with
+    every part right. IC is the mean coherence of the cross-domain answers, always beside their
+    coverage. Every model answers every query, so that the report has the whole matrix. The routed
+    oracle is what the experts could do together: each part of a query is graded on its own expert's
+    answer.
 
-    Examples without a reference are in no accuracy. On them the student's agreement with the experts is measured instead, beside an
-    expert's agreement with a second answer of its own.
+    Examples without a reference are in no accuracy. On them the student's agreement with the
+    experts is measured instead, beside an expert's agreement with a second answer of its own.
 
     Args:
-        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the share of the example's parts that it
-            states. An example may name its own in `metadata["metric"]`.
-        coherence_metric: Grades how a text holds together; by default whether its sentences contradict each other, by the rules.
-        coherence_validation: What was measured of that metric, by `validate_coherence`; by default what is known of it. The report says it.
+        metric: Grades an answer: a metric, the name of one, or one for each domain; by default the
+            share of the example's parts that it states. An example may name its own in
+            `metadata["metric"]`.
+        coherence_metric: Grades how a text holds together; by default whether its sentences
+            contradict each other, by the rules.
+        coherence_validation: What was measured of that metric, by `validate_coherence`; by default
+            what is known of it. The report says it.
         baselines: Further models to measure beside.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
@@ -195,11 +205,15 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         notes: What a reader of the report has to know about the test set.
         margin: The share of each expert that the student has to keep to replace it.
         weights: What DER, CDA and IC weigh in the overall score; a weight of 0 leaves one out.
-        on_overlap: What to do with test queries that were trained on: `refuse` to evaluate, or leave them out and `report` them.
-        similarity: How like an answer is to the expert's, 0 to 1, where there is no reference; by default the F1 of their words.
-        agreement_judge: A model that says whether an answer agrees with the expert's; None asks none.
+        on_overlap: What to do with test queries that were trained on: `refuse` to evaluate, or
+            leave them out and `report` them.
+        similarity: How like an answer is to the expert's, 0 to 1, where there is no reference; by
+            default the F1 of their words.
+        agreement_judge: A model that says whether an answer agrees with the expert's; None asks
+            none.
         second_temperature: Temperature of the experts' second answers.
-        benchmarks: Measures benchmarks beside the test set; what it finds is in the same report, in slices of their own.
+        benchmarks: Measures benchmarks beside the test set; what it finds is in the same report, in
+            slices of their own.
 
     Raises:
         ConfigurationError: A number is out of range, or a weight is of no figure.
@@ -276,11 +290,13 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             examples: Held-out examples.
             baselines: Further models to measure beside.
             trained_on: What the student was trained on.
-            ensemble: How the experts would answer together; by default through the integrator's rules, without a model.
+            ensemble: How the experts would answer together; by default through the integrator's
+                rules, without a model.
             ask: How a model is called.
 
         Raises:
-            DataError: There are no examples, one needs a domain that has no expert, or queries were trained on.
+            DataError: There are no examples, one needs a domain that has no expert, or queries were
+                trained on.
         """
         check_metric(self.metric, teacher_models)
         given, overlap = hold_apart(
@@ -354,7 +370,9 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         experts: Mapping[str, Sequence[Graded]],
         ask: Ask,
     ) -> _Together:
-        """Asks the experts as the targets were made, each its own question, and lets the integrator write."""
+        """Asks the experts as the targets were made, each its own question, and lets the integrator
+        write.
+        """
         metered = Metered(ask)
         tasks = ensemble.respond(teachers, items, self.sampling, metered)
         answers = ensemble.integrate(tasks, Experts(teachers, metered, self.sampling))
@@ -384,7 +402,9 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         experts: Mapping[str, Sequence[Graded]],
         base: Sequence[Graded] | None,
     ) -> DomainRetention:
-        """Measures DER of strict accuracy over the domain's items that student and expert were graded on."""
+        """Measures DER of strict accuracy over the domain's items that student and expert were
+        graded on.
+        """
         expert = experts[domain]
         places = [
             place
@@ -457,8 +477,10 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             return ()
         name = domain[:1].upper() + domain[1:]
         return (
-            f"{name}: {asked - graded:,} of {asked:,} questions could not be graded as right or wrong, "
-            "and are in no figure of it.",
+            (
+                f"{name}: {asked - graded:,} of {asked:,} questions could not be graded as right or"
+                " wrong, and are in no figure of it."
+            ),
         )
 
     def _above_chance(
@@ -595,9 +617,11 @@ def constant_answer(examples: Sequence[Example]) -> ConstantAnswer | None:
         ConstantAnswer(text='Rome', right=[True, True])
     """
     accepted = [
-        {normalize(answer): answer for answer in example.parts[0].answers}
-        if len(example.parts) == 1
-        else {}
+        (
+            {normalize(answer): answer for answer in example.parts[0].answers}
+            if len(example.parts) == 1
+            else {}
+        )
         for example in examples
     ]
     counts = Counter(key for answers in accepted for key in answers)
@@ -615,7 +639,9 @@ def _better_expert(
     groups: Sequence[str],
     experts: Mapping[str, Sequence[Graded]],
 ) -> str:
-    """Says which other expert knows the domain more than twice as well as its own; empty where none does."""
+    """Says which other expert knows the domain more than twice as well as its own; empty where none
+    does.
+    """
     for name, graded in experts.items():
         other = _right(graded, places)
         if name == domain or _mean(other) <= 2 * _mean(own):
@@ -623,8 +649,8 @@ def _better_expert(
         gap = PairedComparison(other, own, groups).difference()
         if gap.low is not None and gap.low > 0:
             return (
-                f"the {name} expert gets {percent(_mean(other))} of these questions right and their own expert "
-                f"{percent(_mean(own))}: are the experts' domains mixed up?"
+                f"the {name} expert gets {percent(_mean(other))} of these questions right and their"
+                f" own expert {percent(_mean(own))}: are the experts' domains mixed up?"
             )
     return ""
 
@@ -643,8 +669,8 @@ def _constant_is_as_good(
     if above.low is not None and above.low > 0:
         return ""
     return (
-        f"answering every question with {constant.text!r} is right {percent(_mean(constant.right))} of the time, and "
-        "the student is not measurably better"
+        f"answering every question with {constant.text!r} is right {percent(_mean(constant.right))}"
+        " of the time, and the student is not measurably better"
     )
 
 
@@ -658,7 +684,9 @@ def _above(
     expert: Sequence[float],
     floor: Sequence[float],
 ) -> Estimate:
-    """Returns (student − floor) / (expert − floor); the caller has checked that the expert is above the floor."""
+    """Returns (student − floor) / (expert − floor); the caller has checked that the expert is above
+    the floor.
+    """
     above = [mine - least for mine, least in zip(student, floor, strict=True)]
     to_learn = [best - least for best, least in zip(expert, floor, strict=True)]
     return bootstrap.ratio(above, to_learn)

@@ -1,9 +1,15 @@
-"""Integration: several experts' responses become one answer, with a ledger of who contributed what and how conflicts were settled."""
+"""Integration: several experts' responses become one answer, with a ledger of who contributed what
+and how conflicts were settled.
+"""
 
 from domainfusion.distillation.integration.conflicts import contradict
 from domainfusion.distillation.integration.cross_encoder import CrossEncoderVerifier
 from domainfusion.distillation.integration.experts import Experts
-from domainfusion.distillation.integration.integrator import OnUnverified, ResponseIntegrator, Strategy
+from domainfusion.distillation.integration.integrator import (
+    OnUnverified,
+    ResponseIntegrator,
+    Strategy,
+)
 from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.task import Task, as_response, primary_first
 from domainfusion.distillation.integration.verifying import Verdict, Verifier

@@ -1,4 +1,6 @@
-"""Claims: the sentences of an answer, each with the values that it states, what it is about, and whether it denies it."""
+"""Claims: the sentences of an answer, each with the values that it states, what it is about, and
+whether it denies it.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +10,41 @@ from itertools import takewhile
 from typing import TypeVar
 
 from domainfusion.distillation.integration.oppositions import NO_STANCE, Stance, stance_of
-from domainfusion.distillation.integration.values import Date, Found, Name, Quantity, Value, find_values, fold
+from domainfusion.distillation.integration.values import (
+    Date,
+    Found,
+    Name,
+    Quantity,
+    Value,
+    find_values,
+    fold,
+)
 from domainfusion.distillation.integration.vocabulary import EMPTY, POINTING
 from domainfusion.distillation.integration.words import content, denies, tokens, topic
 from domainfusion.distillation.text.sentences import sentences
 
 LONGEST = 1000
-"""Characters from which on a sentence is not a claim that is compared with others: it is a text without full stops."""
+"""Characters from which on a sentence is not a claim that is compared with others: it is a text
+without full stops.
+"""
 MOST = 1000
-"""Sentences of an expert that are compared with the others'; those after them are only compared for repetition."""
+"""Sentences of an expert that are compared with the others'; those after them are only compared for
+repetition.
+"""
 
 _MARKER = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
 _UNSURE = re.compile(
-    r"\b(?:I|we)(?:'m| am| are|'re)? (?:really |simply |just )?(?:(?:do|can|could|would|have)(?: ?not|n't)|cannot|not|un)(?: be)? ?"
+    r"\b(?:I|we)(?:'m| am| are|'re)? (?:really |simply |just )?(?:(?:do|can|could|would|have)(?:"
+    r" ?not|n't)|cannot|not|un)(?: be)? ?"
     r"(?:know|sure|certain|say|tell|answer|help|familiar|confident|able|an expert|no idea)|"
-    r"\b(?:beyond|outside) (?:what I|my)\b|\bno (?:idea|information|knowledge)\b|\bnot (?:really )?my (?:field|area|domain|subject)\b",
+    r"\b(?:beyond|outside) (?:what I|my)\b|\bno (?:idea|information|knowledge)\b|\bnot (?:really"
+    r" )?my (?:field|area|domain|subject)\b",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
     r"^(?:at|in|on|under|above|below|during|after|before|for|near|within|by|since|until|with|without|inside|outside|between|"
-    r"among|across|throughout|while|bei|im|in der|während|en|durante|pour|chez|dans)\b[^,]{2,60},\s",
+    r"among|across|throughout|while|bei|im|in"
+    r" der|während|en|durante|pour|chez|dans)\b[^,]{2,60},\s",
     re.IGNORECASE,
 )
 
@@ -50,9 +67,11 @@ class Claim:
         condition: What it says to hold for, where that stands first: "At sea level, …".
         points: Whether it begins with a word that stands for what was asked about, as in "It is …".
         is_unsure: Whether the expert says that it does not know.
-        topic: What it is about in any of the languages that are known, values left out; see `topic`.
+        topic: What it is about in any of the languages that are known, values left out; see
+            `topic`.
         stance: What it says for or against that.
-        frame: The sentence with a mark for each value; equal for sentences that differ in values alone.
+        frame: The sentence with a mark for each value; equal for sentences that differ in values
+            alone.
     """
 
     domain: str
@@ -82,13 +101,17 @@ class Claim:
     @property
     def is_checkable(self) -> bool:
         """Whether it states a quantity, a date, a name or a negation."""
-        return bool(self.of_kind(Quantity) or self.of_kind(Date) or self.names or self.denies) and not self.is_unsure
+        return (
+            bool(self.of_kind(Quantity) or self.of_kind(Date) or self.names or self.denies)
+            and not self.is_unsure
+        )
 
 
 def claims_of(domain: str, answer: str) -> list[Claim]:
     """Returns the sentences of an answer as claims, in order.
 
-    What is compared is bounded: sentences of more than `LONGEST` characters, and those after the first `MOST`, have no values.
+    What is compared is bounded: sentences of more than `LONGEST` characters, and those after the
+    first `MOST`, have no values.
 
     Example:
         >>> claim, = claims_of("chemistry", "- Gold melts at 1064 °C.")
@@ -100,16 +123,26 @@ def claims_of(domain: str, answer: str) -> list[Claim]:
 
 
 def one_claim(domain: str, text: str, place: int, *, is_alone: bool) -> Claim:
-    """Returns a text of an expert as one claim, whether or not it is a sentence; `is_alone` where it is all that the expert says."""
+    """Returns a text of an expert as one claim, whether or not it is a sentence; `is_alone` where
+    it is all that the expert says.
+    """
     claim = _read(domain, text, place)
     return _as_one_word(claim) if is_alone else claim
 
 
 def _as_one_word(claim: Claim) -> Claim:
     """Takes the capital of an answer of one word for a name's."""
-    if len(tokens(claim.bare)) != 1 or not claim.values or not isinstance(name := claim.values[0].value, Name):
+    if (
+        len(tokens(claim.bare)) != 1
+        or not claim.values
+        or not isinstance(name := claim.values[0].value, Name)
+    ):
         return claim
-    return replace(claim, values=(replace(claim.values[0], value=replace(name, is_initial=False)),), words=frozenset())
+    return replace(
+        claim,
+        values=(replace(claim.values[0], value=replace(name, is_initial=False)),),
+        words=frozenset(),
+    )
 
 
 def _read(domain: str, text: str, place: int) -> Claim:
@@ -134,14 +167,20 @@ def _read(domain: str, text: str, place: int) -> Claim:
         condition=content(condition.group()) if condition else frozenset(),
         points=any(word in POINTING for word in beginning),
         is_unsure=not tells and _UNSURE.search(bare.replace("’", "'")) is not None,
-        topic=topic(_mask(bare, [found for found in values if not isinstance(found.value, Name)], " ")),
+        topic=topic(
+            _mask(bare, [found for found in values if not isinstance(found.value, Name)], " ")
+        ),
         stance=stance_of(bare),
         frame=" ".join(fold(_mask(bare, values)).split()),
     )
 
 
 def _is_word(value: Value) -> bool:
-    return _is_initial(value) and isinstance(value, Name) and (value.words[0] if value.words else "") in EMPTY
+    return (
+        _is_initial(value)
+        and isinstance(value, Name)
+        and (value.words[0] if value.words else "") in EMPTY
+    )
 
 
 def _is_initial(value: Value) -> bool:
@@ -151,6 +190,9 @@ def _is_initial(value: Value) -> bool:
 def _mask(text: str, values: list[Found] | tuple[Found, ...], mark: str = "") -> str:
     pieces, position = [], 0
     for found in values:
-        pieces += [text[position : found.start], mark or f"<{type(found.value).__name__.casefold()}>"]
+        pieces += [
+            text[position : found.start],
+            mark or f"<{type(found.value).__name__.casefold()}>",
+        ]
         position = found.end
     return "".join([*pieces, text[position:]])

@@ -1,8 +1,9 @@
 """Points: what several experts state of one and the same thing, and whether they agree on it.
 
-Two claims are about the same thing where both answer one question of the query, or where they are the same sentence but for one value or a
-negation. Only one claim of an expert answers a question: the one that names what is asked about and has most of the question's words. So
-nothing here takes longer than in proportion to the answers' length.
+Two claims are about the same thing where both answer one question of the query, or where they are
+the same sentence but for one value or a negation. Only one claim of an expert answers a question:
+the one that names what is asked about and has most of the question's words. So nothing here takes
+longer than in proportion to the answers' length.
 """
 
 from __future__ import annotations
@@ -15,17 +16,35 @@ from functools import partial
 
 from domainfusion.distillation.integration.claims import Claim, claims_of
 from domainfusion.distillation.integration.oppositions import asks_for_permission
-from domainfusion.distillation.integration.pairs import have_other_quantities, hold_for_the_same, opposed_kinds
+from domainfusion.distillation.integration.pairs import (
+    have_other_quantities,
+    hold_for_the_same,
+    opposed_kinds,
+)
 from domainfusion.distillation.integration.questions import Question, questions_of
-from domainfusion.distillation.integration.values import Date, Name, Quantity, Value, Verdict, compare
+from domainfusion.distillation.integration.values import (
+    Date,
+    Name,
+    Quantity,
+    Value,
+    Verdict,
+    compare,
+)
 from domainfusion.distillation.integration.words import opposes, tokens, topic
 from domainfusion.distillation.metrics import normalize
 from domainfusion.types import Example, Response
 
 _ONLY_ONE = re.compile(r"<name> (?:is|was|are|were) the\b")
-_ONE_OF_SEVERAL = re.compile(r"\b(?:can|may|might|could|includ\w+|such as|for example|e\.g\.|one of|some|many|among|also|likes?)\b")
+_ONE_OF_SEVERAL = re.compile(
+    r"\b(?:can|may|might|could|includ\w+|such as|for example|e\.g\.|one"
+    r" of|some|many|among|also|likes?)\b"
+)
 _ONE_OF_A_KIND = re.compile(r"\b(?:an?|near|with)\b")
-_YES = re.compile(r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nope|false|wrong)\b(?!\s\w+ (?:is|are|has))", re.IGNORECASE)
+_YES = re.compile(
+    r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nope|false|wrong)\b(?!\s\w+"
+    r" (?:is|are|has))",
+    re.IGNORECASE,
+)
 _WHERE = re.compile(r"\b(?:in|on|at|under|above|below|near)(?: the)? $", re.IGNORECASE)
 _YEARS = range(1000, 2101)
 _IS = re.compile(r"\b(?:is|are|was|were|called)\b")
@@ -41,7 +60,8 @@ class Point:
 
     Attributes:
         question: What was asked; empty where no part of the query asks it.
-        owners: The domains whose experts were asked exactly this; empty where all were asked the whole query.
+        owners: The domains whose experts were asked exactly this; empty where all were asked the
+            whole query.
         sides: The claims, those that agree together; at most one claim of an expert.
     """
 
@@ -60,8 +80,11 @@ class Point:
         return tuple(claim for side in self.sides for claim in side)
 
 
-def find_points(example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]) -> list[Point]:
-    """Returns what several experts state of the same thing: first what the query asks, then what else they say alike.
+def find_points(
+    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]
+) -> list[Point]:
+    """Returns what several experts state of the same thing: first what the query asks, then what
+    else they say alike.
 
     Args:
         example: What was asked, and of which experts.
@@ -72,20 +95,28 @@ def find_points(example: Example, responses: Mapping[str, Response], claims: Map
     found: list[Point] = []
     taken: set[tuple[str, int]] = set()
     for place, question in enumerate(asked.questions):
-        answers = [answer for domain in claims if (answer := asked.answer(place, domain, claims[domain])) is not None]
+        answers = [
+            answer
+            for domain in claims
+            if (answer := asked.answer(place, domain, claims[domain])) is not None
+        ]
         sides = _sides(answers, partial(_verdict, question, asked.is_ambiguous(question)))
         if sum(map(len, sides)) > 1:
             found.append(Point(question.text, asked.owners[place], sides))
             taken |= {(claim.domain, claim.place) for side in sides for claim in side}
-    rest = {domain: [claim for claim in said if (domain, claim.place) not in taken] for domain, said in claims.items()}
+    rest = {
+        domain: [claim for claim in said if (domain, claim.place) not in taken]
+        for domain, said in claims.items()
+    }
     return found + [Point("", frozenset(), sides) for sides in _alike(example, responses, rest)]
 
 
 def contradict(first: str, second: str) -> bool:
     """Whether two sentences say the same but for a quantity, a date, a name or a negation.
 
-    They have to share a word that says what they are about: "It is Japan." and "It is Au." are two answers. A sentence that differs
-    in its first word is about something else, unless only one thing can be what it says, as in "Paris is the capital of France."
+    They have to share a word that says what they are about: "It is Japan." and "It is Au." are two
+    answers. A sentence that differs in its first word is about something else, unless only one
+    thing can be what it says, as in "Paris is the capital of France."
 
     Example:
         >>> contradict("Gold melts at 1064 °C.", "Gold melts at 961 °C."), contradict("It is safe.", "It is not safe.")
@@ -93,23 +124,47 @@ def contradict(first: str, second: str) -> bool:
         >>> contradict("Gold melts at 1064 °C.", "Gold melts at 1947 °F."), contradict("It is Japan.", "It is Au.")
         (False, False)
     """
-    claims = {domain: claims_of(domain, text)[:1] for domain, text in (("first", first), ("second", second))}
+    claims = {
+        domain: claims_of(domain, text)[:1]
+        for domain, text in (("first", first), ("second", second))
+    }
     asked = Example(query="-", domains=tuple(claims))
-    responses = {domain: Response(domain=domain, text=text) for domain, text in (("first", first), ("second", second))}
+    responses = {
+        domain: Response(domain=domain, text=text)
+        for domain, text in (("first", first), ("second", second))
+    }
     return bool(_alike(asked, responses, claims))
 
 
 class _Asked:
-    """What a query asks, which of it each expert was asked, and which claim of an expert answers it."""
+    """What a query asks, which of it each expert was asked, and which claim of an expert answers
+    it.
+    """
 
     def __init__(self, example: Example, responses: Mapping[str, Response]) -> None:
-        own = {domain: questions_of(example.sub_questions[domain]) for domain in responses if domain in example.sub_questions}
+        own = {
+            domain: questions_of(example.sub_questions[domain])
+            for domain in responses
+            if domain in example.sub_questions
+        }
         self.questions = list(dict.fromkeys(question for said in own.values() for question in said))
         about = {question.about for question in self.questions}
-        self.questions += [question for question in questions_of(example.query) if question.about not in about]
-        self.owners = [frozenset(domain for domain, said in own.items() if question in said) for question in self.questions]
-        heard = {domain: questions_of(response.question or example.question_for(domain)) for domain, response in responses.items()}
-        self._only = {domain: said[0] for domain, said in heard.items() if len(said) == 1 and not said[0].is_compound}
+        self.questions += [
+            question for question in questions_of(example.query) if question.about not in about
+        ]
+        self.owners = [
+            frozenset(domain for domain, said in own.items() if question in said)
+            for question in self.questions
+        ]
+        heard = {
+            domain: questions_of(response.question or example.question_for(domain))
+            for domain, response in responses.items()
+        }
+        self._only = {
+            domain: said[0]
+            for domain, said in heard.items()
+            if len(said) == 1 and not said[0].is_compound
+        }
         self._claims: dict[str, dict[int, Claim]] = {}
 
     def answer(self, place: int, domain: str, claims: Sequence[Claim]) -> Claim | None:
@@ -120,7 +175,10 @@ class _Asked:
 
     def is_ambiguous(self, question: Question) -> bool:
         """Whether something else is asked about the same subject."""
-        return question.is_compound or sum(other.about == question.about for other in self.questions) > 1
+        return (
+            question.is_compound
+            or sum(other.about == question.about for other in self.questions) > 1
+        )
 
     def _assign(self, domain: str, claims: Sequence[Claim]) -> dict[int, Claim]:
         best: dict[int, tuple[tuple[int, int], Claim]] = {}
@@ -129,32 +187,54 @@ class _Asked:
             if claim.is_unsure:
                 continue
             may_point = claim.place <= last_pointing
-            found = {place: self._score(domain, question, claim, may_point=may_point) for place, question in enumerate(self.questions)}
+            found = {
+                place: self._score(domain, question, claim, may_point=may_point)
+                for place, question in enumerate(self.questions)
+            }
             scores = {place: score for place, score in found.items() if score is not None}
             top = max(scores.values(), default=None)
             fitting = [place for place, score in scores.items() if score == top]
-            if top is not None and len(fitting) == 1 and (fitting[0] not in best or best[fitting[0]][0] < top):
+            if (
+                top is not None
+                and len(fitting) == 1
+                and (fitting[0] not in best or best[fitting[0]][0] < top)
+            ):
                 best[fitting[0]] = (top, claim)
         return {place: claim for place, (_, claim) in best.items()}
 
-    def _score(self, domain: str, question: Question, claim: Claim, *, may_point: bool) -> tuple[int, int] | None:
-        """Returns how well a claim answers a question: how much of what is asked it has, and whether it names what that is asked about."""
+    def _score(
+        self, domain: str, question: Question, claim: Claim, *, may_point: bool
+    ) -> tuple[int, int] | None:
+        """Returns how well a claim answers a question: how much of what is asked it has, and
+        whether it names what that is asked about.
+        """
         if not _answers(question, claim) or (question.hop and not question.hop & claim.all_words):
             return None
-        covered = len(claim.all_words & question.all_words) + opposes(claim.all_words, question.all_words)
-        is_short = covered < _LEAST_COVERED * len(question.words) if question.kind == "yes or no" else not question.is_named_in(claim)
+        covered = len(claim.all_words & question.all_words) + opposes(
+            claim.all_words, question.all_words
+        )
+        is_short = (
+            covered < _LEAST_COVERED * len(question.words)
+            if question.kind == "yes or no"
+            else not question.is_named_in(claim)
+        )
         related = len(claim.all_words & question.relation)
         if not is_short:
             return related, 1
         if self._only.get(domain) != question or not question.is_pointed_at_by(claim):
             return None
-        # A pronoun in a later sentence stands for something in the one before it, and not for what was asked about.
-        is_answer = question.kind != "yes or no" or (claim.points and may_point) or _YES.match(claim.text)
+        # A pronoun in a later sentence stands for something in the one before it, and not for what
+        # was asked about.
+        is_answer = (
+            question.kind != "yes or no" or (claim.points and may_point) or _YES.match(claim.text)
+        )
         return (related, 0) if is_answer else None
 
 
 def _is_greeting(claim: Claim) -> bool:
-    return not claim.is_checkable and not claim.points and len(tokens(claim.bare)) <= _LONGEST_GREETING
+    return (
+        not claim.is_checkable and not claim.points and len(tokens(claim.bare)) <= _LONGEST_GREETING
+    )
 
 
 def _answers(question: Question, claim: Claim) -> bool:
@@ -166,7 +246,12 @@ def _answers(question: Question, claim: Claim) -> bool:
         case "name":
             return bool(_names(question, claim))
         case "any":
-            return bool(_names(question, claim) or _quantities(question, claim) or claim.of_kind(Date) or _noun(question, claim))
+            return bool(
+                _names(question, claim)
+                or _quantities(question, claim)
+                or claim.of_kind(Date)
+                or _noun(question, claim)
+            )
         case "yes or no":
             return True
         case "open":
@@ -175,7 +260,9 @@ def _answers(question: Question, claim: Claim) -> bool:
 
 def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -> Verdict:
     """Says whether two answers to a question agree."""
-    if not hold_for_the_same(one, other, topic(question.text), is_permission=asks_for_permission(question.text)):
+    if not hold_for_the_same(
+        one, other, topic(question.text), is_permission=asks_for_permission(question.text)
+    ):
         return "unrelated"
     covered = (one.all_words & question.all_words, other.all_words & question.all_words)
     if is_ambiguous and covered[0] - covered[1] and covered[1] - covered[0]:
@@ -190,11 +277,25 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
         verdict = _compare_all(*names)
         if verdict == "same" and question.kind == "any" and have_other_quantities(one, other):
             return "different"
-        return "unrelated" if verdict == "different" and (question.asks_several or _may_be_one_of_several(one, other)) else verdict
+        return (
+            "unrelated"
+            if verdict == "different"
+            and (question.asks_several or _may_be_one_of_several(one, other))
+            else verdict
+        )
     nouns = (_noun(question, one), _noun(question, other))
     if question.kind == "any" and all(nouns):
-        return "same" if nouns[0] == nouns[1] else "unrelated" if question.asks_several else "different"
-    for values in ((_dates(question, one), _dates(question, other)), (_quantities(question, one), _quantities(question, other))):
+        return (
+            "same"
+            if nouns[0] == nouns[1]
+            else "unrelated"
+            if question.asks_several
+            else "different"
+        )
+    for values in (
+        (_dates(question, one), _dates(question, other)),
+        (_quantities(question, one), _quantities(question, other)),
+    ):
         verdict = _compare_all(*values)
         if verdict == "different" and _name_different_things(question, one, other):
             return "unrelated"
@@ -205,7 +306,11 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
 
 def _is_yes(question: Question, claim: Claim) -> bool:
     said = _YES.match(claim.bare)
-    return said["yes"] is not None if said else claim.denies == opposes(claim.all_words, question.all_words)
+    return (
+        said["yes"] is not None
+        if said
+        else claim.denies == opposes(claim.all_words, question.all_words)
+    )
 
 
 def _may_be_one_of_several(one: Claim, other: Claim) -> bool:
@@ -213,18 +318,34 @@ def _may_be_one_of_several(one: Claim, other: Claim) -> bool:
 
 
 def _name_different_things(question: Question, first: Claim, second: Claim) -> bool:
-    """Whether one of two claims about quantities is about something that the other does not name: the Nile and the Blue Nile.
+    """Whether one of two claims about quantities is about something that the other does not name:
+    the Nile and the Blue Nile.
 
-    What is named after the quantity is a detail, unless it is where that holds: "… 71 °C on Mount Everest".
+    What is named after the quantity is a detail, unless it is where that holds: "… 71 °C on Mount
+    Everest".
     """
     named = [_names_told(question, claim) for claim in (first, second)]
-    return any(all(compare(name, other) != "same" for other in named[1 - side]) for side in (0, 1) for name in named[side])
+    return any(
+        all(compare(name, other) != "same" for other in named[1 - side])
+        for side in (0, 1)
+        for name in named[side]
+    )
 
 
 def _names_told(question: Question, claim: Claim) -> list[Name]:
-    value = min((found.start for found in claim.values if not isinstance(found.value, Name)), default=0)
-    early = [found.value for found in claim.values if found.start < value or _WHERE.search(claim.bare[: found.start])]
-    return [name for name in _names(question, claim) if not name.is_initial and any(name is told for told in early)]
+    value = min(
+        (found.start for found in claim.values if not isinstance(found.value, Name)), default=0
+    )
+    early = [
+        found.value
+        for found in claim.values
+        if found.start < value or _WHERE.search(claim.bare[: found.start])
+    ]
+    return [
+        name
+        for name in _names(question, claim)
+        if not name.is_initial and any(name is told for told in early)
+    ]
 
 
 def _compare_all(first: Sequence[Value], second: Sequence[Value]) -> Verdict:
@@ -236,36 +357,62 @@ def _names(question: Question, claim: Claim) -> tuple[Name, ...]:
     """Returns the names in a claim that its question does not have."""
     known = set(tokens(question.text))
     sure = question.is_named_in(claim)
-    return tuple(name for name in claim.of_kind(Name) if (sure or not name.is_initial) and not known.issuperset(name.words))
+    return tuple(
+        name
+        for name in claim.of_kind(Name)
+        if (sure or not name.is_initial) and not known.issuperset(name.words)
+    )
 
 
 def _dates(question: Question, claim: Claim) -> tuple[Date, ...]:
-    """Returns the dates in a claim; where a date is asked for, a bare number that can be a year is one."""
-    years = [int(value.middle) for value in claim.of_kind(Quantity) if not value.dimension and value.middle in _YEARS]
-    return claim.of_kind(Date) or tuple(Date(year, None, None) for year in years if question.kind == "date")
+    """Returns the dates in a claim; where a date is asked for, a bare number that can be a year is
+    one.
+    """
+    years = [
+        int(value.middle)
+        for value in claim.of_kind(Quantity)
+        if not value.dimension and value.middle in _YEARS
+    ]
+    return claim.of_kind(Date) or tuple(
+        Date(year, None, None) for year in years if question.kind == "date"
+    )
 
 
 def _noun(question: Question, claim: Claim) -> str:
-    """Returns the one word that a claim adds to its question, where it says what is what: the currency is the *yen*."""
+    """Returns the one word that a claim adds to its question, where it says what is what: the
+    currency is the *yen*.
+    """
     added = claim.all_words - question.all_words
     if len(added) != 1 or claim.denies or not _IS.search(claim.bare):
         return ""
-    has_value = bool(_names(question, claim)) or bool(claim.of_kind(Quantity)) or bool(claim.of_kind(Date))
+    has_value = (
+        bool(_names(question, claim)) or bool(claim.of_kind(Quantity)) or bool(claim.of_kind(Date))
+    )
     return "" if has_value else next(iter(added))
 
 
 def _quantities(question: Question, claim: Claim) -> tuple[Quantity, ...]:
     known = set(tokens(question.text))
-    new = [found.value for found in claim.values if not known.issuperset(tokens(claim.bare[found.start : found.end]))]
+    new = [
+        found.value
+        for found in claim.values
+        if not known.issuperset(tokens(claim.bare[found.start : found.end]))
+    ]
     return tuple(value for value in new if isinstance(value, Quantity))
 
 
-def _sides(claims: Iterable[Claim], verdict: Callable[[Claim, Claim], Verdict]) -> tuple[tuple[Claim, ...], ...]:
-    """Sorts claims into sides: a claim joins the first side with all of which it agrees, and opens one where it contradicts every other."""
+def _sides(
+    claims: Iterable[Claim], verdict: Callable[[Claim, Claim], Verdict]
+) -> tuple[tuple[Claim, ...], ...]:
+    """Sorts claims into sides: a claim joins the first side with all of which it agrees, and opens
+    one where it contradicts every other.
+    """
     sides: list[list[Claim]] = []
     for claim in claims:
         verdicts = [{verdict(claim, other) for other in side} for side in sides]
-        home = next((side for side, found in zip(sides, verdicts, strict=True) if found == {"same"}), None)
+        home = next(
+            (side for side, found in zip(sides, verdicts, strict=True) if found == {"same"}), None
+        )
         if home is not None:
             home.append(claim)
         elif all(found == {"different"} for found in verdicts):
@@ -276,7 +423,9 @@ def _sides(claims: Iterable[Claim], verdict: Callable[[Claim, Claim], Verdict]) 
 def _alike(
     example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]
 ) -> list[tuple[tuple[Claim, ...], ...]]:
-    """Returns the sides of the disputes between sentences that are the same but for one value or a negation."""
+    """Returns the sides of the disputes between sentences that are the same but for one value or a
+    negation.
+    """
     groups: dict[Hashable, dict[str, list[Claim]]] = defaultdict(lambda: defaultdict(list))
     for domain, said in claims.items():
         for claim in said:
@@ -284,8 +433,13 @@ def _alike(
                 groups[key][domain].append(claim)
     found, taken = [], set()
     for key, by_domain in groups.items():
-        # An expert that says several things of one shape, such as the items of a list, doesn't mean that only one of them holds.
-        single = [said[0] for said in by_domain.values() if len({normalize(claim.text) for claim in said}) == 1]
+        # An expert that says several things of one shape, such as the items of a list, doesn't mean
+        # that only one of them holds.
+        single = [
+            said[0]
+            for said in by_domain.values()
+            if len({normalize(claim.text) for claim in said}) == 1
+        ]
         single = [claim for claim in single if (claim.domain, claim.place) not in taken]
         sides = _sides(single, partial(_alike_verdict, example, responses, key))
         if len(sides) > 1:
@@ -295,20 +449,28 @@ def _alike(
 
 
 def _keys(claim: Claim) -> list[Hashable]:
-    """Returns what is the same in sentences that differ in one value, for each of the values, or in a negation."""
+    """Returns what is the same in sentences that differ in one value, for each of the values, or in
+    a negation.
+    """
     if claim.is_unsure:
         return []
     values = [normalize(claim.bare[found.start : found.end]) for found in claim.values]
-    keys: list[Hashable] = [(claim.frame, place, *values[:place], *values[place + 1 :]) for place in range(len(values))]
+    keys: list[Hashable] = [
+        (claim.frame, place, *values[:place], *values[place + 1 :]) for place in range(len(values))
+    ]
     return [*keys, claim.all_words] if claim.all_words else keys
 
 
-def _alike_verdict(example: Example, responses: Mapping[str, Response], key: Hashable, one: Claim, other: Claim) -> Verdict:
+def _alike_verdict(
+    example: Example, responses: Mapping[str, Response], key: Hashable, one: Claim, other: Claim
+) -> Verdict:
     questions = [responses[claim.domain].question for claim in (one, other)]
     if questions[0] != questions[1] and "" not in questions and example.query not in questions:
         return "unrelated"
     if isinstance(key, frozenset):
-        if not hold_for_the_same(one, other, topic(example.query), is_permission=asks_for_permission(example.query)):
+        if not hold_for_the_same(
+            one, other, topic(example.query), is_permission=asks_for_permission(example.query)
+        ):
             return "unrelated"
         return "same" if one.denies == other.denies else "different"
     place = key[1] if isinstance(key, tuple) else 0
@@ -317,7 +479,9 @@ def _alike_verdict(example: Example, responses: Mapping[str, Response], key: Has
     if verdict == "different":
         if place == 0 and one.frame.startswith("<name>") and not _ONLY_ONE.match(one.frame):
             return "unrelated"
-        if isinstance(values[0], Name) and (_ONE_OF_SEVERAL.search(one.frame) or _ONE_OF_A_KIND.search(one.frame)):
+        if isinstance(values[0], Name) and (
+            _ONE_OF_SEVERAL.search(one.frame) or _ONE_OF_A_KIND.search(one.frame)
+        ):
             return "unrelated"
         if not one.words and len(one.values) < 2:
             return "unrelated"

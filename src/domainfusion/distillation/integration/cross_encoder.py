@@ -1,4 +1,6 @@
-"""Verifying by a cross-encoder for natural language inference: does the answer entail each claim, and do the claims entail the answer?"""
+"""Verifying by a cross-encoder for natural language inference: does the answer entail each claim,
+and do the claims entail the answer?
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 from domainfusion.distillation.integration.planning import Plan
-from domainfusion.distillation.integration.verifying import MOST_CHECKS, TOO_MANY, Check, Verdict, checks_of, problem_of
+from domainfusion.distillation.integration.verifying import (
+    MOST_CHECKS,
+    TOO_MANY,
+    Check,
+    Verdict,
+    checks_of,
+    problem_of,
+)
 from domainfusion.distillation.integration.writing import Draft
 from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
 from domainfusion.models.store import Ask
@@ -20,15 +29,17 @@ ENTAILMENT = "entailment"
 
 @dataclass(frozen=True)
 class CrossEncoderVerifier:
-    """Verifies integrated answers with a cross-encoder for natural language inference (NLI), which runs on this machine.
+    """Verifies integrated answers with a cross-encoder for natural language inference (NLI), which
+    runs on this machine.
 
-    A claim is stated where a sentence of the answer, two in a row or the whole of it entails it; a sentence is founded where a claim, or
-    all claims of an expert together, entail it. Small models of this kind miss conflicts and see some that are none, so a verdict leads
-    to a repair and a mark, and `on_unverified` says what follows. Needs `domainfusion[embeddings]`.
+    A claim is stated where a sentence of the answer, two in a row or the whole of it entails it; a
+    sentence is founded where a claim, or all claims of an expert together, entail it. Small models
+    of this kind miss conflicts and see some that are none, so a verdict leads to a repair and a
+    mark, and `on_unverified` says what follows. Needs `domainfusion[embeddings]`.
 
     Args:
-        model: A folder or hub id that sentence-transformers loads as a `CrossEncoder` with an entailment label, such as
-            `cross-encoder/nli-deberta-v3-small`.
+        model: A folder or hub id that sentence-transformers loads as a `CrossEncoder` with an
+            entailment label, such as `cross-encoder/nli-deberta-v3-small`.
         threshold: The probability of entailment from which on it counts.
 
     Raises:
@@ -41,7 +52,11 @@ class CrossEncoderVerifier:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise ConfigurationError("threshold is out of range", received=self.threshold, allowed="a number between 0 and 1")
+            raise ConfigurationError(
+                "threshold is out of range",
+                received=self.threshold,
+                allowed="a number between 0 and 1",
+            )
         _library()
 
     def verify(self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask) -> list[Verdict]:
@@ -52,7 +67,9 @@ class CrossEncoderVerifier:
         """
         checks = [checks_of(plan, draft) for plan, draft in zip(plans, drafts, strict=True)]
         premises = [
-            {check.id: _premises(check, plan, listed) for check in listed} if len(listed) <= MOST_CHECKS else {}
+            {check.id: _premises(check, plan, listed) for check in listed}
+            if len(listed) <= MOST_CHECKS
+            else {}
             for plan, listed in zip(plans, checks, strict=True)
         ]
         pairs = [
@@ -62,16 +79,26 @@ class CrossEncoderVerifier:
             for premise in by_check.get(check.id, ())
         ]
         entailed = _entailment(self.model, list(dict.fromkeys(pairs)))
-        return [self._verdict(listed, by_check, entailed) for listed, by_check in zip(checks, premises, strict=True)]
+        return [
+            self._verdict(listed, by_check, entailed)
+            for listed, by_check in zip(checks, premises, strict=True)
+        ]
 
-    def _verdict(self, checks: Sequence[Check], premises: dict[str, list[str]], entailed: dict[tuple[str, str], float]) -> Verdict:
+    def _verdict(
+        self,
+        checks: Sequence[Check],
+        premises: dict[str, list[str]],
+        entailed: dict[tuple[str, str], float],
+    ) -> Verdict:
         if len(checks) > MOST_CHECKS:
             return Verdict((TOO_MANY,), is_given=False)
         problems = []
         for check in checks:
             if check.kind == "open":
                 continue  # that experts are said to disagree is not a matter of entailment
-            is_entailed = any(entailed[premise, check.text] >= self.threshold for premise in premises[check.id])
+            is_entailed = any(
+                entailed[premise, check.text] >= self.threshold for premise in premises[check.id]
+            )
             if is_entailed != (check.wanted == "yes"):
                 problems.append(problem_of(check))
         return Verdict(tuple(problems))
@@ -102,14 +129,22 @@ def _load(model: str) -> tuple[Any, int]:
     """Returns a cross-encoder and the place of its entailment label."""
     try:
         encoder = _library().CrossEncoder(model)
-        labels = {str(name).casefold(): int(place) for place, name in encoder.config.id2label.items()}
-    except Exception as error:  # whatever the libraries below it raise for a folder or a hub id that is none
+        labels = {
+            str(name).casefold(): int(place) for place, name in encoder.config.id2label.items()
+        }
+    except (
+        Exception
+    ) as error:  # whatever the libraries below it raise for a folder or a hub id that is none
         raise ModelError(
-            f"The cross-encoder can't be loaded: {error}", received=model, allowed="a folder or hub id that sentence-transformers loads"
+            f"The cross-encoder can't be loaded: {error}",
+            received=model,
+            allowed="a folder or hub id that sentence-transformers loads",
         ) from error
     if ENTAILMENT not in labels:
         raise ModelError(
-            "The cross-encoder has no entailment label", received=sorted(labels), fix="give one for natural language inference"
+            "The cross-encoder has no entailment label",
+            received=sorted(labels),
+            fix="give one for natural language inference",
         )
     return encoder, labels[ENTAILMENT]
 
@@ -119,6 +154,7 @@ def _library() -> Any:
         import sentence_transformers
     except ImportError as error:
         raise MissingDependencyError(
-            "A cross-encoder needs sentence-transformers", fix='run: pip install "domainfusion[embeddings]"'
+            "A cross-encoder needs sentence-transformers",
+            fix='run: pip install "domainfusion[embeddings]"',
         ) from error
     return sentence_transformers

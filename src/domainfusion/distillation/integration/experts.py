@@ -1,4 +1,6 @@
-"""The experts: each is asked its question and, in a rebuttal, once more on a point on which another one contradicts it."""
+"""The experts: each is asked its question and, in a rebuttal, once more on a point on which another
+one contradicts it.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +66,16 @@ class Experts:
     sampling: Sampling
 
     def answer(self, examples: Sequence[Example]) -> list[Task]:
-        """Asks the expert of each of an example's domains: its sub-question if there is one, else the whole query."""
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else
+        the whole query.
+        """
         collected: list[dict[str, Response]] = [{} for _ in examples]
         for domain, teacher in self.teachers.items():
-            asked = [(example, responses) for example, responses in zip(examples, collected, strict=True) if domain in example.domains]
+            asked = [
+                (example, responses)
+                for example, responses in zip(examples, collected, strict=True)
+                if domain in example.domains
+            ]
             conversations = [example.conversation_for(domain) for example, _ in asked]
             answers = self.ask(teacher, conversations, self.sampling, label=f"asking {domain}")
             for (example, responses), answer in zip(asked, answers, strict=True):
@@ -79,12 +87,16 @@ class Experts:
                     sampling=self.sampling,
                     **asdict(answer),
                 )
-        return [Task(example, responses) for example, responses in zip(examples, collected, strict=True)]
+        return [
+            Task(example, responses) for example, responses in zip(examples, collected, strict=True)
+        ]
 
     def rebut(self, disputes: Sequence[Dispute]) -> list[tuple[Rebuttal, ...]]:
-        """Shows every expert of a disputed point what the others say on it, and asks whether it stays with what it said.
+        """Shows every expert of a disputed point what the others say on it, and asks whether it
+        stays with what it said.
 
-        All of them speak at the same time, so that their order does not matter. One that says neither stays with what it said.
+        All of them speak at the same time, so that their order does not matter. One that says
+        neither stays with what it said.
         """
         rebuttals: list[list[Rebuttal]] = [[] for _ in disputes]
         sampling = Sampling(max_new_tokens=REBUTTAL_TOKENS, seed=self.sampling.seed)
@@ -94,28 +106,47 @@ class Experts:
                 for dispute, found in zip(disputes, rebuttals, strict=True)
                 if (conversation := rebuttal_prompt(dispute, domain)) is not None
             ]
-            replies = self.ask(teacher, [conversation for conversation, _ in asked], sampling, label=f"asking {domain} to rebut")
+            replies = self.ask(
+                teacher,
+                [conversation for conversation, _ in asked],
+                sampling,
+                label=f"asking {domain} to rebut",
+            )
             for (_, found), reply in zip(asked, replies, strict=True):
                 found.append(Rebuttal(domain, "", reply.text.strip(), _withdraws(reply.text)))
         return [
-            tuple(rebuttal._replace(claim=_words_of(dispute.settled, rebuttal.domain)) for rebuttal in found)
+            tuple(
+                rebuttal._replace(claim=_words_of(dispute.settled, rebuttal.domain))
+                for rebuttal in found
+            )
             for dispute, found in zip(disputes, rebuttals, strict=True)
         ]
 
 
 def rebuttal_prompt(dispute: Dispute, domain: str) -> Conversation | None:
-    """Returns what an expert is asked in a rebuttal: its question, its answer, and what the others say on the point.
+    """Returns what an expert is asked in a rebuttal: its question, its answer, and what the others
+    say on the point.
 
     None where the expert says nothing on the point.
     """
     point = dispute.settled.point
-    own_side = next((side for side in point.sides if any(claim.domain == domain for claim in side)), None)
+    own_side = next(
+        (side for side in point.sides if any(claim.domain == domain for claim in side)), None
+    )
     if own_side is None:
         return None
-    others = {claim.domain: _words_of(dispute.settled, claim.domain) for side in point.sides if side is not own_side for claim in side}
+    others = {
+        claim.domain: _words_of(dispute.settled, claim.domain)
+        for side in point.sides
+        if side is not own_side
+        for claim in side
+    }
     about = f", which is about {point.about}" if point.about else ""
     own = f'. You said: "{_words_of(dispute.settled, domain)}"'
-    told = fill(REBUTTAL_PROMPT, {"about": about + own, "responses": fenced(others), "keep": KEEP, "withdraw": WITHDRAW})
+    told = fill(
+        REBUTTAL_PROMPT,
+        {"about": about + own, "responses": fenced(others), "keep": KEEP, "withdraw": WITHDRAW},
+    )
     said = Message("assistant", dispute.task.responses[domain].text)
     return (*dispute.task.example.conversation_for(domain), said, Message("user", told))
 

@@ -1,4 +1,6 @@
-"""The integrator: responses are read, related, settled, written and verified; by a model, by rules, or by a strategy of your own."""
+"""The integrator: responses are read, related, settled, written and verified; by a model, by rules,
+or by a strategy of your own.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,29 @@ from domainfusion.distillation.integration.cutting import without_cut
 from domainfusion.distillation.integration.experts import Dispute, Rebuttal
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
-from domainfusion.distillation.integration.planning import ABSTAINED, OnDisagreement, Plan, ledger_of, plan_answer, word_for_word
+from domainfusion.distillation.integration.planning import (
+    ABSTAINED,
+    OnDisagreement,
+    Plan,
+    ledger_of,
+    plan_answer,
+    word_for_word,
+)
 from domainfusion.distillation.integration.reading import Claim
 from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
-from domainfusion.distillation.integration.task import ResponseLike, Task, as_response, primary_first
-from domainfusion.distillation.integration.verifying import NO_VERDICT, ModelVerifier, Verifier, is_nonsense, rule_problems
+from domainfusion.distillation.integration.task import (
+    ResponseLike,
+    Task,
+    as_response,
+    primary_first,
+)
+from domainfusion.distillation.integration.verifying import (
+    NO_VERDICT,
+    ModelVerifier,
+    Verifier,
+    is_nonsense,
+    rule_problems,
+)
 from domainfusion.distillation.integration.writing import (
     RESERVED,
     Assignment,
@@ -30,26 +50,45 @@ from domainfusion.errors import CapabilityError, ConfigurationError, DataError, 
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.prompts import INTEGRATION_PROMPT, fields_of, unindent
-from domainfusion.types import Contribution, Dropped, Example, Integration, Response, Revision, Sampling
+from domainfusion.types import (
+    Contribution,
+    Dropped,
+    Example,
+    Integration,
+    Response,
+    Revision,
+    Sampling,
+)
 
 MOST_CALLS = 7
-"""Calls of an integration model for one example, those of the verifier counted: it reads, relates twice, writes and verifies; and where
-the answer does not hold, it writes and verifies once more."""
+"""Calls of an integration model for one example, those of the verifier counted: it reads, relates
+twice, writes and verifies; and where the answer does not hold, it writes and verifies once more.
+"""
 CALLS_UNVERIFIED = 4
 """Calls for one example where nothing is verified."""
 MOST_REBUTTED = 3
 """Points of an example on which experts are asked once more, where a rebuttal is wanted."""
 
 OnUnverified = Literal["keep", "merge", "reject"]
-"""What to do with a model's answer that is not verified: keep it and mark it, merge the responses instead, or never train on it."""
+"""What to do with a model's answer that is not verified: keep it and mark it, merge the responses
+instead, or never train on it.
+"""
 Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
-"""A way of your own to integrate: from the query and the responses, primary domain first, to the answer."""
+"""A way of your own to integrate: from the query and the responses, primary domain first, to the
+answer.
+"""
 Rebut = Callable[[Sequence[Dispute]], Sequence[Sequence[Rebuttal]]]
 """Asks the experts once more on points of conflict; `Experts.rebut`."""
 
 NOT_READ = "the integration model's reading could not be used, so each sentence counts as a claim"
-NOT_RELATED = "the integration model did not relate the claims, so the rules looked for conflicts, which see values and negations alone"
-NONSENSE = "the integration model's answer has next to nothing of what the experts say, and nobody gave a verdict on it"
+NOT_RELATED = (
+    "the integration model did not relate the claims, so the rules looked for conflicts, which see"
+    " values and negations alone"
+)
+NONSENSE = (
+    "the integration model's answer has next to nothing of what the experts say, and nobody gave a"
+    " verdict on it"
+)
 MERGED = "the responses were merged instead"
 
 
@@ -70,30 +109,37 @@ class _Attempt:
 class ResponseIntegrator:
     """Combines the responses of several domain experts into one answer.
 
-    The experts' claims are read and related to each other; claims that can't both be right are settled; what is left is written, and the
-    answer is verified. With a model, the model reads, relates, writes and verifies. Without one, rules read and relate: they compare
-    values and negations alone, and the answer is made of the experts' own sentences. One response is the answer, byte for byte.
+    The experts' claims are read and related to each other; claims that can't both be right are
+    settled; what is left is written, and the answer is verified. With a model, the model reads,
+    relates, writes and verifies. Without one, rules read and relate: they compare values and
+    negations alone, and the answer is made of the experts' own sentences. One response is the
+    answer, byte for byte.
 
-    What settles a conflict, in this order: the reference, where it supports one side; the expert of the domain that the point belongs to,
-    or of the primary domain, if somebody named it; the majority of the experts, copies counted once; a rebuttal, where one was asked for;
-    else `on_disagreement`. The order of the responses settles nothing.
+    What settles a conflict, in this order: the reference, where it supports one side; the expert of
+    the domain that the point belongs to, or of the primary domain, if somebody named it; the
+    majority of the experts, copies counted once; a rebuttal, where one was asked for; else
+    `on_disagreement`. The order of the responses settles nothing.
 
-    A model finds a conflict for sure where it finds it with the experts in one order and in the other. It is called at most `MOST_CALLS`
-    times for an example. Where its reply can't be used, the rules stand in, and the ledger says so; so does the merge where it writes no
-    answer. Code, tables and lists go into the answer as they are. Whatever a response says is material: an instruction in it is a
-    sentence like any other.
+    A model finds a conflict for sure where it finds it with the experts in one order and in the
+    other. It is called at most `MOST_CALLS` times for an example. Where its reply can't be used,
+    the rules stand in, and the ledger says so; so does the merge where it writes no answer. Code,
+    tables and lists go into the answer as they are. Whatever a response says is material: an
+    instruction in it is a sentence like any other.
 
     Args:
         integration_model: Reads, relates and writes; None merges by rules.
-        prompt_template: What the model is asked to write. `{query}` is filled, and either `{responses}` (a block with every response) or a
-            placeholder for each domain; what the answer has to state follows. Indentation is removed.
+        prompt_template: What the model is asked to write. `{query}` is filled, and either
+            `{responses}` (a block with every response) or a placeholder for each domain; what the
+            answer has to state follows. Indentation is removed.
         strategy: A function of your own in place of all that.
-        on_disagreement: What to do with a conflict that nothing settles: `report` in the answer that the experts disagree, or `abstain`
-            with an empty answer, which is never trained on.
+        on_disagreement: What to do with a conflict that nothing settles: `report` in the answer
+            that the experts disagree, or `abstain` with an empty answer, which is never trained on.
         verify: Whether the model's answer is verified, and repaired once if it does not hold.
-        verifier: What verifies: another model, or a `CrossEncoderVerifier`; by default the integration model, in a fresh context.
-        on_unverified: What to do with an answer that is not verified in the end: `keep` it, marked in the ledger; `merge` the responses
-            instead; or `reject` it, so that it is never trained on.
+        verifier: What verifies: another model, or a `CrossEncoderVerifier`; by default the
+            integration model, in a fresh context.
+        on_unverified: What to do with an answer that is not verified in the end: `keep` it, marked
+            in the ledger; `merge` the responses instead; or `reject` it, so that it is never
+            trained on.
         sampling: How the model writes; by default greedily, up to 1024 tokens.
 
     Raises:
@@ -120,27 +166,55 @@ class ResponseIntegrator:
         sampling: Sampling = Sampling(max_new_tokens=1024),
     ) -> None:
         if integration_model is not None and not isinstance(integration_model, LanguageModel):
-            raise CapabilityError("The integration model can't answer", received=integration_model, allowed="a model with generate(...)")
+            raise CapabilityError(
+                "The integration model can't answer",
+                received=integration_model,
+                allowed="a model with generate(...)",
+            )
         if verifier is not None and not isinstance(verifier, LanguageModel | Verifier):
-            raise CapabilityError("The verifier can't verify", received=verifier, allowed="a model, or an object with verify(...)")
+            raise CapabilityError(
+                "The verifier can't verify",
+                received=verifier,
+                allowed="a model, or an object with verify(...)",
+            )
         if strategy is not None and not callable(strategy):
-            raise ConfigurationError("The strategy is not a function", received=strategy, allowed="a function of query and responses")
+            raise ConfigurationError(
+                "The strategy is not a function",
+                received=strategy,
+                allowed="a function of query and responses",
+            )
         if strategy is not None and integration_model is not None:
-            raise ConfigurationError("Give an integration model or a strategy, not both", received=strategy)
+            raise ConfigurationError(
+                "Give an integration model or a strategy, not both", received=strategy
+            )
         if prompt_template is not None and integration_model is None:
-            raise ConfigurationError("A prompt template needs an integration_model to read it", received=prompt_template)
+            raise ConfigurationError(
+                "A prompt template needs an integration_model to read it", received=prompt_template
+            )
         if verifier is not None and (integration_model is None or not verify):
-            fix = "set verify=True" if integration_model is not None else "give an integration_model, or leave the verifier out"
-            raise ConfigurationError("There is nothing for the verifier to verify", received=verifier, fix=fix)
+            fix = (
+                "set verify=True"
+                if integration_model is not None
+                else "give an integration_model, or leave the verifier out"
+            )
+            raise ConfigurationError(
+                "There is nothing for the verifier to verify", received=verifier, fix=fix
+            )
         for name, value, allowed in (
             ("on_disagreement", on_disagreement, get_args(OnDisagreement)),
             ("on_unverified", on_unverified, get_args(OnUnverified)),
         ):
             if value not in allowed:
-                raise ConfigurationError(f"{name} is not known", received=value, allowed=", ".join(allowed))
+                raise ConfigurationError(
+                    f"{name} is not known", received=value, allowed=", ".join(allowed)
+                )
         template = unindent(INTEGRATION_PROMPT if prompt_template is None else prompt_template)
         if "query" not in fields_of(template):
-            raise TemplateError("The prompt template has no place for the query", received=template, fix="write {query} where it belongs")
+            raise TemplateError(
+                "The prompt template has no place for the query",
+                received=template,
+                fix="write {query} where it belongs",
+            )
         self.integration_model = integration_model
         self.prompt_template = template
         self.strategy = strategy
@@ -165,8 +239,8 @@ class ResponseIntegrator:
         Args:
             query: What was asked.
             responses: The responses by domain: texts, `Response` objects, or dicts with a `text`.
-            primary_domain: The leading domain, whose expert settles what belongs to nobody else. Without it the first one speaks first,
-                and settles nothing.
+            primary_domain: The leading domain, whose expert settles what belongs to nobody else.
+                Without it the first one speaks first, and settles nothing.
             reference: A right answer, which settles conflicts.
             domains: What the domains are about, from which a model knows whose point a point is.
             ask: How the model is called.
@@ -175,20 +249,38 @@ class ResponseIntegrator:
             The integrated answer; `str()` of it is its text.
 
         Raises:
-            DataError: There is no response, they are not a mapping, none of them says anything, one is neither text nor response, or
-                none is of the primary domain.
+            DataError: There is no response, they are not a mapping, none of them says anything, one
+                is neither text nor response, or none is of the primary domain.
             TemplateError: The template has no place for a response.
         """
         if not isinstance(responses, Mapping):
-            raise DataError("The responses have no domains", received=responses, allowed='{"domain": "its expert\'s answer"}')
+            raise DataError(
+                "The responses have no domains",
+                received=responses,
+                allowed='{"domain": "its expert\'s answer"}',
+            )
         given = {domain: as_response(domain, response) for domain, response in responses.items()}
         if not given:
-            raise DataError("There are no responses to integrate", received=query, fix="give at least one expert's response")
+            raise DataError(
+                "There are no responses to integrate",
+                received=query,
+                fix="give at least one expert's response",
+            )
         if not any(response.text.strip() for response in given.values()):
-            raise DataError("Every response is empty", received=dict.fromkeys(given, ""), fix="ask the experts again")
+            raise DataError(
+                "Every response is empty",
+                received=dict.fromkeys(given, ""),
+                fix="ask the experts again",
+            )
         if primary_domain and primary_domain not in given:
-            raise DataError("There is no response of the primary domain", received=primary_domain, allowed=", ".join(given))
-        example = Example(query=query, domains=tuple(given), primary_domain=primary_domain, reference=reference)
+            raise DataError(
+                "There is no response of the primary domain",
+                received=primary_domain,
+                allowed=", ".join(given),
+            )
+        example = Example(
+            query=query, domains=tuple(given), primary_domain=primary_domain, reference=reference
+        )
         return self.integrate_all([Task(example, given)], domains=domains, ask=ask)[0]
 
     def integrate_all(
@@ -204,7 +296,8 @@ class ResponseIntegrator:
         Args:
             tasks: The examples with their responses.
             domains: What the domains are about.
-            rebut: Asks the experts once more on points that nothing settles; without it they are not asked.
+            rebut: Asks the experts once more on points that nothing settles; without it they are
+                not asked.
             ask: How a model is called.
         """
         outcomes: dict[int, Integration] = {}
@@ -212,7 +305,9 @@ class ResponseIntegrator:
         cut: dict[int, tuple[Dropped, ...]] = {}
         for place, given in enumerate(tasks):
             if self.strategy is not None:
-                outcomes[place] = _from_strategy(self.strategy, given.example.query, primary_first(given))
+                outcomes[place] = _from_strategy(
+                    self.strategy, given.example.query, primary_first(given)
+                )
                 continue
             task, cut[place] = without_cut(given)
             if sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
@@ -262,7 +357,10 @@ class ResponseIntegrator:
         if model is None or not tasks:
             return [_plan_by_rules(task, rule_claims(task)) for task in tasks]
         read = ModelReader(model).read(tasks, ask=ask)
-        claims = [rule_claims(task) if found is None else found for task, found in zip(tasks, read, strict=True)]
+        claims = [
+            rule_claims(task) if found is None else found
+            for task, found in zip(tasks, read, strict=True)
+        ]
         related = ModelRelater(model, domains).relate(tasks, claims, ask=ask)
         plans = []
         for place, task in enumerate(tasks):
@@ -278,56 +376,105 @@ class ResponseIntegrator:
     # Writing and verifying
 
     def _write(self, model: LanguageModel, plans: Sequence[Plan], ask: Ask) -> list[Integration]:
-        """Lets the model write the answers, verifies them, and has those that do not hold written once more."""
+        """Lets the model write the answers, verifies them, and has those that do not hold written
+        once more.
+        """
         writer = ModelWriter(model, self.prompt_template, self.sampling)
         drafts = writer.write([Assignment(plan) for plan in plans], ask=ask)
         first = self._verified(plans, drafts, ask)
         second: dict[int, _Attempt | NoDraft] = {}
-        flawed = {place: attempt for place, attempt in enumerate(first) if isinstance(attempt, _Attempt) and attempt.problems}
+        flawed = {
+            place: attempt
+            for place, attempt in enumerate(first)
+            if isinstance(attempt, _Attempt) and attempt.problems
+        }
         if flawed:
-            again = writer.write([Assignment(plans[place], each.draft, each.problems) for place, each in flawed.items()], ask=ask)
+            again = writer.write(
+                [
+                    Assignment(plans[place], each.draft, each.problems)
+                    for place, each in flawed.items()
+                ],
+                ask=ask,
+            )
             repaired = self._verified([plans[place] for place in flawed], again, ask)
             second = dict(zip(flawed, repaired, strict=True))
-        return [self._outcome(model, plan, first[place], second.get(place)) for place, plan in enumerate(plans)]
+        return [
+            self._outcome(model, plan, first[place], second.get(place))
+            for place, plan in enumerate(plans)
+        ]
 
-    def _verified(self, plans: Sequence[Plan], drafts: Sequence[Draft | NoDraft], ask: Ask) -> list[_Attempt | NoDraft]:
+    def _verified(
+        self, plans: Sequence[Plan], drafts: Sequence[Draft | NoDraft], ask: Ask
+    ) -> list[_Attempt | NoDraft]:
         """Returns each draft with what is wrong with it."""
         if not self.verify:
-            return [draft if isinstance(draft, NoDraft) else _Attempt(draft, (), is_given=False) for draft in drafts]
+            return [
+                draft if isinstance(draft, NoDraft) else _Attempt(draft, (), is_given=False)
+                for draft in drafts
+            ]
         given = self.verifier or self.integration_model
         verifier = ModelVerifier(given) if isinstance(given, LanguageModel) else given
         written = {place: draft for place, draft in enumerate(drafts) if isinstance(draft, Draft)}
-        outcome: list[_Attempt | NoDraft] = [draft if isinstance(draft, NoDraft) else NoDraft("") for draft in drafts]
+        outcome: list[_Attempt | NoDraft] = [
+            draft if isinstance(draft, NoDraft) else NoDraft("") for draft in drafts
+        ]
         if verifier is None or not written:
             return outcome
-        verdicts = verifier.verify([plans[place] for place in written], list(written.values()), ask=ask)
+        verdicts = verifier.verify(
+            [plans[place] for place in written], list(written.values()), ask=ask
+        )
         for (place, draft), verdict in zip(written.items(), verdicts, strict=True):
-            problems = tuple(dict.fromkeys([*rule_problems(plans[place], draft), *verdict.problems]))
+            problems = tuple(
+                dict.fromkeys([*rule_problems(plans[place], draft), *verdict.problems])
+            )
             outcome[place] = _Attempt(draft, problems, is_given=verdict.is_given)
         return outcome
 
-    def _outcome(self, model: LanguageModel, plan: Plan, first: _Attempt | NoDraft, second: _Attempt | NoDraft | None) -> Integration:
+    def _outcome(
+        self,
+        model: LanguageModel,
+        plan: Plan,
+        first: _Attempt | NoDraft,
+        second: _Attempt | NoDraft | None,
+    ) -> Integration:
         """Returns the better one of a model's answers, or what stands in for it."""
-        absent = [f"the prompt expects a response from {name}, but there is none" for name in absent_in(self.prompt_template, plan.task)]
+        absent = [
+            f"the prompt expects a response from {name}, but there is none"
+            for name in absent_in(self.prompt_template, plan.task)
+        ]
         plan = replace(plan, notes=(*plan.notes, *absent))
         messages = writing_prompt(self.prompt_template, plan)
         if isinstance(first, NoDraft):
-            return replace(_merged(plan, first.reason, MERGED), messages=messages, model=model.fingerprint)
+            return replace(
+                _merged(plan, first.reason, MERGED), messages=messages, model=model.fingerprint
+            )
         best = first
         if isinstance(second, _Attempt) and len(second.problems) <= len(first.problems):
             best = second
         if self.verify and not best.is_given and is_nonsense(plan, best.draft):
-            return replace(_merged(plan, NONSENSE, MERGED), messages=messages, model=model.fingerprint)
+            return replace(
+                _merged(plan, NONSENSE, MERGED), messages=messages, model=model.fingerprint
+            )
         ledger = ledger_of(plan, contributions_to(best.draft, plan))
         if self.verify and not best.is_verified:
             problems = best.problems or (NO_VERDICT,)
             if self.on_unverified == "merge":
-                merged = _merged(plan, "the integration model's answer was not verified", *problems, MERGED)
+                merged = _merged(
+                    plan, "the integration model's answer was not verified", *problems, MERGED
+                )
                 return replace(merged, messages=messages, model=model.fingerprint)
-            ledger = replace(ledger, verdict="rejected" if self.on_unverified == "reject" else "unverified", problems=problems)
+            ledger = replace(
+                ledger,
+                verdict="rejected" if self.on_unverified == "reject" else "unverified",
+                problems=problems,
+            )
         elif self.verify:
             was_wrong = [f"repaired: {problem}" for problem in first.problems]
-            ledger = replace(ledger, verdict="verified" if best is first else "repaired", notes=(*ledger.notes, *was_wrong))
+            ledger = replace(
+                ledger,
+                verdict="verified" if best is first else "repaired",
+                notes=(*ledger.notes, *was_wrong),
+            )
         return Integration(
             text=best.draft.text,
             method="model",
@@ -339,26 +486,43 @@ class ResponseIntegrator:
 
 
 def _plan_by_rules(task: Task, claims: Sequence[Claim], notes: Sequence[str] = ()) -> Plan:
-    return plan_answer(task, claims, rule_relations(task, claims), notes=(*notes, *rule_limits(task)))
+    return plan_answer(
+        task, claims, rule_relations(task, claims), notes=(*notes, *rule_limits(task))
+    )
 
 
 def _after_rebuttal(plans: Sequence[Plan], rebut: Rebut) -> list[Plan]:
     """Returns the plans as they are once the experts were asked again on what nothing settles."""
-    disputes = [(place, Dispute(plan.task, each)) for place, plan in enumerate(plans) for each in plan.open_points[:MOST_REBUTTED]]
+    disputes = [
+        (place, Dispute(plan.task, each))
+        for place, plan in enumerate(plans)
+        for each in plan.open_points[:MOST_REBUTTED]
+    ]
     rebuttals = rebut([dispute for _, dispute in disputes]) if disputes else []
     withdrawn: dict[int, list[str]] = {}
     revisions: dict[int, list[Revision]] = {}
     for (place, dispute), replies in zip(disputes, rebuttals, strict=True):
         for reply in replies:
-            revisions.setdefault(place, []).append(Revision(domain=reply.domain, before=reply.claim, after=reply.reply))
+            revisions.setdefault(place, []).append(
+                Revision(domain=reply.domain, before=reply.claim, after=reply.reply)
+            )
             if reply.withdraws:
-                own = [claim.id for claim in dispute.settled.point.claims if claim.domain == reply.domain]
+                own = [
+                    claim.id
+                    for claim in dispute.settled.point.claims
+                    if claim.domain == reply.domain
+                ]
                 withdrawn.setdefault(place, []).extend(own)
     settled = list(plans)
     for place, said in revisions.items():
         plan = plans[place]
         again = plan_answer(
-            plan.task, plan.claims, plan.relations, withdrawn=withdrawn.get(place, ()), read_by=plan.read_by, notes=plan.notes
+            plan.task,
+            plan.claims,
+            plan.relations,
+            withdrawn=withdrawn.get(place, ()),
+            read_by=plan.read_by,
+            notes=plan.notes,
         )
         settled[place] = replace(again, revisions=tuple(said))
     return settled
@@ -366,13 +530,22 @@ def _after_rebuttal(plans: Sequence[Plan], rebut: Rebut) -> list[Plan]:
 
 def _single(task: Task) -> Integration:
     """Returns the one answer that there is, byte for byte."""
-    said = [response for response in task.responses.values() if response.text.strip()] or list(task.responses.values())
+    said = [response for response in task.responses.values() if response.text.strip()] or list(
+        task.responses.values()
+    )
     response = said[0]
-    whole = Contribution(domain=response.domain, text=response.text, start=0, end=len(response.text))
+    whole = Contribution(
+        domain=response.domain, text=response.text, start=0, end=len(response.text)
+    )
     ledger = ledger_of(plan_answer(task, (), ()), (whole,) if response.text.strip() else ())
     is_cut = response.finish_reason == "length"
     ledger = replace(ledger, read_by="")
-    return Integration(text=response.text, method="single", ledger=ledger, finish_reason="length" if is_cut else "stop")
+    return Integration(
+        text=response.text,
+        method="single",
+        ledger=ledger,
+        finish_reason="length" if is_cut else "stop",
+    )
 
 
 def _merged(plan: Plan, *notes: str) -> Integration:
@@ -381,7 +554,9 @@ def _merged(plan: Plan, *notes: str) -> Integration:
     text, contributions = render(plan)
     is_cut = any(response.finish_reason == "length" for response in plan.task.responses.values())
     ledger = ledger_of(replace(plan, notes=(*plan.notes, *notes)), contributions)
-    return Integration(text=text, method="merge", ledger=ledger, finish_reason="length" if is_cut else "stop")
+    return Integration(
+        text=text, method="merge", ledger=ledger, finish_reason="length" if is_cut else "stop"
+    )
 
 
 def _with_dropped(outcome: Integration, dropped: Sequence[Dropped]) -> Integration:
@@ -394,10 +569,14 @@ def _abstained(plan: Plan) -> Integration:
     return Integration(text="", method="merge", ledger=ledger_of(replace(plan, left_out=left_out)))
 
 
-def _from_strategy(strategy: Strategy, query: str, responses: Mapping[str, Response]) -> Integration:
+def _from_strategy(
+    strategy: Strategy, query: str, responses: Mapping[str, Response]
+) -> Integration:
     outcome = strategy(query, responses)
     if isinstance(outcome, Integration):
         return outcome
     if not isinstance(outcome, str):
-        raise DataError("The integration strategy returned neither text nor Integration", received=outcome)
+        raise DataError(
+            "The integration strategy returned neither text nor Integration", received=outcome
+        )
     return Integration(text=outcome, method=getattr(strategy, "__name__", type(strategy).__name__))

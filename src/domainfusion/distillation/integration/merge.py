@@ -1,4 +1,6 @@
-"""The merge: the experts' own words in one answer, what is repeated said once, and what lost a conflict left out."""
+"""The merge: the experts' own words in one answer, what is repeated said once, and what lost a
+conflict left out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _LONGEST_SPACE = 100
 _NO_SPACE_AFTER = ("。", "！", "？", "｡")
 _PARAGRAPHS = "\n\n"
 _SEPARATED = "\n\n---\n\n"
-"""A line between two experts, where Markdown would otherwise take the second one's words for a part of the first one's section or list."""
+"""A line between two experts, where Markdown would otherwise take the second one's words for a part
+of the first one's section or list.
+"""
 
 
 class Rendered(NamedTuple):
@@ -44,8 +48,9 @@ class Rendered(NamedTuple):
 def render(plan: Plan) -> Rendered:
     """Returns the answer that states, word for word, the claims that a plan states.
 
-    Blocks that are not paragraphs are taken whole, and the white space of the responses with them. Where experts disagree and nothing
-    settles it, or what lost stands in a list and stays there, the answer says so and gives both sides.
+    Blocks that are not paragraphs are taken whole, and the white space of the responses with them.
+    Where experts disagree and nothing settles it, or what lost stands in a list and stays there,
+    the answer says so and gives both sides.
     """
     return _Merge(plan).result()
 
@@ -74,12 +79,17 @@ class _Merge:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.responses = primary_first(plan.task)
-        self.units = {domain: units_of(response.text) for domain, response in self.responses.items()}
+        self.units = {
+            domain: units_of(response.text) for domain, response in self.responses.items()
+        }
         self.claims = {
-            domain: claims_in(units, [claim for claim in plan.claims if claim.domain == domain]) for domain, units in self.units.items()
+            domain: claims_in(units, [claim for claim in plan.claims if claim.domain == domain])
+            for domain, units in self.units.items()
         }
         self.lost = {claim.id for claim in plan.losers}
-        self.point_of = {claim.id: each.point for each in plan.told_points for claim in each.point.claims}
+        self.point_of = {
+            claim.id: each.point for each in plan.told_points for claim in each.point.claims
+        }
         self.group_of: dict[Unit, _Group] = {}
         self.group_with: dict[str, _Group] = {}
         for domain, units in self.units.items():
@@ -94,8 +104,15 @@ class _Merge:
         self.rank = 0  # the highest heading of the part that is being written; 0 where it has none
 
     def _add_group(self, domain: str, units: Sequence[Unit]) -> None:
-        told = [claim.id for unit in units for claim in self.claims[domain][unit] if claim.id in self.point_of]
-        group = _Group(domain, tuple(units), tuple(dict.fromkeys(self.point_of[name] for name in told)))
+        told = [
+            claim.id
+            for unit in units
+            for claim in self.claims[domain][unit]
+            if claim.id in self.point_of
+        ]
+        group = _Group(
+            domain, tuple(units), tuple(dict.fromkeys(self.point_of[name] for name in told))
+        )
         self.group_of |= dict.fromkeys(units, group)
         self.group_with |= dict.fromkeys(told, group)
 
@@ -109,7 +126,9 @@ class _Merge:
         self.length += len(text)
 
     def _add_response(self, domain: str, units: Sequence[Unit]) -> None:
-        later: list[Point] = []  # points that are told after the block in which one of their sides stands
+        later: list[
+            Point
+        ] = []  # points that are told after the block in which one of their sides stands
         is_new = True
         kept = [unit for unit in units if not self._is_left_out(domain, unit)]
         for unit in self._without_empty_sections(units, kept):
@@ -138,7 +157,9 @@ class _Merge:
         if unit.is_fixed or not claims:
             return False
         out = [claim.id in self.plan.left_out for claim in claims]
-        return all(out) or any(claim.id in self.lost and gone for claim, gone in zip(claims, out, strict=True))
+        return all(out) or any(
+            claim.id in self.lost and gone for claim, gone in zip(claims, out, strict=True)
+        )
 
     def _without_empty_sections(self, units: Sequence[Unit], kept: Sequence[Unit]) -> list[Unit]:
         """Returns what is kept without the headings whose whole section is left out."""
@@ -176,28 +197,38 @@ class _Merge:
 
     def _follows(self, domain: str, previous: Unit, unit: Unit) -> bool:
         """Whether nothing stands between the blocks of two units in the response."""
-        return self.last == (domain, previous) and not self.responses[domain].text[previous.block.end : unit.start].strip()
+        return (
+            self.last == (domain, previous)
+            and not self.responses[domain].text[previous.block.end : unit.start].strip()
+        )
 
     def _between_experts(self, unit: Unit) -> str:
         if self._is_plain():
             return "" if self.pieces[-1].endswith(_NO_SPACE_AFTER) else " "
         previous = self.last[1].block if self.last else None
-        closing = _unclosed(previous.text) if previous is not None and previous.kind == "code" else ""
+        closing = (
+            _unclosed(previous.text) if previous is not None and previous.kind == "code" else ""
+        )
         is_swallowed = self.rank > 0 and not 0 < unit.block.level <= self.rank
         if is_swallowed or (previous is not None and _would_join(previous, unit.block)):
             return closing + _SEPARATED
         return closing + _PARAGRAPHS
 
     def _is_plain(self) -> bool:
-        """Whether every response is one paragraph of one line, so that they make one paragraph together."""
+        """Whether every response is one paragraph of one line, so that they make one paragraph
+        together.
+        """
         return all(
-            len({id(unit.block) for unit in units}) <= 1 and all(unit.block.is_prose and "\n" not in unit.block.text for unit in units)
+            len({id(unit.block) for unit in units}) <= 1
+            and all(unit.block.is_prose and "\n" not in unit.block.text for unit in units)
             for units in self.units.values()
         )
 
     def _write(self, domain: str, unit: Unit) -> None:
         words = self.responses[domain].text[unit.start : unit.end]
-        self.contributions.append(Contribution(domain=domain, text=words, start=self.length, end=self.length + len(words)))
+        self.contributions.append(
+            Contribution(domain=domain, text=words, start=self.length, end=self.length + len(words))
+        )
         self._add(words)
 
     def _tell_after(self, points: list[Point]) -> None:
@@ -208,7 +239,9 @@ class _Merge:
         points.clear()
 
     def _tell(self, point: Point) -> None:
-        """Says that the experts disagree on a point, and what each side says, with the sentences that lean on that."""
+        """Says that the experts disagree on a point, and what each side says, with the sentences
+        that lean on that.
+        """
         self.told.append(point)
         self._add(DISAGREE)
         for side in point.sides:
@@ -241,19 +274,30 @@ def _space_before(text: str, start: int) -> str:
 
 
 def _unclosed(code: str) -> str:
-    """Returns the line that ends a fence which its author left open; empty where there is nothing to end."""
+    """Returns the line that ends a fence which its author left open; empty where there is nothing
+    to end.
+    """
     lines = code.splitlines()
     opening = _FENCE.match(lines[0])
-    if opening is None or (len(lines) > 1 and lines[-1].strip().startswith(opening[1]) and not lines[-1].strip().strip(opening[1][0])):
+    if opening is None or (
+        len(lines) > 1
+        and lines[-1].strip().startswith(opening[1])
+        and not lines[-1].strip().strip(opening[1][0])
+    ):
         return ""
     return f"\n{opening[1]}"
 
 
 def _would_join(previous: Block, block: Block) -> bool:
-    """Whether Markdown takes two blocks for one: two lists, or a list and what is indented after it."""
+    """Whether Markdown takes two blocks for one: two lists, or a list and what is indented after
+    it.
+    """
     return previous.kind == "list" and (block.kind == "list" or block.text[:1].isspace())
 
 
 def _speakers(side: Sequence[Claim]) -> str:
     names = list(dict.fromkeys(claim.domain for claim in side))
-    return f"According to {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"
+    return (
+        "According to"
+        f" {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"
+    )

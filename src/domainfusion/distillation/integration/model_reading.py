@@ -1,4 +1,6 @@
-"""Reading and relating by a model: it quotes the experts' claims, and says in both orders of the experts how these stand to each other."""
+"""Reading and relating by a model: it quotes the experts' claims, and says in both orders of the
+experts how these stand to each other.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +33,38 @@ MOST_RELATIONS = 400
 
 Order = Literal["forwards", "backwards"]
 ORDERS: tuple[Order, ...] = ("forwards", "backwards")
-"""The experts in alphabetical order and in the opposite one, whatever the order of the responses: so that this decides nothing."""
+"""The experts in alphabetical order and in the opposite one, whatever the order of the responses:
+so that this decides nothing.
+"""
 
 # The mark of a list's item.
 _ITEM = re.compile(r"(?:[-*+•◦▪–]|\(?\d{1,3}[.)])\s+")
-_KINDS: dict[str, Kind] = {"same": "same", "contradicts": "contradicts", "other scope": "other scope", "other_scope": "other scope"}
+_KINDS: dict[str, Kind] = {
+    "same": "same",
+    "contradicts": "contradicts",
+    "other scope": "other scope",
+    "other_scope": "other scope",
+}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 _TEXT = {"type": "string"}
 READING_SCHEMA = {
     "title": "claims",
-    **_object(claims={"type": "array", "items": _object(expert=_TEXT, quote=_TEXT, scope=_TEXT, hedged={"type": "boolean"})}),
+    **_object(
+        claims={
+            "type": "array",
+            "items": _object(expert=_TEXT, quote=_TEXT, scope=_TEXT, hedged={"type": "boolean"}),
+        }
+    ),
 }
 RELATING_SCHEMA = {
     "title": "relations",
@@ -72,8 +91,8 @@ RELATING_SCHEMA = {
 class ModelReader:
     """Lets a model quote what the experts claim.
 
-    A quote that does not stand in the expert's response is dropped. What no quote covers is a claim all the same, sentence by sentence, so
-    that nothing is lost by a model that reads badly.
+    A quote that does not stand in the expert's response is dropped. What no quote covers is a claim
+    all the same, sentence by sentence, so that nothing is lost by a model that reads badly.
 
     Attributes:
         model: The model.
@@ -85,14 +104,21 @@ class ModelReader:
         """Returns the claims of each task; None where the model's reply can't be used."""
         conversations = {place: reading_prompt(task) for place, task in enumerate(tasks)}
         sampling = Sampling(max_new_tokens=READING_TOKENS)
-        replies = Caller(self.model, ask).call(conversations, sampling, "reading responses", READING_SCHEMA)
+        replies = Caller(self.model, ask).call(
+            conversations, sampling, "reading responses", READING_SCHEMA
+        )
         return [_claims(task, replies.get(place)) for place, task in enumerate(tasks)]
 
 
 def reading_prompt(task: Task) -> Conversation:
     """Returns what the model is asked for the claims in a task's responses."""
     texts = {domain: task.responses[domain].text for domain in sorted(task.responses)}
-    return user(fill(READING_PROMPT, {"query": transcript(task.example.conversation), "responses": fenced(texts)}))
+    return user(
+        fill(
+            READING_PROMPT,
+            {"query": transcript(task.example.conversation), "responses": fenced(texts)},
+        )
+    )
 
 
 class _Quoted(NamedTuple):
@@ -118,12 +144,26 @@ def _claims(task: Task, reply: Generation | None) -> tuple[Claim, ...] | None:
         own = [claim for claim in by_rules if claim.domain == domain]
         said = list(found[domain])
         for claim in own:
-            said += [_Quoted(part, unsure=claim.unsure) for part in uncovered(text, Span(claim.start, claim.end), spans)]
+            said += [
+                _Quoted(part, unsure=claim.unsure)
+                for part in uncovered(text, Span(claim.start, claim.end), spans)
+            ]
         items = [block for block in blocks_of(text) if block.kind == "list"]
         for place, quoted in enumerate(sorted(said), start=1):
             start, end = _without_mark(text, quoted.span, items)
             quote = text[start:end]
-            claims.append(Claim(f"{number}.{place}", domain, quote, start, end, quoted.scope, quoted.hedged, quoted.unsure))
+            claims.append(
+                Claim(
+                    f"{number}.{place}",
+                    domain,
+                    quote,
+                    start,
+                    end,
+                    quoted.scope,
+                    quoted.hedged,
+                    quoted.unsure,
+                )
+            )
     return tuple(claims)
 
 
@@ -136,7 +176,9 @@ def _without_mark(text: str, span: Span, lists: Sequence[Block]) -> Span:
 
 
 def _quotes(task: Task, entries: Sequence[dict[str, Any]]) -> dict[str, list[_Quoted]]:
-    """Returns the quotes in a reply that stand in the response of the expert that they are said to be of, each once."""
+    """Returns the quotes in a reply that stand in the response of the expert that they are said to
+    be of, each once.
+    """
     texts = {domain: Quotable(response.text) for domain, response in task.responses.items()}
     names = {domain.casefold(): domain for domain in task.responses}
     found: dict[str, dict[Span, _Quoted]] = {domain: {} for domain in task.responses}
@@ -147,7 +189,9 @@ def _quotes(task: Task, entries: Sequence[dict[str, Any]]) -> dict[str, list[_Qu
             continue
         span = texts[domain].find(text_of(entry, "quote"), after=reached[domain])
         if span is not None:
-            found[domain].setdefault(span, _Quoted(span, text_of(entry, "scope"), entry.get("hedged") is True))
+            found[domain].setdefault(
+                span, _Quoted(span, text_of(entry, "scope"), entry.get("hedged") is True)
+            )
             reached[domain] = span.end
     return {domain: list(quoted.values()) for domain, quoted in found.items()}
 
@@ -166,10 +210,12 @@ class _Said(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelRelater:
-    """Lets a model say how claims stand to each other, with the experts in one order and in the other.
+    """Lets a model say how claims stand to each other, with the experts in one order and in the
+    other.
 
-    A relation counts where both replies have it. A contradiction that only one of them has, that a claim with a hedge is part of, or that
-    the quantities of the claims speak against, is possible and not sure. Numbers, units and dates are compared by the rules.
+    A relation counts where both replies have it. A contradiction that only one of them has, that a
+    claim with a hedge is part of, or that the quantities of the claims speak against, is possible
+    and not sure. Numbers, units and dates are compared by the rules.
 
     Attributes:
         model: The model.
@@ -179,7 +225,9 @@ class ModelRelater:
     model: LanguageModel
     domains: Mapping[str, str] = field(default_factory=dict)
 
-    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> list[tuple[Relation, ...] | None]:
+    def relate(
+        self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask
+    ) -> list[tuple[Relation, ...] | None]:
         """Returns the relations of each task; None where a reply of the model can't be used."""
         conversations = {
             (place, order): relating_prompt(task, said, order, self.domains)
@@ -187,22 +235,37 @@ class ModelRelater:
             for order in ORDERS
         }
         sampling = Sampling(max_new_tokens=RELATING_TOKENS)
-        replies = Caller(self.model, ask).call(conversations, sampling, "relating claims", RELATING_SCHEMA)
+        replies = Caller(self.model, ask).call(
+            conversations, sampling, "relating claims", RELATING_SCHEMA
+        )
         found = []
         for place, (task, said) in enumerate(zip(tasks, claims, strict=True)):
-            forwards, backwards = (_relations_in(replies.get((place, order)), task, said) for order in ORDERS)
+            forwards, backwards = (
+                _relations_in(replies.get((place, order)), task, said) for order in ORDERS
+            )
             usable = forwards is not None and backwards is not None
             found.append(_joined(said, forwards, backwards) if usable else None)
         return found
 
 
-def relating_prompt(task: Task, claims: Sequence[Claim], order: Order, domains: Mapping[str, str]) -> Conversation:
+def relating_prompt(
+    task: Task, claims: Sequence[Claim], order: Order, domains: Mapping[str, str]
+) -> Conversation:
     """Returns what the model is asked for the relations among claims."""
     experts = sorted(task.responses, reverse=order == "backwards")
     listed = "\n\n".join(
-        "\n".join([f"[{expert} expert]", *(claim_line(claim) for claim in claims if claim.domain == expert)]) for expert in experts
+        "\n".join(
+            [
+                f"[{expert} expert]",
+                *(claim_line(claim) for claim in claims if claim.domain == expert),
+            ]
+        )
+        for expert in experts
     )
-    described = "\n".join(f"- {expert}: {domains[expert]}" if domains.get(expert) else f"- {expert}" for expert in experts)
+    described = "\n".join(
+        f"- {expert}: {domains[expert]}" if domains.get(expert) else f"- {expert}"
+        for expert in experts
+    )
     query = transcript(task.example.conversation)
     return user(fill(RELATING_PROMPT, {"query": query, "claims": listed, "domains": described}))
 
@@ -214,51 +277,82 @@ def claim_line(claim: Claim) -> str:
         >>> claim_line(Claim("1.1", "law", 'Say "yes".\nAlways.', 0, 18, scope="in Peru", hedged=True))
         '1.1 "Say \\"yes\\".\\nAlways." (holds for: in Peru; hedged)'
     """
-    limits = "; ".join([*([f"holds for: {_one_line(claim.scope)}"] if claim.scope else []), *(["hedged"] if claim.hedged else [])])
-    return f"{claim.id} {json.dumps(claim.quote, ensure_ascii=False)}" + (f" ({limits})" if limits else "")
+    limits = "; ".join(
+        [
+            *([f"holds for: {_one_line(claim.scope)}"] if claim.scope else []),
+            *(["hedged"] if claim.hedged else []),
+        ]
+    )
+    return f"{claim.id} {json.dumps(claim.quote, ensure_ascii=False)}" + (
+        f" ({limits})" if limits else ""
+    )
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _relations_in(reply: Generation | None, task: Task, claims: Sequence[Claim]) -> dict[tuple[str, str], _Said] | None:
-    """Returns what a reply says of pairs of claims, by their ids in order; None where it is not an answer."""
+def _relations_in(
+    reply: Generation | None, task: Task, claims: Sequence[Claim]
+) -> dict[tuple[str, str], _Said] | None:
+    """Returns what a reply says of pairs of claims, by their ids in order; None where it is not an
+    answer.
+    """
     if reply is None or not is_answer(reply):
         return None
     structure = structure_in(reply.text)
-    if not isinstance(structure, list) and not (isinstance(structure, dict) and isinstance(structure.get("relations"), list)):
+    if not isinstance(structure, list) and not (
+        isinstance(structure, dict) and isinstance(structure.get("relations"), list)
+    ):
         return None
     by_id = {claim.id: claim for claim in claims}
-    owners = {domain.casefold(): domain for domain in task.example.domains if domain in task.responses}
+    owners = {
+        domain.casefold(): domain for domain in task.example.domains if domain in task.responses
+    }
     found: dict[tuple[str, str], _Said] = {}
     for entry in entries_of(structure, "relations")[:MOST_RELATIONS]:
-        first, second = (by_id.get(text_of(entry, name).strip("[]() ")) for name in ("first", "second"))
+        first, second = (
+            by_id.get(text_of(entry, name).strip("[]() ")) for name in ("first", "second")
+        )
         kind = _KINDS.get(text_of(entry, "kind").casefold())
         if first is None or second is None or kind is None or first.domain == second.domain:
             continue
         one, other = sorted((first, second), key=lambda claim: claim.id)
         owner = owners.get(text_of(entry, "owner").casefold().removesuffix(" expert"), "")
-        said = _Said(kind, _one_line(text_of(entry, "about"))[:200], owner, _values_in(entry, first, second, is_swapped=one is second))
+        said = _Said(
+            kind,
+            _one_line(text_of(entry, "about"))[:200],
+            owner,
+            _values_in(entry, first, second, is_swapped=one is second),
+        )
         # Where a reply says two things of one pair, the contradiction is what has to be looked at.
         if (one.id, other.id) not in found or kind == "contradicts":
             found[one.id, other.id] = said
     return found
 
 
-def _values_in(entry: dict[str, Any], first: Claim, second: Claim, *, is_swapped: bool) -> tuple[str, str] | None:
+def _values_in(
+    entry: dict[str, Any], first: Claim, second: Claim, *, is_swapped: bool
+) -> tuple[str, str] | None:
     """Returns the two values that a relation is about, where each stands in its claim."""
     listed = entry.get("values")
     if not isinstance(listed, list) or len(listed) != 2:
         return None
     values = [text_of({"value": value}, "value") for value in listed]
-    if not values[0] or not values[1] or values[0] not in first.quote or values[1] not in second.quote:
+    if (
+        not values[0]
+        or not values[1]
+        or values[0] not in first.quote
+        or values[1] not in second.quote
+    ):
         return None
     return (values[1], values[0]) if is_swapped else (values[0], values[1])
 
 
 def _joined(
-    claims: Sequence[Claim], forwards: Mapping[tuple[str, str], _Said] | None, backwards: Mapping[tuple[str, str], _Said] | None
+    claims: Sequence[Claim],
+    forwards: Mapping[tuple[str, str], _Said] | None,
+    backwards: Mapping[tuple[str, str], _Said] | None,
 ) -> tuple[Relation, ...]:
     """Joins what a model says in the two orders of the experts."""
     forwards, backwards = forwards or {}, backwards or {}
@@ -270,8 +364,12 @@ def _joined(
     return tuple(joined)
 
 
-def _relations(one: Claim, other: Claim, forwards: _Said | None, backwards: _Said | None) -> Iterator[Relation]:
-    """Yields what holds of two claims, of which each order of the experts says something or nothing."""
+def _relations(
+    one: Claim, other: Claim, forwards: _Said | None, backwards: _Said | None
+) -> Iterator[Relation]:
+    """Yields what holds of two claims, of which each order of the experts says something or
+    nothing.
+    """
     said = [each for each in (forwards, backwards) if each is not None]
     kinds = {each.kind for each in said}
     is_sure = len(said) == 2 and len(kinds) == 1
@@ -281,7 +379,9 @@ def _relations(one: Claim, other: Claim, forwards: _Said | None, backwards: _Sai
     values = next((each.values for each in said if each.values), None)
     verdict = _compare(*values) if values else "unrelated"
     if "contradicts" in kinds:
-        speaks_against = verdict == "same" or one.hedged or other.hedged or _hold_for_others(one, other)
+        speaks_against = (
+            verdict == "same" or one.hedged or other.hedged or _hold_for_others(one, other)
+        )
         yield replace(relation, kind="contradicts", sure=is_sure and not speaks_against)
     elif "other scope" in kinds:
         yield replace(relation, kind="other scope", sure=is_sure)
@@ -289,7 +389,12 @@ def _relations(one: Claim, other: Claim, forwards: _Said | None, backwards: _Sai
         yield replace(relation, kind="contradicts", sure=False)
     elif is_sure:
         yield replace(relation, kind="same" if _has_quantities_of(one, other) else "agrees")
-        yield replace(relation, first=other.id, second=one.id, kind="same" if _has_quantities_of(other, one) else "agrees")
+        yield replace(
+            relation,
+            first=other.id,
+            second=one.id,
+            kind="same" if _has_quantities_of(other, one) else "agrees",
+        )
 
 
 def _hold_for_others(one: Claim, other: Claim) -> bool:
@@ -298,18 +403,28 @@ def _hold_for_others(one: Claim, other: Claim) -> bool:
 
 
 def _compare(first: str, second: str) -> str:
-    """Compares two values as the rules read them: `same` in other words, `different`, or `unrelated` where they can't be compared."""
+    """Compares two values as the rules read them: `same` in other words, `different`, or
+    `unrelated` where they can't be compared.
+    """
     if first == second:
         return "unrelated"
-    verdicts = {compare(one, other) for one, other in product(_quantities(first), _quantities(second))}
+    verdicts = {
+        compare(one, other) for one, other in product(_quantities(first), _quantities(second))
+    }
     return "same" if "same" in verdicts else "different" if "different" in verdicts else "unrelated"
 
 
 def _has_quantities_of(one: Claim, other: Claim) -> bool:
     """Whether a claim has every quantity and date of another one, so that it can stand for that."""
     own = _quantities(one.quote)
-    return all(any(compare(value, mine) == "same" for mine in own) for value in _quantities(other.quote))
+    return all(
+        any(compare(value, mine) == "same" for mine in own) for value in _quantities(other.quote)
+    )
 
 
 def _quantities(text: str) -> list[Quantity | Date]:
-    return [found.value for found in find_values(text[:1000]) if isinstance(found.value, Quantity | Date)]
+    return [
+        found.value
+        for found in find_values(text[:1000])
+        if isinstance(found.value, Quantity | Date)
+    ]

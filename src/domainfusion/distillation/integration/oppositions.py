@@ -1,4 +1,6 @@
-"""Oppositions: whether two sentences about the same thing say opposite things of it, by a negation or by words such as raise and lower."""
+"""Oppositions: whether two sentences about the same thing say opposite things of it, by a negation
+or by words such as raise and lower.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ _AXES = """
     price: cheap* inexpensive billig* barat* | expensive costly dear* teuer* caro* cher*
     state: enabl* opened | disabl* closed
 """
-"""Kinds of opposition, each with its two ends; a star stands for any ending, and accents are left out."""
+"""Kinds of opposition, each with its two ends; a star stands for any ending, and accents are left
+out.
+"""
 
 _CJK_AXES = (
     ("level", ("提高", "增加", "升高", "上升", "增强"), ("降低", "减少", "下降", "减轻", "减弱")),
@@ -46,8 +50,14 @@ _CJK_AXES = (
     ("order", ("之前", "以前"), ("之后", "以后")),
 )
 _PHRASES = (
-    (re.compile(r"\b(?:push|go|bring|drive|move|send)(?:es|s|ing)? up\b|\bfait monter\b"), ("level", 1)),
-    (re.compile(r"\b(?:push|go|bring|drive|move|send)(?:es|s|ing)? down\b|\bfait baisser\b"), ("level", -1)),
+    (
+        re.compile(r"\b(?:push|go|bring|drive|move|send)(?:es|s|ing)? up\b|\bfait monter\b"),
+        ("level", 1),
+    ),
+    (
+        re.compile(r"\b(?:push|go|bring|drive|move|send)(?:es|s|ing)? down\b|\bfait baisser\b"),
+        ("level", -1),
+    ),
     (re.compile(r"\bspeed(?:s|ing)? up\b"), ("speed", 1)),
     (re.compile(r"\bslow(?:s|ing|ed)? down\b"), ("speed", -1)),
     (re.compile(r"\b(?:free of|exempt from) (?:\w+ )?tax\b|\btax[- ]free\b"), ("tax", 1)),
@@ -68,10 +78,12 @@ _NEGATION = re.compile(
 _CJK_NEGATION = re.compile(r"不(?![同仅但断少错])|没(?!关系)|無|无(?![论限])|未(?!来)|勿|禁止|别")
 # "no less than 5", "not only", "no. 5": words of negation that deny nothing.
 _NO_NEGATION = re.compile(
-    r"\b(?:no|not) (?:less|fewer|more|later|earlier|only|just|necessarily|longer than)\b|\bno\. ?\d|\bnicht nur\b|\bno solo\b"
+    r"\b(?:no|not) (?:less|fewer|more|later|earlier|only|just|necessarily|longer than)\b|\bno\."
+    r" ?\d|\bnicht nur\b|\bno solo\b"
 )
 _CONJUNCTIONS = (
-    "because|since|while|although|though|unless|if|when|where|weil|dass|wenn|obwohl|porque|que|aunque|si|cuando|parce que|qui|quand"
+    "because|since|while|although|though|unless|if|when|where|weil|dass|wenn|obwohl|porque|que|aunque|si|cuando|parce"
+    " que|qui|quand"
 )
 # What follows says why, when or of what: a negation there denies something else.
 _SUBORDINATE = re.compile(
@@ -81,12 +93,17 @@ _SUBORDINATE = re.compile(
 _BEGINS_SUBORDINATE = re.compile(rf"^\W*(?:{_CONJUNCTIONS})\b[^,]*,\s*")
 _HEDGE = re.compile(
     r"\b(?:might|could|perhaps|possibly|probably|likely|unlikely|maybe|seems?|appears?|suggests?|apparently|presumably|tends?|unclear|uncertain|"
-    r"(?:not|un)(?: \w+)? (?:sure|certain|convinced|clear|known)|(?:do|does|did)(?: not|n['’]t) know|little evidence|"
-    r"vielleicht|moglicherweise|vermutlich|wahrscheinlich|konnten?|eventuell|quiza|quizas|tal vez|probablemente|podrian?|posiblemente|"
+    r"(?:not|un)(?: \w+)? (?:sure|certain|convinced|clear|known)|(?:do|does|did)(?: not|n['’]t)"
+    r" know|little evidence|"
+    r"vielleicht|moglicherweise|vermutlich|wahrscheinlich|konnten?|eventuell|quiza|quizas|tal"
+    r" vez|probablemente|podrian?|posiblemente|"
     r"peut-etre|probablement|pourrait|pourraient)\b|可能|也许|或许|大概"
 )
 _MAY = re.compile(r"\bmay\b(?! \d)")
-_PERMITS = re.compile(r"^\W*(?:may|can|could|must|should|do|does|is it|are)\b|\b(?:allow|legal|permit|forbid|prohibit|safe|lawful)\w*")
+_PERMITS = re.compile(
+    r"^\W*(?:may|can|could|must|should|do|does|is"
+    r" it|are)\b|\b(?:allow|legal|permit|forbid|prohibit|safe|lawful)\w*"
+)
 _BEFORE_OR_AFTER = re.compile(
     r"\b(?:before|prior to|after|following|vor|nach|antes de|despues de|avant|apres)\s+"
     r"(?:(?:the|an?|every|de[rmn]|die|das|el|la|los|las|le|les)\s|l['’])?(\w+)"
@@ -150,12 +167,17 @@ def asks_for_permission(query: str) -> bool:
 
 
 def oppositions(first: Stance, second: Stance) -> tuple[str, ...]:
-    """Returns the kinds of opposition between two sentences: those of whose ends each names another one, and `negation`."""
+    """Returns the kinds of opposition between two sentences: those of whose ends each names another
+    one, and `negation`.
+    """
     found = ["negation"] if first.denies != second.denies else []
     for kind in sorted({kind for kind, _ in (*first.ends, *second.ends)}):
         one = Counter({end: first.ends.get((kind, end), 0) for end in (1, -1)})
         other = Counter({end: second.ends.get((kind, end), 0) for end in (1, -1)})
-        left, right = one - other, other - one  # what both name, such as rising rates, is what they have in common
+        left, right = (
+            one - other,
+            other - one,
+        )  # what both name, such as rising rates, is what they have in common
         if left and right and set(left) != set(right):
             found.append(kind)
     return tuple(found)

@@ -1,4 +1,6 @@
-"""Pairs: sentences of two experts that are about the same thing, as far as their words show it, and that can't both be right."""
+"""Pairs: sentences of two experts that are about the same thing, as far as their words show it, and
+that can't both be right.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from domainfusion.distillation.integration.claims import Claim as Sentence
-from domainfusion.distillation.integration.oppositions import asks_for_permission, oppositions, order_objects
+from domainfusion.distillation.integration.oppositions import (
+    asks_for_permission,
+    oppositions,
+    order_objects,
+)
 from domainfusion.distillation.integration.values import Date, Name, Quantity, Verdict, compare
 from domainfusion.distillation.integration.vocabulary import GENERIC, MEASURES
 from domainfusion.distillation.integration.words import stem, tokens, topic
@@ -17,7 +23,9 @@ from domainfusion.distillation.integration.words import stem, tokens, topic
 LEAST_SHARED = 2
 """Words about their topic that two sentences share at least."""
 LEAST_SHARE = 0.4
-"""Share of the words of the shorter one of two sentences that both have at least, where a value is in question."""
+"""Share of the words of the shorter one of two sentences that both have at least, where a value is
+in question.
+"""
 LEAST_SHARE_OPPOSED = 0.5
 """The same where they say opposite things, for which more words have to be the same."""
 MOST_WITH_A_WORD = 40
@@ -32,8 +40,10 @@ _VERB = re.compile(
 """A verb that a sentence's subject stands before."""
 _MEASURES = frozenset(map(stem, MEASURES))
 _NEGATIVE = re.compile(
-    r"\b(?:useless|ineffective|pointless|unnecessary|fail(?:s|ed)?|lacks?|prevents?|avoid(?:s|ed)?|stops?|instead|rather than|"
-    r"wrong|myth|too|unable|un\w+ed|ohne|sin|sans|without(?! (?:any )?(?:concern|risk|problem|harm|danger|hesitation|issue|worr)))\b",
+    r"\b(?:useless|ineffective|pointless|unnecessary|fail(?:s|ed)?|lacks?|prevents?|avoid(?:s|ed)?|stops?|instead|rather"
+    r" than|"
+    r"wrong|myth|too|unable|un\w+ed|ohne|sin|sans|without(?! (?:any"
+    r" )?(?:concern|risk|problem|harm|danger|hesitation|issue|worr)))\b",
     re.IGNORECASE,
 )
 """Words that deny something without a negation."""
@@ -42,18 +52,23 @@ _CONDITIONAL = re.compile(r"\b(?:if|unless|provided|only)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What two sentences have in common: so many words, which are this share of the shorter one's."""
+    """What two sentences have in common: so many words, which are this share of the shorter
+    one's.
+    """
 
     count: int
     share: float
 
 
-def opposed_pairs(query: str, said: Mapping[str, Sequence[Sentence]]) -> list[tuple[Sentence, Sentence]]:
+def opposed_pairs(
+    query: str, said: Mapping[str, Sequence[Sentence]]
+) -> list[tuple[Sentence, Sentence]]:
     """Returns the pairs of sentences of two experts that can't both be right.
 
-    Two sentences are about the same thing where they share enough words, and neither has more in common with another sentence of the other
-    expert. They can't both be right where they have different values of what is measured in the same unit, or say opposite things of it,
-    unless one of them only says that it may be so, or they hold for different people, conditions or subjects.
+    Two sentences are about the same thing where they share enough words, and neither has more in
+    common with another sentence of the other expert. They can't both be right where they have
+    different values of what is measured in the same unit, or say opposite things of it, unless one
+    of them only says that it may be so, or they hold for different people, conditions or subjects.
 
     Args:
         query: What was asked.
@@ -68,21 +83,30 @@ def opposed_pairs(query: str, said: Mapping[str, Sequence[Sentence]]) -> list[tu
     is_permission = asks_for_permission(query)
     found = []
     for (first, second), common in shared.items():
-        is_nearest = common.count >= best[id(first), second.domain] and common.count >= best[id(second), first.domain]
+        is_nearest = (
+            common.count >= best[id(first), second.domain]
+            and common.count >= best[id(second), first.domain]
+        )
         if not is_nearest or _are_told_apart(first, second, asked):
             continue
-        if hold_for_the_same(first, second, asked, is_permission=is_permission) and _are_opposed(first, second, common):
+        if hold_for_the_same(first, second, asked, is_permission=is_permission) and _are_opposed(
+            first, second, common
+        ):
             found.append((first, second))
     return found
 
 
-def hold_for_the_same(first: Sentence, second: Sentence, asked: frozenset[str], *, is_permission: bool) -> bool:
-    """Whether two sentences hold for the same people, conditions and subject, and neither only says that it may be so.
+def hold_for_the_same(
+    first: Sentence, second: Sentence, asked: frozenset[str], *, is_permission: bool
+) -> bool:
+    """Whether two sentences hold for the same people, conditions and subject, and neither only says
+    that it may be so.
 
     Args:
         first: A sentence.
         second: A sentence of another expert.
-        asked: What the query is about, see `topic`: a subject of these words alone, such as "the distance", tells nothing apart.
+        asked: What the query is about, see `topic`: a subject of these words alone, such as "the
+            distance", tells nothing apart.
         is_permission: Whether it was asked what is allowed, so that "may" allows it.
     """
     if first.is_unsure or second.is_unsure or first.stance.is_hedged or second.stance.is_hedged:
@@ -96,10 +120,16 @@ def hold_for_the_same(first: Sentence, second: Sentence, asked: frozenset[str], 
     if first.condition and second.condition and first.condition != second.condition:
         return False
     subjects = (_subject(first) - asked - _MEASURES, _subject(second) - asked - _MEASURES)
-    return not (all(subjects) and subjects[0].isdisjoint(second.topic) and subjects[1].isdisjoint(first.topic))
+    return not (
+        all(subjects)
+        and subjects[0].isdisjoint(second.topic)
+        and subjects[1].isdisjoint(first.topic)
+    )
 
 
-def _shared_words(said: Mapping[str, Sequence[Sentence]]) -> dict[tuple[Sentence, Sentence], _Shared]:
+def _shared_words(
+    said: Mapping[str, Sequence[Sentence]],
+) -> dict[tuple[Sentence, Sentence], _Shared]:
     """Returns the pairs of sentences of two experts that share enough words."""
     having: dict[str, list[Sentence]] = defaultdict(list)
     for sentences in said.values():
@@ -109,7 +139,9 @@ def _shared_words(said: Mapping[str, Sequence[Sentence]]) -> dict[tuple[Sentence
     counts: Counter[tuple[Sentence, Sentence]] = Counter()
     for sentences in having.values():
         if len(sentences) <= MOST_WITH_A_WORD:
-            counts.update(pair for pair in combinations(sentences, 2) if pair[0].domain != pair[1].domain)
+            counts.update(
+                pair for pair in combinations(sentences, 2) if pair[0].domain != pair[1].domain
+            )
     shared = {}
     for (first, second), count in counts.items():
         shorter = min(len(first.topic), len(second.topic))
@@ -119,7 +151,9 @@ def _shared_words(said: Mapping[str, Sequence[Sentence]]) -> dict[tuple[Sentence
 
 
 def _are_told_apart(first: Sentence, second: Sentence, asked: frozenset[str]) -> bool:
-    """Whether each is about another one of the things that the query asks about, or one names a thing more closely: the Blue Nile."""
+    """Whether each is about another one of the things that the query asks about, or one names a
+    thing more closely: the Blue Nile.
+    """
     if (first.topic - second.topic) & asked and (second.topic - first.topic) & asked:
         return True
     names = (_names_of_subject(first), _names_of_subject(second))
@@ -129,8 +163,14 @@ def _are_told_apart(first: Sentence, second: Sentence, asked: frozenset[str]) ->
 def _names_of_subject(sentence: Sentence) -> frozenset[str]:
     verb = _VERB.search(sentence.bare, 1)
     end = verb.start() if verb else 0
-    named = (found.value for found in sentence.values if found.end <= end and isinstance(found.value, Name))
-    return frozenset(word for name in named if not name.is_initial for word in name.words if word not in GENERIC)
+    named = (
+        found.value
+        for found in sentence.values
+        if found.end <= end and isinstance(found.value, Name)
+    )
+    return frozenset(
+        word for name in named if not name.is_initial for word in name.words if word not in GENERIC
+    )
 
 
 def _subject(sentence: Sentence) -> frozenset[str]:
@@ -151,7 +191,9 @@ def _are_opposed(first: Sentence, second: Sentence, common: _Shared) -> bool:
 
 
 def opposed_kinds(first: Sentence, second: Sentence) -> list[str]:
-    """Returns in which ways two sentences are opposed; see `oppositions`. Before and after are, where they are so of the same thing."""
+    """Returns in which ways two sentences are opposed; see `oppositions`. Before and after are,
+    where they are so of the same thing.
+    """
     kinds = list(oppositions(first.stance, second.stance))
     if "order" in kinds and order_objects(first.bare).isdisjoint(order_objects(second.bare)):
         kinds.remove("order")
@@ -163,7 +205,9 @@ def _is_bad_of_itself(sentence: Sentence) -> bool:
 
 
 def _compare_dates(first: Sentence, second: Sentence) -> Verdict:
-    verdicts = {compare(one, other) for one in first.of_kind(Date) for other in second.of_kind(Date)}
+    verdicts = {
+        compare(one, other) for one in first.of_kind(Date) for other in second.of_kind(Date)
+    }
     return "same" if "same" in verdicts else "different" if "different" in verdicts else "unrelated"
 
 
@@ -178,7 +222,9 @@ def have_other_quantities(first: Sentence, second: Sentence) -> bool:
 
 
 def _by_measure(sentence: Sentence) -> dict[str, list[Quantity]]:
-    """Returns the quantities by what they measure: their dimension or, for a number of things, the word after it."""
+    """Returns the quantities by what they measure: their dimension or, for a number of things, the
+    word after it.
+    """
     found: dict[str, list[Quantity]] = defaultdict(list)
     for each in sentence.values:
         if isinstance(each.value, Quantity):

@@ -1,4 +1,6 @@
-"""The plan of an answer: what it states, what it leaves out and why, and how each point of conflict was settled."""
+"""The plan of an answer: what it states, what it leaves out and why, and how each point of conflict
+was settled.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from domainfusion.distillation.integration.task import Task, primary_first
 from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger, Revision
 
 OnDisagreement = Literal["report", "abstain"]
-"""What to do with a conflict that nothing settles: say in the answer that the experts disagree, or give no answer."""
+"""What to do with a conflict that nothing settles: say in the answer that the experts disagree, or
+give no answer.
+"""
 
 NOT_SURE = "not sure"
 UNSURE = "the expert does not know"
@@ -29,7 +33,8 @@ class Plan:
 
     Attributes:
         task: The example and its responses.
-        claims: Every claim, in the order in which the answer may state them: the primary domain's first.
+        claims: Every claim, in the order in which the answer may state them: the primary domain's
+            first.
         relations: How they stand to each other.
         settled: What became of each point of conflict.
         left_out: The ids of the claims that the answer does not state, with the reason.
@@ -61,8 +66,14 @@ class Plan:
 
     @cached_property
     def told_points(self) -> tuple[Settled, ...]:
-        """The points on which the answer says that the experts disagree: the open ones, and those whose loser stays in a list."""
-        return tuple(each for each in self.settled if each.winner is None or any(claim.id not in self.left_out for claim in each.losers))
+        """The points on which the answer says that the experts disagree: the open ones, and those
+        whose loser stays in a list.
+        """
+        return tuple(
+            each
+            for each in self.settled
+            if each.winner is None or any(claim.id not in self.left_out for claim in each.losers)
+        )
 
     @cached_property
     def losers(self) -> tuple[Claim, ...]:
@@ -91,19 +102,38 @@ def plan_answer(
     """
     place = {domain: number for number, domain in enumerate(primary_first(task))}
     ordered = tuple(sorted(claims, key=lambda claim: (place[claim.domain], claim.start)))
-    copies = copies_among({domain: task.responses[domain].text for domain in sorted(task.responses)})
-    settled = tuple(settle(task.example, point, copies, withdrawn) for point in points_of(task.example, claims, relations))
+    copies = copies_among(
+        {domain: task.responses[domain].text for domain in sorted(task.responses)}
+    )
+    settled = tuple(
+        settle(task.example, point, copies, withdrawn)
+        for point in points_of(task.example, claims, relations)
+    )
     left_out = _left_out(task, ordered, relations, settled)
-    return Plan(task, ordered, tuple(relations), settled, left_out, copies, read_by, notes=tuple(notes))
+    return Plan(
+        task, ordered, tuple(relations), settled, left_out, copies, read_by, notes=tuple(notes)
+    )
 
 
 def word_for_word(plan: Plan) -> Plan:
-    """Returns a plan of an answer in the experts' own words, from which no sentence can be taken that others lean on."""
-    return replace(plan, left_out=_left_out(plan.task, plan.claims, plan.relations, plan.settled, keeps_together=True))
+    """Returns a plan of an answer in the experts' own words, from which no sentence can be taken
+    that others lean on.
+    """
+    return replace(
+        plan,
+        left_out=_left_out(
+            plan.task, plan.claims, plan.relations, plan.settled, keeps_together=True
+        ),
+    )
 
 
 def _left_out(
-    task: Task, claims: Sequence[Claim], relations: Sequence[Relation], settled: Sequence[Settled], *, keeps_together: bool = False
+    task: Task,
+    claims: Sequence[Claim],
+    relations: Sequence[Relation],
+    settled: Sequence[Settled],
+    *,
+    keeps_together: bool = False,
 ) -> dict[str, str]:
     """Returns the claims that an answer does not state, and why.
 
@@ -114,21 +144,46 @@ def _left_out(
         settled: What became of each point of conflict.
         keeps_together: Whether the responses are not torn apart; see `keep_together`.
     """
-    lost = {claim.id: f"contradicts {each.winner[0].domain}: {each.rule}" for each in settled if each.winner for claim in each.losers}
+    lost = {
+        claim.id: f"contradicts {each.winner[0].domain}: {each.rule}"
+        for each in settled
+        if each.winner
+        for claim in each.losers
+    }
     certain = dict(lost)
     if any(not claim.unsure for claim in claims):
         certain |= {claim.id: UNSURE for claim in claims if claim.unsure and claim.id not in lost}
     gone = _kept_together(task, claims, certain, lost) if keeps_together else certain
-    side_of = {claim.id: side for each in settled for side in each.point.sides for claim in side if claim.id not in lost}
-    bound = set[str]().union(*(bound_claims(said.text, _of(claims, domain)) for domain, said in task.responses.items()))
+    side_of = {
+        claim.id: side
+        for each in settled
+        for side in each.point.sides
+        for claim in side
+        if claim.id not in lost
+    }
+    bound = set[str]().union(
+        *(bound_claims(said.text, _of(claims, domain)) for domain, said in task.responses.items())
+    )
     primary = task.example.primary_domain if task.example.primary_is_named else ""
-    ranked = sorted(claims, key=lambda claim: (claim.id not in bound, claim.domain != primary, claim.domain, claim.start))
+    ranked = sorted(
+        claims,
+        key=lambda claim: (
+            claim.id not in bound,
+            claim.domain != primary,
+            claim.domain,
+            claim.start,
+        ),
+    )
     left_out = certain | _repeated(ranked, relations, gone.keys() | lost.keys(), side_of)
     return _kept_together(task, claims, left_out, lost) if keeps_together else left_out
 
 
-def _kept_together(task: Task, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]) -> dict[str, str]:
-    """Returns which claims are left out, and why, if no response is torn apart; see `keep_together`."""
+def _kept_together(
+    task: Task, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]
+) -> dict[str, str]:
+    """Returns which claims are left out, and why, if no response is torn apart; see
+    `keep_together`.
+    """
     together: dict[str, str] = {}
     for domain, response in task.responses.items():
         together |= keep_together(response.text, _of(claims, domain), left_out, lost)
@@ -140,17 +195,22 @@ def _of(claims: Iterable[Claim], domain: str) -> list[Claim]:
 
 
 def _repeated(
-    ranked: Sequence[Claim], relations: Iterable[Relation], apart: Collection[str], side_of: Mapping[str, Sequence[Claim]]
+    ranked: Sequence[Claim],
+    relations: Iterable[Relation],
+    apart: Collection[str],
+    side_of: Mapping[str, Sequence[Claim]],
 ) -> dict[str, str]:
     """Returns the claims that another one can stand for.
 
     Args:
-        ranked: Every claim. Of two that can stand for each other, the first one stays: one that can't be left out by itself, else one of
-            the primary domain if somebody named it, else that of the domain that is first in the alphabet. So the order of the
-            responses decides nothing.
+        ranked: Every claim. Of two that can stand for each other, the first one stays: one that
+            can't be left out by itself, else one of the primary domain if somebody named it, else
+            that of the domain that is first in the alphabet. So the order of the responses decides
+            nothing.
         relations: How the claims stand to each other.
         apart: The ids of claims that can stand for none.
-        side_of: The side of a dispute that a claim is on, if it is on one; only claims of the same side can stand for each other.
+        side_of: The side of a dispute that a claim is on, if it is on one; only claims of the same
+            side can stand for each other.
     """
     by_id = {claim.id: claim for claim in ranked}
     stands_for: dict[str, list[str]] = {}
@@ -161,7 +221,9 @@ def _repeated(
             stands_for.setdefault(found.second, []).append(found.first)
     repeated: dict[str, str] = {}
     for claim in reversed(ranked):
-        stand_in = next((name for name in sorted(stands_for.get(claim.id, ())) if name not in repeated), None)
+        stand_in = next(
+            (name for name in sorted(stands_for.get(claim.id, ())) if name not in repeated), None
+        )
         if stand_in is not None:
             repeated[claim.id] = f"says the same as {by_id[stand_in].domain}"
     return repeated
@@ -174,10 +236,14 @@ def ledger_of(plan: Plan, contributions: Sequence[Contribution] = ()) -> Ledger:
         plan: The plan.
         contributions: Where the experts' words stand in the answer.
     """
-    empty = [domain for domain, response in plan.task.responses.items() if not response.text.strip()]
+    empty = [
+        domain for domain, response in plan.task.responses.items() if not response.text.strip()
+    ]
     dropped = [Dropped(domain=domain, text="", reason=EMPTY_RESPONSE) for domain in empty]
     dropped += [
-        Dropped(domain=claim.domain, text=claim.quote, reason=plan.left_out[claim.id]) for claim in plan.claims if claim.id in plan.left_out
+        Dropped(domain=claim.domain, text=claim.quote, reason=plan.left_out[claim.id])
+        for claim in plan.claims
+        if claim.id in plan.left_out
     ]
     return Ledger(
         contributions=tuple(contributions),

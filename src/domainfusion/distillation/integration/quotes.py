@@ -10,11 +10,14 @@ from typing import NamedTuple
 _SPACE = re.compile(r"\s+")
 _AROUND = " \t\n\"'“”„«»‘’`…"
 _LETTER = re.compile(r"[^\W_]")
-# Punctuation that a part of a sentence is left with where the words before or after it were taken out.
+# Punctuation that a part of a sentence is left with where the words before or after it were taken
+# out.
 _LEAD = re.compile(r"[\s,;:.!?…、。，；)\]]*")
 _TAIL = re.compile(r"[\s,;:(\[]*\Z")
 LEAST_WORDS = 3
-"""Words of a part of a sentence that says something by itself; an "and" between two quotes does not."""
+"""Words of a part of a sentence that says something by itself; an "and" between two quotes does
+not.
+"""
 _UNSPACED = re.compile(r"[\u2e80-\uffef]")
 """Writing without spaces between words, such as Chinese and Japanese."""
 
@@ -32,7 +35,8 @@ class Span(NamedTuple):
 
 
 class Quotable:
-    r"""A text in which quotes are looked for; white space counts as one space, however much there is.
+    r"""A text in which quotes are looked for; white space counts as one space, however much there
+    is.
 
     Example:
         >>> text = Quotable("It is\n red. It is hot.")
@@ -54,7 +58,9 @@ class Quotable:
         self._folded = " ".join(pieces)
 
     def find(self, quote: str, *, after: int = 0) -> Span | None:
-        """Returns where a quote stands: the first place from `after` on, else the first of all; None where it stands nowhere."""
+        """Returns where a quote stands: the first place from `after` on, else the first of all;
+        None where it stands nowhere.
+        """
         wanted = _SPACE.sub(" ", quote).strip(_AROUND)
         if not _LETTER.search(wanted):
             return None
@@ -66,18 +72,23 @@ class Quotable:
         return Span(self._place_of(place), self._place_of(place + len(wanted) - 1) + 1)
 
     def _folded_at(self, place: int) -> int:
-        """Returns the place in the folded text of the first run that begins at or after a place of the whole one."""
+        """Returns the place in the folded text of the first run that begins at or after a place of
+        the whole one.
+        """
         index = bisect_right(self._starts, place - 1)
         return self._folded_starts[index] if index < len(self._folded_starts) else len(self._folded)
 
     def _place_of(self, folded: int) -> int:
-        """Returns the place in the whole text of a character of the folded one that is not white space."""
+        """Returns the place in the whole text of a character of the folded one that is not white
+        space.
+        """
         index = bisect_right(self._folded_starts, folded) - 1
         return self._starts[index] + folded - self._folded_starts[index]
 
 
 def uncovered(text: str, sentence: Span, covered: Iterable[Span]) -> list[Span]:
-    """Returns the parts of a sentence that no span covers and that say something, without the punctuation at their edges.
+    """Returns the parts of a sentence that no span covers and that say something, without the
+    punctuation at their edges.
 
     Args:
         text: The whole text.
@@ -111,7 +122,9 @@ def _trimmed(text: str, part: Span) -> Span:
 
 
 def _is_telling(words: str) -> bool:
-    return _LETTER.search(words) is not None and (len(words.split()) >= LEAST_WORDS or _UNSPACED.search(words) is not None)
+    return _LETTER.search(words) is not None and (
+        len(words.split()) >= LEAST_WORDS or _UNSPACED.search(words) is not None
+    )
 
 
 def overlaps(one: Sequence[int], other: Sequence[int]) -> bool:

@@ -1,4 +1,6 @@
-"""What integration is about: the claims that experts make, and how two of them stand to each other; who finds them."""
+"""What integration is about: the claims that experts make, and how two of them stand to each other;
+who finds them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from domainfusion.distillation.integration.task import Task
 from domainfusion.models.store import Ask
 
 Kind = Literal["same", "agrees", "contradicts", "other scope"]
-"""How two claims stand to each other: one can stand for both (`same`); they are about the same point, agree, and each adds
-something (`agrees`); both can't be right (`contradicts`); or they differ because they hold for different things (`other scope`)."""
+"""How two claims stand to each other: one can stand for both (`same`); they are about the same
+point, agree, and each adds something (`agrees`); both can't be right (`contradicts`); or they
+differ because they hold for different things (`other scope`).
+"""
 
 FoundBy = Literal["", "rules", "model"]
 """Who read the responses: the rules, which compare values and negations alone, or a model."""
@@ -22,12 +26,14 @@ class Claim:
     """One thing that an expert says.
 
     Attributes:
-        id: Unique in a task, such as `2.3`: the third claim of the second expert, by the alphabet. It ranks nothing.
+        id: Unique in a task, such as `2.3`: the third claim of the second expert, by the alphabet.
+            It ranks nothing.
         domain: The expert's domain.
         quote: The expert's own words: the response from `start` to `end`.
         start: Where the quote begins in the response, in characters.
         end: Where it ends, exclusive.
-        scope: What it holds for, where the expert limits it, such as "in children"; empty for a general claim.
+        scope: What it holds for, where the expert limits it, such as "in children"; empty for a
+            general claim.
         hedged: Whether the expert says that it may be so. A hedged claim contradicts nothing.
         unsure: Whether the expert says that it does not know.
     """
@@ -50,7 +56,8 @@ class Relation:
         first: The id of a claim.
         second: The id of another expert's claim.
         kind: How they stand to each other.
-        sure: Whether that is certain enough to change the answer. A possible conflict is recorded and changes nothing.
+        sure: Whether that is certain enough to change the answer. A possible conflict is recorded
+            and changes nothing.
         point: What both are about, in a few words.
         owner: The domain that the point belongs to; empty where that is not known.
         found_by: Who found it.
@@ -69,7 +76,8 @@ class Reader(Protocol):
     """Takes responses apart into claims."""
 
     def read(self, tasks: Sequence[Task], *, ask: Ask) -> Sequence[tuple[Claim, ...] | None]:
-        """Returns the claims of each task, expert by expert in alphabetical order, each expert's in the order of its response.
+        """Returns the claims of each task, expert by expert in alphabetical order, each expert's in
+        the order of its response.
 
         None stands for a task that this reader can't read.
         """
@@ -79,8 +87,11 @@ class Reader(Protocol):
 class Relater(Protocol):
     """Finds out how the claims of different experts stand to each other."""
 
-    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> Sequence[tuple[Relation, ...] | None]:
-        """Returns the relations among the claims of each task; two claims without one have nothing to do with each other.
+    def relate(
+        self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask
+    ) -> Sequence[tuple[Relation, ...] | None]:
+        """Returns the relations among the claims of each task; two claims without one have nothing
+        to do with each other.
 
         None stands for a task whose claims this relater can't relate.
         """

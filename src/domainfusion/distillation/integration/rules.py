@@ -1,4 +1,6 @@
-"""Reading and relating by rules: every sentence is a claim, and two claims conflict where their values or a negation do."""
+"""Reading and relating by rules: every sentence is a claim, and two claims conflict where their
+values or a negation do.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,20 @@ class RuleReader:
 class RuleRelater:
     """Compares the values and negations of claims; asks nothing."""
 
-    def relate(self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask) -> list[tuple[Relation, ...]]:
+    def relate(
+        self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask
+    ) -> list[tuple[Relation, ...]]:
         """Returns what the rules see of how claims stand to each other; see `Relater`."""
         return [rule_relations(task, said) for task, said in zip(tasks, claims, strict=True)]
 
 
 def rule_claims(task: Task) -> tuple[Claim, ...]:
     """Returns every sentence of a task's responses as a claim."""
-    return tuple(claim for number, domain in enumerate(sorted(task.responses), start=1) for claim in _claims_of(task, number, domain))
+    return tuple(
+        claim
+        for number, domain in enumerate(sorted(task.responses), start=1)
+        for claim in _claims_of(task, number, domain)
+    )
 
 
 def _claims_of(task: Task, number: int, domain: str) -> Iterator[Claim]:
@@ -51,7 +59,9 @@ def _claims_of(task: Task, number: int, domain: str) -> Iterator[Claim]:
 def rule_relations(task: Task, claims: Sequence[Claim]) -> tuple[Relation, ...]:
     """Returns how claims stand to each other, as far as their values and negations show it."""
     read = {domain: _taken_apart(domain, claims) for domain in sorted(task.responses)}
-    id_of = {id(sentence): claim_id for said in read.values() for claim_id, sentence in said.items()}
+    id_of = {
+        id(sentence): claim_id for said in read.values() for claim_id, sentence in said.items()
+    }
     said = {domain: list(found.values()) for domain, found in read.items()}
     responses = {domain: task.responses[domain] for domain in sorted(task.responses)}
     relations: dict[tuple[str, str], Relation] = {}
@@ -60,13 +70,21 @@ def rule_relations(task: Task, claims: Sequence[Claim]) -> tuple[Relation, ...]:
         for (one, side), (other, other_side) in combinations(_with_sides(point), 2):
             first, second = id_of[id(one)], id_of[id(other)]
             if side != other_side:
-                relations[first, second] = Relation(first, second, "contradicts", point=point.question, owner=owner)
+                relations[first, second] = Relation(
+                    first, second, "contradicts", point=point.question, owner=owner
+                )
                 continue
-            relations[first, second] = Relation(first, second, _agreement(one, other, point), point=point.question, owner=owner)
-            relations[second, first] = Relation(second, first, _agreement(other, one, point), point=point.question, owner=owner)
+            relations[first, second] = Relation(
+                first, second, _agreement(one, other, point), point=point.question, owner=owner
+            )
+            relations[second, first] = Relation(
+                second, first, _agreement(other, one, point), point=point.question, owner=owner
+            )
         for again, against in _said_again(point, said):
             pair = id_of[id(again)], id_of[id(against)]
-            relations.setdefault(pair, Relation(*pair, "contradicts", point=point.question, owner=owner))
+            relations.setdefault(
+                pair, Relation(*pair, "contradicts", point=point.question, owner=owner)
+            )
     related = {frozenset(pair) for pair in relations}
     for one, other in opposed_pairs(task.example.query, said):
         first, second = id_of[id(one)], id_of[id(other)]
@@ -79,15 +97,27 @@ def rule_relations(task: Task, claims: Sequence[Claim]) -> tuple[Relation, ...]:
 
 
 def _owner_of(task: Task, about: frozenset[str]) -> str:
-    """Returns the domain whose expert alone was asked about this; empty where no sub-question, or more than one, is about it."""
-    shared = {domain: len(topic(question) & about) for domain, question in task.example.sub_questions.items()}
-    best = [domain for domain, count in shared.items() if count >= LEAST_SHARED and count == max(shared.values())]
+    """Returns the domain whose expert alone was asked about this; empty where no sub-question, or
+    more than one, is about it.
+    """
+    shared = {
+        domain: len(topic(question) & about)
+        for domain, question in task.example.sub_questions.items()
+    }
+    best = [
+        domain
+        for domain, count in shared.items()
+        if count >= LEAST_SHARED and count == max(shared.values())
+    ]
     return best[0] if len(best) == 1 else ""
 
 
 def _taken_apart(domain: str, claims: Sequence[Claim]) -> dict[str, Sentence]:
     own = [claim for claim in claims if claim.domain == domain]
-    return {claim.id: one_claim(domain, claim.quote, place, is_alone=len(own) == 1) for place, claim in enumerate(own)}
+    return {
+        claim.id: one_claim(domain, claim.quote, place, is_alone=len(own) == 1)
+        for place, claim in enumerate(own)
+    }
 
 
 def _with_sides(point: Point) -> list[tuple[Sentence, int]]:
@@ -95,20 +125,34 @@ def _with_sides(point: Point) -> list[tuple[Sentence, int]]:
 
 
 def _agreement(first: Sentence, second: Sentence, point: Point) -> Kind:
-    """Says whether the second sentence says in other words what the first one says, and nothing beyond it."""
+    """Says whether the second sentence says in other words what the first one says, and nothing
+    beyond it.
+    """
     if normalize(first.bare) == normalize(second.bare):
         return "same"
     known = first.words | content(point.question)
-    values = [found.value for found in second.values if not (isinstance(found.value, Name) and found.value.is_initial)]
-    adds_nothing = second.words <= known and all(any(says_no_more(value, found.value) for found in first.values) for value in values)
+    values = [
+        found.value
+        for found in second.values
+        if not (isinstance(found.value, Name) and found.value.is_initial)
+    ]
+    adds_nothing = second.words <= known and all(
+        any(says_no_more(value, found.value) for found in first.values) for value in values
+    )
     return "same" if adds_nothing else "agrees"
 
 
-def _said_again(point: Point, said: Mapping[str, Sequence[Sentence]]) -> Iterator[tuple[Sentence, Sentence]]:
-    """Yields the sentences in which an expert says once more what others contradict, each with one that contradicts it."""
+def _said_again(
+    point: Point, said: Mapping[str, Sequence[Sentence]]
+) -> Iterator[tuple[Sentence, Sentence]]:
+    """Yields the sentences in which an expert says once more what others contradict, each with one
+    that contradicts it.
+    """
     for (one, side), (other, other_side) in permutations(_with_sides(point), 2):
         if side != other_side:
-            yield from ((again, other) for again in said[one.domain] if _says_again(again, one, other))
+            yield from (
+                (again, other) for again in said[one.domain] if _says_again(again, one, other)
+            )
 
 
 def _says_again(sentence: Sentence, earlier: Sentence, other: Sentence) -> bool:
@@ -123,13 +167,21 @@ def rule_limits(task: Task) -> Iterator[str]:
     for domain, response in task.responses.items():
         said = [response.text[start:end] for start, end in claim_spans(response.text)]
         if len(said) > MOST:
-            yield f"of the {len(said)} sentences of {domain}, the first {MOST} were compared with those of the others"
+            yield (
+                f"of the {len(said)} sentences of {domain}, the first {MOST} were compared with"
+                " those of the others"
+            )
         if any(len(sentence) > LONGEST for sentence in said):
-            yield f"{domain} has sentences of more than {LONGEST} characters, which were not compared with those of the others"
+            yield (
+                f"{domain} has sentences of more than {LONGEST} characters, which were not compared"
+                " with those of the others"
+            )
 
 
 def _repetitions(claims: Sequence[Claim]) -> Iterator[tuple[str, str]]:
-    """Yields the claims of different experts in the same words: the first one of each expert, and what it can stand for."""
+    """Yields the claims of different experts in the same words: the first one of each expert, and
+    what it can stand for.
+    """
     first: dict[str, dict[str, Claim]] = {}
     wordings = {quote: normalize(quote).rstrip(".!") for quote in {claim.quote for claim in claims}}
     for claim in claims:

@@ -1,4 +1,6 @@
-"""Settling: which of two claims that can't both be right stands, and why. No order of experts or domains decides anything."""
+"""Settling: which of two claims that can't both be right stands, and why. No order of experts or
+domains decides anything.
+"""
 
 from __future__ import annotations
 
@@ -62,35 +64,63 @@ class Settled:
         """The claims that lost; empty where nothing settles the point."""
         if self.winner is None:
             return ()
-        return tuple(claim for side in self.point.sides if side is not self.winner for claim in side)
+        return tuple(
+            claim for side in self.point.sides if side is not self.winner for claim in side
+        )
 
 
-def points_of(example: Example, claims: Sequence[Claim], relations: Sequence[Relation]) -> list[Point]:
-    """Joins relations into points: what contradicts each other, directly or through others, is one point.
+def points_of(
+    example: Example, claims: Sequence[Claim], relations: Sequence[Relation]
+) -> list[Point]:
+    """Joins relations into points: what contradicts each other, directly or through others, is one
+    point.
 
-    Only sure relations count. A side of a point is what its members say alike, and all that one expert says on it. Where a claim is said
-    both to agree with another one and to contradict it, the contradiction counts. A contradiction in which every side states what its
-    own part of the reference wants is none.
+    Only sure relations count. A side of a point is what its members say alike, and all that one
+    expert says on it. Where a claim is said both to agree with another one and to contradict it,
+    the contradiction counts. A contradiction in which every side states what its own part of the
+    reference wants is none.
     """
     sure = [found for found in relations if found.sure]
     disputes = [found for found in sure if found.kind == "contradicts"]
     against = {frozenset((found.first, found.second)) for found in disputes}
-    alike = sorted((found.first, found.second) for found in sure if found.kind in ("same", "agrees"))
+    alike = sorted(
+        (found.first, found.second) for found in sure if found.kind in ("same", "agrees")
+    )
     points = []
     for members in _connected(sorted(map(sorted, against))):
         said = [claim for claim in claims if claim.id in members]
-        of_one_expert = [(one.id, other.id) for one, other in combinations(said, 2) if one.domain == other.domain]
+        of_one_expert = [
+            (one.id, other.id) for one, other in combinations(said, 2) if one.domain == other.domain
+        ]
         found = [each for each in disputes if each.first in members]
-        sides = tuple(tuple(claim for claim in said if claim.id in side) for side in _sides(members, [*of_one_expert, *alike], against))
-        points.append(Point(_only(each.point for each in found), _only(each.owner for each in found), sides, found[0].found_by))
-    return [point for point in points if len(point.sides) > 1 and not _are_all_right(example, point)]
+        sides = tuple(
+            tuple(claim for claim in said if claim.id in side)
+            for side in _sides(members, [*of_one_expert, *alike], against)
+        )
+        points.append(
+            Point(
+                _only(each.point for each in found),
+                _only(each.owner for each in found),
+                sides,
+                found[0].found_by,
+            )
+        )
+    return [
+        point for point in points if len(point.sides) > 1 and not _are_all_right(example, point)
+    ]
 
 
-def settle(example: Example, point: Point, copies: Sequence[Collection[str]], withdrawn: Collection[str] = ()) -> Settled:
+def settle(
+    example: Example,
+    point: Point,
+    copies: Sequence[Collection[str]],
+    withdrawn: Collection[str] = (),
+) -> Settled:
     """Returns what becomes of a point.
 
-    In this order: the reference, where it supports one side alone; the expert of the domain that the point belongs to, or of the primary
-    domain, if somebody named one; the majority, copies counted once; whoever did not withdraw, after a rebuttal.
+    In this order: the reference, where it supports one side alone; the expert of the domain that
+    the point belongs to, or of the primary domain, if somebody named one; the majority, copies
+    counted once; whoever did not withdraw, after a rebuttal.
 
     Args:
         example: What was asked, with its reference if there is one.
@@ -98,7 +128,9 @@ def settle(example: Example, point: Point, copies: Sequence[Collection[str]], wi
         copies: Groups of domains whose answers are copies of each other.
         withdrawn: The ids of claims that their experts withdrew.
     """
-    supported = [side for side in point.sides if any(supports(example, claim.quote) for claim in side)]
+    supported = [
+        side for side in point.sides if any(supports(example, claim.quote) for claim in side)
+    ]
     if len(supported) == 1:
         return Settled(point, supported[0], BY_REFERENCE)
     owner, rule = (point.owner, BY_OWNER) if point.owner else (_named_primary(example), BY_PRIMARY)
@@ -123,7 +155,9 @@ def _connected(pairs: Iterable[Sequence[str]]) -> list[set[str]]:
     return groups
 
 
-def _sides(members: Collection[str], alike: Iterable[Sequence[str]], against: Collection[frozenset[str]]) -> list[set[str]]:
+def _sides(
+    members: Collection[str], alike: Iterable[Sequence[str]], against: Collection[frozenset[str]]
+) -> list[set[str]]:
     """Joins members that are alike into sides, but never two that contradict each other."""
     side_of = {member: {member} for member in sorted(members)}
     for one, other in alike:
@@ -157,9 +191,14 @@ def _witnesses(side: Sequence[Claim], copies: Sequence[Collection[str]]) -> int:
 
 
 def supports(example: Example, text: str) -> bool:
-    """Whether the reference of an example states what a text states, in whatever unit, format or name."""
+    """Whether the reference of an example states what a text states, in whatever unit, format or
+    name.
+    """
     claim = one_claim("", text, 0, is_alone=True)
-    return any(states(text, answer) or states(answer, text) or _restates(claim, answer) for answer in _accepted(example))
+    return any(
+        states(text, answer) or states(answer, text) or _restates(claim, answer)
+        for answer in _accepted(example)
+    )
 
 
 def _accepted(example: Example) -> list[str]:
@@ -169,7 +208,11 @@ def _accepted(example: Example) -> list[str]:
 
 def _restates(claim: Sentence, reference: str) -> bool:
     for known in claims_of("reference", reference):
-        is_alike = not known.words or known.words & claim.words or any(is_stated(name, claim) for name in known.of_kind(Name))
+        is_alike = (
+            not known.words
+            or known.words & claim.words
+            or any(is_stated(name, claim) for name in known.of_kind(Name))
+        )
         if is_alike and any(is_stated(value, claim) for value in telling(known)):
             return True
         if known.all_words and known.all_words == claim.all_words and known.denies == claim.denies:
@@ -188,10 +231,14 @@ def is_stated(value: Quantity | Date | Name, claim: Sentence) -> bool:
 
 
 def _are_all_right(example: Example, point: Point) -> bool:
-    """Whether every side is what its own part of the reference wants, so that there is nothing to settle."""
+    """Whether every side is what its own part of the reference wants, so that there is nothing to
+    settle.
+    """
     return all(any(_is_right_of_its_own(example, claim) for claim in side) for side in point.sides)
 
 
 def _is_right_of_its_own(example: Example, claim: Claim) -> bool:
-    own = [answer for part in example.parts if part.domain == claim.domain for answer in part.answers]
+    own = [
+        answer for part in example.parts if part.domain == claim.domain for answer in part.answers
+    ]
     return any(states(claim.quote, answer) for answer in own)

@@ -19,14 +19,16 @@ READ_IN = ("paragraph", "list", "quote")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block that is not a paragraph.
+    """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block
+    that is not a paragraph.
 
     Attributes:
         block: The block that it is, or is in.
         start: Where it begins in the response, in characters.
         end: Where it ends, exclusive.
         leans: Whether it begins with a pronoun that stands for something in the sentence before it.
-        is_fixed: Whether it stays whatever becomes of its claims: a block that is not a paragraph, and a sentence that introduces one.
+        is_fixed: Whether it stays whatever becomes of its claims: a block that is not a paragraph,
+            and a sentence that introduces one.
     """
 
     block: Block
@@ -53,19 +55,28 @@ def units_of(text: str) -> tuple[Unit, ...]:
         spans = sentence_spans(block.text)
         for place, span in enumerate(spans):
             sentence = block.text[span.start : span.end]
-            introduces = place == len(spans) - 1 and following is not None and sentence.endswith(_INTRODUCES)
+            introduces = (
+                place == len(spans) - 1 and following is not None and sentence.endswith(_INTRODUCES)
+            )
             leans = place > 0 and leans_on_previous(sentence)
-            units.append(Unit(block, block.start + span.start, block.start + span.end, leans, introduces))
+            units.append(
+                Unit(block, block.start + span.start, block.start + span.end, leans, introduces)
+            )
     return tuple(units)
 
 
 @lru_cache(maxsize=64)
 def claim_spans(text: str) -> tuple[Span, ...]:
-    """Returns where the sentences stand that a response makes claims in: those of its paragraphs, lists and quotations."""
+    """Returns where the sentences stand that a response makes claims in: those of its paragraphs,
+    lists and quotations.
+    """
     found: list[Span] = []
     for block in blocks_of(text):
         if block.kind in READ_IN:
-            found += [Span(block.start + span.start, block.start + span.end) for span in sentence_spans(block.text)]
+            found += [
+                Span(block.start + span.start, block.start + span.end)
+                for span in sentence_spans(block.text)
+            ]
     return tuple(found)
 
 
@@ -82,7 +93,9 @@ def groups_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
 
 
 def claims_in(units: Sequence[Unit], claims: Sequence[Claim]) -> dict[Unit, list[Claim]]:
-    """Returns the claims that overlap each unit of one response; both are in the order of the response."""
+    """Returns the claims that overlap each unit of one response; both are in the order of the
+    response.
+    """
     found: dict[Unit, list[Claim]] = {unit: [] for unit in units}
     ordered = sorted(claims, key=lambda claim: claim.start)
     first = 0
@@ -97,11 +110,14 @@ def claims_in(units: Sequence[Unit], claims: Sequence[Claim]) -> dict[Unit, list
     return found
 
 
-def keep_together(text: str, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]) -> dict[str, str]:
+def keep_together(
+    text: str, claims: Sequence[Claim], left_out: Mapping[str, str], lost: Collection[str]
+) -> dict[str, str]:
     """Returns which claims of one response are left out, and why, if nothing is torn apart.
 
-    What is in a block that is not a paragraph stays. Sentences that lean on one that lost a conflict go with it. What others say too stays
-    where something leans on it, where it leans on something that stays, and where a heading would be left without its section.
+    What is in a block that is not a paragraph stays. Sentences that lean on one that lost a
+    conflict go with it. What others say too stays where something leans on it, where it leans on
+    something that stays, and where a heading would be left without its section.
 
     Args:
         text: The response.
@@ -122,10 +138,16 @@ def keep_together(text: str, claims: Sequence[Claim], left_out: Mapping[str, str
         else:
             for unit in group[1:]:
                 if not unit.is_fixed and _has_lost(inside[unit], lost):
-                    out |= {claim.id: left_out.get(claim.id, GOES_WITH_IT) for claim in inside[unit]}
+                    out |= {
+                        claim.id: left_out.get(claim.id, GOES_WITH_IT) for claim in inside[unit]
+                    }
     for section in _sections(units):
         members = [claim.id for unit in section for claim in inside[unit]]
-        if members and all(name in out for name in members) and not any(unit.is_fixed for unit in section):
+        if (
+            members
+            and all(name in out for name in members)
+            and not any(unit.is_fixed for unit in section)
+        ):
             for name in members:
                 if name not in lost and out[name] != GOES_WITH_IT:
                     del out[name]
@@ -133,10 +155,14 @@ def keep_together(text: str, claims: Sequence[Claim], left_out: Mapping[str, str
 
 
 def bound_claims(text: str, claims: Sequence[Claim]) -> set[str]:
-    """Returns the ids of the claims that can't be left out by themselves: those in a block, or in a sentence that leans or is leant on."""
+    """Returns the ids of the claims that can't be left out by themselves: those in a block, or in a
+    sentence that leans or is leant on.
+    """
     units = units_of(text)
     inside = claims_in(units, claims)
-    bound = [unit for group in groups_of(units) for unit in group if unit.is_fixed or len(group) > 1]
+    bound = [
+        unit for group in groups_of(units) for unit in group if unit.is_fixed or len(group) > 1
+    ]
     return {claim.id for unit in bound for claim in inside[unit]}
 
 

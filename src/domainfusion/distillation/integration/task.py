@@ -28,7 +28,9 @@ class Task:
 
 
 def primary_first(task: Task) -> dict[str, Response]:
-    """Returns the responses in the order in which they count: that of the primary domain, then the others as they are."""
+    """Returns the responses in the order in which they count: that of the primary domain, then the
+    others as they are.
+    """
     primary = task.example.primary_domain
     return dict(sorted(task.responses.items(), key=lambda item: item[0] != primary))
 
@@ -39,6 +41,14 @@ def as_response(domain: str, given: ResponseLike) -> Response:
         return given
     if isinstance(given, str):
         return Response(domain=domain, text=given)
-    if isinstance(given, Mapping) and isinstance(given.get("text"), str) and given.keys() <= _FIELDS:
+    if (
+        isinstance(given, Mapping)
+        and isinstance(given.get("text"), str)
+        and given.keys() <= _FIELDS
+    ):
         return Response(**{"domain": domain, **given})
-    raise DataError(f"The response of {domain!r} can't be read", received=given, allowed='a text, a Response, or {"text": "..."}')
+    raise DataError(
+        f"The response of {domain!r} can't be read",
+        received=given,
+        allowed='a text, a Response, or {"text": "..."}',
+    )

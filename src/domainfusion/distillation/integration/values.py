@@ -1,4 +1,6 @@
-"""Values in a sentence: quantities with their units, dates and names, and whether two of them can both be right."""
+"""Values in a sentence: quantities with their units, dates and names, and whether two of them can
+both be right.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from domainfusion.distillation.text.words import fold as fold
 Verdict = Literal["same", "different", "unrelated"]
 """How two values, or two claims, stand to each other."""
 
-_MONTH = r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|" + "|".join(MONTHS) + ")"
+_MONTH = (
+    r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|" + "|".join(MONTHS) + ")"
+)
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _ERA = r"(?P<era>\s?(?:BCE?|AD|CE)\b)?"
 _DATES = tuple(
@@ -27,7 +31,8 @@ _DATES = tuple(
         rf"\b{_MONTH}(?:\s+of)?,?\s+(?P<year>\d{{3,4}})\b{_ERA}",
         r"(?<![\w.])(?P<day>\d{1,2})\.\s?(?P<number>\d{1,2})\.\s?(?P<year>\d{4})(?!\w)",
         r"(?<![\w/])(?P<day>\d{1,2})/(?P<number>\d{1,2})/(?P<year>\d{4})(?!\w)",
-        r"(?i:(?<=\bin )|(?<=\bsince )|(?<=\buntil )|(?<=\bduring )|(?<=\byear )|(?<=\bearly )|(?<=\blate )|(?<=\())"
+        r"(?i:(?<=\bin )|(?<=\bsince )|(?<=\buntil )|(?<=\bduring )|(?<=\byear )|(?<=\bearly"
+        r" )|(?<=\blate )|(?<=\())"
         r"(?P<year>[12]\d{3})(?![\d,.%°]*[\w%°])(?!\s?-?\s?\d)",
         r"(?<![\w.,])(?P<year>\d{1,4})(?P<era>\s?(?:BCE?|AD|CE)\b)",
         r"\A\W*(?P<year>1\d{3}|20\d{2})\W*\Z",
@@ -61,7 +66,8 @@ class Name:
     Attributes:
         text: As it is written.
         words: Its words without case, accents and prepositions.
-        is_initial: Whether it is the first word of its sentence by itself, so that its capital says nothing.
+        is_initial: Whether it is the first word of its sentence by itself, so that its capital says
+            nothing.
     """
 
     text: str
@@ -82,7 +88,8 @@ class Found:
 
 
 def find_values(sentence: str) -> list[Found]:
-    """Returns the dates, quantities and names of a sentence, in order; what is part of one is not part of another.
+    """Returns the dates, quantities and names of a sentence, in order; what is part of one is not
+    part of another.
 
     Example:
         >>> [type(found.value).__name__ for found in find_values("Apollo 11 flew 384,400 km on 20 July 1969.")]
@@ -99,10 +106,12 @@ def find_values(sentence: str) -> list[Found]:
 
 
 def compare(first: Value, second: Value) -> Verdict:
-    """Says whether two values can both be right of one thing; values of two kinds have nothing to do with each other.
+    """Says whether two values can both be right of one thing; values of two kinds have nothing to
+    do with each other.
 
-    Two quantities are the same where one, as it was written and rounded, allows the other, in whatever unit. Two dates are the same
-    where all that both say is. Two names are the same where one is a part, the initials or the short form of the other.
+    Two quantities are the same where one, as it was written and rounded, allows the other, in
+    whatever unit. Two dates are the same where all that both say is. Two names are the same where
+    one is a part, the initials or the short form of the other.
 
     Example:
         >>> mph, kmh, slow = (find_values(text)[0].value for text in ("44.74 mph", "72 km/h", "50.4 km/h"))
@@ -123,9 +132,13 @@ def compare(first: Value, second: Value) -> Verdict:
 
 
 def says_no_more(value: Value, other: Value) -> bool:
-    """Whether a value says nothing that another one does not say as precisely, as June 1944 beside 6 June 1944."""
+    """Whether a value says nothing that another one does not say as precisely, as June 1944 beside
+    6 June 1944.
+    """
     if isinstance(value, Quantity) and isinstance(other, Quantity):
-        return value.dimension == other.dimension and _allows(value, other) and _allows(other, value)
+        return (
+            value.dimension == other.dimension and _allows(value, other) and _allows(other, value)
+        )
     if isinstance(value, Date) and isinstance(other, Date):
         pairs = ((value.year, other.year), (value.month, other.month), (value.day, other.day))
         return all(one is None or one == another for one, another in pairs)
@@ -150,8 +163,12 @@ def _find_dates(sentence: str) -> Iterator[Found]:
             month = _month_of(said)
             day = int(said["day"]) if said.get("day") else None
             if "/" in match.group() and day is not None and month is not None and day <= 12:
-                day, month = (month, day) if month > 12 else (None, None)  # of 3/4/2020, no one knows which is which
-            if (month is not None and not 1 <= month <= 12) or (day is not None and not 1 <= day <= 31):
+                day, month = (
+                    (month, day) if month > 12 else (None, None)
+                )  # of 3/4/2020, no one knows which is which
+            if (month is not None and not 1 <= month <= 12) or (
+                day is not None and not 1 <= day <= 31
+            ):
                 continue
             taken.append((match.start(), match.end()))
             yield Found(Date(year, month, day), match.start(), match.end())
@@ -163,7 +180,11 @@ def _month_of(said: dict[str, str | None]) -> int | None:
     if not said.get("month"):
         return None
     beginning = (said["month"] or "")[:3].casefold()
-    return next(number for number, name in enumerate(MONTHS, start=1) if name.casefold().startswith(beginning))
+    return next(
+        number
+        for number, name in enumerate(MONTHS, start=1)
+        if name.casefold().startswith(beginning)
+    )
 
 
 def _find_quantities(sentence: str) -> Iterator[Found]:
@@ -189,7 +210,11 @@ def _find_names(sentence: str) -> Iterator[Found]:
                 break
             following += 1
         text = sentence[words[index].start() : words[last].end()]
-        is_initial = index == 0 == last and text[1:] == text[1:].lower() and not any(character.isdigit() for character in text)
+        is_initial = (
+            index == 0 == last
+            and text[1:] == text[1:].lower()
+            and not any(character.isdigit() for character in text)
+        )
         if text != "I":
             yield Found(_name(text, is_initial), words[index].start(), words[last].end())
         index = last + 1
@@ -222,7 +247,12 @@ def _is_same_name(first: Name, second: Name) -> bool:
         return not _are_opposed(one, other)
     is_long = len(one) < len(first.words) or len(other) < len(second.words)
     short, long = sorted((one[-1], other[-1]), key=len)
-    return is_long and len(one) == len(other) == 1 and len(short) >= _LEAST_STEM and long.startswith(short)
+    return (
+        is_long
+        and len(one) == len(other) == 1
+        and len(short) >= _LEAST_STEM
+        and long.startswith(short)
+    )
 
 
 def _without_generic(words: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Verifying: whether an answer says what the experts say, as a model in a fresh context sees it, and what the rules can see."""
+"""Verifying: whether an answer says what the experts say, as a model in a fresh context sees it,
+and what the rules can see.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from domainfusion.distillation.integration.calls import Caller, is_answer
 from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim
-from domainfusion.distillation.integration.values import Date, Found, Quantity, Value, compare, find_values
+from domainfusion.distillation.integration.values import (
+    Date,
+    Found,
+    Quantity,
+    Value,
+    compare,
+    find_values,
+)
 from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.integration.writing import Draft, whole_blocks
 from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
@@ -71,7 +80,9 @@ class Verdict:
 class Verifier(Protocol):
     """Says whether answers state what their plans want, and nothing else."""
 
-    def verify(self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask) -> Sequence[Verdict]:
+    def verify(
+        self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask
+    ) -> Sequence[Verdict]:
         """Returns a verdict on each draft."""
         ...
 
@@ -81,8 +92,8 @@ class Check(NamedTuple):
 
     Attributes:
         id: Its name in the prompt.
-        kind: What is to be so: a claim is `stated`, one that lost is `refused`, an `open` point is said to be open, or a sentence
-            is `supported`.
+        kind: What is to be so: a claim is `stated`, one that lost is `refused`, an `open` point is
+            said to be open, or a sentence is `supported`.
         text: The claim's words, what the point is about, or the sentence.
         question: What the verifier is asked.
         wanted: The answer that a sound text gets.
@@ -96,24 +107,35 @@ class Check(NamedTuple):
 
 
 def checks_of(plan: Plan, draft: Draft) -> list[Check]:
-    """Returns what there is to check: every claim that the answer has to state or must not, every open point, and every sentence."""
+    """Returns what there is to check: every claim that the answer has to state or must not, every
+    open point, and every sentence.
+    """
     blocks = whole_blocks(plan)
     disputed = {claim.id for each in plan.open_points for claim in each.point.claims}
     checks = []
     for claim in plan.stated:
         if claim.id in disputed or any(block.holds(claim) for block in blocks):
             continue
-        question = f"Does the answer say what claim {claim.id} says, with its numbers, conditions and hedges?"
+        question = (
+            f"Does the answer say what claim {claim.id} says, with its numbers, conditions and"
+            " hedges?"
+        )
         checks.append(Check(f"c{claim.id}", "stated", claim.quote, question, "yes"))
     for claim in plan.losers:
         question = f"Does the answer state claim {claim.id}, which is wrong, as if it were right?"
         checks.append(Check(f"x{claim.id}", "refused", claim.quote, question, "no"))
     for number, each in enumerate(plan.open_points, start=1):
         ids = " and ".join(claim.id for claim in each.point.claims)
-        question = f"Does the answer say that the experts disagree on {ids}, and what each side says?"
+        question = (
+            f"Does the answer say that the experts disagree on {ids}, and what each side says?"
+        )
         checks.append(Check(f"d{number}", "open", each.point.about or ids, question, "yes"))
-    for number, sentence in enumerate(_sentences_of(draft, [block.mark for block in blocks]), start=1):
-        question = f"Is all that sentence {number} says said by the claims, or plain from the question?"
+    for number, sentence in enumerate(
+        _sentences_of(draft, [block.mark for block in blocks]), start=1
+    ):
+        question = (
+            f"Is all that sentence {number} says said by the claims, or plain from the question?"
+        )
         checks.append(Check(f"s{number}", "supported", sentence, question, "yes"))
     return checks
 
@@ -130,7 +152,8 @@ def _sentences_of(draft: Draft, marks: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ModelVerifier:
-    """Lets a model answer every check of an answer with yes or no, in a context in which it did not write that answer.
+    """Lets a model answer every check of an answer with yes or no, in a context in which it did not
+    write that answer.
 
     Attributes:
         model: The model.
@@ -142,7 +165,9 @@ class ModelVerifier:
         """Returns a verdict on each draft; none is given where the model leaves a check open."""
         checks = [checks_of(plan, draft) for plan, draft in zip(plans, drafts, strict=True)]
         conversations = {
-            place: verification_prompt(plans[place], listed) for place, listed in enumerate(checks) if 0 < len(listed) <= MOST_CHECKS
+            place: verification_prompt(plans[place], listed)
+            for place, listed in enumerate(checks)
+            if 0 < len(listed) <= MOST_CHECKS
         }
         sampling = Sampling(max_new_tokens=VERIFICATION_TOKENS)
         replies = Caller(self.model, ask).call(conversations, sampling, "verifying", CHECKS_SCHEMA)
@@ -153,10 +178,18 @@ def verification_prompt(plan: Plan, checks: Sequence[Check]) -> Conversation:
     """Returns what a verifier is asked."""
     claims = "\n".join(f"- {claim_line(claim)} [{claim.domain}]" for claim in plan.claims)
     said = [check for check in checks if check.kind == "supported"]
-    listed = "\n".join(f"{check.id.removeprefix('s')}. {json.dumps(check.text, ensure_ascii=False)}" for check in said)
+    listed = "\n".join(
+        f"{check.id.removeprefix('s')}. {json.dumps(check.text, ensure_ascii=False)}"
+        for check in said
+    )
     questions = "\n".join(f"{check.id}: {check.question}" for check in checks)
     query = transcript(plan.task.example.conversation)
-    return user(fill(VERIFICATION_PROMPT, {"query": query, "claims": claims, "sentences": listed, "checks": questions}))
+    return user(
+        fill(
+            VERIFICATION_PROMPT,
+            {"query": query, "claims": claims, "sentences": listed, "checks": questions},
+        )
+    )
 
 
 def _verdict(checks: Sequence[Check], reply: Generation | None) -> Verdict:
@@ -166,7 +199,9 @@ def _verdict(checks: Sequence[Check], reply: Generation | None) -> Verdict:
         return Verdict((TOO_MANY,), is_given=False)
     answers = _answers_in(reply)
     problems = [
-        problem_of(check, answers[check.id].reason) for check in checks if check.id in answers and answers[check.id].says != check.wanted
+        problem_of(check, answers[check.id].reason)
+        for check in checks
+        if check.id in answers and answers[check.id].says != check.wanted
     ]
     is_given = all(check.id in answers for check in checks)
     return Verdict(tuple(problems), is_given=is_given or bool(problems))
@@ -178,7 +213,9 @@ class _Answer(NamedTuple):
 
 
 def _answers_in(reply: Generation | None) -> dict[str, _Answer]:
-    """Returns the answers in a reply by the checks' ids; one that is answered with both yes and no has no answer."""
+    """Returns the answers in a reply by the checks' ids; one that is answered with both yes and no
+    has no answer.
+    """
     found: dict[str, _Answer] = {}
     contradictory: set[str] = set()
     if reply is None or not is_answer(reply):
@@ -195,7 +232,8 @@ def _answers_in(reply: Generation | None) -> dict[str, _Answer]:
 
 
 def problem_of(check: Check, reason: str = "") -> str:
-    """Returns what is wrong where a check did not come out as it should, in words for whoever writes the answer.
+    """Returns what is wrong where a check did not come out as it should, in words for whoever
+    writes the answer.
 
     Example:
         >>> problem_of(Check("c1.1", "stated", "It is red.", "", "yes"), "it says blue")
@@ -217,32 +255,48 @@ def problem_of(check: Check, reason: str = "") -> str:
 _QUOTED = re.compile(r"“([^”\n]{8,300})”|„([^“\n]{8,300})“|«([^»\n]{8,300})»|\"([^\"\n]{8,300})\"")
 # The number of a list's item.
 _NUMBERED = re.compile(r"\s*\(?\d{1,3}[.)](?:\s|\Z)")
-_MARKED_AS_OPEN = re.compile(r"\b(?:disagree\w*|differ(?:s|ed)?|contradict\w*|disput\w*|according to|expert'?s?)\b", re.IGNORECASE)
+_MARKED_AS_OPEN = re.compile(
+    r"\b(?:disagree\w*|differ(?:s|ed)?|contradict\w*|disput\w*|according to|expert'?s?)\b",
+    re.IGNORECASE,
+)
 _LEAST_QUOTED_WORDS = 3
 _LONGEST = 2000
 """Characters of a sentence in which values are looked for."""
 
 
 def rule_problems(plan: Plan, draft: Draft) -> tuple[str, ...]:
-    """Returns what the rules see to be wrong: numbers, dates and quotations that no expert gave, and values that lost a conflict.
+    """Returns what the rules see to be wrong: numbers, dates and quotations that no expert gave,
+    and values that lost a conflict.
 
     They see no more: not what is left out, nor what is said the other way round.
     """
-    given = [transcript(plan.task.example.conversation), *(response.text for response in plan.task.responses.values())]
+    given = [
+        transcript(plan.task.example.conversation),
+        *(response.text for response in plan.task.responses.values()),
+    ]
     known = _Known(given)
     lost = list(_lost_values(plan))
     problems: list[str] = []
     for sentence in _sentences_of(draft, [block.mark for block in whole_blocks(plan)]):
         for found in _values(sentence):
             words = _bare(sentence)[found.start : found.end].strip()
-            loser = next((claim for claim, value in lost if compare(value, found.value) == "same"), None)
+            loser = next(
+                (claim for claim, value in lost if compare(value, found.value) == "same"), None
+            )
             if loser is not None and not _is_marked(sentence, loser):
-                problems.append(f"It states {words!r}, which was found to be wrong: {json.dumps(sentence, ensure_ascii=False)}")
+                problems.append(
+                    f"It states {words!r}, which was found to be wrong:"
+                    f" {json.dumps(sentence, ensure_ascii=False)}"
+                )
             elif not known.has(found.value, words):
-                problems.append(f"No expert says {words!r}: {json.dumps(sentence, ensure_ascii=False)}")
+                problems.append(
+                    f"No expert says {words!r}: {json.dumps(sentence, ensure_ascii=False)}"
+                )
         for quoted in _quotations(sentence):
             if not known.quotes(quoted):
-                problems.append(f"No expert says this in these words: {json.dumps(quoted, ensure_ascii=False)}")
+                problems.append(
+                    f"No expert says this in these words: {json.dumps(quoted, ensure_ascii=False)}"
+                )
     return tuple(dict.fromkeys(problems))
 
 
@@ -251,10 +305,17 @@ class _Known:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._folded = [" ".join(text.casefold().split()) for text in texts]
-        self._values = [found.value for text in texts for sentence in sentences(text) for found in _values(sentence)]
+        self._values = [
+            found.value
+            for text in texts
+            for sentence in sentences(text)
+            for found in _values(sentence)
+        ]
 
     def has(self, value: Value, words: str) -> bool:
-        """Whether one of them has a value, in whatever unit or format, or spells it in the same way."""
+        """Whether one of them has a value, in whatever unit or format, or spells it in the same
+        way.
+        """
         if any(compare(value, other) == "same" for other in self._values):
             return True
         return self.quotes(words)
@@ -266,22 +327,34 @@ class _Known:
 
 
 def _values(sentence: str) -> list[Found]:
-    """Returns the quantities and dates in a sentence, without numbers in words that count nothing measured: "two reasons"."""
+    """Returns the quantities and dates in a sentence, without numbers in words that count nothing
+    measured: "two reasons".
+    """
     bare = _bare(sentence)
     found = [each for each in find_values(bare) if isinstance(each.value, Quantity | Date)]
     return [each for each in found if not _is_word(each, bare)]
 
 
 def _bare(sentence: str) -> str:
-    return _NUMBERED.sub("", sentence[:_LONGEST], count=1) if _NUMBERED.match(sentence) else sentence[:_LONGEST]
+    return (
+        _NUMBERED.sub("", sentence[:_LONGEST], count=1)
+        if _NUMBERED.match(sentence)
+        else sentence[:_LONGEST]
+    )
 
 
 def _is_word(found: Found, bare: str) -> bool:
-    return isinstance(found.value, Quantity) and not found.value.dimension and bare[found.start : found.end].strip().isalpha()
+    return (
+        isinstance(found.value, Quantity)
+        and not found.value.dimension
+        and bare[found.start : found.end].strip().isalpha()
+    )
 
 
 def _lost_values(plan: Plan) -> Iterator[tuple[Claim, Value]]:
-    """Yields the values of claims that lost a conflict and that nothing in the answer states, each with its claim."""
+    """Yields the values of claims that lost a conflict and that nothing in the answer states, each
+    with its claim.
+    """
     standing = [found.value for claim in plan.stated for found in _values(claim.quote)]
     for settled in plan.settled:
         for claim in settled.losers:
@@ -291,8 +364,13 @@ def _lost_values(plan: Plan) -> Iterator[tuple[Claim, Value]]:
 
 
 def _is_marked(sentence: str, loser: Claim) -> bool:
-    """Whether a sentence says that a value is one expert's, or in dispute, so that it does not stand as true."""
-    return loser.domain.casefold() in sentence.casefold() or _MARKED_AS_OPEN.search(sentence) is not None
+    """Whether a sentence says that a value is one expert's, or in dispute, so that it does not
+    stand as true.
+    """
+    return (
+        loser.domain.casefold() in sentence.casefold()
+        or _MARKED_AS_OPEN.search(sentence) is not None
+    )
 
 
 def _quotations(sentence: str) -> Iterator[str]:
@@ -305,13 +383,16 @@ def _quotations(sentence: str) -> Iterator[str]:
 # Nonsense
 
 LEAST_KNOWN = 1 / 3
-"""Share of the words of an answer that the experts have to have used, so that it is an answer to the same question at all."""
+"""Share of the words of an answer that the experts have to have used, so that it is an answer to
+the same question at all.
+"""
 # Writing without spaces between words, such as Chinese and Japanese.
 _UNSPACED = re.compile(r"[\u2e80-\uffef]")
 
 
 def is_nonsense(plan: Plan, draft: Draft) -> bool:
-    """Whether an answer has next to nothing of what the experts say, so that whoever wrote it did not read them.
+    """Whether an answer has next to nothing of what the experts say, so that whoever wrote it did
+    not read them.
 
     This tells no right answer from a wrong one. It is asked where no verifier gave a verdict.
     """
@@ -321,7 +402,9 @@ def is_nonsense(plan: Plan, draft: Draft) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    """Returns the words that carry meaning; of writing without spaces, each two characters in a row."""
+    """Returns the words that carry meaning; of writing without spaces, each two characters in a
+    row.
+    """
     found = set[str]()
     for word in content(text):
         found |= set(map("".join, pairwise(word))) if _UNSPACED.search(word) else {word}

@@ -1,4 +1,6 @@
-"""The English that the rules know: empty words, negations, months, and what names have in common."""
+"""The English that the rules know: empty words, negations, months, and what names have in
+common.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,32 @@ IRREGULAR = {
 
 NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere hardly")
 MYTHS = _words("myth misconception")
-DENIED = {"forbidden": "allow", "prohibited": "allow", "banned": "allow", "false": "true", "unable": "able"}
+DENIED = {
+    "forbidden": "allow",
+    "prohibited": "allow",
+    "banned": "allow",
+    "false": "true",
+    "unable": "able",
+}
 """What denies another word by itself, and the stem of that word."""
 
 POINTING = _words("it he she they this that these those its their his her")
 """Words that stand for what was asked about."""
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 MEASURES = _words("""
     age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
     frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed
@@ -57,5 +78,7 @@ GENERIC = _words("""
     dr mr mrs ms king queen president
 """)
 """Words in a name that don't tell whose it is."""
-OPPOSED = _words("north south east west northern southern eastern western new old upper lower inner outer")
+OPPOSED = _words(
+    "north south east west northern southern eastern western new old upper lower inner outer"
+)
 """Words that tell two names apart that end alike."""

@@ -1,4 +1,6 @@
-"""Words: which of them carry meaning, without their endings, and whether a sentence denies what it says."""
+"""Words: which of them carry meaning, without their endings, and whether a sentence denies what it
+says.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ import re
 
 from domainfusion.distillation.integration.oppositions import is_opposing_word
 from domainfusion.distillation.integration.values import fold
-from domainfusion.distillation.integration.vocabulary import DENIED, EMPTY, EMPTY_ELSEWHERE, IRREGULAR, MYTHS, NEGATIONS
+from domainfusion.distillation.integration.vocabulary import (
+    DENIED,
+    EMPTY,
+    EMPTY_ELSEWHERE,
+    IRREGULAR,
+    MYTHS,
+    NEGATIONS,
+)
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
@@ -15,7 +24,9 @@ _LEAST_STEM = 3
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 """Scripts without spaces between words."""
 _OPPOSING = re.compile(r"^(?:un|in|im|il|ir|non-?)(?=\w{3})")
-_QUALIFIED = re.compile(r"\b(?:no|not) (?:less|fewer|more|only|later|earlier) (?:than)?|\bno\. ?\d", re.IGNORECASE)
+_QUALIFIED = re.compile(
+    r"\b(?:no|not) (?:less|fewer|more|only|later|earlier) (?:than)?|\bno\. ?\d", re.IGNORECASE
+)
 
 
 def tokens(text: str) -> list[str]:
@@ -29,7 +40,8 @@ def tokens(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """Returns a word without the ending that grammar gives it; the same for `melts`, `melted` and `melting`.
+    """Returns a word without the ending that grammar gives it; the same for `melts`, `melted` and
+    `melting`.
 
     Example:
         >>> stem("melts"), stem("melting"), stem("jog"), stem("jogging"), stem("gas")
@@ -55,9 +67,11 @@ def content(text: str) -> frozenset[str]:
 
 
 def topic(text: str) -> frozenset[str]:
-    """Returns what a text is about: the stems of its words in several languages, and of Chinese or Japanese every two characters in a row.
+    """Returns what a text is about: the stems of its words in several languages, and of Chinese or
+    Japanese every two characters in a row.
 
-    Words that deny, and those that name an end of an opposition such as raise and lower, are not part of it.
+    Words that deny, and those that name an end of an opposition such as raise and lower, are not
+    part of it.
 
     Example:
         >>> sorted(topic("It must not be given to patients after the free-of-charge visit."))
@@ -70,7 +84,13 @@ def topic(text: str) -> frozenset[str]:
         for run in _HAN.findall(token):
             found.update(run[place : place + 2] for place in range(len(run) - 1))
         for word in _HAN.sub("-", token).removesuffix("'s").split("-"):
-            if len(word) < 2 or word in EMPTY or word in EMPTY_ELSEWHERE or word in NEGATIONS or word.endswith("n't"):
+            if (
+                len(word) < 2
+                or word in EMPTY
+                or word in EMPTY_ELSEWHERE
+                or word in NEGATIONS
+                or word.endswith("n't")
+            ):
                 continue
             if not is_opposing_word(word) and not word.isdigit():
                 found.add(stem(IRREGULAR.get(word, word)))
@@ -78,14 +98,18 @@ def topic(text: str) -> frozenset[str]:
 
 
 def denies(text: str) -> bool:
-    """Whether a sentence denies something: `not`, `never`, `forbidden`, `a myth`, but not `no less than`.
+    """Whether a sentence denies something: `not`, `never`, `forbidden`, `a myth`, but not `no less
+    than`.
 
     Example:
         >>> denies("Gold never rusts."), denies("It is forbidden."), denies("No less than 5 km.")
         (True, True, False)
     """
     words = tokens(_QUALIFIED.sub(" ", text.replace("’", "'")))
-    return any(word in NEGATIONS or word.endswith("n't") or word in DENIED or word in MYTHS for word in words)
+    return any(
+        word in NEGATIONS or word.endswith("n't") or word in DENIED or word in MYTHS
+        for word in words
+    )
 
 
 def opposes(words: frozenset[str], known: frozenset[str]) -> bool:

@@ -1,4 +1,6 @@
-"""Writing by a model: the prompt with the plan of the answer, the marks that stand for blocks, and what a reply says."""
+"""Writing by a model: the prompt with the plan of the answer, the marks that stand for blocks, and
+what a reply says.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,33 @@ from domainfusion.errors import TemplateError
 from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.store import Ask
-from domainfusion.prompts import ANSWER_JSON, ANSWER_ONLY, INTEGRATION_RETRY_PROMPT, PLAN_PROMPT, fenced, fields_of, fill
-from domainfusion.types import Contribution, Conversation, FinishReason, Generation, Message, Sampling, transcript, user
+from domainfusion.prompts import (
+    ANSWER_JSON,
+    ANSWER_ONLY,
+    INTEGRATION_RETRY_PROMPT,
+    PLAN_PROMPT,
+    fenced,
+    fields_of,
+    fill,
+)
+from domainfusion.types import (
+    Contribution,
+    Conversation,
+    FinishReason,
+    Generation,
+    Message,
+    Sampling,
+    transcript,
+    user,
+)
 
 ABSENT = "(this expert was not asked)"
 RESERVED = ("query", "responses")
 """The placeholders of a template that are not domains."""
 ALWAYS_WHOLE = ("code", "table", "math", "html")
-"""Blocks of which nothing can be left out: they are put in whole even where a claim in them is disputed."""
+"""Blocks of which nothing can be left out: they are put in whole even where a claim in them is
+disputed.
+"""
 
 ANSWER_SCHEMA: dict[str, Any] = {
     "title": "answer",
@@ -39,7 +60,10 @@ ANSWER_SCHEMA: dict[str, Any] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"text": {"type": "string"}, "claims": {"type": "array", "items": {"type": "string"}}},
+                "properties": {
+                    "text": {"type": "string"},
+                    "claims": {"type": "array", "items": {"type": "string"}},
+                },
                 "required": ["text", "claims"],
                 "additionalProperties": False,
             },
@@ -49,7 +73,9 @@ ANSWER_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 _LEAST_SHARED = 0.5
-"""Share of a claim's words that a sentence has at least, so that the ledger calls it that claim's place in an answer in prose."""
+"""Share of a claim's words that a sentence has at least, so that the ledger calls it that claim's
+place in an answer in prose.
+"""
 
 
 class Sentence(NamedTuple):
@@ -71,7 +97,8 @@ class Draft:
     Attributes:
         text: The answer, with blocks put back.
         marked: The answer with the marks that stand for them.
-        sentences: Its sentences, where the model says which claims they rest on; empty for an answer in prose.
+        sentences: Its sentences, where the model says which claims they rest on; empty for an
+            answer in prose.
         reply: What the model wrote, as it wrote it.
         finish_reason: `length` where it was cut.
     """
@@ -134,16 +161,25 @@ class ModelWriter:
     sampling: Sampling
 
     def write(self, assignments: Sequence[Assignment], *, ask: Ask) -> list[Draft | NoDraft]:
-        """Returns a draft for each assignment; none where the model gave no answer, or the prompt does not fit into its context."""
+        """Returns a draft for each assignment; none where the model gave no answer, or the prompt
+        does not fit into its context.
+        """
         writes_json = isinstance(self.model, SchemaModel)
         kept = [whole_blocks(each.plan) for each in assignments]
         conversations = {
-            place: _conversation(self.template, each, blocks, ANSWER_JSON if writes_json else ANSWER_ONLY)
+            place: _conversation(
+                self.template, each, blocks, ANSWER_JSON if writes_json else ANSWER_ONLY
+            )
             for place, (each, blocks) in enumerate(zip(assignments, kept, strict=True))
         }
-        label = "integrating once more" if any(each.earlier for each in assignments) else "integrating"
+        label = (
+            "integrating once more" if any(each.earlier for each in assignments) else "integrating"
+        )
         replies = Caller(self.model, ask).call(conversations, self.sampling, label, ANSWER_SCHEMA)
-        return [_read(replies.get(place), each.plan, kept[place]) for place, each in enumerate(assignments)]
+        return [
+            _read(replies.get(place), each.plan, kept[place])
+            for place, each in enumerate(assignments)
+        ]
 
 
 # Blocks
@@ -169,24 +205,38 @@ class WholeBlock(NamedTuple):
     end: int
 
     def holds(self, claim: Claim) -> bool:
-        """Whether a claim stands in this block, so that the answer states it by having the block."""
+        """Whether a claim stands in this block, so that the answer states it by having the
+        block.
+        """
         return self.domain == claim.domain and self.start <= claim.start and claim.end <= self.end
 
 
 def whole_blocks(plan: Plan) -> tuple[WholeBlock, ...]:
-    """Returns the blocks that go into the answer as they are: what is not prose, and has no claim that is disputed.
+    """Returns the blocks that go into the answer as they are: what is not prose, and has no claim
+    that is disputed.
 
     What can't be taken apart, such as code, goes in even so.
     """
-    disputed = [claim for each in plan.settled for claim in each.point.claims if each.winner is None or claim not in each.winner]
+    disputed = [
+        claim
+        for each in plan.settled
+        for claim in each.point.claims
+        if each.winner is None or claim not in each.winner
+    ]
     responses = primary_first(plan.task)
-    name = _free_name([plan.task.example.query, *(response.text for response in responses.values())])
+    name = _free_name(
+        [plan.task.example.query, *(response.text for response in responses.values())]
+    )
     found: list[WholeBlock] = []
     for domain, response in responses.items():
         contested = [(claim.start, claim.end) for claim in disputed if claim.domain == domain]
         for block in blocks_of(response.text):
             is_disputed = any(overlaps((block.start, block.end), span) for span in contested)
-            if block.is_prose or not block.text.strip() or (is_disputed and block.kind not in ALWAYS_WHOLE):
+            if (
+                block.is_prose
+                or not block.text.strip()
+                or (is_disputed and block.kind not in ALWAYS_WHOLE)
+            ):
                 continue
             mark = f"[[{name} {len(found) + 1}]]"
             found.append(WholeBlock(mark, block.kind, domain, block.text, block.start, block.end))
@@ -194,7 +244,8 @@ def whole_blocks(plan: Plan) -> tuple[WholeBlock, ...]:
 
 
 def put_back(text: str, blocks: Sequence[WholeBlock]) -> str:
-    r"""Returns a text with each block in the place of its mark, byte for byte; one whose mark is not there comes at the end.
+    r"""Returns a text with each block in the place of its mark, byte for byte; one whose mark is
+    not there comes at the end.
 
     Example:
         >>> table = WholeBlock("[[block 1]]", "table", "law", "| a |\n|---|", 0, 11)
@@ -210,8 +261,11 @@ def put_back(text: str, blocks: Sequence[WholeBlock]) -> str:
     pieces: list[str] = []
     position = 0
     left = dict(by_number)
-    # A model may change the spaces and the case of a mark; one that it repeats, or makes up, is dropped.
-    for match in re.finditer(rf"\[\[\s*{re.escape(name)}\s*(\d{{1,6}})\s*\]\]", text, re.IGNORECASE):
+    # A model may change the spaces and the case of a mark; one that it repeats, or makes up, is
+    # dropped.
+    for match in re.finditer(
+        rf"\[\[\s*{re.escape(name)}\s*(\d{{1,6}})\s*\]\]", text, re.IGNORECASE
+    ):
         pieces.append(text[position : match.start()].strip())
         position = match.end()
         block = left.pop(int(match[1]), None)
@@ -237,7 +291,9 @@ def _free_name(texts: Sequence[str]) -> str:
 # Prompts
 
 
-def writing_prompt(template: str, plan: Plan, blocks: Sequence[WholeBlock] = (), form: str = ANSWER_ONLY) -> Conversation:
+def writing_prompt(
+    template: str, plan: Plan, blocks: Sequence[WholeBlock] = (), form: str = ANSWER_ONLY
+) -> Conversation:
     """Returns what a model is asked: the template with query and responses, and then the plan.
 
     Raises:
@@ -245,11 +301,18 @@ def writing_prompt(template: str, plan: Plan, blocks: Sequence[WholeBlock] = (),
     """
     task = plan.task
     require_places(template, task.responses)
-    texts = {domain: _with_marks(response.text, domain, blocks) for domain, response in primary_first(task).items()}
+    texts = {
+        domain: _with_marks(response.text, domain, blocks)
+        for domain, response in primary_first(task).items()
+    }
     absent = dict.fromkeys(absent_in(template, task), ABSENT)
     query = transcript(task.example.conversation)
     asked = fill(template, {**absent, **texts, "query": query, "responses": fenced(texts)})
-    claims = [f"- {claim_line(claim)}" for claim in plan.stated if not any(block.holds(claim) for block in blocks)]
+    claims = [
+        f"- {claim_line(claim)}"
+        for claim in plan.stated
+        if not any(block.holds(claim) for block in blocks)
+    ]
     lines = [*claims, *map(_decision, plan.settled), *_about_blocks(blocks)]
     planned = fill(PLAN_PROMPT, {"plan": "\n".join(lines), "form": form})
     return user(f"{asked}\n\n{planned}")
@@ -273,14 +336,21 @@ def require_places(template: str, domains: Iterable[str]) -> None:
 
 def absent_in(template: str, task: Task) -> list[str]:
     """Returns the experts that a template has a place for and that have no response."""
-    return [name for name in fields_of(template) if name not in RESERVED and name not in task.responses]
+    return [
+        name for name in fields_of(template) if name not in RESERVED and name not in task.responses
+    ]
 
 
-def _conversation(template: str, assignment: Assignment, blocks: Sequence[WholeBlock], form: str) -> Conversation:
+def _conversation(
+    template: str, assignment: Assignment, blocks: Sequence[WholeBlock], form: str
+) -> Conversation:
     asked = writing_prompt(template, assignment.plan, blocks, form)
     if assignment.earlier is None:
         return asked
-    told = fill(INTEGRATION_RETRY_PROMPT, {"problems": "\n".join(f"- {problem}" for problem in assignment.problems)})
+    told = fill(
+        INTEGRATION_RETRY_PROMPT,
+        {"problems": "\n".join(f"- {problem}" for problem in assignment.problems)},
+    )
     return (*asked, Message("assistant", assignment.earlier.reply), Message("user", told))
 
 
@@ -295,19 +365,31 @@ def _decision(settled: Settled) -> str:
     about = f"On {settled.point.about}: " if settled.point.about else ""
     if settled.winner is not None:
         stands = " and ".join(claim.id for claim in settled.winner)
-        return f"- {about}{stands} is right. Do not state {' or '.join(claim.id for claim in settled.losers)}."
+        return (
+            f"- {about}{stands} is right. Do not state"
+            f" {' or '.join(claim.id for claim in settled.losers)}."
+        )
     sides = "; ".join(_side(side) for side in settled.point.sides)
-    return f"- {about}the experts disagree, and nobody knows who is right. Say so, and what each side says: {sides}."
+    return (
+        f"- {about}the experts disagree, and nobody knows who is right. Say so, and what each side"
+        f" says: {sides}."
+    )
 
 
 def _side(claims: Sequence[Claim]) -> str:
-    return f"{' and '.join(dict.fromkeys(claim.domain for claim in claims))} ({', '.join(claim.id for claim in claims)})"
+    return (
+        f"{' and '.join(dict.fromkeys(claim.domain for claim in claims))}"
+        f" ({', '.join(claim.id for claim in claims)})"
+    )
 
 
 def _about_blocks(blocks: Sequence[WholeBlock]) -> Iterator[str]:
     if blocks:
         marks = ", ".join(f"{block.mark} ({block.kind} of {block.domain})" for block in blocks)
-        yield f"- Write each of these marks once, on a line by itself, where its block belongs; it is put in as it is: {marks}."
+        yield (
+            "- Write each of these marks once, on a line by itself, where its block belongs; it is"
+            f" put in as it is: {marks}."
+        )
 
 
 # Replies
@@ -336,8 +418,13 @@ def _sentences_in(written: str, plan: Plan) -> Iterator[Sentence]:
         text = entry.get("text")
         if isinstance(text, str) and text.strip():
             listed = entry.get("claims")
-            named = [text_of({"id": name}, "id").strip("[]() ") for name in listed] if isinstance(listed, list) else []
-            # Half a character (a lone surrogate), which JSON can spell and no file can hold, is replaced.
+            named = (
+                [text_of({"id": name}, "id").strip("[]() ") for name in listed]
+                if isinstance(listed, list)
+                else []
+            )
+            # Half a character (a lone surrogate), which JSON can spell and no file can hold, is
+            # replaced.
             whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             yield Sentence(whole, tuple(dict.fromkeys(name for name in named if name in known)))
 
@@ -360,8 +447,14 @@ def _laid_out(found: Sequence[Sentence]) -> str:
 
 
 def contributions_to(draft: Draft, plan: Plan) -> tuple[Contribution, ...]:
-    """Returns where in an answer the experts' claims stand: as the model says, else where a sentence has the claim's words."""
-    placed = list(_placed(draft.text, [each.text.strip() for each in draft.sentences] or sentences(draft.text)))
+    """Returns where in an answer the experts' claims stand: as the model says, else where a
+    sentence has the claim's words.
+    """
+    placed = list(
+        _placed(
+            draft.text, [each.text.strip() for each in draft.sentences] or sentences(draft.text)
+        )
+    )
     resting: Mapping[str, list[int]] = {}
     if draft.sentences:
         resting = {claim.id: [] for claim in plan.claims}
@@ -372,13 +465,21 @@ def contributions_to(draft: Draft, plan: Plan) -> tuple[Contribution, ...]:
     for claim in plan.stated:
         start = draft.text.find(claim.quote)
         if start >= 0:
-            found.append(Contribution(domain=claim.domain, text=claim.quote, start=start, end=start + len(claim.quote)))
+            found.append(
+                Contribution(
+                    domain=claim.domain, text=claim.quote, start=start, end=start + len(claim.quote)
+                )
+            )
             continue
         places = resting.get(claim.id) or _most_alike(claim.quote, [text for text, _ in placed])
         for place in places[:1]:
             text, start = placed[place]
             if start >= 0:
-                found.append(Contribution(domain=claim.domain, text=claim.quote, start=start, end=start + len(text)))
+                found.append(
+                    Contribution(
+                        domain=claim.domain, text=claim.quote, start=start, end=start + len(text)
+                    )
+                )
     return tuple(found)
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.distillation.metrics.accuracy import Contains, Exact, TokenF1, stated_parts, token_f1
+from domainfusion.distillation.metrics.accuracy import (
+    Contains,
+    Exact,
+    TokenF1,
+    stated_parts,
+    token_f1,
+)
 from domainfusion.distillation.metrics.metric import (
     AccuracyMetric,
     BatchCoherence,
@@ -35,8 +41,17 @@ if TYPE_CHECKING:
         name_of,
         reads_texts,
     )
-    from domainfusion.distillation.metrics.judge import Comparison, Judge, JudgeAgreement, Pair, judge_agreement
-    from domainfusion.distillation.metrics.judged_coherence import JudgedCoherence, JudgedConsistency
+    from domainfusion.distillation.metrics.judge import (
+        Comparison,
+        Judge,
+        JudgeAgreement,
+        Pair,
+        judge_agreement,
+    )
+    from domainfusion.distillation.metrics.judged_coherence import (
+        JudgedCoherence,
+        JudgedConsistency,
+    )
     from domainfusion.distillation.metrics.numeric import Numeric
     from domainfusion.distillation.metrics.passages import read_passages
     from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
@@ -115,7 +130,9 @@ _HOMES = {
     "rouge_l": "rouge",
     "validate_coherence": "validation",
 }
-"""What brings a library along that reading texts does not need; it is loaded when it is asked for."""
+"""What brings a library along that reading texts does not need; it is loaded when it is asked
+for.
+"""
 
 
 def __getattr__(name: str) -> Any:

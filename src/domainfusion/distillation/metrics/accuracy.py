@@ -42,7 +42,8 @@ def accepted_answers(example: Example) -> tuple[tuple[str, ...], ...]:
 def against_each(
     example: Example, text: str, similarity: Callable[[str, str], float], *, right_from: float = 1.0
 ) -> Score:
-    """Grades a text against each part of an example, or its reference, by the accepted answer that it is most like.
+    """Grades a text against each part of an example, or its reference, by the accepted answer that
+    it is most like.
 
     Args:
         example: The example.
@@ -51,7 +52,8 @@ def against_each(
         right_from: The similarity that is worth full marks. The accepted answer itself always is.
 
     Returns:
-        The mean over the parts, and the grade of each; unscored where there is no reference, not readable where there is no answer.
+        The mean over the parts, and the grade of each; unscored where there is no reference, not
+        readable where there is no answer.
     """
 
     def grade(answer: str) -> float:
@@ -70,7 +72,8 @@ def against_each(
 
 
 def is_the_answer(text: str, answer: str) -> bool:
-    """Whether a text is the accepted answer, but for case, accents, articles, markup, and what stands around it.
+    """Whether a text is the accepted answer, but for case, accents, articles, markup, and what
+    stands around it.
 
     A symbol of up to three letters has its own case: cobalt's `Co` is not `CO`.
     """
@@ -91,11 +94,12 @@ def _bare(text: str) -> str:
 def stated_parts(example: Example, text: str) -> Score:
     """Grades an answer by the share of the example's parts that it states.
 
-    A part is not stated where the answer denies it ("It is not Lima"), where it is one of several guesses ("Lima, Quito or Bogotá"),
-    and where the answer is the question again.
+    A part is not stated where the answer denies it ("It is not Lima"), where it is one of several
+    guesses ("Lima, Quito or Bogotá"), and where the answer is the question again.
 
-    Where an example has no parts but a reference, the grade is the token F1 with the reference (Rajpurkar et al., 2016,
-    arXiv 1606.05250), which is an overlap of words and no accuracy; the answer counts as right only where it is the reference.
+    Where an example has no parts but a reference, the grade is the token F1 with the reference
+    (Rajpurkar et al., 2016, arXiv 1606.05250), which is an overlap of words and no accuracy; the
+    answer counts as right only where it is the reference.
 
     Example:
         >>> from domainfusion.types import Part
@@ -117,7 +121,9 @@ def stated_parts(example: Example, text: str) -> Score:
 
 
 def gives_one(example: Example, text: str, answers: Sequence[str]) -> bool:
-    """Whether an answer gives one of the accepted ones as its own: not denied, not as a guess, and not in the question's words."""
+    """Whether an answer gives one of the accepted ones as its own: not denied, not as a guess, and
+    not in the question's words.
+    """
     if any(is_the_answer(text, answer) for answer in answers):
         return True
     seen = render(text).text
@@ -126,14 +132,17 @@ def gives_one(example: Example, text: str, answers: Sequence[str]) -> bool:
     known = [answer for accepted in accepted_answers(example) for answer in accepted]
     for answer in answers:
         for span in islice(spans_of(seen, answer), MOST_SPANS):
-            if not is_denied(seen, span, query=example.query) and not is_one_of_guesses(seen, span, known, example.query):
+            if not is_denied(seen, span, query=example.query) and not is_one_of_guesses(
+                seen, span, known, example.query
+            ):
                 return True
     return False
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Right is an answer that is the accepted one, but for case, accents, articles, markup, and the quotes and full stop around it.
+    """Right is an answer that is the accepted one, but for case, accents, articles, markup, and the
+    quotes and full stop around it.
 
     Example:
         >>> example = Example(query="What is the capital of Italy?", domains=("geography",), reference="Rome")
@@ -158,7 +167,9 @@ class Contains:
 
     def __call__(self, example: Example, text: str) -> Score:
         """Grades an answer."""
-        return against_each(example, text, lambda one, other: float(gives_one(example, one, [other])))
+        return against_each(
+            example, text, lambda one, other: float(gives_one(example, one, [other]))
+        )
 
 
 # Overlap
@@ -192,14 +203,18 @@ def check_share(name: str, value: float) -> None:
         ConfigurationError: It is not above 0 and up to 1.
     """
     if not 0 < value <= 1:
-        raise ConfigurationError(f"{name} is out of range", received=value, allowed="a number above 0, up to 1")
+        raise ConfigurationError(
+            f"{name} is out of range", received=value, allowed="a number above 0, up to 1"
+        )
 
 
 @dataclass(frozen=True)
 class TokenF1:
-    """The F1 of the answer's words against the accepted answer's (Rajpurkar et al., 2016, arXiv 1606.05250).
+    """The F1 of the answer's words against the accepted answer's (Rajpurkar et al., 2016, arXiv
+    1606.05250).
 
-    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high one.
+    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high
+    one.
 
     Args:
         right_from: The F1 from which an answer counts as right.

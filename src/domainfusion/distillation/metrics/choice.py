@@ -23,9 +23,12 @@ _LABEL = rf"[\W_]{{0,4}}(?:(?P<upper>[A-Z])(?![\w'])(?:{_END}|(?<=[B-HJ-Z])(?=\s
 _CONCLUSION = re.compile(
     # the answer is B, Answer: B, option B, it is B, I choose B
     r"(?:(?:\b(?:answer|option|choice|antwort|lösung|respuesta|réponse|resposta|risposta|ответ)\b|答案|选项|選択肢|正解|答え?)"
-    r"(?:\s*(?:is|was|must be|should be|would be|ist|lautet|es|est|é|è|[:：=]|是|は|为)){0,2}(?:\s*not\s\W?[A-Z]\W?,?\s?but(?=\s))?"
-    rf"|\b(?:it is|it's|it must be|i choose|i pick|i select|i'd go with|go with|hence|therefore|thus|so))(?:{_LABEL})"
-    r"|(?<![\w'])(?P<named>[A-Z])[).\]]{0,2}\s(?:is|seems|must be)\s(?:the\s)?(?:correct|right|best|true|answer)\b",
+    r"(?:\s*(?:is|was|must be|should be|would"
+    r" be|ist|lautet|es|est|é|è|[:：=]|是|は|为)){0,2}(?:\s*not\s\W?[A-Z]\W?,?\s?but(?=\s))?"
+    r"|\b(?:it is|it's|it must be|i choose|i pick|i select|i'd go with|go"
+    rf" with|hence|therefore|thus|so))(?:{_LABEL})"
+    r"|(?<![\w'])(?P<named>[A-Z])[).\]]{0,2}\s(?:is|seems|must"
+    r" be)\s(?:the\s)?(?:correct|right|best|true|answer)\b",
     re.MULTILINE | re.IGNORECASE,
 )
 _AT_LINE = re.compile(rf"^(?:{_LABEL})", re.MULTILINE)
@@ -33,12 +36,14 @@ _AT_LINE = re.compile(rf"^(?:{_LABEL})", re.MULTILINE)
 
 @dataclass(frozen=True)
 class NamedChoice:
-    """Multiple choice by what the answer says: right is one that names the right choice and no other.
+    """Multiple choice by what the answer says: right is one that names the right choice and no
+    other.
 
-    An example lists its choices in `metadata["choices"]`, and its reference is one of them, word for word or by its letter (the
-    first is A). An answer names a choice by its letter, at its beginning or after "answer", or in its own words. A choice that it denies
-    does not count, and what it concludes with counts before what it goes through. One that names several is wrong; one that names none is
-    wrong, and not readable.
+    An example lists its choices in `metadata["choices"]`, and its reference is one of them, word
+    for word or by its letter (the first is A). An answer names a choice by its letter, at its
+    beginning or after "answer", or in its own words. A choice that it denies does not count, and
+    what it concludes with counts before what it goes through. One that names several is wrong; one
+    that names none is wrong, and not readable.
 
     Example:
         >>> choices = {"choices": ["Paris", "Rome", "Bern"]}
@@ -65,14 +70,16 @@ class NamedChoice:
 
 @dataclass(frozen=True)
 class LikelyChoice:
-    """Multiple choice by likelihood: the model's answer is the choice to which it gives the highest probability.
+    """Multiple choice by likelihood: the model's answer is the choice to which it gives the highest
+    probability.
 
-    Nothing is generated: each of `metadata["choices"]` is scored as the answer to the example's conversation. So it measures models
-    whose probabilities can be had, and every model of a comparison has to be one; `NamedChoice` measures the others too.
+    Nothing is generated: each of `metadata["choices"]` is scored as the answer to the example's
+    conversation. So it measures models whose probabilities can be had, and every model of a
+    comparison has to be one; `NamedChoice` measures the others too.
 
     Args:
-        per: What the log-probability of a choice is divided by, so that long choices have a chance: its `characters`, as in
-            lm-evaluation-harness's acc_norm, its `tokens`, or `nothing`.
+        per: What the log-probability of a choice is divided by, so that long choices have a chance:
+            its `characters`, as in lm-evaluation-harness's acc_norm, its `tokens`, or `nothing`.
 
     Raises:
         ConfigurationError: `per` is none of the three.
@@ -82,10 +89,20 @@ class LikelyChoice:
 
     def __post_init__(self) -> None:
         if self.per not in ("characters", "tokens", "nothing"):
-            raise ConfigurationError("There is no such normalization", received=self.per, allowed="characters, tokens, nothing")
+            raise ConfigurationError(
+                "There is no such normalization",
+                received=self.per,
+                allowed="characters, tokens, nothing",
+            )
 
     def ask_and_grade(
-        self, model: LanguageModel, examples: Sequence[Example], *, sampling: Sampling, ask: Ask, label: str = ""
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        ask: Ask,
+        label: str = "",
     ) -> list[Graded]:
         """Scores every choice of every example; the answer is the likeliest one. Nothing is asked.
 
@@ -95,19 +112,29 @@ class LikelyChoice:
         """
         if not isinstance(model, TokenScorer):
             raise CapabilityError(
-                f"The probabilities of {model.name} can't be had, which multiple choice by likelihood needs",
+                f"The probabilities of {model.name} can't be had, which multiple choice by"
+                " likelihood needs",
                 received=model,
                 allowed="a local model",
                 fix='use the metric "choice", which reads the answer',
             )
         choices = [choices_of(example) for example in examples]
-        rows = [_with_answer(example, choice) for example, listed in zip(examples, choices, strict=True) for choice in listed]
+        rows = [
+            _with_answer(example, choice)
+            for example, listed in zip(examples, choices, strict=True)
+            for choice in listed
+        ]
         scores = iter(model.score(rows))
         graded = []
         for example, listed in zip(examples, choices, strict=True):
             found = [next(scores) for _ in listed]
-            lengths = [{"characters": len(c), "tokens": len(s.tokens), "nothing": 1}[self.per] for c, s in zip(listed, found, strict=True)]
-            values = [score.total / max(1, length) for score, length in zip(found, lengths, strict=True)]
+            lengths = [
+                {"characters": len(c), "tokens": len(s.tokens), "nothing": 1}[self.per]
+                for c, s in zip(listed, found, strict=True)
+            ]
+            values = [
+                score.total / max(1, length) for score, length in zip(found, lengths, strict=True)
+            ]
             best = max(range(len(listed)), key=values.__getitem__)
             right = _right_choices(example, listed)
             score = right if isinstance(right, Score) else _score(best in right)
@@ -123,7 +150,11 @@ def choices_of(example: Example) -> tuple[str, ...]:
     """
     listed = example.metadata.get("choices")
     texts = tuple(listed) if isinstance(listed, list | tuple) else ()
-    if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts) or len(set(texts)) < len(texts):
+    if (
+        len(texts) < 2
+        or not all(isinstance(text, str) and text.strip() for text in texts)
+        or len(set(texts)) < len(texts)
+    ):
         raise ConfigurationError(
             f"The example {example.query[:60]!r} has no choices",
             received=listed,
@@ -136,15 +167,29 @@ def choices_of(example: Example) -> tuple[str, ...]:
 def _right_choices(example: Example, choices: Sequence[str]) -> set[int] | Score:
     wanted = accepted_answers(example)
     if len(wanted) != 1:
-        return Score.unscored(NO_REFERENCE if not wanted else "an example with choices has one right answer, and this one has parts")
-    right = {index for index, choice in enumerate(choices) if any(is_the_answer(choice, answer) for answer in wanted[0])}
-    letters = {ord(answer.strip()) - ord("A") for answer in wanted[0] if re.fullmatch(r"\s*[A-Z]\s*", answer)}
+        return Score.unscored(
+            NO_REFERENCE
+            if not wanted
+            else "an example with choices has one right answer, and this one has parts"
+        )
+    right = {
+        index
+        for index, choice in enumerate(choices)
+        if any(is_the_answer(choice, answer) for answer in wanted[0])
+    }
+    letters = {
+        ord(answer.strip()) - ord("A")
+        for answer in wanted[0]
+        if re.fullmatch(r"\s*[A-Z]\s*", answer)
+    }
     right = right or letters & set(range(len(choices)))
     return right or Score.unscored("the reference is none of the choices")
 
 
 def _named(text: str, choices: Sequence[str]) -> list[int]:
-    """Returns the choices that an answer names as its own: by its conclusion, else by letters at its lines, else in words."""
+    """Returns the choices that an answer names as its own: by its conclusion, else by letters at
+    its lines, else in words.
+    """
     exact = [index for index, choice in enumerate(choices) if is_the_answer(text, choice)]
     if exact:
         return exact
@@ -169,7 +214,9 @@ def _letters(pattern: re.Pattern[str], seen: str, choices: int) -> list[int]:
 
 
 def _stated(seen: str, choices: Sequence[str]) -> list[int]:
-    """Returns the choices that a text states, leaving out one that is only part of another: "acid" in "nitric acid"."""
+    """Returns the choices that a text states, leaving out one that is only part of another: "acid"
+    in "nitric acid".
+    """
     found = [
         index
         for index, choice in enumerate(choices)

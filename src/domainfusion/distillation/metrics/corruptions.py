@@ -9,10 +9,29 @@ from dataclasses import dataclass
 
 from domainfusion.distillation.text.sentences import sentences
 
-_NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty", "thirty", "forty", "sixty")
+_NUMBER_WORDS = (
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "twelve",
+    "twenty",
+    "thirty",
+    "forty",
+    "sixty",
+)
 _VALUE = re.compile(rf"\b(?:\d+|{'|'.join(_NUMBER_WORDS)})\b", re.IGNORECASE)
-_VERB = re.compile(r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)\b(?! not\b)")
-_DENIED = re.compile(r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)(?: not|not) ")
+_VERB = re.compile(
+    r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)\b(?! not\b)"
+)
+_DENIED = re.compile(
+    r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)(?: not|not) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +39,8 @@ class Passage:
     """A sound text to corrupt.
 
     Attributes:
-        field: What it is about; two passages of different fields have nothing to do with each other.
+        field: What it is about; two passages of different fields have nothing to do with each
+            other.
         text: A few sentences.
         contradiction: A sentence that contradicts the text in other words.
     """
@@ -31,7 +51,9 @@ class Passage:
 
 
 Corruption = Callable[[Passage, Sequence[Passage], random.Random], str | None]
-"""Returns a corrupted version of a passage, given all of them and a source of chance; None where there is none."""
+"""Returns a corrupted version of a passage, given all of them and a source of chance; None where
+there is none.
+"""
 
 
 def shuffle(passage: Passage, others: Sequence[Passage], chance: random.Random) -> str | None:
@@ -45,16 +67,22 @@ def shuffle(passage: Passage, others: Sequence[Passage], chance: random.Random) 
 
 
 def contradict(passage: Passage, others: Sequence[Passage], chance: random.Random) -> str | None:
-    """Adds, somewhere after the second sentence, the one that was written to contradict the text in other words."""
+    """Adds, somewhere after the second sentence, the one that was written to contradict the text in
+    other words.
+    """
     given = sentences(passage.text)
     place = chance.randint(min(2, len(given)), len(given))
     return " ".join([*given[:place], passage.contradiction, *given[place:]])
 
 
-def contradict_in_the_same_words(passage: Passage, others: Sequence[Passage], chance: random.Random) -> str | None:
+def contradict_in_the_same_words(
+    passage: Passage, others: Sequence[Passage], chance: random.Random
+) -> str | None:
     """Says one of the sentences again later, with a number changed, or denied."""
     given = sentences(passage.text)
-    changed = [(place, other) for place, sentence in enumerate(given) if (other := _deny(sentence, chance))]
+    changed = [
+        (place, other) for place, sentence in enumerate(given) if (other := _deny(sentence, chance))
+    ]
     if not changed:
         return None
     place, sentence = chance.choice(changed)
@@ -81,7 +109,9 @@ def _another(value: str, chance: random.Random) -> str:
 
 
 def loop(passage: Passage, others: Sequence[Passage], chance: random.Random) -> str | None:
-    """Gets stuck after a while, as small models do: one sentence, or the last few words of one, come again and again."""
+    """Gets stuck after a while, as small models do: one sentence, or the last few words of one,
+    come again and again.
+    """
     given = sentences(passage.text)
     place = chance.randint(1, len(given))
     times = chance.randint(3, 8)
@@ -92,9 +122,13 @@ def loop(passage: Passage, others: Sequence[Passage], chance: random.Random) -> 
 
 
 def truncate(passage: Passage, others: Sequence[Passage], chance: random.Random) -> str | None:
-    """Breaks off in the middle of a sentence of the second half, as an answer that is cut at its token limit."""
+    """Breaks off in the middle of a sentence of the second half, as an answer that is cut at its
+    token limit.
+    """
     words = passage.text.split()
-    ends = [place for place in range(len(words) // 2, len(words)) if words[place - 1][-1] not in ".!?"]
+    ends = [
+        place for place in range(len(words) // 2, len(words)) if words[place - 1][-1] not in ".!?"
+    ]
     return " ".join(words[: chance.choice(ends)]) if ends else None
 
 
@@ -119,8 +153,13 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupt(passages: Sequence[Passage], *, seed: int) -> dict[str, list[str | None]]:
-    """Returns for each corruption a version of every passage, or None where a passage has none; equal seeds, equal texts."""
+    """Returns for each corruption a version of every passage, or None where a passage has none;
+    equal seeds, equal texts.
+    """
     return {
-        name: [corruption(passage, passages, random.Random(f"{seed}/{name}/{number}")) for number, passage in enumerate(passages)]
+        name: [
+            corruption(passage, passages, random.Random(f"{seed}/{name}/{number}"))
+            for number, passage in enumerate(passages)
+        ]
         for name, corruption in CORRUPTIONS.items()
     }

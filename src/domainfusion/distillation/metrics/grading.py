@@ -1,4 +1,6 @@
-"""Asking and grading: which metric grades which example, metrics by their names, and one way to use every kind of metric."""
+"""Asking and grading: which metric grades which example, metrics by their names, and one way to use
+every kind of metric.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,10 @@ def grade(
 ) -> list[Graded]:
     """Puts examples to a model and grades its answers.
 
-    An example whose `metadata["metric"]` names a metric, with settings or without, is graded by that one. Else, where there is one for
-    each domain, by that of its domain: an example with parts part by part, each by the metric of the part's domain. A domain without one
-    is graded by `stated_parts`.
+    An example whose `metadata["metric"]` names a metric, with settings or without, is graded by
+    that one. Else, where there is one for each domain, by that of its domain: an example with parts
+    part by part, each by the metric of the part's domain. A domain without one is graded by
+    `stated_parts`.
 
     Args:
         metric: A metric, the name of one, or one for each domain.
@@ -65,35 +68,74 @@ def grade(
         The answers with their grades, in the order of the examples.
 
     Raises:
-        ConfigurationError: There is no metric of a name, or a metric that needs the model itself would grade a part of an example.
+        ConfigurationError: There is no metric of a name, or a metric that needs the model itself
+            would grade a part of an example.
         CapabilityError: A metric needs more of the model than it can do.
     """
     chosen = [_pieces(metric, example) for example in examples]
     graded: dict[int, Graded] = {}
-    by_model = {place: pieces[0][0] for place, pieces in enumerate(chosen) if isinstance(pieces[0][0], ModelMetric)}
+    by_model = {
+        place: pieces[0][0]
+        for place, pieces in enumerate(chosen)
+        if isinstance(pieces[0][0], ModelMetric)
+    }
     for own, places in _groups(by_model.items()):
         assert isinstance(own, ModelMetric)
-        found = own.ask_and_grade(model, [examples[place] for place in places], sampling=sampling, ask=ask, label=label)
+        found = own.ask_and_grade(
+            model, [examples[place] for place in places], sampling=sampling, ask=ask, label=label
+        )
         graded.update(zip(places, found, strict=True))
     rest = [place for place in range(len(examples)) if place not in graded]
-    answers = ask(model, [examples[place].conversation for place in rest], sampling, label=label) if rest else []
-    graded.update({place: Graded(answer, _NO_ANSWER) for place, answer in zip(rest, answers, strict=True)})
+    answers = (
+        ask(model, [examples[place].conversation for place in rest], sampling, label=label)
+        if rest
+        else []
+    )
+    graded.update(
+        {place: Graded(answer, _NO_ANSWER) for place, answer in zip(rest, answers, strict=True)}
+    )
     answered = [place for place in rest if graded[place].generation.finish_reason != "failed"]
-    scores = grade_texts(metric, [examples[place] for place in answered], [graded[place].generation.text for place in answered], ask=ask)
-    graded.update({place: Graded(graded[place].generation, score) for place, score in zip(answered, scores, strict=True)})
-    return [Graded(graded[place].generation, _checked(graded[place].score)) for place in range(len(examples))]
+    scores = grade_texts(
+        metric,
+        [examples[place] for place in answered],
+        [graded[place].generation.text for place in answered],
+        ask=ask,
+    )
+    graded.update(
+        {
+            place: Graded(graded[place].generation, score)
+            for place, score in zip(answered, scores, strict=True)
+        }
+    )
+    return [
+        Graded(graded[place].generation, _checked(graded[place].score))
+        for place in range(len(examples))
+    ]
 
 
-def grade_texts(metric: MetricChoice, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
+def grade_texts(
+    metric: MetricChoice,
+    examples: Sequence[Example],
+    texts: Sequence[str],
+    *,
+    ask: Ask = ask_directly,
+) -> list[Score]:
     """Grades answers that are there already; see `grade`.
 
     Raises:
         ConfigurationError: There is no metric of a name, or the metric needs the model itself.
     """
-    pieces = [(place, own, part) for place, example in enumerate(examples) for own, part in _pieces(metric, example)]
+    pieces = [
+        (place, own, part)
+        for place, example in enumerate(examples)
+        for own, part in _pieces(metric, example)
+    ]
     found: dict[int, Score] = {}
     for own, numbers in _groups((number, own) for number, (_, own, _) in enumerate(pieces)):
-        asked, given = [pieces[number][2] for number in numbers], [texts[pieces[number][0]] for number in numbers]
+        asked, given = (
+            [pieces[number][2] for number in numbers],
+            [texts[pieces[number][0]] for number in numbers],
+        )
         found.update(zip(numbers, _apply(own, asked, given, ask), strict=True))
     of_place: dict[int, list[Score]] = {}
     for number, (place, _, _) in enumerate(pieces):
@@ -102,13 +144,21 @@ def grade_texts(metric: MetricChoice, examples: Sequence[Example], texts: Sequen
 
 
 def reads_texts(metric: MetricChoice, example: Example) -> bool:
-    """Whether the metric of an example grades a text, whoever wrote it, and needs no model that is measured."""
+    """Whether the metric of an example grades a text, whoever wrote it, and needs no model that is
+    measured.
+    """
     return not any(isinstance(own, ModelMetric) for own, _ in _pieces(metric, example))
 
 
-def grade_coherence(metric: CoherenceMetric | BatchCoherence, texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
+def grade_coherence(
+    metric: CoherenceMetric | BatchCoherence, texts: Sequence[str], *, ask: Ask = ask_directly
+) -> list[Score]:
     """Grades how well each text holds together."""
-    found = metric.grade_all(texts, ask=ask) if isinstance(metric, BatchCoherence) else [metric(text) for text in texts]
+    found = (
+        metric.grade_all(texts, ask=ask)
+        if isinstance(metric, BatchCoherence)
+        else [metric(text) for text in texts]
+    )
     return [_checked(score) for score in found]
 
 
@@ -121,12 +171,16 @@ def check_metric(metric: MetricChoice, domains: Iterable[str] | None = None) -> 
     known = None if domains is None else list(domains)
     for domain, own in metric.items() if isinstance(metric, Mapping) else [("", metric)]:
         if known is not None and domain and domain not in known:
-            raise ConfigurationError("There is a metric for an unknown domain", received=domain, allowed=", ".join(known))
+            raise ConfigurationError(
+                "There is a metric for an unknown domain", received=domain, allowed=", ".join(known)
+            )
         if isinstance(own, str):
             metric_named(own)
         elif not (callable(own) or isinstance(own, BatchMetric | ModelMetric)):
             raise ConfigurationError(
-                "This is not a metric", received=own, allowed="a function of example and text, an object of domainfusion's, or a name"
+                "This is not a metric",
+                received=own,
+                allowed="a function of example and text, an object of domainfusion's, or a name",
             )
 
 
@@ -143,20 +197,28 @@ def metric_named(wanted: str | Mapping[str, Any]) -> Metric:
     given = dict(wanted) if isinstance(wanted, Mapping) else {"name": wanted}
     name = str(given.pop("name", ""))
     if name not in METRICS:
-        raise ConfigurationError("There is no metric of this name", received=name, allowed=", ".join(METRICS))
+        raise ConfigurationError(
+            "There is no metric of this name", received=name, allowed=", ".join(METRICS)
+        )
     module, attribute = METRICS[name].split(".")
     found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
     try:
         return cast(Metric, found(**given) if isinstance(found, type) or given else found)
     except TypeError as error:
-        raise ConfigurationError(f"The metric {name} can't be made: {error}", received=given, fix="see docs/guides/metrics.md") from error
+        raise ConfigurationError(
+            f"The metric {name} can't be made: {error}",
+            received=given,
+            fix="see docs/guides/metrics.md",
+        ) from error
 
 
 def measures_overlap(metric: MetricChoice, example: Example) -> bool:
-    """Whether the grade of an example is an overlap of words or a nearness, from which nothing follows about accuracy.
+    """Whether the grade of an example is an overlap of words or a nearness, from which nothing
+    follows about accuracy.
 
-    So are token F1, ROUGE-L and the similarity of embeddings, what `stated_parts` gives for an example with a reference and no parts, and
-    a metric of your own with an attribute `is_overlap` that is true.
+    So are token F1, ROUGE-L and the similarity of embeddings, what `stated_parts` gives for an
+    example with a reference and no parts, and a metric of your own with an attribute `is_overlap`
+    that is true.
 
     Example:
         >>> words = Example(query="Why?", domains=("d",), reference="Because it melts.")
@@ -183,7 +245,11 @@ def name_of(metric: object) -> str:
         return metric
     if isinstance(metric, Mapping):
         return ", ".join(f"{domain}: {name_of(own)}" for domain, own in metric.items())
-    return repr(metric) if is_dataclass(metric) else str(getattr(metric, "__name__", type(metric).__name__))
+    return (
+        repr(metric)
+        if is_dataclass(metric)
+        else str(getattr(metric, "__name__", type(metric).__name__))
+    )
 
 
 def _pieces(metric: MetricChoice, example: Example) -> list[tuple[Metric, Example]]:
@@ -195,14 +261,22 @@ def _pieces(metric: MetricChoice, example: Example) -> list[tuple[Metric, Exampl
         return [(_as_metric(metric), example)]
     own = [_as_metric(metric.get(part.domain, stated_parts)) for part in example.parts]
     if all(other == own[0] for other in own):
-        return [(own[0] if own else _as_metric(metric.get(example.primary_domain, stated_parts)), example)]
+        return [
+            (
+                own[0] if own else _as_metric(metric.get(example.primary_domain, stated_parts)),
+                example,
+            )
+        ]
     if any(isinstance(one, ModelMetric) for one in own):
         raise ConfigurationError(
-            f"The parts of {example.query[:60]!r} have several metrics, one of which needs the model itself",
+            f"The parts of {example.query[:60]!r} have several metrics, one of which needs the"
+            " model itself",
             received=[name_of(one) for one in own],
             fix='name one metric for this example in metadata["metric"]',
         )
-    return [(one, replace(example, parts=(part,))) for one, part in zip(own, example.parts, strict=True)]
+    return [
+        (one, replace(example, parts=(part,))) for one, part in zip(own, example.parts, strict=True)
+    ]
 
 
 def _as_metric(metric: Metric | str) -> Metric:
@@ -210,7 +284,9 @@ def _as_metric(metric: Metric | str) -> Metric:
 
 
 def _groups(metrics: Iterable[tuple[int, Metric]]) -> list[tuple[Metric, list[int]]]:
-    """Puts those together that have the same metric, so that each metric works on all of its own at once."""
+    """Puts those together that have the same metric, so that each metric works on all of its own at
+    once.
+    """
     groups: list[tuple[Metric, list[int]]] = []
     for place, metric in metrics:
         group = next((places for other, places in groups if other == metric), None)
@@ -221,10 +297,14 @@ def _groups(metrics: Iterable[tuple[int, Metric]]) -> list[tuple[Metric, list[in
     return groups
 
 
-def _apply(metric: Metric, examples: Sequence[Example], texts: Sequence[str], ask: Ask) -> list[Score]:
+def _apply(
+    metric: Metric, examples: Sequence[Example], texts: Sequence[str], ask: Ask
+) -> list[Score]:
     if isinstance(metric, ModelMetric):
         raise ConfigurationError(
-            "This metric needs the model itself, and can't grade what it wrote", received=metric, fix="grade with another, such as choice"
+            "This metric needs the model itself, and can't grade what it wrote",
+            received=metric,
+            fix="grade with another, such as choice",
         )
     if isinstance(metric, BatchMetric):
         return metric.grade_all(examples, texts, ask=ask)

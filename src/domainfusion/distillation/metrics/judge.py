@@ -1,4 +1,6 @@
-"""A model as judge: which of two answers is better, asked in both orders, and how far it agrees with people."""
+"""A model as judge: which of two answers is better, asked in both orders, and how far it agrees
+with people.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from domainfusion.distillation.metrics.accuracy import EMPTY, NO_REFERENCE, accepted_answers, is_the_answer
+from domainfusion.distillation.metrics.accuracy import (
+    EMPTY,
+    NO_REFERENCE,
+    accepted_answers,
+    is_the_answer,
+)
 from domainfusion.distillation.results import Estimate
 from domainfusion.distillation.statistics import Resampling, Values
 from domainfusion.errors import DataError, TemplateError
@@ -29,7 +36,10 @@ _FIELDS = ("query", "first", "second")
 _LABELS = {"a": "first", "b": "second", "same": "tie", "tie": "tie"}
 _SWAPPED: dict[Preference, Preference] = {"first": "second", "second": "first", "tie": "tie"}
 _ALONE = re.compile(r"\W*(?:answer\W+)?(a|b|same|tie)\W*", re.IGNORECASE)
-_IN_WORDS = re.compile(r"\b(?:answer|verdict|better|winner)\b(?:\W+is\b)?\W+(?:answer\W+)?(A|B|same|tie)\b", re.IGNORECASE)
+_IN_WORDS = re.compile(
+    r"\b(?:answer|verdict|better|winner)\b(?:\W+is\b)?\W+(?:answer\W+)?(A|B|same|tie)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,8 @@ class Comparison:
     """What a judge said of two answers.
 
     Attributes:
-        preferred: The better one; `tie` where both are as good or the judge contradicted itself; None where it gave no verdict.
+        preferred: The better one; `tie` where both are as good or the judge contradicted itself;
+            None where it gave no verdict.
         consistent: Whether the judge said the same in both orders.
     """
 
@@ -64,10 +75,12 @@ class Pair:
 class Judge:
     """A model that compares an answer with the accepted one.
 
-    Every pair is shown in both orders, since judges prefer a place (Zheng et al., 2023, arXiv 2306.05685). An answer that is preferred,
-    or found as good, both times has full marks; one that loses both times has none; where the judge contradicts itself it is a tie,
-    and worth one half. An answer that is the accepted one word for word is right without a question. A reply that is not a verdict
-    leaves the answer unscored. Whether the judge can be trusted is for `judge_agreement` to say.
+    Every pair is shown in both orders, since judges prefer a place (Zheng et al., 2023, arXiv
+    2306.05685). An answer that is preferred, or found as good, both times has full marks; one that
+    loses both times has none; where the judge contradicts itself it is a tie, and worth one half.
+    An answer that is the accepted one word for word is right without a question. A reply that is
+    not a verdict leaves the answer unscored. Whether the judge can be trusted is for
+    `judge_agreement` to say.
 
     Args:
         model: The judge. It is called through `ask`, so that a run keeps its replies.
@@ -85,32 +98,64 @@ class Judge:
     def __post_init__(self) -> None:
         missing = [name for name in _FIELDS if name not in fields_of(self.prompt_template)]
         if missing:
-            raise TemplateError(f"The judge's prompt has no place for {{{missing[0]}}}", received=self.prompt_template)
+            raise TemplateError(
+                f"The judge's prompt has no place for {{{missing[0]}}}",
+                received=self.prompt_template,
+            )
 
-    def grade_all(self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
-        """Grades each text against its example's first accepted answer; an example in parts against all of them in one."""
+    def grade_all(
+        self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask = ask_directly
+    ) -> list[Score]:
+        """Grades each text against its example's first accepted answer; an example in parts against
+        all of them in one.
+        """
         golds = [_gold_of(example) for example in examples]
-        scores = [_without_asking(example, gold, text) for example, gold, text in zip(examples, golds, texts, strict=True)]
+        scores = [
+            _without_asking(example, gold, text)
+            for example, gold, text in zip(examples, golds, texts, strict=True)
+        ]
         open_places = [place for place, score in enumerate(scores) if score is None]
-        pairs = [Pair(transcript(examples[place].conversation), texts[place], golds[place] or "") for place in open_places]
-        judged = {place: _score(found) for place, found in zip(open_places, self.compare(pairs, ask=ask), strict=True)}
+        pairs = [
+            Pair(transcript(examples[place].conversation), texts[place], golds[place] or "")
+            for place in open_places
+        ]
+        judged = {
+            place: _score(found)
+            for place, found in zip(open_places, self.compare(pairs, ask=ask), strict=True)
+        }
         return [score or judged[place] for place, score in enumerate(scores)]
 
     def compare(self, pairs: Sequence[Pair], *, ask: Ask = ask_directly) -> list[Comparison]:
-        """Returns which answer of each pair the judge prefers; each pair is shown in both orders."""
-        prompts = [prompt for pair in pairs for prompt in (self._prompt(pair.query, pair.first, pair.second), self._swapped(pair))]
-        replies = [reply.text for reply in ask(self.model, prompts, self.sampling, label="judging")] if prompts else []
-        return [_conclude(read_verdict(one), read_verdict(other)) for one, other in zip(replies[::2], replies[1::2], strict=True)]
+        """Returns which answer of each pair the judge prefers; each pair is shown in both
+        orders.
+        """
+        prompts = [
+            prompt
+            for pair in pairs
+            for prompt in (self._prompt(pair.query, pair.first, pair.second), self._swapped(pair))
+        ]
+        replies = (
+            [reply.text for reply in ask(self.model, prompts, self.sampling, label="judging")]
+            if prompts
+            else []
+        )
+        return [
+            _conclude(read_verdict(one), read_verdict(other))
+            for one, other in zip(replies[::2], replies[1::2], strict=True)
+        ]
 
     def _prompt(self, query: str, first: str, second: str) -> Conversation:
-        return user(fill(unindent(self.prompt_template), {"query": query, "first": first, "second": second}))
+        return user(
+            fill(unindent(self.prompt_template), {"query": query, "first": first, "second": second})
+        )
 
     def _swapped(self, pair: Pair) -> Conversation:
         return self._prompt(pair.query, pair.second, pair.first)
 
 
 def read_verdict(reply: str) -> Preference | None:
-    """Returns what a judge's reply says; None where it says nothing that can be read, or two things.
+    """Returns what a judge's reply says; None where it says nothing that can be read, or two
+    things.
 
     Example:
         >>> read_verdict("A"), read_verdict("The better answer is **B**."), read_verdict("[same]"), read_verdict("A fine question!")
@@ -170,9 +215,11 @@ class JudgeAgreement:
     Attributes:
         items: Pairs that people labelled.
         raw: Share of the judged pairs on which judge and people prefer the same.
-        kappa: Cohen's kappa: the agreement beyond chance, (observed − expected) / (1 − expected) (Cohen, 1960,
-            doi 10.1177/001316446002000104). Undefined where chance alone would make them agree on all.
-        contradicted_itself: Pairs on which the judge changed its mind with the order; they count as ties.
+        kappa: Cohen's kappa: the agreement beyond chance, (observed − expected) / (1 − expected)
+            (Cohen, 1960, doi 10.1177/001316446002000104). Undefined where chance alone would make
+            them agree on all.
+        contradicted_itself: Pairs on which the judge changed its mind with the order; they count as
+            ties.
         without_verdict: Pairs on which its reply was not a verdict; they are in neither figure.
     """
 
@@ -184,20 +231,26 @@ class JudgeAgreement:
 
     def __str__(self) -> str:
         return (
-            f"The judge agrees with people on {self.raw} of {self.items} pairs (Cohen's kappa {self.kappa}); it contradicted itself on "
-            f"{self.contradicted_itself} and gave no verdict on {self.without_verdict}."
+            f"The judge agrees with people on {self.raw} of {self.items} pairs (Cohen's kappa"
+            f" {self.kappa}); it contradicted itself on {self.contradicted_itself} and gave no"
+            f" verdict on {self.without_verdict}."
         )
 
 
 def judge_agreement(
-    judge: Judge, labelled: str | Path, *, ask: Ask = ask_directly, resamples: int = 10_000, seed: int = 0
+    judge: Judge,
+    labelled: str | Path,
+    *,
+    ask: Ask = ask_directly,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> JudgeAgreement:
     """Measures how far a judge agrees with people.
 
     Args:
         judge: The judge.
-        labelled: A JSON Lines file; each line has `query`, `first`, `second`, and as `preferred` what people said: `first`, `second`
-            or `tie`.
+        labelled: A JSON Lines file; each line has `query`, `first`, `second`, and as `preferred`
+            what people said: `first`, `second` or `tie`.
         ask: How the judge is called.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the bootstrap.
@@ -207,27 +260,44 @@ def judge_agreement(
     """
     pairs, wanted = _read_labelled(Path(labelled))
     found = judge.compare(pairs, ask=ask)
-    judged = [(person, one.preferred) for person, one in zip(wanted, found, strict=True) if one.preferred is not None]
+    judged = [
+        (person, one.preferred)
+        for person, one in zip(wanted, found, strict=True)
+        if one.preferred is not None
+    ]
     without = len(found) - len(judged)
     nothing = Estimate(value=None, reason=NO_VERDICT)
     raw, kappa = _agreement_of(judged, resamples, seed) if judged else (nothing, nothing)
     changed = sum(one.preferred is not None and not one.consistent for one in found)
-    return JudgeAgreement(items=len(pairs), raw=raw, kappa=kappa, contradicted_itself=changed, without_verdict=without)
+    return JudgeAgreement(
+        items=len(pairs), raw=raw, kappa=kappa, contradicted_itself=changed, without_verdict=without
+    )
 
 
-def _agreement_of(judged: Sequence[tuple[Preference, Preference]], resamples: int, seed: int) -> tuple[Estimate, Estimate]:
-    bootstrap = Resampling(resamples=resamples, seed=seed).over([str(place) for place in range(len(judged))])
+def _agreement_of(
+    judged: Sequence[tuple[Preference, Preference]], resamples: int, seed: int
+) -> tuple[Estimate, Estimate]:
+    bootstrap = Resampling(resamples=resamples, seed=seed).over(
+        [str(place) for place in range(len(judged))]
+    )
     agree = [float(person == judge) for person, judge in judged]
     people = [[float(person == label) for person, _ in judged] for label in PREFERENCES]
     judges = [[float(judge == label) for _, judge in judged] for label in PREFERENCES]
     kappa = bootstrap.formula(_cohens_kappa, [[1.0] * len(judged), agree, *people, *judges])
-    return bootstrap.mean(agree), kappa if kappa.value is not None else Estimate(value=None, reason="both always prefer the same")
+    return bootstrap.mean(agree), (
+        kappa
+        if kappa.value is not None
+        else Estimate(value=None, reason="both always prefer the same")
+    )
 
 
 def _cohens_kappa(sums: Sequence[Values]) -> Values:
     items, agree, *shares = [column / sums[0] for column in sums]
     half = len(shares) // 2
-    expected = sum((one * other for one, other in zip(shares[:half], shares[half:], strict=True)), start=0 * items)
+    expected = sum(
+        (one * other for one, other in zip(shares[:half], shares[half:], strict=True)),
+        start=0 * items,
+    )
     return (agree - expected) / (1 - expected)
 
 
@@ -235,12 +305,17 @@ def _read_labelled(path: Path) -> tuple[list[Pair], list[Preference]]:
     pairs: list[Pair] = []
     wanted: list[Preference] = []
     for place, entry in read_lines(path):
-        label = next((preference for preference in PREFERENCES if entry.get("preferred") == preference), None)
+        label = next(
+            (preference for preference in PREFERENCES if entry.get("preferred") == preference), None
+        )
         if label is None or not all(isinstance(entry.get(name), str) for name in _FIELDS):
             raise DataError(
                 f"{place} is not a labelled pair",
                 received=entry,
-                allowed='{"query": "...", "first": "...", "second": "...", "preferred": "first", "second" or "tie"}',
+                allowed=(
+                    '{"query": "...", "first": "...", "second": "...", "preferred": "first",'
+                    ' "second" or "tie"}'
+                ),
             )
         pairs.append(Pair(entry["query"], entry["first"], entry["second"]))
         wanted.append(label)

@@ -29,7 +29,8 @@ _NO_PAIRS = re.compile(r"\[\s*\]|\bnone\b|\bno (?:pairs?|contradictions?)\b", re
 class JudgedCoherence:
     """A model's grade, 1 to 5, of how well a text holds together, as a share: (grade − 1) / 4.
 
-    A reply that is not a grade leaves the text unscored. `domainfusion evaluate --check-metrics` measures what a judge's grades are worth.
+    A reply that is not a grade leaves the text unscored. `domainfusion evaluate --check-metrics`
+    measures what a judge's grades are worth.
 
     Args:
         model: The judge. It is called through `ask`, so that a run keeps its replies.
@@ -46,16 +47,25 @@ class JudgedCoherence:
 
     def __post_init__(self) -> None:
         if "text" not in fields_of(self.prompt_template):
-            raise TemplateError("The judge's prompt has no place for {text}", received=self.prompt_template)
+            raise TemplateError(
+                "The judge's prompt has no place for {text}", received=self.prompt_template
+            )
 
     def grade_all(self, texts: Sequence[str], *, ask: Ask = ask_directly) -> list[Score]:
         """Grades each text that is not empty."""
         places = [place for place, text in enumerate(texts) if text.strip()]
         template = unindent(self.prompt_template)
         prompts = [user(fill(template, {"text": texts[place]})) for place in places]
-        replies = ask(self.model, prompts, self.sampling, label="judging coherence") if prompts else []
-        found = {place: read_grade(reply.text) for place, reply in zip(places, replies, strict=True)}
-        return [_score(found[place]) if place in found else Score.unscored("the answer is empty") for place in range(len(texts))]
+        replies = (
+            ask(self.model, prompts, self.sampling, label="judging coherence") if prompts else []
+        )
+        found = {
+            place: read_grade(reply.text) for place, reply in zip(places, replies, strict=True)
+        }
+        return [
+            _score(found[place]) if place in found else Score.unscored("the answer is empty")
+            for place in range(len(texts))
+        ]
 
 
 def read_grade(reply: str) -> int | None:
@@ -65,7 +75,12 @@ def read_grade(reply: str) -> int | None:
         >>> read_grade("4"), read_grade("**Grade: 2/5**"), read_grade("From 1 to 5? It is fine."), read_grade("7")
         (4, 2, None, None)
     """
-    numbers = {int(number) for number in re.findall(r"(?<![\d.])(\d+)(?!\.?\d)", re.sub(rf"(?:/| out of ){_BEST}\b", "", reply))}
+    numbers = {
+        int(number)
+        for number in re.findall(
+            r"(?<![\d.])(\d+)(?!\.?\d)", re.sub(rf"(?:/| out of ){_BEST}\b", "", reply)
+        )
+    }
     return next(iter(numbers)) if len(numbers) == 1 and 1 <= min(numbers) <= _BEST else None
 
 
@@ -75,13 +90,16 @@ def _score(grade: int | None) -> Score:
 
 @dataclass(frozen=True)
 class JudgedConsistency:
-    """The share of a text's sentences that no other one contradicts, as a model sees it in a context of its own.
+    """The share of a text's sentences that no other one contradicts, as a model sees it in a
+    context of its own.
 
-    It sees contradictions in other words, which rules do not. A reply that names no pairs and does not say that there are none leaves
-    the text unscored; a text of one sentence can't contradict itself and is not asked about.
+    It sees contradictions in other words, which rules do not. A reply that names no pairs and does
+    not say that there are none leaves the text unscored; a text of one sentence can't contradict
+    itself and is not asked about.
 
     Args:
-        model: The judge, such as the verifier of an integrator. It is called through `ask`, so that a run keeps its replies.
+        model: The judge, such as the verifier of an integrator. It is called through `ask`, so that
+            a run keeps its replies.
         sampling: How it answers; by default greedily, up to 64 tokens.
     """
 
@@ -94,8 +112,13 @@ class JudgedConsistency:
         """Grades each text that is not empty."""
         given = [list(dict.fromkeys(sentences(text)))[:MOST_SENTENCES] for text in texts]
         places = [place for place, found in enumerate(given) if len(found) > 1]
-        prompts = [user(fill(CONSISTENCY_PROMPT, {"sentences": _numbered(given[place])})) for place in places]
-        replies = ask(self.model, prompts, self.sampling, label="judging consistency") if prompts else []
+        prompts = [
+            user(fill(CONSISTENCY_PROMPT, {"sentences": _numbered(given[place])}))
+            for place in places
+        ]
+        replies = (
+            ask(self.model, prompts, self.sampling, label="judging consistency") if prompts else []
+        )
         asked = dict(zip(places, replies, strict=True))
         scores = []
         for place, found in enumerate(given):
@@ -109,13 +132,22 @@ class JudgedConsistency:
 
 
 def _numbered(found: Sequence[str]) -> str:
-    return "\n".join(f"{number}. {' '.join(sentence.split())}" for number, sentence in enumerate(found, start=1))
+    return "\n".join(
+        f"{number}. {' '.join(sentence.split())}" for number, sentence in enumerate(found, start=1)
+    )
 
 
 def _consistency(reply: str, count: int) -> Score:
-    """Returns the score that a reply gives a text of so many sentences; pairs of numbers that do not exist are left out."""
+    """Returns the score that a reply gives a text of so many sentences; pairs of numbers that do
+    not exist are left out.
+    """
     pairs = [(int(first), int(second)) for first, second in _PAIR.findall(reply)]
-    named = {number for pair in pairs if pair[0] != pair[1] and 1 <= min(pair) <= max(pair) <= count for number in pair}
+    named = {
+        number
+        for pair in pairs
+        if pair[0] != pair[1] and 1 <= min(pair) <= max(pair) <= count
+        for number in pair
+    }
     if not named and (pairs or not _NO_PAIRS.search(reply)):
         return Score.unscored(NO_VERDICT)
     return Score(1 - len(named) / count)

@@ -1,4 +1,6 @@
-"""What a metric is: a function of a text or, where that is not enough, something that asks models itself."""
+"""What a metric is: a function of a text or, where that is not enough, something that asks models
+itself.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,13 @@ class Graded(NamedTuple):
 
 @runtime_checkable
 class BatchMetric(Protocol):
-    """Grades many answers together: a metric that runs or asks a model of its own, such as a judge."""
+    """Grades many answers together: a metric that runs or asks a model of its own, such as a
+    judge.
+    """
 
-    def grade_all(self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask) -> list[Score]:
+    def grade_all(
+        self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask
+    ) -> list[Score]:
         """Returns the grade of each example's text, in order; a model is asked through `ask`."""
         ...
 
@@ -52,12 +58,22 @@ class BatchCoherence(Protocol):
 
 @runtime_checkable
 class ModelMetric(Protocol):
-    """Needs the model that is measured, and not only what it wrote: multiple choice by likelihood asks for probabilities."""
+    """Needs the model that is measured, and not only what it wrote: multiple choice by likelihood
+    asks for probabilities.
+    """
 
     def ask_and_grade(
-        self, model: LanguageModel, examples: Sequence[Example], *, sampling: Sampling, ask: Ask, label: str = ""
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        ask: Ask,
+        label: str = "",
     ) -> list[Graded]:
-        """Puts each example to the model in the metric's own way, and returns what counts as its answer with the grade, in order."""
+        """Puts each example to the model in the metric's own way, and returns what counts as its
+        answer with the grade, in order.
+        """
         ...
 
 

@@ -27,22 +27,28 @@ _MOST_NUMBERS = 200
 
 @dataclass(frozen=True)
 class Numeric:
-    """Right is an answer that gives the accepted number, within a tolerance and in any unit of the same kind.
+    """Right is an answer that gives the accepted number, within a tolerance and in any unit of the
+    same kind.
 
-    The first number of an accepted answer is the one that counts. A number without a unit is taken to be in the wanted unit,
-    unless the answer gives another in a unit of that kind: in "Gold, element 79, melts at 1948 °F" only the temperature counts.
-    A number that the answer denies, or guesses beside others ("40, 42 or 44"), does not count; an answer without any number is wrong,
+    The first number of an accepted answer is the one that counts. A number without a unit is taken
+    to be in the wanted unit, unless the answer gives another in a unit of that kind: in "Gold,
+    element 79, melts at 1948 °F" only the temperature counts. A number that the answer denies, or
+    guesses beside others ("40, 42 or 44"), does not count; an answer without any number is wrong,
     and not readable.
 
     Args:
         relative_tolerance: How far off a number may be, as a share of the accepted one.
-        absolute_tolerance: How far off it may be in any case, in the accepted answer's unit. The larger of the two holds.
-        unit: The unit of accepted answers that name none, such as `km/h`; empty leaves them without.
-        which: Which of the answer's numbers is compared with the accepted one: `any` of them, the `first`, or the `last`, which is
-            what a model that reasons aloud ends with. With `any`, an answer passes that has the number among others in its course.
+        absolute_tolerance: How far off it may be in any case, in the accepted answer's unit. The
+            larger of the two holds.
+        unit: The unit of accepted answers that name none, such as `km/h`; empty leaves them
+            without.
+        which: Which of the answer's numbers is compared with the accepted one: `any` of them, the
+            `first`, or the `last`, which is what a model that reasons aloud ends with. With `any`,
+            an answer passes that has the number among others in its course.
 
     Raises:
-        ConfigurationError: A tolerance is negative, the unit is not known, or `which` is none of the three.
+        ConfigurationError: A tolerance is negative, the unit is not known, or `which` is none of
+            the three.
 
     Example:
         >>> example = Example(query="At how many °C does gold melt?", domains=("chemistry",), reference="1064 °C")
@@ -91,18 +97,27 @@ class Numeric:
         stated = read_quantities(seen)
         if not stated:
             return Score.not_readable("the answer has no number", parts=len(golds))
-        committed = [number for number in stated[:_MOST_NUMBERS] if not is_denied(seen, _span(number), query=example.query)]
+        committed = [
+            number
+            for number in stated[:_MOST_NUMBERS]
+            if not is_denied(seen, _span(number), query=example.query)
+        ]
         known = [answer for answers in accepted_answers(example) for answer in answers]
 
         def is_given(gold: Stated) -> bool:
             found = self._found(gold, committed + stated[_MOST_NUMBERS:])
-            return any(not is_one_of_guesses(seen, _span(number), known, example.query) for number in found[:_MOST_NUMBERS])
+            return any(
+                not is_one_of_guesses(seen, _span(number), known, example.query)
+                for number in found[:_MOST_NUMBERS]
+            )
 
         grades = tuple(float(any(is_given(gold) for gold in numbers)) for numbers in golds)
         return Score(sum(grades) / len(grades), parts=grades)
 
     def _wanted(self, answer: str) -> Stated | None:
-        """Returns what an accepted answer gives: its first quantity, in the unit of the metric where it names none."""
+        """Returns what an accepted answer gives: its first quantity, in the unit of the metric
+        where it names none.
+        """
         found = read_quantities(answer)
         if not found:
             return None
@@ -110,7 +125,9 @@ class Numeric:
         return found[0] if found[0].unit or not unit else in_unit(found[0], unit)
 
     def _found(self, gold: Stated, stated: Sequence[Stated]) -> list[Stated]:
-        """Returns the quantities of an answer that are the accepted one: both ends of it, where it is a range."""
+        """Returns the quantities of an answer that are the accepted one: both ends of it, where it
+        is a range.
+        """
         base = base_units_of(gold.unit) or NO_UNIT
         if gold.unit:
             measured = [number for number in stated if _measures(number, gold)]
@@ -121,11 +138,17 @@ class Numeric:
         return [number for number in chosen if self._is(number, gold, base)]
 
     def _is(self, number: Stated, gold: Stated, base: BaseUnits) -> bool:
-        ends = _converted(number, base) if gold.unit and number.unit else (number.first, number.last)
+        ends = (
+            _converted(number, base) if gold.unit and number.unit else (number.first, number.last)
+        )
         if self._is_near(ends[0], gold.first) and self._is_near(ends[1], gold.last):
             return True
         is_share = number.unit == PERCENT and not gold.unit  # 50 % of a whole is 0.5 of it
-        return is_share and self._is_near(ends[0] / 100, gold.first) and self._is_near(ends[1] / 100, gold.last)
+        return (
+            is_share
+            and self._is_near(ends[0] / 100, gold.first)
+            and self._is_near(ends[1] / 100, gold.last)
+        )
 
     def _is_near(self, value: float, wanted: float) -> bool:
         allowed = max(self.absolute_tolerance, self.relative_tolerance * abs(wanted))

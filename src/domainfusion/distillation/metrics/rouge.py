@@ -13,7 +13,9 @@ from domainfusion.types import Example, Score
 
 
 class _Words(Tokenizer):  # type: ignore[misc]
-    """Splits into words of any alphabet; the library's own tokenizer knows English letters alone."""
+    """Splits into words of any alphabet; the library's own tokenizer knows English letters
+    alone.
+    """
 
     def tokenize(self, text: str) -> list[str]:
         return overlap_words(text)
@@ -23,7 +25,8 @@ _SCORER = RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """Returns ROUGE-L, the F-measure of the longest common subsequence of words (Lin, 2004, aclanthology.org/W04-1013).
+    """Returns ROUGE-L, the F-measure of the longest common subsequence of words (Lin, 2004,
+    aclanthology.org/W04-1013).
 
     Example:
         >>> round(rouge_l("the cat sat on a mat", "on the mat sat a cat"), 2)
@@ -36,7 +39,8 @@ def rouge_l(text: str, reference: str) -> float:
 class RougeL:
     """ROUGE-L of the answer against the accepted one: shared words that stand in the same order.
 
-    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high one.
+    It is an overlap and no accuracy: an answer that says the opposite in the same words has a high
+    one.
 
     Args:
         right_from: The ROUGE-L from which an answer counts as right.

@@ -29,14 +29,16 @@ def validate_coherence(
     resamples: int = 10_000,
     command: str = "",
 ) -> CoherenceValidation:
-    """Measures how well a coherence metric tells sound texts from shuffled, contradicted, looped, truncated and concatenated ones.
+    """Measures how well a coherence metric tells sound texts from shuffled, contradicted, looped,
+    truncated and concatenated ones.
 
     Args:
         metric: The metric.
         passages: The sound texts; by default the held-out ones, which no metric here was made on.
         ask: How a judge is called.
         seed: Seed of the corruptions and the bootstrap.
-        resamples: Bootstrap resamples behind the 95 % intervals; a passage is resampled with all its versions.
+        resamples: Bootstrap resamples behind the 95 % intervals; a passage is resampled with all
+            its versions.
         command: What measures, for the record.
 
     Returns:
@@ -47,9 +49,15 @@ def validate_coherence(
     """
     sound = read_passages("held_out") if passages is None else tuple(passages)
     if len(sound) < 2:
-        raise DataError("There are too few texts to measure a metric on", received=len(sound), allowed="two or more")
+        raise DataError(
+            "There are too few texts to measure a metric on",
+            received=len(sound),
+            allowed="two or more",
+        )
     corrupted = corrupt(sound, seed=seed)
-    texts = [passage.text for passage in sound] + [text for texts in corrupted.values() for text in texts if text is not None]
+    texts = [passage.text for passage in sound] + [
+        text for texts in corrupted.values() for text in texts if text is not None
+    ]
     grades = iter(score.value for score in grade_coherence(metric, texts, ask=ask))
     whole = [next(grades) for _ in sound]
     resampling = Resampling(resamples=resamples, seed=seed)
@@ -57,9 +65,19 @@ def validate_coherence(
     unscored = sum(grade is None for grade in whole)
     for name, versions in corrupted.items():
         broken = [next(grades) if version is not None else None for version in versions]
-        unscored += sum(grade is None and version is not None for grade, version in zip(broken, versions, strict=True))
+        unscored += sum(
+            grade is None and version is not None
+            for grade, version in zip(broken, versions, strict=True)
+        )
         pairs = enumerate(zip(whole, broken, strict=True))
-        found[name] = _auroc(resampling, [(str(i), one, other) for i, (one, other) in pairs if one is not None and other is not None])
+        found[name] = _auroc(
+            resampling,
+            [
+                (str(i), one, other)
+                for i, (one, other) in pairs
+                if one is not None and other is not None
+            ],
+        )
     return CoherenceValidation(
         metric=name_of(metric),
         auroc=found,
@@ -74,7 +92,8 @@ def validate_coherence(
 
 
 def known_validation(metric: CoherenceMetric | BatchCoherence) -> CoherenceValidation | None:
-    """Returns what was measured of a metric of this package, as `benchmarks/coherence.py` keeps it; None for any other.
+    """Returns what was measured of a metric of this package, as `benchmarks/coherence.py` keeps it;
+    None for any other.
 
     A metric that looks through a model is another one with another model.
     """
@@ -83,7 +102,11 @@ def known_validation(metric: CoherenceMetric | BatchCoherence) -> CoherenceValid
 
 @cache
 def _measured() -> tuple[CoherenceValidation, ...]:
-    content = resources.files(f"{__package__}.passages").joinpath("measured.json").read_text(encoding="utf-8")
+    content = (
+        resources.files(f"{__package__}.passages")
+        .joinpath("measured.json")
+        .read_text(encoding="utf-8")
+    )
     return TypeAdapter(tuple[CoherenceValidation, ...]).validate_json(content)
 
 

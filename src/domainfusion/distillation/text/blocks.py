@@ -1,4 +1,6 @@
-"""Blocks: the paragraphs, lists, tables, code and headings that a Markdown text consists of, each with its place in the source."""
+"""Blocks: the paragraphs, lists, tables, code and headings that a Markdown text consists of, each
+with its place in the source.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,22 @@ from typing import Literal, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-Kind = Literal["paragraph", "heading", "list", "table", "code", "quote", "html", "math", "rule", "definition", "rest"]
-"""What a block is: `rule` is a thematic break, `definition` the target of a link, `rest` what comes after `MOST_LINES`."""
+Kind = Literal[
+    "paragraph",
+    "heading",
+    "list",
+    "table",
+    "code",
+    "quote",
+    "html",
+    "math",
+    "rule",
+    "definition",
+    "rest",
+]
+"""What a block is: `rule` is a thematic break, `definition` the target of a link, `rest` what comes
+after `MOST_LINES`.
+"""
 
 MOST_LINES = 8000
 """Lines that are read as Markdown, so that a response of any length is read in bounded time."""
@@ -33,7 +49,8 @@ BOLD_LEVEL = 7
 
 _PARSER = MarkdownIt("commonmark", {"maxNesting": 20}).enable("table")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
-# A line that its author meant as a list's item, where Markdown reads a part of a paragraph: "• Eat", "2) Sleep", "b) Rest".
+# A line that its author meant as a list's item, where Markdown reads a part of a paragraph: "•
+# Eat", "2) Sleep", "b) Rest".
 _ITEM = re.compile(r"\s*(?:[-*+•◦▪–]|\(?\d{1,3}[.)]|\(?[a-h]\))\s+\S")
 _ROW = re.compile(r"\s*\|.*\|\s*$")
 _BOLD_LINE = re.compile(r"\s*(\*\*|__)(?!\s)[^*_\n]{1,120}\1[:.]?\s*$")
@@ -61,7 +78,9 @@ class Block:
 
     @property
     def is_prose(self) -> bool:
-        """Whether it is a paragraph, which may be taken apart into sentences; everything else is kept whole."""
+        """Whether it is a paragraph, which may be taken apart into sentences; everything else is
+        kept whole.
+        """
         return self.kind == "paragraph"
 
 
@@ -82,9 +101,11 @@ class _Region(NamedTuple):
 
 
 def blocks_of(text: str) -> list[Block]:
-    r"""Reads a text as Markdown (CommonMark with tables and displayed formulas) and returns its blocks in order.
+    r"""Reads a text as Markdown (CommonMark with tables and displayed formulas) and returns its
+    blocks in order.
 
-    Every line that is not blank is in one block, so that the blocks and the white space between them are the text.
+    Every line that is not blank is in one block, so that the blocks and the white space between
+    them are the text.
 
     Args:
         text: Any text; what is no Markdown is paragraphs.
@@ -93,7 +114,10 @@ def blocks_of(text: str) -> list[Block]:
         >>> [(block.kind, block.text) for block in blocks_of("Steps:\n- Eat.\n- Sleep.\n\nDone.")]
         [('paragraph', 'Steps:'), ('list', '- Eat.\n- Sleep.'), ('paragraph', 'Done.')]
     """
-    lines = [_Line(match.start(), match.start() + len(match.group().rstrip("\r\n"))) for match in _LINE.finditer(text)]
+    lines = [
+        _Line(match.start(), match.start() + len(match.group().rstrip("\r\n")))
+        for match in _LINE.finditer(text)
+    ]
     read = lines[:MOST_LINES]
     found: list[Block] = []
     unclosed: set[str] = set()
@@ -127,7 +151,9 @@ def _regions(text: str, lines: Sequence[_Line]) -> Iterator[_Region]:
 
 
 def _block(text: str, lines: Sequence[_Line], kind: Kind, level: int = 0) -> list[Block]:
-    """Returns the block of these lines, without the blank ones around it; none where all are blank."""
+    """Returns the block of these lines, without the blank ones around it; none where all are
+    blank.
+    """
     filled = [line for line in lines if text[line.start : line.end].strip()]
     if not filled:
         return []
@@ -136,7 +162,9 @@ def _block(text: str, lines: Sequence[_Line], kind: Kind, level: int = 0) -> lis
 
 
 def _kind_of_paragraph(text: str, lines: Sequence[_Line]) -> tuple[Kind, int]:
-    """Returns the kind, and the level, of what Markdown takes for a paragraph, as its author meant it."""
+    """Returns the kind, and the level, of what Markdown takes for a paragraph, as its author meant
+    it.
+    """
     written = [text[line.start : line.end] for line in lines]
     if len(written) == 1 and _BOLD_LINE.match(written[0]):
         return "heading", BOLD_LEVEL
@@ -147,15 +175,19 @@ def _kind_of_paragraph(text: str, lines: Sequence[_Line]) -> tuple[Kind, int]:
     return "paragraph", 0
 
 
-def _end_of_formula(text: str, lines: Sequence[_Line], first: int, last: int, unclosed: set[str]) -> int | None:
-    """Returns the line after a displayed formula that begins in lines `first` to `last`, at least `last`; None where none does.
+def _end_of_formula(
+    text: str, lines: Sequence[_Line], first: int, last: int, unclosed: set[str]
+) -> int | None:
+    """Returns the line after a displayed formula that begins in lines `first` to `last`, at least
+    `last`; None where none does.
 
     Args:
         text: The whole text.
         lines: Its lines.
         first: The first line of a paragraph.
         last: The line after it.
-        unclosed: The marks that are known to end nothing in the rest of the text; added to, so that nobody looks for them twice.
+        unclosed: The marks that are known to end nothing in the rest of the text; added to, so that
+            nobody looks for them twice.
     """
     for place in range(first, last):
         line = text[lines[place].start : lines[place].end].strip()

@@ -11,7 +11,9 @@ from domainfusion.distillation.text.numerals import NUMBER_WORDS, number_in_word
 from domainfusion.distillation.text.units import UNSPACED
 
 Kind = Literal["number", "range", "ordinal", "clock"]
-"""How a quantity is given: as a number, as a range of them, as a place in a row, or as a time of day."""
+"""How a quantity is given: as a number, as a range of them, as a place in a row, or as a time of
+day.
+"""
 
 
 class Number(NamedTuple):
@@ -25,7 +27,8 @@ class Number(NamedTuple):
         is_whole: Whether it has neither decimals nor a power of ten.
         in_words: Whether it is written in words.
         kind: A number, an ordinal or a time of day.
-        needs_unit: Whether it is a quantity only where a unit follows, as "one" and numbers in other languages are.
+        needs_unit: Whether it is a quantity only where a unit follows, as "one" and numbers in
+            other languages are.
         is_signed: Whether it has a sign of its own.
     """
 
@@ -41,10 +44,14 @@ class Number(NamedTuple):
 
 
 _LEAST_DIGITS = 2
-"""Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to 150."""
+"""Significant digits that a rounded number keeps at least: 100 stands for 95 to 105, not for 50 to
+150.
+"""
 
 LETTER = rf"[^\W\d_{UNSPACED}]"
-"""A letter of a script that sets words apart: a number that touches one is a part of a word, such as K2."""
+"""A letter of a script that sets words apart: a number that touches one is a part of a word, such
+as K2.
+"""
 _NOT_IN_WORD = rf"(?<!{LETTER})(?<![\d_])"
 _SIGN = r"(?P<sign>(?<![\w)\]%°'\"])[-+–](?=[\d.]))?"
 _DIGITS = re.compile(
@@ -98,7 +105,9 @@ _AMBIGUOUS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}[.,]\d{3}(?![\d.,]\d|\d)")
 
 
 def _writes_decimal_commas(text: str) -> bool:
-    """Whether a text sets decimals apart with a comma: by its other numbers, else by its language."""
+    """Whether a text sets decimals apart with a comma: by its other numbers, else by its
+    language.
+    """
     if not _AMBIGUOUS.search(text):
         return False
     if _CERTAIN_POINT.search(text):
@@ -123,7 +132,9 @@ def _in_digits(text: str, has_decimal_comma: bool) -> Iterator[Number]:
 
 
 def _read_run(text: str, match: re.Match[str], has_decimal_comma: bool) -> Iterator[Number]:
-    """Yields the number that a run of digits and separators is; where it is a list, the numbers in it."""
+    """Yields the number that a run of digits and separators is; where it is a list, the numbers in
+    it.
+    """
     plain = _plain(match["digits"], has_decimal_comma)
     if plain is None:
         if "." in match["digits"] or "'" in match["digits"]:
@@ -136,7 +147,9 @@ def _read_run(text: str, match: re.Match[str], has_decimal_comma: bool) -> Itera
 
 
 def _plain(run: str, has_decimal_comma: bool) -> str | None:
-    """Returns a run of digits and separators with a decimal point alone; None where it is not one number."""
+    """Returns a run of digits and separators with a decimal point alone; None where it is not one
+    number.
+    """
     whole = run.replace(" ", "")
     if "'" in whole:
         groups = re.fullmatch(r"(\d{1,3}(?:'\d{3})+)((?:[.,]\d+)?)", whole)
@@ -163,7 +176,9 @@ def _plain(run: str, has_decimal_comma: bool) -> str | None:
 
 
 def _value_of(plain: str, power: str = "0") -> tuple[float, float, bool]:
-    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a whole number."""
+    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a
+    whole number.
+    """
     value = float(f"{plain}e{power}")
     ten = float(f"1e{power}")
     whole, _, decimals = plain.partition(".")
@@ -175,7 +190,9 @@ def _value_of(plain: str, power: str = "0") -> tuple[float, float, bool]:
 
 
 def _completed(text: str, match: re.Match[str], plain: str) -> Number:
-    """Returns a number with the power, fraction, time of day or ordinal ending that follows its digits."""
+    """Returns a number with the power, fraction, time of day or ordinal ending that follows its
+    digits.
+    """
     start, end, sign = match.start(), match.end("digits"), match["sign"]
     value, step, is_whole = _value_of(plain)
     kind: Kind = "number"
@@ -225,7 +242,9 @@ def _completed(text: str, match: re.Match[str], plain: str) -> Number:
 
 
 def _is_fraction(top: int, under: int) -> bool:
-    """Whether two numbers with a stroke between them are a fraction, and not a blood pressure of 120/80."""
+    """Whether two numbers with a stroke between them are a fraction, and not a blood pressure of
+    120/80.
+    """
     return under > 0 and not (top > under and top >= 60)
 
 

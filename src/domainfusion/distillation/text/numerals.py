@@ -1,4 +1,6 @@
-"""Numbers in words: English in full, small numbers of other languages before a unit, and Chinese and Japanese numerals."""
+"""Numbers in words: English in full, small numbers of other languages before a unit, and Chinese
+and Japanese numerals.
+"""
 
 from __future__ import annotations
 
@@ -94,13 +96,17 @@ _BELOW_100 = (
 _BELOW_1000 = (
     rf"(?:(?:(?:{'|'.join(_UNITS)}|a)[- ]hundred(?:(?: and|,)? {_BELOW_100}(?!\w))?)|{_BELOW_100})"
 )
-_WHOLE = rf"(?:{_BELOW_1000}|a(?= (?:{'|'.join(_BIG)}|dozen)\b))(?:[- ](?:{'|'.join(_BIG)})\b(?:,?(?: and)? {_BELOW_1000}(?!\w))?)*"
+_WHOLE = (
+    rf"(?:{_BELOW_1000}|a(?= (?:{'|'.join(_BIG)}|dozen)\b))(?:[- ](?:{'|'.join(_BIG)})\b(?:,?(?:"
+    rf" and)? {_BELOW_1000}(?!\w))?)*"
+)
 _AFTER_WORDS = (
     rf"(?:(?P<and_half> and a half)|[- ](?P<portion>{'|'.join(_PORTIONS)})"
     rf"|(?P<point> point(?: (?:zero|{'|'.join(_UNITS)}))+))?"
 )
 NUMBER_WORDS = re.compile(
-    rf"(?<![\w-])(?:(?P<dozen>a dozen)|(?P<half>half an?(?= [^\W\d_]))|(?P<english>{_WHOLE}){_AFTER_WORDS}"
+    r"(?<![\w-])(?:(?P<dozen>a dozen)|(?P<half>half an?(?="
+    rf" [^\W\d_]))|(?P<english>{_WHOLE}){_AFTER_WORDS}"
     rf"|(?P<foreign>{'|'.join(sorted(_FOREIGN_VALUES, key=len, reverse=True))}))(?!\w)"
     rf"|(?P<han>[{''.join((*_HAN_DIGITS, *_HAN_TENS, *_HAN_BIG))}]+)",
     re.IGNORECASE,

@@ -1,4 +1,6 @@
-"""The one reader of quantities: numbers in digits and words, ranges, bounds and units, and the interval each stands for."""
+"""The one reader of quantities: numbers in digits and words, ranges, bounds and units, and the
+interval each stands for.
+"""
 
 from __future__ import annotations
 
@@ -94,26 +96,34 @@ _PLUS_MINUS = re.compile(r"\s?(?:±|\+/-|\+-)\s?")
 _COMPOUND = re.compile(r"(?:,? (?:and|und|et|y|e) |,? )?")
 
 _ROUGH = (
-    r"about|around|roughly|approximately|approx\.?|nearly|almost|some|circa|ca\.?|c\.|close to|just (?:over|under)|~|≈|"
-    r"etwa|ungefähr|rund|fast|knapp|environ|presque|près de|alrededor de|aproximadamente|unos|unas|casi|cerca de|около|примерно|"
+    r"about|around|roughly|approximately|approx\.?|nearly|almost|some|circa|ca\.?|c\.|close to|just"
+    r" (?:over|under)|~|≈|"
+    r"etwa|ungefähr|rund|fast|knapp|environ|presque|près de|alrededor"
+    r" de|aproximadamente|unos|unas|casi|cerca de|около|примерно|"
     r"почти|大约|大約|大概|约|約|およそ|약|ประมาณ|حوالي|तकरीबन|लगभग"
 )
 _LOWER = (
-    r"at least|more than|over|above|exceeding|exceeds|no (?:less|fewer) than|not (?:less|fewer) than|minimum of|≥|>=|>|"
-    r"mindestens|über|mehr als|au moins|plus de|al menos|más de|por lo menos|almeno|più di|не менее|более|больше|至少|超过|超過|最少|"
+    r"at least|more than|over|above|exceeding|exceeds|no (?:less|fewer) than|not (?:less|fewer)"
+    r" than|minimum of|≥|>=|>|"
+    r"mindestens|über|mehr als|au moins|plus de|al menos|más de|por lo menos|almeno|più di|не"
+    r" менее|более|больше|至少|超过|超過|最少|"
     r"적어도|최소|少なくとも"
 )
 _UPPER = (
-    r"at most|up to|less than|fewer than|under|below|no more than|not more than|maximum of|≤|<=|<|höchstens|unter|weniger als|"
-    r"maximal|au plus|moins de|jusqu'à|a lo sumo|como máximo|menos de|hasta|al massimo|meno di|не более|менее|меньше|最多|不到|"
+    r"at most|up to|less than|fewer than|under|below|no more than|not more than|maximum"
+    r" of|≤|<=|<|höchstens|unter|weniger als|"
+    r"maximal|au plus|moins de|jusqu'à|a lo sumo|como máximo|menos de|hasta|al massimo|meno di|не"
+    r" более|менее|меньше|最多|不到|"
     r"少于|최대|せいぜい"
 )
 _BEFORE = re.compile(
-    rf"(?:(?<!\w)|(?<=[{UNSPACED}]))(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*(?:the |a )?$",
+    rf"(?:(?<!\w)|(?<=[{UNSPACED}]))(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*(?:the"
+    r" |a )?$",
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    r"(?P<lower>\s?(?:or|oder|ou|o)\s(?:more|greater|higher|above|over|longer|older|mehr|plus|más)\b|\s?and (?:above|over|up)\b|以上|이상)"
+    r"(?P<lower>\s?(?:or|oder|ou|o)\s(?:more|greater|higher|above|over|longer|older|mehr|plus|más)\b|\s?and"
+    r" (?:above|over|up)\b|以上|이상)"
     r"|(?P<upper>\s?(?:or|oder|ou|o)\s(?:less|fewer|lower|under|below|younger|weniger|moins|menos)\b|以下|以内|이하)"
     r"|(?P<rough>\s?or so\b|\s?(?:左右|上下|前後|程度|정도))",
     re.IGNORECASE,
@@ -123,11 +133,13 @@ _REACH = 26
 
 
 def read_quantities(text: str) -> list[Stated]:
-    """Returns the quantities of a text in order, each with its place and the interval that it stands for.
+    """Returns the quantities of a text in order, each with its place and the interval that it
+    stands for.
 
-    Read are numbers in digits of any script, with thousands and decimals as English or the rest of Europe writes them, powers of ten,
-    fractions, number words, ranges, and units in symbols and in words of many languages. A number that no float holds, one that is a
-    part of a word, and one that names a place in a molecule are none. Whatever the text, nothing is raised.
+    Read are numbers in digits of any script, with thousands and decimals as English or the rest of
+    Europe writes them, powers of ten, fractions, number words, ranges, and units in symbols and in
+    words of many languages. A number that no float holds, one that is a part of a word, and one
+    that names a place in a molecule are none. Whatever the text, nothing is raised.
 
     Example:
         >>> [(stated.first, stated.unit) for stated in read_quantities("Gold (element 79) melts at 1.064 × 10³ °C, or 1'337 K.")]
@@ -146,7 +158,9 @@ def read_quantities(text: str) -> list[Stated]:
 
 
 def in_unit(stated: Stated, unit: str) -> Stated:
-    """Returns a quantity without a unit as one in a unit; `unit` is a name that `parse_unit` gives."""
+    """Returns a quantity without a unit as one in a unit; `unit` is a name that `parse_unit`
+    gives.
+    """
     base = base_units_of(unit) or NO_UNIT
     low, high, middle = (
         number * base.factor + base.offset
@@ -246,7 +260,9 @@ def _amount_at(text: str, numbers: list[Number], place: int, free_from: int) -> 
 def _range(
     text: str, first: Number, last: Number, between: Unit | None, currency: str, written: Number
 ) -> _Amount | None:
-    """Returns a range; the scale and the unit of its end hold for its beginning too where that has none."""
+    """Returns a range; the scale and the unit of its end hold for its beginning too where that has
+    none.
+    """
     unit = _unit_after(text, last, bool(currency)) or between
     if last.needs_unit and unit is None:
         return None
@@ -369,7 +385,9 @@ def _is_part_of_word(text: str, number: Number) -> bool:
 def _other_end(
     text: str, numbers: list[Number], place: int, first: Number, unit: Unit | None, free_from: int
 ) -> Number | None:
-    """Returns the number at the other end of a range that begins with a number; None where there is no range."""
+    """Returns the number at the other end of a range that begins with a number; None where there is
+    no range.
+    """
     if place + 1 >= len(numbers) or first.kind == "ordinal":
         return None
     following = numbers[place + 1]
@@ -405,7 +423,9 @@ def _deviation(
 def _compound(
     text: str, numbers: list[Number], place: int, first: Number, unit: Unit
 ) -> tuple[float, int, int]:
-    """Adds what follows in smaller units of the same kind, as in 2 hours and 30 minutes; returns value, end and numbers used."""
+    """Adds what follows in smaller units of the same kind, as in 2 hours and 30 minutes; returns
+    value, end and numbers used.
+    """
     base = base_units_of(unit.name)
     value, end, used, smallest = first.value, unit.end, 1, base.factor if base else 0.0
     while (

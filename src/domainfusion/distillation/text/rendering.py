@@ -1,4 +1,6 @@
-"""A text as a reader sees it: entities, markup, LaTeX and look-alike characters resolved, with the place of each character."""
+"""A text as a reader sees it: entities, markup, LaTeX and look-alike characters resolved, with the
+place of each character.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,8 @@ _MARKUP = re.compile(
     r"|(?P<brace>[{}])"
     r"|(?P<link>\]\([^()\s]{1,500}\))"
     r"|(?P<heading>^[ \t]{0,3}(?:\#{1,6}|>)[ \t]+)"
-    # a star, underline, tilde or backtick that opens or closes emphasis; ones in a word or in a formula stay
+    # a star, underline, tilde or backtick that opens or closes emphasis; ones in a word or in a
+    # formula stay
     r"|(?P<strong>\*\*|~~|`+)"
     r"|(?P<emphasis>(?<![\w*])\*(?=\w)|(?<=[\w.!?)])\*(?![\w*])|(?<![\w])_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w))"
     rf"|(?P<raised>[{''.join(_RAISED)}]+)"
@@ -115,10 +118,12 @@ class Rendered(NamedTuple):
 
 
 def render(text: str) -> Rendered:
-    r"""Returns a text as a reader sees it, with the place of each of its characters in the original.
+    r"""Returns a text as a reader sees it, with the place of each of its characters in the
+    original.
 
-    Entities, tags, Markdown's emphasis, LaTeX's commands and invisible characters go; digits of every script become 0 to 9,
-    raised ones `^2`, and characters that look alike one. Case, accents and line breaks stay.
+    Entities, tags, Markdown's emphasis, LaTeX's commands and invisible characters go; digits of
+    every script become 0 to 9, raised ones `^2`, and characters that look alike one. Case, accents
+    and line breaks stay.
 
     Example:
         >>> render(r"**3**&nbsp;× 10⁸ m/s, H₂O, $\frac{1}{2}$, ４２").text
@@ -137,7 +142,9 @@ def render(text: str) -> Rendered:
 
 
 def looks_like(text: str) -> str:
-    """Returns a text without invisible characters, and with one form of each space, quote, dash and digit; markup stays."""
+    """Returns a text without invisible characters, and with one form of each space, quote, dash and
+    digit; markup stays.
+    """
     return _translated(_UNSEEN.sub("", text))
 
 
@@ -220,7 +227,9 @@ def _substituted(
 
 
 def _composed(text: str) -> Rendered:
-    """Returns a text in Unicode's composed form (NFC): a letter and its accent are one character."""
+    """Returns a text in Unicode's composed form (NFC): a letter and its accent are one
+    character.
+    """
     pieces: list[str] = []
     places: list[int] = []
     start = 0
@@ -236,7 +245,9 @@ def _composed(text: str) -> Rendered:
 
 
 def _joins(character: str) -> bool:
-    """Whether a character may be joined with the one before it: a mark, or the vowel or end of a Korean syllable."""
+    """Whether a character may be joined with the one before it: a mark, or the vowel or end of a
+    Korean syllable.
+    """
     return (
         unicodedata.combining(character) != 0
         or "\u1161" <= character <= "\u11ff"

@@ -1,4 +1,6 @@
-"""Sentences: where they begin and end in a text of any language, and which of them lean on the one before."""
+"""Sentences: where they begin and end in a text of any language, and which of them lean on the one
+before.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ class Span(NamedTuple):
 _CLOSERS = "\"'”’»)\\]}」』）】》*_"
 _OPENERS = "\"'“‘„«(\\[¿¡「『（【《*_`#"
 
-# One or more stops and what closes around them. `wide` stops, those of scripts without capitals, need no space after them.
+# One or more stops and what closes around them. `wide` stops, those of scripts without capitals,
+# need no space after them.
 _STOP = re.compile(
     rf"""
     (?: (?P<wide>[。！？｡．؟।॥۔։።။។]+) | (?P<narrow>[.!?…]+) )
@@ -27,7 +30,8 @@ _STOP = re.compile(
     re.VERBOSE,
 )
 _CODE = re.compile(r"`[^`\n]{1,300}`")
-# What a sentence begins with after a stop and a space: a capital, a digit, an opening mark, or a letter of a script without case.
+# What a sentence begins with after a stop and a space: a capital, a digit, an opening mark, or a
+# letter of a script without case.
 _BEGINNING = re.compile(rf"[{_OPENERS}]*(?:[^\W\d_]|\d)|[{_OPENERS}]+\S|[-–—•]\s|[^\w\s]")
 # A name of code begins a sentence with a small letter: `utf8mb4`, `pg_repack`, `localStorage`.
 _CODE_NAME = re.compile(r"[a-z][a-z]*(?:\d\w|[A-Z_])")
@@ -35,9 +39,13 @@ _WORD_AFTER = re.compile(rf"[{_OPENERS}]*([^\W_]+)")
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _ITEM = re.compile(r"(?:[-*+•–]|\(?\w{1,3}[.)])\s")
 _WINDOW = 48
-"""Characters before a stop that are looked at to tell an abbreviation from the end of a sentence."""
+"""Characters before a stop that are looked at to tell an abbreviation from the end of a
+sentence.
+"""
 _WRAPPED = 40
-"""A line of at least so many characters without a stop at its end was wrapped: its sentence continues in the next line."""
+"""A line of at least so many characters without a stop at its end was wrapped: its sentence
+continues in the next line.
+"""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -53,10 +61,20 @@ _BEFORE_ANYTHING = _words("""
     sog bspw max min al ej ex
 """)
 """Abbreviations in small letters that end no sentence: "ca.", but not the "Ca." of calcium."""
-_BEFORE_NUMBERS = _words("no nos nr núm num fig figs vol vols ch chap sec art abs abb tab eq eqs pp p pg pág págs para paras bd kap s app")
-"""Abbreviations only where a number, or a single letter, follows: "No. 5", but "The answer is no. They left."."""
-_BEFORE_NAMES = _words("inc ltd co corp jr bros dept univ assn est ed eds jan feb mar apr jun jul aug sep sept oct nov dec")
-"""Abbreviations that may end a sentence: they do where the next word is one that sentences begin with."""
+_BEFORE_NUMBERS = _words(
+    "no nos nr núm num fig figs vol vols ch chap sec art abs abb tab eq eqs pp p pg pág págs para"
+    " paras bd kap s app"
+)
+"""Abbreviations only where a number, or a single letter, follows: "No. 5", but "The answer is no.
+They left.".
+"""
+_BEFORE_NAMES = _words(
+    "inc ltd co corp jr bros dept univ assn est ed eds jan feb mar apr jun jul aug sep sept oct"
+    " nov dec"
+)
+"""Abbreviations that may end a sentence: they do where the next word is one that sentences begin
+with.
+"""
 _LABELS = _words("""
     vitamin vitamins hepatitis plan type class group grade option section part appendix figure table step team point variant version level
     model phase category schedule exhibit room gate platform terminal line product factor influenza party company person site node server
@@ -64,8 +82,13 @@ _LABELS = _words("""
     side serie series track stage tier article clause annex strain vitamine typ klasse gruppe abschnitt anhang teil vitamina tipo clase
     grupo sección opción classe groupe
 """)
-"""Words after which a single letter names one of several: "hepatitis B." ends a sentence, "George B." need not."""
-_INTRODUCING = _words("by and or with from of to for as like than said says wrote writes told asked author authors von und mit y de et par")
+"""Words after which a single letter names one of several: "hepatitis B." ends a sentence, "George
+B." need not.
+"""
+_INTRODUCING = _words(
+    "by and or with from of to for as like than said says wrote writes told asked author authors"
+    " von und mit y de et par"
+)
 """Words after which a single letter is a person's initial."""
 _STARTERS = _words("""
     the a an it its they their this these those that he she his her we our you your i in on at for from with without by if when while
@@ -101,7 +124,8 @@ _LEANING = re.compile(
 
 
 def sentences(text: str) -> list[str]:
-    """Splits a text into sentences; a line break ends one too, unless the line was wrapped in the middle of a sentence.
+    """Splits a text into sentences; a line break ends one too, unless the line was wrapped in the
+    middle of a sentence.
 
     Args:
         text: Prose in any language; see `blocks_of` for answers with lists, tables and code.
@@ -165,7 +189,8 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
     rest = text[stop.end() : stop.end() + _WINDOW]
     has_space = bool(stop["space"])
     if stop["wide"]:
-        # 他说："好。"然后走了: what a quotation ends with ends no sentence where the text continues right behind it.
+        # 他说："好。"然后走了: what a quotation ends with ends no sentence where the text continues right
+        # behind it.
         return has_space or not stop["closers"] or rest[0] in "“「『《（"
     if not has_space:
         return rest[0] in "¿¡"
@@ -186,7 +211,8 @@ def _may_begin(rest: str) -> bool:
 
 
 def _is_abbreviated(before: str, rest: str) -> bool:
-    """Whether a full stop belongs to an abbreviation, an initial or an ordinal number, as far as the words around it tell.
+    """Whether a full stop belongs to an abbreviation, an initial or an ordinal number, as far as
+    the words around it tell.
 
     Args:
         before: What stands before the stop in its line.
@@ -211,7 +237,8 @@ def _is_abbreviated(before: str, rest: str) -> bool:
     if len(token) > 1 or not token.isalpha() or not token.isascii():
         return False
     if earlier.endswith("."):
-        # The second letter of "z. B." or "J. K. Rowling"; a starter still ends "at 5 p. m. They left."
+        # The second letter of "z. B." or "J. K. Rowling"; a starter still ends "at 5 p. m. They
+        # left."
         single = _last_word(earlier[:-1])[1]
         if len(single) == 1:
             return after not in _STARTERS or (single.islower() and token != "m")
@@ -221,7 +248,9 @@ def _is_abbreviated(before: str, rest: str) -> bool:
 
 
 def _last_word(text: str) -> tuple[str, str]:
-    """Returns a text without its last word, and that word; the word may have stops and hyphens inside."""
+    """Returns a text without its last word, and that word; the word may have stops and hyphens
+    inside.
+    """
     pieces = text.rsplit(None, 1)
     if not pieces or text[-1].isspace():
         return text.rstrip(), ""
@@ -232,11 +261,15 @@ def _last_word(text: str) -> tuple[str, str]:
 
 def _is_ordinal(number: str, earlier: str, after: str) -> bool:
     """Whether a number is one of a list or a German ordinal: "1. Eat", "am 3. Mai"."""
-    return len(number) <= 2 and (not earlier or after in _MONTHS or _last_word(earlier)[1].casefold() in _ARTICLES)
+    return len(number) <= 2 and (
+        not earlier or after in _MONTHS or _last_word(earlier)[1].casefold() in _ARTICLES
+    )
 
 
 def _is_initial(earlier: str, after: str) -> bool:
-    """Whether a single capital letter is a person's initial: "J. Smith", "George W. Bush", but not "vitamin C. Eat"."""
+    """Whether a single capital letter is a person's initial: "J. Smith", "George W. Bush", but not
+    "vitamin C. Eat".
+    """
     if after in _STARTERS or earlier.endswith(("°", "µ", "%")):
         return False
     word = _last_word(earlier)[1]

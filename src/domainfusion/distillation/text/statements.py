@@ -1,4 +1,6 @@
-"""Whether a text states an answer: it stands there as whole words, is not denied, and is not one of several guesses."""
+"""Whether a text states an answer: it stands there as whole words, is not denied, and is not one of
+several guesses.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,14 @@ _MOST_SYMBOL_LETTERS = 3
 
 
 def states(text: str, answer: str) -> bool:
-    """Whether a text says that an answer is right: it stands there as whole words, and is not denied.
+    """Whether a text says that an answer is right: it stands there as whole words, and is not
+    denied.
 
-    Case, accents, articles, markup, and the form of quotes, dashes and digits aside. An `A` that ends an answer is not an article. An
-    answer of up to three letters, such as a symbol or a code, has to be there in its own case: indium's `In` is not the word "in".
-    Where words are not set apart by spaces, the answer may stand inside of a longer run; and a number is the same in every form.
+    Case, accents, articles, markup, and the form of quotes, dashes and digits aside. An `A` that
+    ends an answer is not an article. An answer of up to three letters, such as a symbol or a code,
+    has to be there in its own case: indium's `In` is not the word "in". Where words are not set
+    apart by spaces, the answer may stand inside of a longer run; and a number is the same in every
+    form.
 
     Example:
         >>> states("It is in Niger.", "Niger"), states("It is in Nigeria.", "Niger"), states("Dial +4420.", "+44")
@@ -57,7 +62,10 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
     found = False
     plain = folded(render(seen))
     if len(words) == 1 and (words[0] in ARTICLES or is_symbol(wanted)):
-        bare, pattern = re.sub(r"(?<=[^\W\d_)])\^", "", seen), re.escape(re.sub(r"(?<=[^\W\d_)])\^", "", wanted))
+        bare, pattern = (
+            re.sub(r"(?<=[^\W\d_)])\^", "", seen),
+            re.escape(re.sub(r"(?<=[^\W\d_)])\^", "", wanted)),
+        )
         places = [place for place in range(len(seen) + 1) if not _is_power(seen, place)]
     else:
         folded_words = folded(render(wanted)).text.split()
@@ -77,18 +85,26 @@ def is_symbol(wanted: str) -> bool:
 
 
 def _is_power(seen: str, place: int) -> bool:
-    return 0 < place < len(seen) and seen[place] == "^" and (seen[place - 1].isalpha() or seen[place - 1] == ")")
+    return (
+        0 < place < len(seen)
+        and seen[place] == "^"
+        and (seen[place - 1].isalpha() or seen[place - 1] == ")")
+    )
 
 
 def _bounded(pattern: str, wanted: str) -> str:
-    """Returns a pattern with what may not stand beside it, so that it matches whole words and whole numbers."""
+    """Returns a pattern with what may not stand beside it, so that it matches whole words and whole
+    numbers.
+    """
     first, last = wanted[0], wanted[-1]
     begins = ends = ""
     if re.match(_SPACED, first):
         # prefixes that Arabic and Hebrew write as one with the word: and, in, to, the
         glued = {"\u0600": r"(?:(?<![^\W])[\u0648\u0641]?[\u0628\u0643\u0644]?(?:\u0627\u0644)?)",
                  "\u0590": r"(?:(?<![^\W])[\u05d1\u05dc\u05de\u05d4\u05d5\u05e9\u05db]{1,2})"}  # fmt: skip
-        prefix = next((glued[block] for block in glued if block <= first <= chr(ord(block) + 0xFF)), "")
+        prefix = next(
+            (glued[block] for block in glued if block <= first <= chr(ord(block) + 0xFF)), ""
+        )
         begins = f"(?:(?<!{_SPACED})|{prefix})" if prefix else f"(?<!{_SPACED})"
     if first.isdecimal():
         # no part of a longer number, no negative one, and not the second group of 1 064
@@ -109,8 +125,12 @@ def _bounded(pattern: str, wanted: str) -> str:
 
 
 def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:
-    """Yields the quantities that are the wanted one in another form, where the answer is a number: 1,064 and 1064."""
-    if not re.match(r"[-–]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(r"[\d½]|[a-z]{3}", wanted):
+    """Yields the quantities that are the wanted one in another form, where the answer is a number:
+    1,064 and 1064.
+    """
+    if not re.match(r"[-–]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(
+        r"[\d½]|[a-z]{3}", wanted
+    ):
         return
     gold = _only_quantity(wanted)
     if gold is None:
@@ -122,20 +142,26 @@ def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:
 
 def _only_quantity(wanted: str) -> Stated | None:
     found = read_quantities(wanted)
-    return found[0] if len(found) == 1 and (found[0].start, found[0].end) == (0, len(wanted)) else None
+    return (
+        found[0] if len(found) == 1 and (found[0].start, found[0].end) == (0, len(wanted)) else None
+    )
 
 
 def _is_equal(one: Stated, other: Stated) -> bool:
     if one.quantity.dimension != other.quantity.dimension:
         return False
     slack = 1e-9 * max(abs(one.quantity.middle), abs(other.quantity.middle))
-    return abs(one.quantity.middle - other.quantity.middle) <= slack and (one.first == one.last) == (other.first == other.last)
+    return abs(one.quantity.middle - other.quantity.middle) <= slack and (
+        one.first == one.last
+    ) == (other.first == other.last)
 
 
 # Denial
 
 _SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|\Z)|[。！？;；\n।؟]")
-_BUT = r"\b(?:but|sondern|sino|mais|ma|aber|pero|but rather|maar|men|utan|αλλά|но|а)\b|而是|而|，|。"
+_BUT = (
+    r"\b(?:but|sondern|sino|mais|ma|aber|pero|but rather|maar|men|utan|αλλά|но|а)\b|而是|而|，|。"
+)
 _NOT = re.compile(
     r"""
     (?<![\w-])(?:
@@ -159,12 +185,14 @@ _NOT = re.compile(
 )
 """Words before an answer that deny it."""
 _SAYS_YES = re.compile(
-    r"(?:no|non|nein|não|нет|ne|nie)\s?[,.:;–—]|no\.? ?\d|no doubt|not (?:only|just|merely|surprising)|nicht nur|pas seulement|не только",
+    r"(?:no|non|nein|não|нет|ne|nie)\s?[,.:;–—]|no\.? ?\d|no doubt|not"
+    r" (?:only|just|merely|surprising)|nicht nur|pas seulement|не только",
     re.IGNORECASE,
 )
 """What begins like a denial and is none: "No, it is Lima", "not only"."""
 _RAISES = re.compile(
-    r"\s*(?:really\s)?(?:think|believe|suppose|say|claim|mean|guess|expect|true|correct|right|the case|glaube|denke|creo|crois|думаю)\b",
+    r"\s*(?:really\s)?(?:think|believe|suppose|say|claim|mean|guess|expect|true|correct|right|the"
+    r" case|glaube|denke|creo|crois|думаю)\b",
     re.IGNORECASE,
 )
 """After these a denial reaches into the clause that follows: I do not think it is Lima."""
@@ -173,7 +201,9 @@ _VERB = re.compile(
     r"|ist|sind|war|heißt|weil|denn|est|sont|était|parce|es|son|era|fue|porque|è|sono|é|são|потому)\b|是|叫|位于|です",
     re.IGNORECASE,
 )
-"""A verb, or the beginning of another clause, ends the reach of a denial: it does not rust because of chromium."""
+"""A verb, or the beginning of another clause, ends the reach of a denial: it does not rust because
+of chromium.
+"""
 _COPULA = re.compile(r"^\s(?:es|era|é|è|são|sono|est|ist|был|была)\s", re.IGNORECASE)
 """A verb that follows the denying word in other languages: no es Lima."""
 _UNDONE = re.compile(r"\b(?:without|unless|until|ohne|sans|sin)\b", re.IGNORECASE)
@@ -189,16 +219,19 @@ _END = r"(?:\W*$|\W*[.!?;,])"
 _RIGHT = r"(?:the|correct|right|true|it|that|what|my|an answer|a (?:correct|right|valid))"
 _BE = r"(?:is|are|was|would be|seems|ist|wäre|est|es|è|é)"
 _WRONG = (
-    r"(?:wrong|incorrect|false|ruled out|excluded|out of the question|falsch|faux|fausse|inexact|incorrecto|incorrecta|falso|falsa|errado"
+    r"(?:wrong|incorrect|false|ruled out|excluded|out of the"
+    r" question|falsch|faux|fausse|inexact|incorrecto|incorrecta|falso|falsa|errado"
     r"|sbagliato|onjuist|nicht\b|pas\b)"
 )
 _WRONG_AFTER = re.compile(
     r"\W{0,4}\s?(?:"
-    rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:(?:not|never) {_RIGHT}\b|not(?={_END})|{_WRONG})"
+    rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:(?:not|never)"
+    rf" {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|(?:isn't|aren't|wasn't)(?: {_RIGHT}\b|{_END})"
     rf"|but (?:that|this|it)(?:'s| is| was) (?:(?:not|never) {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|can(?:not|'t| not) be (?:the|right|correct|true|it)\b"
-    r"|n'est pas\b|no es\b|non è\b|não é\b|is niet\b|är inte\b|er ikke\b|nie jest\b|не (?:является|столица|верно|прав)|değil"
+    r"|n'est pas\b|no es\b|non è\b|não é\b|is niet\b|är inte\b|er ikke\b|nie jest\b|не"
+    r" (?:является|столица|верно|прав)|değil"
     # Chinese, Japanese, Korean, Hindi, Thai
     r"|不是|并不是|不对|是错|ではない|ではありません|ではなく|じゃない|でない|ではございません|(?:이|가|은|는)?\s?(?:아니|아닙|아냐)|नहीं|ไม่ใช่"
     r")",
@@ -206,7 +239,9 @@ _WRONG_AFTER = re.compile(
 )
 """What follows an answer that is said to be wrong: is not the capital, is wrong."""
 _PLAIN_NOT_AFTER = re.compile(
-    r"\W{0,4}\s?(?:(?:is|are|was|ist|est|es|è|é)\s(?:not|nicht|pas)|isn't|aren't|wasn't|n'est pas|no es|non è|não é|不是)", re.IGNORECASE
+    r"\W{0,4}\s?(?:(?:is|are|was|ist|est|es|è|é)\s(?:not|nicht|pas)|isn't|aren't|wasn't|n'est"
+    r" pas|no es|non è|não é|不是)",
+    re.IGNORECASE,
 )
 
 
@@ -221,13 +256,20 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
     Args:
         seen: The rendered text.
         span: Where the answer stands.
-        query: What was asked: where it asks for what is not so, "X is not ..." is an answer and no denial.
+        query: What was asked: where it asks for what is not so, "X is not ..." is an answer and no
+            denial.
 
     Example:
         >>> [is_denied(text, Span(text.index("Lima"), text.index("Lima") + 4)) for text in ("It isn't Lima.", "No, it is Lima.")]
         [True, False]
     """
-    start = max((match.end() for match in _SENTENCE_END.finditer(seen, max(0, span.start - _SENTENCE), span.start)), default=0)
+    start = max(
+        (
+            match.end()
+            for match in _SENTENCE_END.finditer(seen, max(0, span.start - _SENTENCE), span.start)
+        ),
+        default=0,
+    )
     before = seen[max(start, span.start - _SENTENCE) : span.start]
     end = _SENTENCE_END.search(seen, span.end)
     after = seen[span.end : min(end.end() if end else len(seen), span.end + _REACH)]
@@ -243,9 +285,13 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
     if last is None:
         return False
     between = before[last.end() :]
-    if re.search(_BUT, between, re.IGNORECASE) or (re.search(r"[,:](?=\s)", between) and not re.match(r"^\s?,", between)):
+    if re.search(_BUT, between, re.IGNORECASE) or (
+        re.search(r"[,:](?=\s)", between) and not re.match(r"^\s?,", between)
+    ):
         return False
-    if _UNDONE.search(between) or (last.group().casefold() == "never" and len(between.split()) > _AFTER_NEVER):
+    if _UNDONE.search(between) or (
+        last.group().casefold() == "never" and len(between.split()) > _AFTER_NEVER
+    ):
         return False
     is_raised = last.group().casefold().endswith("that") or _RAISES.match(between) is not None
     if not is_raised and _VERB.search(_COPULA.sub("", between)):
@@ -258,15 +304,27 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
 _OR = r"or|oder|ou|o|u|или|або|lub|albo|nebo|eller|veya|ya da|hoặc|atau|vagy|أو|או|या"
 _OR_UNSPACED = "または|あるいは|或者|或是|或|还是|還是|또는|혹은|หรือ|아니면|か(?=\\w)"
 _HEDGE = (
-    r"(?:either|maybe|perhaps|possibly|probably|it could be|it might be|it may be|could be|might be|may be|it is|it's|is it|entweder|"
-    r"vielleicht|peut-être|quizás|tal vez|может быть|the answer is|it would be|i guess|i think|or|and|oder)"
+    r"(?:either|maybe|perhaps|possibly|probably|it could be|it might be|it may be|could be|might"
+    r" be|may be|it is|it's|is it|entweder|"
+    r"vielleicht|peut-être|quizás|tal vez|может быть|the answer is|it would be|i guess|i"
+    r" think|or|and|oder)"
 )
-_MODAL = re.compile(r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás)\b", re.IGNORECASE)
-_LEAD = re.compile(rf"^(?:[\s\-*•·–—(\[\"']|\d{{1,2}}[.)]\s|[a-zA-Z][.)]\s|{_HEDGE}(?!\w)[,:]?)*", re.IGNORECASE)
-_ITEM_END = re.compile(rf"[,;/\n]|[.!?](?=\s|\Z)|[。！？、，]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
+_MODAL = re.compile(
+    r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás)\b",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(
+    rf"^(?:[\s\-*•·–—(\[\"']|\d{{1,2}}[.)]\s|[a-zA-Z][.)]\s|{_HEDGE}(?!\w)[,:]?)*", re.IGNORECASE
+)
+_ITEM_END = re.compile(
+    r"[,;/\n]|[.!?](?=\s|\Z)|[。！？、，"
+    rf"]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}",
+    re.IGNORECASE,
+)
 _NO_CANDIDATE = re.compile(
     r"(?:so|more|less|fewer|greater|higher|lower|later|earlier|about|roughly|rather|simply|even|both|not|else|otherwise|other|others|"
-    r"something|anything|similar|the like|in other words|equivalently|better|any|i|it|he|she|they|we|you|there|this|that|which|"
+    r"something|anything|similar|the like|in other"
+    r" words|equivalently|better|any|i|it|he|she|they|we|you|there|this|that|which|"
     r"to|in|at|for|by|is|are|mehr|weniger|plus|moins|más|menos)(?!\w)",
     re.IGNORECASE,
 )
@@ -275,12 +333,34 @@ _LIST_REACH = 200
 _OR_REACH = 40
 _LONGEST_ITEM = 40
 _MOST_LIST = 600
-_JOINING = frozenset(["of", "de", "da", "do", "di", "du", "van", "von", "der", "den", "la", "le", "el", "al", "bin", "y", "the", "and"])
+_JOINING = frozenset(
+    [
+        "of",
+        "de",
+        "da",
+        "do",
+        "di",
+        "du",
+        "van",
+        "von",
+        "der",
+        "den",
+        "la",
+        "le",
+        "el",
+        "al",
+        "bin",
+        "y",
+        "the",
+        "and",
+    ]
+)
 _LEAD_MARKS = re.compile(r"^(?:[\s\-*•·–—(\[\"']|\d{1,2}[.)]\s)*")
 _LEAD_WORDS = rf"^(?:(?:{_HEDGE}|the|a|an)\s)*"
 _CLAUSE_END = re.compile(r"[.!?;](?=\s|\Z)|[\n。！？；]|,\s")
 _INTRODUCTION = re.compile(
-    r"^[^,.;!?\n]{0,120}?(?::|\b(?:is|are|was|be|ist|est|es|è|é|would be)\b|是|は)\s*", re.IGNORECASE
+    r"^[^,.;!?\n]{0,120}?(?::|\b(?:is|are|was|be|ist|est|es|è|é|would be)\b|是|は)\s*",
+    re.IGNORECASE,
 )
 """What stands before a list: The capital is."""
 _OR_WORD = re.compile(rf"(?<!\w)(?:{_OR})(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
@@ -292,10 +372,12 @@ _Test = Callable[[str], bool]
 
 
 def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = "") -> bool:
-    """Whether what stands at a place of a rendered text is one of several candidates that exclude each other.
+    """Whether what stands at a place of a rendered text is one of several candidates that exclude
+    each other.
 
-    Candidates are joined by "or", or the whole text is a list of three or more, or a sentence says the same of another one. What is an
-    accepted answer too is not a candidate, and what stands in the query is one only beside an "or".
+    Candidates are joined by "or", or the whole text is a list of three or more, or a sentence says
+    the same of another one. What is an accepted answer too is not a candidate, and what stands in
+    the query is one only beside an "or".
 
     Args:
         seen: The rendered text.
@@ -316,18 +398,25 @@ def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = 
         bare = normalize(candidate.strip(" \t\"'.,!?()[]*"))
         if not bare or not _is_alike(answer, candidate.strip()):
             return False
-        return not any(bare == one or (one and (f" {one} " in f" {bare} " or f" {bare} " in f" {one} ")) for one in accepted)
+        return not any(
+            bare == one or (one and (f" {one} " in f" {bare} " or f" {bare} " in f" {one} "))
+            for one in accepted
+        )
 
     def is_new(candidate: str) -> bool:
         return is_other(candidate) and f" {' '.join(words_of(candidate))} " not in asked
 
     return (
-        _is_joined_by_or(seen, span, is_other) or _is_in_list(seen, span, is_new) or _is_said_of_others(seen, span, is_new)
+        _is_joined_by_or(seen, span, is_other)
+        or _is_in_list(seen, span, is_new)
+        or _is_said_of_others(seen, span, is_new)
     )
 
 
 def _is_joined_by_or(seen: str, span: Span, is_other: _Test) -> bool:
-    """Whether "or" joins the answer with another candidate, directly or at the end of a list that both are in."""
+    """Whether "or" joins the answer with another candidate, directly or at the end of a list that
+    both are in.
+    """
     after = _STOP.split(seen[span.end : span.end + _LIST_REACH], maxsplit=1)[0]
     found = _OR_WORD.search(after)
     if found is not None:
@@ -343,7 +432,9 @@ def _is_joined_by_or(seen: str, span: Span, is_other: _Test) -> bool:
     listed = _STOP.split(before[: found.start()])[-1].split(",")
     if len(listed) == 2 and not listed[1].strip():
         return False
-    return _are_short(listed[1:]) and any(is_other(candidate) for candidate in (_trailing(listed[0]), *listed[1:]))
+    return _are_short(listed[1:]) and any(
+        is_other(candidate) for candidate in (_trailing(listed[0]), *listed[1:])
+    )
 
 
 def _are_short(items: Iterable[str]) -> bool:
@@ -351,7 +442,9 @@ def _are_short(items: Iterable[str]) -> bool:
 
 
 def _leading(text: str) -> str:
-    """Returns the candidate that a text begins with: its capitalised words, else its first words."""
+    """Returns the candidate that a text begins with: its capitalised words, else its first
+    words.
+    """
     text = re.sub(_LEAD_WORDS, "", text.strip())
     words = text.split()[:_MOST_WORDS]
     names: list[str] = []
@@ -407,7 +500,12 @@ def _is_said_of_others(seen: str, span: Span, is_other: _Test) -> bool:
         if not (found.startswith(f"{before} ") and found.endswith(after)):
             continue
         filler = _filler(clause, len(words), len(after.split()))
-        if filler and len(filler.split()) <= _MOST_WORDS and not _NOT.search(filler) and is_other(filler):
+        if (
+            filler
+            and len(filler.split()) <= _MOST_WORDS
+            and not _NOT.search(filler)
+            and is_other(filler)
+        ):
             return True
     return False
 
@@ -424,11 +522,16 @@ def _is_alike(answer: str, candidate: str) -> bool:
         return False
     numbers, others = read_quantities(answer), read_quantities(candidate)
     if numbers and answer.strip("+-–")[:1].isdecimal():
-        return bool(others) and candidate.strip("+-–$€£ ")[:1].isalnum() and not any(
-            _is_close(one, other) for one in numbers for other in others
+        return (
+            bool(others)
+            and candidate.strip("+-–$€£ ")[:1].isalnum()
+            and not any(_is_close(one, other) for one in numbers for other in others)
         )
     if answer[0].isupper():
-        return all(word[:1].isupper() or word[:1].isdecimal() or word in _JOINING for word in candidate.split())
+        return all(
+            word[:1].isupper() or word[:1].isdecimal() or word in _JOINING
+            for word in candidate.split()
+        )
     if answer[0].islower():
         return candidate[0].islower()
     return candidate[0].isalpha() and not candidate[0].isascii()

@@ -1,4 +1,6 @@
-"""Units of measurement as they are written after a number, in symbols and in the words of many languages."""
+"""Units of measurement as they are written after a number, in symbols and in the words of many
+languages.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ class BaseUnits(NamedTuple):
     """How a unit is turned into the base units of what it measures: `factor * number + offset`.
 
     Attributes:
-        dimension: What it measures, such as `[length]`; percentages and each currency are their own.
+        dimension: What it measures, such as `[length]`; percentages and each currency are their
+            own.
         factor: How many base units it is.
         offset: The base units at its zero, as of °C.
     """
@@ -28,7 +31,8 @@ class Unit(NamedTuple):
     """A unit in a text.
 
     Attributes:
-        name: As pint names it, such as `kilometer / hour`; `percent` and currencies by their own names.
+        name: As pint names it, such as `kilometer / hour`; `percent` and currencies by their own
+            names.
         end: Where it ends.
     """
 
@@ -153,9 +157,13 @@ NOT_UNITS = _set_of("""
 """Words that are units to pint and, after a number in a sentence, things."""
 
 _PHRASES = {
-    r"(?:°|degrees?|deg\.?|grad|grados?|degrés?|graus?|gradi)\s?(?:C|celsius|centigrade)\b": "degree_Celsius",
+    r"(?:°|degrees?|deg\.?|grad|grados?|degrés?|graus?|gradi)\s?(?:C|celsius|centigrade)\b": (
+        "degree_Celsius"
+    ),
     r"(?:°|degrees?|deg\.?|grad|degrés?)\s?(?:F|fahrenheit)\b": "degree_Fahrenheit",
-    r"per\s?cent\b|por ciento\b|pour cent\b|per cento\b|percentage points?\b|prozentpunkte?n?\b": PERCENT,
+    r"per\s?cent\b|por ciento\b|pour cent\b|per cento\b|percentage points?\b|prozentpunkte?n?\b": (
+        PERCENT
+    ),
     r"mm ?Hg\b": "millimeter_Hg",
     r"light[- ]years?\b|lichtjahren?\b|años luz\b|années[- ]lumière\b": "light_year",
     r"nautical miles?\b|sea miles?\b": "nautical_mile",
@@ -173,11 +181,14 @@ _PHRASE = re.compile(
 _PHRASE_NAMES = tuple(_PHRASES.values())
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-"""Character classes of scripts that do not set words apart, and of Korean, whose particles stick to a word."""
+"""Character classes of scripts that do not set words apart, and of Korean, whose particles stick to
+a word.
+"""
 
 _SPACED_WORD = rf"[^\W\d_{UNSPACED}]+"
 _ATOM = re.compile(
-    # a word of letters, a run of a script without spaces, or a sign; then a power, as in m^2, s^-1, m3
+    # a word of letters, a run of a script without spaces, or a sign; then a power, as in m^2, s^-1,
+    # m3
     rf"(?P<area>(?:square|sq\.?|cubic|cu\.?)\s)?(?P<word>US\$|{_SPACED_WORD}|[{UNSPACED}]{{1,8}}|[°%‰€$£¥₹₽₩฿])(?P<power>\^?-?[1-4](?!\d))?"
     r"(?P<raised>\s(?:squared|cubed|cuadrados?|carrés?|cubes?|quadrati|quadrados?)\b)?",
     re.IGNORECASE,
@@ -192,7 +203,8 @@ _CUBED = frozenset(("cubic", "cu", "cu.", "cubed", "cubes"))
 
 
 def unit_at(text: str, start: int) -> Unit | None:
-    """Returns the unit that begins at a place of a rendered text, after at most one space or hyphen; None where none does.
+    """Returns the unit that begins at a place of a rendered text, after at most one space or
+    hyphen; None where none does.
 
     Example:
         >>> unit_at("5 km/h", 1), unit_at("9.8 m s^-2", 3), unit_at("20 people", 2)
@@ -270,7 +282,9 @@ def _is_inch(text: str, end: int) -> bool:
 
 @cache
 def _multipliable() -> frozenset[str]:
-    """Returns the units that areas and volumes are made of, and those that stand under a fraction."""
+    """Returns the units that areas and volumes are made of, and those that stand under a
+    fraction.
+    """
     return frozenset((
         "meter", "kilometer", "centimeter", "millimeter", "micrometer", "nanometer", "decimeter", "foot", "inch", "yard", "mile",
         "second", "kilogram", "kelvin", "mole", "gram", "hour", "minute", "day", "year", "liter", "ampere", "liter",
@@ -320,7 +334,8 @@ def _parsed(words: str) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_unit(words: str) -> str:
-    """Returns the full name of a unit that is written out or abbreviated; empty where the words name none.
+    """Returns the full name of a unit that is written out or abbreviated; empty where the words
+    name none.
 
     Example:
         >>> parse_unit("km/h"), parse_unit("square metres"), parse_unit("people")
@@ -332,11 +347,13 @@ def parse_unit(words: str) -> str:
 
 @cache
 def base_units_of(unit: str) -> BaseUnits | None:
-    """Returns how a unit is turned into base units; None where it can't be, as of one on a logarithmic scale.
+    """Returns how a unit is turned into base units; None where it can't be, as of one on a
+    logarithmic scale.
 
     Example:
         >>> base_units_of("kilometer"), base_units_of("percent")
-        (BaseUnits(dimension='[length]', factor=1000.0, offset=0.0), BaseUnits(dimension='percent', factor=1.0, offset=0.0))
+        (BaseUnits(dimension='[length]', factor=1000.0, offset=0.0), BaseUnits(dimension='percent',
+        factor=1.0, offset=0.0))
     """
     if not unit:
         return NO_UNIT
@@ -348,7 +365,8 @@ def base_units_of(unit: str) -> BaseUnits | None:
         zero, one = (_registry().Quantity(number, unit).to_base_units() for number in (0.0, 1.0))
         factor, offset = float(one.magnitude - zero.magnitude), float(zero.magnitude)
         dimension = str(one.dimensionality)
-    except Exception:  # pint raises whatever its tokenizer stumbles over, and refuses to multiply what has an offset
+    # pint raises whatever its tokenizer stumbles over, and refuses to multiply what has an offset
+    except Exception:
         return None
     if not (isfinite(factor) and isfinite(offset)) or factor == 0:
         return None
@@ -359,7 +377,9 @@ _DIMENSIONLESS = {"degree": "angle", "radian": "angle"}
 
 
 def currency_before(text: str, start: int) -> tuple[str, int] | None:
-    """Returns the currency whose sign or code stands before a number, and where it begins; None where none does."""
+    """Returns the currency whose sign or code stands before a number, and where it begins; None
+    where none does.
+    """
     before = text[max(0, start - 4) : start]
     bare = before.rstrip(" ")
     for code, name in _CURRENCY_CODES.items():

@@ -1,4 +1,6 @@
-"""Words: one folding of letters, one tokenizer, one list of English function words, and what makes two questions one."""
+"""Words: one folding of letters, one tokenizer, one list of English function words, and what makes
+two questions one.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ FUNCTION_WORDS = frozenset((
     "should", "so", "tell", "that", "the", "their", "there", "these", "they", "this", "those", "to", "was", "we", "were",
     "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
 ))  # fmt: skip
-"""English words that say nothing about what a text is about; negations and comparisons are not among them."""
+"""English words that say nothing about what a text is about; negations and comparisons are not
+among them.
+"""
 
 
 def _ranges_of_marks() -> str:
-    """Returns the character class of the marks that are written on or beside a letter, and belong to its word."""
+    """Returns the character class of the marks that are written on or beside a letter, and belong
+    to its word.
+    """
     ranges: list[str] = []
     start = previous = -2
     for point in range(0x300, 0x10000):
@@ -41,9 +47,13 @@ _WORD = re.compile(
     rf"|{_LETTER}[{MARKS}]*(?:(?:{_LETTER}|[{MARKS}])|['-](?={_LETTER}))*"
 )
 
-# Marks that people leave out: the accents of Latin and Greek letters, vowel points of Hebrew and Arabic, and the stress of
-# Cyrillic. A mark that makes another letter or word stays: ñ, й, the voicing of か, tones of Thai, vowels of Hindi.
-_OPTIONAL = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")
+# Marks that people leave out: the accents of Latin and Greek letters, vowel points of Hebrew and
+# Arabic, and the stress of
+# Cyrillic. A mark that makes another letter or word stays: ñ, й, the voicing of か, tones of Thai,
+# vowels of Hindi.
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]"
+)
 
 
 def fold(text: str) -> str:
@@ -53,11 +63,17 @@ def fold(text: str) -> str:
         >>> fold("Élan in São Paulo"), fold("мой") == fold("мои"), fold("が") == fold("か"), fold("año") == fold("ano")
         ('elan in sao paulo', False, False, False)
     """
-    return text.casefold() if text.isascii() else "".join(map(fold_character, unicodedata.normalize("NFC", text)))
+    return (
+        text.casefold()
+        if text.isascii()
+        else "".join(map(fold_character, unicodedata.normalize("NFC", text)))
+    )
 
 
 def fold_character(character: str) -> str:
-    """Returns what one character of a composed text is folded to: nothing, one or several characters."""
+    """Returns what one character of a composed text is folded to: nothing, one or several
+    characters.
+    """
     if character.isascii():
         return character.lower()
     return _FOLDED.get(character) or _fold_afresh(character)
@@ -74,8 +90,12 @@ def _fold_afresh(character: str) -> str:
     letter, *marks = list(unicodedata.normalize("NFKD" if is_wide else "NFD", character))
     is_greek = "\u0370" <= letter <= "\u03ff"
     is_stressed = "\u0400" <= letter <= "\u04ff" and marks in (["\u0301"], ["\u0308"])
-    is_latin = letter.isascii() and letter.isalpha() and not (letter in "nN" and marks == ["\u0303"])
-    drops = (is_latin or is_greek or is_stressed) and all(unicodedata.combining(mark) for mark in marks)
+    is_latin = (
+        letter.isascii() and letter.isalpha() and not (letter in "nN" and marks == ["\u0303"])
+    )
+    drops = (is_latin or is_greek or is_stressed) and all(
+        unicodedata.combining(mark) for mark in marks
+    )
     folded = (letter if drops else character).casefold()
     if len(_FOLDED) < _MOST_FOLDED:
         _FOLDED[character] = folded
@@ -83,7 +103,8 @@ def _fold_afresh(character: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """Returns a text as it is seen without case, optional accents, articles and repeated white space; articles alone stay.
+    """Returns a text as it is seen without case, optional accents, articles and repeated white
+    space; articles alone stay.
 
     Example:
         >>> normalize("The  **Élan**"), normalize("A"), normalize("AT&amp;T’s CO₂")
@@ -112,9 +133,11 @@ _SHORT = 3
 
 
 def identity(text: str) -> str:
-    r"""Returns what two texts share that are one to a careful reader, who knows Co from CO, schon from schön and x² from x2.
+    r"""Returns what two texts share that are one to a careful reader, who knows Co from CO, schon
+    from schön and x² from x2.
 
-    White space, invisible characters, the form of quotes and dashes, and the case of longer words make no difference.
+    White space, invisible characters, the form of quotes and dashes, and the case of longer words
+    make no difference.
 
     Example:
         >>> identity("Where is  To\u200bkyo?") == identity("where is Tokyo?"), identity("What is Mg?") == identity("What is mg?")
@@ -124,19 +147,27 @@ def identity(text: str) -> str:
     if composed.isupper() or not composed.strip():
         return " ".join(composed.casefold().split())
     words = composed.split()
-    begins = words[:1] if any(character.isupper() for character in words[0][1:]) else [words[0].casefold()]
+    begins = (
+        words[:1]
+        if any(character.isupper() for character in words[0][1:])
+        else [words[0].casefold()]
+    )
     return " ".join([*map(_same_case, begins), *map(_same_case, words[1:])])
 
 
 def _same_case(word: str) -> str:
-    """Returns a word folded, unless it is so short that its case may tell it from another: Co, CO, mg, vitamin A."""
+    """Returns a word folded, unless it is so short that its case may tell it from another: Co, CO,
+    mg, vitamin A.
+    """
     letters = "".join(character for character in word if character.isalpha())
     is_symbol = len(letters) <= _SHORT and letters.casefold() not in FUNCTION_WORDS - {"a"}
     return word if is_symbol else word.casefold()
 
 
 def folded(seen: Rendered) -> Rendered:
-    """Returns a rendered text folded, with single spaces and without the marks of powers, and the place of each character."""
+    """Returns a rendered text folded, with single spaces and without the marks of powers, and the
+    place of each character.
+    """
     pieces: list[str] = []
     places: list[int] = []
     last = " "
@@ -153,5 +184,3 @@ def folded(seen: Rendered) -> Rendered:
             last = new[-1]
     places.append(seen.places[len(seen.text)])
     return Rendered("".join(pieces), places)
-
-

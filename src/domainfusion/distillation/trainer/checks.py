@@ -15,7 +15,9 @@ def check_count(name: str, count: object) -> None:
         ConfigurationError: It is none.
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigurationError(f"{name} is not a positive number", received=count, allowed="a whole number from 1")
+        raise ConfigurationError(
+            f"{name} is not a positive number", received=count, allowed="a whole number from 1"
+        )
 
 
 def check_share(name: str, share: float) -> None:
@@ -25,7 +27,9 @@ def check_share(name: str, share: float) -> None:
         ConfigurationError: It is none.
     """
     if not 0 <= share <= 1:
-        raise ConfigurationError(f"{name} is not a share", received=share, allowed="a number from 0 to 1")
+        raise ConfigurationError(
+            f"{name} is not a share", received=share, allowed="a number from 0 to 1"
+        )
 
 
 def check_weight(name: str, weight: float) -> None:
@@ -35,7 +39,9 @@ def check_weight(name: str, weight: float) -> None:
         ConfigurationError: It is none.
     """
     if not 0 <= weight < math.inf:
-        raise ConfigurationError(f"{name} is not a weight", received=weight, allowed="a number from 0")
+        raise ConfigurationError(
+            f"{name} is not a weight", received=weight, allowed="a number from 0"
+        )
 
 
 def check_word(name: str, word: str, allowed: Sequence[str]) -> None:

@@ -1,4 +1,6 @@
-"""What a training chooses before its first step, by what it measures: chosen once, and kept with the measurements."""
+"""What a training chooses before its first step, by what it measures: chosen once, and kept with
+the measurements.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ logger = logging.getLogger("domainfusion")
 
 
 class Choices:
-    """The choices of one training, in a file of its directory: a resumed training measures what is missing, and nothing twice.
+    """The choices of one training, in a file of its directory: a resumed training measures what is
+    missing, and nothing twice.
 
     Args:
         path: The file; it need not be there.
         log: Receives each choice when it is made.
     """
 
-    def __init__(self, path: Path, log: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, log: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> None:
         self._path = path
         self._log = log
         self._entries: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
@@ -30,7 +35,11 @@ class Choices:
         return self._entries.get(name, {}).get("value")
 
     def make(
-        self, name: str, options: Iterable[str], measure: Callable[[str], Any], decide: Callable[[Mapping[str, Any]], Any]
+        self,
+        name: str,
+        options: Iterable[str],
+        measure: Callable[[str], Any],
+        decide: Callable[[Mapping[str, Any]], Any],
     ) -> Any:
         """Returns the choice that was made, or makes it.
 

@@ -12,10 +12,12 @@ from domainfusion.types import TrainingRecord
 
 
 class IntegrationTrainer(Trainer):
-    """Two phases: first each domain by itself, then cross-domain integration with a replay of the first.
+    """Two phases: first each domain by itself, then cross-domain integration with a replay of the
+    first.
 
-    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain ones and a random share of the
-    first, so that expertise is not forgotten. A phase without records is left out.
+    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain
+    ones and a random share of the first, so that expertise is not forgotten. A phase without
+    records is left out.
 
     Args:
         replay: Share of the single-domain records that the second phase sees again.

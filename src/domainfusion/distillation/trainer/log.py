@@ -12,7 +12,8 @@ from domainfusion.records import to_json
 
 
 class JsonLog:
-    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is written.
+    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is
+    written.
 
     Raises:
         TrainingError: A line can't be written.

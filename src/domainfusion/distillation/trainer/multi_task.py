@@ -15,7 +15,8 @@ class MultiTaskTrainer(Trainer):
     """One phase in which every batch mixes the domains.
 
     Args:
-        shares: The share of each domain, by the primary domain of the records; by default as many as there are.
+        shares: The share of each domain, by the primary domain of the records; by default as many
+            as there are.
         **settings: See `Trainer`.
 
     Raises:
@@ -30,5 +31,7 @@ class MultiTaskTrainer(Trainer):
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns the one phase, `mixture`."""
-        shares = self.shares or natural_shares([record.example.primary_domain for record in records])
+        shares = self.shares or natural_shares(
+            [record.example.primary_domain for record in records]
+        )
         return [Phase(name="mixture", records=tuple(records), shares=shares)]

@@ -19,7 +19,8 @@ class Phase:
         records: What is seen in it for the first time.
         earlier: Records of phases before it.
         replay: The share of `earlier` that is seen again, drawn with the run's seed.
-        shares: The share of each group of records in every batch; None shows every record once an epoch, in random order.
+        shares: The share of each group of records in every batch; None shows every record once an
+            epoch, in random order.
         group_of: Which group a record belongs to, for `shares`; by default its primary domain.
 
     Raises:

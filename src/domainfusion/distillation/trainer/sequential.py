@@ -27,43 +27,63 @@ class SequentialTrainer(Trainer):
     A cross-domain record is seen in the phase of the last of its domains.
 
     Args:
-        order: The domains from general to special. By default the one comes first whose records the student, before it is trained,
-            finds most probable per token; where a student can't tell, the order is that in which the records name the domains.
+        order: The domains from general to special. By default the one comes first whose records the
+            student, before it is trained, finds most probable per token; where a student can't
+            tell, the order is that in which the records name the domains.
         replay: Share of the records of earlier phases that each phase sees again.
         **settings: See `Trainer`.
 
     Raises:
-        ConfigurationError: The order is empty or names a domain twice, or a setting is out of range.
+        ConfigurationError: The order is empty or names a domain twice, or a setting is out of
+            range.
     """
 
-    def __init__(self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any) -> None:
+    def __init__(
+        self, *, order: Sequence[str] | None = None, replay: float = 0.1, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        if order is not None and (isinstance(order, str) or not order or len(set(order)) < len(order)):
+        if order is not None and (
+            isinstance(order, str) or not order or len(set(order)) < len(order)
+        ):
             raise ConfigurationError(
-                "order must list each domain exactly once", received=order, fix="leave it out to infer it"
+                "order must list each domain exactly once",
+                received=order,
+                fix="leave it out to infer it",
             )
         check_share("replay", replay)
         self.order = None if order is None else tuple(order)
         self.replay = replay
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
-        """Returns a phase for each domain, named after it; without an order, as the records name the domains."""
+        """Returns a phase for each domain, named after it; without an order, as the records name
+        the domains.
+        """
         found = _domains_of(records)
         order = found if self.order is None else self.order
         missing = set(found) - set(order)
         if missing:
-            raise ConfigurationError(f"The order leaves out {', '.join(sorted(missing))}", received=order, allowed=", ".join(found))
+            raise ConfigurationError(
+                f"The order leaves out {', '.join(sorted(missing))}",
+                received=order,
+                allowed=", ".join(found),
+            )
         phases: list[Phase] = []
         seen: tuple[TrainingRecord, ...] = ()
         for domain in order:
-            own = tuple(record for record in records if max(record.example.domains, key=order.index) == domain)
+            own = tuple(
+                record
+                for record in records
+                if max(record.example.domains, key=order.index) == domain
+            )
             if own:
                 phases.append(Phase(name=domain, records=own, earlier=seen, replay=self.replay))
             seen += own
         return phases
 
     def decided(self, training: Training) -> Self:
-        """Returns this trainer with its order, and what any trainer leaves to be chosen; see `Trainer.decided`."""
+        """Returns this trainer with its order, and what any trainer leaves to be chosen; see
+        `Trainer.decided`.
+        """
         decided = copy(super().decided(training))
         scorer, records, seed = training.student, training.records, training.seed
         if self.order is None and isinstance(scorer, TokenScorer):
@@ -81,10 +101,16 @@ def _domains_of(records: Sequence[TrainingRecord]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(domain for record in records for domain in record.example.domains))
 
 
-def _mean_log_probability(scorer: TokenScorer, records: Sequence[TrainingRecord], domain: str, seed: int) -> float:
-    """Returns the mean log-probability per token of the domain's own targets; of cross-domain ones where it has no others."""
+def _mean_log_probability(
+    scorer: TokenScorer, records: Sequence[TrainingRecord], domain: str, seed: int
+) -> float:
+    """Returns the mean log-probability per token of the domain's own targets; of cross-domain ones
+    where it has no others.
+    """
     own = [record for record in records if domain in record.example.domains]
     own = [record for record in own if not record.example.is_cross_domain] or own
     sample = random.Random(f"{seed}/{domain}").sample(own, min(RECORDS_SCORED, len(own)))
-    scores = scorer.score([(*record.example.conversation, Message("assistant", record.target)) for record in sample])
+    scores = scorer.score(
+        [(*record.example.conversation, Message("assistant", record.target)) for record in sample]
+    )
     return sum(score.total for score in scores) / sum(len(score.tokens) for score in scores)

@@ -17,7 +17,12 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from domainfusion.distillation.trainer.checks import check_count, check_word
 from domainfusion.distillation.trainer.choices import Choices
-from domainfusion.distillation.trainer.merging import CHOICE, MERGE_WEIGHTS, answered_by, choose_merge_weight
+from domainfusion.distillation.trainer.merging import (
+    CHOICE,
+    MERGE_WEIGHTS,
+    answered_by,
+    choose_merge_weight,
+)
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
@@ -43,7 +48,9 @@ OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
 """Objectives by name, each as it is without settings."""
 
 USUAL_LORA_RATE = 1e-4
-"""LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without Regret", 2025)."""
+"""LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without
+Regret", 2025).
+"""
 
 
 class Start(NamedTuple):
@@ -51,7 +58,8 @@ class Start(NamedTuple):
 
     Attributes:
         adaptation: What of it is trained, and from what.
-        why_not_merged: Why it does not start from the merge of its experts, where it might have; empty where it does, or was not to.
+        why_not_merged: Why it does not start from the merge of its experts, where it might have;
+            empty where it does, or was not to.
     """
 
     adaptation: Adaptation
@@ -62,31 +70,38 @@ class Trainer(ABC):
     """Trains a student on records. A trainer of your own implements `phases`.
 
     Args:
-        learning_rate: Peak of the schedule (linear warm-up over 5 % of a phase, then a cosine down to 0). It is used as given;
-            2e-5 is usual for full fine-tuning, 1e-4 to 1e-3 for LoRA.
+        learning_rate: Peak of the schedule (linear warm-up over 5 % of a phase, then a cosine down
+            to 0). It is used as given; 2e-5 is usual for full fine-tuning, 1e-4 to 1e-3 for LoRA.
         epochs: Passes over the records of each phase.
         batch_size: Rows per optimizer step, over all devices.
-        evaluation_steps: Optimizer steps between two validations; the best state by validation is the one that is kept.
-        early_stopping_patience: Validations without a better mean score after which a phase ends, at its best state; None trains every
-            phase to its end.
-        adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million parameters on, and for a quantized
-            student.
+        evaluation_steps: Optimizer steps between two validations; the best state by validation is
+            the one that is kept.
+        early_stopping_patience: Validations without a better mean score after which a phase ends,
+            at its best state; None trains every phase to its end.
+        adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million
+            parameters on, and for a quantized student.
         lora_rank: Rank of the adapter where it starts from nothing.
-        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA adapters on the student's base, or
-            whole fine-tunes of it), `base` from the student as it is; `auto` merges for a LoRA student where that is possible.
-        merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 … 1), choose the one whose merge scores
-            best on validation, before it is trained.
-        merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions made orthogonal first; needs no data), or
-            `regmean` (nearest to each expert on its own questions and answers, which it reads once more); see `domainfusion.merging`.
-        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by default `batch_size` itself.
+        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA
+            adapters on the student's base, or whole fine-tunes of it), `base` from the student as
+            it is; `auto` merges for a LoRA student where that is possible.
+        merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 …
+            1), choose the one whose merge scores best on validation, before it is trained.
+        merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions
+            made orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
+            questions and answers, which it reads once more); see `domainfusion.merging`.
+        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by
+            default `batch_size` itself.
         checkpoint_steps: Optimizer steps between two checkpoints.
-        objective: The training objective: `sequence` (cross-entropy on the targets), `distribution` (what the teachers find
-            probable at every token), `on_policy` (what they find probable where the student writes by itself), or an `Objective` with
-            settings. `auto` takes the richest one that the teachers allow and that a benchmark of ours has shown to win, which so far is
-            `sequence`.
-        activation_checkpointing: Computes activations again in the backward pass instead of keeping them: less memory, more time.
-        report_to: Trackers that receive every figure of the training log as it is made, by name: `tensorboard` (written to `directory`),
-            `wandb`, `trackio`, `mlflow` and whatever else Accelerate knows. Their packages have to be installed.
+        objective: The training objective: `sequence` (cross-entropy on the targets), `distribution`
+            (what the teachers find probable at every token), `on_policy` (what they find probable
+            where the student writes by itself), or an `Objective` with settings. `auto` takes the
+            richest one that the teachers allow and that a benchmark of ours has shown to win, which
+            so far is `sequence`.
+        activation_checkpointing: Computes activations again in the backward pass instead of keeping
+            them: less memory, more time.
+        report_to: Trackers that receive every figure of the training log as it is made, by name:
+            `tensorboard` (written to `directory`), `wandb`, `trackio`, `mlflow` and whatever else
+            Accelerate knows. Their packages have to be installed.
 
     Raises:
         ConfigurationError: A number is not positive or a word is not known.
@@ -118,14 +133,24 @@ class Trainer(ABC):
             "lora_rank": lora_rank,
             "device_batch_size": batch_size if device_batch_size is None else device_batch_size,
             "checkpoint_steps": checkpoint_steps,
-            "early_stopping_patience": 1 if early_stopping_patience is None else early_stopping_patience,
+            "early_stopping_patience": (
+                1 if early_stopping_patience is None else early_stopping_patience
+            ),
         }
         for name, count in counts.items():
             check_count(name, count)
         if batch_size % counts["device_batch_size"]:
-            raise ConfigurationError("device_batch_size does not divide batch_size", received=device_batch_size, fix=f"divide {batch_size}")
+            raise ConfigurationError(
+                "device_batch_size does not divide batch_size",
+                received=device_batch_size,
+                fix=f"divide {batch_size}",
+            )
         if not 0 < learning_rate < 1:
-            raise ConfigurationError("learning_rate is out of range", received=learning_rate, allowed="a number between 0 and 1")
+            raise ConfigurationError(
+                "learning_rate is out of range",
+                received=learning_rate,
+                allowed="a number between 0 and 1",
+            )
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_word("initialization", initialization, ("auto", "base", "merge"))
         check_word("merge_method", merge_method, get_args(MergeMethod))
@@ -143,11 +168,15 @@ class Trainer(ABC):
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
         self.activation_checkpointing = activation_checkpointing
-        self._report_to = _trackers((report_to,) if isinstance(report_to, str) else tuple(report_to or ()))
+        self._report_to = _trackers(
+            (report_to,) if isinstance(report_to, str) else tuple(report_to or ())
+        )
 
     @property
     def report_to(self) -> tuple[str, ...]:
-        """Trackers that receive the training log; they decide nothing, so a resumed training may have others."""
+        """Trackers that receive the training log; they decide nothing, so a resumed training may
+        have others.
+        """
         return self._report_to
 
     @abstractmethod
@@ -155,9 +184,13 @@ class Trainer(ABC):
         """Returns the phases in which the student sees `records`."""
 
     def adapt(
-        self, student: TrainableModel, teachers: Mapping[str, LanguageModel], records: Sequence[TrainingRecord] = ()
+        self,
+        student: TrainableModel,
+        teachers: Mapping[str, LanguageModel],
+        records: Sequence[TrainingRecord] = (),
     ) -> tuple[TrainableModel, Adaptation | None]:
-        """Returns the copy of the student that is trained, and the adapter it is trained in (None where all weights are).
+        """Returns the copy of the student that is trained, and the adapter it is trained in (None
+        where all weights are).
 
         Args:
             student: Where training starts.
@@ -165,13 +198,14 @@ class Trainer(ABC):
             records: What they answered, which `merge_method="regmean"` has them read.
 
         Raises:
-            CapabilityError: The student can't be trained, or a merge is asked for and the experts don't allow it.
+            CapabilityError: The student can't be trained, or a merge is asked for and the experts
+                don't allow it.
         """
         start = self.start_of(student, teachers).adaptation
         if not start.all_weights and self.learning_rate < USUAL_LORA_RATE:
             warnings.warn(
-                f"learning_rate={self.learning_rate:g} is low for LoRA, which usually takes 1e-4 to 1e-3; it is used as given. "
-                "To train all weights instead, set adaptation='full'.",
+                f"learning_rate={self.learning_rate:g} is low for LoRA, which usually takes 1e-4 to"
+                " 1e-3; it is used as given. To train all weights instead, set adaptation='full'.",
                 stacklevel=3,
             )
         if start.all_weights and not start.start_from:
@@ -179,22 +213,39 @@ class Trainer(ABC):
         return self.copy_at(start, student, teachers, records), start
 
     def copy_at(
-        self, start: Adaptation, student: TrainableModel, teachers: Mapping[str, LanguageModel], records: Sequence[TrainingRecord]
+        self,
+        start: Adaptation,
+        student: TrainableModel,
+        teachers: Mapping[str, LanguageModel],
+        records: Sequence[TrainingRecord],
     ) -> TrainableModel:
-        """Returns a copy of the student at a start, its experts merged as `merge_method` says; see `adapt`."""
+        """Returns a copy of the student at a start, its experts merged as `merge_method` says; see
+        `adapt`.
+        """
         copy = student.trainable_copy(start)
         if start.start_from and self.merge_method != "sum":
-            experts = {domain: teacher for domain, teacher in teachers.items() if isinstance(teacher, HuggingFaceModel)}
+            experts = {
+                domain: teacher
+                for domain, teacher in teachers.items()
+                if isinstance(teacher, HuggingFaceModel)
+            }
             assert isinstance(copy, HuggingFaceModel)
             read = answered_by(experts, records)
-            write_merge(copy, experts, method=self.merge_method, weight=start.merge_weight, conversations=read)
+            write_merge(
+                copy,
+                experts,
+                method=self.merge_method,
+                weight=start.merge_weight,
+                conversations=read,
+            )
         return copy
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
         """Returns what of the student is trained, and where it starts, without loading any weights.
 
         Raises:
-            CapabilityError: The student can't be trained so, or a merge is asked for and the experts don't allow it.
+            CapabilityError: The student can't be trained so, or a merge is asked for and the
+                experts don't allow it.
         """
         _refuse_untrainable(student)
         all_weights = self._trains_all_weights(student)
@@ -202,7 +253,9 @@ class Trainer(ABC):
         check = getattr(student, "check_start", None)  # a model of a user's own may have none
         if check is not None:
             check(plain)
-        may_merge = self.initialization == "merge" or (self.initialization == "auto" and not all_weights)
+        may_merge = self.initialization == "merge" or (
+            self.initialization == "auto" and not all_weights
+        )
         if not (teachers and may_merge):
             return Start(plain)
         if self.merge_method != "sum":
@@ -211,7 +264,9 @@ class Trainer(ABC):
         merged = replace(plain, start_from=tuple(teachers.values()), merge_weight=weight)
         try:
             if check is None:
-                raise CapabilityError("The student does not say whether it can start from a merge", received=student)
+                raise CapabilityError(
+                    "The student does not say whether it can start from a merge", received=student
+                )
             check(merged)
         except CapabilityError as error:
             if self.initialization == "merge":
@@ -222,7 +277,10 @@ class Trainer(ABC):
     def _trains_all_weights(self, student: TrainableModel) -> bool:
         if self.adaptation != "auto":
             return self.adaptation == "full"
-        return not getattr(student, "quantization", None) and _parameter_count(student) < LORA_FROM_PARAMETERS
+        return (
+            not getattr(student, "quantization", None)
+            and _parameter_count(student) < LORA_FROM_PARAMETERS
+        )
 
     def train(
         self,
@@ -242,32 +300,42 @@ class Trainer(ABC):
         Args:
             student: Where training starts.
             records: What is learned; rejected records and empty targets are left out.
-            start: What an earlier training of this student returned, with settings that train the same weights: the copy continues from
-                there, and `start` stays as it is. None starts as `initialization` says.
-            teachers: The experts: for a start from their merge, and for objectives that learn from what they find probable.
-            integrator: The model that wrote the targets of cross-domain records: the teacher of those.
+            start: What an earlier training of this student returned, with settings that train the
+                same weights: the copy continues from there, and `start` stays as it is. None starts
+                as `initialization` says.
+            teachers: The experts: for a start from their merge, and for objectives that learn from
+                what they find probable.
+            integrator: The model that wrote the targets of cross-domain records: the teacher of
+                those.
             validate: Scores the student on held-out examples, for `evaluation_steps`.
-            directory: Keeps checkpoints; the same call with the same directory resumes. None keeps nothing. Several
-                processes that train together, as `torchrun` starts them, need one that all of them see.
+            directory: Keeps checkpoints; the same call with the same directory resumes. None keeps
+                nothing. Several processes that train together, as `torchrun` starts them, need one
+                that all of them see.
             seed: Seed of the order and of everything random.
             progress: Shows the steps.
 
         Raises:
             TrainingError: There is nothing to train on, or the loss stops being a number.
-            RunError: The directory holds a training with other records, settings or seed, or of another student.
+            RunError: The directory holds a training with other records, settings or seed, or of
+                another student.
         """
         _refuse_untrainable(student)
         self.check_validation(given=validate is not None)
         usable = [record for record in records if record.is_usable]
         if not usable:
-            reasons = Counter(record.reason or "there is no answer" for record in records).most_common(3)
+            reasons = Counter(
+                record.reason or "there is no answer" for record in records
+            ).most_common(3)
             raise TrainingError(
                 f"There is nothing to train on: none of {len(records)} records is usable",
                 received=dict(reasons) or None,
                 fix="look at what the experts answered",
             )
         if directory is None and distributed.world_size() > 1:
-            raise ConfigurationError("Several processes train in one directory, and there is none", fix="give directory=...")
+            raise ConfigurationError(
+                "Several processes train in one directory, and there is none",
+                fix="give directory=...",
+            )
         distributed.init_process_group()
         with TemporaryDirectory() as temporary:
             return Training(
@@ -290,25 +358,39 @@ class Trainer(ABC):
             given: Whether there is a validation.
 
         Raises:
-            ConfigurationError: There is none, and `merge_weight` or when to stop early is to be decided by it.
+            ConfigurationError: There is none, and `merge_weight` or when to stop early is to be
+                decided by it.
         """
         if given:
             return
         if not isinstance(self.merge_weight, float):
             fix = "give validation examples, or a number"
-            raise ConfigurationError("merge_weight is chosen by validation, and there is none", received=self.merge_weight, fix=fix)
+            raise ConfigurationError(
+                "merge_weight is chosen by validation, and there is none",
+                received=self.merge_weight,
+                fix=fix,
+            )
         if self.early_stopping_patience is not None:
             what = "Validation decides when to stop early, and there is none"
             fix = "give validation examples, or leave early_stopping_patience out"
             raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
 
     def merge_weight_in(self, directory: Path) -> float:
-        """Returns the weight λ of the merge that the training in `directory` starts from: the one that is set, or was chosen there."""
+        """Returns the weight λ of the merge that the training in `directory` starts from: the one
+        that is set, or was chosen there.
+        """
         made = Choices(directory / CHOICES).made(CHOICE)
-        return self.merge_weight if isinstance(self.merge_weight, float) else 1.0 if made is None else float(made)
+        return (
+            self.merge_weight
+            if isinstance(self.merge_weight, float)
+            else 1.0
+            if made is None
+            else float(made)
+        )
 
     def decided(self, training: Training) -> Self:
-        """Returns this trainer with every setting decided that it leaves to be chosen by what is measured before the first step.
+        """Returns this trainer with every setting decided that it leaves to be chosen by what is
+        measured before the first step.
 
         Args:
             training: What there is to measure; what is chosen is kept in its `choices`.
@@ -323,22 +405,37 @@ class Trainer(ABC):
         if start.start_from:
 
             def merged(weight: float) -> TrainableModel:
-                return self.copy_at(replace(start, merge_weight=weight), training.student, training.teachers, training.records)
+                return self.copy_at(
+                    replace(start, merge_weight=weight),
+                    training.student,
+                    training.teachers,
+                    training.records,
+                )
 
-            decided.merge_weight = choose_merge_weight(merged, weights, training.validate, training.choices)
+            decided.merge_weight = choose_merge_weight(
+                merged, weights, training.validate, training.choices
+            )
         return decided
 
 
-def _merge_weight(given: object, initialization: str) -> float | tuple[float, ...] | Literal["auto"]:
+def _merge_weight(
+    given: object, initialization: str
+) -> float | tuple[float, ...] | Literal["auto"]:
     """Returns the weight, the weights to choose from, or `auto`."""
     if _is_number(given):
         return float(given)
     several = isinstance(given, list | tuple) and bool(given) and all(map(_is_number, given))
     if given != "auto" and not several:
-        raise ConfigurationError("merge_weight is not a number", received=given, allowed="a number, a list of numbers, or auto")
+        raise ConfigurationError(
+            "merge_weight is not a number",
+            received=given,
+            allowed="a number, a list of numbers, or auto",
+        )
     if initialization == "base":
         raise ConfigurationError(
-            "merge_weight is chosen for a start from the merge", received="initialization='base'", fix="set initialization='auto'"
+            "merge_weight is chosen for a start from the merge",
+            received="initialization='base'",
+            fix="set initialization='auto'",
         )
     return tuple(map(float, given)) if isinstance(given, list | tuple) else "auto"
 
@@ -354,7 +451,9 @@ def _trackers(names: tuple[str, ...]) -> tuple[str, ...]:
     installed = [str(tracker) for tracker in get_available_trackers()]
     if missing := [name for name in names if name not in installed]:
         raise ConfigurationError(
-            f"The tracker {missing[0]!r} is not installed", received=names, fix=f"pip install {missing[0]}, or leave it out"
+            f"The tracker {missing[0]!r} is not installed",
+            received=names,
+            fix=f"pip install {missing[0]}, or leave it out",
         )
     return names
 
@@ -366,7 +465,11 @@ def _objective(name: str) -> Objective:
 
 def _refuse_untrainable(student: object) -> None:
     if not isinstance(student, TrainableModel):
-        raise CapabilityError("The student can't be trained", received=student, allowed="a local model, such as LlamaModel(...)")
+        raise CapabilityError(
+            "The student can't be trained",
+            received=student,
+            allowed="a local model, such as LlamaModel(...)",
+        )
 
 
 def _parameter_count(student: TrainableModel) -> int:

@@ -66,7 +66,11 @@ class Training:
     @cached_property
     def log(self) -> Callable[[Mapping[str, Any]], None]:
         """What happened, as the main process tells it."""
-        return JsonLog(self.directory / "log.jsonl") if distributed.is_main_process() else lambda _: None
+        return (
+            JsonLog(self.directory / "log.jsonl")
+            if distributed.is_main_process()
+            else lambda _: None
+        )
 
     @cached_property
     def choices(self) -> Choices:
@@ -76,12 +80,18 @@ class Training:
     @cached_property
     def compared(self) -> dict[str, list[Row]]:
         """A few rows of each domain, at which the student is compared with its base."""
-        return sample_by_domain([encode_record(record, self.student) for record in self.records], self.seed)
+        return sample_by_domain(
+            [encode_record(record, self.student) for record in self.records], self.seed
+        )
 
     def run(self) -> TrainableModel:
         """Trains a copy of the student and returns it."""
         phases = self._phases(self.trainer)  # they are checked before the directory is claimed
-        rows = {encode_record(record, self.student): record for phase in phases for record in (*phase.records, *phase.earlier)}
+        rows = {
+            encode_record(record, self.student): record
+            for phase in phases
+            for record in (*phase.records, *phase.earlier)
+        }
         refuse_overlong(list(rows), self.student.context_length)
         with distributed.main_process_first():
             self._claim()
@@ -92,7 +102,9 @@ class Training:
                 self.directory / f"phase-{at}-{file_name(phase.name)}": phase
                 for at, phase in enumerate(self._phases(trainer), start=1)
             }
-            objective = copy(trainer.objective)  # what it makes ready belongs to this training alone
+            objective = copy(
+                trainer.objective
+            )  # what it makes ready belongs to this training alone
             if not all((folder / FINISHED).is_file() for folder in folders):
                 setting = Setting(
                     student=self.student,
@@ -106,21 +118,34 @@ class Training:
                 if found := objective.begin(setting):
                     self.log(found)
         if isinstance(self.student, LocalWeights):
-            self.student.weights()  # loads the student: loading draws from the stream that the adapter starts from
+            # loads the student: loading draws from the stream that the adapter starts from
+            self.student.weights()
         if why := trainer.start_of(self.student, self.teachers).why_not_merged:
             self.log({"start": "base", "why_not_merged": why})
         set_seed(self.seed)
         trained, _ = trainer.adapt(self.student, self.teachers, self.records)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
-        accelerator = make_accelerator(trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory)
+        accelerator = make_accelerator(
+            trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory
+        )
         if trainer.report_to:
             accelerator.init_trackers("domainfusion", config=_settings_of(trainer))
         steps_before = 0
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if not (folder / FINISHED).is_file():
                 is_last = number == len(folders)
-                self._train_phase(trainer, trained, phase, objective, folder, number, accelerator, steps_before, is_last=is_last)
+                self._train_phase(
+                    trainer,
+                    trained,
+                    phase,
+                    objective,
+                    folder,
+                    number,
+                    accelerator,
+                    steps_before,
+                    is_last=is_last,
+                )
             trained.load_trained_state(load_file(folder / FINISHED))
             steps_before += math.ceil(len(self._order(trainer, phase, number)) / trainer.batch_size)
         accelerator.end_training()
@@ -132,11 +157,17 @@ class Training:
         phases = trainer.phases(self.records)
         empty = [phase.name for phase in phases if not phase.records]
         if empty or not phases:
-            raise TrainingError(f"The phase {', '.join(empty) or 'list'} is empty", received=type(trainer).__name__, fix="give it records")
+            raise TrainingError(
+                f"The phase {', '.join(empty) or 'list'} is empty",
+                received=type(trainer).__name__,
+                fix="give it records",
+            )
         return phases
 
     def _claim(self) -> None:
-        """Notes what is trained in the directory, or refuses where that is something else: its checkpoints would be taken for these."""
+        """Notes what is trained in the directory, or refuses where that is something else: its
+        checkpoints would be taken for these.
+        """
         note = self.directory / "inputs.json"
         inputs: dict[str, Any] = {
             "student": describe(self.student),
@@ -161,12 +192,22 @@ class Training:
         return phase.shown(random.Random(f"{self.seed}/{number}/replay"))
 
     def _order(self, trainer: Trainer, phase: Phase, number: int) -> list[int]:
-        """Returns the order in which a phase goes through its records, all epochs one after the other."""
+        """Returns the order in which a phase goes through its records, all epochs one after the
+        other.
+        """
         records, rng = self._shown(phase, number), random.Random(f"{self.seed}/{number}")
         if phase.shares is None:
-            return [index for _ in range(trainer.epochs) for index in rng.sample(range(len(records)), len(records))]
+            return [
+                index
+                for _ in range(trainer.epochs)
+                for index in rng.sample(range(len(records)), len(records))
+            ]
         groups = [phase.group_of(record) for record in records]
-        return [index for _ in range(trainer.epochs) for index in interleaved_order(groups, phase.shares, rng)]
+        return [
+            index
+            for _ in range(trainer.epochs)
+            for index in interleaved_order(groups, phase.shares, rng)
+        ]
 
     def _train_phase(
         self,
@@ -181,7 +222,9 @@ class Training:
         *,
         is_last: bool,
     ) -> None:
-        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it is the last or ended early."""
+        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it
+        is the last or ended early.
+        """
 
         def log(line: Mapping[str, Any]) -> None:
             self.log(line)
@@ -222,12 +265,22 @@ class Training:
                 shutil.rmtree(checkpoint)
         distributed.barrier()
 
-    def _log_outcome(self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None) -> None:
-        """Logs the held-out score of every domain at the end of a phase, and how far from its base the student went in each."""
+    def _log_outcome(
+        self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None
+    ) -> None:
+        """Logs the held-out score of every domain at the end of a phase, and how far from its base
+        the student went in each.
+        """
         found: dict[str, Any] = {}
         if self.validate is not None:
-            found["validation"] = distributed.broadcast(dict(self.validate(student) if scores is None else scores))
-        if distributed.is_main_process() and isinstance(self.student, TokenScorer) and isinstance(student, TokenScorer):
+            found["validation"] = distributed.broadcast(
+                dict(self.validate(student) if scores is None else scores)
+            )
+        if (
+            distributed.is_main_process()
+            and isinstance(self.student, TokenScorer)
+            and isinstance(student, TokenScorer)
+        ):
             found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
         self.log({"phase": phase.name, "finished": True, **found})
 
@@ -243,4 +296,6 @@ def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 def _settings_of(trainer: Trainer) -> dict[str, Any]:
     """Returns the settings of a trainer that trackers can show: numbers and words."""
-    return {name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)}
+    return {
+        name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)
+    }

@@ -1,4 +1,6 @@
-"""Models behind an OpenAI-compatible endpoint: hosted services, vLLM, Ollama, llama.cpp, LM Studio."""
+"""Models behind an OpenAI-compatible endpoint: hosted services, vLLM, Ollama, llama.cpp, LM
+Studio.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Reads what a server sent: an answer with its reasoning apart and its tokens counted, or a clear failure."""
+"""Reads what a server sent: an answer with its reasoning apart and its tokens counted, or a clear
+failure.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,35 @@ _LEAST_BYTES_PER_TOKEN = 2
 """An answer with fewer bytes than this a token can hardly have reached a limit of tokens."""
 
 _REASONS: tuple[tuple[FinishReason | None, re.Pattern[str]], ...] = (
-    ("filtered", _any_of("filter filtered block(?:ed)? safety sensitive blocklist prohibited spii recitation guardrail moderation toxic")),
+    (
+        "filtered",
+        _any_of(
+            "filter filtered block(?:ed)? safety sensitive blocklist prohibited spii recitation"
+            " guardrail moderation toxic"
+        ),
+    ),
     ("refused", _any_of("refusal refused")),
-    ("length", _any_of("length max maximum limit context window truncated incomplete unfinished partial")),
-    (None, _any_of("tools? functions? calls? error abort(?:ed)? fail(?:ed)? cancell?ed user load unload network not")),
-    ("stop", _any_of("stop stopped end ended eo[sdtm] endoftext completed? finished done normal success natural")),
+    (
+        "length",
+        _any_of("length max maximum limit context window truncated incomplete unfinished partial"),
+    ),
+    (
+        None,
+        _any_of(
+            "tools? functions? calls? error abort(?:ed)? fail(?:ed)? cancell?ed user load unload"
+            " network not"
+        ),
+    ),
+    (
+        "stop",
+        _any_of(
+            "stop stopped end ended eo[sdtm] endoftext completed? finished done normal success"
+            " natural"
+        ),
+    ),
 )
-"""What the words of a finish reason mean, the first that fits; None for no answer that could be used.
+"""What the words of a finish reason mean, the first that fits; None for no answer that could be
+used.
 
 OpenAI, Azure, Anthropic, Gemini, Cohere, Mistral, Bedrock, watsonx, Zhipu, vLLM, SGLang, TGI,
 llama.cpp, Ollama and LM Studio between them use several dozen.
@@ -42,13 +66,21 @@ llama.cpp, Ollama and LM Studio between them use several dozen.
 _UNSTATED = _any_of("null none unspecified")
 """Words of servers that do not say why an answer ended."""
 _ENUMERATION = re.compile(r"finish_?reason[._]?", re.IGNORECASE)
-"""The name of an enumeration, before one of its members: `FINISH_REASON_STOP`, `FinishReason.STOP`."""
+"""The name of an enumeration, before one of its members: `FINISH_REASON_STOP`,
+`FinishReason.STOP`.
+"""
 _INNER_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 """Where one word ends and the next begins in `maxPredictedTokensReached`."""
 _CONTROL_TOKEN = re.compile(r"<[^<>]*>|\[/?[A-Z_]+\]")
 """`<|eot_id|>`, `</s>`, `[EOS]`: the token that ended the answer, in place of a reason."""
 
-_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details")
+_REASONING_FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "reasoning_text",
+    "reasoning_details",
+)
 
 
 class UnreadableAnswer(Exception):
@@ -63,7 +95,13 @@ class UnreadableAnswer(Exception):
     """
 
     def __init__(
-        self, what: str, seen: str, *, tokens: TokenCount | None = None, answered: bool = False, fix: str = CHECK_URL
+        self,
+        what: str,
+        seen: str,
+        *,
+        tokens: TokenCount | None = None,
+        answered: bool = False,
+        fix: str = CHECK_URL,
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -100,7 +138,8 @@ class _Texts(NamedTuple):
 def parse_body(body: str) -> dict[str, Any]:
     """Returns the chat completion in a body: JSON, or an event stream, whose pieces are joined.
 
-    Some servers stream although they were told not to, and some send comments to keep the connection.
+    Some servers stream although they were told not to, and some send comments to keep the
+    connection.
 
     Raises:
         UnreadableAnswer: It is neither, or the stream broke off before the answer ended.
@@ -156,7 +195,9 @@ def _joined(events: list[Any], body: str) -> Any:
                 return event
             choice["finish_reason"] = piece.get("finish_reason") or choice.get("finish_reason")
             delta = piece.get("delta")
-            _add(delta if isinstance(delta, dict) else {"content": piece.get("text")}, parts, message)
+            _add(
+                delta if isinstance(delta, dict) else {"content": piece.get("text")}, parts, message
+            )
     if not choice.get("finish_reason") and events[-1] != "[DONE]":
         raise _unreadable("the stream broke off before the answer ended", body[-300:])
     return joined
@@ -174,7 +215,11 @@ def _add(delta: dict[str, Any], parts: list[Any], message: dict[str, Any]) -> No
 
 
 def _first(choices: object) -> list[dict[str, Any]]:
-    return [choices[0]] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else []
+    return (
+        [choices[0]]
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict)
+        else []
+    )
 
 
 # The answer
@@ -191,9 +236,10 @@ def read_reply(
 
     Args:
         payload: The decoded body.
-        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`, as well.
-        max_new_tokens: The limit that the answer was asked for with. Where the server does not say why
-            the answer ended, one that reached it was cut, and any other is whole.
+        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`, as
+            well.
+        max_new_tokens: The limit that the answer was asked for with. Where the server does not say
+            why the answer ended, one that reached it was cut, and any other is whole.
         require_finish_reason: Take no answer of which the server does not say why it ended.
 
     Raises:
@@ -210,12 +256,19 @@ def read_reply(
     texts = _texts(message)
     finish_reason = _stated_reason(choice.get("finish_reason"), tokens)
     if finish_reason is None and require_finish_reason:
-        raise _unreadable("the server does not say why the answer ended", choice, tokens=tokens, fix="say require_finish_reason=False")
+        raise _unreadable(
+            "the server does not say why the answer ended",
+            choice,
+            tokens=tokens,
+            fix="say require_finish_reason=False",
+        )
     if finish_reason is None:
         finish_reason = "length" if _reached(max_new_tokens, tokens, texts) else "stop"
     if texts.refusal and finish_reason != "filtered":
         finish_reason = "refused"
-    split = split_reasoning(texts.refusal if texts.refusal and finish_reason == "refused" else texts.answer)
+    split = split_reasoning(
+        texts.refusal if texts.refusal and finish_reason == "refused" else texts.answer
+    )
     reasoning, answer = texts.reasoning or split.reasoning, split.answer
     if split.is_cut and finish_reason == "stop":
         finish_reason = "length"
@@ -223,7 +276,9 @@ def read_reply(
     if finish_reason == "stop" and not _has_words(answer):
         where = ": all of it is reasoning" if _has_words(reasoning) else ""
         fix = "raise max_new_tokens, or look at what the model says to this question"
-        raise _unreadable(f"the answer has no text{where}", choice, tokens=tokens, answered=True, fix=fix)
+        raise _unreadable(
+            f"the answer has no text{where}", choice, tokens=tokens, answered=True, fix=fix
+        )
     if include_reasoning and reasoning:
         answer = f"{_THINK}\n{reasoning}\n{_THOUGHT}\n\n{answer}"
     generation = Generation(
@@ -240,25 +295,35 @@ def _stated_reason(given: object, tokens: TokenCount | None) -> FinishReason | N
     """Returns why an answer ended; None where the server does not say.
 
     Raises:
-        UnreadableAnswer: It ended as no answer does that can be used, or in words that are not known.
+        UnreadableAnswer: It ended as no answer does that can be used, or in words that are not
+            known.
     """
     if isinstance(given, dict):  # SGLang: {"type": "stop", "matched": 128009}
         given = given.get("type")
     if given is None:
         return None
     if not isinstance(given, str):
-        raise _unreadable("the answer ended for a reason that is not known", given, tokens=tokens, fix="")
+        raise _unreadable(
+            "the answer ended for a reason that is not known", given, tokens=tokens, fix=""
+        )
     spaced = _INNER_CAPITAL.sub(" ", _ENUMERATION.sub("", given)).replace("_", " ")
     if not given.strip() or _UNSTATED.fullmatch(spaced.strip()):
         return None
     for reason, words in _REASONS:
         if words.search(spaced):
             if reason is None:
-                raise _unreadable("the answer was not finished; it ended for this reason", given, tokens=tokens, fix="")
+                raise _unreadable(
+                    "the answer was not finished; it ended for this reason",
+                    given,
+                    tokens=tokens,
+                    fix="",
+                )
             return reason
     if _CONTROL_TOKEN.fullmatch(given.strip()):
         return "stop"
-    raise _unreadable("the answer ended for a reason that is not known", given, tokens=tokens, fix="")
+    raise _unreadable(
+        "the answer ended for a reason that is not known", given, tokens=tokens, fix=""
+    )
 
 
 def _reached(max_new_tokens: int | None, tokens: TokenCount | None, texts: _Texts) -> bool:
@@ -272,7 +337,9 @@ def _reached(max_new_tokens: int | None, tokens: TokenCount | None, texts: _Text
 
 
 def _has_words(text: str) -> bool:
-    """Whether anything in a text can be seen: not in white space, zero-width or control characters."""
+    """Whether anything in a text can be seen: not in white space, zero-width or control
+    characters.
+    """
     return any(character.isprintable() and not character.isspace() for character in text)
 
 
@@ -282,13 +349,23 @@ def _texts(message: dict[str, Any]) -> _Texts:
     if isinstance(content, dict):  # one part, or Gemini's {"parts": [...]}
         content = content.get("parts") or [content]
     read = read_content(content)
-    thoughts = [read_content([{"type": "reasoning", "text": message.get(name)}]).reasoning for name in _REASONING_FIELDS]
+    thoughts = [
+        read_content([{"type": "reasoning", "text": message.get(name)}]).reasoning
+        for name in _REASONING_FIELDS
+    ]
     parts = content if isinstance(content, list) else []
-    refusals = [message.get("refusal"), *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    refusals = [
+        message.get("refusal"),
+        *(part.get("refusal") for part in parts if isinstance(part, dict)),
+    ]
     return _Texts(
         answer=whole_characters("".join(read.texts)),
-        reasoning=whole_characters(next((thought for thought in thoughts if thought), read.reasoning)).strip(),
-        refusal=whole_characters("".join(refusal for refusal in refusals if isinstance(refusal, str))),
+        reasoning=whole_characters(
+            next((thought for thought in thoughts if thought), read.reasoning)
+        ).strip(),
+        refusal=whole_characters(
+            "".join(refusal for refusal in refusals if isinstance(refusal, str))
+        ),
     )
 
 
@@ -316,11 +393,17 @@ def _count(usage: object) -> TokenCount | None:
 
 def _number(fields: object, name: str) -> int | None:
     value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+        else None
+    )
 
 
 def _unreadable(what: str, seen: object, **details: Any) -> UnreadableAnswer:
-    return UnreadableAnswer(what, seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False), **details)
+    return UnreadableAnswer(
+        what, seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False), **details
+    )
 
 
 def brief(text: str, limit: int = 300) -> str:

@@ -1,4 +1,6 @@
-"""One call of `generate`: workers on an event loop in a thread of its own, and answers handed over in the thread that asked."""
+"""One call of `generate`: workers on an event loop in a thread of its own, and answers handed over
+in the thread that asked.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from threading import Thread
 from typing import Any
 
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import Account, TokenCount, least_prompt_tokens, most_prompt_tokens, was_cut
+from domainfusion.models.api.costs import (
+    Account,
+    TokenCount,
+    least_prompt_tokens,
+    most_prompt_tokens,
+    was_cut,
+)
 from domainfusion.models.api.dialect import Dialect
 from domainfusion.models.api.endpoint import Endpoint
 from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
@@ -21,7 +29,9 @@ from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
 
 _RETRIES_OF_EMPTY = 2
-"""How often a question is asked again whose answer was empty: each of them may have to be paid for."""
+"""How often a question is asked again whose answer was empty: each of them may have to be paid
+for.
+"""
 
 
 @dataclass
@@ -64,12 +74,17 @@ class Asker:
     check_prompt_tokens: bool = True
 
     def ask(
-        self, conversations: Sequence[Conversation], seeds: Sequence[int], sampling: Sampling, on_result: OnResult | None = None
+        self,
+        conversations: Sequence[Conversation],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_result: OnResult | None = None,
     ) -> Outcome:
         """Asks every question until all are answered, given up, or the endpoint is.
 
-        `on_result` is called in this thread. A worker asks its next question only once the answer before was taken, so that no more
-        than `max_concurrency` answers are ever on their way to whoever keeps them.
+        `on_result` is called in this thread. A worker asks its next question only once the answer
+        before was taken, so that no more than `max_concurrency` answers are ever on their way to
+        whoever keeps them.
         """
         outcome = Outcome()
 
@@ -83,7 +98,12 @@ class Asker:
             questions = iter(enumerate(zip(conversations, seeds, strict=True)))
             async with self.open_endpoint() as endpoint:
                 one = _Worker(self, endpoint, gate, sampling, outcome.failures, hand_over)
-                await asyncio.gather(*(one.work(questions) for _ in range(min(self.limits.max_concurrency, len(conversations)))))
+                await asyncio.gather(
+                    *(
+                        one.work(questions)
+                        for _ in range(min(self.limits.max_concurrency, len(conversations)))
+                    )
+                )
             outcome.stop = gate.stop
 
         run_apart(work, take)
@@ -120,7 +140,11 @@ class _Worker:
                 continue
             # A server that asks for patience is waited for as long as it answers others.
             retries += not outcome.throttled
-            most = min(self.asker.limits.max_retries, _RETRIES_OF_EMPTY) if outcome.answered else self.asker.limits.max_retries
+            most = (
+                min(self.asker.limits.max_retries, _RETRIES_OF_EMPTY)
+                if outcome.answered
+                else self.asker.limits.max_retries
+            )
             if outcome.scope != "attempt" or retries > most:
                 if outcome.answered:
                     self.gate.gave_up(outcome)
@@ -142,7 +166,11 @@ class _Worker:
                     max_new_tokens=limit,
                     require_finish_reason=asker.require_finish_reason,
                 )
-                if asker.check_prompt_tokens and reply.tokens is not None and was_cut(whole, reply.tokens):
+                if (
+                    asker.check_prompt_tokens
+                    and reply.tokens is not None
+                    and was_cut(whole, reply.tokens)
+                ):
                     raise _cut_prompt(whole, reply.tokens)
             except AttemptFailed as failure:
                 if asker.dialect.adapt(body, failure):
@@ -157,8 +185,9 @@ class _Worker:
 
 def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed:
     return AttemptFailed(
-        f"the server read {tokens.prompt:,} tokens of a prompt that has at least "
-        f"{least_prompt_tokens(conversation):,}: its context window cut the prompt, and the answer is to the rest",
+        f"the server read {tokens.prompt:,} tokens of a prompt that has at least"
+        f" {least_prompt_tokens(conversation):,}: its context window cut the prompt, and the answer"
+        " is to the rest",
         "request",
         tokens=tokens,
         fix=f"{CONTEXT_FIX}; where the server counts otherwise, say check_prompt_tokens=False",
@@ -186,10 +215,12 @@ class HandOver:
 
 
 def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnResult) -> None:
-    """Runs `work` on an event loop in a thread of its own, and `take` in this one for each answer that it hands over.
+    """Runs `work` on an event loop in a thread of its own, and `take` in this one for each answer
+    that it hands over.
 
-    So it works where an event loop runs already, as in notebooks, and what `take` does, such as writing to a file, holds up no
-    request. Where this thread is interrupted, requests in flight are given up and answers that have arrived are still taken.
+    So it works where an event loop runs already, as in notebooks, and what `take` does, such as
+    writing to a file, holds up no request. Where this thread is interrupted, requests in flight are
+    given up and answers that have arrived are still taken.
     """
     inbox: SimpleQueue[_Delivery | None] = SimpleQueue()
     with _loop_apart() as loop:

@@ -20,7 +20,9 @@ _SURELY_LESS = 0.8
 """Of the fewest tokens that a prompt may have: a margin for tokens of two words."""
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""Japanese and Chinese, which are written without spaces, and of which a token is seldom more than two characters."""
+"""Japanese and Chinese, which are written without spaces, and of which a token is seldom more than
+two characters.
+"""
 _TOKENS_AROUND_MESSAGE = 8
 """Role, separators and the start of the answer, at most, in the templates that are in use."""
 
@@ -59,7 +61,9 @@ class Prices:
     def cost(self, tokens: TokenCount) -> float:
         """Returns what an answer costs."""
         fresh = max(0, tokens.prompt - tokens.cached)
-        return (fresh * self.prompt + tokens.cached * self.cached + tokens.completion * self.completion) / 1e6
+        return (
+            fresh * self.prompt + tokens.cached * self.cached + tokens.completion * self.completion
+        ) / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +83,17 @@ class CostEstimate:
     cost: float | None
 
     def __str__(self) -> str:
-        text = f"{self.requests:,} requests, about {self.prompt_tokens:,} prompt tokens, at most {self.max_completion_tokens:,} to write"
+        text = (
+            f"{self.requests:,} requests, about {self.prompt_tokens:,} prompt tokens, at most"
+            f" {self.max_completion_tokens:,} to write"
+        )
         return text if self.cost is None else f"{text}: at most about {self.cost:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What was asked of a model since it was made, and what that cost; `usage.json` of a run has that of all its sessions.
+    """What was asked of a model since it was made, and what that cost; `usage.json` of a run has
+    that of all its sessions.
 
     Attributes:
         requests: Requests sent, those that failed among them.
@@ -98,7 +106,8 @@ class Usage:
         completion_tokens: Tokens written.
         reasoning_tokens: Those of them that are reasoning.
         cost: What the answers cost; None without prices.
-        unknown_cost: At most this much more: for answers that came without a count, and for requests whose answer was lost.
+        unknown_cost: At most this much more: for answers that came without a count, and for
+            requests whose answer was lost.
     """
 
     requests: int = 0
@@ -114,8 +123,14 @@ class Usage:
     unknown_cost: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.answers:,} answers in {self.requests:,} requests ({self.failed:,} failed), {self.refused:,} refused, "
-        text += f"{self.filtered:,} filtered; {self.prompt_tokens:,} tokens read ({self.cached_tokens:,} cached), "
+        text = (
+            f"{self.answers:,} answers in {self.requests:,} requests ({self.failed:,} failed),"
+            f" {self.refused:,} refused, "
+        )
+        text += (
+            f"{self.filtered:,} filtered; {self.prompt_tokens:,} tokens read"
+            f" ({self.cached_tokens:,} cached), "
+        )
         text += f"{self.completion_tokens:,} written ({self.reasoning_tokens:,} reasoning)"
         if self.cost is not None:
             text += f"; cost {self.cost:.4f}"
@@ -124,14 +139,17 @@ class Usage:
 
 
 class Payment(NamedTuple):
-    """A request that was sent: what it costs at most, and its number in the books; None where nothing has a price."""
+    """A request that was sent: what it costs at most, and its number in the books; None where
+    nothing has a price.
+    """
 
     at_most: float
     number: int | None
 
 
 class Account:
-    """Keeps a model's usage, and notes in the books what its requests cost, so that `max_cost` is never exceeded.
+    """Keeps a model's usage, and notes in the books what its requests cost, so that `max_cost` is
+    never exceeded.
 
     Args:
         prices: What tokens cost; None where it does not matter.
@@ -139,7 +157,9 @@ class Account:
         name: The account in the books: whoever names the same one spends from it.
     """
 
-    def __init__(self, prices: Prices | None = None, max_cost: float | None = None, name: str = "") -> None:
+    def __init__(
+        self, prices: Prices | None = None, max_cost: float | None = None, name: str = ""
+    ) -> None:
         self.name = name
         self.usage = Usage(cost=None if prices is None else 0.0)
         self._prices = prices
@@ -159,11 +179,16 @@ class Account:
         """Returns what one answer costs at most."""
         if self._prices is None:
             return 0.0
-        return self._prices.cost(TokenCount(prompt=most_prompt_tokens(conversation), completion=max_new_tokens))
+        return self._prices.cost(
+            TokenCount(prompt=most_prompt_tokens(conversation), completion=max_new_tokens)
+        )
 
     def estimate(self, conversations: Sequence[Conversation], max_new_tokens: int) -> CostEstimate:
         """Returns what these conversations would cost, each asked once."""
-        tokens = TokenCount(prompt=sum(map(about_prompt_tokens, conversations)), completion=max_new_tokens * len(conversations))
+        tokens = TokenCount(
+            prompt=sum(map(about_prompt_tokens, conversations)),
+            completion=max_new_tokens * len(conversations),
+        )
         return CostEstimate(
             requests=len(conversations),
             prompt_tokens=tokens.prompt,
@@ -172,7 +197,9 @@ class Account:
         )
 
     def fits(self, worst_cost: float) -> bool:
-        """Whether a further request can't exceed the limit, whatever it and those in flight come to."""
+        """Whether a further request can't exceed the limit, whatever it and those in flight come
+        to.
+        """
         return self._max_cost is None or self._books.spent(self.name) + worst_cost <= self._max_cost
 
     def reserve(self, worst_cost: float) -> Payment | None:
@@ -185,7 +212,9 @@ class Account:
         self.usage = replace(self.usage, requests=self.usage.requests + 1)
         return Payment(worst_cost, number)
 
-    def settle(self, payment: Payment, finish_reason: FinishReason, tokens: TokenCount | None) -> None:
+    def settle(
+        self, payment: Payment, finish_reason: FinishReason, tokens: TokenCount | None
+    ) -> None:
         """Counts an answer; `tokens` is None where the server did not count them."""
         self._count(payment, tokens, lost=tokens is None)
         self.usage = replace(
@@ -209,7 +238,9 @@ class Account:
         self.usage = replace(self.usage, failed=self.usage.failed + 1)
 
     def _count(self, payment: Payment, tokens: TokenCount | None, *, lost: bool) -> None:
-        """Adds up tokens and what they cost; what is lost stands in the books at its most expensive."""
+        """Adds up tokens and what they cost; what is lost stands in the books at its most
+        expensive.
+        """
         usage, count = self.usage, tokens or TokenCount(prompt=0, completion=0)
         cost = None if self._prices is None else self._prices.cost(count)
         if cost is not None and tokens is not None and payment.number is not None:
@@ -227,7 +258,10 @@ class Account:
 
 def about_prompt_tokens(conversation: Conversation) -> int:
     """Returns about how many tokens a conversation has."""
-    return sum(_size(message.content) // _BYTES_PER_TOKEN + _TOKENS_AROUND_MESSAGE for message in conversation)
+    return sum(
+        _size(message.content) // _BYTES_PER_TOKEN + _TOKENS_AROUND_MESSAGE
+        for message in conversation
+    )
 
 
 def most_prompt_tokens(conversation: Conversation) -> int:

@@ -1,4 +1,6 @@
-"""What a request looks like to one server: the fields that it knows, and what to do without those that it does not."""
+"""What a request looks like to one server: the fields that it knows, and what to do without those
+that it does not.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,13 @@ from domainfusion.types import Conversation, Message, Sampling
 logger = logging.getLogger("domainfusion")
 
 OPTIONAL_FIELDS = ("temperature", "top_p", "seed", "stream", "response_format", "system")
-"""What can be left out for a server, or a model, that refuses it. Without `response_format`, JSON is
-asked for in words; without `system`, the system message stands before the first question."""
+"""What can be left out for a server, or a model, that refuses it. Without `response_format`, JSON
+is asked for in words; without `system`, the system message stands before the first question.
+"""
 
-SCHEMA_PROMPT = "Answer with JSON alone, without any other word. It has to fit this JSON schema:\n{schema}"
+SCHEMA_PROMPT = (
+    "Answer with JSON alone, without any other word. It has to fit this JSON schema:\n{schema}"
+)
 """Asks a server without structured output for JSON; `{schema}` is filled."""
 
 _TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
@@ -34,7 +39,8 @@ _UNKNOWN = r"""unsupported | not[ ]support | n't[ ]support | unknown | unrecogni
                | not[ ](?:allowed|enabled|available|accepted) | instead"""
 _REFUSED_FIELD = re.compile(_UNKNOWN, re.VERBOSE | re.IGNORECASE)
 _REFUSED = re.compile(
-    rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | greater[ ]than | strictly | deprecated | cannot | can't",
+    rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | greater[ ]than |"
+    r" strictly | deprecated | cannot | can't",
     re.VERBOSE | re.IGNORECASE,
 )
 _REFUSED_SYSTEM = re.compile(
@@ -69,10 +75,12 @@ class Dialect:
         json_schema: What answers have to look like; None for plain text.
         extra_body: Further fields.
         omit: Fields that are left out.
-        token_field: How the server calls the limit of tokens to write; the other name is tried where it is refused.
+        token_field: How the server calls the limit of tokens to write; the other name is tried
+            where it is refused.
 
     Raises:
-        ConfigurationError: A field to leave out that can't be, or one to add that is written already.
+        ConfigurationError: A field to leave out that can't be, or one to add that is written
+            already.
     """
 
     def __init__(
@@ -87,14 +95,22 @@ class Dialect:
     ) -> None:
         strange = set(omit) - set(OPTIONAL_FIELDS)
         if isinstance(omit, str) or strange:
-            raise ConfigurationError("omit names fields that can't be left out", received=omit, allowed=f"some of {OPTIONAL_FIELDS}")
+            raise ConfigurationError(
+                "omit names fields that can't be left out",
+                received=omit,
+                allowed=f"some of {OPTIONAL_FIELDS}",
+            )
         taken = sorted((_OWN_FIELDS - set(omit)) & set(extra_body or {}))
         if taken:
             raise ConfigurationError(
                 f"extra_body sets {taken[0]!r}, which follows from other arguments",
                 received=taken,
                 allowed="other fields",
-                fix=f"set it where it belongs, or leave it out with omit=({taken[0]!r},)" if taken[0] in OPTIONAL_FIELDS else "",
+                fix=(
+                    f"set it where it belongs, or leave it out with omit=({taken[0]!r},)"
+                    if taken[0] in OPTIONAL_FIELDS
+                    else ""
+                ),
             )
         self.model = model
         self.system_prompt = system_prompt
@@ -104,7 +120,9 @@ class Dialect:
         self._learned = _Learned(token_field)
 
     def with_json_schema(self, json_schema: Mapping[str, Any]) -> Dialect:
-        """Returns the dialect that asks for JSON of this schema; what the server refuses stays known."""
+        """Returns the dialect that asks for JSON of this schema; what the server refuses stays
+        known.
+        """
         constrained = Dialect(
             self.model,
             system_prompt=self.system_prompt,
@@ -117,12 +135,25 @@ class Dialect:
 
     def settings(self) -> list[object]:
         """Returns what decides the answers, for a fingerprint."""
-        return [self.model, self.system_prompt, self.json_schema, self.extra_body, sorted(self.omit)]
+        return [
+            self.model,
+            self.system_prompt,
+            self.json_schema,
+            self.extra_body,
+            sorted(self.omit),
+        ]
 
     def body(self, conversation: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:
         """Returns the body of the request that asks for one answer."""
-        messages = [{"role": m.role, "content": whole_characters(m.content)} for m in self.conversation(conversation)]
-        body: dict[str, Any] = {"model": self.model, "messages": messages, self._learned.token_field: sampling.max_new_tokens}
+        messages = [
+            {"role": m.role, "content": whole_characters(m.content)}
+            for m in self.conversation(conversation)
+        ]
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            self._learned.token_field: sampling.max_new_tokens,
+        }
         body["stream"] = False  # some servers stream unless they are told not to
         body["temperature"] = sampling.temperature
         if sampling.temperature > 0:
@@ -131,15 +162,26 @@ class Dialect:
                 body["top_p"] = sampling.top_p
         if self.json_schema is not None:
             name = str(self.json_schema.get("title", "answer"))
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": self.json_schema, "strict": True}}
-        return {key: value for key, value in body.items() if not self._leaves_out(key)} | self.extra_body
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": name, "schema": self.json_schema, "strict": True},
+            }
+        return {
+            key: value for key, value in body.items() if not self._leaves_out(key)
+        } | self.extra_body
 
     def conversation(self, conversation: Conversation) -> Conversation:
         """Returns the conversation as the server gets it, with its system message."""
         has_own = bool(conversation) and conversation[0].role == "system"
-        system, turns = (conversation[0].content, conversation[1:]) if has_own else (self.system_prompt, conversation)
+        system, turns = (
+            (conversation[0].content, conversation[1:])
+            if has_own
+            else (self.system_prompt, conversation)
+        )
         if self.json_schema is not None and self._leaves_out("response_format"):
-            demand = fill(SCHEMA_PROMPT, {"schema": json.dumps(self.json_schema, ensure_ascii=False)})
+            demand = fill(
+                SCHEMA_PROMPT, {"schema": json.dumps(self.json_schema, ensure_ascii=False)}
+            )
             system = demand if system is None else f"{system}\n\n{demand}"
         if system is None:
             return turns
@@ -155,16 +197,27 @@ class Dialect:
         if failure.status not in _REFUSALS or failure.fix == CONTEXT_FIX:
             return False
         complaint = failure.complaint
-        if "response_format" in body and any(word in complaint.lower() for word in _WORDS_OF_STRUCTURE):
+        if "response_format" in body and any(
+            word in complaint.lower() for word in _WORDS_OF_STRUCTURE
+        ):
             return self._leave_out("response_format", "JSON is asked for in words instead")
         limit = next((name for name in _TOKEN_FIELDS if name in body), "")
         if limit and _names(complaint, limit) and _REFUSED_FIELD.search(complaint):
             return self._rename_limit(limit)
-        if any(message["role"] == "system" for message in body["messages"]) and _REFUSED_SYSTEM.search(complaint):
-            return self._leave_out("system", "the system message stands before the first question instead")
+        if any(
+            message["role"] == "system" for message in body["messages"]
+        ) and _REFUSED_SYSTEM.search(complaint):
+            return self._leave_out(
+                "system", "the system message stands before the first question instead"
+            )
         # top_p before temperature: some models take one of the two.
         for name in ("top_p", "temperature", "seed", "stream"):
-            if name in body and name not in self.extra_body and _names(complaint, name) and _REFUSED.search(complaint):
+            if (
+                name in body
+                and name not in self.extra_body
+                and _names(complaint, name)
+                and _REFUSED.search(complaint)
+            ):
                 return self._leave_out(name, "the server's own value holds instead")
         return False
 
@@ -181,11 +234,19 @@ class Dialect:
     def _leave_out(self, name: str, instead: str) -> bool:
         if name not in self._learned.refused:
             self._learned.refused.add(name)
-            logger.warning("%s refuses %s: %s. Say omit=(%r,) to do so from the start.", self.model, name, instead, name)
+            logger.warning(
+                "%s refuses %s: %s. Say omit=(%r,) to do so from the start.",
+                self.model,
+                name,
+                instead,
+                name,
+            )
         return True
 
     def advice(self, failure: AttemptFailed) -> str:
-        """Returns what to do about a request that stays refused, as far as a field in it is named."""
+        """Returns what to do about a request that stays refused, as far as a field in it is
+        named.
+        """
         if failure.status not in _REFUSALS:
             return ""
         named = next((name for name in self.extra_body if _names(failure.complaint, name)), None)

@@ -40,7 +40,9 @@ _CONTEXT = re.compile(
       | (?:prompt|input)[^.]{0,40}\btoo[ ]long | max_model_len | string_above_max_length""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""A prompt that does not fit, in the words of vLLM, llama.cpp, OpenAI, Anthropic, Mistral, FastChat."""
+"""A prompt that does not fit, in the words of vLLM, llama.cpp, OpenAI, Anthropic, Mistral,
+FastChat.
+"""
 
 _MODERATED = re.compile(
     r"""moderat | \bflagged\b | jailbreak | guardrail | responsible[ ]?ai | usage[ ]polic
@@ -57,16 +59,44 @@ _NOT_THE_QUESTION = re.compile(
       | unrecogni[sz]ed | unknown | unsupported | not[ ]permitted | field[ ]required | should[ ]be""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Where this stands beside words of moderation, the account or a field is meant, not the question."""
+"""Where this stands beside words of moderation, the account or a field is meant, not the
+question.
+"""
 
 _MEANINGS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"rate.?limit|too.?many.?requests|exhausted|throttl", re.IGNORECASE), _THROTTLED),
-    (re.compile(r"insufficient.?(?:quota|credit|balance|funds)|billing|payment", re.IGNORECASE), 402),
-    (re.compile(r"(?:invalid|incorrect|missing).{0,20}key|unauthenticated|unauthori[sz]ed|authentication", re.IGNORECASE), 401),
+    (
+        re.compile(r"insufficient.?(?:quota|credit|balance|funds)|billing|payment", re.IGNORECASE),
+        402,
+    ),
+    (
+        re.compile(
+            r"(?:invalid|incorrect|missing).{0,20}key|unauthenticated|unauthori[sz]ed|authentication",
+            re.IGNORECASE,
+        ),
+        401,
+    ),
     (re.compile(r"permission|forbidden", re.IGNORECASE), 403),
-    (re.compile(r"not.?found|does not exist|unexpected endpoint|(?:unknown|invalid) (?:url|path|endpoint)", re.IGNORECASE), 404),
-    (re.compile(r"overload|unavailable|server.?error|internal|time.?out|capacity", re.IGNORECASE), 503),
-    (re.compile(r"invalid|bad.?request|unprocessable|failed.?precondition|too long", re.IGNORECASE), 400),
+    (
+        re.compile(
+            r"not.?found|does not exist|unexpected endpoint|(?:unknown|invalid)"
+            r" (?:url|path|endpoint)",
+            re.IGNORECASE,
+        ),
+        404,
+    ),
+    (
+        re.compile(
+            r"overload|unavailable|server.?error|internal|time.?out|capacity", re.IGNORECASE
+        ),
+        503,
+    ),
+    (
+        re.compile(
+            r"invalid|bad.?request|unprocessable|failed.?precondition|too long", re.IGNORECASE
+        ),
+        400,
+    ),
 )
 """The status that the words of an error stand for, where a body names none; the first that fits."""
 
@@ -144,7 +174,9 @@ class ServerError:
     @property
     def everything(self) -> str:
         """All that is said, as one text."""
-        return " ".join(part for part in (self.message, self.code, self.field, self.details) if part)
+        return " ".join(
+            part for part in (self.message, self.code, self.field, self.details) if part
+        )
 
     @property
     def is_about_context(self) -> bool:
@@ -214,14 +246,23 @@ def _error_of(fields: object) -> ServerError:
         return ServerError(str(fields)[:_LONGEST])
     if isinstance(fields.get("error"), dict):
         return _error_of(fields["error"])
-    message = next((fields[name] for name in ("message", "detail", "msg", "error") if fields.get(name)), fields)
+    message = next(
+        (fields[name] for name in ("message", "detail", "msg", "error") if fields.get(name)), fields
+    )
     inner = fields.get("innererror")
-    codes = (fields.get("code"), inner.get("code") if isinstance(inner, dict) else None, fields.get("type"), fields.get("status"))
+    codes = (
+        fields.get("code"),
+        inner.get("code") if isinstance(inner, dict) else None,
+        fields.get("type"),
+        fields.get("status"),
+    )
     return ServerError(
         message=(message if isinstance(message, str) else _dumped(message))[:_LONGEST],
         code=next((code for code in codes if isinstance(code, str) and not code.isdigit()), ""),
         field=fields["param"] if isinstance(fields.get("param"), str) else "",
-        status=next((status for status in map(_status, (*codes, fields.get("status_code"))) if status), None),
+        status=next(
+            (status for status in map(_status, (*codes, fields.get("status_code"))) if status), None
+        ),
         details=_dumped(fields)[:_LONGEST],
     )
 
@@ -242,7 +283,9 @@ def _status(code: object) -> int | None:
     return status if 400 <= status < 600 else None
 
 
-def from_error(status: int, error: ServerError, reason: str, headers: Mapping[str, str], *, fix: str = "") -> AttemptFailed:
+def from_error(
+    status: int, error: ServerError, reason: str, headers: Mapping[str, str], *, fix: str = ""
+) -> AttemptFailed:
     """Returns the failure that an error of the server means.
 
     Args:

@@ -30,13 +30,20 @@ class Key:
         if variable is not None and not self._value:
             raise ConfigurationError(
                 "The environment variable with the API key is not set",
-                received=variable if variable.isidentifier() and variable.isupper() else None,  # else it may be the key itself
+                received=(
+                    variable if variable.isidentifier() and variable.isupper() else None
+                ),  # else it may be the key itself
                 allowed="the name of a variable, or None for a server without keys",
-                fix="set it with `export NAME=...` in the shell that runs this, and name it, never write the key itself",
+                fix=(
+                    "set it with `export NAME=...` in the shell that runs this, and name it, never"
+                    " write the key itself"
+                ),
             )
         if not (self._value.isascii() and self._value.isprintable()):
             raise ConfigurationError(
-                f"The key in {variable} holds characters that no header can carry", allowed="printable ASCII", fix="copy the key once more"
+                f"The key in {variable} holds characters that no header can carry",
+                allowed="printable ASCII",
+                fix="copy the key once more",
             )
         self._pattern = _pattern(self._value)
 
@@ -60,7 +67,8 @@ class Key:
     def hide_in_answer(self, value: Any) -> Any:
         """Returns what a server sent, decoded, with the key replaced in every text of it.
 
-        So a server that echoes the key does not bring it into a file. A placeholder for a key stays.
+        So a server that echoes the key does not bring it into a file. A placeholder for a key
+        stays.
         """
         if len(self._value) < _SHORTEST_SECRET:
             return value
@@ -81,14 +89,19 @@ def _pattern(key: str) -> re.Pattern[str] | None:
     if len(key) >= _SHORTEST_SECRET:
         # The characters around hold a part of the first and the last byte of the key.
         around = "[A-Za-z0-9+/_=-]{0,4}"
-        forms += [key.encode().hex(), *(around + re.escape(form) + around for form in _in_base64(key))]
+        forms += [
+            key.encode().hex(),
+            *(around + re.escape(form) + around for form in _in_base64(key)),
+        ]
     return re.compile("|".join(forms), re.IGNORECASE)
 
 
 def _spellings(character: str) -> str:
-    r"""Returns a pattern of one character in JSON (`\/`, `\u002f`), in a URL (`%2F`) and in HTML (`&#47;`).
+    r"""Returns a pattern of one character in JSON (`\/`, `\u002f`), in a URL (`%2F`) and in HTML
+    (`&#47;`).
 
-    What is escaped twice has several backslashes. Their number is bounded, so that no text makes this slow.
+    What is escaped twice has several backslashes. Their number is bounded, so that no text makes
+    this slow.
     """
     code = ord(character)
     plain = re.escape(character)
@@ -98,13 +111,15 @@ def _spellings(character: str) -> str:
 def _in_base64(key: str) -> list[str]:
     """Returns what base64 of any text with the key in it contains.
 
-    Three bytes become four characters, so that there are three cases, by how many bytes stand before
-    the key. The characters at the ends, which depend on its neighbors too, are left out.
+    Three bytes become four characters, so that there are three cases, by how many bytes stand
+    before the key. The characters at the ends, which depend on its neighbors too, are left out.
     """
     found = []
     for before in range(3):
         encoded = b64encode(b"\0" * before + key.encode()).decode()
-        whole = (before + len(key)) // 3 * 4  # characters of groups in which the key's bytes are all known
+        whole = (
+            (before + len(key)) // 3 * 4
+        )  # characters of groups in which the key's bytes are all known
         inner = encoded[(4 if before else 0) : whole]
         found += [inner, inner.replace("+", "-").replace("/", "_")]
     return found

@@ -1,4 +1,6 @@
-"""When the next request to an endpoint may start, how long to wait after a failure, and when to give up."""
+"""When the next request to an endpoint may start, how long to wait after a failure, and when to
+give up.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,11 @@ class Limits:
         requests_per_minute: Requests that start in any minute; None for no limit.
         tokens_per_minute: Tokens that they read and write; None for no limit.
         max_retries: Further attempts at one question.
-        max_failures_in_a_row: Failures without a success between them after which nothing more is asked.
+        max_failures_in_a_row: Failures without a success between them after which nothing more is
+            asked.
         max_wait_seconds: The longest wait that a server may ask for.
-        backoff_seconds: The longest wait after a first failure; it doubles with each one that follows.
+        backoff_seconds: The longest wait after a first failure; it doubles with each one that
+            follows.
     """
 
     max_concurrency: int
@@ -90,7 +94,12 @@ class Traffic:
 
     def ready_at(self, tokens: int, now: float) -> float:
         """Returns the time from which a request of so many tokens may start."""
-        return max(now, self.paused_until, self.requests.ready_at(1, now), self.tokens.ready_at(tokens, now))
+        return max(
+            now,
+            self.paused_until,
+            self.requests.ready_at(1, now),
+            self.tokens.ready_at(tokens, now),
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,9 @@ class Stopped(Exception):
 
 @dataclass
 class Ticket:
-    """A request that may start: when it did, what it was thought to take, and whether its end was reported."""
+    """A request that may start: when it did, what it was thought to take, and whether its end was
+    reported.
+    """
 
     started: float
     payment: Payment
@@ -118,10 +129,12 @@ class Ticket:
 class Gate:
     """Lets requests start, one after the other in the order in which they ask.
 
-    A first failure delays its own request alone. From the second in a row on, requests go one at a time with growing pauses, until one
-    succeeds; then the number in flight grows again. Failures of requests that were in flight together count as one: a server that
-    falls over with sixty-four requests on it has failed once. A server that asks for fewer requests gets half as many at a time; from there
-    their number grows slowly, by one for each round of answers, as in the congestion control of TCP (RFC 5681).
+    A first failure delays its own request alone. From the second in a row on, requests go one at a
+    time with growing pauses, until one succeeds; then the number in flight grows again. Failures of
+    requests that were in flight together count as one: a server that falls over with sixty-four
+    requests on it has failed once. A server that asks for fewer requests gets half as many at a
+    time; from there their number grows slowly, by one for each round of answers, as in the
+    congestion control of TCP (RFC 5681).
 
     Args:
         limits: What is asked for at most.
@@ -172,13 +185,18 @@ class Gate:
         if not self._account.fits(worst_cost):
             if self._in_flight > 0:
                 return None
-            self.close("the next answer could cost more than max_cost leaves", "raise max_cost, and run again")
+            self.close(
+                "the next answer could cost more than max_cost leaves",
+                "raise max_cost, and run again",
+            )
             raise Stopped
         now = _now()
         return max(0.0, self._traffic.ready_at(tokens, now) - now)
 
     def _admitted(self, tokens: int, worst_cost: float) -> Ticket | None:
-        """Returns the ticket of a request that may start; None where it has to wait, if only as another process spent the rest."""
+        """Returns the ticket of a request that may start; None where it has to wait, if only as
+        another process spent the rest.
+        """
         if self._seconds_to_wait(tokens, worst_cost) != 0:
             return None
         payment = self._account.reserve(worst_cost)
@@ -205,7 +223,9 @@ class Gate:
         self._allowed = min(self._allowed + growth, self._limits.max_concurrency)
 
     def refused(self, ticket: Ticket) -> None:
-        """Reports a request that the server took for wrong and that is sent again in other words: no failure of the server."""
+        """Reports a request that the server took for wrong and that is sent again in other words:
+        no failure of the server.
+        """
         self._close(ticket)
         self._account.fail(ticket.payment, lost=False)
 
@@ -220,9 +240,11 @@ class Gate:
             self._count(failure)
 
     def gave_up(self, failure: AttemptFailed) -> None:
-        """Reports a question that is asked no more, though the server answers: see `AttemptFailed.answered`.
+        """Reports a question that is asked no more, though the server answers: see
+        `AttemptFailed.answered`.
 
-        Its attempts were not failures of the server, but a server that answers nothing of use is given up.
+        Its attempts were not failures of the server, but a server that answers nothing of use is
+        given up.
         """
         self._count(failure)
 
@@ -231,9 +253,14 @@ class Gate:
         if seconds is None:
             return
         if seconds > self._limits.max_wait_seconds:
-            reason = f"the server asks to wait {seconds:,.0f} s, more than max_wait_seconds={self._limits.max_wait_seconds:g}"
+            reason = (
+                f"the server asks to wait {seconds:,.0f} s, more than"
+                f" max_wait_seconds={self._limits.max_wait_seconds:g}"
+            )
             self.close(f"{reason} ({failure.reason})", "run again later, or raise max_wait_seconds")
-        self._traffic.paused_until = max(self._traffic.paused_until, _now() + min(seconds, self._limits.max_wait_seconds))
+        self._traffic.paused_until = max(
+            self._traffic.paused_until, _now() + min(seconds, self._limits.max_wait_seconds)
+        )
 
     def _count(self, failure: AttemptFailed) -> None:
         self._failed_at = _now()
@@ -243,7 +270,9 @@ class Gate:
             self._allowed = self._comfortable
         if self._failures > 1:
             self._allowed = 1.0
-            self._traffic.paused_until = max(self._traffic.paused_until, self._failed_at + self.backoff(self._failures - 1))
+            self._traffic.paused_until = max(
+                self._traffic.paused_until, self._failed_at + self.backoff(self._failures - 1)
+            )
         if self._failures >= self._limits.max_failures_in_a_row:
             reason = f"{self._failures} failures in a row, the latest: {failure.reason}"
             self.close(reason, failure.fix or "check the server, and run again")
@@ -251,9 +280,12 @@ class Gate:
     def backoff(self, attempt: int) -> float:
         """Returns how long to wait after the given failure, counted from 1.
 
-        Exponential, with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        Exponential, with full jitter:
+        https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
-        longest = min(LONGEST_BACKOFF_SECONDS, self._limits.backoff_seconds * 2.0 ** min(attempt - 1, 30))
+        longest = min(
+            LONGEST_BACKOFF_SECONDS, self._limits.backoff_seconds * 2.0 ** min(attempt - 1, 30)
+        )
         return random.uniform(0, longest)
 
     async def rest(self, seconds: float) -> None:

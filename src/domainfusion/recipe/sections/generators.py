@@ -20,7 +20,9 @@ from domainfusion.types import Example
 class VarietySection(Section):
     """What the prompts for questions differ in."""
 
-    topics_per_domain: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] | None = None
+    topics_per_domain: (
+        Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] | None
+    ) = None
     topics: dict[str, list[Text]] | None = None
     personas: list[Text] | None = None
     difficulties: list[Text] | None = None
@@ -39,7 +41,9 @@ class WritingSection(Section):
     verify: bool = True
     max_rounds: Count = 5
     max_questions: Count | None = None
-    duplicate_threshold: Annotated[float, within(lambda number: 0.5 <= number <= 1, "a number from 0.5 to 1")] = 0.8
+    duplicate_threshold: Annotated[
+        float, within(lambda number: 0.5 <= number <= 1, "a number from 0.5 to 1")
+    ] = 0.8
     seed: int | None = None
     sampling: QuestionSamplingSection = QuestionSamplingSection()
 
@@ -55,7 +59,9 @@ class SyntheticSection(WritingSection):
     type: Literal["synthetic"]
     num_examples: Count = 100
     cross_domain_ratio: Share = 0.5
-    domains_per_example: list[Annotated[int, within(lambda number: number >= 2, "a whole number from 2")]] = Field(default=[2])
+    domains_per_example: list[
+        Annotated[int, within(lambda number: number >= 2, "a whole number from 2")]
+    ] = Field(default=[2])
     cross_domain_template: Text | None = None
     sub_questions: bool = False
 
@@ -88,21 +94,32 @@ class CuratedSection(Section):
     def _one_source(self) -> CuratedSection:
         given = [name for name in ("file", "examples", "review") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise problem("needs a file, a list of examples or a review, one of the three", fix="write file: ... or examples: [...]")
+            raise problem(
+                "needs a file, a list of examples or a review, one of the three",
+                fix="write file: ... or examples: [...]",
+            )
         if self.review is not None and (self.domain is not None or self.fields is not None):
             raise problem("has a review, whose columns are known", fix="remove domain and fields")
         return self
 
     @property
     def makes_more(self) -> bool:
-        """Whether it can make more examples for a refinement: where a part of them was taken at first."""
+        """Whether it can make more examples for a refinement: where a part of them was taken at
+        first.
+        """
         return self.num_examples is not None and self.num_examples < len(self.read())
 
     def read(self) -> list[Example]:
         """Returns the examples; a `DataError` or `ConfigurationError` names what can't be read."""
         if self.review is not None:
             return list(read_review(self.review).examples)
-        return list(read_examples(self.file or self.examples or [], domain=self.domain or "", fields=self.fields))
+        return list(
+            read_examples(
+                self.file or self.examples or [], domain=self.domain or "", fields=self.fields
+            )
+        )
 
 
-GeneratorSection = Annotated[SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")]
+GeneratorSection = Annotated[
+    SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")
+]

@@ -42,7 +42,10 @@ class ModelIntegratorSection(IntegrationRulesSection):
         if self.verifier is not None and self.cross_encoder is not None:
             raise problem("has two verifiers", fix="remove verifier or cross_encoder")
         if not self.verify and (self.verifier is not None or self.cross_encoder is not None):
-            raise problem("has a verifier and verifies nothing", fix="write verify: true, or remove the verifier")
+            raise problem(
+                "has a verifier and verifies nothing",
+                fix="write verify: true, or remove the verifier",
+            )
         return self
 
 

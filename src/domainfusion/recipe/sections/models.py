@@ -18,7 +18,9 @@ from domainfusion.recipe.sections.values import Count, Day, Device, Price, Text,
 
 
 class StudentSection(Section):
-    """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may stand for it."""
+    """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may
+    stand for it.
+    """
 
     path: ModelPath
     base_model: ModelPath | None = None
@@ -57,7 +59,9 @@ class StudentSection(Section):
 class ModelSection(StudentSection):
     """Any other model on this machine: it may be spread over several devices."""
 
-    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None = None
+    device_map: (
+        Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None
+    ) = None
 
 
 class APISection(Section):
@@ -70,7 +74,9 @@ class APISection(Section):
     system_prompt: str | None = None
     json_schema: dict[str, Any] | None = None
     include_reasoning: bool = False
-    omit: list[Literal["temperature", "top_p", "seed", "stream", "response_format", "system"]] = Field(default=[])
+    omit: list[Literal["temperature", "top_p", "seed", "stream", "response_format", "system"]] = (
+        Field(default=[])
+    )
     extra_body: dict[str, Any] | None = None
     require_finish_reason: bool = False
     check_prompt_tokens: bool = True
@@ -80,7 +86,9 @@ class APISection(Section):
     timeout_seconds: Annotated[float, within(lambda number: number > 0, "a number above 0")] = 300.0
     max_retries: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] = 6
     max_failures_in_a_row: Count = 10
-    max_wait_seconds: Annotated[float, within(lambda number: number >= 0, "a number from 0")] = 120.0
+    max_wait_seconds: Annotated[float, within(lambda number: number >= 0, "a number from 0")] = (
+        120.0
+    )
     backoff_seconds: Annotated[float, within(lambda number: number > 0, "a number above 0")] = 0.5
     price_per_million_input_tokens: Price | None = None
     price_per_million_output_tokens: Price | None = None
@@ -94,7 +102,10 @@ class APISection(Section):
     def _a_variable(cls, given: str | None) -> str | None:
         if given is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", given) is None:
             # What stands there is not shown: it may be the key.
-            raise problem("is not a name of a variable", allowed="the name of the environment variable that holds the key, never the key")
+            raise problem(
+                "is not a name of a variable",
+                allowed="the name of the environment variable that holds the key, never the key",
+            )
         return given
 
     @model_validator(mode="after")
@@ -105,7 +116,11 @@ class APISection(Section):
             raise problem(f"can't be asked: {error}".removesuffix("."), key="base_url") from error
         prices = (self.price_per_million_input_tokens, self.price_per_million_output_tokens)
         if None in prices and prices != (None, None):
-            raise problem("has one price", allowed="the prices of input and output tokens, or none", fix="give both; 0 is a price")
+            raise problem(
+                "has one price",
+                allowed="the prices of input and output tokens, or none",
+                fix="give both; 0 is a price",
+            )
         for key in ("max_cost", "price_per_million_cached_tokens"):
             if getattr(self, key) is not None and None in prices:
                 fix = "give price_per_million_input_tokens and price_per_million_output_tokens"
@@ -124,9 +139,15 @@ class APISection(Section):
 
     def cost(self, *, read: int, written: int) -> float | None:
         """Returns what so many tokens cost; None without prices."""
-        if self.price_per_million_input_tokens is None or self.price_per_million_output_tokens is None:
+        if (
+            self.price_per_million_input_tokens is None
+            or self.price_per_million_output_tokens is None
+        ):
             return None
-        return (read * self.price_per_million_input_tokens + written * self.price_per_million_output_tokens) / 1e6
+        return (
+            read * self.price_per_million_input_tokens
+            + written * self.price_per_million_output_tokens
+        ) / 1e6
 
 
 def _kind_of_model(given: object) -> str:
@@ -143,7 +164,9 @@ TeacherChoice = Annotated[
 """A local model, or one behind an API. A path alone may stand for a local one."""
 
 ModelChoice = Annotated[
-    Annotated[str, Tag("(name)")] | Annotated[ModelSection, Tag("(model)")] | Annotated[APISection, Tag("(api)")],
+    Annotated[str, Tag("(name)")]
+    | Annotated[ModelSection, Tag("(model)")]
+    | Annotated[APISection, Tag("(api)")],
     Discriminator(_kind_of_model),
 ]
 """A domain, which stands for its teacher; `student`; or a model of its own."""

@@ -28,13 +28,18 @@ class TaughtSection(Section):
     """What the objectives that learn from teachers' distributions share."""
 
     divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
-    beta: Annotated[float, within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None = None
+    beta: (
+        Annotated[float, within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None
+    ) = None
     temperature: Positive = 1.0
 
     @model_validator(mode="after")
     def _beta_has_a_mixture(self) -> TaughtSection:
         if self.beta is not None and self.divergence in ("forward_kl", "reverse_kl"):
-            raise problem(f"has a beta, and {self.divergence} has none", fix="remove it, or write divergence: jensen_shannon")
+            raise problem(
+                f"has a beta, and {self.divergence} has none",
+                fix="remove it, or write divergence: jensen_shannon",
+            )
         return self
 
 
@@ -43,7 +48,9 @@ class DistributionSection(TaughtSection):
 
     type: Literal["distribution"]
     divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"] = "forward_kl"
-    alpha: Annotated[float, within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = 0.5
+    alpha: Annotated[float, within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = (
+        0.5
+    )
     keep_in: Text | None = None
 
     @field_validator("keep_in")
@@ -58,9 +65,14 @@ class OnPolicySection(TaughtSection):
     type: Literal["on_policy"]
     divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"] = "reverse_kl"
     max_new_tokens: Count = 128
-    sampling_temperature: Annotated[float, within(lambda number: number >= 0, "0 (greedy) or a number above it")] = 1.0
+    sampling_temperature: Annotated[
+        float, within(lambda number: number >= 0, "0 (greedy) or a number above it")
+    ] = 1.0
     max_initial_kl: Positive = 0.1
     pilot_prompts: Count = 32
 
 
-ObjectiveSection = Annotated[SequenceSection | AutoSection | DistributionSection | OnPolicySection, Field(discriminator="type")]
+ObjectiveSection = Annotated[
+    SequenceSection | AutoSection | DistributionSection | OnPolicySection,
+    Field(discriminator="type"),
+]

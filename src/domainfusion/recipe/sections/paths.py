@@ -27,30 +27,51 @@ def from_recipe(path: str, info: ValidationInfo) -> str:
 def _existing_file(path: str, info: ValidationInfo) -> str:
     file = _folder(info) / Path(path).expanduser()
     if not file.is_file():
-        raise problem("names a file that is not there", received=path, allowed=f"a file; this one would be {_absolute(file)}")
+        raise problem(
+            "names a file that is not there",
+            received=path,
+            allowed=f"a file; this one would be {_absolute(file)}",
+        )
     return _absolute(file)
 
 
 def _existing_folder(path: str, info: ValidationInfo) -> str:
     folder = _folder(info) / Path(path).expanduser()
     if not folder.is_dir():
-        raise problem("names a folder that is not there", received=path, allowed=f"a folder; this one would be {_absolute(folder)}")
+        raise problem(
+            "names a folder that is not there",
+            received=path,
+            allowed=f"a folder; this one would be {_absolute(folder)}",
+        )
     return _absolute(folder)
 
 
 def _existing_model(path: str, info: ValidationInfo) -> str:
     found = _folder(info) / Path(path).expanduser()
-    if found.is_dir() and not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise problem("names a folder that is not a model", received=path, allowed="a folder with config.json or adapter_config.json")
+    if found.is_dir() and not any(
+        (found / name).is_file() for name in ("config.json", "adapter_config.json")
+    ):
+        raise problem(
+            "names a folder that is not a model",
+            received=path,
+            allowed="a folder with config.json or adapter_config.json",
+        )
     if found.is_file() and found.suffix != ".gguf":
-        raise problem("names a file that is not a model", received=path, allowed="a folder, a .gguf file or a hub id")
+        raise problem(
+            "names a file that is not a model",
+            received=path,
+            allowed="a folder, a .gguf file or a hub id",
+        )
     if found.exists():
         return _absolute(found)
     if not is_hub_id(path) or (_folder(info) / path.split("/", 1)[0]).is_dir():
         raise problem(
             "names a model that is not there",
             received=path,
-            allowed=f"a folder, a .gguf file or a hub id such as owner/name; this one would be {_absolute(found)}",
+            allowed=(
+                "a folder, a .gguf file or a hub id such as owner/name; this one would be"
+                f" {_absolute(found)}"
+            ),
         )
     return path
 
@@ -79,7 +100,9 @@ def base_of(adapter: str) -> str:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # not resolve(): a link to a model keeps the name that its owner gave it
+    return os.path.abspath(
+        path
+    )  # not resolve(): a link to a model keeps the name that its owner gave it
 
 
 ExistingFile = Annotated[str, AfterValidator(_existing_file)]

@@ -33,7 +33,9 @@ class Recipe(Section):
     on_teacher_failure: Literal["stop", "continue"] = "stop"
     integrator: IntegratorSection = MergeSection()
     trainer: TrainerChoice = IntegrationSection()
-    refinement_rounds: Annotated[int, within(lambda number: number >= 0, "a whole number from 0")] = 0
+    refinement_rounds: Annotated[
+        int, within(lambda number: number >= 0, "a whole number from 0")
+    ] = 0
     evaluation: EvaluationSection | None = EvaluationSection()
 
     @field_validator("output_dir")

@@ -19,8 +19,17 @@ class Section(BaseModel):
     def _prepare(cls, given: Any) -> Any:
         if isinstance(given, str) and "path" in cls.model_fields:
             return {"path": given}
-        unknown = next((key for key in given if key not in cls.model_fields), None) if isinstance(given, dict) else None
+        unknown = (
+            next((key for key in given if key not in cls.model_fields), None)
+            if isinstance(given, dict)
+            else None
+        )
         if unknown is None:
             return given
         known = list(cls.model_fields)
-        raise problem("is not a key of a recipe", key=unknown, allowed=", ".join(known), fix=suggestion(str(unknown), known))
+        raise problem(
+            "is not a key of a recipe",
+            key=unknown,
+            allowed=", ".join(known),
+            fix=suggestion(str(unknown), known),
+        )

@@ -14,7 +14,9 @@ from domainfusion.recipe.sections.values import Count, Share, within
 class TrainerSection(Section):
     """What every trainer takes."""
 
-    learning_rate: Annotated[float, within(lambda number: 0 < number < 1, "a number between 0 and 1")] = 2e-5
+    learning_rate: Annotated[
+        float, within(lambda number: 0 < number < 1, "a number between 0 and 1")
+    ] = 2e-5
     epochs: Count = 3
     batch_size: Count = 16
     evaluation_steps: Count = 500
@@ -47,7 +49,9 @@ class MultiTaskSection(TrainerSection):
     """A `MultiTaskTrainer`."""
 
     type: Literal["multi_task"]
-    shares: dict[str, Annotated[float, within(lambda number: number >= 0, "a number from 0")]] | None = None
+    shares: (
+        dict[str, Annotated[float, within(lambda number: number >= 0, "a number from 0")]] | None
+    ) = None
 
 
 class SequentialSection(TrainerSection):
@@ -58,4 +62,6 @@ class SequentialSection(TrainerSection):
     replay: Share = 0.1
 
 
-TrainerChoice = Annotated[IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")]
+TrainerChoice = Annotated[
+    IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")
+]

@@ -34,7 +34,9 @@ def _a_day(given: object) -> str:
     try:
         return datetime.date.fromisoformat(str(given)).isoformat()
     except ValueError as error:
-        raise problem("is not a date", received=given, allowed="YYYY-MM-DD, such as 2026-01-31") from error
+        raise problem(
+            "is not a date", received=given, allowed="YYYY-MM-DD, such as 2026-01-31"
+        ) from error
 
 
 Day = Annotated[str, BeforeValidator(_a_day)]
@@ -44,4 +46,10 @@ Positive = Annotated[float, within(lambda number: number > 0, "a number above 0"
 Share = Annotated[float, within(lambda number: 0 <= number <= 1, "a number from 0 to 1")]
 Weight = Annotated[float, within(lambda number: number >= 0, "a number from 0")]
 Price = Annotated[float, within(lambda number: number >= 0, "a number from 0")]
-Device = Annotated[str, within(lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None, "auto, cpu, cuda or cuda:N")]
+Device = Annotated[
+    str,
+    within(
+        lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None,
+        "auto, cpu, cuda or cuda:N",
+    ),
+]

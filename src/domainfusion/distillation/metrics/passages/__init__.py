@@ -8,11 +8,15 @@ from typing import Literal
 from domainfusion.distillation.metrics.corruptions import Passage
 
 Half = Literal["development", "held_out"]
-"""The metrics were made on the first; the second is of other fields, and was written and put away before they were."""
+"""The metrics were made on the first; the second is of other fields, and was written and put away
+before they were.
+"""
 
 
 def read_passages(half: Half) -> tuple[Passage, ...]:
-    """Returns the passages of one half: some 60 words each, several fields, each with a sentence that contradicts it."""
+    """Returns the passages of one half: some 60 words each, several fields, each with a sentence
+    that contradicts it.
+    """
     text = resources.files(__package__).joinpath(f"{half}.txt").read_text(encoding="utf-8")
     found: list[Passage] = []
     field = passage = ""
