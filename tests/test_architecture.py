@@ -22,9 +22,9 @@ LAYERS = (
     ("description", "merging", "training"),
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
-        "distillation.duplicates", "distillation.contamination", "distillation.splitting", "distillation.entries", "distillation.formats",
-        "distillation.review", "distillation.export", "distillation.savings", "distillation.calling", "distillation.validating",
-        "distillation.json_replies",
+        "distillation.duplicates", "distillation.entries", "distillation.formats",
+        "distillation.review", "distillation.export", "distillation.savings", "distillation.calling",
+
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator", "reports"),
     UPPERMOST := (

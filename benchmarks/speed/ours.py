@@ -30,7 +30,7 @@ from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.trainer import IntegrationTrainer, MultiTaskTrainer, Trainer
 from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.base import Adaptation, TrainableModel
-from domainfusion.training import loop, precision
+from domainfusion.training import distributed, loop
 from domainfusion.training.batching import Row
 from domainfusion.training.objectives import Answers, Losses
 from domainfusion.training.on_policy import OnPolicyObjective
@@ -134,7 +134,7 @@ def losses(
     into: Path,
 ) -> None:
     """Trains a few steps in float32, and keeps what was written, and its losses."""
-    precision._has_bfloat16 = lambda device: False
+    distributed._has_bfloat16 = lambda device: False
     written: list[dict[str, Any]] = []
     on_policy(
         adaptation=adaptation,

@@ -19,7 +19,7 @@ from domainfusion.distillation.integration.integrator import (
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
-from domainfusion.reports.figures import money
+from domainfusion.reports.tables import money
 from domainfusion.types import TrainingRecord
 
 

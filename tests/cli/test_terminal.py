@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from domainfusion.cli.progress import Bars, Lines
-from domainfusion.cli.terminal import Terminal
+from domainfusion.cli.terminal import Bars, Lines, Terminal
 
 logger = logging.getLogger("domainfusion")
 

@@ -33,7 +33,7 @@ from domainfusion.distillation.metrics.continuity import (
     likelihood,
     repetition,
 )
-from domainfusion.distillation.metrics.corruptions import CORRUPTIONS, corrupt
+from domainfusion.distillation.metrics.validation import CORRUPTIONS, corrupt
 from domainfusion.distillation.results import Coherence, CoherenceValidation, Estimate
 from domainfusion.errors import CapabilityError, DataError
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -51,8 +51,8 @@ SOUND = "Sprinters land on the forefoot. Their calves store energy at each step.
 
 def test_the_held_out_passages_are_those_that_were_put_away() -> None:
     content = (
-        resources.files("domainfusion.distillation.metrics.passages")
-        .joinpath("held_out.txt")
+        resources.files("domainfusion.distillation.metrics")
+        .joinpath("passages", "held_out.txt")
         .read_bytes()
     )
     assert hashlib.sha256(content).hexdigest() == HELD_OUT
@@ -295,8 +295,8 @@ def test_the_default_metric_has_weight_where_it_is_validated_alone() -> None:
 def test_the_published_figures_are_those_that_reports_use() -> None:
     published = json.loads((BENCHMARKS / "coherence.json").read_text(encoding="utf-8"))
     shipped = (
-        resources.files("domainfusion.distillation.metrics.passages")
-        .joinpath("measured.json")
+        resources.files("domainfusion.distillation.metrics")
+        .joinpath("passages", "measured.json")
         .read_text(encoding="utf-8")
     )
     assert [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.contamination import EvaluationSets, Leak
+from domainfusion.distillation.duplicates import EvaluationSets, Leak
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Message
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.contamination import EvaluationSets
 from domainfusion.distillation.data_generation import DataGenerator
 from domainfusion.distillation.dataset import Dataset, HeldOut, Hygiene, assemble, run_generator
+from domainfusion.distillation.duplicates import EvaluationSets
 from domainfusion.distillation.examples import query_key
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask, ask_directly

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.distillation.integration import ResponseIntegrator
-from domainfusion.distillation.integration.copies import copies_among
+from domainfusion.distillation.integration.planning import copies_among
 from domainfusion.distillation.integration.questions import questions_of
 from domainfusion.distillation.integration.values import Value, compare, find_values
 

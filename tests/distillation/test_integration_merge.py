@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.distillation.integration import ResponseIntegrator, Task
-from domainfusion.distillation.integration.cutting import CUT, without_cut
+from domainfusion.distillation.integration.structure import CUT, without_cut
 from domainfusion.distillation.text.blocks import blocks_of
 from domainfusion.models import ScriptedModel
 from domainfusion.types import Example, Integration, Response

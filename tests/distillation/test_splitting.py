@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import example
+from domainfusion.distillation.dataset import GroupBy, grouped, hold_out, split
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.splitting import GroupBy, grouped, hold_out, split
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example
 

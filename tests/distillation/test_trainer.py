@@ -31,8 +31,7 @@ from domainfusion.distillation.trainer import (
     SequentialTrainer,
     Trainer,
 )
-from domainfusion.distillation.trainer.log import JsonLog
-from domainfusion.distillation.trainer.outcome import divergence_from
+from domainfusion.distillation.trainer.training import JsonLog, divergence_from
 from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel

@@ -17,7 +17,7 @@ from faulty_server import Exchange, FaultyServer, completion, status
 from domainfusion.cli.main import main
 from domainfusion.cli.plan import plan_of
 from domainfusion.models import APIModel
-from domainfusion.models.address import OPENAI_URL
+from domainfusion.models.api.key import OPENAI_URL
 from domainfusion.prompts import AGREEMENT_PROMPT, COHERENCE_PROMPT, JUDGE_PROMPT
 from domainfusion.recipe import build_distiller, read_recipe, write_recipe
 from domainfusion.recipe.sections import APISection

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from domainfusion.models import ResponseStore
-from domainfusion.models import network_files as network_files_module
-from domainfusion.models.network_files import network_file_system
+from domainfusion.models import store as network_files_module
+from domainfusion.models.store import network_file_system
 
 MOUNTS = r"""
 /dev/sda1 / ext4 rw,relatime 0 0

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.sampling import RowSampler
+from domainfusion.models.generation import RowSampler
 from domainfusion.types import Sampling
 
 LOGITS = torch.tensor([1.2, 0.3, -0.5, 2.0, -3.0, 0.0])

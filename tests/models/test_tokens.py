@@ -12,7 +12,7 @@ import pytest
 
 from domainfusion.models import HuggingFaceModel, LanguageModel, ScriptedModel, compare_tokenizers
 from domainfusion.models.chat_template import CHATML_TEMPLATE
-from domainfusion.models.tokens import Difference, TokenMatch
+from domainfusion.models.tokenizer import Difference, TokenMatch
 
 MakeLlama = Callable[..., Path]
 

@@ -34,7 +34,7 @@ from domainfusion.distillation.results import (
     SliceScore,
 )
 from domainfusion.distillation.savings import Footprint, Savings
-from domainfusion.models.usage import ModelUsage
+from domainfusion.models.store import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import (
     Conflict,

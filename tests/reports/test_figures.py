@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from domainfusion.distillation.results import Estimate
 from domainfusion.errors import printable
-from domainfusion.reports.figures import (
+from domainfusion.reports.tables import (
     clipped,
     command_line,
     counted,

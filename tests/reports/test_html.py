@@ -18,7 +18,7 @@ from domainfusion.distillation.results import (
 )
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
-from domainfusion.reports.figures import duration
+from domainfusion.reports.tables import duration
 
 # What the page may do
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from domainfusion.reports import RunSummary
-from domainfusion.reports.ledgers import SettledConflict, ledger_counts, worth_reading
+from domainfusion.reports.answers import SettledConflict, ledger_counts, worth_reading
 from domainfusion.types import (
     Conflict,
     Example,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from domainfusion.distillation.results import Refinement, RefinementRound
 from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
-from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
+from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 
 
 def in_terminal(summary: RunSummary) -> str:

@@ -23,7 +23,8 @@ from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance
-from domainfusion.training import losses, teacher_signals
+from domainfusion.training import losses
+from domainfusion.training import reading as teacher_signals
 from domainfusion.training.batching import collate, encode_record
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.losses import answer_hidden_states

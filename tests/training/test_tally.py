@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from domainfusion.training.batching import Row
-from domainfusion.training.tally import Tally
+from domainfusion.training.objectives import Tally
 
 NAN = math.nan
 ROWS = [Row("r1", (1, 2, 3), 1, "a"), Row("r2", (1, 4), 1, "b"), Row("r3", (1, 5), 1, "a")]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from domainfusion.errors import TrainingError
 from domainfusion.models.projection import Head
-from domainfusion.training import teacher_signals
-from domainfusion.training.teacher_signals import SignalStore
+from domainfusion.training import reading as teacher_signals
+from domainfusion.training.reading import SignalStore
 
 CPU = torch.device("cpu")
 

@@ -69,7 +69,7 @@ def _student_of(model: str) -> _Asked:
     """
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
-    from domainfusion.reports.files import MODEL
+    from domainfusion.reports.html import MODEL
 
     directory = Path(model)
     if not (directory / "run.json").is_file():

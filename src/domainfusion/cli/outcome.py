@@ -14,11 +14,21 @@ from domainfusion.errors import RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
 from domainfusion.records import read_json, write_json
 from domainfusion.reports import RunSummary, render_terminal, write_reports
-from domainfusion.reports.files import MODEL
+from domainfusion.reports.html import MODEL
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
+from collections.abc import Callable
+
+if TYPE_CHECKING:
+    from domainfusion.distillation import Distiller
+from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
+
+if TYPE_CHECKING:
+    from domainfusion.distillation import Distiller
+    from domainfusion.progress import Progress
+
 
 logger = logging.getLogger("domainfusion")
 
@@ -149,3 +159,101 @@ def _question(summary: RunSummary) -> str:
     return next(
         iter([*crossing, *(example.query for example in examples)]), "a question of your own"
     )
+
+
+STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
+
+
+def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> None:
+    """Runs the stages of a distiller up to `until`; those that are done are not done again.
+
+    Args:
+        distiller: The distiller.
+        until: The last stage to run, one of `STAGES`.
+        on_start: Called as soon as the run's directory is known to be this distiller's.
+    """
+    wanted = STAGES[: STAGES.index(until) + 1]
+    examples = distiller.generate()
+    on_start()
+    if wanted == STAGES:
+        distiller.distill()  # which holds the directory from the first stage to the last
+        return
+    if "collect" in wanted:
+        collected = distiller.collect(examples)
+    if "integrate" in wanted:
+        records = distiller.integrate(collected)
+    if "train" in wanted:
+        distiller.train(records)
+    if distiller.refinement_rounds and (
+        "refine" in wanted or ("train" in wanted and _is_refined(distiller))
+    ):
+        # where it is over, this loads the student of the run: no other may take its place
+        distiller.refine()
+
+
+def _is_refined(distiller: Distiller) -> bool:
+    from domainfusion.distillation.refinement import read_refinement
+    from domainfusion.distillation.run import DataFiles
+
+    return bool(read_refinement(DataFiles(distiller.output_dir)).stopped)
+
+
+_RECIPE = "recipe.yaml"
+_DEMO = "demo.json"
+
+
+def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
+    """Keeps the recipe of a run in its directory, with full paths."""
+    write_recipe(recipe, run_directory / _RECIPE)
+
+
+def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
+    """Notes that a run is the demo's, and of which world."""
+    write_json(
+        run_directory / _DEMO,
+        {"small": small, "data": None if data is None else str(data.resolve())},
+    )
+
+
+def recipe_of(run_directory: Path) -> Recipe | None:
+    """Returns the recipe that a run was made with; None where it was made without one."""
+    return read_recipe(run_directory / _RECIPE) if (run_directory / _RECIPE).is_file() else None
+
+
+def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
+    """Builds the distiller of a run again.
+
+    Raises:
+        RunError: The run was made neither by a recipe nor by the demo.
+    """
+    recipe = recipe_of(run_directory)
+    if recipe is not None:
+        return build_distiller(recipe, output_dir=run_directory, progress=progress)
+    if not (run_directory / _DEMO).is_file():
+        raise RunError(
+            "This run was not made from a recipe or the demo, so its models can't be built again",
+            received=str(run_directory),
+            allowed="a run of `domainfusion distill` or `domainfusion demo`",
+            fix="call distiller.evaluate(...) in the program that made it",
+        )
+    from domainfusion.demo.run import build_demo
+
+    demo = read_json(run_directory / _DEMO)
+    return build_demo(
+        run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
+    )
+
+
+def check_run(run_directory: Path) -> Path:
+    """Returns the directory.
+
+    Raises:
+        RunError: It is not that of a run.
+    """
+    if not (run_directory / "run.json").is_file():
+        raise RunError(
+            "This is not the directory of a run",
+            received=str(run_directory),
+            fix="name the directory that the run printed",
+        )
+    return run_directory

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from domainfusion.cli.memory import Memory, memory_of
-from domainfusion.distillation.data_generation.coverage import combinations_in_turn
+from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
 from domainfusion.distillation.data_generation.variety import TOKENS_A_TOPIC
 from domainfusion.distillation.data_generation.writing import JUDGE_TOKENS
 from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
@@ -61,7 +61,7 @@ from domainfusion.recipe.sections import (
     StudentSection,
     SyntheticSection,
 )
-from domainfusion.reports.figures import money, size
+from domainfusion.reports.tables import money, size
 from domainfusion.types import Example, transcript
 
 CHARACTERS_PER_TOKEN = 4

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
-    from domainfusion.models.usage import ModelUsage
+    from domainfusion.models.store import ModelUsage
     from domainfusion.types import Example
 
 _DESCRIPTION = (
@@ -68,7 +68,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints how far the run is."""
-    from domainfusion.cli.origin import check_run
+    from domainfusion.cli.outcome import check_run
 
     terminal.print(render_status(status_of(check_run(arguments.directory))))
 
@@ -113,7 +113,7 @@ def status_of(directory: Path) -> RunStatus:
 
 def render_status(status: RunStatus) -> str:
     """Returns the status as plain lines."""
-    from domainfusion.reports.figures import duration
+    from domainfusion.reports.tables import duration
 
     lines = [f"{status.directory}: {status.title}"]
     for stage in status.stages:
@@ -142,8 +142,8 @@ def _usage(directory: Path) -> tuple[ModelUsage, ...]:
 
 
 def _usage_line(usage: Sequence[ModelUsage]) -> str:
-    from domainfusion.models.usage import total_cost
-    from domainfusion.reports.figures import counted, money
+    from domainfusion.models.store import total_cost
+    from domainfusion.reports.tables import counted, money
 
     calls, read, written = (
         sum(getattr(model, name) for model in usage)
@@ -239,7 +239,7 @@ def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
 
 def _refined(directory: Path) -> tuple[bool, str]:
     from domainfusion.records import read_json
-    from domainfusion.reports.figures import counted
+    from domainfusion.reports.tables import counted
 
     file = directory / "refinement.json"
     found = read_json(file) if file.is_file() else {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         SyntheticDataGenerator,
         Variety,
     )
-    from domainfusion.distillation.dataset import Hygiene
+    from domainfusion.distillation.dataset import Hygiene, hold_out
     from domainfusion.distillation.distiller import Distiller
     from domainfusion.distillation.evaluator import (
         BenchmarkEvaluator,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.results import EvaluationReport
-    from domainfusion.distillation.splitting import hold_out
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
@@ -96,7 +95,7 @@ _HOMES = {
     "Trainer": "trainer",
     "Variety": "data_generation",
     "export_messages": "export",
-    "hold_out": "splitting",
+    "hold_out": "dataset",
 }
 
 

@@ -18,6 +18,7 @@ from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
 from domainfusion.distillation.dataset import (
     Dataset,
+    GroupBy,
     HeldOut,
     Hygiene,
     assemble,
@@ -30,13 +31,11 @@ from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.parts import check_parts, check_refinement
-from domainfusion.distillation.refinement import Refiner, Stages, trained_records
+from domainfusion.distillation.refinement import Refiner, Stages, Validation, trained_records
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import DataFiles, RunDirectory, date_of_run
 from domainfusion.distillation.savings import measure_savings
-from domainfusion.distillation.splitting import GroupBy
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.distillation.validating import Validation
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
 from domainfusion.models.base import Adaptation, DatedModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech

@@ -19,10 +19,9 @@ from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
 if TYPE_CHECKING:
     from domainfusion.models.api import APIModel
-    from domainfusion.models.huggingface import HuggingFaceModel
-    from domainfusion.models.llama import LlamaModel
+    from domainfusion.models.huggingface import HuggingFaceModel, LlamaModel
     from domainfusion.models.mixing import generate_with
-    from domainfusion.models.tokens import TokenMatch, compare_tokenizers
+    from domainfusion.models.tokenizer import TokenMatch, compare_tokenizers
 
 __all__ = [
     "APIModel",
@@ -51,9 +50,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _ON_DEMAND = {
     "APIModel": "api",
     "HuggingFaceModel": "huggingface",
-    "LlamaModel": "llama",
-    "TokenMatch": "tokens",
-    "compare_tokenizers": "tokens",
+    "LlamaModel": "huggingface",
+    "TokenMatch": "tokenizer",
+    "compare_tokenizers": "tokenizer",
     "generate_with": "mixing",
 }
 

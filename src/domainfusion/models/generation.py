@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -18,9 +19,45 @@ from transformers import (
 
 from domainfusion.models.base import sample_seeds
 from domainfusion.models.encoding import answer_form, decode_answer
+from domainfusion.models.projection import project
 from domainfusion.models.reasoning import split_reasoning
-from domainfusion.models.sampling import RowSampler
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
+
+
+class RowSampler(LogitsProcessor):
+    """Turns greedy decoding into sampling: adds Gumbel noise to the logits, whose argmax is then a
+    draw from their softmax.
+
+    Source: the Gumbel-max trick, Maddison et al., "A* Sampling", 2014.
+
+    Args:
+        sampling: Temperature (above 0) and top_p.
+        seeds: One seed per row.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+        self._temperature = sampling.temperature
+        self._top_p = sampling.top_p
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Returns the noisy logits of shape (rows, vocabulary)."""
+        logits = scores.float() / self._temperature
+        if self._top_p < 1:
+            logits = _keep_top_p(logits, self._top_p)
+        draws = torch.empty(logits.shape)
+        for row, generator in zip(draws, self._generators, strict=True):
+            torch.rand(row.shape, generator=generator, out=row)
+        noise = (
+            draws.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_()
+        )  # in place: the vocabulary is wide, and there is a step a token
+        return logits.sub_(noise.to(logits.device))  # type: ignore[return-value]
+
+
+def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    ordered, order = logits.softmax(-1).sort(-1, descending=True)
+    dropped = ordered.cumsum(-1) - ordered >= top_p
+    return logits.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
 
 
 def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -220,3 +257,54 @@ def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         module.train(training)
+
+
+TOKENS_AT_ONCE = 512
+"""Tokens whose distributions over the whole vocabulary are in memory at a time."""
+
+
+def final_hidden_states(
+    module: PreTrainedModel, rows: Sequence[Sequence[int]], batch_size: int
+) -> list[torch.Tensor]:
+    """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), in the
+    order of `rows`.
+
+    Rows of similar length share a batch. They are padded on the right, where causal attention never
+    looks.
+    """
+    states: dict[int, torch.Tensor] = {}
+    for batch in buckets([len(row) for row in rows], batch_size):
+        padded = torch.zeros(
+            (len(batch), max(1, *(len(rows[index]) for index in batch))), dtype=torch.long
+        )
+        for place, index in enumerate(batch):
+            padded[place, : len(rows[index])] = torch.tensor(rows[index], dtype=torch.long)
+        hidden = cast(Any, module.base_model)(
+            input_ids=padded.to(module.device), use_cache=False
+        ).last_hidden_state
+        for place, index in enumerate(batch):
+            states[index] = hidden[
+                place, : len(rows[index])
+            ].clone()  # a view would keep the padding in memory
+    return [states[index] for index in range(len(rows))]
+
+
+def token_log_probabilities(
+    module: PreTrainedModel, hidden: torch.Tensor, tokens: Sequence[int]
+) -> list[float]:
+    """Returns the natural logarithm of each token's probability under the distribution that its
+    hidden state stands for.
+
+    Args:
+        module: The model.
+        hidden: The hidden states that predict the tokens, of shape (tokens, hidden).
+        tokens: The tokens.
+    """
+    wanted = torch.tensor(tokens, dtype=torch.long)
+    found: list[float] = []
+    for states, targets in zip(
+        torch.split(hidden, TOKENS_AT_ONCE), torch.split(wanted, TOKENS_AT_ONCE), strict=True
+    ):
+        distribution = project(module, states).log_softmax(-1)
+        found += distribution.gather(-1, targets[:, None].to(distribution.device))[:, 0].tolist()
+    return found

@@ -33,7 +33,6 @@ from domainfusion.models.adapters import (
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
-from domainfusion.models.fingerprints import hash_files, hash_tensors
 from domainfusion.models.generation import (
     Prompt,
     Writer,
@@ -41,10 +40,18 @@ from domainfusion.models.generation import (
     buckets,
     continue_batch,
     converted_for_autocast,
+    final_hidden_states,
     in_evaluation,
     row_seeds,
+    token_log_probabilities,
 )
-from domainfusion.models.locate import find_model, read_config, read_whole_config
+from domainfusion.models.locate import (
+    find_model,
+    hash_files,
+    hash_tensors,
+    read_config,
+    read_whole_config,
+)
 from domainfusion.models.placement import (
     Quantization,
     check_quantization,
@@ -53,7 +60,6 @@ from domainfusion.models.placement import (
     resolve_dtype,
 )
 from domainfusion.models.projection import Head, check_projection, head_of, project
-from domainfusion.models.scoring import final_hidden_states, token_log_probabilities
 from domainfusion.models.shared_base import (
     Adapter,
     BaseKey,
@@ -1068,3 +1074,16 @@ def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
 def _shares(layer: Any) -> int:
     """Returns what two layers have in common that compute with one weight."""
     return id(layer.weight)
+
+
+class LlamaModel(HuggingFaceModel):
+    """A local model of the Llama family, or any other causal language model that Transformers
+    loads.
+
+    See `HuggingFaceModel` for the arguments.
+
+    Example:
+        ```python
+        teacher = LlamaModel(model_path="path/to/biomechanics-expert")
+        ```
+    """

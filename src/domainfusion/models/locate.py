@@ -4,11 +4,13 @@ is loaded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig
@@ -16,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, base_of, read_settings
+from domainfusion.types import fingerprint
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 """What is fetched from the hub: no pickles and no code."""
@@ -272,3 +275,39 @@ def _base_of(adapter: Path, base_model: str | Path | None) -> tuple[str, str | N
             fix="give base_model=...",
         )
     return base, None if Path(base).exists() else read_settings(adapter).get("revision")
+
+
+_HASHED = (".safetensors", ".json", ".gguf", ".jinja", ".model", ".txt")
+"""The files of a folder that decide what its model answers."""
+
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
+def hash_files(path: Path) -> str:
+    """Returns a hash of the weights and settings at `path`, a file or a folder; a file that did not
+    change is not read twice.
+    """
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.iterdir() if file.suffix in _HASHED)
+    )
+    return fingerprint([[file.name, _hash_file(file)] for file in files])
+
+
+def _hash_file(file: Path) -> str:
+    stat = file.stat()
+    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
+    if key not in _hashes:
+        with file.open("rb") as stream:
+            _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _hashes[key]
+
+
+def hash_tensors(state: dict[str, torch.Tensor]) -> str:
+    """Returns a hash of weights by name, whatever their data types and wherever they are."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

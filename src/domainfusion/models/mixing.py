@@ -14,9 +14,15 @@ from transformers import PreTrainedModel
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel, OnResult, TokenScorer
-from domainfusion.models.generation import Prompt, Writer, answer_batch, buckets, in_evaluation
+from domainfusion.models.generation import (
+    Prompt,
+    Writer,
+    answer_batch,
+    buckets,
+    final_hidden_states,
+    in_evaluation,
+)
 from domainfusion.models.huggingface import HuggingFaceModel
-from domainfusion.models.scoring import final_hidden_states
 from domainfusion.types import Conversation, Generation, Sampling
 
 

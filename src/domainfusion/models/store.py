@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 import warnings
@@ -18,10 +19,84 @@ from typing import Protocol, Self
 from domainfusion.errors import StoreError, advice_on
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
 from domainfusion.models.books import PaidModel, StoredBooks, transaction
-from domainfusion.models.network_files import network_file_system
-from domainfusion.models.usage import ModelUsage
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
+
+MOUNTS = Path("/proc/mounts")
+"""Where Linux lists what is mounted: device, folder and kind, a line for each. Other systems have
+no such list.
+"""
+
+_KINDS = re.compile(
+    r"nfs\d?|cifs|smbfs|smb3|9p|afs|ceph|lustre|gpfs|beegfs|pvfs2|orangefs|ocfs2|gfs2|fuse\.(sshfs|s3fs|gcsfuse|rclone|\w*gluster\w*|\w*ceph\w*)"
+)
+
+
+def network_file_system(path: Path) -> str | None:
+    """Returns the kind of the network file system on which `path` is, or would be; None on a local
+    disk or where nobody knows.
+
+    Example:
+        >>> network_file_system(Path("/proc/self")) is None
+        True
+    """
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    mounted = [
+        (Path(_unescape(fields[1])), fields[2])
+        for fields in map(str.split, lines)
+        if len(fields) > 2
+    ]
+    wanted = path.resolve()
+    # What was mounted last over a folder hides what was there.
+    over = [
+        (len(folder.parts), place, kind)
+        for place, (folder, kind) in enumerate(mounted)
+        if wanted.is_relative_to(folder)
+    ]
+    kind = max(over, default=(0, 0, ""))[2]
+    return kind if _KINDS.fullmatch(kind) else None
+
+
+def _unescape(folder: str) -> str:
+    """Undoes the escapes of blanks and backslashes, which are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUsage:
+    """What one model wrote for a run since the run began, whichever process asked.
+
+    Attributes:
+        name: What people call the model.
+        roles: What it was asked as: `generation`, `judge`, `expert of …`, `integration`, `base`,
+            `merge`, `student`.
+        calls: Answers that it wrote; what the run had already is not counted again.
+        prompt_tokens: Tokens read for them.
+        completion_tokens: Tokens written.
+        seconds: Wall-clock time in which the run waited for them.
+        cost: What is known to be paid, retries included; None where its prices are not known.
+        unknown_cost: At most this much more: for requests whose answer was lost, or came without a
+            count of tokens.
+    """
+
+    name: str
+    roles: tuple[str, ...] = ()
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    cost: float | None = None
+    unknown_cost: float = 0.0
+
+
+def total_cost(usage: Sequence[ModelUsage]) -> float | None:
+    """Returns what all of the models are known to have cost; None where no price is known."""
+    known = [model.cost for model in usage if model.cost is not None]
+    return sum(known) if known else None
+
 
 STORE_VERSION = 1
 _PATIENCE_SECONDS = 60.0

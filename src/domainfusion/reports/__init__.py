@@ -4,10 +4,8 @@ student's folder.
 
 from __future__ import annotations
 
-from domainfusion.reports.files import write_reports
-from domainfusion.reports.html import render_html
-from domainfusion.reports.markdown import render_markdown
-from domainfusion.reports.model_card import render_model_card
+from domainfusion.reports.html import render_html, write_reports
+from domainfusion.reports.markdown import render_markdown, render_model_card
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.terminal import render_terminal
 

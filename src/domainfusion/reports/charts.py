@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from domainfusion.distillation.results import DomainRetention
-from domainfusion.reports.figures import interval, percent, points
+from domainfusion.reports.tables import interval, percent, points
 
 LEFT, RIGHT = 4.0, 96.0
 """Where a horizontal axis begins and ends, in per cent of the width; the rest is room for half a

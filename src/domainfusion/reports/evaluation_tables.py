@@ -16,8 +16,16 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
-from domainfusion.reports.figures import counted, percent
-from domainfusion.reports.tables import Cell, Table, bare, figure, pairs_table, share
+from domainfusion.reports.tables import (
+    Cell,
+    Table,
+    bare,
+    counted,
+    figure,
+    pairs_table,
+    percent,
+    share,
+)
 
 RETENTION_GOAL = 0.95
 """The share of an expert that is marked where no share was tested."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import accumulate, takewhile
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,19 +19,21 @@ from markupsafe import Markup
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import printable
+from domainfusion.records import write_text
 from domainfusion.reports import (
+    answers,
     charts,
     curves,
     evaluation_tables,
-    ledgers,
     run_tables,
     tables,
     training_tables,
 )
-from domainfusion.reports.comparisons import Comparison, comparisons
-from domainfusion.reports.figures import capitalised, clipped, command_line, counted, percent
-from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
+from domainfusion.reports.answers import Comparison, comparisons
+from domainfusion.reports.markdown import render_markdown, render_model_card
+from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
+from domainfusion.reports.tables import capitalised, clipped, command_line, counted, percent
 from domainfusion.reports.verdict import introduction, verdict
 
 MOST_COMPARISONS = 1000
@@ -276,21 +279,21 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
             "Method",
             (record.integration.method for record in summary.records),
         ),
-        "examples": ledgers.worth_reading(summary.records),
+        "examples": answers.worth_reading(summary.records),
         "open": OPEN_RECORDS,
     }
 
 
 def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
-    found, revisions = ledgers.conflicts_in(summary.records), ledgers.revisions_in(summary.records)
+    found, revisions = answers.conflicts_in(summary.records), answers.revisions_in(summary.records)
     dropped = tables.tally_table(
         "Left out of integrated answers, by reason",
         "Reason",
-        ledgers.dropped_reasons(summary.records),
+        answers.dropped_reasons(summary.records),
     )
     several, counts = (
-        ledgers.integrated_from_several(summary.records),
-        ledgers.ledger_counts(summary.records),
+        answers.integrated_from_several(summary.records),
+        answers.ledger_counts(summary.records),
     )
     if not (found or dropped or several or revisions):
         return None
@@ -298,7 +301,7 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
         "found": found[:MOST_CONFLICTS],
         "open": OPEN_CONFLICTS,
         "total": len(found),
-        "sentence": ledgers.conflicts_sentence(summary.records),
+        "sentence": answers.conflicts_sentence(summary.records),
         "counts": run_tables.ledger_table(counts) if counts else None,
         "rules": tables.tally_table(
             "Conflicts, by the rule that settled them",
@@ -346,3 +349,28 @@ def _repeat(summary: RunSummary) -> dict[str, Any] | None:
         ),
     }
     return found if any(found.values()) else None
+
+
+MODEL = "model"
+"""The folder of the student within a run."""
+
+
+def write_reports(run_directory: Path) -> RunSummary:
+    """Writes `report.html`, `report.md` and, where the run holds its student, the student's model
+    card.
+
+    Args:
+        run_directory: The directory of the run, finished or not.
+
+    Returns:
+        What the reports are made of.
+
+    Raises:
+        DataError: The directory, or a file in it, can't be read or written.
+    """
+    summary = RunSummary.read(run_directory)
+    write_text(run_directory / "report.html", render_html(summary))
+    write_text(run_directory / "report.md", render_markdown(summary))
+    if (run_directory / MODEL).is_dir():
+        write_text(run_directory / MODEL / "README.md", render_model_card(summary))
+    return summary

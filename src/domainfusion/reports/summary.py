@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from domainfusion.distillation.results import EvaluationReport, Refinement
 from domainfusion.distillation.savings import Savings
 from domainfusion.errors import DataError
-from domainfusion.models.usage import ModelUsage
+from domainfusion.models.store import ModelUsage
 from domainfusion.records import read_json, read_lines, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, run_tables
-from domainfusion.reports.refinement_tables import refinement_sentence, refinement_tables
+from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table
 from domainfusion.reports.verdict import verdict

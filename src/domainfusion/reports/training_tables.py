@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domainfusion.reports.curves import TrainingCurves
-from domainfusion.reports.figures import capitalised, flattened, listed
-from domainfusion.reports.tables import Cell, Table, pairs_table
+from domainfusion.reports.tables import Cell, Table, capitalised, flattened, listed, pairs_table
 
 Log = Sequence[Mapping[str, Any]]
 """The lines of a training log."""

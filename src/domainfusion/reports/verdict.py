@@ -16,8 +16,8 @@ from domainfusion.distillation.results import (
     SliceScore,
 )
 from domainfusion.reports.evaluation_tables import label_of
-from domainfusion.reports.figures import capitalised, counted, interval, listed, percent
 from domainfusion.reports.summary import RunSummary
+from domainfusion.reports.tables import capitalised, counted, interval, listed, percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

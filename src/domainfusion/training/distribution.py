@@ -16,8 +16,7 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import Divergence, token_losses
 from domainfusion.training.objectives import Answers, Losses, Objective, Setting
-from domainfusion.training.reading import KeptSignals, Signal, taught_by
-from domainfusion.training.teacher_signals import SignalStore
+from domainfusion.training.reading import KeptSignals, Signal, SignalStore, taught_by
 from domainfusion.training.teaching import Teaching, plan_teaching
 
 logger = logging.getLogger("domainfusion")

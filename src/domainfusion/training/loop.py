@@ -36,6 +36,7 @@ from domainfusion.training.checkpoints import (
 from domainfusion.training.distributed import (
     TrainedWeights,
     all_gather,
+    attention_to_train,
     broadcast,
     broadcast_parameters,
     is_main_process,
@@ -46,9 +47,7 @@ from domainfusion.training.distributed import (
     world_size,
 )
 from domainfusion.training.losses import answer_hidden_states, token_losses
-from domainfusion.training.objectives import Answers, Objective, SequenceObjective
-from domainfusion.training.precision import attention_to_train
-from domainfusion.training.tally import Tally
+from domainfusion.training.objectives import Answers, Objective, SequenceObjective, Tally
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]
 """Scores the student on held-out examples: a figure per domain or slice."""

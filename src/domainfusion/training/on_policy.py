@@ -19,12 +19,11 @@ from domainfusion.models.base import TokenScorer, TrainableModel
 from domainfusion.models.mixing import hidden_states_with
 from domainfusion.models.projection import Head
 from domainfusion.training.batching import Row, refuse_overlong
+from domainfusion.training.distributed import mixed_precision
 from domainfusion.training.distribution import TaughtObjective
 from domainfusion.training.losses import Divergence
-from domainfusion.training.objectives import Answers, Losses, Setting
-from domainfusion.training.precision import mixed_precision
+from domainfusion.training.objectives import Answers, Losses, Setting, Tally
 from domainfusion.training.reading import Signal
-from domainfusion.training.tally import Tally
 from domainfusion.training.teaching import plan_teaching
 from domainfusion.types import Sampling, fingerprint
 

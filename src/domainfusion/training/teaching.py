@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from domainfusion.errors import CapabilityError
 from domainfusion.models.base import LanguageModel, TokenScorer
-from domainfusion.models.tokens import compare_tokenizers
+from domainfusion.models.tokenizer import compare_tokenizers
 from domainfusion.training.batching import Row, refuse_overlong
 from domainfusion.training.objectives import Setting
 from domainfusion.types import Conversation, TrainingRecord

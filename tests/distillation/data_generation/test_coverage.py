@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from domainfusion.distillation.data_generation.coverage import combinations_in_turn
+from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
 
 
 @pytest.mark.parametrize(("count", "size"), [(2, 2), (3, 2), (3, 3), (4, 2), (5, 3), (6, 4)])

@@ -7,9 +7,14 @@ from domainfusion.distillation.data_generation.adversarial import (
     Classifier,
 )
 from domainfusion.distillation.data_generation.curated import CuratedDataGenerator
-from domainfusion.distillation.data_generation.domains import check_domains, check_names
-from domainfusion.distillation.data_generation.focus import Focus, makes_more
-from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
+from domainfusion.distillation.data_generation.generator import (
+    DataGenerator,
+    Focus,
+    Generated,
+    check_domains,
+    check_names,
+    makes_more,
+)
 from domainfusion.distillation.data_generation.replies import Question, find_items, find_questions
 from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
 from domainfusion.distillation.data_generation.variety import Variety

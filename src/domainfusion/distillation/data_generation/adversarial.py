@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
-from domainfusion.distillation.data_generation.focus import Focus
+from domainfusion.distillation.data_generation.generator import Focus
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,

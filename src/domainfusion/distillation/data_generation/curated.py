@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from domainfusion.distillation.data_generation.focus import Focus
-from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
+from domainfusion.distillation.data_generation.generator import DataGenerator, Focus, Generated
 from domainfusion.distillation.examples import ExampleSource, read_examples
 from domainfusion.distillation.review import read_review, write_review
 from domainfusion.errors import ConfigurationError, DataError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from domainfusion.distillation.data_generation.coverage import combinations_in_turn
-from domainfusion.distillation.data_generation.focus import Focus
+from domainfusion.distillation.data_generation.generator import Focus
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,
@@ -23,6 +23,39 @@ from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import CROSS_DOMAIN_PROMPT, NEEDED_DOMAINS_PROMPT, QUESTION_PROMPT, fill
 from domainfusion.types import Example, Sampling
+
+
+def combinations_in_turn(domains: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """Yields combinations of domains without end, the primary domain first.
+
+    Sizes take turns. Of each size every combination comes once before any comes again; each time
+    another of its domains leads, and the leads are as even as that allows.
+
+    Args:
+        domains: The domains.
+        sizes: How many of them a combination has.
+
+    Example:
+        >>> [" ".join(found) for found in itertools.islice(combinations_in_turn("abc", [2]), 6)]
+        ['a b', 'c a', 'b c', 'b a', 'a c', 'c b']
+    """
+    leads: Counter[str] = Counter()
+    streams = [_of_size(domains, size, leads) for size in sizes]
+    for stream in itertools.cycle(streams):
+        yield next(stream)
+
+
+def _of_size(domains: Sequence[str], size: int, leads: Counter[str]) -> Iterator[tuple[str, ...]]:
+    combinations = list(itertools.combinations(domains, size))
+    left = {combination: list(combination) for combination in combinations}
+    for combination in itertools.cycle(combinations):
+        waiting = left[combination]
+        lead = min(waiting, key=lambda domain: leads[domain])
+        waiting.remove(lead)
+        left[combination] = waiting or list(combination)
+        leads[lead] += 1
+        yield (lead, *(domain for domain in combination if domain != lead))
+
 
 DomainClassifier = Callable[[str], str | Collection[str]]
 """Tells which domains a question needs, by their names."""

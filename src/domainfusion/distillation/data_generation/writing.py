@@ -14,9 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from domainfusion.distillation.data_generation.domains import check_domains
-from domainfusion.distillation.data_generation.focus import Focus
-from domainfusion.distillation.data_generation.generator import DataGenerator, Generated
+from domainfusion.distillation.data_generation.generator import (
+    DataGenerator,
+    Focus,
+    Generated,
+    check_domains,
+)
 from domainfusion.distillation.data_generation.replies import (
     Question,
     find_questions,

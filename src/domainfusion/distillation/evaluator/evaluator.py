@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from domainfusion.distillation.contamination import EvaluationSets
+from domainfusion.distillation.duplicates import EvaluationSets
 from domainfusion.distillation.examples import (
     CROSS_DOMAIN,
     ExampleLike,

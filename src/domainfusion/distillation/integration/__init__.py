@@ -11,7 +11,7 @@ from domainfusion.distillation.integration.integrator import (
     Strategy,
 )
 from domainfusion.distillation.integration.planning import OnDisagreement
-from domainfusion.distillation.integration.task import Task, as_response, primary_first
+from domainfusion.distillation.integration.reading import Task, as_response, primary_first
 from domainfusion.distillation.integration.verifying import Verdict, Verifier
 from domainfusion.distillation.integration.writing import ABSENT
 

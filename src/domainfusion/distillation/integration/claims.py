@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from domainfusion.distillation.integration.oppositions import NO_STANCE, Stance, stance_of
 from domainfusion.distillation.integration.values import (
+    EMPTY,
+    POINTING,
     Date,
     Found,
     Name,
@@ -19,7 +21,6 @@ from domainfusion.distillation.integration.values import (
     find_values,
     fold,
 )
-from domainfusion.distillation.integration.vocabulary import EMPTY, POINTING
 from domainfusion.distillation.integration.words import content, denies, tokens, topic
 from domainfusion.distillation.text.sentences import sentences
 

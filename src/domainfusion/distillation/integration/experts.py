@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from domainfusion.distillation.integration.reading import Task
 from domainfusion.distillation.integration.settling import Settled
-from domainfusion.distillation.integration.task import Task
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import REBUTTAL_PROMPT, fenced, fill

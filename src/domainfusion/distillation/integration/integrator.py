@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from domainfusion.distillation.integration.cutting import without_cut
 from domainfusion.distillation.integration.experts import Dispute, Rebuttal
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
@@ -20,14 +19,15 @@ from domainfusion.distillation.integration.planning import (
     plan_answer,
     word_for_word,
 )
-from domainfusion.distillation.integration.reading import Claim
-from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
-from domainfusion.distillation.integration.task import (
+from domainfusion.distillation.integration.reading import (
+    Claim,
     ResponseLike,
     Task,
     as_response,
     primary_first,
 )
+from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
+from domainfusion.distillation.integration.structure import without_cut
 from domainfusion.distillation.integration.verifying import (
     NO_VERDICT,
     ModelVerifier,

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from domainfusion.distillation.integration.planning import Plan
-from domainfusion.distillation.integration.reading import Claim
+from domainfusion.distillation.integration.reading import Claim, primary_first
 from domainfusion.distillation.integration.settling import Point
 from domainfusion.distillation.integration.structure import Unit, claims_in, groups_of, units_of
-from domainfusion.distillation.integration.task import primary_first
 from domainfusion.distillation.text.blocks import Block
 from domainfusion.types import Contribution
 

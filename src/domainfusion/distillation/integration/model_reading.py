@@ -11,13 +11,17 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
-from domainfusion.distillation.integration.calls import Caller, is_answer
+from domainfusion.distillation.integration.calls import (
+    Caller,
+    entries_of,
+    is_answer,
+    structure_in,
+    text_of,
+)
 from domainfusion.distillation.integration.quotes import Quotable, Span, uncovered
-from domainfusion.distillation.integration.reading import Claim, Kind, Relation
+from domainfusion.distillation.integration.reading import Claim, Kind, Relation, Task
 from domainfusion.distillation.integration.rules import rule_claims
-from domainfusion.distillation.integration.task import Task
 from domainfusion.distillation.integration.values import Date, Quantity, compare, find_values
-from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
 from domainfusion.distillation.text.blocks import Block, blocks_of
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask

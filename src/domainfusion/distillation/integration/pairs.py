@@ -16,8 +16,15 @@ from domainfusion.distillation.integration.oppositions import (
     oppositions,
     order_objects,
 )
-from domainfusion.distillation.integration.values import Date, Name, Quantity, Verdict, compare
-from domainfusion.distillation.integration.vocabulary import GENERIC, MEASURES
+from domainfusion.distillation.integration.values import (
+    GENERIC,
+    MEASURES,
+    Date,
+    Name,
+    Quantity,
+    Verdict,
+    compare,
+)
 from domainfusion.distillation.integration.words import stem, tokens, topic
 
 LEAST_SHARED = 2

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from domainfusion.distillation.integration.claims import Claim
-from domainfusion.distillation.integration.values import Name, find_values
-from domainfusion.distillation.integration.vocabulary import EMPTY, MEASURES
+from domainfusion.distillation.integration.values import EMPTY, MEASURES, Name, find_values
 from domainfusion.distillation.integration.words import content, stem, tokens
 
 Kind = Literal["quantity", "date", "name", "yes or no", "any", "open"]

@@ -11,10 +11,9 @@ from domainfusion.distillation.integration.claims import LONGEST, MOST, one_clai
 from domainfusion.distillation.integration.claims import Claim as Sentence
 from domainfusion.distillation.integration.conflicts import Point, find_points
 from domainfusion.distillation.integration.pairs import LEAST_SHARED, opposed_pairs
-from domainfusion.distillation.integration.reading import Claim, Kind, Relation
+from domainfusion.distillation.integration.reading import Claim, Kind, Relation, Task
 from domainfusion.distillation.integration.settling import is_stated, telling
 from domainfusion.distillation.integration.structure import claim_spans
-from domainfusion.distillation.integration.task import Task
 from domainfusion.distillation.integration.values import Name, says_no_more
 from domainfusion.distillation.integration.words import content, topic
 from domainfusion.distillation.metrics import normalize

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from domainfusion.distillation.integration.calls import Caller, is_answer
+from domainfusion.distillation.integration.calls import (
+    Caller,
+    entries_of,
+    is_answer,
+    structure_in,
+    text_of,
+)
 from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim
@@ -25,7 +31,6 @@ from domainfusion.distillation.integration.values import (
 )
 from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.integration.writing import Draft, whole_blocks
-from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask

@@ -7,14 +7,14 @@ from __future__ import annotations
 import re
 
 from domainfusion.distillation.integration.oppositions import is_opposing_word
-from domainfusion.distillation.integration.values import fold
-from domainfusion.distillation.integration.vocabulary import (
+from domainfusion.distillation.integration.values import (
     DENIED,
     EMPTY,
     EMPTY_ELSEWHERE,
     IRREGULAR,
     MYTHS,
     NEGATIONS,
+    fold,
 )
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")

@@ -9,15 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from domainfusion.distillation.integration.calls import Caller, is_answer
+from domainfusion.distillation.integration.calls import (
+    Caller,
+    entries_of,
+    is_answer,
+    structure_in,
+    text_of,
+)
 from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.quotes import overlaps
-from domainfusion.distillation.integration.reading import Claim
+from domainfusion.distillation.integration.reading import Claim, Task, primary_first
 from domainfusion.distillation.integration.settling import Settled
-from domainfusion.distillation.integration.task import Task, primary_first
 from domainfusion.distillation.integration.words import content
-from domainfusion.distillation.json_replies import entries_of, structure_in, text_of
 from domainfusion.distillation.text.blocks import blocks_of
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.errors import TemplateError

@@ -27,9 +27,9 @@ from domainfusion.distillation.text.statements import states
 from domainfusion.distillation.text.words import normalize
 
 if TYPE_CHECKING:
+    from domainfusion.distillation.metrics.accuracy import RougeL, rouge_l
     from domainfusion.distillation.metrics.choice import LikelyChoice, NamedChoice
     from domainfusion.distillation.metrics.continuity import ModelCoherence
-    from domainfusion.distillation.metrics.corruptions import Passage
     from domainfusion.distillation.metrics.embedding import EmbeddingSimilarity
     from domainfusion.distillation.metrics.grading import (
         check_metric,
@@ -45,17 +45,18 @@ if TYPE_CHECKING:
         Comparison,
         Judge,
         JudgeAgreement,
+        JudgedCoherence,
+        JudgedConsistency,
         Pair,
         judge_agreement,
     )
-    from domainfusion.distillation.metrics.judged_coherence import (
-        JudgedCoherence,
-        JudgedConsistency,
-    )
     from domainfusion.distillation.metrics.numeric import Numeric
-    from domainfusion.distillation.metrics.passages import read_passages
-    from domainfusion.distillation.metrics.rouge import RougeL, rouge_l
-    from domainfusion.distillation.metrics.validation import known_validation, validate_coherence
+    from domainfusion.distillation.metrics.validation import (
+        Passage,
+        known_validation,
+        read_passages,
+        validate_coherence,
+    )
 
 __all__ = [
     "AccuracyMetric",
@@ -107,15 +108,15 @@ _HOMES = {
     "EmbeddingSimilarity": "embedding",
     "Judge": "judge",
     "JudgeAgreement": "judge",
-    "JudgedCoherence": "judged_coherence",
-    "JudgedConsistency": "judged_coherence",
+    "JudgedCoherence": "judge",
+    "JudgedConsistency": "judge",
     "LikelyChoice": "choice",
     "ModelCoherence": "continuity",
     "NamedChoice": "choice",
     "Numeric": "numeric",
     "Pair": "judge",
-    "Passage": "corruptions",
-    "RougeL": "rouge",
+    "Passage": "validation",
+    "RougeL": "accuracy",
     "check_metric": "grading",
     "grade": "grading",
     "grade_coherence": "grading",
@@ -125,9 +126,9 @@ _HOMES = {
     "measures_overlap": "grading",
     "metric_named": "grading",
     "name_of": "grading",
-    "read_passages": "passages",
+    "read_passages": "validation",
     "reads_texts": "grading",
-    "rouge_l": "rouge",
+    "rouge_l": "accuracy",
     "validate_coherence": "validation",
 }
 """What brings a library along that reading texts does not need; it is loaded when it is asked

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import NamedTuple
 
-from domainfusion.distillation.text.digits import LETTER, Kind, Number, numbers_in
-from domainfusion.distillation.text.numerals import SCALES
+from domainfusion.distillation.text.digits import LETTER, SCALES, Kind, Number, numbers_in
 from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.units import (
     HOUR,

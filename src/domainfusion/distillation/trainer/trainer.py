@@ -15,15 +15,14 @@ from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from domainfusion.distillation.trainer.checks import check_count, check_word
-from domainfusion.distillation.trainer.choices import Choices
 from domainfusion.distillation.trainer.merging import (
     CHOICE,
     MERGE_WEIGHTS,
+    Choices,
     answered_by,
     choose_merge_weight,
 )
-from domainfusion.distillation.trainer.phase import Phase
+from domainfusion.distillation.trainer.phase import Phase, check_count, check_word
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.merging import MergeMethod, check_experts, write_merge

@@ -17,9 +17,7 @@ from safetensors.torch import load_file
 from transformers import set_seed
 
 from domainfusion.description import describe, differences
-from domainfusion.distillation.trainer.choices import Choices
-from domainfusion.distillation.trainer.log import JsonLog
-from domainfusion.distillation.trainer.outcome import divergence_from, sample_by_domain
+from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.errors import RunError, TrainingError
 from domainfusion.files import remove_unfinished
@@ -37,6 +35,97 @@ from domainfusion.types import TrainingRecord, fingerprint
 
 if TYPE_CHECKING:
     from domainfusion.distillation.trainer.trainer import Trainer
+import os
+
+import torch
+
+from domainfusion.errors import advice_on
+from domainfusion.records import to_json
+from domainfusion.training.losses import Taught, token_losses
+
+ROWS_COMPARED = 16
+"""Rows of a domain at which base and student are compared."""
+
+
+def sample_by_domain(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
+    """Returns a few rows of each domain, drawn with the seed."""
+    domains = {
+        domain: [row for row in rows if row.domain == domain]
+        for domain in sorted({row.domain for row in rows})
+    }
+    return {
+        domain: random.Random(f"{seed}/{domain}").sample(own, min(ROWS_COMPARED, len(own)))
+        for domain, own in domains.items()
+    }
+
+
+def divergence_from(
+    base: TokenScorer, student: TokenScorer, rows: Mapping[str, Sequence[Row]]
+) -> dict[str, float]:
+    """Returns KL(base‖student) for each domain, in nats, as the mean over the answer tokens of its
+    rows.
+
+    Args:
+        base: The model before it was trained.
+        student: The model as it is now, with the base's tokenizer.
+        rows: Rows of each domain.
+    """
+    return {domain: _divergence(base, student, own) for domain, own in rows.items()}
+
+
+@torch.no_grad()
+def _divergence(base: TokenScorer, student: TokenScorer, rows: Sequence[Row]) -> float:
+    known, learned = (_answer_states(model, rows) for model in (base, student))
+    targets = torch.tensor([token for row in rows for token in row.answer], device=learned.device)
+    taught = Taught(
+        places=torch.arange(len(targets), device=learned.device),
+        hidden=known,
+        head=base.head(),
+        vocabulary=min(base.vocabulary_size, student.vocabulary_size),
+    )
+    found = token_losses(
+        learned,
+        student.head(),
+        targets,
+        torch.ones(len(targets), device=learned.device),
+        taught=[taught],
+    )
+    return float(found.divergence.mean())
+
+
+def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
+    states = model.hidden_states([row.tokens for row in rows])
+    return torch.cat(
+        [hidden[row.prompt_length - 1 : -1] for hidden, row in zip(states, rows, strict=True)]
+    )
+
+
+class JsonLog:
+    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is
+    written.
+
+    Raises:
+        TrainingError: A line can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if path.is_file():
+            whole, newline, _ = path.read_bytes().rpartition(b"\n")
+            os.truncate(path, len(whole + newline))
+
+    def __call__(self, fields: Mapping[str, Any]) -> None:
+        """Adds a line."""
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(to_json(dict(fields)) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"The training log could not be written: {error.strerror or error}",
+                received=str(self._path),
+                fix=f"{advice_on(error)}; the last checkpoint is kept",
+            ) from error
+
 
 CHOICES = "choices.json"
 """What the training chose before its first step."""

@@ -15,7 +15,6 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from domainfusion.errors import ConfigurationError, MissingDependencyError
-from domainfusion.models.address import is_loopback
 from domainfusion.models.api.answers import (
     CHECK_URL,
     Reply,
@@ -32,7 +31,7 @@ from domainfusion.models.api.failures import (
     error_of_body,
     from_error,
 )
-from domainfusion.models.api.key import Key
+from domainfusion.models.api.key import Key, is_loopback
 from domainfusion.types import Generation
 
 try:

@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models.address import OPENAI_URL, check_url
 from domainfusion.models.api.asking import Asker, Outcome
 from domainfusion.models.api.costs import Account, CostEstimate, Prices, Usage
 from domainfusion.models.api.dialect import Dialect
 from domainfusion.models.api.endpoint import Endpoint
-from domainfusion.models.api.key import Key
+from domainfusion.models.api.key import OPENAI_URL, Key, check_url
 from domainfusion.models.api.limits import Limits, Traffic
 from domainfusion.models.base import OnResult, sample_seeds
 from domainfusion.models.books import Books

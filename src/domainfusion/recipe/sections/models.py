@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from domainfusion.errors import ConfigurationError
-from domainfusion.models.address import check_url
+from domainfusion.models.api.key import check_url
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.recipe.sections.paths import ModelPath, is_adapter
 from domainfusion.recipe.sections.problems import problem

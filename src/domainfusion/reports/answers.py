@@ -1,4 +1,6 @@
-"""What the training records tell: how conflicts were settled, and a few records worth reading."""
+"""Answers and ledgers as readers of a report see them: wrong answers first, and what was
+integrated from several teachers.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,114 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from domainfusion.reports.figures import counted
+from domainfusion.distillation.results import Answer, EvaluationReport, ModelResult
+from domainfusion.reports.evaluation_tables import label_of
+from domainfusion.reports.tables import counted
 from domainfusion.types import Conflict, Example, Revision, TrainingRecord
+
+ORDER = ("wrong", "not graded", "right")
+"""Answers and ledgers as readers of a report see them: wrong answers first, and what was integrated from several teachers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswer:
+    """One model's answer under the name that a reader knows it by."""
+
+    label: str
+    answer: Answer
+
+    @property
+    def grade(self) -> str:
+        """`right`, `wrong` or `not graded`."""
+        return grade_of(self.answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One question and what was said to it.
+
+    Attributes:
+        example: The question, and what a right answer states.
+        student: The student's answer.
+        experts: The answers of the experts whose domains the question names.
+        others: All other answers.
+    """
+
+    example: Example
+    student: ModelAnswer
+    experts: tuple[ModelAnswer, ...]
+    others: tuple[ModelAnswer, ...]
+
+    @property
+    def grade(self) -> str:
+        """The student's grade."""
+        return self.student.grade
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The question and every answer."""
+        return (
+            self.example.query,
+            *(found.answer.text for found in (self.student, *self.experts, *self.others)),
+        )
+
+
+def grade_of(answer: Answer) -> str:
+    """Returns the grade in words: unscored is not wrong."""
+    return "not graded" if answer.correct is None else "right" if answer.correct else "wrong"
+
+
+def comparisons(report: EvaluationReport) -> list[Comparison]:
+    """Returns a comparison for each question that the student answered, its wrong answers first,
+    then those that were not graded.
+    """
+    answers = [
+        (model, {answer.example_id: answer for answer in model.answers}) for model in report.models
+    ]
+    found = [
+        _comparison(
+            example, [(model, by_id[example.id]) for model, by_id in answers if example.id in by_id]
+        )
+        for example in report.examples
+    ]
+    return sorted(
+        (item for item in found if item is not None), key=lambda item: ORDER.index(item.grade)
+    )
+
+
+def _comparison(
+    example: Example, answers: Sequence[tuple[ModelResult, Answer]]
+) -> Comparison | None:
+    students = [answer for model, answer in answers if model.role == "student"]
+    if not students:
+        return None
+    others = [(model, answer) for model, answer in answers if model.role != "student"]
+    return Comparison(
+        example=example,
+        student=ModelAnswer(label="student", answer=students[0]),
+        experts=tuple(
+            ModelAnswer(label=label_of(model), answer=answer)
+            for model, answer in others
+            if _is_asked(model, example)
+        ),
+        others=tuple(
+            ModelAnswer(label=label_of(model), answer=answer)
+            for model, answer in others
+            if not _is_asked(model, example)
+        ),
+    )
+
+
+def _is_asked(model: ModelResult, example: Example) -> bool:
+    return model.role == "expert" and model.name in example.domains
+
 
 WHAT_RULES_SEE = (
     "Where rules alone looked for conflicts, they saw different values, negations and words such as"
     " raise and lower in sentences about the same thing; other contradictions stand in the answers,"
     " unseen."
 )
-"""What a report says of conflicts that no model looked for."""
+"""Answers and ledgers as readers of a report see them: wrong answers first, and what was integrated from several teachers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,51 @@
-"""One phase a domain, from what the student knows to what it does not."""
+"""Trainers by curriculum: one domain after another, all as one mixture, or domains first and their
+integration after.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from domainfusion.distillation.trainer.checks import check_share
-from domainfusion.distillation.trainer.phase import Phase
+from domainfusion.distillation.trainer.phase import Phase, check_share
 from domainfusion.distillation.trainer.trainer import Trainer
 from domainfusion.distillation.trainer.training import Training
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import TokenScorer
+from domainfusion.training.mixtures import check_shares, natural_shares
 from domainfusion.types import Message, TrainingRecord
+
+
+class IntegrationTrainer(Trainer):
+    """Two phases: first each domain by itself, then cross-domain integration with a replay of the
+    first.
+
+    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain
+    ones and a random share of the first, so that expertise is not forgotten. A phase without
+    records is left out.
+
+    Args:
+        replay: Share of the single-domain records that the second phase sees again.
+        **settings: See `Trainer`.
+    """
+
+    def __init__(self, *, replay: float = 0.25, **settings: Any) -> None:
+        super().__init__(**settings)
+        check_share("replay", replay)
+        self.replay = replay
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns the phases `domains` and `integration`."""
+        single = tuple(record for record in records if not record.example.is_cross_domain)
+        cross = tuple(record for record in records if record.example.is_cross_domain)
+        phases = [
+            Phase(name="domains", records=single),
+            Phase(name="integration", records=cross, earlier=single, replay=self.replay),
+        ]
+        return [phase for phase in phases if phase.records]
+
 
 RECORDS_SCORED = 64
 """Records of a domain whose likelihood tells how well the student knows it."""
@@ -114,3 +146,29 @@ def _mean_log_probability(
         [(*record.example.conversation, Message("assistant", record.target)) for record in sample]
     )
     return sum(score.total for score in scores) / sum(len(score.tokens) for score in scores)
+
+
+class MultiTaskTrainer(Trainer):
+    """One phase in which every batch mixes the domains.
+
+    Args:
+        shares: The share of each domain, by the primary domain of the records; by default as many
+            as there are.
+        **settings: See `Trainer`.
+
+    Raises:
+        ConfigurationError: The shares are none, negative, or all 0.
+    """
+
+    def __init__(self, *, shares: Mapping[str, float] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        if shares is not None:
+            check_shares(shares)
+        self.shares = None if shares is None else dict(shares)
+
+    def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
+        """Returns the one phase, `mixture`."""
+        shares = self.shares or natural_shares(
+            [record.example.primary_domain for record in records]
+        )
+        return [Phase(name="mixture", records=tuple(records), shares=shares)]
