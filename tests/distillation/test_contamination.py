@@ -5,11 +5,12 @@ thing is not.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.duplicates import EvaluationSets, Leak
+from domainfusion.distillation.duplicates import FEWEST_WORDS, EvaluationSets, Leak, Subsets
+from domainfusion.distillation.text.words import content_words, words_of
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Message
 
@@ -91,3 +92,47 @@ def test_the_set_is_named_and_an_empty_one_holds_nothing() -> None:
 def test_a_number_out_of_range_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         EvaluationSets({}, **settings)  # type: ignore[arg-type]
+
+
+def find_by_all(sets: list[str], trained: str, *, ngram_words: int, containment: float) -> str:
+    """Returns the first question that stands in another one, found by looking at every one."""
+    found = words_of(trained)
+    for asked in sets:
+        own = words_of(asked)
+        size = min(ngram_words, len(own))
+        if len(own) < FEWEST_WORDS or not content_words(asked) <= set(found):
+            continue
+        wanted = {tuple(own[at : at + size]) for at in range(len(own) - size + 1)}
+        there = {tuple(found[at : at + size]) for at in range(len(found) - size + 1)}
+        if len(wanted & there) >= containment * len(wanted):
+            return asked
+    return ""
+
+
+FEW_WORDS = st.lists(
+    st.sampled_from(["the", "of", "is", "w1", "w2", "w3"]), min_size=1, max_size=12
+)
+
+
+@given(st.lists(FEW_WORDS, max_size=12), FEW_WORDS, st.sampled_from([0.3, 0.7, 1.0]))
+@settings(max_examples=300)
+def test_the_same_questions_are_found_as_when_each_is_looked_at(
+    asked: list[list[str]], trained: list[str], containment: float
+) -> None:
+    sets, text = [" ".join(words) for words in asked], " ".join(trained)
+    index = EvaluationSets(
+        {"test": [example(each, domains=["a"]) for each in sets]},
+        ngram_words=4,
+        containment=containment,
+    )
+    found = index.find(example(text, domains=["a"]))
+    expected = find_by_all(sets, text, ngram_words=4, containment=containment)
+    if found is None or not found.exact:
+        assert (found.query if found else "") == expected
+
+
+def test_of_one_template_only_what_is_among_the_words_is_looked_at() -> None:
+    subsets = Subsets([frozenset({"heat", "metal", f"m{number}"}) for number in range(500)])
+    assert subsets.within(frozenset({"heat", "metal", "m7", "m9", "cold"})) == [7, 9]
+    assert subsets.within(frozenset({"heat", "m7"})) == []
+    assert Subsets([frozenset(), frozenset({"a"})]).within(frozenset()) == [0]

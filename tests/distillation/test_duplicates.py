@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.duplicates import Duplicates
+from domainfusion.distillation.duplicates import AlikeSets, Duplicates
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Message
 
@@ -124,3 +126,87 @@ def test_the_order_of_words_changes_nothing(words: list[str]) -> None:
 def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
     with pytest.raises(ConfigurationError, match="threshold"):
         Duplicates(threshold)
+
+
+WORDS = [f"w{number}" for number in range(14)]
+SETS = st.tuples(
+    st.frozensets(st.sampled_from(WORDS), min_size=1),
+    st.sampled_from([(), ("peru",), ("peru", "kenya")]),
+)
+
+
+def first_of_all(
+    members: list[tuple[frozenset[str], tuple[str, ...]]],
+    words: frozenset[str],
+    names: tuple[str, ...],
+    threshold: float,
+) -> int | None:
+    """Returns what `AlikeSets.first` is to return, found by looking at every set."""
+    for place, (other, other_names) in enumerate(members):
+        if names == other_names and len(words & other) >= threshold * len(words | other):
+            return place
+    return None
+
+
+@given(st.lists(SETS, max_size=40), st.sampled_from([0.5, 0.6, 2 / 3, 0.75, 0.8, 0.9, 0.99]))
+@settings(max_examples=300)
+def test_the_same_sets_are_alike_as_when_each_is_looked_at(
+    members: list[tuple[frozenset[str], tuple[str, ...]]], threshold: float
+) -> None:
+    seen, before = AlikeSets(threshold), []
+    for words, names in members:
+        assert seen.first(words, names) == first_of_all(before, words, names, threshold)
+        seen.add(words, names)
+        before.append((words, names))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9])
+def test_sets_of_any_size_are_found_as_when_each_is_looked_at(threshold: float) -> None:
+    """Of up to 80 words, most of them near the border between alike and not alike."""
+    rng = random.Random(5)
+    seen, before = AlikeSets(threshold), []
+    found = 0
+    for _ in range(600):
+        words = frozenset(f"w{rng.randrange(120)}" for _ in range(rng.choice([3, 12, 31, 60, 80])))
+        if before and rng.random() < 0.8:
+            base = sorted(rng.choice(before)[0])
+            changed = round(len(base) * (1 - threshold) * rng.uniform(0.2, 0.9))
+            kept = rng.sample(base, len(base) - changed)
+            words = frozenset([*kept, *(f"w{rng.randrange(120)}" for _ in range(changed))])
+        expected = first_of_all(before, words, (), threshold)
+        assert seen.first(words, ()) == expected
+        found += expected is not None
+        seen.add(words, ())
+        before.append((words, ()))
+    assert 100 < found < 600
+
+
+class Compared(frozenset[str]):
+    """A set that counts how often it is compared."""
+
+    count = 0
+
+    def __and__(self, other: object) -> frozenset[str]:
+        Compared.count += 1
+        return frozenset(self) & other  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_questions_of_one_template_are_not_compared_with_each_other(slots: int) -> None:
+    template = ["heat", "metal", "wire", "glows", "night"]
+    values = 2000 if slots == 1 else 40
+    seen, rng = AlikeSets(0.8), random.Random(1)
+    asked = [
+        Compared(
+            [
+                *template[slots - 1 :],
+                *(f"slot{slot} {rng.randrange(values)}" for slot in range(slots)),
+            ]
+        )
+        for _ in range(2000)
+    ]
+    Compared.count = 0
+    for words in dict.fromkeys(asked):
+        if seen.first(words, ()) is None:
+            seen.add(words, ())
+    assert Compared.count < 2 * len(asked)

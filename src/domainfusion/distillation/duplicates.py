@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from itertools import combinations
 from typing import Literal, NamedTuple
-
-from datasketch import MinHash, MinHashLSH
 
 from domainfusion.distillation.examples import query_key
 from domainfusion.distillation.text.sentences import sentences
-from domainfusion.distillation.text.words import ARTICLES, content_words, words_of
+from domainfusion.distillation.text.words import (
+    ARTICLES,
+    FUNCTION_WORDS,
+    content_words,
+    words_of,
+)
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, transcript
 
 Likeness = Literal["duplicate", "near-duplicate"]
 
-_BANDS, _ROWS = 42, 3
-"""Of the pairs that are half alike, 99.6 % become candidates; of those that are 80 % alike, all but
-one in 10¹³.
-"""
-_PERMUTATIONS = _BANDS * _ROWS
-_EMPTY = MinHash(num_perm=_PERMUTATIONS)
+NEAR = 0.8
+"""The Jaccard similarity from which on two questions are near-duplicates, if nothing else is
+said."""
 
 
 class Duplicates:
@@ -34,8 +35,7 @@ class Duplicates:
     of longer words alone; see `identity`. They are near-duplicates where they share at least
     `threshold` of their content words (Jaccard similarity) and all their numbers and names in the
     same order, so that a question about Peru is none about Kenya, and the way from Peru to Kenya
-    not the way back. Candidates are found by MinHash (Broder, 1997), as in Lee et al., 2022, arXiv
-    2107.06499, and then compared exactly.
+    not the way back. All that are alike are found, none by chance; see `AlikeSets`.
 
     Args:
         threshold: The least Jaccard similarity of near-duplicates; 1 looks for duplicates alone.
@@ -50,7 +50,7 @@ class Duplicates:
         'near-duplicate'
     """
 
-    def __init__(self, threshold: float = 0.8) -> None:
+    def __init__(self, threshold: float = NEAR) -> None:
         if not 0.5 <= threshold <= 1:
             raise ConfigurationError(
                 "The threshold of near-duplicates is out of range",
@@ -59,18 +59,14 @@ class Duplicates:
             )
         self._threshold = threshold
         self._keys: set[str] = set()
-        self._seen: list[tuple[frozenset[str], tuple[str, ...]]] = []
-        self._index = (
-            MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS)) if threshold < 1 else None
-        )
+        self._alike = AlikeSets(threshold) if threshold < 1 else None
 
     def add(self, example: Example) -> None:
         """Remembers the question of an example."""
         self._keys.add(query_key(example))
         words = content_words(text := transcript(example.conversation))
-        if self._index is not None and words:
-            self._index.insert(len(self._seen), _hash(words))
-            self._seen.append((words, _names(text)))
+        if self._alike is not None and words:
+            self._alike.add(words, _names(text))
 
     def find(self, example: Example, *, near: bool = True) -> Likeness | None:
         """Returns how an example's question is like one that is remembered; None where it is new.
@@ -82,22 +78,135 @@ class Duplicates:
         if query_key(example) in self._keys:
             return "duplicate"
         words = content_words(text := transcript(example.conversation))
-        if not near or self._index is None or not words:
+        if not near or self._alike is None or not words:
             return None
-        return "near-duplicate" if self._nearest(words, _names(text)) is not None else None
+        return "near-duplicate" if self._alike.first(words, _names(text)) is not None else None
 
-    def _nearest(self, words: frozenset[str], names: tuple[str, ...]) -> int | None:
-        """Returns the place of the first question that is a near-duplicate; None where there is
-        none.
-        """
-        if self._index is None:
-            return None
-        candidates: list[int] = sorted(self._index.query(_hash(words)))
-        for place in candidates:
-            other, other_names = self._seen[place]
-            if names == other_names and len(words & other) >= self._threshold * len(words | other):
+
+_LONGEST_IN_PAIRS = 32
+"""Words of a set from which on single words tell enough, and pairs of them would be too many."""
+
+
+class AlikeSets:
+    """Sets of words, in which one that is alike to a given set is found without looking at each.
+
+    Two sets x and y are alike if their names are equal and |x ∩ y| ≥ threshold · |x ∪ y|. With all
+    words in one order, the rarest first, at most |x| − o words of x are missing in y, where o is
+    the overlap that is needed. So the first two words that both have are among the first
+    |x| − o + 2 of x and the first |y| − o + 2 of y (prefix filtering: Chaudhuri et al., 2006, doi
+    10.1109/ICDE.2006.9). The index has these pairs by the size of y and the place of the second
+    word, so that words which a template puts into every question lead to no candidates. Of sets of
+    many words it has single ones.
+
+    How rare a word is, is counted anew whenever there are twice as many sets.
+
+    Args:
+        threshold: The least Jaccard similarity, from 0.5, below 1.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._sets: list[tuple[frozenset[str], tuple[str, ...]]] = []
+        self._counts: Counter[str] = Counter()
+        self._order: dict[str, int] = {}
+        self._count_again_at = 2
+        self._index: dict[int, list[int]] = {}
+        self._sizes: dict[tuple[str, ...], set[int]] = {}
+        self._overlaps: dict[tuple[int, int], int] = {}
+
+    def add(self, words: frozenset[str], names: tuple[str, ...]) -> None:
+        """Adds a set, at the next place, counted from 0."""
+        self._counts.update(words)
+        self._sets.append((words, names))
+        if len(self._sets) < self._count_again_at:
+            self._enter(len(self._sets) - 1)
+            return
+        self._count_again_at = 2 * len(self._sets)
+        self._order = dict(self._counts)
+        self._index.clear()
+        for place in range(len(self._sets)):
+            self._enter(place)
+
+    def first(self, words: frozenset[str], names: tuple[str, ...]) -> int | None:
+        """Returns the place of the first set that is alike; None where there is none."""
+        candidates: set[int] = set()
+        for key in self._keys_of_query(words, names):
+            candidates.update(self._index.get(key, ()))
+        for place in sorted(candidates):
+            other, other_names = self._sets[place]
+            shared = len(words & other)
+            is_alike = shared >= self._threshold * (len(words) + len(other) - shared)
+            if is_alike and names == other_names:
                 return place
         return None
+
+    def _enter(self, place: int) -> None:
+        """Puts a set into the index, for every size of a set that is alike to it."""
+        words, names = self._sets[place]
+        size, ranked = len(words), self._ranked(words)
+        self._sizes.setdefault(names, set()).add(size)
+        sizes = self._sizes_alike(size)
+        ways = {self._uses_pairs(other, size) for other in sizes}
+        # The smallest set that is alike leaves most of this one's words out.
+        missing = size - self._overlap(sizes[0], size)
+        keys: list[int] = []
+        if False in ways:
+            keys += [hash((names, word)) for word in ranked[: missing + 1]]
+        if True in ways:
+            keys += [
+                hash((names, size, second, ranked[first], ranked[second]))
+                for first, second in combinations(range(min(size, missing + 2)), 2)
+            ]
+        for key in keys:
+            self._index.setdefault(key, []).append(place)
+
+    def _keys_of_query(self, words: frozenset[str], names: tuple[str, ...]) -> Iterator[int]:
+        """Yields where sets are that may be alike to this one, and a few others."""
+        size, ranked = len(words), self._ranked(words)
+        singles = 0
+        for other in self._sizes.get(names, set()).intersection(self._sizes_alike(size)):
+            overlap = self._overlap(size, other)
+            if not self._uses_pairs(size, other):
+                singles = max(singles, size - overlap + 1)
+                continue
+            places = range(1, min(other, other - overlap + 2))
+            for one, two in combinations(ranked[: size - overlap + 2], 2):
+                for place in places:
+                    yield hash((names, other, place, one, two))
+        for word in ranked[:singles]:
+            yield hash((names, word))
+
+    def _uses_pairs(self, size: int, other: int) -> bool:
+        return max(size, other) <= _LONGEST_IN_PAIRS and self._overlap(size, other) > 1
+
+    def _ranked(self, words: frozenset[str]) -> list[str]:
+        return sorted(words, key=lambda word: (self._order.get(word, 0), word))
+
+    def _overlap(self, size: int, other: int) -> int:
+        """Returns how many words two sets of these sizes need to share; where it is more than one
+        of them has, they can't be alike.
+        """
+        known = self._overlaps.get((size, other))
+        if known is not None:
+            return known
+        # o ≥ t (a + b − o) means o ≥ t (a + b) / (1 + t). From a little below that, the loop decides
+        # by the same product as `first`, which a division would round otherwise.
+        both = size + other
+        shared = max(0, math.floor(self._threshold * both / (1 + self._threshold)) - 1)
+        while shared < self._threshold * (both - shared):
+            shared += 1
+        self._overlaps[size, other] = shared
+        return shared
+
+    def _sizes_alike(self, size: int) -> range:
+        """Returns the sizes of sets that may be alike to one of this size."""
+        smallest = max(1, math.floor(size * self._threshold) - 1)
+        while self._overlap(smallest, size) > smallest:
+            smallest += 1
+        largest = math.ceil(size / self._threshold) + 1
+        while self._overlap(size, largest) > size:
+            largest -= 1
+        return range(smallest, largest + 1)
 
 
 def with_groups(examples: Sequence[Example]) -> list[Example]:
@@ -105,7 +214,7 @@ def with_groups(examples: Sequence[Example]) -> list[Example]:
 
     Of two questions that differ in a word or two, the second tells little that the first did not.
     """
-    seen = Duplicates()
+    seen = AlikeSets(NEAR)
     groups: list[str] = []
     found: list[Example] = []
     for example in examples:
@@ -114,9 +223,10 @@ def with_groups(examples: Sequence[Example]) -> list[Example]:
         if example.group != example.query or not words:
             found.append(example)
             continue
-        nearest = seen._nearest(words, _names(text))
+        names = _names(text)
+        nearest = seen.first(words, names)
         if nearest is None:
-            seen.add(example)
+            seen.add(words, names)
             groups.append(query_key(example))
         group = groups[-1] if nearest is None else groups[nearest]
         found.append(replace(example, group=group))
@@ -134,13 +244,6 @@ def _names(text: str) -> tuple[str, ...]:
             if begins_big or re.search(r"\d", word) or (len(word) > 1 and word.isupper()):
                 found.append(word.casefold())
     return tuple(found)
-
-
-@lru_cache(maxsize=1)
-def _hash(words: frozenset[str]) -> MinHash:
-    made = _EMPTY.copy()  # to make one afresh draws its permutations again
-    made.update_batch([word.encode() for word in sorted(words)])
-    return made
 
 
 FEWEST_WORDS = 4
@@ -204,26 +307,19 @@ class EvaluationSets:
         self._containment = containment
         self._whole: dict[str, Leak] = {}
         self._leaks: list[Leak] = []
-        self._words: list[frozenset[str]] = []
-        self._needed: list[float] = []
-        self._places: dict[NGram, list[int]] = {}
+        self._ngrams: list[frozenset[NGram]] = []
+        words: list[frozenset[str]] = []
         for name, examples in sets.items():
             for example in examples:
                 self._whole.setdefault(_key(example), Leak(name, example.query, exact=True))
                 if ngram_words:
-                    self._add(name, example, ngram_words)
-        self._sizes = sorted({len(ngram) for ngram in self._places})
-
-    def _add(self, name: str, example: Example, ngram_words: int) -> None:
-        words = _words(example)
-        if len(words) < FEWEST_WORDS:
-            return
-        ngrams = set(_ngrams(words, min(ngram_words, len(words))))
-        for ngram in ngrams:
-            self._places.setdefault(ngram, []).append(len(self._leaks))
-        self._leaks.append(Leak(name, example.query, exact=False))
-        self._words.append(content_words(transcript(example.conversation)))
-        self._needed.append(self._containment * len(ngrams))
+                    own = _words(example)
+                    if len(own) >= FEWEST_WORDS:
+                        size = min(ngram_words, len(own))
+                        self._leaks.append(Leak(name, example.query, exact=False))
+                        self._ngrams.append(frozenset(_ngrams(own, size)))
+                        words.append(frozenset(own) - FUNCTION_WORDS)
+        self._subsets = Subsets(words)
 
     def find(self, example: Example) -> Leak | None:
         """Returns the evaluation question that a training question contains; None where it contains
@@ -232,17 +328,61 @@ class EvaluationSets:
         if (whole := self._whole.get(_key(example))) is not None:
             return whole
         words = _words(example)
-        found = Counter(
-            place
-            for size in self._sizes
-            for ngram in set(_ngrams(words, size))
-            for place in self._places.get(ngram, ())
-        )
-        own = set(words)
-        for place, count in sorted(found.items()):
-            if count >= self._needed[place] and self._words[place] <= own:
+        ngrams: dict[int, frozenset[NGram]] = {}
+        for place in self._subsets.within(frozenset(words)):
+            wanted = self._ngrams[place]
+            size = len(next(iter(wanted)))
+            if size not in ngrams:
+                ngrams[size] = frozenset(_ngrams(words, size))
+            if len(wanted & ngrams[size]) >= self._containment * len(wanted):
                 return self._leaks[place]
         return None
+
+
+class _Node:
+    """A beginning that sorted sets of words have in common."""
+
+    def __init__(self) -> None:
+        self.after: dict[str, _Node] = {}
+        self.places: list[int] = []
+
+
+class Subsets:
+    """Sets of words, of which those that stand within another set are found without looking at
+    each.
+
+    They are a tree by their words, the rarest first, so that a set which lacks the one rare word of
+    a question never comes to the words that all questions of its template share (a set-trie:
+    Savnik, 2013, doi 10.1007/978-3-642-40511-2_10).
+
+    Args:
+        sets: The sets.
+    """
+
+    def __init__(self, sets: Sequence[frozenset[str]]) -> None:
+        counts = Counter(word for words in sets for word in words)
+        by_rarity = sorted(counts, key=lambda word: (counts[word], word))
+        self._order = {word: rank for rank, word in enumerate(by_rarity)}
+        self._root = _Node()
+        for place, words in enumerate(sets):
+            node = self._root
+            for word in sorted(words, key=self._order.__getitem__):
+                node = node.after.setdefault(word, _Node())
+            node.places.append(place)
+
+    def within(self, words: frozenset[str]) -> list[int]:
+        """Returns the places of the sets whose words are all among these, in their order."""
+        known = sorted(words & self._order.keys(), key=self._order.__getitem__)
+        found: list[int] = []
+        waiting = [(self._root, 0)]
+        while waiting:
+            node, start = waiting.pop()
+            found += node.places
+            for at in range(start, len(known)):
+                after = node.after.get(known[at])
+                if after is not None:
+                    waiting.append((after, at + 1))
+        return sorted(found)
 
 
 def _key(example: Example) -> str:
