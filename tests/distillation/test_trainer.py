@@ -221,6 +221,8 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         ("objective", "sequences"),
         ("replay", 1.1),
         ("replay", -0.1),
+        ("known_share", 1.1),
+        ("known_share", float("nan")),
         *[("merge_weight", value) for value in ("best", [], [0.5, "1"], float("nan"), True)],
     ],
 )
@@ -767,6 +769,131 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(
         file.touch()
     trainer.train(base, RECORDS, directory=tmp_path)
     assert sorted(tmp_path.rglob(".*")) == sorted(kept)
+
+
+# What the start knows
+
+
+@pytest.fixture(scope="module")
+def learned(base: LlamaModel, tmp_path_factory: pytest.TempPathFactory) -> LlamaModel:
+    """A base that knows what aviation asks, and nothing else."""
+    trainer = MultiTaskTrainer(learning_rate=5e-3, epochs=40, batch_size=5)
+    path = tmp_path_factory.mktemp("learned")
+    trainer.train(base, RECORDS[:2]).save(path)
+    return LlamaModel(path, dtype="float32")
+
+
+def shown_in(directory: Path) -> dict[str, int]:
+    """Returns the answer tokens of each domain that were trained on, over all phases."""
+    tokens: Counter[str] = Counter()
+    for line in log_of(directory):
+        for domain, own in line.get("domains", {}).items():
+            tokens[domain] += own["tokens"]
+    return tokens
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        partial(IntegrationTrainer, replay=0.0),
+        MultiTaskTrainer,
+        partial(MultiTaskTrainer, shares={"aviation": 1, "chemistry": 1}),
+        partial(SequentialTrainer, order=("aviation", "chemistry"), replay=0.0),
+    ],
+    ids=["integration", "multi-task", "multi-task with shares", "sequential"],
+)
+def test_what_the_start_knows_is_skipped_and_counted(
+    learned: LlamaModel, tmp_path: Path, kind: Any
+) -> None:
+    single = RECORDS[:4]
+    kind(**QUICK, known_share=0.0).train(learned, single, directory=tmp_path)
+    assert next(line for line in log_of(tmp_path) if "known" in line)["known"] == {
+        "aviation": {"records": 2, "known": 2, "skipped": 2},
+        "chemistry": {"records": 2, "known": 0, "skipped": 0},
+    }
+    chemistry = sum(len(encode_record(own, learned).answer) for own in single[2:])
+    assert shown_in(tmp_path) == {"chemistry": QUICK["epochs"] * chemistry}
+
+
+def test_a_share_of_what_is_known_is_shown(learned: LlamaModel, tmp_path: Path) -> None:
+    MultiTaskTrainer(**QUICK, known_share=0.5).train(learned, RECORDS[:4], directory=tmp_path)
+    known = next(line for line in log_of(tmp_path) if "known" in line)["known"]
+    assert known["aviation"] == {"records": 2, "known": 2, "skipped": 1}
+    assert set(shown_in(tmp_path)) == {"aviation", "chemistry"}
+
+
+def test_what_is_known_is_replayed_all_the_same(learned: LlamaModel, tmp_path: Path) -> None:
+    records = [*RECORDS[:2], RECORDS[4]]  # the phase of single domains has nothing to teach
+    IntegrationTrainer(**QUICK, replay=1.0, known_share=0.0).train(
+        learned, records, directory=tmp_path
+    )
+    assert {line["phase"] for line in log_of(tmp_path) if "phase" in line} == {"integration"}
+    assert set(shown_in(tmp_path)) == {"aviation", "cross-domain"}
+
+
+def test_a_start_that_knows_everything_is_returned_as_it_is(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    trainer = IntegrationTrainer(**QUICK, known_share=0.0)
+    student = trainer.train(learned, RECORDS[:2], directory=tmp_path)
+    assert same(student, learned.trainable_copy(None))
+    assert not list(tmp_path.glob("phase-*"))
+    again = trainer.train(learned, RECORDS[:2], directory=tmp_path, progress=dying_after(0))
+    assert same(again, student)
+
+
+def test_every_record_is_shown_where_the_start_is_not_asked(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    MultiTaskTrainer(**QUICK).train(learned, RECORDS[:4], directory=tmp_path)
+    assert not any("known" in line for line in log_of(tmp_path))
+    assert set(shown_in(tmp_path)) == {"aviation", "chemistry"}
+
+
+def test_a_training_that_continues_another_skips_nothing(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    trainer = MultiTaskTrainer(**QUICK, known_share=0.0)
+    start = trainer.train(learned, RECORDS[2:4])
+    trainer.train(learned, RECORDS[:4], start=start, directory=tmp_path)
+    assert set(shown_in(tmp_path)) == {"aviation", "chemistry"}
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+@pytest.mark.parametrize("steps", [0, 1, 3, 5])
+def test_a_killed_training_skips_what_an_undisturbed_one_does(
+    learned: LlamaModel, tmp_path: Path, curriculum: str, steps: int
+) -> None:
+    trainer = CURRICULA[curriculum](**QUICK, known_share=0.5)
+    whole = trainer.train(learned, RECORDS, seed=5)
+    with pytest.raises(Killed):
+        trainer.train(learned, RECORDS, directory=tmp_path, seed=5, progress=dying_after(steps))
+    assert same(whole, trainer.train(learned, RECORDS, directory=tmp_path, seed=5))
+
+
+@given(domain_lists=combinations, data=st.data())
+def test_a_phase_without_some_records_keeps_the_others_and_what_it_replays(
+    domain_lists: list[list[str]], data: st.DataObject
+) -> None:
+    records = records_of(domain_lists)
+    skipped = set(ids(data.draw(st.lists(st.sampled_from(records)))))
+    trainers = (IntegrationTrainer(), MultiTaskTrainer(), SequentialTrainer())
+    for phase in (phase for trainer in trainers for phase in trainer.phases(records)):
+        left = phase.without(skipped)
+        kept = [own for own in ids(phase.records) if own not in skipped]
+        if left is None:
+            assert not kept
+            continue
+        assert ids(left.records) == kept
+        assert left.earlier == phase.earlier
+        if left.shares is not None:
+            groups = [left.group_of(own) for own in left.records]
+            assert sorted(interleaved_order(groups, left.shares, random.Random(0))) == list(
+                range(len(kept))
+            )
+
+
+# Resuming
 
 
 def test_a_finished_training_is_not_done_again(base: LlamaModel, tmp_path: Path) -> None:

@@ -374,6 +374,7 @@ def training_log() -> list[dict[str, object]]:
             "value": ["chemistry", "aviation"],
         }
     )
+    lines.append({"known": {"aviation": {"records": 40, "known": 30, "skipped": 20}}})
     for phase, start, floor, steps in (
         ("domains", 1.1, 0.004, 180),
         ("integration", 0.09, 0.006, 90),

@@ -191,6 +191,7 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
                     if "chosen" in line
                     else {}
                 ),
+                **({"known": {HOSTILE: {"records": 1}}} if "known" in line else {}),
             }
             for line in run.training_log
         ),

@@ -277,6 +277,11 @@ def test_each_choice_is_told_with_what_spoke_for_it(whole: Element) -> None:
     ]
 
 
+def test_what_the_start_knew_and_what_was_skipped_is_shown(whole: Element) -> None:
+    shown = body(table(whole, "What the student knew before training"))
+    assert [[text for text, _ in row] for row in shown] == [["aviation", "40", "30", "20"]]
+
+
 def test_what_the_training_noted_is_told(whole: Element) -> None:
     shown = {row[0][0]: row[1][0] for row in body(table(whole, "What the training noted"))}
     assert shown == {"objective": "distribution", "taught · the expert of aviation": "16"}

@@ -68,7 +68,7 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "integration": {"type": "integration", "adaptation": "full"},
-    "mixed": {"type": "multi_task", "adaptation": "lora"},
+    "mixed": {"type": "multi_task", "adaptation": "lora", "known_share": 0.0},
     "sequential": {"type": "sequential", "adaptation": "lora", "device_batch_size": 1},
 }
 

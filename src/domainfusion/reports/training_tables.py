@@ -19,6 +19,7 @@ def all_tables(curves: TrainingCurves, log: Log) -> list[Table]:
         domain_losses_table(curves),
         phases_table(log),
         choices_table(log),
+        known_table(log),
     )
     return [table for table in found if table]
 
@@ -134,6 +135,27 @@ def choices_table(log: Log) -> Table | None:
     )
 
 
+def known_table(log: Log) -> Table | None:
+    """Returns how many records of each slice the student knew at its start, and how many of these
+    were skipped; None where it was not asked.
+    """
+    found = next((line["known"] for line in log if "known" in line), None)
+    counts = found if isinstance(found, Mapping) else {}
+    rows = [
+        (str(kind), own.get("records"), own.get("known"), own.get("skipped"))
+        for kind, own in counts.items()
+        if isinstance(own, Mapping)
+    ]
+    if not rows:
+        return None
+    return Table(
+        caption="What the student knew before training: records whose target it would have written",
+        header=("Records", "All", "Known", "Skipped"),
+        align="lrrr",
+        rows=tuple(tuple(Cell(str(cell)) for cell in row) for row in rows),
+    )
+
+
 def _plainly(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
@@ -163,7 +185,7 @@ def training_notes_table(log: Log) -> Table | None:
     """
     rows: dict[str, str] = {}
     for line in log:
-        if not {"step", "finished", "chosen"} & line.keys():
+        if not {"step", "finished", "chosen", "known"} & line.keys():
             phase = f"{line['phase']} · " if line.get("phase") else ""
             rows |= dict(
                 flattened({key: value for key, value in line.items() if key != "phase"}, phase)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import TrainingRecord
@@ -87,3 +88,26 @@ class Phase:
     def shown(self, rng: random.Random) -> tuple[TrainingRecord, ...]:
         """Returns the records of the phase and those that it replays."""
         return (*self.records, *rng.sample(self.earlier, round(self.replay * len(self.earlier))))
+
+    def without(self, skipped: Collection[str]) -> Phase | None:
+        """Returns the phase without some of its records, or None where nothing is left to learn.
+
+        What it replays stays: a record that needs no lesson is still good to remember. The share of
+        a group shrinks with the records that it loses, so that the few that it keeps are not shown
+        over and over.
+
+        Args:
+            skipped: The ids of the examples that are left out.
+        """
+        kept = tuple(record for record in self.records if record.example.id not in skipped)
+        if self.shares is None:
+            return replace(self, records=kept) if kept else None
+        before = Counter(self.group_of(record) for record in self.records)
+        after = Counter(self.group_of(record) for record in kept)
+        shares = {
+            group: share * after[group] / before[group] if before[group] else share
+            for group, share in self.shares.items()
+        }
+        if not any(share > 0 for share in shares.values()):
+            return None
+        return replace(self, records=kept, shares=shares)

@@ -22,7 +22,7 @@ from domainfusion.distillation.trainer.merging import (
     answered_by,
     choose_merge_weight,
 )
-from domainfusion.distillation.trainer.phase import Phase, check_count, check_word
+from domainfusion.distillation.trainer.phase import Phase, check_count, check_share, check_word
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.merging import MergeMethod, check_experts, write_merge
@@ -88,6 +88,10 @@ class Trainer(ABC):
         merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions
             made orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
             questions and answers, which it reads once more); see `domainfusion.merging`.
+        known_share: Share of the records whose target the student would already write at its start
+            that phases show all the same; the others are skipped. Before the first step the start
+            reads every target in one forward pass. 1 shows every record, and asks nothing. Replay
+            is not touched by it, nor a training that continues an earlier student.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by
             default `batch_size` itself.
         checkpoint_steps: Optimizer steps between two checkpoints.
@@ -119,6 +123,7 @@ class Trainer(ABC):
         initialization: Literal["auto", "base", "merge"] = "auto",
         merge_weight: float | Sequence[float] | Literal["auto"] = 1.0,
         merge_method: MergeMethod = "sum",
+        known_share: float = 1.0,
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
@@ -163,6 +168,8 @@ class Trainer(ABC):
         self.initialization = initialization
         self.merge_weight = _merge_weight(merge_weight, initialization)
         self.merge_method: MergeMethod = merge_method
+        check_share("known_share", known_share)
+        self.known_share = known_share
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)

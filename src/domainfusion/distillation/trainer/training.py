@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import set_seed
 
 from domainfusion.description import describe, differences
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.distillation.trainer.phase import Phase
-from domainfusion.errors import RunError, TrainingError
+from domainfusion.errors import RunError, TrainingError, advice_on
 from domainfusion.files import remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
-from domainfusion.records import file_name, read_json, write_json
+from domainfusion.records import file_name, read_json, to_json, write_json
 from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
 from domainfusion.training.checkpoints import BEST, BestState, save_state
 from domainfusion.training.distributed import make_accelerator
+from domainfusion.training.known import find_known
 from domainfusion.training.loop import LoopSettings, Validate, train_phase
+from domainfusion.training.losses import Taught, token_losses
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, Setting
 from domainfusion.types import TrainingRecord, fingerprint
 
 if TYPE_CHECKING:
     from domainfusion.distillation.trainer.trainer import Trainer
-import os
 
-import torch
-
-from domainfusion.errors import advice_on
-from domainfusion.records import to_json
-from domainfusion.training.losses import Taught, token_losses
+logger = logging.getLogger("domainfusion")
 
 ROWS_COMPARED = 16
 """Rows of a domain at which base and student are compared."""
@@ -130,6 +131,9 @@ class JsonLog:
 CHOICES = "choices.json"
 """What the training chose before its first step."""
 
+KNOWN = "known.json"
+"""Which records the start knows, counted by slice, and which of them are skipped."""
+
 FINISHED = "finished.safetensors"
 """The outcome of a phase; its presence says that the phase is done."""
 
@@ -187,14 +191,12 @@ class Training:
             if distributed.is_main_process():
                 remove_unfinished(self.directory)
             trainer = self.trainer.decided(self)
-            folders = {
-                self.directory / f"phase-{at}-{file_name(phase.name)}": phase
-                for at, phase in enumerate(self._phases(trainer), start=1)
-            }
-            objective = copy(
-                trainer.objective
-            )  # what it makes ready belongs to this training alone
-            if not all((folder / FINISHED).is_file() for folder in folders):
+            # What it makes ready belongs to this training alone.
+            objective = copy(trainer.objective)
+            skipped = self._skipped_before(trainer)
+            if skipped is None or not all(
+                (folder / FINISHED).is_file() for folder in self._folders(trainer, skipped)
+            ):
                 setting = Setting(
                     student=self.student,
                     records=rows,
@@ -215,6 +217,7 @@ class Training:
         trained, _ = trainer.adapt(self.student, self.teachers, self.records)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
+        folders = self._folders(trainer, self._skipped(trainer, trained))
         accelerator = make_accelerator(
             trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory
         )
@@ -252,6 +255,58 @@ class Training:
                 fix="give it records",
             )
         return phases
+
+    def _folders(self, trainer: Trainer, skipped: Collection[str]) -> dict[Path, Phase]:
+        """Returns the folder of each phase, without those whose every record is skipped."""
+        found = {}
+        for number, phase in enumerate(self._phases(trainer), start=1):
+            lessons = phase.without(skipped) if skipped else phase
+            if lessons is not None:
+                found[self.directory / f"phase-{number}-{file_name(phase.name)}"] = lessons
+        return found
+
+    def _skipped_before(self, trainer: Trainer) -> Collection[str] | None:
+        """Returns the ids of the examples that no phase shows; None where the start has yet to be
+        asked what it knows.
+        """
+        if trainer.known_share == 1 or self.start is not None:
+            return ()
+        path = self.directory / KNOWN
+        return read_json(path)["skipped"] if path.is_file() else None
+
+    def _skipped(self, trainer: Trainer, student: TrainableModel) -> Collection[str]:
+        """Returns the ids of the examples that no phase shows, as the start knows their answers; it
+        is asked once, and the outcome kept.
+
+        Args:
+            trainer: Says how many of them are shown all the same.
+            student: The copy that is trained, at its start.
+        """
+        before = distributed.broadcast(self._skipped_before(trainer))
+        if before is not None:
+            return before
+        known = find_known(
+            student,
+            [encode_record(record, student) for record in self.records],
+            batch_size=trainer.device_batch_size,
+            progress=self.progress,
+        )
+        examples = [record.example for record in self.records]
+        counts: dict[str, dict[str, int]] = {}
+        skipped: list[str] = []
+        for kind in dict.fromkeys(map(slice_of, examples)):
+            own = [place for place, example in enumerate(examples) if slice_of(example) == kind]
+            knows = [examples[place].id for place in own if known[place]]
+            rng = random.Random(f"{self.seed}/known/{kind}")
+            left_out = rng.sample(knows, len(knows) - round(trainer.known_share * len(knows)))
+            counts[kind] = {"records": len(own), "known": len(knows), "skipped": len(left_out)}
+            skipped += left_out
+        if distributed.is_main_process():
+            write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped})
+        self.log({"known": counts})
+        logger.info("Of %d records the start knows %d; %d are skipped.", *_totals(counts))
+        distributed.barrier()
+        return skipped
 
     def _claim(self) -> None:
         """Notes what is trained in the directory, or refuses where that is something else: its
@@ -372,6 +427,11 @@ class Training:
         ):
             found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
         self.log({"phase": phase.name, "finished": True, **found})
+
+
+def _totals(counts: Mapping[str, Mapping[str, int]]) -> list[int]:
+    """Returns how many records there are, are known, and are skipped, over all slices."""
+    return [sum(own[name] for own in counts.values()) for name in ("records", "known", "skipped")]
 
 
 def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
