@@ -1,19 +1,15 @@
-"""How good a student each way of training makes: objectives and curricula beside base, experts,
-merge, routed oracle and gold.
+"""How good a student each way of training makes: objectives and curricula beside base, experts, merge, routed oracle and gold.
 
-The experts, the base and the facts are the demo's; the test set has 300 single facts a domain, 300
-pairs of domains and 60 two-hop questions (`data.py`). Every trial is a process of its own; its
-outcome is kept in `--work` the moment it is there. A trial that is kept there, or whose outcome is
-committed in `quality.json`, is not run again: delete that file to measure everything anew. Models
-compute in what is fast on the machine, bfloat16 or float32; trials of the other data type are not
-counted among one's own.
+The experts, the base and the facts are the demo's; the test set has 300 single facts a domain, 300 pairs of domains and 60 two-hop
+questions (`data.py`). Every trial is a process of its own; its outcome is kept in `--work` the moment it is there. A trial that is
+kept there, or whose outcome is committed in `quality.json`, is not run again: delete that file to measure everything anew. Models
+compute in what is fast on the machine, bfloat16 or float32; trials of the other data type are not counted among one's own.
 
     python benchmarks/quality/measure.py prepare  # lets the experts answer what is trained on
     python benchmarks/quality/measure.py answers  # lets experts, base and merge answer the test set
-    python benchmarks/quality/measure.py rates    # four learning rates for each objective, seed 0,
-    scored on validation python benchmarks/quality/measure.py seeds    # three seeds for each
-    condition at its best rate, scored on the test set python benchmarks/quality/measure.py report
-    --write   # replaces quality.json and quality.md beside this file
+    python benchmarks/quality/measure.py rates    # four learning rates for each objective, seed 0, scored on validation
+    python benchmarks/quality/measure.py seeds    # three seeds for each condition at its best rate, scored on the test set
+    python benchmarks/quality/measure.py report --write   # replaces quality.json and quality.md beside this file
 """
 
 from __future__ import annotations

@@ -1,20 +1,15 @@
-"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and
-minutes to DER 0.97.
+"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and minutes to DER 0.97.
 
-Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same
-precision, start, prompts, batch and sampled lengths on both sides, each a process of its own that
-trains by its own trainer; the two take turns of a few steps. Before it, both train a few steps in
-float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts
-to a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the
-clock.
+Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same precision, start, prompts, batch
+and sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before
+it, both train a few steps in float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to
+a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
 
     python benchmarks/speed/measure.py steps
     python benchmarks/speed/measure.py race
-    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md
-    beside this file
+    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
 
-What is measured is kept in `--work` and not measured again; what is missing there, a report takes
-from results.json.
+What is measured is kept in `--work` and not measured again; what is missing there, a report takes from results.json.
 
 TRL comes with the extra `benchmarks`: `pip install -e ".[benchmarks]"`.
 """

@@ -3,15 +3,15 @@
 The tree:
 
     DomainFusionError
-    ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be
-    right ├── CapabilityError (TypeError)         a model is asked for something that it can't do
-    ├── MissingDependencyError (ImportError) an optional package is not installed ├── DataError
-    (ValueError)              a file, a record or an example that can't be read ├── TemplateError
-    (ValueError)          a prompt template that can't be filled ├── ModelError (RuntimeError)
-    a model that can't be loaded, or that failed to answer ├── StoreError (RuntimeError)
-    the store of answers is damaged or of another version ├── RunError (RuntimeError)             a
-    run directory that is in use, or belongs to other inputs └── TrainingError (RuntimeError)
-    training that can't continue
+    ├── ConfigurationError (ValueError)     an argument, a recipe or a combination that can't be right
+    ├── CapabilityError (TypeError)         a model is asked for something that it can't do
+    ├── MissingDependencyError (ImportError) an optional package is not installed
+    ├── DataError (ValueError)              a file, a record or an example that can't be read
+    ├── TemplateError (ValueError)          a prompt template that can't be filled
+    ├── ModelError (RuntimeError)           a model that can't be loaded, or that failed to answer
+    ├── StoreError (RuntimeError)           the store of answers is damaged or of another version
+    ├── RunError (RuntimeError)             a run directory that is in use, or belongs to other inputs
+    └── TrainingError (RuntimeError)        training that can't continue
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ class DomainFusionError(Exception):
 
     Example:
         >>> print(ConfigurationError("num_examples is not positive", received=0, allowed="a whole number from 1", fix="ask for more"))
-        num_examples is not positive; received 0; allowed: a whole number from 1. To fix it: ask for
-        more.
+        num_examples is not positive; received 0; allowed: a whole number from 1. To fix it: ask for more.
     """
 
     def __init__(

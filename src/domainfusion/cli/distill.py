@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.cli.outcome import STAGES
+from domainfusion.cli.stages import STAGES
 from domainfusion.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,13 +70,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
             recipe, output_dir=arguments.output_dir
         ).distill()  # which trains beside the main process, and writes nothing
         return
-    from domainfusion.cli.outcome import (
-        check_student_folder,
-        publish,
-        remember_recipe,
-        run_stages,
-        save_student,
-    )
+    from domainfusion.cli.origin import remember_recipe
+    from domainfusion.cli.outcome import check_student_folder, publish, save_student
+    from domainfusion.cli.stages import run_stages
     from domainfusion.cli.status import render_status, status_of
 
     distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
