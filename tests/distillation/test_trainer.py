@@ -635,9 +635,8 @@ def test_every_phase_ends_with_the_score_of_every_domain_and_the_way_from_the_ba
     base: LlamaModel, tmp_path: Path
 ) -> None:
     scores = iter([{"aviation": 0.1, "chemistry": 0.2}, {"aviation": 0.3, "chemistry": 0.4}])
-    SequentialTrainer(**QUICK, order=("aviation", "chemistry")).train(
-        base, RECORDS, validate=lambda _: next(scores), directory=tmp_path
-    )
+    trainer = SequentialTrainer(**QUICK, order=("aviation", "chemistry"), evaluation_steps=100)
+    trainer.train(base, RECORDS, validate=lambda _: next(scores), directory=tmp_path)
     ends = [line for line in log_of(tmp_path) if line.get("finished")]
     assert [(line["phase"], line["validation"]["aviation"]) for line in ends] == [
         ("aviation", 0.1),
@@ -687,6 +686,18 @@ def test_a_phase_that_ends_early_goes_back_to_its_best_state(
     assert next(line for line in log_of(tmp_path) if line.get("finished"))["validation"] == {
         "a": 0.9
     }
+
+
+def test_a_phase_validates_once_an_epoch_and_ends_after_three_without_a_better_score(
+    base: LlamaModel, tmp_path: Path
+) -> None:
+    trainer = MultiTaskTrainer(**{**QUICK, "epochs": 8})
+    trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
+    validated = [
+        line["step"] for line in log_of(tmp_path) if "validation" in line and "step" in line
+    ]
+    epoch = -(-len(RECORDS) // QUICK["batch_size"])
+    assert validated == [epoch, 2 * epoch, 3 * epoch, 4 * epoch]
 
 
 def test_stopping_early_needs_a_validation(base: LlamaModel) -> None:

@@ -593,13 +593,15 @@ def test_the_last_step_is_validated_whatever_the_interval(
 @pytest.mark.parametrize(
     ("means", "patience", "steps"),
     [
-        ((5, 4, 6, 5, 5, 9), 2, 10),
-        ((5, 5, 5, 9), 2, 6),
-        ((1, 2, 3, 4, 5, 6), 1, 12),
-        ((5, 4), None, 12),
+        ((0.5, 0.4, 0.6, 0.5, 0.5, 0.9), 2, 10),
+        ((0.5, 0.5, 0.5, 0.9), 2, 6),
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 1, 12),
+        ((0.5, 0.4), None, 12),
+        ((0.5, 1.0, 0.9, 0.9), 2, 4),
+        ((1.0, 1.0), None, 12),
     ],
 )
-def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patience(
+def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patience_or_is_1(
     base: LlamaModel,
     rows: list[Row],
     tmp_path: Path,

@@ -147,8 +147,8 @@ class BestState:
 
     Args:
         directory: Of the phase.
-        patience: Validations without a better mean after which the phase ends; None trains it to
-            its end.
+        patience: Validations without a better mean after which the phase ends, as it does where
+            every score is 1; None trains it to its end.
         evaluation_steps: Steps between two validations.
     """
 
@@ -179,10 +179,12 @@ class BestState:
         write_json(self._directory / "best.json", about)
 
     def is_exhausted(self, step: int) -> bool:
-        """Whether the mean has not risen for as many validations, up to `step`, as there is
-        patience.
+        """Whether there is nothing left to gain: the mean has not risen for as many validations, up
+        to `step`, as there is patience, or can't.
         """
         known = self._about
         if self._patience is None or known is None:
             return False
+        if known["scores"] and min(known["scores"].values()) >= 1:
+            return True
         return bool(step - known["since"] >= self._patience * self._evaluation_steps)

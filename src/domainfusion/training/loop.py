@@ -50,7 +50,7 @@ from domainfusion.training.losses import answer_hidden_states, token_losses
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective, Tally
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]
-"""Scores the student on held-out examples: a figure per domain or slice."""
+"""Scores the student on held-out examples: a figure from 0 to 1 per domain or slice."""
 
 PASS_OVERHEAD = {"cpu": 64, "cuda": 4096}
 """The cost of one more pass through the model, in tokens: a CPU reads the weights again, a GPU
@@ -75,8 +75,8 @@ class LoopSettings:
             gradients are accumulated.
         max_gradient_norm: Gradients are scaled down to this norm.
         evaluation_steps: Steps between two validations.
-        patience: Validations without a better mean after which the phase ends; None trains it to
-            its end.
+        patience: Validations without a better mean after which the phase ends, as it does where
+            every score is 1; None trains it to its end.
         checkpoint_steps: Steps between two checkpoints.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping
             them: less memory, more time (Chen et al., 2016, arXiv 1604.06174).

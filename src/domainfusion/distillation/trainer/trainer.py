@@ -73,10 +73,12 @@ class Trainer(ABC):
             to 0). It is used as given; 2e-5 is usual for full fine-tuning, 1e-4 to 1e-3 for LoRA.
         epochs: Passes over the records of each phase.
         batch_size: Rows per optimizer step, over all devices.
-        evaluation_steps: Optimizer steps between two validations; the best state by validation is
-            the one that is kept.
+        evaluation_steps: Optimizer steps between two validations; by default as many as an epoch of
+            the phase has. The best state by validation is the one that is kept.
         early_stopping_patience: Validations without a better mean score after which a phase ends,
-            at its best state; None trains every phase to its end.
+            at its best state. By default 3 where there is validation; without any, a phase is
+            trained to its end. A phase also ends where every validated slice scores 1, as nothing
+            is left to gain.
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million
             parameters on, and for a quantized student.
         lora_rank: Rank of the adapter where it starts from nothing.
@@ -116,7 +118,7 @@ class Trainer(ABC):
         learning_rate: float = 2e-5,
         epochs: int = 3,
         batch_size: int = 16,
-        evaluation_steps: int = 500,
+        evaluation_steps: int | None = None,
         early_stopping_patience: int | None = None,
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
@@ -133,7 +135,7 @@ class Trainer(ABC):
         counts = {
             "epochs": epochs,
             "batch_size": batch_size,
-            "evaluation_steps": evaluation_steps,
+            "evaluation_steps": 1 if evaluation_steps is None else evaluation_steps,
             "lora_rank": lora_rank,
             "device_batch_size": batch_size if device_batch_size is None else device_batch_size,
             "checkpoint_steps": checkpoint_steps,

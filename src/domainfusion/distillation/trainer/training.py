@@ -131,6 +131,14 @@ class JsonLog:
 CHOICES = "choices.json"
 """What the training chose before its first step."""
 
+USUAL_PATIENCE = 3
+"""Validations without a better mean score after which a phase ends, where nothing else is said."""
+
+READ_FIRST = 32
+"""Records of a slice that the start reads before all others of it: one of which it knows none is
+read no further.
+"""
+
 KNOWN = "known.json"
 """Which records the start knows, counted by slice, and which of them are skipped."""
 
@@ -285,21 +293,13 @@ class Training:
         before = distributed.broadcast(self._skipped_before(trainer))
         if before is not None:
             return before
-        known = find_known(
-            student,
-            [encode_record(record, student) for record in self.records],
-            batch_size=trainer.device_batch_size,
-            progress=self.progress,
-        )
-        examples = [record.example for record in self.records]
         counts: dict[str, dict[str, int]] = {}
         skipped: list[str] = []
-        for kind in dict.fromkeys(map(slice_of, examples)):
-            own = [place for place, example in enumerate(examples) if slice_of(example) == kind]
-            knows = [examples[place].id for place in own if known[place]]
+        for kind, (own, known) in self._known(student, trainer.device_batch_size).items():
+            ids = [self.records[place].example.id for place in own if place in known]
             rng = random.Random(f"{self.seed}/known/{kind}")
-            left_out = rng.sample(knows, len(knows) - round(trainer.known_share * len(knows)))
-            counts[kind] = {"records": len(own), "known": len(knows), "skipped": len(left_out)}
+            left_out = rng.sample(ids, len(ids) - round(trainer.known_share * len(ids)))
+            counts[kind] = {"records": len(own), "known": len(ids), "skipped": len(left_out)}
             skipped += left_out
         if distributed.is_main_process():
             write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped})
@@ -307,6 +307,36 @@ class Training:
         logger.info("Of %d records the start knows %d; %d are skipped.", *_totals(counts))
         distributed.barrier()
         return skipped
+
+    def _known(
+        self, student: TrainableModel, batch_size: int
+    ) -> dict[str, tuple[list[int], set[int]]]:
+        """Returns the places of the records of each slice, and of those among them that the student
+        knows.
+
+        Of each slice a few records are read first; one of which none is known is read no further,
+        so that a start that knows nothing costs nearly nothing.
+        """
+        places: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            places.setdefault(slice_of(record.example), []).append(place)
+
+        def found(asked: list[int]) -> set[int]:
+            rows = [encode_record(self.records[place], student) for place in asked]
+            knows = find_known(student, rows, batch_size=batch_size, progress=self.progress)
+            return {place for place, is_known in zip(asked, knows, strict=True) if is_known}
+
+        first: dict[str, list[int]] = {}
+        for kind, own in places.items():
+            rng = random.Random(f"{self.seed}/known first/{kind}")
+            first[kind] = rng.sample(own, min(READ_FIRST, len(own)))
+        known = found([place for own in first.values() for place in own])
+        rest: list[int] = []
+        for kind, own in places.items():
+            if not known.isdisjoint(first[kind]):
+                rest += sorted(set(own) - set(first[kind]))
+        known |= found(rest)
+        return {kind: (own, known.intersection(own)) for kind, own in places.items()}
 
     def _claim(self) -> None:
         """Notes what is trained in the directory, or refuses where that is something else: its
@@ -375,12 +405,14 @@ class Training:
             if trainer.report_to and "step" in line:
                 accelerator.log(dict(_figures(line)), step=steps_before + line["step"])
 
+        order = self._order(trainer, phase, number)
+        epoch = math.ceil(len(order) / trainer.epochs / trainer.batch_size)
         settings = LoopSettings(
             learning_rate=trainer.learning_rate,
             batch_size=trainer.batch_size,
             device_batch_size=trainer.device_batch_size,
-            evaluation_steps=trainer.evaluation_steps,
-            patience=trainer.early_stopping_patience,
+            evaluation_steps=trainer.evaluation_steps or epoch,
+            patience=trainer.early_stopping_patience or USUAL_PATIENCE,
             checkpoint_steps=trainer.checkpoint_steps,
             activation_checkpointing=trainer.activation_checkpointing,
             seed=self.seed,
@@ -388,7 +420,7 @@ class Training:
         end = train_phase(
             student,
             [encode_record(record, student) for record in self._shown(phase, number)],
-            self._order(trainer, phase, number),
+            order,
             name=phase.name,
             settings=settings,
             directory=folder,

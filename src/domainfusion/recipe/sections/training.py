@@ -19,7 +19,7 @@ class TrainerSection(Section):
     ] = 2e-5
     epochs: Count = 3
     batch_size: Count = 16
-    evaluation_steps: Count = 500
+    evaluation_steps: Count | None = None
     early_stopping_patience: Count | None = None
     adaptation: Literal["auto", "lora", "full"] = "auto"
     lora_rank: Count = 16
