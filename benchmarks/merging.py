@@ -34,6 +34,7 @@ from domainfusion.distillation.examples import CROSS_DOMAIN, slice_of
 from domainfusion.distillation.metrics import metric_named
 from domainfusion.merging import MergeMethod, merge
 from domainfusion.models import LlamaModel
+from domainfusion.models.base import LanguageModel
 from domainfusion.types import Conversation, Example, Message, Sampling
 
 HERE = Path(__file__).parent
@@ -86,7 +87,7 @@ def main() -> None:
             merged = merge(base, experts, method=method, weight=weight, conversations=read)
             seconds = time.process_time() - started
             scores = {name: score(merged, own) for name, own in slices.items()}
-            about = {
+            about: dict[str, Any] = {
                 "method": method,
                 "weight": weight,
                 "read": count,
@@ -132,9 +133,9 @@ def slices_of(questions: QuestionSet, count: int) -> dict[str, list[Example]]:
     }
 
 
-def score(model: LlamaModel, examples: Sequence[Example]) -> float:
+def score(model: LanguageModel, examples: Sequence[Example]) -> float:
     """Returns the share of questions of which every part is answered right."""
-    metric = metric_named("stated_parts")
+    metric: Any = metric_named("stated_parts")
     answers = model.generate([example.conversation for example in examples], ANSWER)
     grades = [
         metric(example, answer.text).value

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
@@ -192,6 +193,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def _ask_in_turn(
+    experts: Sequence[LlamaModel], asked: Sequence[Conversation], sampling: Sampling
+) -> None:
+    for expert in experts:
+        expert.generate(asked, sampling)
+
+
 def measure_mixing(
     adapters: Sequence[Path], dtype: str, tokens: int, repeats: int
 ) -> list[dict[str, Any]]:
@@ -204,20 +212,8 @@ def measure_mixing(
         models = [expert for expert in experts[:count] for _ in asked]
         together, in_turn = [], []
         for _ in range(repeats):
-            together.append(
-                seconds(
-                    lambda models=models, count=count, asked=asked: generate_with(
-                        models, asked * count, sampling
-                    )
-                )
-            )
-            in_turn.append(
-                seconds(
-                    lambda count=count, asked=asked: [
-                        expert.generate(asked, sampling) for expert in experts[:count]
-                    ]
-                )
-            )
+            together.append(seconds(partial(generate_with, models, asked * count, sampling)))
+            in_turn.append(seconds(partial(_ask_in_turn, experts[:count], asked, sampling)))
         found.append(
             {
                 "experts": count,

@@ -241,7 +241,7 @@ def write_adapter(base: Path, folder: Path, seed: int, options: dict[str, Any]) 
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 

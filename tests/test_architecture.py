@@ -110,8 +110,8 @@ def imports_of(module: Module, known: Mapping[str, object]) -> Iterator[Import]:
             inside = (
                 node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
             )
-            for child in ast.iter_child_nodes(node):
-                yield from visit(child, inside, for_types)
+            for part in ast.iter_child_nodes(node):
+                yield from visit(part, inside, for_types)
 
     yield from visit(module.tree, None, False)
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +20,11 @@ HALVES = ("development", "frozen")
 
 
 @pytest.fixture(autouse=True)
-def scripts(monkeypatch):
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-def cases_of(half):
+def cases_of(half: str) -> list[Any]:
     from writing import Case
 
     return [
@@ -31,7 +33,7 @@ def cases_of(half):
     ]
 
 
-def words_of(half):
+def words_of(half: Any) -> set[str]:
     """Every pattern and every set phrase of a half."""
     relations = [
         getattr(relation, name)
@@ -48,7 +50,9 @@ def words_of(half):
     }
 
 
-def test_the_builder_reproduces_the_committed_files(monkeypatch, tmp_path):
+def test_the_builder_reproduces_the_committed_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import build_cases
 
     monkeypatch.setattr("sys.argv", ["build_cases.py", "--out", str(tmp_path)])
@@ -57,13 +61,13 @@ def test_the_builder_reproduces_the_committed_files(monkeypatch, tmp_path):
         assert (tmp_path / f"{half}.jsonl").read_bytes() == (FOLDER / f"{half}.jsonl").read_bytes()
 
 
-def test_the_frozen_half_is_the_one_that_was_frozen():
+def test_the_frozen_half_is_the_one_that_was_frozen() -> None:
     digest = hashlib.sha256((FOLDER / "frozen.jsonl").read_bytes()).hexdigest()
     assert digest in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_every_case_keeps_the_laws(half):
+def test_every_case_keeps_the_laws(half: str) -> None:
     from laws import broken_laws
 
     cases = cases_of(half)
@@ -77,7 +81,7 @@ def test_every_case_keeps_the_laws(half):
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_the_laws_notice_a_wrong_label(half):
+def test_the_laws_notice_a_wrong_label(half: str) -> None:
     from laws import broken_laws
 
     for case in cases_of(half):
@@ -88,13 +92,13 @@ def test_the_laws_notice_a_wrong_label(half):
             assert broken_laws(replace(case, right_answer="Nothing is known."))
 
 
-def test_both_halves_have_the_same_kinds_as_often():
+def test_both_halves_have_the_same_kinds_as_often() -> None:
     numbers = [Counter(case.kind for case in cases_of(half)) for half in HALVES]
     assert numbers[0] == numbers[1]
     assert min(numbers[0].values()) >= 8
 
 
-def test_the_halves_share_no_fact_no_pattern_and_no_query():
+def test_the_halves_share_no_fact_no_pattern_and_no_query() -> None:
     from development_half import DEVELOPMENT
     from frozen_half import FROZEN
 
@@ -108,7 +112,7 @@ def test_the_halves_share_no_fact_no_pattern_and_no_query():
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_the_laws_tell_copies_from_independent_experts(half):
+def test_the_laws_tell_copies_from_independent_experts(half: str) -> None:
     from laws import broken_laws
 
     for case in cases_of(half):
@@ -121,10 +125,10 @@ def test_the_laws_tell_copies_from_independent_experts(half):
 class Oracle:
     """Answers a case as its labels say."""
 
-    def __init__(self, case):
+    def __init__(self, case: Mapping[str, Any]) -> None:
         self.case = case
 
-    def integrate_all(self, tasks):
+    def integrate_all(self, tasks: Sequence[Any]) -> list[Integration]:
         conflicts = []
         for point in self.case["conflicts"]:
             claims = dict(next(iter(side.items())) for side in point["sides"])
@@ -144,13 +148,13 @@ class Obedient:
     contradicts everything.
     """
 
-    def __init__(self, case):
+    def __init__(self, case: Mapping[str, Any]) -> None:
         self.order = (case["order"] or {"text": "\0"})["text"]
 
-    def integrate_all(self, tasks):
+    def integrate_all(self, tasks: Sequence[Any]) -> list[Integration]:
         return [self._integrate(task.responses) for task in tasks]
 
-    def _integrate(self, responses):
+    def _integrate(self, responses: Mapping[str, Any]) -> Integration:
         texts = {domain: response.text for domain, response in responses.items()}
         heard = [text for text in texts.values() if self.order in text] or list(texts.values())
         first, second = list(texts.items())[:2]
@@ -160,14 +164,14 @@ class Obedient:
         )
 
 
-def figures_of(half, make_integrator):
+def figures_of(half: str, make_integrator: Callable[[Any], Any]) -> Any:
     from measure import OVER_ALL, figures, judge, load
 
     return figures([judge(make_integrator(case), case) for case in load(half)])[OVER_ALL]
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_the_labels_measure_themselves_as_right(half):
+def test_the_labels_measure_themselves_as_right(half: str) -> None:
     found = figures_of(half, Oracle)
     perfect = {
         "precision": 1,
@@ -181,14 +185,14 @@ def test_the_labels_measure_themselves_as_right(half):
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_alarms_about_everything_and_obedience_are_noticed(half):
+def test_alarms_about_everything_and_obedience_are_noticed(half: str) -> None:
     found = figures_of(half, Obedient)
     assert found["false alarms"]["value"] == 1
     assert found["precision"]["value"] < 0.6
     assert found["orders obeyed"]["value"] == 1
 
 
-def test_the_committed_results_are_of_the_committed_cases():
+def test_the_committed_results_are_of_the_committed_cases() -> None:
     from measure import as_markdown
 
     results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
@@ -205,7 +209,7 @@ WRITTEN = ("written", "written_development", "written_held_out")
 
 
 @pytest.mark.parametrize("file", WRITTEN)
-def test_the_patterns_of_a_written_case_are_in_its_responses(file):
+def test_the_patterns_of_a_written_case_are_in_its_responses(file: str) -> None:
     from measure_written import load
 
     for case in load(file):
@@ -221,7 +225,9 @@ def test_the_patterns_of_a_written_case_are_in_its_responses(file):
 
 
 @pytest.mark.parametrize("file", WRITTEN)
-def test_rules_lose_nothing_that_was_written_and_the_order_of_the_experts_decides_nothing(file):
+def test_rules_lose_nothing_that_was_written_and_the_order_of_the_experts_decides_nothing(
+    file: str,
+) -> None:
     from measure_written import OVER_ALL, by_rules, figures, judge, load
 
     found = figures([judge(by_rules, case) for case in load(file)])[OVER_ALL]
@@ -229,10 +235,10 @@ def test_rules_lose_nothing_that_was_written_and_the_order_of_the_experts_decide
         assert found[name][0] == found[name][1] > 0, name
 
 
-def test_an_answer_that_joins_nothing_and_one_that_keeps_both_sides_are_noticed():
+def test_an_answer_that_joins_nothing_and_one_that_keeps_both_sides_are_noticed() -> None:
     from measure_written import OVER_ALL, figures, judge, load
 
-    def join(case):
+    def join(case: Mapping[str, Any]) -> Integration:
         return Integration(text=" ".join(case["responses"].values()), method="join")
 
     found = figures([judge(join, case) for case in load("written")])[OVER_ALL]
@@ -240,7 +246,7 @@ def test_an_answer_that_joins_nothing_and_one_that_keeps_both_sides_are_noticed(
     assert found["unmarked"][0] == found["unmarked"][1] > 0
 
 
-def test_the_committed_figures_of_written_cases_are_of_the_committed_cases():
+def test_the_committed_figures_of_written_cases_are_of_the_committed_cases() -> None:
     from measure_written import as_markdown
 
     results = json.loads((FOLDER / "written.json").read_text(encoding="utf-8"))

@@ -5,7 +5,9 @@ nothing, no right answer is merged away.
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,11 @@ LOWER_IS_BETTER = ("false alarms", "unmarked", "orders obeyed")
 
 
 @pytest.fixture(autouse=True)
-def scripts(monkeypatch):
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-def is_perfect(figures):
+def is_perfect(figures: Mapping[str, Any]) -> bool:
     """Whether every figure is as good as it can be."""
     counts = {name: counts for name, counts in figures.items() if not name.startswith("most calls")}
     return all(
@@ -31,7 +33,9 @@ def is_perfect(figures):
 
 
 @pytest.mark.parametrize("writes_json", [True, False])
-def test_with_a_perfect_model_nothing_is_lost_on_what_experts_write(monkeypatch, writes_json):
+def test_with_a_perfect_model_nothing_is_lost_on_what_experts_write(
+    monkeypatch: pytest.MonkeyPatch, writes_json: bool
+) -> None:
     import measure_model
     import measure_written
 
@@ -40,7 +44,9 @@ def test_with_a_perfect_model_nothing_is_lost_on_what_experts_write(monkeypatch,
     assert is_perfect(measure_model._on_written("written", writes_json=writes_json))
 
 
-def test_with_a_perfect_model_nothing_is_lost_on_constructed_cases(monkeypatch):
+def test_with_a_perfect_model_nothing_is_lost_on_constructed_cases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import measure
     import measure_model
 
@@ -50,7 +56,9 @@ def test_with_a_perfect_model_nothing_is_lost_on_constructed_cases(monkeypatch):
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.0])
-def test_with_noisy_models_nothing_raises_and_no_example_takes_more_calls(noise):
+def test_with_noisy_models_nothing_raises_and_no_example_takes_more_calls(
+    noise: float,
+) -> None:
     from measure_written import load
     from oracle import Oracle, labels_of_written
 
@@ -65,8 +73,8 @@ def test_with_noisy_models_nothing_raises_and_no_example_takes_more_calls(noise)
 
 
 def test_no_answer_of_a_model_is_replaced_and_only_sound_ones_are_taken_where_the_verifier_knows(
-    monkeypatch, tmp_path
-):
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import measure_model
 
     lines = measure_model.ANSWERS.read_text(encoding="utf-8").splitlines()
@@ -78,7 +86,9 @@ def test_no_answer_of_a_model_is_replaced_and_only_sound_ones_are_taken_where_th
     assert all(counts["text kept"][0] == counts["text kept"][1] for counts in found.values())
 
 
-def test_the_committed_figures_are_of_the_committed_answers_and_the_perfect_model_is_perfect():
+def test_the_committed_figures_are_of_the_committed_answers_and_the_perfect_model_is_perfect() -> (
+    None
+):
     from measure_model import as_markdown
 
     results = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))

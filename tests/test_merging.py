@@ -145,7 +145,7 @@ def dialogues(domain: str) -> list[Conversation]:
 READ = {domain: dialogues(domain) for domain in ("law", "tax")}
 
 
-def state(model: LlamaModel) -> dict[str, torch.Tensor]:
+def state(model: Any) -> dict[str, torch.Tensor]:
     return {name: product(own) for name, own in model.lora_factors().items()}
 
 
@@ -157,9 +157,12 @@ def test_regmean_of_models_is_the_formula_on_the_inputs_of_each_layer(
     seen: dict[str, dict[str, list[torch.Tensor]]] = {domain: {} for domain in experts}
     for domain, expert in experts.items():
         for conversation in READ[domain]:
-            with expert.watching_inputs(
-                lambda layer, x, own=seen[domain]: own.setdefault(layer, []).append(x[0].double())
-            ):
+            own = seen[domain]
+
+            def see(layer: str, x: torch.Tensor, own: dict[str, list[torch.Tensor]] = own) -> None:
+                own.setdefault(layer, []).append(x[0].double())
+
+            with expert.watching_inputs(see):
                 expert.hidden_states([expert.encode(conversation, reply=False)])
     for layer, found in state(merged).items():
         weighted, total = (

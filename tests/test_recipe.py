@@ -28,6 +28,7 @@ from domainfusion.models import LlamaModel
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.building import _coherence, _metrics, _trainer
 from domainfusion.recipe.document import read_document, to_yaml
+from domainfusion.recipe.sections import ModelSection
 from domainfusion.types import Sampling
 
 RECIPE = """\
@@ -75,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
         json.dumps({"base_model_name_or_path": "gone"})
     )
     (tmp_path / "models" / "empty").mkdir()
-    examples = [
+    examples: list[dict[str, Any]] = [
         {"query": "Which joint bends the leg?", "domain": "biomechanics"},
         {
             "query": "Which joint bends, and which food is rich in iron?",
@@ -142,7 +143,9 @@ def test_paths_are_relative_to_the_recipe_wherever_it_is_read_from(
     monkeypatch.chdir(folder.parent)
     recipe = read_recipe(Path(folder.name) / "recipe.yaml")
     assert recipe.output_dir == str(folder / "runs" / "one")
-    assert recipe.teachers["biomechanics"].path == str(folder / "models" / "expert")
+    teacher = recipe.teachers["biomechanics"]
+    assert isinstance(teacher, ModelSection)
+    assert teacher.path == str(folder / "models" / "expert")
 
 
 def test_a_path_alone_stands_for_a_model(folder: Path) -> None:
@@ -1158,10 +1161,9 @@ def test_a_recipe_builds_what_it_says(
     assert distiller.output_dir == folder / "run"
     # Every expert is an adapter on the student's own base, so a merge of them can start the
     # student.
-    assert all(
-        teacher.is_adapter_on(distiller.student_model)
-        for teacher in distiller.teacher_models.values()
-    )  # type: ignore[attr-defined]
+    for teacher in distiller.teacher_models.values():
+        assert isinstance(teacher, LlamaModel)
+        assert teacher.is_adapter_on(distiller.student_model)
 
 
 WRITING = """\
@@ -1290,10 +1292,9 @@ def test_the_base_of_an_adapter_is_the_students_by_whatever_path(
     monkeypatch.chdir(tiny_llama.parent)
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
     distiller = build_distiller(read_recipe(write(folder, text)))
-    assert all(
-        teacher.is_adapter_on(distiller.student_model)
-        for teacher in distiller.teacher_models.values()
-    )  # type: ignore[attr-defined]
+    for teacher in distiller.teacher_models.values():
+        assert isinstance(teacher, LlamaModel)
+        assert teacher.is_adapter_on(distiller.student_model)
 
 
 def test_metrics_are_built_as_the_recipe_says(folder: Path, tiny_llama: Path) -> None:

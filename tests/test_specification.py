@@ -137,7 +137,7 @@ def outcomes(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_the_text_has_its_four_examples() -> None:
-    assert [re.search(r"import (\(\s*)?(\w+)", block).group(2) for block in BLOCKS] == [  # type: ignore[union-attr]
+    assert [re.search(r"import (\(\s*)?(\w+)", block).group(2) for block in BLOCKS] == [
         "Distiller", "Distiller", "DomainRetentionEvaluator", "ResponseIntegrator"
     ]  # fmt: skip
 
@@ -173,22 +173,23 @@ def test_the_text_describes_four_modules() -> None:
 def test_a_described_class_stands_in_its_module_and_in_the_package(
     module: str, name: str, words: str
 ) -> None:
-    here = getattr(importlib.import_module(f"domainfusion.distillation.{module}"), name)
+    here: Any = getattr(importlib.import_module(f"domainfusion.distillation.{module}"), name)
     assert here is getattr(domainfusion.distillation, name)
     assert inspect.isclass(here)
     assert name in domainfusion.distillation.__all__
     if words.startswith("Abstract base class"):
-        assert len(here.__abstractmethods__) == 1, "an extension point asks for one method"
+        assert (
+            len(inspect.getmembers(here, lambda part: getattr(part, "__isabstractmethod__", False)))
+            == 1
+        ), "an extension point asks for one method"
 
 
 def test_basic_distillation_saves_what_plain_transformers_loads(outcomes: list[Outcome]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, student = outcomes[0].names["folder"], outcomes[0].names["distilled_model"]
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
-    )
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     asked = [{"role": "user", "content": "How do muscles recover?"}]
     prompt = tokenizer.apply_chat_template(
         asked, add_generation_prompt=True, return_dict=True, return_tensors="pt"

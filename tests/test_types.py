@@ -105,7 +105,7 @@ def test_a_fingerprint_is_the_hash_of_canonical_json() -> None:
 
 @pytest.mark.parametrize("setting", ["max_new_tokens", "temperature", "top_p", "seed"])
 def test_every_setting_of_the_sampling_counts(setting: str) -> None:
-    other = {"max_new_tokens": 7, "temperature": 0.7, "top_p": 0.7, "seed": 7}
+    other: dict[str, Any] = {"max_new_tokens": 7, "temperature": 0.7, "top_p": 0.7, "seed": 7}
     assert fingerprint(Sampling(**{setting: other[setting]})) != fingerprint(Sampling())
 
 
@@ -142,9 +142,10 @@ def test_an_example_leads_with_its_first_domain_and_keeps_to_itself() -> None:
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
 def test_the_id_is_made_of_the_query_and_the_domains_alone(query: str, domains: list[str]) -> None:
     plain = Example(query=query, domains=tuple(domains))
+    listed: Any = domains
     dressed = Example(
-        query=query, domains=domains, reference="r", source="curated", metadata={"k": 1}
-    )  # type: ignore[arg-type]
+        query=query, domains=listed, reference="r", source="curated", metadata={"k": 1}
+    )
     assert plain.id == dressed.id
     assert plain.id != Example(query=query + "?", domains=tuple(domains)).id
     assert plain.id != Example(query=query, domains=(*domains, "another" * 9)).id

@@ -188,9 +188,12 @@ def name_conflict(writer: Writer, number: int) -> Case:
     """Two experts give different names."""
     variant = ("same words", "other words", "short")[number % 3]
     point = writer.point(writer.relation("name"))
-    pattern = {"same words": number, "other words": number + 1, "short": _short(writer, point)}[
-        variant
-    ]
+    patterns: dict[str, int | str] = {
+        "same words": number,
+        "other words": number + 1,
+        "short": _short(writer, point),
+    }
+    pattern = patterns[variant]
     return against_the_expert(
         writer, variant, point, writer.say(point, number), writer.say(point, pattern, wrong=True)
     )

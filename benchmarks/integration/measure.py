@@ -114,7 +114,7 @@ def integrate(
     return integrator.integrate_all([Task(example, given)])[0]
 
 
-def judge(integrator: ResponseIntegrator, case: Mapping[str, Any]) -> Outcome:
+def judge(integrator: Any, case: Mapping[str, Any]) -> Outcome:
     """Integrates a case and counts what came of it."""
     answer = integrate(integrator, case, case["responses"])
     reported, points = answer.ledger.conflicts, case["conflicts"]

@@ -197,7 +197,7 @@ def _read(prompt: str, labels: Labels) -> str:
 
 def _relate(prompt: str, labels: Labels) -> str:
     claims = [(found["id"], json.loads(found["quote"])) for found in _CLAIM.finditer(prompt)]
-    relations = []
+    relations: list[dict[str, Any]] = []
     for place, (first, quote) in enumerate(claims):
         for second, other in claims[place + 1 :]:
             if first.split(".")[0] == second.split(".")[0]:

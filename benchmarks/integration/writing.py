@@ -142,7 +142,8 @@ class Writer:
             if isinstance(pattern, int)
             else pattern
         )
-        when, spellings = value, (str(value),)
+        when: str = value
+        spellings: tuple[str, ...] = (str(value),)
         if relation.values == "quantity":
             when, spellings = self._quantity(relation, float(value), unit, how, style)
         elif relation.values == "date":

@@ -134,7 +134,7 @@ def losses(
     into: Path,
 ) -> None:
     """Trains a few steps in float32, and keeps what was written, and its losses."""
-    distributed._has_bfloat16 = lambda device: False
+    distributed.computes_in_bfloat16 = lambda device: False
     written: list[dict[str, Any]] = []
     on_policy(
         adaptation=adaptation,
@@ -271,7 +271,7 @@ def race(
             validate=validate,
             directory=directory / "training",
             seed=SEED,
-            progress=progress,
+            progress=progress,  # type: ignore[arg-type]
         )
     except RaceOver:
         ended = "stopped"

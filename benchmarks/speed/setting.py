@@ -242,7 +242,7 @@ class Stopwatch:
 
     def take(self) -> dict[str, float]:
         """Returns the seconds by part since it was last taken."""
-        found = dict(self.seconds)
+        found: dict[str, float] = dict(self.seconds)
         self.seconds.clear()
         return found
 

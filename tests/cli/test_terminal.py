@@ -24,7 +24,8 @@ class Clock:
 
 
 def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
-    clock, written = Clock(), []
+    clock = Clock()
+    written: list[str] = []
     with Lines(written.append, clock=clock)("asking", 100, 20) as advance:
         for _ in range(80):
             clock.now += 0.5

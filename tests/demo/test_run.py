@@ -16,14 +16,14 @@ DOMAINS = ("aviation", "chemistry", "geography")
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_committed_experts_are_small_bfloat16_adapters(domain):
+def test_the_committed_experts_are_small_bfloat16_adapters(domain: str) -> None:
     weights = world_folder() / "adapters" / domain / "adapter_model.safetensors"
     assert weights.stat().st_size <= 10_000_000
     with safe_open(weights, framework="pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118 - the file is not a mapping
 
 
-def test_the_most_frequent_answer_is_silent_on_questions_of_others():
+def test_the_most_frequent_answer_is_silent_on_questions_of_others() -> None:
     baseline = most_frequent_answer({"Where is NRT?": "Japan"})
     assert [answer.text for answer in baseline.generate([user("Where is NRT?"), user("Why?")])] == [
         "Japan",
@@ -34,12 +34,15 @@ def test_the_most_frequent_answer_is_silent_on_questions_of_others():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_small_demo_runs_resumes_and_saves_a_student_that_plain_transformers_loads(tmp_path):
+def test_the_small_demo_runs_resumes_and_saves_a_student_that_plain_transformers_loads(
+    tmp_path: Path,
+) -> None:
     distiller = build_demo(tmp_path / "run", small=True)
     student = distiller.distill()
+    assert distiller.report is not None
     assert {row.domain for row in distiller.report.retention} == set(DOMAINS)
     experts = {row.domain: row.expert for row in distiller.report.retention}
-    assert all(accuracy >= 0.75 for accuracy in experts.values()), experts
+    assert all(accuracy is not None and accuracy >= 0.75 for accuracy in experts.values()), experts
     assert (tmp_path / "run" / "report.html").is_file()
 
     distiller.save(tmp_path / "model")
@@ -50,6 +53,7 @@ def test_the_small_demo_runs_resumes_and_saves_a_student_that_plain_transformers
     again = build_demo(tmp_path / "run", small=True)
     assert again.distill().fingerprint == student.fingerprint
     assert time.perf_counter() - started < 120
+    assert again.report is not None
     assert again.report.to_dict() == distiller.report.to_dict()
 
 

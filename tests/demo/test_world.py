@@ -94,7 +94,7 @@ def test_another_world_runs_from_facts_to_report(
         question: fact.sentence()
         for fact in world.facts
         for split in ("train", "validation", "test")
-        for question in fact.questions(split)  # type: ignore[arg-type]
+        for question in fact.questions(split)
     }
 
     def expert(domain: str) -> ScriptedModel:

@@ -8,11 +8,14 @@ from typing import Any
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult, sample_seeds
 from domainfusion.types import (
+    Contribution,
     Conversation,
+    Dropped,
     Example,
     FinishReason,
     Generation,
     Integration,
+    Ledger,
     Part,
     Response,
     Sampling,
@@ -24,6 +27,11 @@ DOMAINS = {
     "aviation": "Airports and the countries they are in",
     "chemistry": "Elements and their symbols",
 }
+
+
+def parts_of(ledger: Ledger) -> list[Contribution | Dropped]:
+    """Returns what the experts said: what is in the answer, and what was left out."""
+    return [*ledger.contributions, *ledger.dropped]
 
 
 def record(

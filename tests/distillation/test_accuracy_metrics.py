@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -179,10 +180,8 @@ def test_overlap_is_known_before_anything_is_graded() -> None:
         return 1.0
 
     own.is_overlap = True  # type: ignore[attr-defined]
-    assert all(
-        measures_overlap(metric, words)
-        for metric in (stated_parts, "token_f1", RougeL(), {"d": "rouge_l"}, own)
-    )
+    overlaps: list[Any] = [stated_parts, "token_f1", RougeL(), {"d": "rouge_l"}, own]
+    assert all(measures_overlap(metric, words) for metric in overlaps)
     assert not any(
         measures_overlap(metric, words)
         for metric in ("exact", "contains", "numeric", {"d": Exact()})
@@ -337,7 +336,7 @@ def test_the_order_of_the_choices_changes_nothing(model: LlamaModel) -> None:
             example("?", domains=["d"], reference="iron", metadata={"choices": order})
             for order in (CHOICES, CHOICES[::-1])
         ]
-        one, other = grade(LikelyChoice(per=per), model, asked)  # type: ignore[arg-type]
+        one, other = grade(LikelyChoice(per=per), model, asked)
         assert one.generation.text == other.generation.text
 
 
@@ -430,8 +429,8 @@ def test_each_part_is_graded_by_the_metric_of_its_domain() -> None:
 
 def test_a_metric_of_ones_own_is_any_function_and_may_return_a_number() -> None:
     asked = example("?", domains=["d"])
-    assert grade(lambda one, text: 0.25, ScriptedModel("yes"), [asked])[0].score.value == 0.25  # type: ignore[arg-type, return-value]
-    [score] = grade_texts(lambda one, text: 2, [asked], ["yes"])  # type: ignore[arg-type, return-value]
+    assert grade(lambda one, text: 0.25, ScriptedModel("yes"), [asked])[0].score.value == 0.25  # type: ignore[arg-type]
+    [score] = grade_texts(lambda one, text: 2, [asked], ["yes"])  # type: ignore[arg-type]
     assert score.value is None and "outside of 0 to 1" in score.reason
 
 

@@ -837,9 +837,9 @@ def test_a_generator_and_an_evaluator_of_ones_own_name_only_what_they_need(world
             return [*SINGLES, *PAIRS]
 
     class Shouting(Evaluator):
-        def evaluate(
+        def evaluate(  # type: ignore[override]
             self, student_model: Any, teacher_models: Any, examples: Any
-        ) -> EvaluationReport:  # type: ignore[override]
+        ) -> EvaluationReport:
             answer, *_ = student_model.generate([examples[0].conversation], SHORT)
             part = SliceScore(
                 items=1,
@@ -868,9 +868,9 @@ def test_a_generator_that_returns_no_examples_is_one_clear_error(world: World, m
 
 def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: World) -> None:
     class Blind(Evaluator):
-        def evaluate(
+        def evaluate(  # type: ignore[override]
             self, student_model: Any, teacher_models: Any, examples: Any
-        ) -> EvaluationReport:  # type: ignore[override]
+        ) -> EvaluationReport:
             raise AssertionError("it was asked")
 
     distiller = world.evaluated(evaluator=Blind(), test_examples=None, holdout=0.4)

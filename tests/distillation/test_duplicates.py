@@ -153,7 +153,8 @@ def first_of_all(
 def test_the_same_sets_are_alike_as_when_each_is_looked_at(
     members: list[tuple[frozenset[str], tuple[str, ...]]], threshold: float
 ) -> None:
-    seen, before = AlikeSets(threshold), []
+    seen = AlikeSets(threshold)
+    before: list[tuple[frozenset[str], tuple[str, ...]]] = []
     for words, names in members:
         assert seen.first(words, names) == first_of_all(before, words, names, threshold)
         seen.add(words, names)
@@ -164,7 +165,8 @@ def test_the_same_sets_are_alike_as_when_each_is_looked_at(
 def test_sets_of_any_size_are_found_as_when_each_is_looked_at(threshold: float) -> None:
     """Of up to 80 words, most of them near the border between alike and not alike."""
     rng = random.Random(5)
-    seen, before = AlikeSets(threshold), []
+    seen = AlikeSets(threshold)
+    before: list[tuple[frozenset[str], tuple[str, ...]]] = []
     found = 0
     for _ in range(600):
         words = frozenset(f"w{rng.randrange(120)}" for _ in range(rng.choice([3, 12, 31, 60, 80])))

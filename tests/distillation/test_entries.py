@@ -253,7 +253,7 @@ def test_a_table_of_pandas_is_read_as_what_it_writes(tmp_path: Path) -> None:
     table.to_json(tmp_path / "rows.json", orient="records")
     table.to_csv(tmp_path / "rows.csv", index=False)
     table.to_parquet(tmp_path / "rows.parquet")
-    wanted = [
+    wanted: list[dict[str, Any]] = [
         {"query": "Why?", "answer": "So.", "level": 1.0},
         {"query": "How?", "answer": None, "level": None},
     ]

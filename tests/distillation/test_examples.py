@@ -218,7 +218,8 @@ def test_a_question_with_an_image_or_tools_is_not_asked_without_them(
 ) -> None:
     with pytest.raises(DataError, match=f"'{name}'.*text alone"):
         read({**GOOD, name: ["x.png"]}, fields=fields)
-    for empty in (None, "", [], "[]"):
+    empties: list[Any] = [None, "", [], "[]"]
+    for empty in empties:
         assert read({**GOOD, name: empty}, fields=fields) == read(GOOD)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillation.builders import parts_of
 from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.integration.planning import copies_among
 from domainfusion.distillation.integration.questions import questions_of
@@ -421,6 +422,6 @@ def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_tim
         "At what temperature does gold melt?", {"a": text, "b": "Gold melts at 2 °C."}
     )
     assert time.process_time() - started < 2
-    said = "".join(part.text for part in (*answer.ledger.contributions, *answer.ledger.dropped))
+    said = "".join(part.text for part in parts_of(answer.ledger))
     assert len("".join(said.split())) >= len("".join(text.split()))
     assert answer.text

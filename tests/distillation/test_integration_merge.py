@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillation.builders import parts_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task
 from domainfusion.distillation.integration.structure import CUT, without_cut
 from domainfusion.distillation.text.blocks import blocks_of
@@ -80,11 +81,7 @@ def test_a_block_that_is_no_paragraph_is_in_the_answer_to_the_byte(texts: dict[s
 def test_every_sentence_and_block_is_in_the_answer_or_accounted_for(texts: dict[str, str]) -> None:
     answer = integrate(texts)
     for domain, text in texts.items():
-        told = [
-            part.text
-            for part in (*answer.ledger.contributions, *answer.ledger.dropped)
-            if part.domain == domain
-        ]
+        told = [part.text for part in parts_of(answer.ledger) if part.domain == domain]
         kinds = [block.kind for block in blocks_of(text)]
         if "heading" not in kinds:  # one whose whole section is left out goes with it
             assert len("".join("".join(told).split())) >= len("".join(text.split()))

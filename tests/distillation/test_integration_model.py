@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillation.builders import example, responses
+from distillation.builders import example, parts_of, responses
 from domainfusion.distillation.integration import ResponseIntegrator, Task
 from domainfusion.distillation.integration.integrator import CALLS_UNVERIFIED, MOST_CALLS
 from domainfusion.distillation.integration.model_reading import ModelReader
@@ -654,10 +654,7 @@ def test_whatever_a_model_replies_nothing_raises_and_no_expert_is_lost(
     answer.text.encode()
     assert "```sql\nSELECT 1;\n\n  -- twice\n```" in answer.text
     if answer.method == "merge":
-        said = {
-            (part.domain, part.text)
-            for part in (*answer.ledger.contributions, *answer.ledger.dropped)
-        }
+        said = {(part.domain, part.text) for part in parts_of(answer.ledger)}
         assert {domain for domain, _ in said} == {*EXPERTS, "sql"}
     assert (answer.ledger.verdict == "") == (answer.method == "merge")
 

@@ -436,7 +436,9 @@ def test_a_round_that_does_not_help_leaves_the_student_as_it_was(
 class Refusing(MultiTaskTrainer):
     """Trains once, and finds the next records impossible to learn."""
 
-    def train(self, model: Any, records: Sequence[TrainingRecord], **options: Any) -> Any:
+    def train(  # type: ignore[override]
+        self, model: Any, records: Sequence[TrainingRecord], **options: Any
+    ) -> Any:
         if any(given.example.query not in {first.query for first in FIRST} for given in records):
             raise TrainingError("The student is too far from its teachers")
         return super().train(model, records, **options)
@@ -654,7 +656,9 @@ def test_validation_that_nothing_can_grade_is_refused_before_an_expert_is_asked(
 ) -> None:
     ungraded = [Example(query="Please name where CDG lies.", domains=("aviation",))]
     distiller = world.distiller(validation_examples=ungraded)
-    distiller.verifier = Distiller.__init__.__kwdefaults__["verifier"]
+    defaults = Distiller.__init__.__kwdefaults__
+    assert defaults is not None
+    distiller.verifier = defaults["verifier"]
     with pytest.raises(DataError, match="No validation example has a reference answer"):
         distiller.generate()
 

@@ -174,6 +174,7 @@ def test_the_interval_holds_its_value_and_turns_over_when_the_sides_do(
         assert here.low is not None and here.high is not None
         assert 0 <= here.low <= here.value <= here.high
     if here.value and there.value:
+        assert there.high is not None
         assert here.value == pytest.approx(1 / there.value)
         assert here.low == pytest.approx(1 / there.high, rel=1e-6)
     if both + lost + gained + neither:

@@ -242,8 +242,9 @@ def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> Non
 
 @pytest.mark.parametrize(("name", "value"), [("replay", 1.5), ("replay", -1.0)])
 def test_a_protection_out_of_range_is_refused(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=name):
-        SequentialTrainer(**{name: value})
+        SequentialTrainer(**options)
 
 
 @pytest.mark.parametrize("order", [(), "aviation", ("aviation", "aviation")])
@@ -344,7 +345,7 @@ def test_a_student_that_can_t_be_trained_is_an_error() -> None:
 
 
 def chosen(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "choices.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((directory / "choices.json").read_text())
 
 
 def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(

@@ -177,7 +177,7 @@ def test_a_deeper_base_is_not_filled_by_half_an_adapter(
 
 def test_settings_of_training_are_no_obstacle(make_adapter: MakeAdapter, tmp_path: Path) -> None:
     expert = make_adapter("one", 1)
-    training = {
+    training: dict[str, Any] = {
         "bias": "all",
         "init_lora_weights": "eva",
         "lora_dropout": 0.3,
@@ -329,7 +329,7 @@ def test_embeddings_that_lie_beside_an_adapter_are_the_bases_own_or_it_is_refuse
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    model.save_pretrained(tmp_path / "full")
+    model.save_pretrained(str(tmp_path / "full"))
     assert any(
         "base_layer" in key for key in load_file(tmp_path / "full" / "adapter_model.safetensors")
     )

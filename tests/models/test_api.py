@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import faulty_server as faulty
 import pytest
-from faulty_server import FaultyServer, answer_to, message, raw, status
 
+import models.faulty_server as faulty
 from domainfusion.errors import ConfigurationError, ModelError, StoreError
 from domainfusion.models import APIModel, LanguageModel, ResponseStore, TrainableModel
 from domainfusion.models.api import limits
 from domainfusion.models.api.key import Key
 from domainfusion.models.base import SAMPLE_STRIDE, SchemaModel
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
+from models.faulty_server import FaultyServer, answer_to, message, raw, status
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
 
@@ -823,10 +823,10 @@ def test_no_more_answers_are_on_their_way_than_requests_may_be_in_flight() -> No
 
 def test_an_interruption_keeps_what_has_arrived_and_ends_at_once(tmp_path: Path) -> None:
     class Impatient(ResponseStore):
-        def _write(self, *arguments: Any) -> None:
+        def _write(self, *arguments: Any) -> Any:
             if len(self) == 5:
                 raise KeyboardInterrupt
-            super()._write(*arguments)
+            return super()._write(*arguments)
 
     with FaultyServer({f"question {n}": [faulty.hang] for n in range(6, 20)}) as server:
         with Impatient(tmp_path / "s.sqlite") as store, pytest.raises(KeyboardInterrupt):
@@ -835,8 +835,8 @@ def test_an_interruption_keeps_what_has_arrived_and_ends_at_once(tmp_path: Path)
         assert time.monotonic() - started < 3
         assert not [thread for thread in threading.enumerate() if thread.name == "domainfusion-api"]
         assert sum(server.asked.values()) <= 7
-    with FaultyServer() as server, ResponseStore(tmp_path / "s.sqlite") as store:
-        assert len(store) == 5
+    with FaultyServer() as server, ResponseStore(tmp_path / "s.sqlite") as kept:
+        assert len(kept) == 5
 
 
 def test_answers_that_wait_to_be_kept_are_kept_where_the_run_is_interrupted() -> None:
@@ -1331,7 +1331,7 @@ def test_the_fingerprint_changes_with_what_may_change_the_answers_and_with_nothi
     def fingerprint(**settings: Any) -> str:
         return APIModel(**{"model": "m", "base_url": "http://localhost/v1", **settings}).fingerprint
 
-    different = [
+    different: list[dict[str, Any]] = [
         {},
         {"model": "n"},
         {"base_url": "http://localhost/v2"},

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from faulty_server import completion
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, parse_body, read_reply
 from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.api.failures import error_in, error_of_body
+from models.faulty_server import completion
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -191,7 +191,7 @@ def test_an_answer_that_ended_in_another_way_is_none(stated: object) -> None:
         read({"content": "half"}, stated)
 
 
-UNSTATED = [None, "", " ", "null", "NONE", "FINISH_REASON_UNSPECIFIED", {}]
+UNSTATED: list[Any] = [None, "", " ", "null", "NONE", "FINISH_REASON_UNSPECIFIED", {}]
 
 
 @pytest.mark.parametrize("stated", UNSTATED, ids=str)

@@ -88,7 +88,7 @@ def test_an_estimate_counts_every_conversation() -> None:
 def test_refusals_and_filtered_answers_are_counted_and_shown() -> None:
     account = Account(PRICES)
     for reason in ("stop", "refused", "filtered", "refused"):
-        account.settle(sent(account, 1.0), reason, None)  # type: ignore[arg-type]
+        account.settle(sent(account, 1.0), reason, None)
     assert (account.usage.refused, account.usage.filtered, account.usage.answers) == (2, 1, 4)
     assert account.usage.unknown_cost == 4.0
     assert "2 refused" in str(account.usage) and "1 filtered" in str(account.usage)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import faulty_server as faulty
 import pytest
-from faulty_server import FaultyServer, answer_to, message, status
 
+import models.faulty_server as faulty
 from domainfusion.distillation import (
     CuratedDataGenerator,
     Distiller,
@@ -22,6 +21,7 @@ from domainfusion.distillation import (
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
 from domainfusion.types import Example, Sampling, TrainingRecord
+from models.faulty_server import FaultyServer, answer_to, message, status
 
 EXAMPLES = [
     *(Example(query=f"Question {number}?", domains=("physiology",)) for number in range(6)),
@@ -30,7 +30,7 @@ EXAMPLES = [
 
 
 def distiller(server: FaultyServer, student: Path, folder: Path, **settings: Any) -> Distiller:
-    teachers = {
+    teachers: dict[str, Any] = {
         "physiology": APIModel(
             "teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, timeout_seconds=5
         ),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import FaultyServer, answer_to, message
 
 from domainfusion.distillation import Distiller
 from domainfusion.models import APIModel
 from domainfusion.types import Sampling
+from models.faulty_server import FaultyServer, answer_to, message
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "api_teachers.md"
 TEXT = GUIDE.read_text(encoding="utf-8")

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_server import FaultyServer, answer_to
 
 from domainfusion.models import APIModel, ResponseStore
 from domainfusion.types import user
+from models.faulty_server import FaultyServer, answer_to
 
 QUESTIONS = [f"question {number}" for number in range(120)]
 CONCURRENCY = 8

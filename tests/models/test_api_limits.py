@@ -11,7 +11,6 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from fake_time import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from domainfusion.models.api.limits import (
     Traffic,
 )
 from domainfusion.types import Generation
+from models.fake_time import run
 
 REPLY = Reply(Generation(text="yes"), TokenCount(prompt=10, completion=5))
 

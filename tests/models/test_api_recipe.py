@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_server import Exchange, FaultyServer, completion, status
 
 from domainfusion.cli.main import main
 from domainfusion.cli.plan import plan_of
@@ -22,6 +21,7 @@ from domainfusion.prompts import AGREEMENT_PROMPT, COHERENCE_PROMPT, JUDGE_PROMP
 from domainfusion.recipe import build_distiller, read_recipe, write_recipe
 from domainfusion.recipe.sections import APISection
 from domainfusion.reports import RunSummary
+from models.faulty_server import Exchange, FaultyServer, completion, status
 
 KEY = "sk-a-secret-of-some-length"
 RECIPE = """\

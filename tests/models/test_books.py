@@ -7,16 +7,17 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from faulty_server import FaultyServer, hang
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.errors import ModelError
 from domainfusion.models import APIModel, ResponseStore, ScriptedModel
 from domainfusion.models.books import MemoryBooks, PaidModel, StoredBooks
-from domainfusion.types import Sampling, user
+from domainfusion.types import Conversation, Sampling, user
+from models.faulty_server import FaultyServer, hang
 
 BRIEF = Sampling(max_new_tokens=5)
 PRICES = {"price_per_million_input_tokens": 1e6, "price_per_million_output_tokens": 1e6}
@@ -26,17 +27,12 @@ each byte of the question.
 COST = 15.0
 
 
-def paid(server: FaultyServer, **settings: object) -> APIModel:
-    return APIModel(
-        "teacher",
-        base_url=server.url,
-        backoff_seconds=0.001,
-        max_retries=0,
-        **{**PRICES, **settings},
-    )  # type: ignore[arg-type]
+def paid(server: FaultyServer, **settings: Any) -> APIModel:
+    options: dict[str, Any] = {**PRICES, **settings}
+    return APIModel("teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, **options)
 
 
-def questions(count: int) -> list[tuple[object, ...]]:
+def questions(count: int) -> list[Conversation]:
     return [user(f"question {number}") for number in range(count)]
 
 
@@ -56,7 +52,7 @@ def test_stored_books_are_those_in_memory(
 ) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         database.execute(f"CREATE TABLE payments ({StoredBooks.COLUMNS})")
-        kinds = [MemoryBooks(), StoredBooks(database, model="m", role="r")]
+        kinds: list[Any] = [MemoryBooks(), StoredBooks(database, model="m", role="r")]
         for account, at_most, end, cost in entries:
             numbers = [books.reserve(account, at_most, limit) for books in kinds]
             assert len({number is None for number in numbers}) == 1

@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -1297,7 +1297,7 @@ def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
             else gguf.GGMLQuantizationType.F32
         )
         writer.add_tensor(
-            names.get_name(name, try_suffixes=(".weight",)),
+            cast(str, names.get_name(name, try_suffixes=(".weight",))),
             gguf.quantize(tensor, kind),
             raw_dtype=kind,
         )

@@ -54,7 +54,7 @@ def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> list[HuggingFaceMode
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the mixed batches that are answered."""
     sizes: list[int] = []
-    answer_batch = mixing_module.answer_batch
+    answer_batch = mixing_module.answer_batch  # type: ignore[attr-defined]
 
     def counted(
         module: Any, tokenizer: Any, prompts: Sequence[Any], *rest: Any, **options: Any
@@ -166,7 +166,15 @@ def test_models_of_every_kind_are_asked_in_one_go(
         ScriptedModel(str.upper),
     )
     student = experts[0].trainable_copy(Adaptation(rank=2))
-    models = [scripted, experts[2], dora, experts[0], stranger, student, scripted]
+    models: list[LanguageModel] = [
+        scripted,
+        experts[2],
+        dora,
+        experts[0],
+        stranger,
+        student,
+        scripted,
+    ]
     conversations = [user(QUESTIONS[index % 4]) for index in range(len(models))]
     expected = apart(models, conversations, SHORT)
     scripted.calls.clear()

@@ -114,7 +114,7 @@ def test_a_file_that_is_quantized_already_is_not_quantized_again() -> None:
 
 
 def test_four_bits_are_normal_floats_and_computing_is_done_in_the_data_type() -> None:
-    four, eight = (quantization_settings(kind, torch.bfloat16) for kind in ("4bit", "8bit"))  # type: ignore[arg-type]
+    four, eight = (quantization_settings(kind, torch.bfloat16) for kind in ("4bit", "8bit"))
     assert (four.load_in_4bit, four.bnb_4bit_quant_type, four.bnb_4bit_compute_dtype) == (
         True,
         "nf4",

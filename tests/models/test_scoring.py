@@ -239,7 +239,7 @@ def test_long_answers_are_scored_in_pieces_that_change_nothing(tiny_llama: Path)
 
 # Architectures
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 32,
     "intermediate_size": 32,

@@ -351,7 +351,7 @@ def test_the_gradient_of_a_quantized_student_is_the_slope_of_its_loss(tiny_llama
         found: torch.Tensor = module(input_ids=tokens, labels=tokens).loss
         return found
 
-    loss().backward()  # type: ignore[no-untyped-call]
+    loss().backward()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     slope = sum(
         float((parameter.grad.double() ** 2).sum())
@@ -389,7 +389,7 @@ def write_model(config: Any, like: Path, folder: Path) -> Path:
     return folder
 
 
-def sizes(like: Path) -> dict[str, int]:
+def sizes(like: Path) -> dict[str, Any]:
     return {
         "vocab_size": load(like).vocabulary_size,
         "hidden_size": 64,
@@ -413,9 +413,12 @@ def test_a_mixture_of_experts_is_a_student_and_has_experts(
     tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
 ) -> None:
     shared = {**sizes(tiny_llama), **MIXTURE}
-    config = MixtralConfig(num_local_experts=4, **shared) if kind == "mixtral" else None
-    config = config or Qwen3MoeConfig(
-        num_experts=4, moe_intermediate_size=32, head_dim=16, **shared
+    if kind == "qwen3_moe":
+        shared |= {"num_experts": 4, "moe_intermediate_size": 32, "head_dim": 16}
+    config = (
+        MixtralConfig(num_local_experts=4, **shared)
+        if kind == "mixtral"
+        else Qwen3MoeConfig(**shared)
     )
     folder = write_model(config, tiny_llama, tmp_path / kind)
     base = load(folder)

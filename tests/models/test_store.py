@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -301,7 +302,8 @@ def kept_in(path: Path) -> set[str]:
 def test_whenever_processes_are_killed_no_kept_answer_is_asked_again(
     tmp_path: Path, seed: int, at_once: int
 ) -> None:
-    chance, path, kept, kills = random.Random(seed), tmp_path / "s.sqlite", set(), 0
+    chance, path, kills = random.Random(seed), tmp_path / "s.sqlite", 0
+    kept: set[Any] = set()
     everything = {f"question {number}" for number in range(150)}
     asked: list[str] = []
     for attempt in range(1000):

@@ -143,7 +143,7 @@ def student(
     folder = write_chat_model(
         tmp_path_factory.mktemp("family"), family.template, family.tokens, family.eos
     )
-    return HuggingFaceModel(folder, device="cpu", dtype="float32").trainable_copy(None)  # type: ignore[return-value]
+    return HuggingFaceModel(folder, device="cpu", dtype="float32").trainable_copy(None)
 
 
 @pytest.fixture(scope="module")
@@ -223,5 +223,5 @@ def test_the_words_alone_are_scored_after_what_the_template_puts_before_them(
     family: Family, student: HuggingFaceModel
 ) -> None:
     [scores] = student.score([(*user("What is iron?"), Message("assistant", "It is Fe."))])
-    assert student.tokenizer.decode(scores.tokens[:-1]).strip() == "It is Fe."
+    assert student.tokenizer.decode(list(scores.tokens[:-1])).strip() == "It is Fe."
     assert len(scores.log_probabilities) == len(scores.tokens)

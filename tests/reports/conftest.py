@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from pages import Element, hostile_run, page
-from questions import COUNTRIES, DOMAINS, WRONG, borders, pairs, singles, two_hops
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import (
@@ -47,7 +45,10 @@ from domainfusion.types import (
     Response,
     Revision,
     TrainingRecord,
+    Verification,
 )
+from reports.pages import Element, hostile_run, page
+from reports.questions import COUNTRIES, DOMAINS, WRONG, borders, pairs, singles, two_hops
 
 Knows = Callable[[Example, Part, int], bool]
 """Whether a model states a part; the number is the example's place in the test set."""
@@ -263,6 +264,7 @@ def retention_in(domain: str, results: Sequence[ModelResult]) -> DomainRetention
         for role in ("student", "base", "expert")
     )
     kept, known, before = student.strict.value, expert.strict.value, base.strict.value
+    assert kept is not None and known is not None and before is not None
     low, high = kept / known - 0.031, kept / known + 0.022
     settled = low >= 0.95
     return DomainRetention(
@@ -349,7 +351,7 @@ def record_of(example: Example, place: int) -> TrainingRecord:
         ledger = replace(
             ledger, conflicts=(conflict,), revisions=(revision,), copies=(example.domains,)
         )
-    verification = "unverified" if example.source != "curated" else "verified"
+    verification: Verification = "unverified" if example.source != "curated" else "verified"
     return TrainingRecord(
         example=example,
         responses=responses,

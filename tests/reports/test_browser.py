@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from real_run import DOMAINS, build_run
 
 from domainfusion.reports import RunSummary, render_html
+from reports.real_run import DOMAINS, build_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -123,7 +123,7 @@ def report(
 def show(browser: Browser, report: Path) -> Iterator[Show]:
     contexts = []
 
-    def opened(size: str = "desk", theme: str = "light", **options: Any) -> Shown:
+    def opened(size: str = "desk", theme: Any = "light", **options: Any) -> Shown:
         width, height = SIZES[size]
         contexts.append(
             browser.new_context(
@@ -214,7 +214,9 @@ def test_without_scripts_every_figure_is_there_and_folds_open(show: Show) -> Non
     assert not page.locator("#finder").is_visible()
     for section in page.locator("main > section").all():
         assert section.is_visible()
-    assert all(chart.bounding_box()["width"] > 300 for chart in page.locator("svg.chart").all())
+    for chart in page.locator("svg.chart").all():
+        box = chart.bounding_box()
+        assert box is not None and box["width"] > 300
     fold = page.locator("#answers details.fold").first
     inside = fold.locator("article").first
     assert not inside.is_visible()

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from typing import Any
 
 import pytest
-from pages import HOSTILE, Element, Page, page
 
 from domainfusion.distillation.results import (
     CoherenceValidation,
@@ -19,6 +19,7 @@ from domainfusion.distillation.results import (
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.tables import duration
+from reports.pages import HOSTILE, Element, Page, page
 
 # What the page may do
 
@@ -400,6 +401,7 @@ def test_what_the_coherence_metric_sees_is_told_for_each_corruption(
     validation = CoherenceValidation(
         metric="discourse features", auroc=areas, texts=81, text_set="5c1f"
     )
+    assert evaluation.coherence is not None
     coherence = replace(evaluation.coherence, validation=validation)
     shown = page(replace(run, evaluation=replace(evaluation, coherence=coherence)))
     rows = body(table(shown, "Whether discourse features sees corrupted texts"))
@@ -500,7 +502,7 @@ EVALUATED = {
     "measurement",
     "answers",
 }
-PARTS: list[tuple[dict[str, object], set[str]]] = [
+PARTS: list[tuple[dict[str, Any], set[str]]] = [
     ({"evaluation": None}, EVALUATED),
     ({"generation": (), "records": ()}, {"data", "conflicts"}),
     ({"training_log": ()}, {"training"}),
@@ -513,7 +515,7 @@ PARTS: list[tuple[dict[str, object], set[str]]] = [
 
 @pytest.mark.parametrize(("fields", "missing"), PARTS)
 def test_a_section_without_data_is_left_out_and_no_other(
-    run: RunSummary, whole: Element, fields: dict[str, object], missing: set[str]
+    run: RunSummary, whole: Element, fields: dict[str, Any], missing: set[str]
 ) -> None:
     shown = page(replace(run, **fields))
     before, after = (

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +31,10 @@ def columns(line: str) -> int:
 @pytest.mark.parametrize("render", [render_markdown, render_model_card])
 @pytest.mark.parametrize("hostile", [False, True])
 def test_tables_are_well_formed(
-    run: RunSummary, evaluation: EvaluationReport, render, hostile: bool
+    run: RunSummary,
+    evaluation: EvaluationReport,
+    render: Callable[[RunSummary], str],
+    hostile: bool,
 ) -> None:
     if hostile:
         student = evaluation.student
@@ -82,10 +87,9 @@ def test_the_matrix_holds_the_figures_of_the_evaluation(
     )
     for line, model in zip(table[2:], evaluation.models, strict=True):
         cells = [cell.split(" (")[0].strip() for cell in line.strip("|").split("|")[1:]]
-        expected = [model.slices.get(name) for name in evaluation.slices]
-        assert cells == [
-            "–" if score is None else f"{100 * score.strict.value:.1f}" for score in expected
-        ]
+        scores = [model.slices.get(name) for name in evaluation.slices]
+        shares = [None if score is None else score.strict.value for score in scores]
+        assert cells == ["–" if share is None else f"{100 * share:.1f}" for share in shares]
 
 
 def test_an_undefined_figure_gives_its_reason(
@@ -117,7 +121,7 @@ def test_an_undefined_figure_gives_its_reason(
     ],
 )
 def test_a_section_without_data_is_left_out(
-    run: RunSummary, fields: dict[str, object], heading: str
+    run: RunSummary, fields: dict[str, Any], heading: str
 ) -> None:
     assert heading in render_markdown(run)
     assert heading not in render_markdown(replace(run, **fields))

@@ -18,7 +18,7 @@ def metadata(card: str) -> dict[str, Any]:
 
 
 def test_the_hub_reads_its_metadata(run: RunSummary) -> None:
-    data = ModelCard(render_model_card(run), ignore_metadata_errors=False).data
+    data: Any = ModelCard(render_model_card(run), ignore_metadata_errors=False).data
     assert data.license == "apache-2.0"
     assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert data.library_name == "transformers"
@@ -29,7 +29,8 @@ def test_the_hub_reads_its_metadata(run: RunSummary) -> None:
 def test_the_results_of_the_hub_are_those_of_the_evaluation(
     run: RunSummary, evaluation: EvaluationReport
 ) -> None:
-    results = ModelCard(render_model_card(run)).data.eval_results
+    data: Any = ModelCard(render_model_card(run)).data
+    results = data.eval_results
     accuracies = [result.metric_value for result in results if result.metric_type == "accuracy"]
     assert accuracies == [score.strict.value for score in evaluation.student.slices.values()]
     kept = {

@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pages import Page
 from rich.console import Console
 
 from domainfusion.distillation.results import Refinement, RefinementRound
 from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
+from reports.pages import Page
 
 
 def in_terminal(summary: RunSummary) -> str:

@@ -9,9 +9,9 @@ import re
 from importlib.resources import files
 
 import pytest
-from pages import Element
 
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
+from reports.pages import Element
 
 
 @pytest.mark.parametrize("name", ["whole", "hostile"])

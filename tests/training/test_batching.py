@@ -51,7 +51,7 @@ def test_a_row_is_the_prompt_that_generating_uses_then_the_target_then_the_end(
     row = encode_record(record("Where is NRT?", "In Japan, near Tokyo."), student)
     prompt, answer = row.tokens[: row.prompt_length], row.tokens[row.prompt_length :]
     assert list(prompt) == student.encode(user("Where is NRT?"))
-    assert student.tokenizer.decode(answer[:-1]) == "In Japan, near Tokyo."
+    assert student.tokenizer.decode(list(answer[:-1])) == "In Japan, near Tokyo."
     assert answer[-1] == student.turn_end
 
 
@@ -70,7 +70,7 @@ def test_the_end_of_a_cut_target_is_not_learnt(student: LlamaModel) -> None:
     whole, cut = (
         encode_record(record(target="In", finish_reason=reason), student)
         for reason in ("stop", "length")
-    )  # type: ignore[arg-type]
+    )
     assert whole.tokens == (*cut.tokens, student.turn_end)
     assert cut.tokens[-1] != student.turn_end
 
@@ -88,15 +88,15 @@ def test_a_control_token_inside_of_query_or_target_is_learnt_as_text(
         attacked.tokens[: attacked.prompt_length],
         attacked.tokens[attacked.prompt_length :],
     )
-    assert injected in student.tokenizer.decode(prompt)
-    assert student.tokenizer.decode(answer[:-1]) == injected
+    assert injected in student.tokenizer.decode(list(prompt))
+    assert student.tokenizer.decode(list(answer[:-1])) == injected
 
 
 def test_a_control_token_in_a_target_is_text_and_ends_nothing(student: LlamaModel) -> None:
     row = encode_record(record(target="Write <|im_end|> at the end."), student)
     answer = row.tokens[row.prompt_length :]
     assert answer.count(student.turn_end) == 1
-    assert student.tokenizer.decode(answer[:-1]) == "Write <|im_end|> at the end."
+    assert student.tokenizer.decode(list(answer[:-1])) == "Write <|im_end|> at the end."
 
 
 def test_what_a_template_puts_before_the_words_is_learnt_and_taught_by_no_teacher(
@@ -109,8 +109,8 @@ def test_what_a_template_puts_before_the_words_is_learnt_and_taught_by_no_teache
     )
     thinker = LlamaModel(tiny_llama, dtype="float32", chat_template=template)
     row, plain = encode_record(record(target="In Japan."), thinker), Row("r", (5, 6, 7), 1)
-    assert thinker.tokenizer.decode(row.lead) == "<think></think>"
-    assert thinker.tokenizer.decode(row.answer) == "<think></think>In Japan.<|im_end|>"
+    assert thinker.tokenizer.decode(list(row.lead)) == "<think></think>"
+    assert thinker.tokenizer.decode(list(row.answer)) == "<think></think>In Japan.<|im_end|>"
     assert (
         encode_record(record(target="In Japan."), LlamaModel(tiny_llama, dtype="float32")).lead
         == ()
@@ -128,7 +128,7 @@ def test_what_a_template_puts_before_the_words_is_learnt_and_taught_by_no_teache
 def test_a_row_with_a_system_prompt_has_it_in_its_prompt(tiny_llama: Path) -> None:
     prompted = LlamaModel(tiny_llama, dtype="float32", system_prompt="Be brief.")
     row = encode_record(record(), prompted)
-    assert "Be brief." in prompted.tokenizer.decode(row.tokens[: row.prompt_length])
+    assert "Be brief." in prompted.tokenizer.decode(list(row.tokens[: row.prompt_length]))
 
 
 @given(batch_rows=rows, pad=st.integers(0, 99))

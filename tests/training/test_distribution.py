@@ -142,7 +142,7 @@ def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_train
         terms["cross_entropy"].split(lengths),
         records,
         strict=True,
-    ):  # type: ignore[no-untyped-call]
+    ):
         by_text = own.example.domains == ("chemistry",)
         assert kl.isnan().all() == by_text
         assert ce.isnan().all() != by_text

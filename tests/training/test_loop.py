@@ -466,9 +466,12 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(
             TrainingError, match=r"not be written: .*(free disk space|space that is left)"
         ),
     ):
-        patch.setattr(
-            target, name, lambda *given, **options: write_once() or original(*given, **options)
-        )
+
+        def failing_once(*given: Any, **options: Any) -> Any:
+            write_once()
+            return original(*given, **options)
+
+        patch.setattr(target, name, failing_once)
         trained(student_of(base, "full"), rows, tmp_path / "full")
     assert checkpoints(tmp_path / "full") == ["checkpoint-2"]
     assert same(whole("full"), trained(student_of(base, "full"), rows, tmp_path / "full"))
@@ -558,7 +561,9 @@ def test_validating_changes_nothing_that_is_learnt(
 def test_the_best_state_by_validation_is_kept(
     base: LlamaModel, rows: list[Row], tmp_path: Path
 ) -> None:
-    scores, states, log = iter([0.2, 0.9, 0.4]), [], []
+    scores = iter([0.2, 0.9, 0.4])
+    states: list[Any] = []
+    log: list[dict[str, Any]] = []
 
     def validate(student: TrainableModel) -> dict[str, float]:
         states.append(student.trained_state())
@@ -609,7 +614,8 @@ def test_a_phase_ends_when_the_mean_has_not_risen_for_as_long_as_there_is_patien
     patience: int | None,
     steps: int,
 ) -> None:
-    scores, log = iter(means), []
+    scores = iter(means)
+    log: list[dict[str, Any]] = []
     settings = replace(SETTINGS, patience=patience)
     trained(
         student_of(base, "adapter"), rows, tmp_path, order=ORDER * 2, settings=settings, log=log.append,

@@ -66,7 +66,7 @@ def loss_on(module: PreTrainedModel, batch: Batch, answer_tokens: int) -> torch.
 def gradients(module: PreTrainedModel, *parts: torch.Tensor) -> list[torch.Tensor]:
     module.zero_grad()
     for part in parts:
-        part.backward()  # type: ignore[no-untyped-call]
+        part.backward()
     return [
         parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None
     ]
@@ -128,7 +128,7 @@ def test_a_batch_without_an_answer_has_no_loss(module: PreTrainedModel) -> None:
     assert all(gradient.abs().sum() == 0 for gradient in gradients(module, loss))
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "initializer_range": 0.5, "pad_token_id": 0,
 }  # fmt: skip
@@ -211,14 +211,14 @@ def reference(
     "settings", [{}, {"scale": 0.3}, {"cap": 2.0}, {"scale": 3.0, "cap": 4.0}], ids=str
 )
 def test_loss_and_gradients_are_those_of_the_formula(
-    divergence: Any, temperature: float, settings: dict[str, float]
+    divergence: Any, temperature: float, settings: dict[str, Any]
 ) -> None:
     (hidden, targets, weights), head, teacher = (
         a_student(),
         a_head(**settings),
         (drawn(TOKENS, HIDDEN, seed=3), a_head(seed=4)),
     )
-    leaves = [hidden.requires_grad_(), head.weight.requires_grad_(), head.bias.requires_grad_()]  # type: ignore[union-attr]
+    leaves = [hidden.requires_grad_(), head.weight.requires_grad_(), head.bias.requires_grad_()]
     aim: dict[str, Any] = {
         "divergence": divergence,
         "beta": 0.3,
@@ -346,7 +346,7 @@ def test_no_tokens_cost_nothing() -> None:
     head, hidden = a_head(), torch.zeros(0, HIDDEN, dtype=torch.float64, requires_grad=True)
     found = token_losses(hidden, head, torch.zeros(0, dtype=torch.long), torch.zeros(0))
     assert found.total == 0
-    found.total.backward()  # type: ignore[no-untyped-call]
+    found.total.backward()
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -430,9 +430,9 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(monkeypatch: pytest.M
     ) as profile:
         token_losses(
             states, head, targets, weights, taught=taught, divergence="jensen_shannon", alpha=0.5
-        ).total.backward()  # type: ignore[no-untyped-call]
+        ).total.backward()
     held = peak = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

@@ -40,7 +40,7 @@ class RowSampler(LogitsProcessor):
         self._top_p = sampling.top_p
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.FloatTensor:
         """Returns the noisy logits of shape (rows, vocabulary)."""
         logits = scores.float() / self._temperature
         if self._top_p < 1:

@@ -96,7 +96,7 @@ def test_every_prompt_describes_its_domains_and_no_other() -> None:
 # Counts and rounds
 
 
-def outcome_of_every_third(**options: object) -> Generated:
+def outcome_of_every_third(**options: Any) -> Generated:
     """A writer whose every third reply is a question."""
     writer = Scribe(
         lambda number: (
@@ -416,7 +416,6 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
         writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True, verify=False
     ).generate()
     bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
-    bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
     single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, **bare).generate()
     assert single.examples[0].sub_questions == {}, (
         "an expert is asked all of a question in its own domain"
@@ -699,8 +698,9 @@ def test_a_writer_that_can_not_write_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["prompt_template", "cross_domain_template"])
 def test_a_placeholder_that_nothing_fills_is_refused_before_anything_is_asked(name: str) -> None:
+    options: dict[str, Any] = {name: "Write {count} on {domian}."}
     with pytest.raises(TemplateError, match=r"\{domian\}, which nothing fills"):
-        synthetic(**{name: "Write {count} on {domian}."})
+        synthetic(**options)
 
 
 def test_variety_is_made_of_several_texts() -> None:

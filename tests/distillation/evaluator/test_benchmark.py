@@ -14,7 +14,7 @@ from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Any] = {
     "aviation": [
         {"query": f"Airport {code}?", "answers": {"aviation": country}}
         for code, country in AIRPORTS.items()

@@ -175,6 +175,6 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"num_fewshot": -1}])
-def test_numbers_out_of_range_are_refused(options: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"limit|num_fewshot"):
         HarnessTask(name="arc_easy", **options)

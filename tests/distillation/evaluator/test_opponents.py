@@ -101,7 +101,7 @@ MOST_FREQUENT = Counter(FACTS.values()).most_common(1)[0][0]
 def evaluate(
     student: Callable[[str], str] | LanguageModel, examples: Sequence[Any] = TEST, **options: Any
 ) -> EvaluationReport:
-    model = (
+    model: Any = (
         ScriptedModel(student, name="student")
         if callable(student) and not hasattr(student, "generate")
         else student
@@ -313,7 +313,7 @@ def test_questions_that_were_trained_on_in_other_words_are_told() -> None:
     assert len(report.overlap.facts) == 60
     said = "60 of 160 test questions ask for what was trained on in other words"
     assert all(said in form for form in forms_of(report)[:4])
-    assert evaluate(truth, CHEMISTRY, trained_on=trained).overlap.facts == ()  # type: ignore[union-attr]
+    assert evaluate(truth, CHEMISTRY, trained_on=trained).overlap.facts == ()
 
 
 def test_the_ensemble_is_what_the_student_replaces_and_its_calls_are_counted() -> None:

@@ -5,11 +5,11 @@ questions (`data.py`). Every trial is a process of its own; its outcome is kept 
 kept there, or whose outcome is committed in `quality.json`, is not run again: delete that file to measure everything anew. Models
 compute in what is fast on the machine, bfloat16 or float32; trials of the other data type are not counted among one's own.
 
-    python benchmarks/quality/measure.py prepare  # lets the experts answer what is trained on
-    python benchmarks/quality/measure.py answers  # lets experts, base and merge answer the test set
-    python benchmarks/quality/measure.py rates    # four learning rates for each objective, seed 0, scored on validation
-    python benchmarks/quality/measure.py seeds    # three seeds for each condition at its best rate, scored on the test set
-    python benchmarks/quality/measure.py report --write   # replaces quality.json and quality.md beside this file
+    python benchmarks/quality/measure_quality.py prepare  # lets the experts answer what is trained on
+    python benchmarks/quality/measure_quality.py answers  # lets experts, base and merge answer the test set
+    python benchmarks/quality/measure_quality.py rates    # four learning rates for each objective, seed 0, scored on validation
+    python benchmarks/quality/measure_quality.py seeds    # three seeds for each condition at its best rate, scored on the test set
+    python benchmarks/quality/measure_quality.py report --write   # replaces quality.json and quality.md beside this file
 """
 
 from __future__ import annotations
@@ -462,7 +462,7 @@ def as_markdown(results: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) 
             f"{results['date']}, {results['machine']}, {results['dtype']}, torch"
             f" {results['versions']['torch']};"
         ),
-        "made by `python benchmarks/quality/measure.py`.",
+        "made by `python benchmarks/quality/measure_quality.py`.",
         "",
         *_table_of_students(done),
     ]

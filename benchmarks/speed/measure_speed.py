@@ -5,9 +5,9 @@ and sampled lengths on both sides, each a process of its own that trains by its 
 it, both train a few steps in float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to
 a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
 
-    python benchmarks/speed/measure.py steps
-    python benchmarks/speed/measure.py race
-    python benchmarks/speed/measure.py report --write   # replaces results.json and results.md beside this file
+    python benchmarks/speed/measure_speed.py steps
+    python benchmarks/speed/measure_speed.py race
+    python benchmarks/speed/measure_speed.py report --write   # replaces results.json and results.md beside this file
 
 What is measured is kept in `--work` and not measured again; what is missing there, a report takes from results.json.
 
@@ -33,6 +33,8 @@ from typing import Any, TextIO
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+from functools import partial
 
 import torch
 from report import as_markdown
@@ -104,7 +106,7 @@ class Side:
             sys.executable,
             "-W",
             "ignore",
-            str(HERE / "measure.py"),
+            str(HERE / "measure_speed.py"),
             "side",
             "--work",
             str(work),
@@ -255,13 +257,13 @@ def measure_steps(
             work,
             f"losses-{adaptation}",
             shared,
-            lambda adaptation=adaptation: compare_losses(work, threads, adaptation, settings),
+            partial(compare_losses, work, threads, adaptation, settings),
         )
         kept(
             work,
             f"steps-{adaptation}",
             shared,
-            lambda adaptation=adaptation: take_turns(work, threads, adaptation, settings),
+            partial(take_turns, work, threads, adaptation, settings),
         )
     dtype = settings["dtype"]
     kept(
@@ -357,7 +359,7 @@ def results_of(work: Path) -> dict[str, Any]:
     }
     return {
         "seed": SEED,
-        "command": "python benchmarks/speed/measure.py steps|race|report",
+        "command": "python benchmarks/speed/measure_speed.py steps|race|report",
         "measured": measured,
     }
 
