@@ -39,7 +39,7 @@ from domainfusion.progress import Advance
 from domainfusion.training.batching import encode_record
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
-from domainfusion.types import Message, Sampling, TrainingRecord, user
+from domainfusion.types import Message, Response, Sampling, TrainingRecord, user
 
 FACTS = {
     "Where is NRT?": ("Japan.", ("aviation",)),
@@ -312,6 +312,77 @@ def test_experts_on_the_student_s_base_are_merged_into_its_start(
     assert adaptation.start_from == tuple(experts.values())
     assert adaptation.merge_weight == 0.5
     assert student.fingerprint != base.fingerprint
+
+
+KEPT: dict[str, Any] = {**QUICK, "adaptation": "lora", "keep_merge": True, "lora_rank": 3}
+
+
+def test_a_merge_that_is_kept_stays_to_the_bit_while_what_is_added_learns(
+    base: LlamaModel, experts: dict[str, LlamaModel]
+) -> None:
+    trainer = IntegrationTrainer(**KEPT)
+    torch.manual_seed(0)
+    start, _ = trainer.adapt(base, experts)
+    before = start.trained_state()
+    after = trainer.train(base, RECORDS, teachers=experts).trained_state()
+    merged, _ = IntegrationTrainer(**{**KEPT, "keep_merge": False}).adapt(base, experts)
+    ranks = {name: min(state.shape) for name, state in merged.trained_state().items()}
+    learned = []
+    for name, state in after.items():
+        added, kept = (
+            (state[ranks[name] :], state[: ranks[name]])
+            if "lora_A" in name
+            else (state[:, ranks[name] :], state[:, : ranks[name]])
+        )
+        assert min(added.shape) == 3
+        own = before[name][: ranks[name]] if "lora_A" in name else before[name][:, : ranks[name]]
+        assert torch.equal(kept, own)
+        learned.append("lora_A" in name or bool(added.any()))
+    assert all(learned), "an adapter that is added begins at 0, and each layer's has moved"
+
+
+@pytest.mark.parametrize("method", ["sum", "tsv", "regmean"])
+def test_a_kept_merge_begins_where_a_trained_one_does(
+    base: LlamaModel, experts: dict[str, LlamaModel], method: Any
+) -> None:
+    told = [replace_responses(own, experts) for own in RECORDS]
+    logits = []
+    for keep_merge in (True, False):
+        trainer = IntegrationTrainer(**{**KEPT, "keep_merge": keep_merge}, merge_method=method)
+        student, _ = trainer.adapt(base, experts, told)
+        assert isinstance(student, LlamaModel)
+        [states] = student.hidden_states([student.encode(user("Where is NRT?"))])
+        logits.append(student.project(states))
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def replace_responses(own: TrainingRecord, experts: dict[str, LlamaModel]) -> TrainingRecord:
+    """Returns a record with an answer of each of its experts."""
+    answers = tuple(
+        Response(domain=domain, text="An answer.", finish_reason="stop")
+        for domain in own.example.domains
+        if domain in experts
+    )
+    return replace(own, responses=answers)
+
+
+@pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"initialization": "base"}])
+def test_a_merge_that_there_is_not_can_t_be_kept(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="keep_merge"):
+        IntegrationTrainer(keep_merge=True, **settings)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_killed_training_beside_a_kept_merge_ends_as_an_undisturbed_one(
+    base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path, steps: int
+) -> None:
+    trainer = IntegrationTrainer(**KEPT)
+    whole = trainer.train(base, RECORDS, teachers=experts)
+    with pytest.raises(Killed):
+        trainer.train(
+            base, RECORDS, teachers=experts, directory=tmp_path, progress=dying_after(steps)
+        )
+    assert same(whole, trainer.train(base, RECORDS, teachers=experts, directory=tmp_path))
 
 
 @pytest.mark.parametrize("start", ["base", "auto"])

@@ -199,6 +199,7 @@ class Adaptation:
             is that sum and has the ranks of all of them together. Whole fine-tunes of the base are
             added into a copy of its weights.
         merge_weight: The weight λ of each expert in that sum.
+        keeps_start: Keep the sum of adapters as it is, and train `rank` further ranks beside it.
         all_weights: Train a copy of all weights in place of an adapter.
     """
 
@@ -207,7 +208,19 @@ class Adaptation:
     dropout: float = 0.0
     start_from: tuple[LanguageModel, ...] = ()
     merge_weight: float = 1.0
+    keeps_start: bool = False
     all_weights: bool = False
+
+
+@runtime_checkable
+class PartlyTrained(Protocol):
+    """A trainable model of whose weights some are trained in part."""
+
+    def gradient_masks(self) -> Mapping[str, torch.Tensor]:
+        """Returns what the gradients of such weights of `trainable_module` are multiplied by: 0
+        where they stay as they are and 1 elsewhere, of shapes that expand to theirs.
+        """
+        ...
 
 
 @runtime_checkable

@@ -74,6 +74,8 @@ from domainfusion.models.summing import (
     check_fine_tune,
     factors_of,
     is_linear,
+    masks_of,
+    ranks_of,
     write_factors,
 )
 from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
@@ -172,6 +174,7 @@ class HuggingFaceModel:
         self._config: Any = None
         self._base: SharedBase | None = None
         self._held: Adapter | None = None
+        self._kept_ranks: dict[str, int] = {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
         self._start = ""
@@ -552,9 +555,8 @@ class HuggingFaceModel:
         self.check_start(adaptation)
         student = copy(self)
         student._trainable, student.name, student._fingerprint = True, "student", ""
-        student._start = fingerprint(
-            [self._adapter, self._fingerprints(adaptation), adaptation.merge_weight]
-        )
+        start = [self._adapter, self._fingerprints(adaptation), adaptation.merge_weight]
+        student._start = fingerprint([*start, "kept"] if adaptation.keeps_start else start)
         owner = uuid.uuid4().hex
         if adaptation.all_weights or self._whole_experts(adaptation):
             student._start_on_own_base(owner, adaptation)
@@ -718,7 +720,7 @@ class HuggingFaceModel:
 
     def _create_adapter(self, adaptation: Adaptation, parts: Mapping[str, float]) -> None:
         base = self._base = SharedBase.get(self._key)
-        is_fresh = not adaptation.start_from or bool(self._key.owner)
+        is_fresh = not adaptation.start_from or bool(self._key.owner) or adaptation.keeps_start
         config = _fresh_adapter(adaptation)
         if not parts:
             base.create_adapter(self._adapter, config)
@@ -738,6 +740,24 @@ class HuggingFaceModel:
                 )
             finally:
                 base.remove_adapter(fresh)
+        if adaptation.keeps_start:
+            self._kept_ranks = ranks_of(base.module, list(parts))
+
+    def gradient_masks(self) -> dict[str, torch.Tensor]:
+        """Returns what the gradients of the weights that are trained in part are multiplied by; see
+        `PartlyTrained`.
+        """
+        module = self._load().module
+        by_parameter = {
+            id(parameter): mask
+            for name, rank in self._kept_ranks.items()
+            for parameter, mask in masks_of(module.get_submodule(name), self._adapter, rank)
+        }
+        return {
+            name: by_parameter[id(parameter)]
+            for name, parameter in self.trainable_module().named_parameters()
+            if id(parameter) in by_parameter
+        }
 
     def is_adapter_on(self, other: object) -> bool:
         """Whether this model is a LoRA adapter whose base is `other`'s."""

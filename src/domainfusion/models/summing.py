@@ -55,11 +55,12 @@ def factors_of(layer: Any, adapter: str) -> LoraFactors:
 
 @torch.no_grad()
 def write_factors(layer: Any, adapter: str, factors: LoraFactors) -> None:
-    """Makes `factors` an adapter's update of a linear layer; the adapter's rank there has to be
-    theirs.
+    """Puts `factors` in the place of as many of the first ranks of an adapter's update of a linear
+    layer; further ranks stay.
     """
-    _factor(layer, "lora_A", adapter).copy_(factors.a / layer.scaling[adapter])
-    _factor(layer, "lora_B", adapter).copy_(factors.b)
+    rank = len(factors.a)
+    _factor(layer, "lora_A", adapter)[:rank].copy_(factors.a / layer.scaling[adapter])
+    _factor(layer, "lora_B", adapter)[:, :rank].copy_(factors.b)
 
 
 def is_linear(layer: Any) -> bool:
@@ -146,11 +147,7 @@ def write_sum(layer: Any, name: str, adapters: Sequence[str], weights: Sequence[
     """Writes the weighted sum of a layer's adapters into its adapter `name`: Σ wₖ·sₖ·BₖAₖ = [B₁ …
     Bₙ]·[w₁s₁A₁; …; wₙsₙAₙ].
     """
-    first, second = (
-        ("lora_embedding_A", "lora_embedding_B")
-        if isinstance(layer, Embedding)
-        else ("lora_A", "lora_B")
-    )
+    first, second = _factor_names(layer)
     a = [
         _factor(layer, first, adapter) * (weight * layer.scaling[adapter])
         for adapter, weight in zip(adapters, weights, strict=True)
@@ -163,6 +160,33 @@ def write_sum(layer: Any, name: str, adapters: Sequence[str], weights: Sequence[
     _factor(layer, first, name).copy_(torch.cat(parts, dim=1).flatten(0, 1))
     parts = [part.reshape(part.shape[0], -1, experts) for part in b]
     _factor(layer, second, name).copy_(torch.cat(parts, dim=1).flatten(1, 2))
+
+
+def ranks_of(module: PreTrainedModel, adapters: Sequence[str]) -> dict[str, int]:
+    """Returns the rank that some adapters have together, for each layer that one stands on."""
+    return {
+        name: sum(cast(Any, module.get_submodule(name)).r[adapter] for adapter in own)
+        for name, own in adapted_layers(module, adapters).items()
+    }
+
+
+def masks_of(layer: Any, name: str, kept: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Returns the two factors of a layer's adapter `name`, each with a mask that is 0 at its first
+    `kept` ranks and 1 at the others.
+    """
+    first, second = _factor_names(layer)
+    rank = layer.r[name]
+    a, b = _factor(layer, first, name), _factor(layer, second, name)
+    is_new = (torch.arange(rank, device=a.device) >= kept).to(a.dtype)
+    experts = layer.num_experts if isinstance(layer, ParamWrapper) else 1
+    # As in `write_sum`: (experts · rank, in) and (out, rank · experts).
+    return [(a, is_new.repeat(experts)[:, None]), (b, is_new.repeat_interleave(experts)[None])]
+
+
+def _factor_names(layer: Any) -> tuple[str, str]:
+    if isinstance(layer, Embedding):
+        return "lora_embedding_A", "lora_embedding_B"
+    return "lora_A", "lora_B"
 
 
 def _factor(layer: Any, kind: str, adapter: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from domainfusion.errors import ConfigurationError
@@ -258,6 +259,13 @@ def _shard_weights(accelerator: Accelerator) -> None:
     )
 
 
+def _placed(mask: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Returns a mask, spread over the processes as the parameter is."""
+    if not isinstance(parameter, DTensor):
+        return mask
+    return distribute_tensor(mask.contiguous(), parameter.device_mesh, parameter.placements)
+
+
 class TrainedWeights:
     """The student's trained parameters beside those that the engine trains.
 
@@ -267,9 +275,17 @@ class TrainedWeights:
     Args:
         own: The student's trained parameters, by their names in the module that is trained.
         module: That module, once the engine has prepared it.
+        masks: What the gradients of some of them are multiplied by, of shapes that expand to
+            theirs.
     """
 
-    def __init__(self, own: Mapping[str, torch.nn.Parameter], module: torch.nn.Module) -> None:
+    def __init__(
+        self,
+        own: Mapping[str, torch.nn.Parameter],
+        module: torch.nn.Module,
+        masks: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
+        shapes = {name: own[name].shape for name in masks}
         self._own = own
         self._trained = {
             name: parameter for name, parameter in module.named_parameters() if name in own
@@ -277,6 +293,10 @@ class TrainedWeights:
         self.is_sharded = any(
             isinstance(parameter, DTensor) for parameter in self._trained.values()
         )
+        self._masks = {
+            name: _placed(mask.expand(shapes[name]), self._trained[name])
+            for name, mask in masks.items()
+        }
         if self.is_sharded:
             for part in module.modules():
                 if isinstance(part, FSDPModule) and distributed.get_backend() == "gloo":
@@ -287,6 +307,14 @@ class TrainedWeights:
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters that the engine trains."""
         return list(self._trained.values())
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Takes out of the gradients what stays as it is."""
+        for name, mask in self._masks.items():
+            gradient = self._trained[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
 
     @contextmanager
     def whole(self) -> Iterator[None]:

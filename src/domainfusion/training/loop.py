@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from domainfusion.errors import TrainingError
 from domainfusion.interruption import DeferredSignals
-from domainfusion.models.base import TrainableModel
+from domainfusion.models.base import PartlyTrained, TrainableModel
 from domainfusion.models.projection import head_of
 from domainfusion.progress import Progress, silent
 from domainfusion.training.batching import Row, collate, passes_of
@@ -177,7 +177,8 @@ def train_phase(
         trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
     )
     model, optimizer = accelerator.prepare(loss_module, optimizer)
-    weights = TrainedWeights(trained, module)
+    masks = student.gradient_masks() if isinstance(student, PartlyTrained) else {}
+    weights = TrainedWeights(trained, module, masks)
     if checkpoint is not None:
         set_optimizer_state_dict(
             model, optimizer.optimizer, checkpoint.optimizer, options=FULL_STATE
@@ -211,6 +212,7 @@ def train_phase(
             loss = sum(all_gather(loss))
 
             learning_rate = settings.learning_rate * scheduled(step, steps, settings.warmup_share)
+            weights.mask_gradients()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             accelerator.clip_grad_norm_(weights.parameters, settings.max_gradient_norm)

@@ -90,6 +90,8 @@ class Trainer(ABC):
         merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions
             made orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
             questions and answers, which it reads once more); see `domainfusion.merging`.
+        keep_merge: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank`
+            that is added to it: what the merge knows and no record asks about is forgotten less.
         known_share: Share of the records whose target the student would already write at its start
             that phases show all the same; the others are skipped. Before the first step the start
             reads every target in one forward pass. 1 shows every record, and asks nothing. Replay
@@ -125,6 +127,7 @@ class Trainer(ABC):
         initialization: Literal["auto", "base", "merge"] = "auto",
         merge_weight: float | Sequence[float] | Literal["auto"] = 1.0,
         merge_method: MergeMethod = "sum",
+        keep_merge: bool = False,
         known_share: float = 1.0,
         device_batch_size: int | None = None,
         checkpoint_steps: int = 50,
@@ -170,6 +173,13 @@ class Trainer(ABC):
         self.initialization = initialization
         self.merge_weight = _merge_weight(merge_weight, initialization)
         self.merge_method: MergeMethod = merge_method
+        if keep_merge and (adaptation == "full" or initialization == "base"):
+            raise ConfigurationError(
+                "keep_merge adds an adapter to the merge of LoRA experts",
+                received=f"adaptation={adaptation!r}, initialization={initialization!r}",
+                fix="leave keep_merge out, or set adaptation='lora', initialization='merge'",
+            )
+        self.keep_merge = keep_merge
         check_share("known_share", known_share)
         self.known_share = known_share
         self.device_batch_size = counts["device_batch_size"]
@@ -269,7 +279,12 @@ class Trainer(ABC):
         if self.merge_method != "sum":
             check_experts(student, teachers)
         weight = self.merge_weight if isinstance(self.merge_weight, float) else 1.0
-        merged = replace(plain, start_from=tuple(teachers.values()), merge_weight=weight)
+        merged = replace(
+            plain,
+            start_from=tuple(teachers.values()),
+            merge_weight=weight,
+            keeps_start=self.keep_merge and not all_weights,
+        )
         try:
             if check is None:
                 raise CapabilityError(

@@ -26,6 +26,7 @@ class TrainerSection(Section):
     initialization: Literal["auto", "base", "merge"] = "auto"
     merge_weight: float | Annotated[list[float], Field(min_length=1)] | Literal["auto"] = 1.0
     merge_method: Literal["sum", "tsv", "regmean"] = "sum"
+    keep_merge: bool = False
     known_share: Share = 1.0
     device_batch_size: Count | None = None
     checkpoint_steps: Count = 50
