@@ -118,7 +118,7 @@ def test_another_world_runs_from_facts_to_report(
         output_dir=tmp_path / "run",
         small=True,
         initialization="base",
-        evaluation_steps=100,
+        keep_merge=False,
     )
     distiller.distill()
     report = distiller.report

@@ -353,7 +353,8 @@ def test_a_kept_merge_begins_where_a_trained_one_does(
         assert isinstance(student, LlamaModel)
         [states] = student.hidden_states([student.encode(user("Where is NRT?"))])
         logits.append(student.project(states))
-    assert torch.allclose(*logits, atol=1e-5)
+    kept, trained = logits
+    assert torch.allclose(kept, trained, atol=1e-5)
 
 
 def replace_responses(own: TrainingRecord, experts: dict[str, LlamaModel]) -> TrainingRecord:
