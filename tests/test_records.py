@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from domainfusion.errors import DataError
 from domainfusion.files import replacing
 from domainfusion.records import (
+    CHECKSUMS,
     file_name,
     read_json,
     read_lines,
@@ -402,3 +403,57 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(target, "text")
     assert flushed == [("file", False), ("folder", True)]
+
+
+@pytest.mark.parametrize("at", [0, 5, -1])
+def test_a_listed_file_is_read_as_it_was_written_or_not_at_all(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"before": 1}, listed=True)
+    write_json(path, {"number": 1}, listed=True)
+    content = path.read_bytes()
+    changed = bytearray(content)
+    changed[at] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match=r"damaged, or was changed .*a\.json.*checksums\.json"):
+        read_json(path)
+    path.write_bytes(content)
+    assert read_json(path) == {"number": 1}
+
+
+def test_a_file_whose_line_is_deleted_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"number": 1}, listed=True)
+    path.write_text('{"number": 2}')
+    listed = tmp_path / CHECKSUMS
+    listed.write_text(json.dumps({"other.json": json.loads(listed.read_text())["a.json"]}))
+    assert read_json(path) == {"number": 2}
+    write_json(path, {"number": 3}, listed=True)
+    assert read_json(path) == {"number": 3}
+
+
+def test_a_writer_that_is_killed_before_the_file_is_in_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"number": 1}, listed=True)
+    replace = Path.replace
+
+    def die(self: Path, target: Path) -> Path:
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"number": 2}, listed=True)
+    assert read_json(path) == {"number": 1}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a.json": [', "\x00"])
+def test_a_damaged_list_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"number": 1}, listed=True)
+    (tmp_path / CHECKSUMS).write_text(content)
+    for use in (lambda: read_json(path), lambda: write_json(path, {}, listed=True)):
+        with pytest.raises(DataError, match=r"list of checksums is damaged.*delete it"):
+            use()

@@ -14,15 +14,26 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.errors import DataError, advice_on
-from domainfusion.files import replacing
+from domainfusion.files import checksum_of, replacing
 from domainfusion.types import SCHEMA_VERSION, fingerprint
 
 T = TypeVar("T")
 
 
-def write_text(path: Path, text: str) -> None:
+CHECKSUMS = "checksums.json"
+"""The list of a folder: for each file that a run reads again, the SHA-256 of its bytes, and of
+those before. Whoever changes a file on purpose deletes its line.
+"""
+
+
+def write_text(path: Path, text: str, *, listed: bool = False) -> None:
     """Writes `text` to `path` so that a reader, or a crash, sees the old file or the new one and
     nothing between.
+
+    Args:
+        path: The file.
+        text: What it is to contain.
+        listed: Whether its checksum is kept, so that reading it finds damage; see `CHECKSUMS`.
 
     Raises:
         DataError: The file can't be written, or the text can't be: half a character (a lone
@@ -32,6 +43,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+            if listed:
+                expect(path, checksum_of(temporary))
     except OSError as error:
         raise DataError(
             f"The file could not be written: {error.strerror or error}",
@@ -44,6 +57,79 @@ def write_text(path: Path, text: str) -> None:
             received=text[error.start : error.end],
             fix="remove the lone surrogate",
         ) from error
+
+
+def expect(path: Path, checksum: str) -> None:
+    """Adds to the list of the file's folder what the file will be, before it is put in its place.
+
+    What it was before stays on the list: a process that is killed between the two leaves either.
+
+    Raises:
+        DataError: The list is damaged, or can't be written.
+    """
+    sums = _checksums_in(path.parent)
+    before = [known for known in sums.get(path.name, [])[:1] if known != checksum]
+    sums[path.name] = [checksum, *before]
+    write_text(path.parent / CHECKSUMS, to_json(sums, indent=1) + "\n")
+
+
+def is_changed(path: Path) -> bool:
+    """Whether a file has other bytes than a run wrote; one that is not listed has not.
+
+    Raises:
+        DataError: The list is damaged.
+    """
+    known = _checksums_in(path.parent).get(path.name)
+    if not known or not path.is_file() or checksum_of(path) in known:
+        return False
+    # Another process may have written it just now.
+    return checksum_of(path) not in _checksums_in(path.parent).get(path.name, [])
+
+
+def refuse_changed(folder: Path) -> None:
+    """Raises where a file of a folder has other bytes than a run wrote, or the list is damaged.
+
+    Raises:
+        DataError: The first such file.
+    """
+    for name in _checksums_in(folder):
+        _refuse_changed(folder / name)
+
+
+def _refuse_changed(path: Path) -> None:
+    if path.name != CHECKSUMS and is_changed(path):
+        raise DataError(
+            "The file is damaged, or was changed after the run wrote it",
+            received=str(path),
+            fix=(
+                f"restore it from a copy; to use it as it is, delete its lines in {CHECKSUMS} beside"
+                " it; to have the run make it again, delete what the stage that wrote it made, as"
+                " the guide on resuming lists it"
+            ),
+        )
+
+
+def _checksums_in(folder: Path) -> dict[str, list[str]]:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    except OSError as error:
+        raise DataError(
+            f"The file can't be read: {error.strerror or error}",
+            received=str(path),
+            fix=advice_on(error),
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(
+            "The list of checksums is damaged",
+            received=str(path),
+            fix="restore it from a copy, or delete it: then the files beside it are not checked",
+        )
+    return {name: sums if isinstance(sums, list) else [sums] for name, sums in found.items()}
 
 
 def file_name(name: str) -> str:
@@ -77,15 +163,15 @@ _RESERVED = frozenset(
 """Names of devices on Windows."""
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, listed: bool = False) -> None:
     """Writes one JSON document; dataclasses become objects, by their own `to_dict` where they have
-    one, and NaN and infinity null.
+    one, and NaN and infinity null. `listed` is that of `write_text`.
     """
     if hasattr(value, "to_dict"):
         plain = value.to_dict()
     else:
         plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    write_text(path, to_json(plain, indent=1) + "\n")
+    write_text(path, to_json(plain, indent=1) + "\n", listed=listed)
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
@@ -127,8 +213,9 @@ def read_text(path: Path) -> str:
 
     Raises:
         DataError: The file is not there, can't be read or is not UTF-8; the message says how to
-            convert it.
+            convert it. Or it has other bytes than a run wrote; see `CHECKSUMS`.
     """
+    _refuse_changed(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -175,10 +262,12 @@ def _not_text(path: Path, content: bytes) -> DataError:
     return DataError("The file is UTF-16, not UTF-8", received=str(path), fix=fix)
 
 
-def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Writes dataclasses as JSON Lines, each with its schema version."""
+def write_records(path: Path, records: Iterable[Any], *, listed: bool = False) -> None:
+    """Writes dataclasses as JSON Lines, each with its schema version. `listed` is that of
+    `write_text`.
+    """
     lines = (to_json({"schema": SCHEMA_VERSION, **asdict(record)}) for record in records)
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{line}\n" for line in lines), listed=listed)
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:

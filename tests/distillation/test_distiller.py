@@ -529,6 +529,9 @@ def test_held_out_examples_that_were_changed_by_hand_are_noticed(world: World, n
         encoding="utf-8",
     )
     assert file.read_text(encoding="utf-8") != whole
+    with pytest.raises(DataError, match=rf"damaged, or was changed .*{name}_examples"):
+        distiller.evaluate(world.base) if name == "test" else distiller.train(records)
+    (world.directory / "checksums.json").unlink()
     with pytest.raises(DataError, match=f"The {name} examples were changed"):
         distiller.evaluate(world.base) if name == "test" else distiller.train(records)
     file.write_text(whole, encoding="utf-8")
@@ -880,6 +883,7 @@ def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: Worl
     write_records(
         world.directory / "records.jsonl",
         [*records, replace(records[0], example=replace(held_out, id="leaked"))],
+        listed=True,
     )
     with pytest.raises(DataError, match="trained on"):
         distiller.evaluate(student)
@@ -954,6 +958,7 @@ def test_evaluating_on_what_was_trained_on_is_refused(world: World) -> None:
     )
     about = read_json(world.directory / "run.json")
     write_json(world.directory / "run.json", {**about, "held_out": {}})
+    (world.directory / "checksums.json").unlink()
     with pytest.raises(DataError, match="test queries were trained on"):
         distiller.evaluate()
 
@@ -992,3 +997,52 @@ def test_a_saved_student_answers_as_it_did(world: World, tmp_path: Path, merge: 
     assert json.loads(
         (tmp_path / "saved" / ("config.json" if merge else "adapter_config.json")).read_text()
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["test_examples.jsonl", "validation_examples.jsonl", "generation.json"]
+)
+def test_a_file_that_is_lost_is_named_before_anything_is_asked(world: World, name: str) -> None:
+    distiller = world.evaluated(validation_holdout=0.25)
+    examples = distiller.generate()
+    frozen = {path.name: path.read_bytes() for path in world.directory.glob("*examples.jsonl")}
+    (world.directory / name).unlink()
+    with pytest.raises(DataError, match=rf"missing; received .*{name}.*delete examples.jsonl"):
+        distiller.collect(examples)
+    (world.directory / "examples.jsonl").unlink()
+    assert distiller.generate() == examples
+    assert frozen == {
+        path.name: path.read_bytes() for path in world.directory.glob("*examples.jsonl")
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "examples.jsonl", "test_examples.jsonl", "records.jsonl", "stages.json"]
+)
+def test_a_changed_byte_is_named_before_anything_is_asked(world: World, name: str) -> None:
+    distiller = world.evaluated()
+    distiller.integrate(distiller.collect(distiller.generate()))
+    path = world.directory / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"damaged, or was changed .*{name}"):
+        world.evaluated().distill()
+    assert not (world.directory / "training").exists()
+
+
+def test_records_that_somebody_edits_are_trained_on_once_their_line_is_deleted(
+    world: World,
+) -> None:
+    distiller = world.distiller()
+    distiller.integrate(distiller.collect(distiller.generate()))
+    path, listed = world.directory / "records.jsonl", world.directory / "checksums.json"
+    records = read_records(path, TrainingRecord)
+    integration = replace(records[0].integration, text="Edited by hand.")
+    write_records(path, [replace(records[0], integration=integration), *records[1:]])
+    sums = json.loads(listed.read_text())
+    del sums["records.jsonl"]
+    listed.write_text(json.dumps(sums))
+    edited = distiller.integrate(distiller.collect(distiller.generate()))
+    assert edited[0].target == "Edited by hand."
+    distiller.train(edited)

@@ -31,8 +31,15 @@ from domainfusion.distillation.trainer import (
     SequentialTrainer,
     Trainer,
 )
+from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.distillation.trainer.training import JsonLog, divergence_from
-from domainfusion.errors import CapabilityError, ConfigurationError, RunError, TrainingError
+from domainfusion.errors import (
+    CapabilityError,
+    ConfigurationError,
+    DataError,
+    RunError,
+    TrainingError,
+)
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
@@ -1018,6 +1025,44 @@ def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: P
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     JsonLog(path)({"step": 3})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", [b"\xff{}\n", b'{"st\n', b"[1]\n"])
+def test_a_damaged_line_of_the_log_is_lost_alone(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damage + b'{"step": 2}\n')
+    JsonLog(path)({"step": 3})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_a_phase_with_a_damaged_outcome_is_trained_again_to_the_same_weights(
+    base: LlamaModel,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    damage: str,
+) -> None:
+    trainer = SequentialTrainer(**QUICK)
+    trainer.train(base, RECORDS, directory=tmp_path)
+    outcomes = {path: path.read_bytes() for path in sorted(tmp_path.glob("phase-*/finished.*"))}
+    whole = outcomes[damaged := list(outcomes)[number - 1]]
+    flipped = bytearray(whole)
+    flipped[-9] ^= 4
+    damaged.write_bytes({"flipped": bytes(flipped), "cut": whole[:-5], "empty": b""}[damage])
+    trainer.train(base, RECORDS, directory=tmp_path)
+    assert {path: path.read_bytes() for path in outcomes} == outcomes
+    assert f"{damaged} is damaged" in caplog.text
+
+
+def test_what_a_training_chose_is_not_read_where_it_was_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "choices.json"
+    Choices(path).make("weight", ["1", "2"], lambda option: 0.5, lambda measured: 1)
+    assert Choices(path).made("weight") == 1
+    path.write_text(path.read_text().replace('"value": 1', '"value": 2'))
+    with pytest.raises(DataError, match=r"damaged, or was changed .*choices\.json"):
+        Choices(path)
 
 
 # Going on from what an earlier training reached

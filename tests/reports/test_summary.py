@@ -11,7 +11,7 @@ import pytest
 
 from domainfusion.distillation.results import EvaluationReport, Refinement, RefinementRound
 from domainfusion.errors import DataError
-from domainfusion.records import write_json, write_records
+from domainfusion.records import write_json, write_records, write_text
 from domainfusion.reports import RunSummary
 
 
@@ -111,17 +111,37 @@ OBJECTS = (
     "generation.json",
     "evaluation.json",
 )
-FILES = (*OBJECTS, "records.jsonl", "training/log.jsonl")
-ANY_OBJECT_IS_A_LINE = ("training/log.jsonl", '{"title": ["no text"]}')
+FILES = (*OBJECTS, "records.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [pair for pair in itertools.product(FILES, DAMAGE) if pair != ANY_OBJECT_IS_A_LINE],
-)
+@pytest.mark.parametrize(("file", "damage"), list(itertools.product(FILES, DAMAGE)))
 def test_a_damaged_file_is_named(directory: Path, file: str, damage: str) -> None:
     (directory / file).write_text(damage)
     with pytest.raises(DataError, match=Path(file).name):
+        RunSummary.read(directory)
+
+
+@pytest.mark.parametrize("damage", [b'{"phase": "mix', b"\xff\xfe", b"[1]", b"", b"[" * 9999])
+def test_a_damaged_line_of_the_log_is_lost_alone(
+    directory: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = directory / "training" / "log.jsonl"
+    whole = RunSummary.read(directory).training_log
+    lines = log.read_bytes().splitlines()
+    log.write_bytes(b"\n".join([lines[0], damage, *lines[1:], b""]))
+    assert RunSummary.read(directory).training_log == whole
+    assert "log.jsonl:2 is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["run.json", "records.jsonl", "evaluation.json", "usage.json"])
+def test_a_changed_byte_is_noticed_where_the_run_listed_it(directory: Path, file: str) -> None:
+    path = directory / file
+    write_text(path, path.read_text(encoding="utf-8"), listed=True)
+    RunSummary.read(directory)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"damaged, or was changed .*{file}.*checksums.json"):
         RunSummary.read(directory)
 
 

@@ -56,7 +56,7 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
         if report is not None and report.coherence is not None:
             coherence = replace(report.coherence, validation=found)
             kept = directory / "evaluation.json"
-            write_json(kept, replace(report, coherence=coherence))
+            write_json(kept, replace(report, coherence=coherence), listed=True)
             terminal.print(f"\nKept in {kept}; `domainfusion report {run_directory}` shows it.")
 
 

@@ -44,7 +44,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Runs the demo, saves its student and writes its reports."""
     from domainfusion.cli.origin import remember_demo
-    from domainfusion.cli.outcome import check_student_folder, publish, save_student
+    from domainfusion.cli.outcome import check_student_folder, publish
     from domainfusion.cli.stages import run_stages
     from domainfusion.demo.run import build_demo
 
@@ -63,5 +63,4 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
             "evaluate",
             on_start=lambda: remember_demo(directory, data=arguments.data, small=arguments.small),
         )
-        save_student(distiller)
         publish(directory, terminal)

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         ).distill()  # which trains beside the main process, and writes nothing
         return
     from domainfusion.cli.origin import remember_recipe
-    from domainfusion.cli.outcome import check_student_folder, publish, save_student
+    from domainfusion.cli.outcome import check_student_folder, publish
     from domainfusion.cli.stages import run_stages
     from domainfusion.cli.status import render_status, status_of
 
@@ -82,7 +82,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     with distiller.hold():
         run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
         if distiller.student is not None:
-            save_student(distiller)
             publish(directory, terminal)
     if distiller.student is None:
         terminal.print(render_status(status_of(directory)))

@@ -12,18 +12,22 @@ STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
 
 
 def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> None:
-    """Runs the stages of a distiller up to `until`; those that are done are not done again.
+    """Runs the stages of a distiller up to `until`; those that are done are not done again. The
+    student is saved before it is measured.
 
     Args:
         distiller: The distiller.
         until: The last stage to run, one of `STAGES`.
         on_start: Called as soon as the run's directory is known to be this distiller's.
     """
+    from domainfusion.cli.outcome import save_student
+
     wanted = STAGES[: STAGES.index(until) + 1]
     examples = distiller.generate()
     on_start()
     if wanted == STAGES:
-        distiller.distill()  # which holds the directory from the first stage to the last
+        # This holds the directory from the first stage to the last.
+        distiller.distill(on_trained=lambda: save_student(distiller))
         return
     if "collect" in wanted:
         collected = distiller.collect(examples)
@@ -36,6 +40,8 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
     ):
         # where it is over, this loads the student of the run: no other may take its place
         distiller.refine()
+    if distiller.student is not None:
+        save_student(distiller)
 
 
 def _is_refined(distiller: Distiller) -> bool:

@@ -64,7 +64,7 @@ class RunAsk:
         return answers
 
     def _note(self, store: ResponseStore) -> None:
-        write_json(self._run.usage, list(store.usage()))
+        write_json(self._run.usage, list(store.usage()), listed=True)
 
     def _open_store(self) -> ResponseStore:
         if self._store is None:

@@ -379,12 +379,12 @@ class Dataset:
         out is fingerprinted in `run.json`.
         """
         refuse_shared_ids([*self.train, *self.validation, *self.test])
-        write_json(run.generation, list(self.counts))
-        write_records(run.test_examples, self.test)
-        write_records(run.validation_examples, self.validation)
+        write_json(run.generation, list(self.counts), listed=True)
+        write_records(run.test_examples, self.test, listed=True)
+        write_records(run.validation_examples, self.validation, listed=True)
         prints = {name: fingerprint(getattr(self, name)) for name in ("test", "validation")}
         run.add_to_description("held_out", prints)
-        write_records(run.examples, self.train)
+        write_records(run.examples, self.train, listed=True)
 
 
 def read_held_out(run: RunDirectory, name: str) -> list[Example]:

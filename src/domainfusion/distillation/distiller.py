@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -209,8 +209,12 @@ class Distiller:
         self._ask = RunAsk(self._run, self._role_of, progress)
         self._measured: Mapping[str, LanguageModel] = {}
 
-    def distill(self) -> TrainableModel:
+    def distill(self, *, on_trained: Callable[[], object] = lambda: None) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once.
+
+        Args:
+            on_trained: Called once there is a `student`, before it is measured; what it saves is
+                there whatever the evaluation meets.
 
         Of several processes that `torchrun` or `accelerate launch` started, the main one runs every
         stage; the others come to train.
@@ -229,6 +233,7 @@ class Distiller:
             student = self.train(records)
             if self.refinement_rounds:
                 student = self.refine()
+            on_trained()
             if self.evaluator is not None:
                 self.evaluate(student)
             write_reports(self.output_dir)
@@ -355,7 +360,7 @@ class Distiller:
         with self._run.open(), self._run.stage("evaluate"):
             held_out = read_held_out(self._run, "test")
             self.report = self._measure(self.evaluator, student, held_out)
-            write_json(self._run.evaluation, self.report)
+            write_json(self._run.evaluation, self.report, listed=True)
             self._measure_savings(student, held_out)
             return self.report
 
@@ -451,8 +456,8 @@ class Distiller:
                     validation=read_held_out(self._run, "validation"),
                 )
                 examples = assemble_more(batches, focus.earlier, frozen, self.hygiene)
-                write_json(files.generation, [batch.count() for batch in batches])
-                write_records(files.examples, examples)
+                write_json(files.generation, [batch.count() for batch in batches], listed=True)
+                write_records(files.examples, examples, listed=True)
         return read_records(files.examples, Example)
 
     @property
@@ -523,7 +528,7 @@ class Distiller:
                     self._to_record(task, integration)
                     for task, integration in zip(tasks, integrations, strict=True)
                 ]
-                write_records(files.records, records)
+                write_records(files.records, records, listed=True)
         return read_records(files.records, TrainingRecord)
 
     def _experts(self) -> Experts:
@@ -646,7 +651,7 @@ class Distiller:
             student, self.teacher_models, examples, sampling, self._ensemble.answer
         )
         if savings is not None:
-            write_json(self._run.savings, savings)
+            write_json(self._run.savings, savings, listed=True)
 
     def _refuse_other_responses(self, collected: Collected, files: DataFiles) -> None:
         records = read_records(files.records, TrainingRecord)

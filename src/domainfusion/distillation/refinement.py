@@ -161,7 +161,9 @@ class Refiner:
             shortfalls=shortfalls,
             before=self.validation.by_slice(grades),
         )
-        write_json(self.files.refinement, replace(found, rounds=(*found.rounds, entry)))
+        write_json(
+            self.files.refinement, replace(found, rounds=(*found.rounds, entry)), listed=True
+        )
         return True
 
     def _go_through_round(self, student: TrainableModel) -> TrainableModel:
@@ -211,11 +213,12 @@ class Refiner:
         write_json(
             self.files.refinement,
             replace(found, rounds=(*found.rounds[:-1], entry), stopped=stopped),
+            listed=True,
         )
 
     def _stop(self, found: Refinement, why: str) -> bool:
         logger.info("The refinement stops: %s", why)
-        write_json(self.files.refinement, replace(found, stopped=why))
+        write_json(self.files.refinement, replace(found, stopped=why), listed=True)
         return False
 
     def _shortfalls(self, student: Sequence[float | None]) -> tuple[Shortfall, ...]:

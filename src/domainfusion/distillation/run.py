@@ -21,9 +21,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from domainfusion.description import differences
-from domainfusion.errors import RunError, advice_on
+from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import remove_unfinished
-from domainfusion.records import read_json, write_json
+from domainfusion.records import read_json, refuse_changed, write_json
 
 try:
     import resource
@@ -132,6 +132,7 @@ class RunDirectory(DataFiles):
     Raises:
         RunError: The directory belongs to other inputs, another process is writing to it, or it
             can't be written to.
+        DataError: A file in it is damaged, or missing.
 
     Attributes:
         current_stage: The stage that is under way; empty between stages.
@@ -203,6 +204,7 @@ class RunDirectory(DataFiles):
                 what = f"The output directory can't be written to: {error.strerror or error}"
                 raise RunError(what, received=str(self.path), fix=advice_on(error)) from error
             try:
+                self._check_files()
                 self._check_inputs()
                 remove_unfinished(self.path, _FILES)
             except BaseException:
@@ -248,6 +250,34 @@ class RunDirectory(DataFiles):
         finally:
             self._lock.release()
 
+    def _check_files(self) -> None:
+        """Finds what is lost or damaged before anything is asked or trained.
+
+        Raises:
+            DataError: A file was changed, or is missing where others were made with it.
+        """
+        refuse_changed(self.path)
+        beside = (self.test_examples, self.validation_examples, self.generation)
+        lost = [path for path in beside if not path.is_file()]
+        if lost and self.examples.is_file():
+            raise DataError(
+                "A file that was made with the examples is missing",
+                received=str(lost[0]),
+                fix=(
+                    f"restore it from a copy; without one, delete {self.examples.name} too: all of"
+                    " them are made again, of the answers that are stored"
+                ),
+            )
+        if not self.refinement.is_file() and self.round(1).path.is_dir():
+            raise DataError(
+                "The decisions of the refinement are missing",
+                received=str(self.refinement),
+                fix=(
+                    "restore it from a copy; without one, delete the folder refinement/ too: the"
+                    " rounds are gone through again"
+                ),
+            )
+
     def _check_inputs(self) -> None:
         if not self.description.is_file():
             self._write_description()
@@ -290,13 +320,14 @@ class RunDirectory(DataFiles):
                 "settings": settings,
                 "inputs": self._inputs,
             },
+            listed=True,
         )
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""
         content = read_json(self.description)
         content[key] = {**content.get(key, {}), **fields}
-        write_json(self.description, content)
+        write_json(self.description, content, listed=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -330,7 +361,7 @@ class RunDirectory(DataFiles):
                     "peak_memory_bytes": max(peaks, default=None),
                     "finished": finished,
                 }
-                write_json(self.stages, list(entries.values()))
+                write_json(self.stages, list(entries.values()), listed=True)
                 logger.info("%s: %.1f s%s", name, seconds, "" if finished else ", not finished")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,10 @@ from domainfusion.distillation.results import EvaluationReport, Refinement
 from domainfusion.distillation.savings import Savings
 from domainfusion.errors import DataError
 from domainfusion.models.store import ModelUsage
-from domainfusion.records import read_json, read_lines, read_records
+from domainfusion.records import read_json, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
+
+logger = logging.getLogger("domainfusion")
 
 T = TypeVar("T")
 
@@ -197,19 +201,30 @@ def _training_log(
     """Returns the lines of the training, then those of each round of the refinement that was kept,
     whose phases are named after it.
     """
-    first = run_directory / "training" / "log.jsonl"
-    lines: list[Mapping[str, Any]] = (
-        [fields for _, fields in read_lines(first)] if first.exists() else []
-    )
+    lines: list[Mapping[str, Any]] = _log_lines(run_directory / "training" / "log.jsonl")
     for entry in refinement.kept if refinement else ():
         own = run_directory / "refinement" / str(entry.number) / "training" / "log.jsonl"
-        told = (
-            [fields for _, fields in read_lines(own) if "phase" in fields] if own.exists() else []
-        )
+        told = [fields for fields in _log_lines(own) if "phase" in fields]
         lines += [
             {**fields, "phase": f"round {entry.number}: {fields['phase']}"} for fields in told
         ]
     return tuple(lines)
+
+
+def _log_lines(path: Path) -> list[Mapping[str, Any]]:
+    """Returns the lines of a training's log, without those that are damaged or not yet whole."""
+    found: list[Mapping[str, Any]] = []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):  # ValueError is also that of bytes that are not UTF-8
+            fields = None
+        if isinstance(fields, dict):
+            found.append(fields)
+        elif number < len(lines):
+            logger.warning("%s:%d is damaged and left out.", path, number)
+    return found
 
 
 def _read_evaluation(path: Path) -> EvaluationReport | None:

@@ -15,17 +15,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from domainfusion.errors import TrainingError, advice_on
+from domainfusion.errors import DataError, TrainingError, advice_on
 from domainfusion.files import checksum_of, replacing
 from domainfusion.models.base import TrainableModel
-from domainfusion.records import read_json, write_json
+from domainfusion.records import CHECKSUMS, expect, is_changed, read_json, write_json
 
 logger = logging.getLogger("domainfusion")
 
 STUDENT_FILE = "student.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
-CHECKSUMS_FILE = "checksums.json"
 BEST = "best.safetensors"
+BEST_SCORES = "best.json"
 
 KEPT_CHECKPOINTS = 2
 """Where the last one turns out to be damaged, training resumes from the one before."""
@@ -61,7 +61,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         save_file(checkpoint.student, folder / STUDENT_FILE)
         torch.save(checkpoint.optimizer, folder / OPTIMIZER_FILE)
         names = (STUDENT_FILE, OPTIMIZER_FILE)
-        write_json(folder / CHECKSUMS_FILE, {name: checksum_of(folder / name) for name in names})
+        write_json(folder / CHECKSUMS, {name: checksum_of(folder / name) for name in names})
         shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
     for older in checkpoints(directory)[:-KEPT_CHECKPOINTS]:
         shutil.rmtree(older)
@@ -83,7 +83,7 @@ def load_checkpoint(directory: Path) -> Checkpoint | None:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        checksums = read_json(folder / CHECKSUMS_FILE)
+        checksums = read_json(folder / CHECKSUMS)
         return bool(checksums) and all(
             checksum_of(folder / name) == found for name, found in checksums.items()
         )
@@ -102,13 +102,31 @@ def steps_done(checkpoint: Path) -> int:
 
 
 def save_state(student: TrainableModel, path: Path) -> None:
-    """Writes the trained weights; a reader finds the old file or the new one, never a part.
+    """Writes the trained weights, and lists their checksum; a reader finds the old file or the new
+    one, never a part.
 
     Raises:
         TrainingError: The file can't be written.
     """
     with write_errors(path), replacing(path) as temporary:
         save_file(student.trained_state(), temporary)
+        expect(path, checksum_of(temporary))
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a state is there that is not what was written; if so, it is warned of.
+
+    Args:
+        path: A file of `save_state`; it need not be there.
+    """
+    try:
+        is_whole = not is_changed(path)
+    except DataError as error:
+        logger.warning("%s", error)
+        is_whole = False
+    if not is_whole:
+        logger.warning("%s is damaged; its phase is trained again from its start.", path)
+    return not is_whole
 
 
 @contextmanager
@@ -159,13 +177,13 @@ class BestState:
 
     @property
     def _about(self) -> dict[str, Any] | None:
-        path = self._directory / "best.json"
+        path = self._directory / BEST_SCORES
         return read_json(path) if path.is_file() else None
 
     @staticmethod
     def scores_in(directory: Path) -> dict[str, float]:
         """Returns what the best state of a phase scored."""
-        return dict(read_json(directory / "best.json")["scores"])
+        return dict(read_json(directory / BEST_SCORES)["scores"])
 
     def consider(self, student: TrainableModel, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the student's state where its mean score is at least that of the kept one."""
@@ -176,7 +194,7 @@ class BestState:
         since = min(step, known["since"]) if known is not None and mean == known["mean"] else step
         save_state(student, self._directory / BEST)
         about = {"step": step, "since": since, "mean": mean, "scores": dict(scores)}
-        write_json(self._directory / "best.json", about)
+        write_json(self._directory / BEST_SCORES, about, listed=True)
 
     def is_exhausted(self, step: int) -> bool:
         """Whether there is nothing left to gain: the mean has not risen for as many validations, up

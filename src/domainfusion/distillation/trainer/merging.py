@@ -58,9 +58,9 @@ class Choices:
             for option in options:
                 if option not in entry["measured"]:
                     entry["measured"][option] = measure(option)
-                    write_json(self._path, self._entries)
+                    write_json(self._path, self._entries, listed=True)
             entry["value"] = decide(entry["measured"])
-            write_json(self._path, self._entries)
+            write_json(self._path, self._entries, listed=True)
             self._log({"chosen": name, **entry})
             logger.info("%s: chose %s, from %s", name, entry["value"], entry["measured"])
         return entry["value"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-import os
 import random
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,10 +27,16 @@ from domainfusion.errors import RunError, TrainingError, advice_on
 from domainfusion.files import remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Progress
-from domainfusion.records import file_name, read_json, to_json, write_json
+from domainfusion.records import file_name, read_json, to_json, write_json, write_text
 from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
-from domainfusion.training.checkpoints import BEST, BestState, save_state
+from domainfusion.training.checkpoints import (
+    BEST,
+    BEST_SCORES,
+    BestState,
+    is_damaged,
+    save_state,
+)
 from domainfusion.training.distributed import make_accelerator
 from domainfusion.training.known import find_known
 from domainfusion.training.loop import LoopSettings, Validate, train_phase
@@ -102,8 +108,8 @@ def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
 
 
 class JsonLog:
-    """A log of JSON lines. A line that a crash left unfinished is dropped before the next one is
-    written.
+    """A log of JSON lines. A line that a crash left unfinished, or that is damaged, is dropped
+    before the next one is written, and no other.
 
     Raises:
         TrainingError: A line can't be written.
@@ -111,9 +117,13 @@ class JsonLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.is_file():
-            whole, newline, _ = path.read_bytes().rpartition(b"\n")
-            os.truncate(path, len(whole + newline))
+        if not path.is_file():
+            return
+        lines = path.read_bytes().split(b"\n")
+        whole = [line for line in lines if _is_json(line)]
+        if lines != [*whole, b""]:
+            logger.warning("A damaged line is dropped from %s.", path)
+            write_text(path, b"".join(line + b"\n" for line in whole).decode())
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
         """Adds a line."""
@@ -126,6 +136,13 @@ class JsonLog:
                 received=str(self._path),
                 fix=f"{advice_on(error)}; the last checkpoint is kept",
             ) from error
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):  # ValueError is also that of bytes which are not UTF-8
+        return False
 
 
 CHOICES = "choices.json"
@@ -198,6 +215,7 @@ class Training:
             self._claim()
             if distributed.is_main_process():
                 remove_unfinished(self.directory)
+                self._remove_damaged()
             trainer = self.trainer.decided(self)
             # What it makes ready belongs to this training alone.
             objective = copy(trainer.objective)
@@ -253,6 +271,15 @@ class Training:
             shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
         return trained
 
+    def _remove_damaged(self) -> None:
+        """Removes the phases whose outcome or best state is damaged: nothing else holds these
+        weights, so the phase is trained again.
+        """
+        for folder in self.directory.glob("phase-*"):
+            names = [FINISHED] if (folder / FINISHED).is_file() else [BEST, BEST_SCORES]
+            if any(is_damaged(folder / name) for name in names):
+                shutil.rmtree(folder)
+
     def _phases(self, trainer: Trainer) -> list[Phase]:
         phases = trainer.phases(self.records)
         empty = [phase.name for phase in phases if not phase.records]
@@ -302,7 +329,7 @@ class Training:
             counts[kind] = {"records": len(own), "known": len(ids), "skipped": len(left_out)}
             skipped += left_out
         if distributed.is_main_process():
-            write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped})
+            write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped}, listed=True)
         self.log({"known": counts})
         logger.info("Of %d records the start knows %d; %d are skipped.", *_totals(counts))
         distributed.barrier()
@@ -353,7 +380,7 @@ class Training:
             "seed": self.seed,
         }
         if not note.is_file():
-            write_json(note, inputs)
+            write_json(note, inputs, listed=True)
         elif found := differences(read_json(note), inputs):
             raise RunError(
                 f"This directory holds a training with other inputs ({found})",
