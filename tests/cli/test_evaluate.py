@@ -145,3 +145,23 @@ def test_words_that_do_not_go_together_are_refused(
         main(["evaluate", *words])
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_an_unmet_requirement_has_an_exit_code_of_its_own(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    junit, outcomes = tmp_path / "junit.xml", tmp_path / "requirements.json"
+    words = ["evaluate", str(directory), "--quiet", "--require", "accuracy[animals]>=0"]
+    assert main([*words, "--junit", str(junit), "--json", str(outcomes)]) == 0
+    assert 'failures="0"' in junit.read_text()
+    assert [outcome["met"] for outcome in read_json(outcomes)] == [True]
+    assert main([*words, "--require", "accuracy > 1"]) == 3
+    assert "NOT MET  accuracy > 1 (animals): " in capsys.readouterr().out
+
+
+def test_a_requirement_is_read_before_anything_is_asked(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(finished_run), "--require", "DER is good"]) == 1
+    assert "A requirement can't be read; received 'DER is good'" in capsys.readouterr().err

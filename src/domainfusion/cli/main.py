@@ -30,6 +30,7 @@ _EPILOG = """exit codes:
   0    done
   1    an error, told in one message; --verbose adds the traceback
   2    the command was written wrongly
+  3    the student does not meet what `evaluate --require` demands
   130  stopped by Ctrl-C (SIGINT)
   143  stopped by SIGTERM
 Whatever stopped a run, what it had finished is kept: the same command resumes from there."""
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `domainfusion`; by default those of the process.
 
     Returns:
-        The exit code: 0 done, 1 an error, 130 stopped by SIGINT, 143 by SIGTERM.
+        The exit code: 0 done, 1 an error, 3 a requirement is not met, 130 stopped by SIGINT, 143 by SIGTERM.
 
     Raises:
         SystemExit: With 2, the command was written wrongly; with 0, help or version was asked for.
@@ -89,11 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as terminal:
         try:
             with stopping_on_signals():
-                arguments.run(arguments, terminal)
+                code: int | None = arguments.run(arguments, terminal)
                 sys.stdout.flush()
         except BaseException as error:
             return _failed(error, terminal)
-    return 0
+    return code or 0
 
 
 def _failed(error: BaseException, terminal: Terminal) -> int:
