@@ -189,7 +189,7 @@ def _figures(report: EvaluationReport, figure: str) -> Iterator[tuple[str, Estim
 
 
 def _no_loss(report: EvaluationReport, requirement: Requirement) -> RequirementOutcome:
-    verdicts = {row.slice: row.verdict for row in report.regressions}
+    verdicts: dict[str, str] = {row.slice: row.verdict for row in report.regressions}
     for row in report.retention:
         kept = row.non_inferiority
         verdict = kept.verdict if kept else "undefined"
