@@ -975,6 +975,30 @@ def test_what_is_not_there_yet_says_what_to_do(world: World) -> None:
         world.distiller().evaluate(world.base)
 
 
+class NotedPublisher:
+    """Notes what it is asked to write."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Path, ...]] = []
+
+    def write_reports(self, run_directory: Path) -> None:
+        self.written.append((run_directory,))
+
+    def write_model_card(self, folder: Path, run_directory: Path) -> None:
+        self.written.append((folder, run_directory))
+
+
+def test_another_publisher_writes_in_place_of_the_reports(world: World, tmp_path: Path) -> None:
+    publisher = NotedPublisher()
+    distiller = world.distiller(publisher=publisher)
+    distiller.distill()
+    distiller.save(tmp_path / "saved")
+    run = distiller.output_dir
+    assert publisher.written == [(run,), (tmp_path / "saved", run)]
+    assert not (run / "report.html").exists()
+    assert not (tmp_path / "saved" / "README.md").exists()
+
+
 # The student as a folder
 
 

@@ -36,7 +36,7 @@ from domainfusion.distillation.refinement import (
     trained_records,
 )
 from domainfusion.distillation.results import Refinement, RefinementRound
-from domainfusion.distillation.run import DataFiles
+from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import ConfigurationError, DataError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ask_directly
@@ -149,7 +149,7 @@ def base(tiny_llama: Path) -> LlamaModel:
 
 
 def refinement_of(world: World) -> Refinement:
-    return read_refinement(DataFiles(world.directory))
+    return read_refinement(StageFiles(world.directory))
 
 
 @pytest.fixture
@@ -492,7 +492,7 @@ def test_the_test_set_changes_nothing_in_the_rounds(world: World, tmp_path: Path
         world.distiller().distill(),
         world.distiller(test_examples=others, output_dir=tmp_path / "other").distill(),
     )
-    assert refinement_of(world) == read_refinement(DataFiles(tmp_path / "other"))
+    assert refinement_of(world) == read_refinement(StageFiles(tmp_path / "other"))
     assert student.fingerprint == same.fingerprint
 
 

@@ -67,20 +67,20 @@ def _student_of(model: str) -> _Asked:
     """Returns the student's folder, and the system prompt that it learned with, where `model` is a
     run; else `model` itself.
     """
+    from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
-    from domainfusion.reports.html import MODEL
 
-    directory = Path(model)
-    if not (directory / "run.json").is_file():
+    run = RunFiles(Path(model))
+    if not run.description.is_file():
         return _Asked(model, None)
-    if not (directory / MODEL / "config.json").is_file():
+    if not (run.student / "config.json").is_file():
         raise RunError(
             "This run has no student yet",
             received=model,
             fix=f"see `domainfusion status {model}`, and run its command again",
         )
     return _Asked(
-        str(directory / MODEL),
-        read_json(directory / "run.json").get("student", {}).get("system_prompt"),
+        str(run.student),
+        read_json(run.description).get("student", {}).get("system_prompt"),
     )

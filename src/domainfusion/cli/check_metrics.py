@@ -11,6 +11,7 @@ from domainfusion.cli.origin import check_run, rebuild
 from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics import ModelCoherence, validate_coherence
 from domainfusion.distillation.results import CoherenceValidation
+from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import RunError
 from domainfusion.models import HuggingFaceModel, ResponseStore
 from domainfusion.records import write_json
@@ -48,14 +49,15 @@ def check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
             received=str(directory),
             fix="remove `evaluation: off` from its recipe",
         )
+    files = RunFiles(directory)
     with distiller.hold():
-        with ResponseStore(directory / "responses.sqlite", progress=terminal.progress) as store:
+        with ResponseStore(files.responses, progress=terminal.progress) as store:
             found = validate_coherence(metric, ask=store.ask, command=f"{_COMMAND} {run_directory}")
         terminal.print(_table([found]))
         report = RunSummary.read(directory).evaluation
         if report is not None and report.coherence is not None:
             coherence = replace(report.coherence, validation=found)
-            kept = directory / "evaluation.json"
+            kept = files.evaluation
             write_json(kept, replace(report, coherence=coherence), listed=True)
             terminal.print(f"\nKept in {kept}; `domainfusion report {run_directory}` shows it.")
 

@@ -162,11 +162,11 @@ def _check(
 def _student_of(directory: Path) -> HuggingFaceModel:
     """Returns the student as it was saved, with the settings that the recipe gives it."""
     from domainfusion.cli.origin import recipe_of
+    from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
     from domainfusion.models import HuggingFaceModel
-    from domainfusion.reports.html import MODEL
 
-    folder = directory / MODEL
+    folder = RunFiles(directory).student
     if not (folder / "config.json").is_file():
         raise RunError(
             "This run has no student yet",

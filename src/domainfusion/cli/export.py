@@ -40,10 +40,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from domainfusion.cli.origin import check_run, recipe_of
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.refinement import trained_records
+    from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
 
     directory = check_run(arguments.directory)
-    if not (directory / "records.jsonl").is_file():
+    if not RunFiles(directory).records.is_file():
         raise RunError(
             "This run has no records yet",
             received=str(directory),

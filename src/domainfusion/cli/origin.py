@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import RunError
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
 from domainfusion.records import read_json, write_json
@@ -15,26 +16,24 @@ if TYPE_CHECKING:
     from domainfusion.distillation import Distiller
     from domainfusion.progress import Progress
 
-_RECIPE = "recipe.yaml"
-_DEMO = "demo.json"
-
 
 def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
     """Keeps the recipe of a run in its directory, with full paths."""
-    write_recipe(recipe, run_directory / _RECIPE)
+    write_recipe(recipe, RunFiles(run_directory).recipe)
 
 
 def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
     """Notes that a run is the demo's, and of which world."""
     write_json(
-        run_directory / _DEMO,
+        RunFiles(run_directory).demo,
         {"small": small, "data": None if data is None else str(data.resolve())},
     )
 
 
 def recipe_of(run_directory: Path) -> Recipe | None:
     """Returns the recipe that a run was made with; None where it was made without one."""
-    return read_recipe(run_directory / _RECIPE) if (run_directory / _RECIPE).is_file() else None
+    file = RunFiles(run_directory).recipe
+    return read_recipe(file) if file.is_file() else None
 
 
 def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
@@ -46,7 +45,8 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
     recipe = recipe_of(run_directory)
     if recipe is not None:
         return build_distiller(recipe, output_dir=run_directory, progress=progress)
-    if not (run_directory / _DEMO).is_file():
+    file = RunFiles(run_directory).demo
+    if not file.is_file():
         raise RunError(
             "This run was not made from a recipe or the demo, so its models can't be built again",
             received=str(run_directory),
@@ -55,7 +55,7 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
         )
     from domainfusion.demo.run import build_demo
 
-    demo = read_json(run_directory / _DEMO)
+    demo = read_json(file)
     return build_demo(
         run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
     )
@@ -67,7 +67,7 @@ def check_run(run_directory: Path) -> Path:
     Raises:
         RunError: It is not that of a run.
     """
-    if not (run_directory / "run.json").is_file():
+    if not RunFiles(run_directory).description.is_file():
         raise RunError(
             "This is not the directory of a run",
             received=str(run_directory),

@@ -10,22 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
 from domainfusion.records import read_json, write_json
 from domainfusion.reports import RunSummary, render_terminal, write_reports
-from domainfusion.reports.html import MODEL
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
 
 logger = logging.getLogger("domainfusion")
-
-_OLD = f".{MODEL}.replaced"
-"""Where the student before is while another one takes its place."""
-_LEDGER = "student_files.json"
-"""Which files of the student's folder a run wrote: these alone are ever removed."""
 
 
 def check_student_folder(run_directory: Path) -> None:
@@ -34,7 +29,7 @@ def check_student_folder(run_directory: Path) -> None:
     Raises:
         RunError: It is a link, a mount or a file.
     """
-    folder = run_directory / MODEL
+    folder = RunFiles(run_directory).student
     if folder.is_symlink() or os.path.ismount(folder) or (folder.exists() and not folder.is_dir()):
         kind = "a link" if folder.is_symlink() else "mounted" if folder.is_dir() else "a file"
         raise RunError(
@@ -51,35 +46,40 @@ def save_student(distiller: Distiller) -> None:
     The new student is written beside the old one and takes its place. Of the old folder, what a run
     wrote is removed by exact name, and whatever else lies there is kept.
     """
-    folder = distiller.output_dir / MODEL
-    check_student_folder(distiller.output_dir)
-    _finish_replacing(folder)
+    run = RunFiles(distiller.output_dir)
+    folder, ledger = run.student, run.student_files
+    check_student_folder(run.path)
+    _finish_replacing(run)
     fresh = unfinished(folder)
     try:
         distiller.save(fresh)
-        ledger = folder.with_name(_LEDGER)
         flush_to_disk(fresh)
         files = _files_in(fresh)
         if folder.exists():
             write_json(ledger, {"written": _listed(ledger, "written"), "next": files})
-            folder.rename(folder.with_name(_OLD))
+            folder.rename(_old_student(run))
         else:
             write_json(ledger, {"written": files})
         fresh.rename(folder)
         flush_names(folder.parent)
     finally:
-        _finish_replacing(folder)
+        _finish_replacing(run)
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _finish_replacing(folder: Path) -> None:
+def _old_student(run: RunFiles) -> Path:
+    """Returns where the student before is kept while another one takes its place."""
+    return run.student.with_name(f".{run.student.name}.replaced")
+
+
+def _finish_replacing(run: RunFiles) -> None:
     """Ends what `save_student` had begun: puts the old student back, or clears away what is left of
     it.
 
     It may be interrupted at any point and called again. While the old folder is there, `written` in
     the ledger is about it, and `next` about the new one.
     """
-    old, ledger = folder.with_name(_OLD), folder.with_name(_LEDGER)
+    folder, old, ledger = run.student, _old_student(run), run.student_files
     if not old.is_dir():
         return
     if not folder.exists():
@@ -130,13 +130,12 @@ def _files_in(folder: Path) -> list[str]:
 
 def publish(run_directory: Path, terminal: Terminal) -> None:
     """Writes the reports of a run and its student's model card, and prints the tables."""
-    summary = write_reports(run_directory)
-    has_student = (run_directory / MODEL).is_dir()
+    summary, files = write_reports(run_directory), RunFiles(run_directory)
     terminal.print(render_terminal(summary))
-    terminal.print(f"\nReport:   {run_directory / 'report.html'} and report.md")
-    if has_student:
+    terminal.print(f"\nReport:   {files.html_report} and {files.markdown_report.name}")
+    if files.student.is_dir():
         question = _question(summary)
-        terminal.print(f"Student:  {run_directory / MODEL}")
+        terminal.print(f"Student:  {files.student}")
         terminal.print(
             f"Ask it:   domainfusion ask {shlex.quote(str(run_directory))} {shlex.quote(question)}"
         )

@@ -46,6 +46,6 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
 
 def _is_refined(distiller: Distiller) -> bool:
     from domainfusion.distillation.refinement import read_refinement
-    from domainfusion.distillation.run import DataFiles
+    from domainfusion.distillation.run import RunFiles
 
-    return bool(read_refinement(DataFiles(distiller.output_dir)).stopped)
+    return bool(read_refinement(RunFiles(distiller.output_dir)).stopped)

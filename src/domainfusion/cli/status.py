@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
+    from domainfusion.distillation.run import RunFiles
     from domainfusion.models.store import ModelUsage
     from domainfusion.types import Example
 
@@ -75,26 +76,25 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 def status_of(directory: Path) -> RunStatus:
     """Reads how far a run is from the files in its directory."""
-    from domainfusion.distillation.run import writer_of
+    from domainfusion.distillation.run import RunFiles, writer_of
     from domainfusion.records import read_json
 
-    description = read_json(directory / "run.json")
+    files = RunFiles(directory)
+    description = read_json(files.description)
     found = {
-        "generate": _generated(directory),
-        "collect": _collected(directory, description.get("inputs", {})),
-        "integrate": _integrated(directory),
-        "train": _trained(directory, description),
+        "generate": _generated(files),
+        "collect": _collected(files, description.get("inputs", {})),
+        "integrate": _integrated(files),
+        "train": _trained(files, description),
         **(
-            {"refine": _refined(directory)}
+            {"refine": _refined(files)}
             if description.get("inputs", {}).get("refinement_rounds")
             else {}
         ),
-        "evaluate": ((directory / "evaluation.json").is_file(), ""),
+        "evaluate": (files.evaluation.is_file(), ""),
     }
-    stages_file = directory / "stages.json"
-    timed = (
-        {entry["stage"]: entry for entry in read_json(stages_file)} if stages_file.is_file() else {}
-    )
+    entries = read_json(files.stages) if files.stages.is_file() else []
+    timed = {entry["stage"]: entry for entry in entries}
     stages = []
     for name, (done, made) in found.items():
         entry = timed.get(name, {})
@@ -106,7 +106,7 @@ def status_of(directory: Path) -> RunStatus:
         directory,
         str(description.get("title", "")),
         tuple(stages),
-        _usage(directory),
+        _usage(files),
         writer_of(directory),
     )
 
@@ -129,15 +129,15 @@ def render_status(status: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def _usage(directory: Path) -> tuple[ModelUsage, ...]:
+def _usage(files: RunFiles) -> tuple[ModelUsage, ...]:
     """Reads from the store itself: a process that was killed, or is at work, has not written
     `usage.json` yet.
     """
     from domainfusion.models.store import ResponseStore
 
-    if not (directory / "responses.sqlite").is_file():
+    if not files.responses.is_file():
         return ()
-    with ResponseStore(directory / "responses.sqlite", read_only=True) as store:
+    with ResponseStore(files.responses, read_only=True) as store:
         return store.usage()
 
 
@@ -161,11 +161,11 @@ def _usage_line(usage: Sequence[ModelUsage]) -> str:
     return f"{line}."
 
 
-def _generated(directory: Path) -> tuple[bool, str]:
-    if not (directory / "examples.jsonl").is_file():
+def _generated(files: RunFiles) -> tuple[bool, str]:
+    if not files.examples.is_file():
         return False, ""
-    train, validation, test = (
-        _count_lines(directory / f"{name}examples.jsonl") for name in ("", "validation_", "test_")
+    train, validation, test = map(
+        _count_lines, (files.examples, files.validation_examples, files.test_examples)
     )
     between = f", {validation:,} to choose checkpoints by" if validation else ""
     return True, f"{train:,} examples to train on{between}, {test:,} to test on"
@@ -177,21 +177,18 @@ def _count_lines(file: Path) -> int:
     return sum(1 for _ in read_lines(file)) if file.is_file() else 0
 
 
-def _collected(directory: Path, inputs: dict[str, Any]) -> tuple[bool, str]:
+def _collected(files: RunFiles, inputs: dict[str, Any]) -> tuple[bool, str]:
     """Counts the answers that are stored among those that the examples need."""
     from domainfusion.models.store import ResponseStore
     from domainfusion.records import read_records
     from domainfusion.types import Example, Sampling
 
-    if (
-        not (directory / "examples.jsonl").is_file()
-        or not (directory / "responses.sqlite").is_file()
-    ):
+    if not files.examples.is_file() or not files.responses.is_file():
         return False, ""
-    examples = read_records(directory / "examples.jsonl", Example)
+    examples = read_records(files.examples, Example)
     sampling = Sampling(**inputs.get("response_sampling", {}))
     missing = needed = 0
-    with ResponseStore(directory / "responses.sqlite", read_only=True) as store:
+    with ResponseStore(files.responses, read_only=True) as store:
         for domain, teacher in inputs.get("teachers", {}).items():
             questions = [
                 example.conversation_for(domain) for example in _of_domain(examples, domain)
@@ -207,26 +204,24 @@ def _of_domain(examples: Sequence[Example], domain: str) -> Iterator[Example]:
     return (example for example in examples if domain in example.domains)
 
 
-def _integrated(directory: Path) -> tuple[bool, str]:
+def _integrated(files: RunFiles) -> tuple[bool, str]:
     from domainfusion.records import read_lines
 
-    if not (directory / "records.jsonl").is_file():
+    if not files.records.is_file():
         return False, ""
-    kinds = Counter(
-        str(record.get("verification")) for _, record in read_lines(directory / "records.jsonl")
-    )
+    kinds = Counter(str(record.get("verification")) for _, record in read_lines(files.records))
     return True, f"{kinds.total():,} records: " + ", ".join(
         f"{count:,} {kind}" for kind, count in kinds.most_common()
     )
 
 
-def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
+def _trained(files: RunFiles, description: dict[str, Any]) -> tuple[bool, str]:
     """A student is described in `run.json` once it is trained; before that, the log tells how far
     it is.
     """
     from domainfusion.records import read_lines
 
-    log = directory / "training" / "log.jsonl"
+    log = files.training_log
     steps = [fields for _, fields in read_lines(log) if "step" in fields] if log.is_file() else []
     made = (
         f"{len({(fields['phase'], fields['step']) for fields in steps}):,} steps" if steps else ""
@@ -237,11 +232,11 @@ def _trained(directory: Path, description: dict[str, Any]) -> tuple[bool, str]:
     return done, made
 
 
-def _refined(directory: Path) -> tuple[bool, str]:
+def _refined(files: RunFiles) -> tuple[bool, str]:
     from domainfusion.records import read_json
     from domainfusion.reports.tables import counted
 
-    file = directory / "refinement.json"
+    file = files.refinement
     found = read_json(file) if file.is_file() else {}
     kept, rounds = (
         sum(entry["is_kept"] is True for entry in found.get("rounds", ())),

@@ -20,6 +20,7 @@ from rich.progress import Progress as RichProgress
 from rich.segment import Segment
 from rich.text import Text
 
+from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import printable
 from domainfusion.progress import Advance, Progress, silent
 
@@ -211,7 +212,7 @@ class Terminal:
 
     def log_to(self, run_directory: Path) -> None:
         """Keeps what is logged from now on in `run.log` of a run."""
-        handler = _RunLog(run_directory / "run.log", encoding="utf-8", delay=True)
+        handler = _RunLog(RunFiles(run_directory).log, encoding="utf-8", delay=True)
         handler.setFormatter(_PrintableLines("%(asctime)s %(process)d %(levelname)s %(message)s"))
         self._add_handler(handler, logging.DEBUG)
 

@@ -33,15 +33,20 @@ from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.parts import check_parts, check_refinement
 from domainfusion.distillation.refinement import Refiner, Stages, Validation, trained_records
 from domainfusion.distillation.results import EvaluationReport
-from domainfusion.distillation.run import DataFiles, RunDirectory, date_of_run
+from domainfusion.distillation.run import (
+    Publisher,
+    RunDirectory,
+    StageFiles,
+    date_of_run,
+    default_publisher,
+)
 from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
 from domainfusion.models.base import Adaptation, DatedModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
 from domainfusion.progress import Progress, silent
-from domainfusion.records import read_records, write_json, write_records, write_text
-from domainfusion.reports import RunSummary, render_model_card, write_reports
+from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
@@ -115,6 +120,8 @@ class Distiller:
             the last. It takes validation examples and a generator that can make more.
         title: What reports call the run.
         progress: Shows how far each stage is; by default nothing is shown.
+        publisher: Writes the reports at the end of a run and the model card of a saved student; by
+            default `domainfusion.reports`.
 
     Raises:
         ConfigurationError: No teachers, no generators, a domain that only one side knows, a number
@@ -154,6 +161,7 @@ class Distiller:
         refinement_rounds: int = 0,
         title: str = "Distillation",
         progress: Progress = silent,
+        publisher: Publisher | None = None,
     ) -> None:
         check_parts(
             student_model,
@@ -187,6 +195,7 @@ class Distiller:
         self.rebuttal = rebuttal
         self.refinement_rounds = refinement_rounds
         self.progress = progress
+        self.publisher = publisher or default_publisher()
         self.student: TrainableModel | None = None
         self._is_refined = False
         self.report: EvaluationReport | None = None
@@ -236,7 +245,7 @@ class Distiller:
             on_trained()
             if self.evaluator is not None:
                 self.evaluate(student)
-            write_reports(self.output_dir)
+            self.publisher.write_reports(self.output_dir)
         return student
 
     @contextmanager
@@ -378,17 +387,14 @@ class Distiller:
         if not distributed.is_main_process():
             return
         self.student.save(path, merge=merge)
-        summary = RunSummary.read(self.output_dir)
-        is_adapter = not merge and (Path(path) / "adapter_config.json").is_file()
-        about = {**summary.student, "library_name": "peft" if is_adapter else "transformers"}
-        write_text(Path(path) / "README.md", render_model_card(replace(summary, student=about)))
+        self.publisher.write_model_card(Path(path), self.output_dir)
 
     # The stages' details
 
     def _train(
         self,
         records: Sequence[TrainingRecord],
-        files: DataFiles,
+        files: StageFiles,
         start: TrainableModel | None = None,
     ) -> TrainableModel:
         validation = self._validation()
@@ -438,7 +444,7 @@ class Distiller:
         self._check_dataset(dataset)
         dataset.write(self._run)
 
-    def _make_more(self, focus: Focus, files: DataFiles) -> list[Example]:
+    def _make_more(self, focus: Focus, files: StageFiles) -> list[Example]:
         """Lets every generator that can make more examples where the focus says; they are trained
         on and nothing else.
         """
@@ -509,11 +515,11 @@ class Distiller:
             )
 
     def _collect_and_integrate(
-        self, examples: Sequence[Example], files: DataFiles
+        self, examples: Sequence[Example], files: StageFiles
     ) -> list[TrainingRecord]:
         return self._integrate(self.collect(examples), files)
 
-    def _integrate(self, collected: Collected, files: DataFiles) -> list[TrainingRecord]:
+    def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
         if files.records.is_file():
             self._refuse_other_responses(collected, files)
         else:
@@ -653,7 +659,7 @@ class Distiller:
         if savings is not None:
             write_json(self._run.savings, savings, listed=True)
 
-    def _refuse_other_responses(self, collected: Collected, files: DataFiles) -> None:
+    def _refuse_other_responses(self, collected: Collected, files: StageFiles) -> None:
         records = read_records(files.records, TrainingRecord)
         # What failed when the records were written may have been answered since.
         gaps = {

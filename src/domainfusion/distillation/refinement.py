@@ -14,7 +14,7 @@ from domainfusion.distillation.data_generation import Focus
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import AccuracyMetric
 from domainfusion.distillation.results import Refinement, RefinementRound, Shortfall
-from domainfusion.distillation.run import DataFiles
+from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TrainingError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ask_directly
@@ -93,9 +93,9 @@ class Stages:
         train: Trains on records, from the student that is given last.
     """
 
-    make: Callable[[Focus, DataFiles], Sequence[Example]]
-    integrate: Callable[[Sequence[Example], DataFiles], Sequence[TrainingRecord]]
-    train: Callable[[Sequence[TrainingRecord], DataFiles, TrainableModel], TrainableModel]
+    make: Callable[[Focus, StageFiles], Sequence[Example]]
+    integrate: Callable[[Sequence[Example], StageFiles], Sequence[TrainingRecord]]
+    train: Callable[[Sequence[TrainingRecord], StageFiles, TrainableModel], TrainableModel]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Refiner:
     """
 
     rounds: int
-    files: DataFiles
+    files: StageFiles
     stages: Stages
     validation: Validation
     teachers: Mapping[str, LanguageModel]
@@ -323,7 +323,7 @@ def replayed(
     return [drawn[place] for place in (*kinds.values(), *others)[: max(count, len(first))]]
 
 
-def read_refinement(files: DataFiles) -> Refinement:
+def read_refinement(files: StageFiles) -> Refinement:
     """Returns what the refinement of a run came to so far; an empty one before it begins.
 
     Raises:
@@ -339,12 +339,12 @@ def trained_records(directory: Path) -> list[TrainingRecord]:
     """Returns the records that the student of a run was made with: its own and those of the rounds
     that were kept, rejected ones too.
     """
-    files = DataFiles(directory)
+    files = StageFiles(directory)
     rounds = [files.round(entry.number) for entry in read_refinement(files).kept]
     return [
         record for each in (files, *rounds) for record in read_records(each.records, TrainingRecord)
     ]
 
 
-def _usable(files: DataFiles) -> list[TrainingRecord]:
+def _usable(files: StageFiles) -> list[TrainingRecord]:
     return [record for record in read_records(files.records, TrainingRecord) if record.is_usable]

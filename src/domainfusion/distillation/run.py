@@ -4,6 +4,7 @@ what it took.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from filelock import FileLock, Timeout
@@ -32,76 +33,113 @@ except ImportError:  # Windows does not have it
 
 logger = logging.getLogger("domainfusion")
 
-STUDENT = "model"
-"""The folder of the student within a run of the command line."""
-_FILES = frozenset(
-    {
-        *(
-            "run.json",
-            "generation.json",
-            "refinement.json",
-            "evaluation.json",
-            "savings.json",
-            "usage.json",
-            "stages.json",
-            "demo.json",
-        ),
-        *("examples.jsonl", "test_examples.jsonl", "validation_examples.jsonl", "records.jsonl"),
-        *("report.html", "report.md", "recipe.yaml", "student_files.json", STUDENT),
-    }
-)
-"""All that is written aside first, within the directory of a run."""
-_LOCK = "lock"
-"""Locked by the one process that writes to a run."""
-_WRITER = "writer"
-"""The id of that process and when it began: apart from the lock, as Windows lets nobody read a
-locked file.
-"""
 _CLOCK_SECONDS = 60.0
 """How far the time at which a process began may be off, as clocks are set."""
 
 PACKAGES = ("domainfusion", "torch", "transformers", "peft", "accelerate")
 
 
-class DataFiles:
+class Publisher(Protocol):
+    """Writes what a run has to show: `domainfusion.reports`, or something of a user's own."""
+
+    def write_reports(self, run_directory: Path) -> object:
+        """Writes the reports of a run, finished or not, into its directory."""
+        ...
+
+    def write_model_card(self, folder: Path, run_directory: Path) -> object:
+        """Writes the model card of a run's student, which was saved to `folder`."""
+        ...
+
+
+def default_publisher() -> Publisher:
+    """Returns `domainfusion.reports`, by its name: it stands above the distillation, which imports
+    nothing of it.
+    """
+    reports: Publisher = importlib.import_module("domainfusion.reports")
+    return reports
+
+
+class StageFiles:
     """The files of one way through the stages up to training: that of a run, or of a round of its
     refinement.
 
     Args:
         path: The folder.
+
+    Attributes:
+        path: The folder.
+        examples: The examples to train on.
+        generation: What each generator was asked for and what was rejected.
+        records: The training records, rejected ones too.
+        training: The folder of checkpoints, phases and the log of the training.
+        training_log: A line a step of the training, and one for each validation.
+        refinement: The decisions of each round of the refinement.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.examples = path / "examples.jsonl"
+        self.generation = path / "generation.json"
+        self.records = path / "records.jsonl"
+        self.training = path / "training"
+        self.training_log = self.training / "log.jsonl"
+        self.refinement = path / "refinement.json"
 
-    @property
-    def examples(self) -> Path:
-        """The examples to train on."""
-        return self.path / "examples.jsonl"
-
-    @property
-    def generation(self) -> Path:
-        """What each generator was asked for and what was rejected."""
-        return self.path / "generation.json"
-
-    @property
-    def records(self) -> Path:
-        """The training records, rejected ones too."""
-        return self.path / "records.jsonl"
-
-    @property
-    def training(self) -> Path:
-        """Checkpoints, phases and the log of the training."""
-        return self.path / "training"
-
-    @property
-    def refinement(self) -> Path:
-        """What became of each round of the refinement."""
-        return self.path / "refinement.json"
-
-    def round(self, number: int) -> DataFiles:
+    def round(self, number: int) -> StageFiles:
         """Returns the files of a round of the refinement, counted from 1."""
-        return DataFiles(self.path / "refinement" / str(number))
+        return StageFiles(self.path / "refinement" / str(number))
+
+
+class RunFiles(StageFiles):
+    """The names of all files of a run. Looking at them touches nothing.
+
+    Args:
+        path: The directory of the run.
+
+    Attributes:
+        description: What the run is: inputs, versions, machine.
+        lock: Locked by the one process that writes to the run.
+        writer: The id of that process and when it began: apart from the lock, as Windows lets
+            no other process read a locked file.
+        test_examples: The examples to evaluate on, frozen before training.
+        validation_examples: The examples to choose checkpoints by, frozen before training.
+        responses: Every answer of every model.
+        evaluation: What the evaluation found.
+        savings: What the student saves against running its teachers.
+        usage: What each model was asked and what that took, over all sessions.
+        stages: Seconds and memory of each finished stage.
+        html_report: The report as one HTML file.
+        markdown_report: The report as Markdown.
+        student: The folder of the student, in a run of the command line.
+        student_files: The files in that folder which the run wrote.
+        recipe: The recipe of a run that was made with one, every default written out.
+        demo: How to build the models of a run of the demo again.
+        log: The log of a run of the command line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.description = path / "run.json"
+        self.lock = path / "lock"
+        self.writer = path / "writer"
+        self.test_examples = path / "test_examples.jsonl"
+        self.validation_examples = path / "validation_examples.jsonl"
+        self.responses = path / "responses.sqlite"
+        self.evaluation = path / "evaluation.json"
+        self.savings = path / "savings.json"
+        self.usage = path / "usage.json"
+        self.stages = path / "stages.json"
+        self.html_report = path / "report.html"
+        self.markdown_report = path / "report.md"
+        self.student = path / "model"
+        self.student_files = path / "student_files.json"
+        self.recipe = path / "recipe.yaml"
+        self.demo = path / "demo.json"
+        self.log = path / "run.log"
+
+
+_NAMES = frozenset(file.name for file in vars(RunFiles(Path())).values())
+"""The names of a run's files: what was begun under one of them and left is cleared away."""
 
 
 def date_of_run(path: Path) -> date | None:
@@ -109,7 +147,7 @@ def date_of_run(path: Path) -> date | None:
     there is no such run.
     """
     try:
-        written = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        written = json.loads(RunFiles(path).description.read_text(encoding="utf-8"))
         return date.fromisoformat(written["inputs"]["date"])
     except (
         OSError,
@@ -120,8 +158,8 @@ def date_of_run(path: Path) -> date | None:
         return None
 
 
-class RunDirectory(DataFiles):
-    """The files of one run.
+class RunDirectory(RunFiles):
+    """The files of one run, and the right to write them.
 
     Args:
         path: The directory; it is made if it is not there.
@@ -142,50 +180,10 @@ class RunDirectory(DataFiles):
         super().__init__(path)
         self._inputs = dict(inputs)
         self._title = title
-        self._lock = FileLock(path / _LOCK, thread_local=False)
+        self._lock = FileLock(self.lock, thread_local=False)
         self._depth = 0
         self._at_the_end = ExitStack()
         self.current_stage = ""
-
-    @property
-    def test_examples(self) -> Path:
-        """The examples to evaluate on, frozen before training."""
-        return self.path / "test_examples.jsonl"
-
-    @property
-    def validation_examples(self) -> Path:
-        """The examples to choose checkpoints by, frozen before training."""
-        return self.path / "validation_examples.jsonl"
-
-    @property
-    def responses(self) -> Path:
-        """Every answer of every model."""
-        return self.path / "responses.sqlite"
-
-    @property
-    def evaluation(self) -> Path:
-        """What the evaluation found."""
-        return self.path / "evaluation.json"
-
-    @property
-    def savings(self) -> Path:
-        """What the student saves against running its experts."""
-        return self.path / "savings.json"
-
-    @property
-    def usage(self) -> Path:
-        """What each model was asked and what that took, over all sessions."""
-        return self.path / "usage.json"
-
-    @property
-    def stages(self) -> Path:
-        """Seconds and memory of each finished stage."""
-        return self.path / "stages.json"
-
-    @property
-    def description(self) -> Path:
-        """What the run is: inputs, versions, machine."""
-        return self.path / "run.json"
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -206,7 +204,7 @@ class RunDirectory(DataFiles):
             try:
                 self._check_files()
                 self._check_inputs()
-                remove_unfinished(self.path, _FILES)
+                remove_unfinished(self.path, _NAMES)
             except BaseException:
                 self._drop_lock()
                 raise
@@ -239,14 +237,14 @@ class RunDirectory(DataFiles):
             ) from error
         try:
             writer = f"{os.getpid()} {psutil.Process().create_time():.0f}\n"
-            (self.path / _WRITER).write_text(writer, encoding="ascii")
+            self.writer.write_text(writer, encoding="ascii")
         except BaseException:
             self._lock.release()
             raise
 
     def _drop_lock(self) -> None:
         try:
-            (self.path / _WRITER).write_text("", encoding="ascii")
+            self.writer.write_text("", encoding="ascii")
         finally:
             self._lock.release()
 
@@ -385,7 +383,7 @@ def writer_of(path: Path) -> str | None:
         path: The directory of the run.
     """
     try:
-        words = (path / _WRITER).read_text(encoding="ascii", errors="replace").split()
+        words = RunFiles(path).writer.read_text(encoding="ascii", errors="replace").split()
         process = psutil.Process(int(words[0]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return None

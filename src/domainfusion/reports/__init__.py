@@ -4,7 +4,7 @@ student's folder.
 
 from __future__ import annotations
 
-from domainfusion.reports.html import render_html, write_reports
+from domainfusion.reports.html import render_html, write_model_card, write_reports
 from domainfusion.reports.markdown import render_markdown, render_model_card
 from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
 from domainfusion.reports.terminal import render_terminal
@@ -17,5 +17,6 @@ __all__ = [
     "render_markdown",
     "render_model_card",
     "render_terminal",
+    "write_model_card",
     "write_reports",
 ]

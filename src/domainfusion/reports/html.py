@@ -8,7 +8,8 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib.resources import files
+from dataclasses import replace
+from importlib.resources import files as package_files
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import printable
 from domainfusion.records import write_text
 from domainfusion.reports import (
@@ -52,6 +54,7 @@ OPEN_EDGE_CASES = 3
 MOST_CONFLICTS = 100
 OPEN_CONFLICTS = 3
 OPEN_RECORDS = 3
+_MODEL_CARD = "README.md"
 LONGEST_TEXT = 4000
 """Characters of one text; what is longer is cut, with its length named."""
 
@@ -113,7 +116,7 @@ def _printable(value: Any) -> Any:
 
 
 def _asset(name: str) -> str:
-    return files("domainfusion.reports").joinpath(name).read_text(encoding="utf-8")
+    return package_files("domainfusion.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -351,13 +354,9 @@ def _repeat(summary: RunSummary) -> dict[str, Any] | None:
     return found if any(found.values()) else None
 
 
-MODEL = "model"
-"""The folder of the student within a run."""
-
-
 def write_reports(run_directory: Path) -> RunSummary:
-    """Writes `report.html`, `report.md` and, where the run holds its student, the student's model
-    card.
+    """Writes `report.html`, `report.md` and, where the run holds its student, the model card in the
+    student's folder.
 
     Args:
         run_directory: The directory of the run, finished or not.
@@ -368,9 +367,26 @@ def write_reports(run_directory: Path) -> RunSummary:
     Raises:
         DataError: The directory, or a file in it, can't be read or written.
     """
-    summary = RunSummary.read(run_directory)
-    write_text(run_directory / "report.html", render_html(summary))
-    write_text(run_directory / "report.md", render_markdown(summary))
-    if (run_directory / MODEL).is_dir():
-        write_text(run_directory / MODEL / "README.md", render_model_card(summary))
+    summary, files = RunSummary.read(run_directory), RunFiles(run_directory)
+    write_text(files.html_report, render_html(summary))
+    write_text(files.markdown_report, render_markdown(summary))
+    if files.student.is_dir():
+        write_text(files.student / _MODEL_CARD, render_model_card(summary))
     return summary
+
+
+def write_model_card(folder: Path, run_directory: Path) -> None:
+    """Writes the model card of a student that was saved to `folder`: a whole model, or an adapter
+    for PEFT.
+
+    Args:
+        folder: Where the student was saved.
+        run_directory: The directory of the run that trained it.
+
+    Raises:
+        DataError: The directory, or a file in it, can't be read or written.
+    """
+    summary = RunSummary.read(run_directory)
+    is_adapter = (folder / "adapter_config.json").is_file()
+    student = {**summary.student, "library_name": "peft" if is_adapter else "transformers"}
+    write_text(folder / _MODEL_CARD, render_model_card(replace(summary, student=student)))

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.distillation.results import EvaluationReport, Refinement
+from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.savings import Savings
 from domainfusion.errors import DataError
 from domainfusion.models.store import ModelUsage
@@ -133,28 +134,25 @@ class RunSummary:
                 received=str(run_directory),
                 fix="name the directory that the run printed",
             )
-        run = _read(run_directory / "run.json", _Run) or _Run()
-        stages = _read(run_directory / "stages.json", tuple[StageTime, ...]) or ()
-        records, refinement = (
-            run_directory / "records.jsonl",
-            _read(run_directory / "refinement.json", Refinement),
-        )
-        recipe = run_directory / "recipe.yaml"
+        files = RunFiles(run_directory)
+        run = _read(files.description, _Run) or _Run()
+        stages = _read(files.stages, tuple[StageTime, ...]) or ()
+        refinement = _read(files.refinement, Refinement)
         return cls(
             title=run.title,
-            evaluation=_read_evaluation(run_directory / "evaluation.json"),
-            generation=_read(run_directory / "generation.json", tuple[GenerationCount, ...]) or (),
-            records=tuple(read_records(records, TrainingRecord)) if records.exists() else (),
+            evaluation=_read_evaluation(files.evaluation),
+            generation=_read(files.generation, tuple[GenerationCount, ...]) or (),
+            records=_read_records(files.records),
             stages=stages,
-            usage=_read(run_directory / "usage.json", tuple[ModelUsage, ...]) or (),
+            usage=_read(files.usage, tuple[ModelUsage, ...]) or (),
             refinement=refinement,
-            savings=_read(run_directory / "savings.json", Savings),
-            training_log=_training_log(run_directory, refinement),
+            savings=_read(files.savings, Savings),
+            training_log=_training_log(files, refinement),
             student=run.student,
             teachers=run.teachers,
             settings=run.settings,
             inputs=run.inputs,
-            recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
+            recipe=_read_text(files.recipe),
             peak_memory_bytes=max(
                 (
                     stage.peak_memory_bytes
@@ -195,19 +193,23 @@ def _read(path: Path, kind: type[T]) -> T | None:
     return _validated(read_json(path), kind, path) if path.exists() else None
 
 
-def _training_log(
-    run_directory: Path, refinement: Refinement | None
-) -> tuple[Mapping[str, Any], ...]:
+def _read_records(path: Path) -> tuple[TrainingRecord, ...]:
+    return tuple(read_records(path, TrainingRecord)) if path.exists() else ()
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _training_log(files: RunFiles, refinement: Refinement | None) -> tuple[Mapping[str, Any], ...]:
     """Returns the lines of the training, then those of each round of the refinement that was kept,
     whose phases are named after it.
     """
-    lines: list[Mapping[str, Any]] = _log_lines(run_directory / "training" / "log.jsonl")
+    lines = _log_lines(files.training_log)
     for entry in refinement.kept if refinement else ():
-        own = run_directory / "refinement" / str(entry.number) / "training" / "log.jsonl"
-        told = [fields for fields in _log_lines(own) if "phase" in fields]
-        lines += [
-            {**fields, "phase": f"round {entry.number}: {fields['phase']}"} for fields in told
-        ]
+        for fields in _log_lines(files.round(entry.number).training_log):
+            if "phase" in fields:
+                lines.append({**fields, "phase": f"round {entry.number}: {fields['phase']}"})
     return tuple(lines)
 
 
