@@ -30,7 +30,8 @@ LAYERS = (
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
-        "distillation.asking", "distillation.dataset", "distillation.parts", "distillation.refinement", "distillation.distiller"
+        "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
+        "distillation.parts", "distillation.refinement", "distillation.distiller",
     ),
     ("reports",),
     ("recipe", "demo"),

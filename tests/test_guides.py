@@ -22,7 +22,6 @@ from domainfusion.distillation import (
     MultiTaskTrainer,
     SequentialTrainer,
 )
-from domainfusion.distillation.data_generation import makes_more
 from domainfusion.distillation.trainer.merging import MERGE_WEIGHTS
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -194,9 +193,9 @@ def test_trainers_and_objectives_are_as_the_guide_says(
             weights={("nutrition",): 1.0, ("physiology",): 0.0}, earlier=tuple(forum.generate())
         )
     )
-    assert [given.query for given in more] == names["QUESTIONS"]["nutrition",][1:] and makes_more(
-        forum
-    )
+    assert [given.query for given in more] == names["QUESTIONS"]["nutrition",][
+        1:
+    ] and forum.has_more
     targets = [Integration(text="a" * length, method="given") for length in range(1, 5)]
     records = [
         TrainingRecord(

@@ -25,7 +25,6 @@ from domainfusion.distillation.data_generation import (
     DataGenerator,
     Focus,
     SyntheticDataGenerator,
-    makes_more,
 )
 from domainfusion.distillation.dataset import HeldOut, assemble_more, run_generator
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
@@ -103,6 +102,8 @@ class Pool(DataGenerator):
     """Gives its first examples first, and where it is told so, half of what is left of the
     others.
     """
+
+    has_more = True
 
     def __init__(self, more: Sequence[Example] = MORE) -> None:
         self._more = more
@@ -257,16 +258,16 @@ def test_curated_examples_come_from_what_was_not_taken_first() -> None:
     assert Counter(given.domains for given in made) == wanted
 
 
-def test_who_can_make_more_says_so_by_taking_a_focus() -> None:
+def test_a_generator_says_whether_it_has_more() -> None:
     class Plain(DataGenerator):
         def generate(self, ask: Ask = ask_directly) -> list[Example]:
             return FIRST
 
-    assert makes_more(Pool())
-    assert makes_more(CuratedDataGenerator(FIRST, num_examples=2))
-    assert not makes_more(CuratedDataGenerator(FIRST))
-    assert not makes_more(CuratedDataGenerator(FIRST, num_examples=len(FIRST)))
-    assert not makes_more(Plain())
+    assert Pool().has_more
+    assert CuratedDataGenerator(FIRST, num_examples=2).has_more
+    assert not CuratedDataGenerator(FIRST).has_more
+    assert not CuratedDataGenerator(FIRST, num_examples=len(FIRST)).has_more
+    assert not Plain().has_more
 
 
 # What is weak

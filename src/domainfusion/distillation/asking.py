@@ -5,10 +5,12 @@ expert leaves unanswered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from domainfusion.distillation.data_generation import DataGenerator
+from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.errors import DomainFusionError, ModelError
 from domainfusion.models.base import LanguageModel
@@ -20,6 +22,55 @@ from domainfusion.types import Conversation, Generation, Sampling
 logger = logging.getLogger("domainfusion")
 
 
+class Roles:
+    """What each model of a run is asked as, for `usage.json`.
+
+    Args:
+        teachers: The teacher of each domain.
+        generators: The data generators, whose models write questions or judge them.
+        integrator: The integrator, whose models write targets or verify them.
+
+    Attributes:
+        measured: The models that are evaluated, by their role.
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[str, LanguageModel],
+        generators: Sequence[DataGenerator],
+        integrator: ResponseIntegrator,
+    ) -> None:
+        self._teachers = teachers
+        self._writers = [generator.generation_model for generator in generators]
+        self._judges = [generator.judge for generator in generators]
+        self._integrator = integrator
+        self.measured: Mapping[str, LanguageModel] = {}
+
+    def of(self, model: LanguageModel, stage: str) -> str:
+        """Returns the role of a model that is asked in a stage."""
+        if stage == "generate":
+            is_judge = _is_among(model, self._judges) and not _is_among(model, self._writers)
+            return "judge" if is_judge else "generation"
+        domains = [domain for domain, teacher in self._teachers.items() if teacher is model]
+        writer = self._integrator.integration_model
+        if stage == "integrate" and (not domains or model is writer):
+            return "verification" if _is_named(model, self._integrator.verifier) else "integration"
+        if domains:
+            return f"expert of {' and '.join(domains)}"
+        if _is_named(model, writer):
+            return "integration"  # of the ensemble's answers, with which the student is compared
+        return next((role for role, one in self.measured.items() if one is model), "judge")
+
+
+def _is_among(model: LanguageModel, models: Iterable[LanguageModel | None]) -> bool:
+    return any(model is one for one in models)
+
+
+def _is_named(model: LanguageModel, other: object) -> bool:
+    """Whether a model is another one, by its name: with a JSON schema it is another object."""
+    return isinstance(other, LanguageModel) and model.name == other.name
+
+
 class RunAsk:
     """An `Ask` through the store of a run, which is open for as long as the run's directory is
     held.
@@ -28,15 +79,13 @@ class RunAsk:
 
     Args:
         run: The directory of the run.
-        role_of: What a model is asked as.
+        roles: What a model is asked as.
         progress: Shows how far a call has got.
     """
 
-    def __init__(
-        self, run: RunDirectory, role_of: Callable[[LanguageModel], str], progress: Progress
-    ) -> None:
+    def __init__(self, run: RunDirectory, roles: Roles, progress: Progress) -> None:
         self._run = run
-        self._role_of = role_of
+        self._roles = roles
         self._progress = progress
         self._store: ResponseStore | None = None
 
@@ -51,13 +100,11 @@ class RunAsk:
         """See `Ask`."""
         store = self._open_store()
         try:
-            answers = store.ask(
-                model, conversations, sampling, label=label, role=self._role_of(model)
-            )
+            role = self._roles.of(model, self._run.current_stage)
+            answers = store.ask(model, conversations, sampling, label=label, role=role)
         except BaseException:
-            with suppress(
-                DomainFusionError
-            ):  # such as of a full disk: what went wrong first is what is told
+            # A second error, such as of a full disk, must not hide the first.
+            with suppress(DomainFusionError):
                 self._note(store)
             raise
         self._note(store)

@@ -20,11 +20,12 @@ from domainfusion.distillation.examples import (
     read_examples,
     refuse_shared_ids,
 )
+from domainfusion.distillation.metrics import stated_parts
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask
 from domainfusion.records import read_json, read_records, write_json, write_records
-from domainfusion.types import Example, fingerprint
+from domainfusion.types import Example, domains_of, fingerprint
 
 logger = logging.getLogger("domainfusion")
 
@@ -292,7 +293,7 @@ class Removed:
 
 
 @dataclass
-class Batch:
+class GeneratedBatch:
     """What one generator made, and what is left of it.
 
     Attributes:
@@ -345,7 +346,7 @@ class Batch:
         several = sum(example.is_cross_domain for example in self.kept)
         return {
             "generator": type(self.generator).__name__,
-            "kind": ", ".join(sorted(kinds)) or getattr(self.generator, "source", "custom"),
+            "kind": ", ".join(sorted(kinds)) or self.generator.source,
             "wanted": made.wanted,
             "asked": made.asked or len(made),
             "accepted": len(self.kept),
@@ -373,6 +374,53 @@ class Dataset:
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     counts: tuple[Mapping[str, Any], ...]
+
+    def check_test(self, accuracy: object, holdout: float) -> None:
+        """Refuses a dataset without a test set, and warns where accuracy on it is undefined.
+
+        Args:
+            accuracy: The metric that grades answers; None where none does.
+            holdout: The share of the examples that was to be held out.
+
+        Raises:
+            DataError: The test set is empty.
+        """
+        if not self.test:
+            raise DataError(
+                "No example is held out to evaluate on",
+                received=f"{len(self.train)} examples, holdout={holdout:g}",
+                fix="give test_examples, or make more examples",
+            )
+        if accuracy is stated_parts and not any(example.has_reference for example in self.test):
+            logger.warning(
+                "None of the %d test examples has a reference answer, so their accuracy is"
+                " undefined: a DomainRetentionEvaluator measures agreement with the experts. For"
+                " accuracy, give test_examples with `answers`.",
+                len(self.test),
+            )
+
+    def check_validation(self, accuracy: object) -> None:
+        """Raises a `DataError` where `accuracy` can grade no validation example, so that a
+        refinement can't tell where the student is weak.
+        """
+        grades_all = accuracy is not stated_parts
+        if not any(grades_all or example.has_reference for example in self.validation):
+            raise DataError(
+                "No validation example has a reference answer, so a refinement can't tell where the"
+                " student is weak",
+                received=f"{len(self.validation)} validation examples",
+                fix="give validation_examples with `answers`, or leave refinement_rounds out",
+            )
+
+    def warn_of_idle(self, domains: Iterable[str]) -> None:
+        """Warns of domains that no training example needs."""
+        idle = [domain for domain in domains if domain not in domains_of(self.train)]
+        if idle:
+            logger.warning(
+                "No training example needs the domain %s: the student can learn nothing from its"
+                " expert.",
+                ", ".join(idle),
+            )
 
     def write(self, run: RunDirectory) -> None:
         """Writes the examples, the training ones last: they say that all are there. What is held
@@ -405,7 +453,7 @@ def read_held_out(run: RunDirectory, name: str) -> list[Example]:
     return examples
 
 
-def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None) -> Batch:
+def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None) -> GeneratedBatch:
     """Lets a generator make its examples, or more of them where a focus says.
 
     Raises:
@@ -429,10 +477,12 @@ def run_generator(generator: DataGenerator, ask: Ask, focus: Focus | None = None
         raise DataError(
             f"{type(generator).__name__} returned no examples", fix="look at its generate()"
         )
-    return Batch(generator, generated)
+    return GeneratedBatch(generator, generated)
 
 
-def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hygiene()) -> Dataset:
+def assemble(
+    batches: Sequence[GeneratedBatch], held_out: HeldOut, hygiene: Hygiene = Hygiene()
+) -> Dataset:
     """Makes the dataset of a run.
 
     Questions that came before are dropped, near-duplicates of what models wrote too; then what is
@@ -479,7 +529,7 @@ def assemble(batches: Sequence[Batch], held_out: HeldOut, hygiene: Hygiene = Hyg
 
 
 def assemble_more(
-    batches: Sequence[Batch],
+    batches: Sequence[GeneratedBatch],
     earlier: Sequence[Example],
     held_out: HeldOut,
     hygiene: Hygiene = Hygiene(),
@@ -526,7 +576,7 @@ def assemble_more(
 
 
 def _drop_duplicates(
-    batches: Sequence[Batch], hygiene: Hygiene, earlier: Sequence[Example] = ()
+    batches: Sequence[GeneratedBatch], hygiene: Hygiene, earlier: Sequence[Example] = ()
 ) -> None:
     by_models = any(
         example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated
@@ -547,7 +597,7 @@ def _drop_duplicates(
 def _without(
     sets: Mapping[str, Sequence[Example]],
     examples: Sequence[Example],
-    batches: Sequence[Batch],
+    batches: Sequence[GeneratedBatch],
     hygiene: Hygiene,
 ) -> list[Example]:
     """Returns the examples that contain no question of the sets; the others are taken from the

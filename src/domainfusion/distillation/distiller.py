@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from domainfusion.description import describe, models_in
-from domainfusion.distillation.asking import AskOverGaps, RunAsk
-from domainfusion.distillation.calling import options_for
-from domainfusion.distillation.data_generation import DataGenerator, Focus, makes_more
+from domainfusion.description import describe
+from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk
+from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import (
-    Dataset,
+    GeneratedBatch,
     GroupBy,
     HeldOut,
     Hygiene,
@@ -26,36 +22,41 @@ from domainfusion.distillation.dataset import (
     read_held_out,
     run_generator,
 )
-from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples, hold_apart
+from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples
 from domainfusion.distillation.examples import ExampleLike, read_examples
-from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task, primary_first
+from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
+from domainfusion.distillation.measuring import examples_trained_on, measure, merge_of
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
-from domainfusion.distillation.parts import check_parts, check_refinement
-from domainfusion.distillation.refinement import Refiner, Stages, Validation, trained_records
+from domainfusion.distillation.parts import check_parts, check_refinement, check_teachers
+from domainfusion.distillation.refinement import Refiner, Stages, Validation
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import (
     Publisher,
     RunDirectory,
     StageFiles,
-    date_of_run,
+    about_student,
     default_publisher,
+    pin_dates,
 )
 from domainfusion.distillation.savings import measure_savings
+from domainfusion.distillation.targets import (
+    Collected,
+    read_records_of,
+    to_record,
+    warn_of_cut_thoughts,
+)
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError, RunError
-from domainfusion.models.base import Adaptation, DatedModel, LanguageModel, TrainableModel
+from domainfusion.errors import ConfigurationError, RunError
+from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
-    Integration,
     Response,
     Sampling,
     TrainingRecord,
-    Verification,
-    domains_of,
     fingerprint,
 )
 
@@ -65,15 +66,6 @@ logger = logging.getLogger("domainfusion")
 
 OnTeacherFailure = Literal["stop", "continue"]
 """What to do where an expert leaves questions unanswered."""
-
-_NO_ANSWER = {
-    "refused": "refused",
-    "filtered": "was held back by a filter",
-    "failed": "did not answer",
-}
-"""What an expert did that did not end with an answer."""
-
-Collected = Sequence[tuple[Example, Mapping[str, Response]]]
 
 
 class Distiller:
@@ -210,13 +202,18 @@ class Distiller:
         has_validation = bool(self._given_validation) or validation_holdout > 0
         trainer.check_validation(given=has_validation)
         check_refinement(refinement_rounds, data_generators, has_validation=has_validation)
-        self._date = self._pin_dates(output_dir)
-        inputs = self._inputs()
-        self._directory_is_derived, self._directory_is_told = output_dir is None, False
-        self.output_dir = Path(output_dir or Path("runs") / fingerprint(inputs, length=12))
-        self._run = RunDirectory(self.output_dir, inputs, title)
-        self._ask = RunAsk(self._run, self._role_of, progress)
-        self._measured: Mapping[str, LanguageModel] = {}
+        path = None if output_dir is None else Path(output_dir)
+        parts = [
+            self.student_model,
+            self.teacher_models,
+            self.data_generators,
+            self.integrator,
+            evaluator,
+        ]
+        self._run = RunDirectory(path, self._inputs(date=pin_dates(parts, path)), title)
+        self.output_dir = self._run.path
+        self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
+        self._ask = RunAsk(self._run, self._roles, progress)
 
     def distill(self, *, on_trained: Callable[[], object] = lambda: None) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once.
@@ -265,7 +262,7 @@ class Distiller:
         train on.
         """
         with self._run.open():
-            self._tell_directory()
+            self._run.announce()
             if not self._run.examples.is_file():
                 with self._run.stage("generate"):
                     self._generate()
@@ -275,12 +272,11 @@ class Distiller:
         """Asks the expert of each of an example's domains: its sub-question if there is one, else
         the whole query.
         """
-        self._check_teachers(examples)
+        check_teachers(examples, self.teacher_models)
         with self._run.open(), self._run.stage("collect"):
             tasks = self._experts().answer(examples)
-            _warn_of_cut_thoughts(
-                [response for task in tasks for response in task.responses.values()]
-            )
+            responses = [response for task in tasks for response in task.responses.values()]
+            warn_of_cut_thoughts(responses)
             return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
@@ -297,12 +293,7 @@ class Distiller:
         """Trains the student on the records and returns it."""
         with self._run.open(), self._run.stage("train"):
             self.student, self._is_refined = self._train(records, self._run), False
-            about = {
-                "name": self.student.name,
-                "parameters": getattr(self.student, "parameter_count", None),
-                "system_prompt": getattr(self.student, "system_prompt", None),
-            }
-            self._run.add_to_description("student", about)
+            self._run.add_to_description("student", about_student(self.student))
             return self.student
 
     def refine(self) -> TrainableModel:
@@ -403,7 +394,7 @@ class Distiller:
             records,
             start=start,
             teachers=self.teacher_models,
-            integrator=getattr(self.integrator, "integration_model", None),
+            integrator=self.integrator.integration_model,
             validate=validation if validation.examples else None,
             directory=files.training,
             seed=self.seed,
@@ -415,34 +406,29 @@ class Distiller:
         that its experts suggest.
         """
         why = self.trainer.start_of(self.student_model, self.teacher_models).why_not_merged
-        is_adapter = [
-            getattr(teacher, "is_adapter_on", None) for teacher in self.teacher_models.values()
-        ]
-        if why and any(is_on is not None and is_on(self.student_model) for is_on in is_adapter):
-            logger.warning(
-                "The student starts from its base, not from the merge of its experts: %s", why
+        if why:
+            is_suggested = any(
+                isinstance(teacher, AdapterModel) and teacher.is_adapter_on(self.student_model)
+                for teacher in self.teacher_models.values()
             )
-        elif why:
-            logger.info(
-                "The student starts from its base, not from the merge of its experts: %s", why
-            )
-
-    def _tell_directory(self) -> None:
-        """Reports where the run is kept: in the log where one is shown, else on stderr."""
-        if self._directory_is_told:
-            return
-        self._directory_is_told = True
-        message = f"The run is kept in {self.output_dir}; the same inputs resume it there."
-        logger.info(message)
-        if self._directory_is_derived and not logger.isEnabledFor(logging.INFO):
-            sys.stderr.write(f"{message}\n")
+            level = logging.WARNING if is_suggested else logging.INFO
+            message = "The student starts from its base, not from the merge of its experts: %s"
+            logger.log(level, message, why)
 
     def _generate(self) -> None:
         batches = [run_generator(generator, self._ask) for generator in self.data_generators]
-        self._check_teachers([example for batch in batches for example in batch.generated])
+        self._check_batches(batches)
         dataset = assemble(batches, self._held_out, self.hygiene)
-        self._check_dataset(dataset)
+        if self.evaluator is not None:
+            dataset.check_test(self.evaluator.metric, self.holdout)
+        if self.refinement_rounds:
+            dataset.check_validation(self.verifier)
+        dataset.warn_of_idle(self.teacher_models)
         dataset.write(self._run)
+
+    def _check_batches(self, batches: Sequence[GeneratedBatch]) -> None:
+        generated = [example for batch in batches for example in batch.generated]
+        check_teachers(generated, self.teacher_models)
 
     def _make_more(self, focus: Focus, files: StageFiles) -> list[Example]:
         """Lets every generator that can make more examples where the focus says; they are trained
@@ -453,9 +439,9 @@ class Distiller:
                 batches = [
                     run_generator(generator, self._ask, focus)
                     for generator in self.data_generators
-                    if makes_more(generator)
+                    if generator.has_more
                 ]
-                self._check_teachers([example for batch in batches for example in batch.generated])
+                self._check_batches(batches)
                 frozen = replace(
                     self._held_out,
                     test=read_held_out(self._run, "test"),
@@ -478,42 +464,6 @@ class Distiller:
             seed=self.seed,
         )
 
-    def _check_dataset(self, dataset: Dataset) -> None:
-        if self.evaluator is not None and not dataset.test:
-            raise DataError(
-                "No example is held out to evaluate on",
-                received=f"{len(dataset.train)} examples, holdout={self.holdout:g}",
-                fix="give test_examples, or make more examples",
-            )
-        gradable = [
-            example
-            for example in dataset.validation
-            if example.has_reference or self.verifier is not stated_parts
-        ]
-        if self.refinement_rounds and not gradable:
-            raise DataError(
-                "No validation example has a reference answer, so a refinement can't tell where the"
-                " student is weak",
-                received=f"{len(dataset.validation)} validation examples",
-                fix="give validation_examples with `answers`, or leave refinement_rounds out",
-            )
-        if getattr(self.evaluator, "metric", None) is stated_parts and not any(
-            example.has_reference for example in dataset.test
-        ):
-            logger.warning(
-                "None of the %d test examples has a reference answer, so their accuracy is"
-                " undefined: a DomainRetentionEvaluator measures agreement with the experts. For"
-                " accuracy, give test_examples with `answers`.",
-                len(dataset.test),
-            )
-        idle = [domain for domain in self.teacher_models if domain not in domains_of(dataset.train)]
-        if idle:
-            logger.warning(
-                "No training example needs the domain %s: the student can learn nothing from its"
-                " expert.",
-                ", ".join(idle),
-            )
-
     def _collect_and_integrate(
         self, examples: Sequence[Example], files: StageFiles
     ) -> list[TrainingRecord]:
@@ -521,73 +471,35 @@ class Distiller:
 
     def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
         if files.records.is_file():
-            self._refuse_other_responses(collected, files)
-        else:
-            with self._run.stage("integrate"):
-                tasks = [Task(example, responses) for example, responses in collected]
-                rebut = self._experts().rebut if self.rebuttal else None
-                options = options_for(
-                    self.integrator.integrate_all, domains=self._descriptions(), rebut=rebut
-                )
-                integrations = self.integrator.integrate_all(tasks, ask=self._ask, **options)
-                records = [
-                    self._to_record(task, integration)
-                    for task, integration in zip(tasks, integrations, strict=True)
-                ]
-                write_records(files.records, records, listed=True)
+            return read_records_of(collected, files)
+        with self._run.stage("integrate"):
+            tasks = [Task(example, responses) for example, responses in collected]
+            targets = self.integrator.integrate_all(
+                tasks,
+                domains=self._descriptions(),
+                rebut=self._experts().rebut if self.rebuttal else None,
+                ask=self._ask,
+            )
+            write_records(
+                files.records,
+                [
+                    to_record(task, target, self.verifier)
+                    for task, target in zip(tasks, targets, strict=True)
+                ],
+                listed=True,
+            )
         return read_records(files.records, TrainingRecord)
 
     def _experts(self) -> Experts:
         return Experts(self.teacher_models, self._over_gaps(), self.response_sampling)
 
     def _descriptions(self) -> dict[str, str]:
-        """Returns what the domains are about, as far as the generators say it."""
+        """Returns what the domains are about, as far as the generators describe them."""
         described: dict[str, str] = {}
         for generator in self.data_generators:
-            domains = getattr(generator, "domains", None)
-            if isinstance(domains, Mapping):
-                described |= {name: text for name, text in domains.items() if isinstance(text, str)}
+            if isinstance(generator.domains, Mapping):
+                described.update(generator.domains)
         return described
-
-    def _to_record(self, task: Task, integration: Integration) -> TrainingRecord:
-        verification, reason = self._verify(task, integration)
-        return TrainingRecord(
-            example=task.example,
-            responses=tuple(primary_first(task).values()),
-            integration=integration,
-            verification=verification,
-            reason=reason,
-        )
-
-    def _verify(self, task: Task, integration: Integration) -> tuple[Verification, str]:
-        for response in task.responses.values():
-            if response.finish_reason in _NO_ANSWER:
-                return (
-                    "rejected",
-                    f"the expert of {response.domain} {_NO_ANSWER[response.finish_reason]}",
-                )
-        if integration.ledger.verdict == "rejected":
-            return "rejected", "the integrated answer was not verified"
-        if not integration.text.strip():
-            is_open = any(conflict.kept is None for conflict in integration.ledger.conflicts)
-            return "rejected", "the experts disagree" if is_open else "there is no answer"
-        if not task.example.has_reference:
-            return "unverified", ""
-        if not task.example.parts and self.verifier is stated_parts:
-            return "unverified", "the reference is in words, and the answer may put it in others"
-        score = self.verifier(task.example, integration.text)
-        if score.value is None:
-            return "unverified", score.reason
-        wrong = [
-            part.domain
-            for part, grade in zip(task.example.parts, score.parts, strict=False)
-            if grade < 1
-        ]
-        return (
-            ("verified", "")
-            if score.value >= 1
-            else ("rejected", f"the reference contradicts the answer on {', '.join(wrong) or 'it'}")
-        )
 
     def _validation(self) -> Validation:
         is_frozen = self._run.validation_examples.is_file()
@@ -596,49 +508,31 @@ class Distiller:
             if is_frozen
             else list(self._given_validation or ())
         )
-        return Validation(
-            examples, self.verifier, getattr(self.evaluator, "sampling", self.response_sampling)
-        )
+        return Validation(examples, self.verifier, self._sampling)
 
-    def _baselines(self) -> dict[str, LanguageModel]:
-        baselines: dict[str, LanguageModel] = {"base": self.student_model}
-        try:
-            weight = self.trainer.merge_weight_in(self._run.training)
-            start = Adaptation(start_from=tuple(self.teacher_models.values()), merge_weight=weight)
-            records = (
-                read_records(self._run.records, TrainingRecord)
-                if self._run.records.is_file()
-                else []
-            )
-            baselines["merge"] = self.trainer.copy_at(
-                start, self.student_model, self.teacher_models, records
-            )
-        except CapabilityError as error:
-            logger.info("There is no weight merge of the experts to compare with: %s", error)
-        return baselines
+    @property
+    def _sampling(self) -> Sampling:
+        """How models answer where they are measured."""
+        own = None if self.evaluator is None else self.evaluator.sampling
+        return own or self.response_sampling
 
     def _measure(
         self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]
     ) -> EvaluationReport:
-        trained_on = (
-            [record.example for record in trained_records(self._run.path)]
-            if self._run.records.is_file()
-            else None
-        )
-        baselines, ask = self._baselines(), self._over_gaps()
-        self._measured = {**getattr(evaluator, "baselines", {}), **baselines, "student": student}
-        options = options_for(
-            evaluator.evaluate,
+        baselines: dict[str, LanguageModel] = {"base": self.student_model}
+        merge = merge_of(self.trainer, self.student_model, self.teacher_models, self._run)
+        if merge is not None:
+            baselines["merge"] = merge
+        self._roles.measured = {**evaluator.baselines, **baselines, "student": student}
+        return measure(
+            evaluator,
+            student,
+            self.teacher_models,
+            examples,
             baselines=baselines,
-            trained_on=trained_on,
+            trained_on=examples_trained_on(self._run),
             ensemble=self._ensemble,
-            ask=ask,
-        )
-        if "trained_on" not in options:
-            examples, _ = hold_apart(examples, trained_on)
-        report = evaluator.evaluate(student, self.teacher_models, examples, **options)
-        return replace(
-            report, notes=(*report.notes, *(f"{gap}; these have no grade." for gap in ask.gaps))
+            ask=self._over_gaps(),
         )
 
     @property
@@ -652,51 +546,11 @@ class Distiller:
         """
         if self._run.savings.is_file():
             return
-        sampling = getattr(self.evaluator, "sampling", self.response_sampling)
         savings = measure_savings(
-            student, self.teacher_models, examples, sampling, self._ensemble.answer
+            student, self.teacher_models, examples, self._sampling, self._ensemble.answer
         )
         if savings is not None:
             write_json(self._run.savings, savings, listed=True)
-
-    def _refuse_other_responses(self, collected: Collected, files: StageFiles) -> None:
-        records = read_records(files.records, TrainingRecord)
-        # What failed when the records were written may have been answered since.
-        gaps = {
-            (record.example.id, r.domain)
-            for record in records
-            for r in record.responses
-            if r.finish_reason == "failed"
-        }
-        stored = {
-            record.example.id: sorted(
-                r.text for r in record.responses if r.finish_reason != "failed"
-            )
-            for record in records
-        }
-        given = {
-            example.id: sorted(
-                response.text
-                for domain, response in responses.items()
-                if (example.id, domain) not in gaps
-            )
-            for example, responses in collected
-        }
-        if given != stored:
-            raise RunError(
-                "This run has records of other responses",
-                received=f"{len(given)} examples where the run has {len(stored)}",
-                fix=f"use another output_dir, or delete {files.records}",
-            )
-
-    def _check_teachers(self, examples: Sequence[Example]) -> None:
-        strange = [domain for domain in domains_of(examples) if domain not in self.teacher_models]
-        if strange:
-            raise ConfigurationError(
-                f"Examples need the domain {strange[0]!r}, which has no teacher",
-                allowed=", ".join(self.teacher_models),
-                fix="add its expert",
-            )
 
     def _over_gaps(self) -> AskOverGaps:
         """Returns how models are asked where an expert may leave a gap, if the run is to continue
@@ -706,59 +560,10 @@ class Distiller:
             self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {}
         )
 
-    def _role_of(self, model: LanguageModel) -> str:
-        """Returns what `usage.json` says that a model is asked as."""
-        stage, writers = (
-            self._run.current_stage,
-            [getattr(generator, "generation_model", None) for generator in self.data_generators],
-        )
-        if stage == "generate":
-            judges = [getattr(generator, "judge", None) for generator in self.data_generators]
-            return (
-                "judge"
-                if any(model is judge for judge in judges) and model not in writers
-                else "generation"
-            )
-        domains = [domain for domain, teacher in self.teacher_models.items() if teacher is model]
-        if stage == "integrate" and (
-            not domains or model is getattr(self.integrator, "integration_model", None)
-        ):
-            # By its name: a model that is held to a JSON schema is another object.
-            verifier = getattr(self.integrator, "verifier", None)
-            return (
-                "verification" if model.name == getattr(verifier, "name", None) else "integration"
-            )
-        if domains:
-            return f"expert of {' and '.join(domains)}"
-        if model.name == getattr(getattr(self.integrator, "integration_model", None), "name", None):
-            return "integration"  # of the ensemble's answers, which the student is compared with
-        return next((role for role, one in self._measured.items() if one is model), "judge")
-
-    def _pin_dates(self, output_dir: str | Path | None) -> str | None:
-        """Has the models write the day on which the run began, so that it can be resumed on another
-        day.
-
-        Returns:
-            The day; None where no model writes it.
-        """
-        began = None if output_dir is None else date_of_run(Path(output_dir))
-        day = began or datetime.now(UTC).date()
-        models = models_in(
-            [
-                self.student_model,
-                self.teacher_models,
-                self.data_generators,
-                self.integrator,
-                self.evaluator,
-            ]
-        )
-        is_written = [model.pin_date(day) for model in models if isinstance(model, DatedModel)]
-        return day.isoformat() if any(is_written) else None
-
-    def _inputs(self) -> dict[str, Any]:
+    def _inputs(self, *, date: str | None) -> dict[str, Any]:
         """Returns what decides the outcome of the run."""
         return {
-            **({} if self._date is None else {"date": self._date}),
+            **({} if date is None else {"date": date}),
             "student": (
                 describe(self.student_model)
                 | ({"chat_template": self._speech} if self._speech else {})
@@ -781,21 +586,3 @@ class Distiller:
             "hygiene": describe(self.hygiene),
             "seed": self.seed,
         }
-
-
-def _warn_of_cut_thoughts(responses: Sequence[Response]) -> None:
-    """Says which experts were cut while they thought, and so gave no answers."""
-    cut = [
-        response
-        for response in responses
-        if response.finish_reason == "length" and response.reasoning
-    ]
-    counts = Counter(response.domain for response in cut if not response.text)
-    for domain, count in counts.items():
-        logger.warning(
-            "%d answers of the expert of %s were cut while it thought, and are empty: raise"
-            " max_new_tokens of response_sampling, or switch thinking off, with"
-            " template_arguments={'enable_thinking': False} where its chat template knows that.",
-            count,
-            domain,
-        )

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from domainfusion.distillation.data_generation import DataGenerator, check_names, makes_more
+from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.training import distributed
+from domainfusion.types import Example, domains_of
 
 
 def check_parts(
@@ -70,11 +71,8 @@ def check_parts(
 def _check_coverage(
     teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]
 ) -> None:
-    """Holds the domains of the teachers against those of the generators, as far as the generators
-    say theirs.
-    """
-    said = [getattr(generator, "domains", None) for generator in generators]
-    known = [domains for domains in said if isinstance(domains, Mapping | tuple | list)]
+    """Compares the domains of the teachers with those of the generators that name theirs."""
+    known = [generator.domains for generator in generators if generator.domains is not None]
     wanted = dict.fromkeys(name for domains in known for name in domains)
     homeless = [name for name in wanted if name not in teachers]
     if homeless:
@@ -84,7 +82,7 @@ def _check_coverage(
             fix="add its expert",
         )
     idle = [name for name in teachers if name not in wanted]
-    if idle and len(known) == len(said):
+    if idle and len(known) == len(generators):
         raise ConfigurationError(
             f"No generator makes examples of {idle[0]!r}, so its teacher would never be asked",
             allowed=", ".join(wanted),
@@ -119,12 +117,12 @@ def check_refinement(
             received=f"refinement_rounds={rounds}",
             fix=fix,
         )
-    if not any(map(makes_more, generators)):
+    if not any(generator.has_more for generator in generators):
         raise ConfigurationError(
             "No generator can make more examples for a refinement",
             received=[type(generator).__name__ for generator in generators],
             allowed=(
-                "one whose generate(...) takes focus, and of curated examples one that takes a part"
+                "one that has_more, and of curated examples one that takes a part"
                 " of them at first (num_examples)"
             ),
             fix="add a SyntheticDataGenerator, or leave refinement_rounds out",
@@ -134,4 +132,15 @@ def check_refinement(
             "A refinement runs in one process",
             received=f"{distributed.world_size()} processes",
             fix="start one, or leave refinement_rounds out",
+        )
+
+
+def check_teachers(examples: Sequence[Example], teachers: Mapping[str, LanguageModel]) -> None:
+    """Raises a `ConfigurationError` where examples need a domain that has no teacher."""
+    strange = [domain for domain in domains_of(examples) if domain not in teachers]
+    if strange:
+        raise ConfigurationError(
+            f"Examples need the domain {strange[0]!r}, which has no teacher",
+            allowed=", ".join(teachers),
+            fix="add its expert",
         )

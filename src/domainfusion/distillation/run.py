@@ -21,10 +21,19 @@ from typing import Any, Protocol
 import psutil
 from filelock import FileLock, Timeout
 
+<<<<<<< HEAD
 from domainfusion.description import differences
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import remove_unfinished
 from domainfusion.records import read_json, refuse_changed, write_json
+=======
+from domainfusion.description import differences, models_in
+from domainfusion.errors import RunError, advice_on
+from domainfusion.files import remove_unfinished
+from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
+from domainfusion.records import read_json, write_json
+from domainfusion.types import fingerprint
+>>>>>>> 52924cd (Read the distiller as its stages, and ask capabilities by isinstance)
 
 try:
     import resource
@@ -158,11 +167,39 @@ def date_of_run(path: Path) -> date | None:
         return None
 
 
+def about_student(student: TrainableModel) -> dict[str, Any]:
+    """Returns what `run.json` says of a trained student."""
+    return {
+        "name": student.name,
+        "parameters": student.parameter_count if isinstance(student, SizedModel) else None,
+        "system_prompt": student.system_prompt if isinstance(student, PromptedModel) else None,
+    }
+
+
+def pin_dates(parts: object, path: Path | None) -> str | None:
+    """Has the models write the day on which the run began into their prompts, so that it can be
+    resumed on another day.
+
+    Args:
+        parts: Whatever holds the models of the run.
+        path: The directory of the run; None where it follows from the inputs.
+
+    Returns:
+        The day; None where no model writes it.
+    """
+    began = None if path is None else date_of_run(path)
+    day = began or datetime.now(UTC).date()
+    models = models_in(parts)
+    is_written = [model.pin_date(day) for model in models if isinstance(model, DatedModel)]
+    return day.isoformat() if any(is_written) else None
+
+
 class RunDirectory(RunFiles):
     """The files of one run, and the right to write them.
 
     Args:
-        path: The directory; it is made if it is not there.
+        path: The directory; it is made if it is not there. None for one in `runs/` whose name
+            follows from the inputs; it is then printed to stderr.
         inputs: What decides the outcome of the run; a directory that was made with other inputs is
             refused.
         title: What reports call the run.
@@ -176,8 +213,9 @@ class RunDirectory(RunFiles):
         current_stage: The stage that is under way; empty between stages.
     """
 
-    def __init__(self, path: Path, inputs: Mapping[str, Any], title: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path | None, inputs: Mapping[str, Any], title: str) -> None:
+        super().__init__(path or Path("runs") / fingerprint(inputs, length=12))
+        self._is_derived, self._is_announced = path is None, False
         self._inputs = dict(inputs)
         self._title = title
         self._lock = FileLock(self.lock, thread_local=False)
@@ -218,6 +256,16 @@ class RunDirectory(RunFiles):
                     self._at_the_end.close()
                 finally:
                     self._drop_lock()
+
+    def announce(self) -> None:
+        """Reports once where the run is kept: in the log where one is shown, else on stderr."""
+        if self._is_announced:
+            return
+        self._is_announced = True
+        message = f"The run is kept in {self.path}; the same inputs resume it there."
+        logger.info(message)
+        if self._is_derived and not logger.isEnabledFor(logging.INFO):
+            sys.stderr.write(f"{message}\n")
 
     def when_let_go(self, call: Callable[[], None]) -> None:
         """Calls `call` when this process releases the directory that it holds."""

@@ -120,6 +120,42 @@ class SchemaModel(LanguageModel, Protocol):
         ...
 
 
+@runtime_checkable
+class SizedModel(LanguageModel, Protocol):
+    """Knows how many weights it has."""
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights, those of an adapter included."""
+        ...
+
+
+@runtime_checkable
+class PromptedModel(LanguageModel, Protocol):
+    """Answers under a system prompt of its own; None where it has none."""
+
+    @property
+    def system_prompt(self) -> str | None: ...
+
+
+@runtime_checkable
+class AdapterModel(LanguageModel, Protocol):
+    """May be an adapter on a base that it shares with other models."""
+
+    def is_adapter_on(self, other: object) -> bool:
+        """Whether it is an adapter on the base of another model."""
+        ...
+
+
+@runtime_checkable
+class ReleasableModel(LanguageModel, Protocol):
+    """Can free the memory of its weights; they are loaded again when they are needed."""
+
+    def release(self) -> None:
+        """Frees the memory of the weights."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
     """How probable a model finds each token of the last turn of a conversation, given all that

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from domainfusion.errors import TrainingError, advice_on
 from domainfusion.files import replacing
-from domainfusion.models.base import TokenScorer
+from domainfusion.models.base import AdapterModel, ReleasableModel, TokenScorer
 from domainfusion.models.generation import buckets
 from domainfusion.models.locate import hash_tensors
 from domainfusion.models.projection import Head
@@ -314,11 +314,12 @@ def _release(model: TokenScorer, needed: Sequence[object]) -> bool:
     """Releases a model unless one that is needed is the same or has the same weights; returns
     whether it did.
     """
-    shares, release = getattr(model, "is_adapter_on", None), getattr(model, "release", None)
-    if any(other is model or (shares is not None and shares(other)) for other in needed):
+    if any(other is model for other in needed):
         return False
-    if release is not None:
-        release()
+    if isinstance(model, AdapterModel) and any(model.is_adapter_on(other) for other in needed):
+        return False
+    if isinstance(model, ReleasableModel):
+        model.release()
     return True
 
 

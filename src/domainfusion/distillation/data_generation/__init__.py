@@ -13,7 +13,6 @@ from domainfusion.distillation.data_generation.generator import (
     Generated,
     check_domains,
     check_names,
-    makes_more,
 )
 from domainfusion.distillation.data_generation.replies import Question, find_items, find_questions
 from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
@@ -36,5 +35,4 @@ __all__ = [
     "check_names",
     "find_items",
     "find_questions",
-    "makes_more",
 ]

@@ -59,6 +59,8 @@ class CuratedDataGenerator(DataGenerator):
             )
         self.num_examples = num_examples
         self.seed = seed
+        self.domains = domains_of(self.examples)
+        self.has_more = num_examples is not None and num_examples < len(self.examples)
 
     @classmethod
     def from_review(
@@ -80,16 +82,6 @@ class CuratedDataGenerator(DataGenerator):
         generator = cls(reviewed.examples, num_examples=num_examples, seed=seed)
         generator.left_out = reviewed.left_out
         return generator
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """Every domain that the examples name."""
-        return domains_of(self.examples)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there are examples beside the sample that is taken first."""
-        return self.num_examples is not None and self.num_examples < len(self.examples)
 
     def write_review(self, path: str | Path) -> None:
         """Writes the examples to a review file; see `write_review`."""
@@ -121,7 +113,7 @@ class CuratedDataGenerator(DataGenerator):
         drawn = random.Random(f"{self.seed}/{focus.round}").sample(
             self.examples, len(self.examples)
         )
-        counts = focus.apportion(self.num_examples or 0, self.domains)
+        counts = focus.apportion(self.num_examples or 0, domains_of(self.examples))
         chosen: list[Example] = []
         for needed, count in counts.items():
             fitting = [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from domainfusion.distillation.calling import options_for
 from domainfusion.errors import ConfigurationError
+from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.training.mixtures import apportion
 from domainfusion.types import Example
@@ -55,12 +55,26 @@ class DataGenerator(ABC):
     """Makes training examples. A generator of your own implements `generate`, without `ask` where
     it calls no model.
 
-    One that can make more examples where they are wanted most also takes the keyword `focus`, a
-    `Focus`: None at first, and then one for each round of a refinement.
+    One that can make more examples where they are wanted most sets `has_more` and also takes the
+    keyword `focus`, a `Focus`: None at first, and then one for each round of a refinement.
 
     A run keeps a generator's attributes in its `run.json`, to know its inputs again, but for those
     whose names begin with an underscore: that is where a secret belongs.
+
+    Attributes:
+        source: The kind of its examples, for `generation.json`.
+        domains: The domains that it makes examples of, as names or with descriptions; None where
+            that is not known beforehand.
+        generation_model: The model that writes its examples; None where none does.
+        judge: The model that judges them; None where none does.
+        has_more: Whether it can make more examples for a refinement: its `generate` takes `focus`.
     """
+
+    source: str = "custom"
+    domains: Mapping[str, str] | Sequence[str] | None = None
+    generation_model: LanguageModel | None = None
+    judge: LanguageModel | None = None
+    has_more: bool = False
 
     @abstractmethod
     def generate(self, ask: Ask = ask_directly) -> Iterable[Example]:
@@ -174,12 +188,3 @@ class Focus:
             if possible
             else {}
         )
-
-
-def makes_more(generator: DataGenerator) -> bool:
-    """Whether a generator can make more examples: its `generate` takes a `focus`, and its
-    `has_more` is not False.
-    """
-    return bool(options_for(generator.generate, focus=None)) and bool(
-        getattr(generator, "has_more", True)
-    )

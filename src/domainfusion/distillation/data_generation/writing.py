@@ -159,6 +159,10 @@ class WrittenByModel(DataGenerator):
     """What the generators that ask a model share."""
 
     source: Source
+    domains: dict[str, str]
+    generation_model: LanguageModel
+    judge: LanguageModel
+    has_more = True
 
     def __init__(
         self,

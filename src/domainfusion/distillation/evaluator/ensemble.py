@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
 from domainfusion.distillation.metrics import Graded, MetricChoice, grade_texts, reads_texts
 from domainfusion.distillation.results import AnswerCost
@@ -129,8 +128,9 @@ class Ensemble:
     def integrate(self, tasks: Sequence[Task], experts: Experts) -> list[Generation]:
         """Returns the ensemble's answer to each example; models are asked as the experts are."""
         rebut = experts.rebut if self.rebuttal else None
-        options = options_for(self.integrator.integrate_all, domains=self.domains, rebut=rebut)
-        found = self.integrator.integrate_all(tasks, ask=experts.ask, **options)
+        found = self.integrator.integrate_all(
+            tasks, domains=self.domains, rebut=rebut, ask=experts.ask
+        )
         return [Generation(text=one.text, finish_reason=one.finish_reason) for one in found]
 
 

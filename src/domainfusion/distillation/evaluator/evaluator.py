@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 from domainfusion.distillation.duplicates import EvaluationSets
@@ -50,8 +51,17 @@ class Evaluator(ABC):
     """Measures a student. An evaluator of your own implements `evaluate`, with those of the keyword
     arguments that it needs.
 
-    A run holds the examples against what was trained on by itself where `trained_on` is left out.
+    A run removes the examples that were trained on by itself where `trained_on` is left out.
+
+    Attributes:
+        metric: Grades an answer; None where the evaluator grades by something else.
+        sampling: How models answer; None for the sampling that teachers answer with.
+        baselines: Further models that are measured beside the student, by name.
     """
+
+    metric: MetricChoice | None = None
+    sampling: Sampling | None = None
+    baselines: Mapping[str, LanguageModel] = MappingProxyType({})
 
     @property
     def own_examples(self) -> Mapping[str, Sequence[Example]]:
@@ -376,6 +386,9 @@ NOT_GRADED = "no answer could be graded"
 
 class MeasuringEvaluator(Evaluator):
     """What the evaluators share: how answers are asked for, graded, and summed up by slice."""
+
+    metric: MetricChoice
+    sampling: Sampling
 
     def __init__(
         self,
