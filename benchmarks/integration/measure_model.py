@@ -35,7 +35,7 @@ import measure_written
 from oracle import Labels, Oracle, labels_of_constructed, labels_of_written
 
 from domainfusion.distillation import ResponseIntegrator
-from domainfusion.distillation.integration import Verdict
+from domainfusion.distillation.integration import VerifierFinding
 from domainfusion.distillation.integration.integrator import MOST_CALLS
 from domainfusion.types import Conversation, Generation, Integration, Sampling
 
@@ -171,9 +171,11 @@ class _SaysAll:
     """A verifier that says the same of every answer."""
 
     def __init__(self, *problems: str) -> None:
-        self._verdict = Verdict(problems)
+        self._verdict = VerifierFinding(problems)
 
-    def verify(self, plans: Sequence[Any], drafts: Sequence[Any], *, ask: Any) -> list[Verdict]:
+    def verify(
+        self, plans: Sequence[Any], drafts: Sequence[Any], *, ask: Any
+    ) -> list[VerifierFinding]:
         """Returns a verdict on each draft."""
         return [self._verdict for _ in drafts]
 

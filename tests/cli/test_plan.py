@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from domainfusion.cli.main import main
 from domainfusion.cli.memory import memory_of
-from domainfusion.cli.plan import Plan, plan_of
+from domainfusion.cli.plan import RunPlan, plan_of
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
@@ -104,7 +104,7 @@ MEASURED = 5
 """Student, base, the experts' merge, and two experts."""
 
 
-def judged(plan: Plan) -> dict[str, int]:
+def judged(plan: RunPlan) -> dict[str, int]:
     return {call.doing: call.count for call in plan.calls if call.model == "judge-large"}
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from distillation.builders import example
 from domainfusion.distillation.metrics import (
+    AnswerPair,
     Judge,
     JudgedCoherence,
     JudgedConsistency,
-    Pair,
     grade,
     grade_coherence,
     grade_texts,
@@ -54,7 +54,7 @@ def test_an_answer_is_held_against_the_accepted_one(text: str, value: float) -> 
 
 @pytest.mark.parametrize("opinion", ["A", "B"])
 def test_a_judge_that_prefers_a_place_gives_ties(opinion: str) -> None:
-    [found] = judge(opinion).compare([Pair("Why?", "one", "two")])
+    [found] = judge(opinion).compare([AnswerPair("Why?", "one", "two")])
     assert (found.preferred, found.consistent) == ("tie", False)
     assert grade_texts(judge(opinion), [ASKED], ["other"])[0].value == 0.5
 
@@ -62,7 +62,9 @@ def test_a_judge_that_prefers_a_place_gives_ties(opinion: str) -> None:
 @given(first=st.text("ab", max_size=4), second=st.text("ab", max_size=4))
 def test_swapping_a_pair_swaps_the_preference(first: str, second: str) -> None:
     swapped = {"first": "second", "second": "first", "tie": "tie"}
-    one, other = judge(by_length).compare([Pair("?", first, second), Pair("?", second, first)])
+    one, other = judge(by_length).compare(
+        [AnswerPair("?", first, second), AnswerPair("?", second, first)]
+    )
     assert other.preferred is not None
     assert one.preferred == swapped[other.preferred]
     assert one.consistent and other.consistent

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from distillation.builders import example
 from domainfusion.distillation.results import (
-    Agreement,
+    AgreementScore,
     Answer,
     Benchmark,
     Coherence,
@@ -50,7 +50,7 @@ FULL = {
         EdgeCase(example_id="1", apparent="chemistry", needed="aviation", experts_know=True),
     ),
     "agreement": (
-        Agreement(
+        AgreementScore(
             slice="aviation",
             measure="token F1",
             items=4,

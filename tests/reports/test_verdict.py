@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from domainfusion.distillation.results import (
-    Agreement,
+    AgreementScore,
     Answer,
     CoherenceValidation,
     DomainRetention,
@@ -187,7 +187,7 @@ def test_trained_test_questions_are_told() -> None:
 
 
 def test_where_no_reference_says_what_is_right_agreement_is_the_headline() -> None:
-    row = Agreement(
+    row = AgreementScore(
         slice="law",
         measure="similarity",
         items=9,

@@ -58,12 +58,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         )
 
 
-class _Asked(NamedTuple):
+class _ModelToAsk(NamedTuple):
     path: str
     system_prompt: str | None
 
 
-def _student_of(model: str) -> _Asked:
+def _student_of(model: str) -> _ModelToAsk:
     """Returns the student's folder, and the system prompt that it learned with, where `model` is a
     run; else `model` itself.
     """
@@ -73,14 +73,14 @@ def _student_of(model: str) -> _Asked:
 
     run = RunFiles(Path(model))
     if not run.description.is_file():
-        return _Asked(model, None)
+        return _ModelToAsk(model, None)
     if not (run.student / "config.json").is_file():
         raise RunError(
             "This run has no student yet",
             received=model,
             fix=f"see `domainfusion status {model}`, and run its command again",
         )
-    return _Asked(
+    return _ModelToAsk(
         str(run.student),
         read_json(run.description).get("student", {}).get("system_prompt"),
     )

@@ -95,7 +95,7 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a recipe would take.
 
     Attributes:
@@ -117,7 +117,7 @@ class Plan:
     uncounted: tuple[str, ...] = ()
 
 
-def plan_of(recipe: Recipe) -> Plan:
+def plan_of(recipe: Recipe) -> RunPlan:
     """Works out what a recipe would take. Files are read, no model is loaded."""
     made = [
         _Planned.of(example)
@@ -133,7 +133,7 @@ def plan_of(recipe: Recipe) -> Plan:
         if isinstance(section, APISection) and section.max_cost
     }
     made_of = tuple(call for call in calls if call.count)
-    return Plan(
+    return RunPlan(
         made_of,
         len(train),
         len(test),
@@ -144,7 +144,7 @@ def plan_of(recipe: Recipe) -> Plan:
     )
 
 
-def render_plan(plan: Plan) -> RenderableType:
+def render_plan(plan: RunPlan) -> RenderableType:
     """Returns the plan for a rich console."""
     table = Table(
         title=Text("Calls, at most"),
@@ -169,7 +169,7 @@ def render_plan(plan: Plan) -> RenderableType:
     return Group(table, Text(), Text("\n".join(_closing(plan))))
 
 
-def _closing(plan: Plan) -> Iterator[str]:
+def _closing(plan: RunPlan) -> Iterator[str]:
     yield (
         f"Training:  up to {plan.train:,} examples, about {plan.steps:,} steps; {plan.test:,}"
         " examples to test on"
@@ -202,7 +202,7 @@ def _closing(plan: Plan) -> Iterator[str]:
     )
 
 
-def _cost_lines(plan: Plan) -> Iterator[str]:
+def _cost_lines(plan: RunPlan) -> Iterator[str]:
     costs: dict[str, float] = {}
     for call in plan.calls:
         if call.remote and call.cost is not None:

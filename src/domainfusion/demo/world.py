@@ -62,7 +62,7 @@ class Questions(_Section):
         return phrasings
 
 
-class Relation(_Section):
+class FactKind(_Section):
     """One kind of fact.
 
     Attributes:
@@ -113,7 +113,7 @@ class _WorldFile(_Section):
 
     domains: dict[str, str]
     tables: dict[str, list[dict[str, str | tuple[str, ...]]]]
-    relations: dict[str, Relation]
+    relations: dict[str, FactKind]
     joins: tuple[Join, ...] = ()
     borders: tuple[Border, ...] = ()
     pairs: Questions = DEFAULT_PAIRS
@@ -136,7 +136,7 @@ class Fact:
     """
 
     name: str
-    relation: Relation = field(repr=False, compare=False)
+    relation: FactKind = field(repr=False, compare=False)
     key: str
     answers: tuple[str, ...]
     row: int
@@ -184,7 +184,7 @@ class World:
     folder: Path
     title: str
     domains: Mapping[str, str]
-    relations: Mapping[str, Relation]
+    relations: Mapping[str, FactKind]
     facts: tuple[Fact, ...]
     joins: tuple[Join, ...]
     borders: tuple[Border, ...]
@@ -241,11 +241,11 @@ def load_world(folder: str | Path) -> World:
 # Reading
 
 
-class _Loader(yaml.BaseLoader):
+class _WorldLoader(yaml.BaseLoader):
     """Reads every value as the text that is written: `no` is not false, and +49 keeps its sign."""
 
 
-def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+def _mapping_without_repeats(loader: _WorldLoader, node: yaml.MappingNode) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = str(loader.construct_object(key_node, deep=True))
@@ -256,7 +256,7 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[st
     return found
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+_WorldLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -295,7 +295,7 @@ def _read_file(file: Path) -> Any:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() == ".json":  # numbers stay as they are written
             return json.loads(text, parse_int=str, parse_float=str)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_WorldLoader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DataError(
@@ -338,7 +338,7 @@ def _what_a_key_is(path: str) -> str:
 def _keys_beside(location: Sequence[int | str]) -> list[str]:
     """Returns the keys that are known where an unknown one was found."""
     sections: dict[str, type[_Section]] = {
-        "relations": Relation,
+        "relations": FactKind,
         "joins": Join,
         "borders": Border,
         "pairs": Questions,

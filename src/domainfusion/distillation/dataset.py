@@ -132,7 +132,7 @@ def split(
     )
 
 
-class HeldApart(NamedTuple):
+class FactSplit(NamedTuple):
     """Examples by whether they are about something that is held out."""
 
     kept: list[Example]
@@ -147,7 +147,7 @@ def hold_out(
     share: float = 0.2,
     slice_name: str = "unasked",
     seed: int = 0,
-) -> HeldApart:
+) -> FactSplit:
     """Keeps a share of all facts (or documents, or cases) out of the examples that are trained on.
 
     Unlike a split by group, it looks at everything that an example is about: a pair of two facts is
@@ -192,7 +192,7 @@ def hold_out(
     for domains, listed in strata.items():
         drawn = random.Random(f"{seed}/{domains}").sample(listed, len(listed))
         apart.update(drawn[: _count(len(drawn), len(drawn), share)])
-    outcome = HeldApart([], [], [])
+    outcome = FactSplit([], [], [])
     for example, own in zip(found, names, strict=True):
         if not own & apart:
             outcome.kept.append(example)

@@ -491,7 +491,7 @@ class OverallScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class AgreementScore:
     """Agreement with the domain's expert on examples that have no reference. It says nothing about
     who is right.
 
@@ -705,7 +705,7 @@ class EvaluationReport:
     coherence: Coherence | None = None
     overall: OverallScore | None = None
     edge_cases: tuple[EdgeCase, ...] = ()
-    agreement: tuple[Agreement, ...] = ()
+    agreement: tuple[AgreementScore, ...] = ()
     benchmarks: tuple[Benchmark, ...] = ()
     regressions: tuple[Regression, ...] = ()
     overlap: Overlap | None = None

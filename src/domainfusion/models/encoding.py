@@ -44,7 +44,7 @@ class AnswerForm(NamedTuple):
         return self.closing[-1]
 
 
-class Answer(NamedTuple):
+class AnswerTokens(NamedTuple):
     """The tokens of an answer as a model writes it.
 
     Attributes:
@@ -375,7 +375,7 @@ def _cant_render(name: str, error: Exception, roles: list[str]) -> ModelError:
 
 def encode_answer(
     tokenizer: PreTrainedTokenizerBase, text: str, name: str = "this model"
-) -> Answer:
+) -> AnswerTokens:
     """Returns the tokens of an answer: what the template puts before its words, the words, the end.
 
     A control token inside of the text is spelled out as text, so that nothing in it ends the
@@ -400,8 +400,8 @@ def encode_answer(
         start = _plain(tokenizer, context)
         found = _encode_words(tokenizer, [context, 0], text)
         if found[: len(start)] == start:
-            return Answer(lead, tuple(found[len(start) :]), form.closing)
-    return Answer(lead, tuple(_encode_words(tokenizer, [0], text)), form.closing)
+            return AnswerTokens(lead, tuple(found[len(start) :]), form.closing)
+    return AnswerTokens(lead, tuple(_encode_words(tokenizer, [0], text)), form.closing)
 
 
 def _after(tokenizer: PreTrainedTokenizerBase, context: str, text: str) -> list[int]:

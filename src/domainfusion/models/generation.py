@@ -91,7 +91,7 @@ def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
     ]
 
 
-class Writer(NamedTuple):
+class RowWriter(NamedTuple):
     """Whose answer a row of a batch is.
 
     Attributes:
@@ -105,7 +105,7 @@ class Writer(NamedTuple):
 
 def answer_batch(
     module: PreTrainedModel,
-    writers: Sequence[Writer],
+    writers: Sequence[RowWriter],
     prompts: Sequence[Prompt],
     sampling: Sampling,
 ) -> list[Generation]:
@@ -207,7 +207,7 @@ def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
     ]
 
 
-def read_answer(writer: Writer, tokens: list[int], prompt_tokens: int) -> Generation:
+def read_answer(writer: RowWriter, tokens: list[int], prompt_tokens: int) -> Generation:
     """Returns what was written as an answer with its reasoning apart; a thought that was cut, or
     never ended, is not an answer.
     """

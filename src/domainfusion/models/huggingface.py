@@ -35,7 +35,7 @@ from domainfusion.models.chat_template import depends_on_date, read_date, with_a
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
 from domainfusion.models.generation import (
     Prompt,
-    Writer,
+    RowWriter,
     answer_batch,
     buckets,
     continue_batch,
@@ -402,7 +402,7 @@ class HuggingFaceModel:
         ends = self.end_tokens
         with self._load().using(self._adapter or None) as module:
             return answer_batch(
-                module, [Writer(self.tokenizer, ends)] * len(prompts), prompts, sampling
+                module, [RowWriter(self.tokenizer, ends)] * len(prompts), prompts, sampling
             )
 
     def continuations(

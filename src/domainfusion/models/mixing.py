@@ -16,7 +16,7 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel, OnResult, TokenScorer
 from domainfusion.models.generation import (
     Prompt,
-    Writer,
+    RowWriter,
     answer_batch,
     buckets,
     final_hidden_states,
@@ -190,7 +190,9 @@ def _answer_together(
     ):
         rows = [order[place] for place in batch]
         with first._load().mixing([models[index]._adapter or None for index in rows]) as module:
-            writers = [Writer(models[index].tokenizer, models[index].end_tokens) for index in rows]
+            writers = [
+                RowWriter(models[index].tokenizer, models[index].end_tokens) for index in rows
+            ]
             found = answer_batch(module, writers, [prompts[index] for index in rows], sampling)
         for index, generation in zip(rows, found, strict=True):
             keep(index, generation)

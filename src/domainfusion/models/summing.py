@@ -197,7 +197,7 @@ def _factor(layer: Any, kind: str, adapter: str) -> torch.Tensor:
 # Whole fine-tunes
 
 
-class Checkpoint:
+class WeightsFolder:
     """The weights in a folder, each read from the memory-mapped file when it is asked for.
 
     Args:
@@ -252,7 +252,7 @@ def check_fine_tune(base: Path, expert: Path, name: str) -> None:
             allowed="folders of safetensors weights",
             fix="give the originals' folders",
         )
-    ours, theirs = Checkpoint(base), Checkpoint(expert)
+    ours, theirs = WeightsFolder(base), WeightsFolder(expert)
     shapes, others = (
         {name: found.shape(name) for name in found.names()} for found in (ours, theirs)
     )
@@ -293,7 +293,7 @@ def add_task_vectors(
         CapabilityError: Transformers loads this kind of model under other names than those in its
             files.
     """
-    files, sources = Checkpoint(base), [Checkpoint(expert) for expert in experts]
+    files, sources = WeightsFolder(base), [WeightsFolder(expert) for expert in experts]
     weights = module.named_parameters(remove_duplicate=False)
     own = {
         name.replace(".base_layer", ""): weight for name, weight in weights if "lora_" not in name
@@ -323,6 +323,6 @@ def add_task_vectors(
             target.copy_(target.double() + (weight * change).to(target.device))
 
 
-def _is_tied(name: str, own: Mapping[str, torch.Tensor], files: Checkpoint) -> bool:
+def _is_tied(name: str, own: Mapping[str, torch.Tensor], files: WeightsFolder) -> bool:
     others = [other for other, tensor in own.items() if tensor is own[name] and other != name]
     return any(other in files.names() or name in files.names() for other in others)

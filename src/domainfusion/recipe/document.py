@@ -78,9 +78,9 @@ def read_document(path: Path) -> Document:
             received=str(path),
             fix=f"check the path; {_START}",
         ) from error
-    loader: _Loader | None = None
+    loader: _RecipeLoader | None = None
     try:
-        loader = _Loader(text)
+        loader = _RecipeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise ConfigurationError(
@@ -103,7 +103,7 @@ def read_document(path: Path) -> Document:
             loader.dispose()
 
 
-class _Loader(yaml.SafeLoader):
+class _RecipeLoader(yaml.SafeLoader):
     """Reads plain data by the rules of YAML 1.2: `no` is a text, 1e-4 a number, and a date no
     date.
     """
@@ -122,16 +122,18 @@ _PLAIN_VALUES = {
     "merge": (r"<<", "<"),
 }
 for _tag, (_pattern, _first) in _PLAIN_VALUES.items():
-    _Loader.add_implicit_resolver(
+    _RecipeLoader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value), 10))
+_RecipeLoader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(str(node.value), 10)
+)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes plain data so that `_Loader` reads the same."""
+    """Writes plain data so that `_RecipeLoader` reads the same."""
 
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+    yaml_implicit_resolvers = _RecipeLoader.yaml_implicit_resolvers
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.data_generation import Question, find_items, find_questions
+from domainfusion.distillation.data_generation import WrittenQuestion, find_items, find_questions
 from domainfusion.distillation.data_generation.replies import LONGEST_REPLY, without_thoughts
 
 TWO = ["Where is Rome?", 'Is it "far"?']
@@ -75,7 +75,7 @@ def test_what_a_model_says_about_a_question_is_none() -> None:
 
 
 def test_sub_questions_are_read_as_a_mapping_and_as_a_list() -> None:
-    wanted = [Question("Both?", {"a": "First?"})]
+    wanted = [WrittenQuestion("Both?", {"a": "First?"})]
     assert (
         find_questions('{"question": "Both?", "sub_questions": {"a": "First?", "b": ""}}') == wanted
     )
@@ -85,7 +85,9 @@ def test_sub_questions_are_read_as_a_mapping_and_as_a_list() -> None:
         )
         == wanted
     )
-    assert find_questions('{"question": "Both?", "sub_questions": "none"}') == [Question("Both?")]
+    assert find_questions('{"question": "Both?", "sub_questions": "none"}') == [
+        WrittenQuestion("Both?")
+    ]
 
 
 def test_brackets_in_a_plain_question_are_words() -> None:

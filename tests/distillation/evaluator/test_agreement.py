@@ -12,7 +12,7 @@ from distillation.builders import example
 from distillation.evaluator.facts import EXPERTS, IGNORANT, PERFECT, TEST
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.evaluator.agreement import claim_coverage
-from domainfusion.distillation.results import Agreement, EvaluationReport
+from domainfusion.distillation.results import AgreementScore, EvaluationReport
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example
 
@@ -28,7 +28,7 @@ def measured(student: LanguageModel, examples: Any = OPEN, **options: Any) -> Ev
     return evaluator.evaluate(student, EXPERTS, examples, baselines={"base": IGNORANT})
 
 
-def row(report: EvaluationReport, measure: str, name: str = "aviation") -> Agreement:
+def row(report: EvaluationReport, measure: str, name: str = "aviation") -> AgreementScore:
     return next(
         row for row in report.agreement if row.measure.startswith(measure) and row.slice == name
     )

@@ -14,7 +14,11 @@ from domainfusion.distillation.data_generation.generator import (
     check_domains,
     check_names,
 )
-from domainfusion.distillation.data_generation.replies import Question, find_items, find_questions
+from domainfusion.distillation.data_generation.replies import (
+    WrittenQuestion,
+    find_items,
+    find_questions,
+)
 from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat
@@ -27,10 +31,10 @@ __all__ = [
     "DataGenerator",
     "Focus",
     "Generated",
-    "Question",
     "ReplyFormat",
     "SyntheticDataGenerator",
     "Variety",
+    "WrittenQuestion",
     "check_domains",
     "check_names",
     "find_items",

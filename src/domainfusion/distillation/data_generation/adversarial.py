@@ -11,9 +11,9 @@ from domainfusion.distillation.data_generation.generator import Focus
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,
+    CheckedCandidate,
     ReplyFormat,
     Slot,
-    Verdict,
     WrittenByModel,
     mixed,
     noted,
@@ -149,7 +149,7 @@ class AdversarialDataGenerator(WrittenByModel):
         }
         return fill(self.prompt_template, values)
 
-    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
+    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[CheckedCandidate]:
         if not self.verify or not examples:
             return super()._verdicts(examples, ask)
         if self.classifier is None:
@@ -178,10 +178,10 @@ class AdversarialDataGenerator(WrittenByModel):
         return found
 
 
-def _verdict(example: Example, looks_like: str | None, needs: str | None) -> Verdict:
+def _verdict(example: Example, looks_like: str | None, needs: str | None) -> CheckedCandidate:
     if looks_like not in (None, example.apparent_domain):
-        return Verdict(example, "does not look like the apparent domain", judged=True)
+        return CheckedCandidate(example, "does not look like the apparent domain", judged=True)
     if needs not in (None, example.primary_domain):
-        return Verdict(example, "does not need the domain", judged=True)
+        return CheckedCandidate(example, "does not need the domain", judged=True)
     judged = looks_like is not None and needs is not None
-    return Verdict(noted(example, judged), judged=judged)
+    return CheckedCandidate(noted(example, judged), judged=judged)

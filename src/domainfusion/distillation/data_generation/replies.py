@@ -25,7 +25,7 @@ words.
 
 
 @dataclass(frozen=True)
-class Question:
+class WrittenQuestion:
     """A question that a model wrote.
 
     Attributes:
@@ -37,7 +37,7 @@ class Question:
     sub_questions: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_questions(reply: str) -> list[Question]:
+def find_questions(reply: str) -> list[WrittenQuestion]:
     r"""Returns the questions in a model's reply, in order.
 
     Of JSON, what is called a question or stands in a list counts where it ends as a sentence does.
@@ -58,7 +58,9 @@ def find_questions(reply: str) -> list[Question]:
         found = list(_whole_questions(_structure_of(text)))
     except RecursionError:  # data a thousand levels deep
         found = []
-    return found or [Question(question) for line in _lines_of(text) for question in _in_line(line)]
+    return found or [
+        WrittenQuestion(question) for line in _lines_of(text) for question in _in_line(line)
+    ]
 
 
 def find_items(reply: str) -> list[str]:
@@ -350,23 +352,23 @@ def _structure_of(text: str) -> Any:
         return None
 
 
-def _whole_questions(value: Any) -> Iterator[Question]:
+def _whole_questions(value: Any) -> Iterator[WrittenQuestion]:
     for question in _questions_of(value):
         if question.text.startswith("|"):
             yield from (
                 replaced
                 for cell in _cells_of(question.text)
-                for replaced in map(Question, _in_line(cell))
+                for replaced in map(WrittenQuestion, _in_line(cell))
             )
             continue
         text = _unmarked(_untagged(question.text).strip())
         if _is_whole(text):
-            yield Question(text, question.sub_questions)
+            yield WrittenQuestion(text, question.sub_questions)
 
 
-def _questions_of(value: Any) -> Iterator[Question]:
+def _questions_of(value: Any) -> Iterator[WrittenQuestion]:
     if isinstance(value, str):
-        yield Question(value.strip())
+        yield WrittenQuestion(value.strip())
     elif isinstance(value, list):
         for item in value:
             yield from _questions_of(item)
@@ -374,7 +376,7 @@ def _questions_of(value: Any) -> Iterator[Question]:
         named = {str(key).strip().casefold(): item for key, item in value.items()}
         text = next((named[key] for key in _QUESTION_KEYS if isinstance(named.get(key), str)), None)
         if text is not None:
-            yield Question(text.strip(), _sub_questions_of(named.get("sub_questions")))
+            yield WrittenQuestion(text.strip(), _sub_questions_of(named.get("sub_questions")))
         else:
             yield from _questions_of(
                 [

@@ -11,9 +11,9 @@ from domainfusion.distillation.data_generation.generator import Focus
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,
+    CheckedCandidate,
     ReplyFormat,
     Slot,
-    Verdict,
     WrittenByModel,
     mixed,
     noted,
@@ -220,7 +220,7 @@ class SyntheticDataGenerator(WrittenByModel):
             {"count": count, "domains": " and ".join(slot.domains), "subjects": subjects},
         )
 
-    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
+    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[CheckedCandidate]:
         if not self.verify or not examples:
             return super()._verdicts(examples, ask)
         if self.classifier is None:
@@ -247,16 +247,16 @@ class SyntheticDataGenerator(WrittenByModel):
         return named
 
 
-def _verdict(example: Example, needed: set[str] | None) -> Verdict:
+def _verdict(example: Example, needed: set[str] | None) -> CheckedCandidate:
     if needed is None:
-        return Verdict(noted(example, False))
+        return CheckedCandidate(noted(example, False))
     if not needed:
-        return Verdict(example, "is in none of the domains", judged=True)
+        return CheckedCandidate(example, "is in none of the domains", judged=True)
     if not set(example.domains) <= needed:
-        return Verdict(example, "does not need each of its domains", judged=True)
+        return CheckedCandidate(example, "does not need each of its domains", judged=True)
     if not needed <= set(example.domains):
-        return Verdict(example, "needs another domain too", judged=True)
-    return Verdict(noted(example, True), judged=True)
+        return CheckedCandidate(example, "needs another domain too", judged=True)
+    return CheckedCandidate(noted(example, True), judged=True)
 
 
 def _led_by(domains: tuple[str, ...], turn: int) -> tuple[str, ...]:

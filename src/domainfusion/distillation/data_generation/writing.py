@@ -21,7 +21,7 @@ from domainfusion.distillation.data_generation.generator import (
     check_domains,
 )
 from domainfusion.distillation.data_generation.replies import (
-    Question,
+    WrittenQuestion,
     find_questions,
     without_thoughts,
 )
@@ -104,7 +104,7 @@ def mixed(*parts: Sequence[Slot]) -> list[Slot]:
     return [next(streams[number]) for _, number in sorted(places)]
 
 
-class Verdict(NamedTuple):
+class CheckedCandidate(NamedTuple):
     """What became of a candidate that passed the common checks: as it is kept, why it is not, and
     whether it was judged at all.
     """
@@ -322,11 +322,11 @@ class WrittenByModel(DataGenerator):
     def _task(self, slot: Slot, count: str) -> str:
         """Returns what the prompt asks for, without seeds and form."""
 
-    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[Verdict]:
+    def _verdicts(self, examples: Sequence[Example], ask: Ask) -> list[CheckedCandidate]:
         """Judges what passed the common checks in one round; by default there is nothing more to
         judge.
         """
-        return [Verdict(example) for example in examples]
+        return [CheckedCandidate(example) for example in examples]
 
     def _ask_for(
         self, work: _Work, wanted: Sequence[int], sampling: Sampling, ask: Ask
@@ -393,7 +393,7 @@ class WrittenByModel(DataGenerator):
             part for part in (self._task(slot, counted), seeds.draw(slot.domains), ending) if part
         )
 
-    def _to_example(self, slot: Slot, question: Question) -> Example:
+    def _to_example(self, slot: Slot, question: WrittenQuestion) -> Example:
         wants_parts = self.sub_questions and len(slot.domains) > 1
         known = (
             {
@@ -494,7 +494,7 @@ def _in_groups(slots: Sequence[Slot], wanted: Sequence[int], size: int) -> list[
     return groups
 
 
-def _questions_in(reply: Generation) -> list[Question]:
+def _questions_in(reply: Generation) -> list[WrittenQuestion]:
     if reply.finish_reason in ("refused", "filtered"):
         return []
     return find_questions(reply.text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from domainfusion.distillation.evaluator.evaluator import by_slice
-from domainfusion.distillation.results import Agreement, Estimate
+from domainfusion.distillation.results import AgreementScore, Estimate
 from domainfusion.distillation.statistics import Bootstrap
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.words import content_words
@@ -29,7 +29,7 @@ AGREEMENT_TOKENS = 8
 _GRADES = {"yes": 1.0, "partly": 0.5, "no": 0.0}
 
 
-class Pair(NamedTuple):
+class ExpertPair(NamedTuple):
     """An answer and the expert's to the same query."""
 
     query: str
@@ -55,7 +55,7 @@ class Sides:
     again: Mapping[str, Mapping[int, Generation]]
 
 
-Measure = Callable[[Sequence[Pair]], list[Score]]
+Measure = Callable[[Sequence[ExpertPair]], list[Score]]
 
 
 def claim_coverage(answer: str, expert: str) -> float | None:
@@ -84,13 +84,13 @@ def _covers(said: frozenset[str], claim: frozenset[str]) -> bool:
 def by_similarity(similarity: Similarity) -> Measure:
     """Returns the measure of how like two answers are."""
 
-    def measure(pairs: Sequence[Pair]) -> list[Score]:
+    def measure(pairs: Sequence[ExpertPair]) -> list[Score]:
         return [_checked(similarity(pair.answer, pair.expert)) for pair in pairs]
 
     return measure
 
 
-def by_coverage(pairs: Sequence[Pair]) -> list[Score]:
+def by_coverage(pairs: Sequence[ExpertPair]) -> list[Score]:
     """Measures claim coverage."""
     found = [claim_coverage(pair.answer, pair.expert) for pair in pairs]
     return [
@@ -106,7 +106,7 @@ def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
     Where it says neither, there is no grade; where the two orders differ, their mean counts.
     """
 
-    def measure(pairs: Sequence[Pair]) -> list[Score]:
+    def measure(pairs: Sequence[ExpertPair]) -> list[Score]:
         prompts = [
             user(fill(AGREEMENT_PROMPT, {"query": pair.query, "first": first, "second": second}))
             for pair in pairs
@@ -147,7 +147,7 @@ def measure_agreement(
     sides: Sides,
     measures: Mapping[str, Measure],
     bootstrap: Callable[[Sequence[int]], Bootstrap],
-) -> tuple[Agreement, ...]:
+) -> tuple[AgreementScore, ...]:
     """Measures each slice by each measure.
 
     Args:
@@ -185,7 +185,7 @@ def _grades(
     compare with.
     """
     pairs = [
-        Pair(example.query, answers[domain][place].text, experts[domain][place].text)
+        ExpertPair(example.query, answers[domain][place].text, experts[domain][place].text)
         for place, example in enumerate(examples)
         for domain in example.domains
     ]
@@ -211,14 +211,14 @@ def _row(
     places: Sequence[int],
     grades: Mapping[str, Sequence[float | None]],
     bootstrap: Callable[[Sequence[int]], Bootstrap],
-) -> Agreement:
+) -> AgreementScore:
     measured = [
         place for place in places if all(side[place] is not None for side in grades.values())
     ]
     unscored = len(places) - len(measured)
     if not measured:
         nothing = Estimate(value=None, reason="there is nothing to compare")
-        return Agreement(
+        return AgreementScore(
             slice=slice_name,
             measure=measure,
             items=0,
@@ -231,7 +231,7 @@ def _row(
     resampled = bootstrap(measured)
     values = {name: [side[place] or 0.0 for place in measured] for name, side in grades.items()}
     relative = resampled.ratio(values["student"], values["expert"])
-    return Agreement(
+    return AgreementScore(
         slice=slice_name,
         measure=measure,
         items=len(measured),

@@ -56,7 +56,7 @@ from domainfusion.distillation.metrics import (
     token_f1,
 )
 from domainfusion.distillation.results import (
-    Agreement,
+    AgreementScore,
     AnswerCost,
     Coherence,
     CoherenceValidation,
@@ -527,7 +527,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         base: Sequence[Graded] | None,
         teachers: Mapping[str, LanguageModel],
         ask: Ask,
-    ) -> tuple[Agreement, ...]:
+    ) -> tuple[AgreementScore, ...]:
         """Measures agreement on the examples without a reference."""
         places = [place for place, example in enumerate(examples) if not example.has_reference]
         if not places:

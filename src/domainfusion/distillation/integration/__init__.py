@@ -12,7 +12,7 @@ from domainfusion.distillation.integration.integrator import (
 )
 from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.reading import Task, as_response, primary_first
-from domainfusion.distillation.integration.verifying import Verdict, Verifier
+from domainfusion.distillation.integration.verifying import Verifier, VerifierFinding
 from domainfusion.distillation.integration.writing import ABSENT
 
 __all__ = [
@@ -24,8 +24,8 @@ __all__ = [
     "ResponseIntegrator",
     "Strategy",
     "Task",
-    "Verdict",
     "Verifier",
+    "VerifierFinding",
     "as_response",
     "contradict",
     "primary_first",

@@ -53,7 +53,7 @@ V = TypeVar("V", bound=Value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Claim:
+class Sentence:
     """A sentence of an expert, taken apart.
 
     Attributes:
@@ -108,7 +108,7 @@ class Claim:
         )
 
 
-def claims_of(domain: str, answer: str) -> list[Claim]:
+def claims_of(domain: str, answer: str) -> list[Sentence]:
     """Returns the sentences of an answer as claims, in order.
 
     What is compared is bounded: sentences of more than `LONGEST` characters, and those after the
@@ -123,7 +123,7 @@ def claims_of(domain: str, answer: str) -> list[Claim]:
     return [_as_one_word(claims[0])] if len(claims) == 1 else claims
 
 
-def one_claim(domain: str, text: str, place: int, *, is_alone: bool) -> Claim:
+def one_claim(domain: str, text: str, place: int, *, is_alone: bool) -> Sentence:
     """Returns a text of an expert as one claim, whether or not it is a sentence; `is_alone` where
     it is all that the expert says.
     """
@@ -131,7 +131,7 @@ def one_claim(domain: str, text: str, place: int, *, is_alone: bool) -> Claim:
     return _as_one_word(claim) if is_alone else claim
 
 
-def _as_one_word(claim: Claim) -> Claim:
+def _as_one_word(claim: Sentence) -> Sentence:
     """Takes the capital of an answer of one word for a name's."""
     if (
         len(tokens(claim.bare)) != 1
@@ -146,9 +146,9 @@ def _as_one_word(claim: Claim) -> Claim:
     )
 
 
-def _read(domain: str, text: str, place: int) -> Claim:
+def _read(domain: str, text: str, place: int) -> Sentence:
     if len(text) > LONGEST or place >= MOST:
-        return Claim(domain, text, text, place)
+        return Sentence(domain, text, text, place)
     marker = _MARKER.match(text)
     bare = text[marker.end() :] if marker else text
     values = tuple(found for found in find_values(bare) if not _is_word(found.value))
@@ -156,7 +156,7 @@ def _read(domain: str, text: str, place: int) -> Claim:
     tells = [found for found in values if not _is_initial(found.value)]
     rest = _mask(bare, tells, " ")
     condition = _CONDITION.match(bare)
-    return Claim(
+    return Sentence(
         domain=domain,
         text=text,
         bare=bare,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from domainfusion.distillation.integration.claims import Claim, claims_of
+from domainfusion.distillation.integration.claims import Sentence, claims_of
 from domainfusion.distillation.integration.oppositions import asks_for_permission
 from domainfusion.distillation.integration.pairs import (
     have_other_quantities,
@@ -55,7 +55,7 @@ _LEAST_COVERED = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class StatedPoint:
     """What several experts state of one thing.
 
     Attributes:
@@ -67,7 +67,7 @@ class Point:
 
     question: str
     owners: frozenset[str]
-    sides: tuple[tuple[Claim, ...], ...]
+    sides: tuple[tuple[Sentence, ...], ...]
 
     @property
     def is_disputed(self) -> bool:
@@ -75,14 +75,14 @@ class Point:
         return len(self.sides) > 1
 
     @property
-    def claims(self) -> tuple[Claim, ...]:
+    def claims(self) -> tuple[Sentence, ...]:
         """Every claim of it."""
         return tuple(claim for side in self.sides for claim in side)
 
 
 def find_points(
-    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]
-) -> list[Point]:
+    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Sentence]]
+) -> list[StatedPoint]:
     """Returns what several experts state of the same thing: first what the query asks, then what
     else they say alike.
 
@@ -92,7 +92,7 @@ def find_points(
         claims: Their sentences, by domain.
     """
     asked = _Asked(example, responses)
-    found: list[Point] = []
+    found: list[StatedPoint] = []
     taken: set[tuple[str, int]] = set()
     for place, question in enumerate(asked.questions):
         answers = [
@@ -102,13 +102,15 @@ def find_points(
         ]
         sides = _sides(answers, partial(_verdict, question, asked.is_ambiguous(question)))
         if sum(map(len, sides)) > 1:
-            found.append(Point(question.text, asked.owners[place], sides))
+            found.append(StatedPoint(question.text, asked.owners[place], sides))
             taken |= {(claim.domain, claim.place) for side in sides for claim in side}
     rest = {
         domain: [claim for claim in said if (domain, claim.place) not in taken]
         for domain, said in claims.items()
     }
-    return found + [Point("", frozenset(), sides) for sides in _alike(example, responses, rest)]
+    return found + [
+        StatedPoint("", frozenset(), sides) for sides in _alike(example, responses, rest)
+    ]
 
 
 def contradict(first: str, second: str) -> bool:
@@ -165,9 +167,9 @@ class _Asked:
             for domain, said in heard.items()
             if len(said) == 1 and not said[0].is_compound
         }
-        self._claims: dict[str, dict[int, Claim]] = {}
+        self._claims: dict[str, dict[int, Sentence]] = {}
 
-    def answer(self, place: int, domain: str, claims: Sequence[Claim]) -> Claim | None:
+    def answer(self, place: int, domain: str, claims: Sequence[Sentence]) -> Sentence | None:
         """Returns the claim with which an expert answers a question, if there is one."""
         if domain not in self._claims:
             self._claims[domain] = self._assign(domain, claims)
@@ -180,8 +182,8 @@ class _Asked:
             or sum(other.about == question.about for other in self.questions) > 1
         )
 
-    def _assign(self, domain: str, claims: Sequence[Claim]) -> dict[int, Claim]:
-        best: dict[int, tuple[tuple[int, int], Claim]] = {}
+    def _assign(self, domain: str, claims: Sequence[Sentence]) -> dict[int, Sentence]:
+        best: dict[int, tuple[tuple[int, int], Sentence]] = {}
         last_pointing = min((claim.place for claim in claims if not _is_greeting(claim)), default=0)
         for claim in claims:
             if claim.is_unsure:
@@ -203,7 +205,7 @@ class _Asked:
         return {place: claim for place, (_, claim) in best.items()}
 
     def _score(
-        self, domain: str, question: Question, claim: Claim, *, may_point: bool
+        self, domain: str, question: Question, claim: Sentence, *, may_point: bool
     ) -> tuple[int, int] | None:
         """Returns how well a claim answers a question: how much of what is asked it has, and
         whether it names what that is asked about.
@@ -231,13 +233,13 @@ class _Asked:
         return (related, 0) if is_answer else None
 
 
-def _is_greeting(claim: Claim) -> bool:
+def _is_greeting(claim: Sentence) -> bool:
     return (
         not claim.is_checkable and not claim.points and len(tokens(claim.bare)) <= _LONGEST_GREETING
     )
 
 
-def _answers(question: Question, claim: Claim) -> bool:
+def _answers(question: Question, claim: Sentence) -> bool:
     match question.kind:
         case "quantity":
             return bool(_quantities(question, claim))
@@ -258,7 +260,7 @@ def _answers(question: Question, claim: Claim) -> bool:
             return False
 
 
-def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -> Verdict:
+def _verdict(question: Question, is_ambiguous: bool, one: Sentence, other: Sentence) -> Verdict:
     """Says whether two answers to a question agree."""
     if not hold_for_the_same(
         one, other, topic(question.text), is_permission=asks_for_permission(question.text)
@@ -304,7 +306,7 @@ def _verdict(question: Question, is_ambiguous: bool, one: Claim, other: Claim) -
     return "unrelated"
 
 
-def _is_yes(question: Question, claim: Claim) -> bool:
+def _is_yes(question: Question, claim: Sentence) -> bool:
     said = _YES.match(claim.bare)
     return (
         said["yes"] is not None
@@ -313,11 +315,11 @@ def _is_yes(question: Question, claim: Claim) -> bool:
     )
 
 
-def _may_be_one_of_several(one: Claim, other: Claim) -> bool:
+def _may_be_one_of_several(one: Sentence, other: Sentence) -> bool:
     return one.frame == other.frame and _ONE_OF_SEVERAL.search(one.frame) is not None
 
 
-def _name_different_things(question: Question, first: Claim, second: Claim) -> bool:
+def _name_different_things(question: Question, first: Sentence, second: Sentence) -> bool:
     """Whether one of two claims about quantities is about something that the other does not name:
     the Nile and the Blue Nile.
 
@@ -332,7 +334,7 @@ def _name_different_things(question: Question, first: Claim, second: Claim) -> b
     )
 
 
-def _names_told(question: Question, claim: Claim) -> list[Name]:
+def _names_told(question: Question, claim: Sentence) -> list[Name]:
     value = min(
         (found.start for found in claim.values if not isinstance(found.value, Name)), default=0
     )
@@ -353,7 +355,7 @@ def _compare_all(first: Sequence[Value], second: Sequence[Value]) -> Verdict:
     return "same" if "same" in verdicts else "different" if "different" in verdicts else "unrelated"
 
 
-def _names(question: Question, claim: Claim) -> tuple[Name, ...]:
+def _names(question: Question, claim: Sentence) -> tuple[Name, ...]:
     """Returns the names in a claim that its question does not have."""
     known = set(tokens(question.text))
     sure = question.is_named_in(claim)
@@ -364,7 +366,7 @@ def _names(question: Question, claim: Claim) -> tuple[Name, ...]:
     )
 
 
-def _dates(question: Question, claim: Claim) -> tuple[Date, ...]:
+def _dates(question: Question, claim: Sentence) -> tuple[Date, ...]:
     """Returns the dates in a claim; where a date is asked for, a bare number that can be a year is
     one.
     """
@@ -378,7 +380,7 @@ def _dates(question: Question, claim: Claim) -> tuple[Date, ...]:
     )
 
 
-def _noun(question: Question, claim: Claim) -> str:
+def _noun(question: Question, claim: Sentence) -> str:
     """Returns the one word that a claim adds to its question, where it says what is what: the
     currency is the *yen*.
     """
@@ -391,7 +393,7 @@ def _noun(question: Question, claim: Claim) -> str:
     return "" if has_value else next(iter(added))
 
 
-def _quantities(question: Question, claim: Claim) -> tuple[Quantity, ...]:
+def _quantities(question: Question, claim: Sentence) -> tuple[Quantity, ...]:
     known = set(tokens(question.text))
     new = [
         found.value
@@ -402,12 +404,12 @@ def _quantities(question: Question, claim: Claim) -> tuple[Quantity, ...]:
 
 
 def _sides(
-    claims: Iterable[Claim], verdict: Callable[[Claim, Claim], Verdict]
-) -> tuple[tuple[Claim, ...], ...]:
+    claims: Iterable[Sentence], verdict: Callable[[Sentence, Sentence], Verdict]
+) -> tuple[tuple[Sentence, ...], ...]:
     """Sorts claims into sides: a claim joins the first side with all of which it agrees, and opens
     one where it contradicts every other.
     """
-    sides: list[list[Claim]] = []
+    sides: list[list[Sentence]] = []
     for claim in claims:
         verdicts = [{verdict(claim, other) for other in side} for side in sides]
         home = next(
@@ -421,12 +423,12 @@ def _sides(
 
 
 def _alike(
-    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Claim]]
-) -> list[tuple[tuple[Claim, ...], ...]]:
+    example: Example, responses: Mapping[str, Response], claims: Mapping[str, Sequence[Sentence]]
+) -> list[tuple[tuple[Sentence, ...], ...]]:
     """Returns the sides of the disputes between sentences that are the same but for one value or a
     negation.
     """
-    groups: dict[Hashable, dict[str, list[Claim]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Hashable, dict[str, list[Sentence]]] = defaultdict(lambda: defaultdict(list))
     for domain, said in claims.items():
         for claim in said:
             for key in _keys(claim):
@@ -448,7 +450,7 @@ def _alike(
     return found
 
 
-def _keys(claim: Claim) -> list[Hashable]:
+def _keys(claim: Sentence) -> list[Hashable]:
     """Returns what is the same in sentences that differ in one value, for each of the values, or in
     a negation.
     """
@@ -462,7 +464,11 @@ def _keys(claim: Claim) -> list[Hashable]:
 
 
 def _alike_verdict(
-    example: Example, responses: Mapping[str, Response], key: Hashable, one: Claim, other: Claim
+    example: Example,
+    responses: Mapping[str, Response],
+    key: Hashable,
+    one: Sentence,
+    other: Sentence,
 ) -> Verdict:
     questions = [responses[claim.domain].question for claim in (one, other)]
     if questions[0] != questions[1] and "" not in questions and example.query not in questions:

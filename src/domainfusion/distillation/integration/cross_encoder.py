@@ -15,7 +15,7 @@ from domainfusion.distillation.integration.verifying import (
     MOST_CHECKS,
     TOO_MANY,
     Check,
-    Verdict,
+    VerifierFinding,
     checks_of,
     problem_of,
 )
@@ -59,7 +59,9 @@ class CrossEncoderVerifier:
             )
         _library()
 
-    def verify(self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask) -> list[Verdict]:
+    def verify(
+        self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask
+    ) -> list[VerifierFinding]:
         """Returns a verdict on each draft; all pairs of texts are compared together.
 
         Raises:
@@ -89,9 +91,9 @@ class CrossEncoderVerifier:
         checks: Sequence[Check],
         premises: dict[str, list[str]],
         entailed: dict[tuple[str, str], float],
-    ) -> Verdict:
+    ) -> VerifierFinding:
         if len(checks) > MOST_CHECKS:
-            return Verdict((TOO_MANY,), is_given=False)
+            return VerifierFinding((TOO_MANY,), is_given=False)
         problems = []
         for check in checks:
             if check.kind == "open":
@@ -101,7 +103,7 @@ class CrossEncoderVerifier:
             )
             if is_entailed != (check.wanted == "yes"):
                 problems.append(problem_of(check))
-        return Verdict(tuple(problems))
+        return VerifierFinding(tuple(problems))
 
 
 def _premises(check: Check, plan: Plan, checks: Sequence[Check]) -> list[str]:

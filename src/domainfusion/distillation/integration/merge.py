@@ -12,7 +12,12 @@ from typing import NamedTuple
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim, primary_first
 from domainfusion.distillation.integration.settling import Point
-from domainfusion.distillation.integration.structure import Unit, claims_in, groups_of, units_of
+from domainfusion.distillation.integration.structure import (
+    ResponseUnit,
+    claims_in,
+    groups_of,
+    units_of,
+)
 from domainfusion.distillation.text.blocks import Block
 from domainfusion.types import Contribution
 
@@ -32,7 +37,7 @@ of the first one's section or list.
 """
 
 
-class Rendered(NamedTuple):
+class MergedAnswer(NamedTuple):
     """A merged answer.
 
     Attributes:
@@ -44,7 +49,7 @@ class Rendered(NamedTuple):
     contributions: tuple[Contribution, ...]
 
 
-def render(plan: Plan) -> Rendered:
+def render(plan: Plan) -> MergedAnswer:
     """Returns the answer that states, word for word, the claims that a plan states.
 
     Blocks that are not paragraphs are taken whole, and the white space of the responses with them.
@@ -65,7 +70,7 @@ class _Group:
     """
 
     domain: str
-    units: tuple[Unit, ...]
+    units: tuple[ResponseUnit, ...]
     points: tuple[Point, ...]
 
     @property
@@ -89,7 +94,7 @@ class _Merge:
         self.point_of = {
             claim.id: each.point for each in plan.told_points for claim in each.point.claims
         }
-        self.group_of: dict[Unit, _Group] = {}
+        self.group_of: dict[ResponseUnit, _Group] = {}
         self.group_with: dict[str, _Group] = {}
         for domain, units in self.units.items():
             for members in groups_of(units):
@@ -99,10 +104,10 @@ class _Merge:
         self.pieces: list[str] = []
         self.length = 0
         self.contributions: list[Contribution] = []
-        self.last: tuple[str, Unit] | None = None
+        self.last: tuple[str, ResponseUnit] | None = None
         self.rank = 0  # the highest heading of the part that is being written; 0 where it has none
 
-    def _add_group(self, domain: str, units: Sequence[Unit]) -> None:
+    def _add_group(self, domain: str, units: Sequence[ResponseUnit]) -> None:
         told = [
             claim.id
             for unit in units
@@ -115,16 +120,16 @@ class _Merge:
         self.group_of |= dict.fromkeys(units, group)
         self.group_with |= dict.fromkeys(told, group)
 
-    def result(self) -> Rendered:
+    def result(self) -> MergedAnswer:
         for domain, units in self.units.items():
             self._add_response(domain, units)
-        return Rendered("".join(self.pieces), tuple(self.contributions))
+        return MergedAnswer("".join(self.pieces), tuple(self.contributions))
 
     def _add(self, text: str) -> None:
         self.pieces.append(text)
         self.length += len(text)
 
-    def _add_response(self, domain: str, units: Sequence[Unit]) -> None:
+    def _add_response(self, domain: str, units: Sequence[ResponseUnit]) -> None:
         later: list[
             Point
         ] = []  # points that are told after the block in which one of their sides stands
@@ -151,7 +156,7 @@ class _Merge:
         levels = [unit.block.level for unit in units if unit.block.level]
         self.rank = min(levels, default=0)
 
-    def _is_left_out(self, domain: str, unit: Unit) -> bool:
+    def _is_left_out(self, domain: str, unit: ResponseUnit) -> bool:
         claims = self.claims[domain][unit]
         if unit.is_fixed or not claims:
             return False
@@ -160,10 +165,12 @@ class _Merge:
             claim.id in self.lost and gone for claim, gone in zip(claims, out, strict=True)
         )
 
-    def _without_empty_sections(self, units: Sequence[Unit], kept: Sequence[Unit]) -> list[Unit]:
+    def _without_empty_sections(
+        self, units: Sequence[ResponseUnit], kept: Sequence[ResponseUnit]
+    ) -> list[ResponseUnit]:
         """Returns what is kept without the headings whose whole section is left out."""
         stays = set(kept)
-        shown: list[Unit] = []
+        shown: list[ResponseUnit] = []
         for place, unit in enumerate(units):
             if unit not in stays:
                 continue
@@ -178,7 +185,7 @@ class _Merge:
             shown.append(unit)
         return shown
 
-    def _separate(self, domain: str, unit: Unit, is_new: bool) -> None:
+    def _separate(self, domain: str, unit: ResponseUnit, is_new: bool) -> None:
         """Adds what stands between the last unit and this one."""
         if not self.pieces:
             return
@@ -194,14 +201,14 @@ class _Merge:
         else:
             self._add(_SEPARATED if _would_join(previous.block, unit.block) else _PARAGRAPHS)
 
-    def _follows(self, domain: str, previous: Unit, unit: Unit) -> bool:
+    def _follows(self, domain: str, previous: ResponseUnit, unit: ResponseUnit) -> bool:
         """Whether nothing stands between the blocks of two units in the response."""
         return (
             self.last == (domain, previous)
             and not self.responses[domain].text[previous.block.end : unit.start].strip()
         )
 
-    def _between_experts(self, unit: Unit) -> str:
+    def _between_experts(self, unit: ResponseUnit) -> str:
         if self._is_plain():
             return "" if self.pieces[-1].endswith(_NO_SPACE_AFTER) else " "
         previous = self.last[1].block if self.last else None
@@ -223,7 +230,7 @@ class _Merge:
             for units in self.units.values()
         )
 
-    def _write(self, domain: str, unit: Unit) -> None:
+    def _write(self, domain: str, unit: ResponseUnit) -> None:
         words = self.responses[domain].text[unit.start : unit.end]
         self.contributions.append(
             Contribution(domain=domain, text=words, start=self.length, end=self.length + len(words))

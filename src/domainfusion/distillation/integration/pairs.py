@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from domainfusion.distillation.integration.claims import Claim as Sentence
+from domainfusion.distillation.integration.claims import Sentence as Sentence
 from domainfusion.distillation.integration.oppositions import (
     asks_for_permission,
     oppositions,

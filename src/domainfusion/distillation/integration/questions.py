@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from domainfusion.distillation.integration.claims import Claim
+from domainfusion.distillation.integration.claims import Sentence
 from domainfusion.distillation.integration.values import EMPTY, MEASURES, Name, find_values
 from domainfusion.distillation.integration.words import content, stem, tokens
 
@@ -80,7 +80,7 @@ class Question:
     asks_several: bool
     is_compound: bool
 
-    def is_named_in(self, claim: Claim) -> bool:
+    def is_named_in(self, claim: Sentence) -> bool:
         """Whether a claim names what the question is about."""
         if isinstance(self.about, frozenset):
             return bool(self.about & claim.all_words)
@@ -96,7 +96,7 @@ class Question:
         )
         return self.all_words - subject
 
-    def is_pointed_at_by(self, claim: Claim) -> bool:
+    def is_pointed_at_by(self, claim: Sentence) -> bool:
         """Whether a claim needs the question to be understood: "It is …", "The length is …", or the
         question's words and a value.
         """

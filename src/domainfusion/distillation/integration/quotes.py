@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from domainfusion.distillation.text.sentences import Span
 
 _SPACE = re.compile(r"\s+")
 _AROUND = " \t\n\"'“”„«»‘’`…"
@@ -20,18 +21,6 @@ not.
 """
 _UNSPACED = re.compile(r"[\u2e80-\uffef]")
 """Writing without spaces between words, such as Chinese and Japanese."""
-
-
-class Span(NamedTuple):
-    """A part of a text, in characters.
-
-    Attributes:
-        start: Where it begins.
-        end: Where it ends, exclusive.
-    """
-
-    start: int
-    end: int
 
 
 class Quotable:

@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 
-from domainfusion.distillation.integration.claims import LONGEST, MOST, one_claim
-from domainfusion.distillation.integration.claims import Claim as Sentence
-from domainfusion.distillation.integration.conflicts import Point, find_points
+from domainfusion.distillation.integration.claims import LONGEST, MOST, Sentence, one_claim
+from domainfusion.distillation.integration.conflicts import StatedPoint, find_points
 from domainfusion.distillation.integration.pairs import LEAST_SHARED, opposed_pairs
 from domainfusion.distillation.integration.reading import Claim, Kind, Relation, Task
 from domainfusion.distillation.integration.settling import is_stated, telling
@@ -119,11 +118,11 @@ def _taken_apart(domain: str, claims: Sequence[Claim]) -> dict[str, Sentence]:
     }
 
 
-def _with_sides(point: Point) -> list[tuple[Sentence, int]]:
+def _with_sides(point: StatedPoint) -> list[tuple[Sentence, int]]:
     return [(claim, number) for number, side in enumerate(point.sides) for claim in side]
 
 
-def _agreement(first: Sentence, second: Sentence, point: Point) -> Kind:
+def _agreement(first: Sentence, second: Sentence, point: StatedPoint) -> Kind:
     """Says whether the second sentence says in other words what the first one says, and nothing
     beyond it.
     """
@@ -142,7 +141,7 @@ def _agreement(first: Sentence, second: Sentence, point: Point) -> Kind:
 
 
 def _said_again(
-    point: Point, said: Mapping[str, Sequence[Sentence]]
+    point: StatedPoint, said: Mapping[str, Sequence[Sentence]]
 ) -> Iterator[tuple[Sentence, Sentence]]:
     """Yields the sentences in which an expert says once more what others contradict, each with one
     that contradicts it.

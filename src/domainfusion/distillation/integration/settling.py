@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from domainfusion.distillation.integration.claims import Claim as Sentence
-from domainfusion.distillation.integration.claims import claims_of, one_claim
+from domainfusion.distillation.integration.claims import Sentence, claims_of, one_claim
 from domainfusion.distillation.integration.reading import Claim, FoundBy, Relation
 from domainfusion.distillation.integration.values import Date, Name, Quantity, compare
 from domainfusion.distillation.metrics import states

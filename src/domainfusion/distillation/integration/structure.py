@@ -19,7 +19,7 @@ READ_IN = ("paragraph", "list", "quote")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unit:
+class ResponseUnit:
     """A part of a response that stays or goes as a whole: a sentence of a paragraph, or a block
     that is not a paragraph.
 
@@ -40,7 +40,7 @@ class Unit:
 
 
 @lru_cache(maxsize=64)
-def units_of(text: str) -> tuple[Unit, ...]:
+def units_of(text: str) -> tuple[ResponseUnit, ...]:
     r"""Returns what a response consists of, in order.
 
     Example:
@@ -48,10 +48,10 @@ def units_of(text: str) -> tuple[Unit, ...]:
         [(0, 4, False), (5, 14, False), (15, 21, True), (22, 25, True)]
     """
     blocks = blocks_of(text)
-    units: list[Unit] = []
+    units: list[ResponseUnit] = []
     for block, following in zip_longest(blocks, blocks[1:]):
         if not block.is_prose:
-            units.append(Unit(block, block.start, block.end, is_fixed=True))
+            units.append(ResponseUnit(block, block.start, block.end, is_fixed=True))
             continue
         spans = sentence_spans(block.text)
         for place, span in enumerate(spans):
@@ -61,7 +61,9 @@ def units_of(text: str) -> tuple[Unit, ...]:
             )
             leans = place > 0 and leans_on_previous(sentence)
             units.append(
-                Unit(block, block.start + span.start, block.start + span.end, leans, introduces)
+                ResponseUnit(
+                    block, block.start + span.start, block.start + span.end, leans, introduces
+                )
             )
     return tuple(units)
 
@@ -81,9 +83,9 @@ def claim_spans(text: str) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def groups_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+def groups_of(units: Sequence[ResponseUnit]) -> Iterator[list[ResponseUnit]]:
     """Yields each sentence with those that lean on it."""
-    group: list[Unit] = []
+    group: list[ResponseUnit] = []
     for unit in units:
         if group and not unit.leans:
             yield group
@@ -93,11 +95,13 @@ def groups_of(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield group
 
 
-def claims_in(units: Sequence[Unit], claims: Sequence[Claim]) -> dict[Unit, list[Claim]]:
+def claims_in(
+    units: Sequence[ResponseUnit], claims: Sequence[Claim]
+) -> dict[ResponseUnit, list[Claim]]:
     """Returns the claims that overlap each unit of one response; both are in the order of the
     response.
     """
-    found: dict[Unit, list[Claim]] = {unit: [] for unit in units}
+    found: dict[ResponseUnit, list[Claim]] = {unit: [] for unit in units}
     ordered = sorted(claims, key=lambda claim: claim.start)
     first = 0
     for unit in units:
@@ -171,11 +175,11 @@ def _has_lost(claims: Sequence[Claim], lost: Collection[str]) -> bool:
     return any(claim.id in lost for claim in claims)
 
 
-def _may_go(unit: Unit, claims: Sequence[Claim], left_out: Mapping[str, str]) -> bool:
+def _may_go(unit: ResponseUnit, claims: Sequence[Claim], left_out: Mapping[str, str]) -> bool:
     return not unit.is_fixed and bool(claims) and all(claim.id in left_out for claim in claims)
 
 
-def _sections(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+def _sections(units: Sequence[ResponseUnit]) -> Iterator[list[ResponseUnit]]:
     """Yields what stands under each heading, up to the next one."""
     is_headed = False
     for is_heading, run in groupby(units, key=lambda unit: unit.block.kind == "heading"):

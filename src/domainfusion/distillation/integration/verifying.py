@@ -69,7 +69,7 @@ CHECKS_SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerifierFinding:
     """What a verifier found.
 
     Attributes:
@@ -87,7 +87,7 @@ class Verifier(Protocol):
 
     def verify(
         self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask
-    ) -> Sequence[Verdict]:
+    ) -> Sequence[VerifierFinding]:
         """Returns a verdict on each draft."""
         ...
 
@@ -166,7 +166,9 @@ class ModelVerifier:
 
     model: LanguageModel
 
-    def verify(self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask) -> list[Verdict]:
+    def verify(
+        self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask
+    ) -> list[VerifierFinding]:
         """Returns a verdict on each draft; none is given where the model leaves a check open."""
         checks = [checks_of(plan, draft) for plan, draft in zip(plans, drafts, strict=True)]
         conversations = {
@@ -197,11 +199,11 @@ def verification_prompt(plan: Plan, checks: Sequence[Check]) -> Conversation:
     )
 
 
-def _verdict(checks: Sequence[Check], reply: Generation | None) -> Verdict:
+def _verdict(checks: Sequence[Check], reply: Generation | None) -> VerifierFinding:
     if not checks:
-        return Verdict()
+        return VerifierFinding()
     if len(checks) > MOST_CHECKS:
-        return Verdict((TOO_MANY,), is_given=False)
+        return VerifierFinding((TOO_MANY,), is_given=False)
     answers = _answers_in(reply)
     problems = [
         problem_of(check, answers[check.id].reason)
@@ -209,7 +211,7 @@ def _verdict(checks: Sequence[Check], reply: Generation | None) -> Verdict:
         if check.id in answers and answers[check.id].says != check.wanted
     ]
     is_given = all(check.id in answers for check in checks)
-    return Verdict(tuple(problems), is_given=is_given or bool(problems))
+    return VerifierFinding(tuple(problems), is_given=is_given or bool(problems))
 
 
 class _Answer(NamedTuple):

@@ -82,7 +82,7 @@ place in an answer in prose.
 """
 
 
-class Sentence(NamedTuple):
+class DraftSentence(NamedTuple):
     """A sentence of an answer.
 
     Attributes:
@@ -109,7 +109,7 @@ class Draft:
 
     text: str
     marked: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[DraftSentence, ...]
     reply: str
     finish_reason: FinishReason
 
@@ -413,7 +413,7 @@ def _read(reply: Generation | None, plan: Plan, blocks: Sequence[WholeBlock]) ->
     return Draft(put_back(marked, blocks), marked, found, reply.text, reply.finish_reason)
 
 
-def _sentences_in(written: str, plan: Plan) -> Iterator[Sentence]:
+def _sentences_in(written: str, plan: Plan) -> Iterator[DraftSentence]:
     if "sentences" not in written and not _looks_like_json(written):
         return
     known = {claim.id for claim in plan.claims}
@@ -430,7 +430,9 @@ def _sentences_in(written: str, plan: Plan) -> Iterator[Sentence]:
             # Half a character (a lone surrogate), which JSON can spell and no file can hold, is
             # replaced.
             whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            yield Sentence(whole, tuple(dict.fromkeys(name for name in named if name in known)))
+            yield DraftSentence(
+                whole, tuple(dict.fromkeys(name for name in named if name in known))
+            )
 
 
 def _looks_like_json(written: str) -> bool:
@@ -438,7 +440,7 @@ def _looks_like_json(written: str) -> bool:
     return bare.startswith("{") or (bare.startswith("[") and not bare.startswith("[["))
 
 
-def _laid_out(found: Sequence[Sentence]) -> str:
+def _laid_out(found: Sequence[DraftSentence]) -> str:
     """Returns sentences as a text: with a space between them, unless a line break stands there."""
     text = ""
     for sentence in found:

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
         reads_texts,
     )
     from domainfusion.distillation.metrics.judge import (
-        Comparison,
+        AnswerPair,
         Judge,
         JudgeAgreement,
         JudgedCoherence,
         JudgedConsistency,
-        Pair,
+        PairVerdict,
         judge_agreement,
     )
     from domainfusion.distillation.metrics.numeric import Numeric
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccuracyMetric",
+    "AnswerPair",
     "BatchCoherence",
     "BatchMetric",
     "CoherenceMetric",
-    "Comparison",
     "Contains",
     "EmbeddingSimilarity",
     "Exact",
@@ -79,7 +79,7 @@ __all__ = [
     "ModelMetric",
     "NamedChoice",
     "Numeric",
-    "Pair",
+    "PairVerdict",
     "Passage",
     "RougeL",
     "TokenF1",
@@ -104,7 +104,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": "judge",
+    "PairVerdict": "judge",
     "EmbeddingSimilarity": "embedding",
     "Judge": "judge",
     "JudgeAgreement": "judge",
@@ -114,7 +114,7 @@ _HOMES = {
     "ModelCoherence": "continuity",
     "NamedChoice": "choice",
     "Numeric": "numeric",
-    "Pair": "judge",
+    "AnswerPair": "judge",
     "Passage": "validation",
     "RougeL": "accuracy",
     "check_metric": "grading",

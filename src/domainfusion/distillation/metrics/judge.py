@@ -51,7 +51,7 @@ _IN_WORDS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairVerdict:
     """What a judge said of two answers.
 
     Attributes:
@@ -65,7 +65,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """Two answers to one query.
 
     Attributes:
@@ -124,7 +124,7 @@ class Judge:
         ]
         open_places = [place for place, score in enumerate(scores) if score is None]
         pairs = [
-            Pair(transcript(examples[place].conversation), texts[place], golds[place] or "")
+            AnswerPair(transcript(examples[place].conversation), texts[place], golds[place] or "")
             for place in open_places
         ]
         judged = {
@@ -133,7 +133,7 @@ class Judge:
         }
         return [score or judged[place] for place, score in enumerate(scores)]
 
-    def compare(self, pairs: Sequence[Pair], *, ask: Ask = ask_directly) -> list[Comparison]:
+    def compare(self, pairs: Sequence[AnswerPair], *, ask: Ask = ask_directly) -> list[PairVerdict]:
         """Returns which answer of each pair the judge prefers; each pair is shown in both
         orders.
         """
@@ -157,7 +157,7 @@ class Judge:
             fill(unindent(self.prompt_template), {"query": query, "first": first, "second": second})
         )
 
-    def _swapped(self, pair: Pair) -> Conversation:
+    def _swapped(self, pair: AnswerPair) -> Conversation:
         return self._prompt(pair.query, pair.second, pair.first)
 
 
@@ -185,14 +185,14 @@ def _without_asking(example: Example, gold: str | None, text: str) -> Score | No
     return Score(1.0) if _is_one(example, text) else None
 
 
-def _conclude(straight: Preference | None, swapped: Preference | None) -> Comparison:
+def _conclude(straight: Preference | None, swapped: Preference | None) -> PairVerdict:
     if straight is None or swapped is None:
-        return Comparison(None, consistent=False)
+        return PairVerdict(None, consistent=False)
     agrees = straight == _SWAPPED[swapped]
-    return Comparison(straight if agrees else "tie", consistent=agrees)
+    return PairVerdict(straight if agrees else "tie", consistent=agrees)
 
 
-def _score(comparison: Comparison) -> Score:
+def _score(comparison: PairVerdict) -> Score:
     if comparison.preferred is None:
         return Score.unscored(NO_VERDICT)
     if not comparison.consistent:
@@ -309,8 +309,8 @@ def _cohens_kappa(sums: Sequence[Values]) -> Values:
     return (agree - expected) / (1 - expected)
 
 
-def _read_labelled(path: Path) -> tuple[list[Pair], list[Preference]]:
-    pairs: list[Pair] = []
+def _read_labelled(path: Path) -> tuple[list[AnswerPair], list[Preference]]:
+    pairs: list[AnswerPair] = []
     wanted: list[Preference] = []
     for place, entry in read_lines(path):
         label = next(
@@ -325,7 +325,7 @@ def _read_labelled(path: Path) -> tuple[list[Pair], list[Preference]]:
                     ' "second" or "tie"}'
                 ),
             )
-        pairs.append(Pair(entry["query"], entry["first"], entry["second"]))
+        pairs.append(AnswerPair(entry["query"], entry["first"], entry["second"]))
         wanted.append(label)
     if not pairs:
         raise DataError("The file has no labelled pairs", received=str(path), fix="add some lines")

@@ -10,7 +10,8 @@ from typing import Literal
 from domainfusion.distillation.metrics.accuracy import NO_REFERENCE, accepted_answers
 from domainfusion.distillation.text.quantities import Stated, in_unit, read_quantities
 from domainfusion.distillation.text.rendering import render
-from domainfusion.distillation.text.statements import Span, is_denied, is_one_of_guesses
+from domainfusion.distillation.text.sentences import Span
+from domainfusion.distillation.text.statements import is_denied, is_one_of_guesses
 from domainfusion.distillation.text.units import (
     NO_UNIT,
     PERCENT,

@@ -7,20 +7,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from domainfusion.distillation.text.quantities import Stated, read_quantities
 from domainfusion.distillation.text.rendering import render
+from domainfusion.distillation.text.sentences import Span
 from domainfusion.distillation.text.units import UNSPACED
 from domainfusion.distillation.text.words import ARTICLES, MARKS, fold, folded, normalize, words_of
-
-
-class Span(NamedTuple):
-    """Where an answer stands in a text as it is seen."""
-
-    start: int
-    end: int
-
 
 _SPACED = rf"[^\W{UNSPACED}]"
 """A letter or digit of a script that sets words apart."""

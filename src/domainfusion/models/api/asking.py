@@ -24,7 +24,7 @@ from domainfusion.models.api.costs import (
 from domainfusion.models.api.dialect import Dialect
 from domainfusion.models.api.endpoint import Endpoint
 from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
-from domainfusion.models.api.limits import Gate, Limits, Stop, Stopped, Traffic
+from domainfusion.models.api.limits import Gate, Limits, Stopped, StopReason, Traffic
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
 
@@ -46,7 +46,7 @@ class Outcome:
 
     answers: dict[int, Generation] = field(default_factory=dict)
     failures: dict[int, AttemptFailed] = field(default_factory=dict)
-    stop: Stop | None = None
+    stop: StopReason | None = None
 
 
 @dataclass(frozen=True)

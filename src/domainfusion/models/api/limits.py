@@ -103,7 +103,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopReason:
     """Why nothing more is asked, and what to do about it."""
 
     reason: str
@@ -143,7 +143,7 @@ class Gate:
     """
 
     def __init__(self, limits: Limits, traffic: Traffic, account: Account) -> None:
-        self.stop: Stop | None = None
+        self.stop: StopReason | None = None
         self._limits = limits
         self._traffic = traffic
         self._account = account
@@ -302,7 +302,7 @@ class Gate:
 
     def close(self, reason: str, fix: str) -> None:
         """Lets no further request start; those in flight continue. The first reason stands."""
-        self.stop = self.stop or Stop(reason, fix)
+        self.stop = self.stop or StopReason(reason, fix)
         self._changed.set()
 
     async def _wait(self, seconds: float | None) -> None:
