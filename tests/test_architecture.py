@@ -246,6 +246,19 @@ def test_every_module_is_named_after_what_it_holds() -> None:
     assert [name for name in MODULES if vague & set(name.split("."))] == []
 
 
+def shared_class_names(modules: Mapping[str, Module]) -> dict[str, list[str]]:
+    homes: dict[str, list[str]] = {}
+    for module in modules.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module.name)
+    return {name: found for name, found in homes.items() if len(found) > 1}
+
+
+def test_every_class_has_a_name_of_its_own() -> None:
+    assert shared_class_names(MODULES) == {}
+
+
 @pytest.mark.parametrize(
     "name", [name for name, module in sorted(MODULES.items()) if module.is_package]
 )
@@ -331,6 +344,12 @@ def test_the_rule_of_layers_can_fail(
     names = [*inside, *plain, *(f"{package}/__init__" for package in packages)]
     files = {f"domainfusion/{name}": "" for name in names} | {f"domainfusion/{importer}": statement}
     assert (complaints_about_layers(_package(tmp_path, **files)) == []) == allowed
+
+
+def test_the_rule_of_class_names_can_fail(tmp_path: Path) -> None:
+    files = {"domainfusion/errors": "class A: ...", "domainfusion/types": "class A: ..."}
+    found = shared_class_names(_package(tmp_path, **files))
+    assert found == {"A": ["domainfusion.errors", "domainfusion.types"]}
 
 
 def test_the_rule_of_cycles_can_fail(tmp_path: Path) -> None:
