@@ -7,13 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from domainfusion.distillation import EvaluationReport, Evaluator
-from domainfusion.distillation.evaluator import check_examples, hold_apart
-from domainfusion.distillation.examples import ExampleLike, slice_of
+from domainfusion.distillation import (
+    Estimate,
+    EvaluationReport,
+    Evaluator,
+    ExampleLike,
+    ModelResult,
+    SliceScore,
+    check_examples,
+    hold_apart,
+    slice_of,
+)
 from domainfusion.distillation.metrics import normalize
-from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
-from domainfusion.models import Ask, LanguageModel, ScriptedModel
-from domainfusion.models.store import ask_directly
+from domainfusion.models import Ask, LanguageModel, ScriptedModel, ask_directly
 from domainfusion.types import user
 
 QUESTIONS: list[ExampleLike] = [

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from domainfusion.distillation import DataGenerator
-from domainfusion.models import Ask
-from domainfusion.models.store import ask_directly
+from domainfusion.models import Ask, ask_directly
 from domainfusion.types import Example, Part
 
 CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Kenya": "Nairobi"}

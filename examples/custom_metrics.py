@@ -7,8 +7,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from domainfusion.distillation import DomainRetentionEvaluator
-from domainfusion.distillation.examples import ExampleLike
+from domainfusion.distillation import DomainRetentionEvaluator, ExampleLike
 from domainfusion.distillation.metrics import sentences
 from domainfusion.models import ScriptedModel
 from domainfusion.types import Example, Score

@@ -23,6 +23,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+__all__ = [
+    "CapabilityError",
+    "ConfigurationError",
+    "DataError",
+    "DomainFusionError",
+    "MissingDependencyError",
+    "ModelError",
+    "RunError",
+    "StoreError",
+    "TemplateError",
+    "TrainingError",
+]
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_MESSAGE = 8_000
 """Characters; what a server or a file says stands in messages, too."""

@@ -13,6 +13,33 @@ from typing import Any, Literal
 
 from domainfusion.errors import ConfigurationError, DataError
 
+__all__ = [
+    "Agreement",
+    "Conflict",
+    "Contribution",
+    "Conversation",
+    "Dropped",
+    "Example",
+    "FinishReason",
+    "Generation",
+    "Integration",
+    "IntegrationVerdict",
+    "Ledger",
+    "Message",
+    "Part",
+    "Response",
+    "Revision",
+    "Sampling",
+    "Score",
+    "Source",
+    "TrainingRecord",
+    "Verification",
+    "domains_of",
+    "fingerprint",
+    "transcript",
+    "user",
+]
+
 SCHEMA_VERSION = 1
 """Version of the records on disk. A reader refuses a higher one and upgrades a lower one."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from domainfusion.lazy import lazy_names
 
 if TYPE_CHECKING:
     from domainfusion.distillation.data_generation import (
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
         DomainRetentionEvaluator,
         Evaluator,
         HarnessTask,
+        check_examples,
+        hold_apart,
     )
+    from domainfusion.distillation.examples import ExampleLike, slice_of
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
-    from domainfusion.distillation.results import EvaluationReport
+    from domainfusion.distillation.results import (
+        Estimate,
+        EvaluationReport,
+        ModelResult,
+        SliceScore,
+    )
+    from domainfusion.distillation.run import Publisher
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
@@ -47,62 +57,33 @@ __all__ = [
     "Distiller",
     "DistributionObjective",
     "DomainRetentionEvaluator",
+    "Estimate",
     "EvaluationReport",
     "Evaluator",
+    "ExampleLike",
     "Focus",
     "Generated",
     "HarnessTask",
     "Hygiene",
     "IntegrationTrainer",
+    "ModelResult",
     "MultiTaskTrainer",
     "Objective",
     "OnPolicyObjective",
     "Phase",
+    "Publisher",
     "ResponseIntegrator",
     "SequenceObjective",
     "SequentialTrainer",
+    "SliceScore",
     "SyntheticDataGenerator",
     "Trainer",
     "Variety",
+    "check_examples",
     "export_messages",
+    "hold_apart",
     "hold_out",
+    "slice_of",
 ]
 
-_HOMES = {
-    "AdversarialDataGenerator": "data_generation",
-    "BenchmarkEvaluator": "evaluator",
-    "CrossEncoderVerifier": "integration",
-    "CuratedDataGenerator": "data_generation",
-    "DataGenerator": "data_generation",
-    "Distiller": "distiller",
-    "DistributionObjective": "trainer",
-    "DomainRetentionEvaluator": "evaluator",
-    "EvaluationReport": "results",
-    "Evaluator": "evaluator",
-    "Focus": "data_generation",
-    "Generated": "data_generation",
-    "HarnessTask": "evaluator",
-    "Hygiene": "dataset",
-    "IntegrationTrainer": "trainer",
-    "MultiTaskTrainer": "trainer",
-    "Objective": "trainer",
-    "OnPolicyObjective": "trainer",
-    "Phase": "trainer",
-    "ResponseIntegrator": "integration",
-    "SequenceObjective": "trainer",
-    "SequentialTrainer": "trainer",
-    "SyntheticDataGenerator": "data_generation",
-    "Trainer": "trainer",
-    "Variety": "data_generation",
-    "export_messages": "export",
-    "hold_out": "dataset",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads a name's module when it is first asked for, so that `import domainfusion` loads no
-    torch.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from domainfusion.lazy import lazy_names
 from domainfusion.models.base import (
     Adaptation,
     LanguageModel,
@@ -47,20 +48,4 @@ __all__ = [
 # did not find and numbers it converts.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-_ON_DEMAND = {
-    "APIModel": "api",
-    "HuggingFaceModel": "huggingface",
-    "LlamaModel": "huggingface",
-    "TokenMatch": "tokenizer",
-    "compare_tokenizers": "tokenizer",
-    "generate_with": "mixing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads the models that need torch, or the client of an API, when they are first asked for."""
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domainfusion.distillation.metrics.accuracy import (
     Contains,
@@ -25,6 +24,7 @@ from domainfusion.distillation.metrics.metric import (
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.statements import states
 from domainfusion.distillation.text.words import normalize
+from domainfusion.lazy import lazy_names
 
 if TYPE_CHECKING:
     from domainfusion.distillation.metrics.accuracy import RougeL, rouge_l
@@ -103,41 +103,4 @@ __all__ = [
     "validate_coherence",
 ]
 
-_HOMES = {
-    "PairVerdict": "judge",
-    "EmbeddingSimilarity": "embedding",
-    "Judge": "judge",
-    "JudgeAgreement": "judge",
-    "JudgedCoherence": "judge",
-    "JudgedConsistency": "judge",
-    "LikelyChoice": "choice",
-    "ModelCoherence": "continuity",
-    "NamedChoice": "choice",
-    "Numeric": "numeric",
-    "AnswerPair": "judge",
-    "Passage": "validation",
-    "RougeL": "accuracy",
-    "check_metric": "grading",
-    "grade": "grading",
-    "grade_coherence": "grading",
-    "grade_texts": "grading",
-    "judge_agreement": "judge",
-    "known_validation": "validation",
-    "measures_overlap": "grading",
-    "metric_named": "grading",
-    "name_of": "grading",
-    "read_passages": "validation",
-    "reads_texts": "grading",
-    "rouge_l": "accuracy",
-    "validate_coherence": "validation",
-}
-"""What brings a library along that reading texts does not need; it is loaded when it is asked
-for.
-"""
-
-
-def __getattr__(name: str) -> Any:
-    """Loads a name's module when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__)
