@@ -21,19 +21,12 @@ from typing import Any, Protocol
 import psutil
 from filelock import FileLock, Timeout
 
-<<<<<<< HEAD
-from domainfusion.description import differences
+from domainfusion.description import differences, models_in
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import remove_unfinished
-from domainfusion.records import read_json, refuse_changed, write_json
-=======
-from domainfusion.description import differences, models_in
-from domainfusion.errors import RunError, advice_on
-from domainfusion.files import remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
-from domainfusion.records import read_json, write_json
+from domainfusion.records import CHECKSUMS, read_json, refuse_changed, write_json
 from domainfusion.types import fingerprint
->>>>>>> 52924cd (Read the distiller as its stages, and ask capabilities by isinstance)
 
 try:
     import resource
@@ -83,6 +76,7 @@ class StageFiles:
         training: The folder of checkpoints, phases and the log of the training.
         training_log: A line a step of the training, and one for each validation.
         refinement: The decisions of each round of the refinement.
+        checksums: The checksums of the files that are read again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,6 +87,7 @@ class StageFiles:
         self.training = path / "training"
         self.training_log = self.training / "log.jsonl"
         self.refinement = path / "refinement.json"
+        self.checksums = path / CHECKSUMS
 
     def round(self, number: int) -> StageFiles:
         """Returns the files of a round of the refinement, counted from 1."""

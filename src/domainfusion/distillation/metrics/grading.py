@@ -32,7 +32,7 @@ METRICS = {
     "choice": "choice.NamedChoice",
     "likelihood": "choice.LikelyChoice",
     "token_f1": "accuracy.TokenF1",
-    "rouge_l": "rouge.RougeL",
+    "rouge_l": "accuracy.RougeL",
     "embedding": "embedding.EmbeddingSimilarity",
 }
 """What a name stands for, loaded when it is asked for. A judge has no name: it needs a model."""
