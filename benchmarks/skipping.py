@@ -61,15 +61,12 @@ def main() -> None:
     with distiller.hold():
         records = distiller.integrate(distiller.collect(distiller.generate()))
     test = read_records(options.run / "test_examples.jsonl", Example)
-    path = HERE / "skipping.json"
-    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     for name in [options.only] if options.only else list(SETTINGS):
         for seed in options.seeds[:1] if name.startswith("start") else options.seeds:
             row = measure(name, seed, distiller, records, test)
             print(json.dumps(row), flush=True)
-            rows = [old for old in rows if (old["setting"], old["seed"]) != (name, seed)] + [row]
             if options.write:
-                write(rows)
+                write(row)
 
 
 def measure(
@@ -107,8 +104,16 @@ def score(model: LanguageModel, examples: Sequence[Example]) -> dict[str, float]
     return {name: round(mean(own), 4) for name, own in grades.items()}
 
 
-def write(rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the results, as data and as a table."""
+def write(row: dict[str, Any]) -> None:
+    """Adds a row to the results, or puts it in place of one of its setting and seed, and writes
+    them as data and as a table.
+    """
+    path = HERE / "skipping.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    same = ("setting", "seed")
+    rows = [old for old in rows if [old[name] for name in same] != [row[name] for name in same]]
+    rows.append(row)
+    rows.sort(key=lambda own: (list(SETTINGS).index(own["setting"]), own["seed"]))
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": (
@@ -118,9 +123,9 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         ),
         "torch": torch.__version__,
         "command": "python benchmarks/skipping.py RUN --write",
-        "rows": list(rows),
+        "rows": rows,
     }
-    (HERE / "skipping.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (HERE / "skipping.md").write_text(table(result), encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ records += [record(f"Where is airport {n}, and element {n}?", "Paris. Fe.", "avi
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 kind = {"integration": IntegrationTrainer, "sequential": SequentialTrainer, "multi_task": MultiTaskTrainer}[settings.pop("type")]
 base = LlamaModel(folder, dtype="float32")
+experts = zip(("aviation", "chemistry"), settings.pop("experts", ()))
+teachers = {domain: LlamaModel(expert, dtype="float32") for domain, expert in experts}
 trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, **settings)
 calls = iter(range(99))
-student = trainer.train(base, records, directory=sys.argv[3], validate=lambda _: {"a": next(calls) / 10}, seed=3)
+student = trainer.train(base, records, teachers=teachers, directory=sys.argv[3], validate=lambda _: {"a": next(calls) / 10}, seed=3)
 """
 
 
@@ -70,18 +73,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "integration": {"type": "integration", "adaptation": "full"},
     "mixed": {"type": "multi_task", "adaptation": "lora", "known_share": 0.0},
     "sequential": {"type": "sequential", "adaptation": "lora", "device_batch_size": 1},
+    "kept": {"type": "integration", "adaptation": "lora", "keep_merge": True},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_processes_have_the_losses_of_one_with_the_same_batch(
-    tiny_llama: Path, tmp_path: Path, name: str
+    tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:
     logs, states = [], []
+    settings = dict(SETTINGS[name])
+    if name == "kept":
+        settings["experts"] = [str(make_adapter(domain)) for domain in ("aviation", "chemistry")]
     for count in (1, 2):
         directory = tmp_path / str(count)
-        done = train(tiny_llama, directory, SETTINGS[name], count)
+        done = train(tiny_llama, directory, settings, count)
         assert done.returncode == 0, done.stderr
         logs.append(log_of(directory))
         states.append(load_file(max(directory.glob("phase-*")) / "finished.safetensors"))
