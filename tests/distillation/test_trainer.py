@@ -913,6 +913,17 @@ def test_a_share_of_what_is_known_is_shown(learned: LlamaModel, tmp_path: Path) 
     assert set(shown_in(tmp_path)) == {"aviation", "chemistry"}
 
 
+def test_a_slice_that_is_known_in_part_is_learned_whole(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    records = [*RECORDS[:2], record("Where is LHR?", "United Kingdom."), *RECORDS[2:4]]
+    MultiTaskTrainer(**QUICK, known_share=0.0).train(learned, records, directory=tmp_path)
+    known = next(line for line in log_of(tmp_path) if "known" in line)["known"]
+    assert known["aviation"]["skipped"] == 0
+    aviation = sum(len(encode_record(own, learned).answer) for own in records[:3])
+    assert shown_in(tmp_path)["aviation"] == QUICK["epochs"] * aviation
+
+
 def test_what_is_known_is_replayed_all_the_same(learned: LlamaModel, tmp_path: Path) -> None:
     records = [*RECORDS[:2], RECORDS[4]]  # the phase of single domains has nothing to teach
     IntegrationTrainer(**QUICK, replay=1.0, known_share=0.0).train(

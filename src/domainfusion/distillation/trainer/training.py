@@ -151,9 +151,12 @@ CHOICES = "choices.json"
 USUAL_PATIENCE = 3
 """Validations without a better mean score after which a phase ends, where nothing else is said."""
 
-READ_FIRST = 32
-"""Records of a slice that the start reads before all others of it: one of which it knows none is
-read no further.
+MASTERED = 0.95
+"""Share of a slice's records that the start has to know for any of them to be skipped."""
+
+READ_FIRST, READ_ON_FROM = 32, 0.75
+"""Records of a slice that the start reads before all others of it, and the share of them that it has
+to know for the others to be read.
 """
 
 KNOWN = "known.json"
@@ -325,7 +328,9 @@ class Training:
         for kind, (own, known) in self._known(student, trainer.device_batch_size).items():
             ids = [self.records[place].example.id for place in own if place in known]
             rng = random.Random(f"{self.seed}/known/{kind}")
-            left_out = rng.sample(ids, len(ids) - round(trainer.known_share * len(ids)))
+            count = len(ids) - round(trainer.known_share * len(ids))
+            # A slice that is known in part is one that the start guesses at: all of it is a lesson.
+            left_out = rng.sample(ids, count) if len(ids) >= MASTERED * len(own) else []
             counts[kind] = {"records": len(own), "known": len(ids), "skipped": len(left_out)}
             skipped += left_out
         if distributed.is_main_process():
@@ -341,8 +346,8 @@ class Training:
         """Returns the places of the records of each slice, and of those among them that the student
         knows.
 
-        Of each slice a few records are read first; one of which none is known is read no further,
-        so that a start that knows nothing costs nearly nothing.
+        Of each slice a few records are read first. One that these show to be far from mastered is
+        read no further, so that a start that knows little costs little.
         """
         places: dict[str, list[int]] = {}
         for place, record in enumerate(self.records):
@@ -360,7 +365,7 @@ class Training:
         known = found([place for own in first.values() for place in own])
         rest: list[int] = []
         for kind, own in places.items():
-            if not known.isdisjoint(first[kind]):
+            if len(known.intersection(first[kind])) >= READ_ON_FROM * len(first[kind]):
                 rest += sorted(set(own) - set(first[kind]))
         known |= found(rest)
         return {kind: (own, known.intersection(own)) for kind, own in places.items()}
