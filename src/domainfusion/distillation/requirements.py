@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree
 
-from domainfusion.distillation.examples import CROSS_DOMAIN
 from domainfusion.distillation.results import Estimate, EvaluationReport
 from domainfusion.errors import ConfigurationError, printable
 from domainfusion.files import replacing
@@ -179,8 +178,7 @@ def _figures(report: EvaluationReport, figure: str) -> Iterator[tuple[str, Estim
         for name, score in report.student.slices.items():
             yield name, score.strict
     elif figure == "CDA":
-        if CROSS_DOMAIN in report.student.slices:
-            yield "", report.student.slices[CROSS_DOMAIN].strict
+        yield "", report.cross_domain_accuracy
     elif figure == "IC":
         if report.coherence is not None:
             yield "", report.coherence.score

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -53,6 +55,12 @@ def render_terminal(summary: RunSummary) -> RenderableType:
         else []
     )
     spaced = [part for block in blocks for part in (block, Text())]
+    return Group(*spaced[:-1])
+
+
+def render_tables(tables: Sequence[Table]) -> RenderableType:
+    """Returns tables for `rich.console.Console.print`, with a blank line between them."""
+    spaced = [part for table in tables for part in (_table(table), Text())]
     return Group(*spaced[:-1])
 
 
