@@ -590,9 +590,9 @@ MISTAKES = {
     ),
     "beta without a mixture": (
         "epochs: 2",
-        "objective: {type: on_policy, beta: 0.5}",
+        "objective: {type: distribution, beta: 0.5}",
         "objective",
-        ["reverse_kl has none"],
+        ["forward_kl has none"],
     ),
     "device": (
         "path: models/base",
@@ -959,7 +959,6 @@ def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(
         ("sequence", distillation.SequenceObjective()),
         ("auto", distillation.SequenceObjective()),
         ("distribution", distillation.DistributionObjective()),
-        ("on_policy", distillation.OnPolicyObjective()),
         (
             (
                 "{type: distribution, divergence: jensen_shannon, beta: 0.2, temperature: 2, alpha:"
@@ -968,10 +967,6 @@ def test_a_trainer_has_the_same_settings_and_defaults_in_a_recipe(
             distillation.DistributionObjective(
                 divergence="jensen_shannon", beta=0.2, temperature=2.0, alpha=0.9
             ),
-        ),
-        (
-            "{type: on_policy, max_new_tokens: 7, max_initial_kl: 5}",
-            distillation.OnPolicyObjective(max_new_tokens=7, max_initial_kl=5.0),
         ),
     ],
 )
@@ -988,7 +983,6 @@ def test_an_objective_is_what_the_recipe_says(
     ("section", "builds"),
     [
         (sections.DistributionSection, distillation.DistributionObjective),
-        (sections.OnPolicySection, distillation.OnPolicyObjective),
         (sections.SequenceSection, distillation.SequenceObjective),
     ],
 )

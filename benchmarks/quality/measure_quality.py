@@ -57,7 +57,6 @@ from domainfusion.errors import TrainingError
 from domainfusion.models import LlamaModel, ResponseStore
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.records import read_records
-from domainfusion.training.on_policy import OnPolicyObjective
 from domainfusion.types import Example, TrainingRecord, fingerprint, user
 
 SEEDS = (0, 1, 2)
@@ -101,9 +100,7 @@ class Condition:
 
 WITH_REPLAY = {"replay": 0.25}
 GO_ON: Mapping[str, Any] = {**WITH_REPLAY, "initialization": "base"}
-ANSWERS: Mapping[str, Any] = {"max_new_tokens": 32}
 SEQUENCE = "sequence, integration"
-ON_POLICY = "on-policy, after sequence"
 
 CONDITIONS = {
     SEQUENCE: Condition(IntegrationTrainer, WITH_REPLAY, rates=RATES),
@@ -118,18 +115,6 @@ CONDITIONS = {
     "gold answers (SFT), integration": Condition(IntegrationTrainer, WITH_REPLAY, targets="gold"),
     "shuffled domain labels, integration": Condition(
         IntegrationTrainer, WITH_REPLAY, targets="shuffled"
-    ),
-    ON_POLICY: Condition(
-        IntegrationTrainer,
-        {**GO_ON, "objective": OnPolicyObjective(**ANSWERS)},
-        rates=FINE_RATES,
-        after=SEQUENCE,
-    ),
-    f"{ON_POLICY}, however far": Condition(
-        IntegrationTrainer,
-        {**GO_ON, "objective": OnPolicyObjective(**ANSWERS, max_initial_kl=None)},
-        rates=FINE_RATES,
-        after=SEQUENCE,
     ),
     "sequence, after sequence": Condition(
         IntegrationTrainer, GO_ON, rates=FINE_RATES, after=SEQUENCE
@@ -201,7 +186,7 @@ def run_trial(name: str, rate: float, seed: int, on: str, work: Path) -> dict[st
     }
     try:
         student, trained = train(name, rate, seed, questions, work)
-    except TrainingError as error:  # a cold start of on-policy training is an outcome too
+    except TrainingError as error:  # that a training is refused is an outcome too
         return identity | {"refused": str(error)}
     with ResponseStore(work / "responses.sqlite") as store:
         if on == "validation":

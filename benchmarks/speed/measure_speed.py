@@ -1,13 +1,9 @@
-"""How fast training is beside TRL's `DistillationTrainer`: seconds a step at the same work, and minutes to DER 0.97.
+"""How fast training is beside TRL's `DistillationTrainer`: minutes from nothing but the experts to a
+student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
 
-Part `steps`: the same on-policy objective (reverse KL from one expert, temperature 1), the same precision, start, prompts, batch
-and sampled lengths on both sides, each a process of its own that trains by its own trainer; the two take turns of a few steps. Before
-it, both train a few steps in float32 on the same tokens, and their losses are compared. Part `race`: from nothing but the experts to
-a student that keeps 0.97 of every expert's accuracy on held-out questions; scoring stops the clock.
-
-    python benchmarks/speed/measure_speed.py steps
     python benchmarks/speed/measure_speed.py race
-    python benchmarks/speed/measure_speed.py report --write   # replaces results.json and results.md beside this file
+    python benchmarks/speed/measure_speed.py report --write   # replaces results.json and results.md
+    beside this file
 
 What is measured is kept in `--work` and not measured again; what is missing there, a report takes from results.json.
 
@@ -25,7 +21,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +29,6 @@ from typing import Any, TextIO
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from functools import partial
-
 import torch
 from report import as_markdown
 from setting import (
@@ -43,26 +36,12 @@ from setting import (
     SEED,
     Race,
     accuracy,
-    base_model,
     experts,
     fastest_dtype,
-    matrix_peak,
-    needed_flops,
 )
 
 from domainfusion.types import fingerprint
 
-SIDES = ("ours", "trl")
-STEPS = {
-    "batch": 16,
-    "tokens": 32,
-    "steps": 4,
-    "rounds": 6,
-    "warmup": 2,
-    "teacher": "adapter",
-    "dtype": fastest_dtype(),
-}
-SMALL_STEPS = STEPS | {"batch": 4, "tokens": 8, "steps": 1, "rounds": 2, "warmup": 1}
 RACE = {
     "limit": 10.0,
     "every": 10,
@@ -73,8 +52,7 @@ RACE = {
     "dtype": fastest_dtype(),
 }
 SMALL_RACE = RACE | {"limit": 0.2, "every": 1, "epochs": 1, "singles": 8, "validation": 4}
-CONTESTANTS = ("ours", "ours on-policy", "trl from the merge", "trl from the base")
-LOSS_STEPS = 3
+CONTESTANTS = ("ours", "trl from the merge", "trl from the base")
 
 
 def kept(
@@ -134,12 +112,6 @@ class Side:
         self._process.wait()
         self._log.close()
 
-    def go(self) -> None:
-        """Gives the side a turn."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
     def hear(self) -> dict[str, Any]:
         """Waits for what the side has to tell."""
         assert self._process.stdout is not None
@@ -159,16 +131,8 @@ def run_side(given: dict[str, Any], work: Path, pipe: TextIO) -> None:
     module = ours if side == "ours" else trls
     folder = work / "runs" / fingerprint([side, job, given, os.getpid()], length=12)
     start = work / "start"
-    if job in ("losses", "turns") and side == "trl":
-        given.pop("teacher")
-        given["start"] = start
     if job == "start":
         ours.save_start(start)
-    elif job == "losses":
-        paths = {name: Path(given.pop(name)) for name in ("written", "into") if name in given}
-        module.losses(**given, **paths, directory=folder)
-    elif job == "turns":
-        module.turns(**given, directory=folder, pipe=pipe)
     elif job == "race":
         questions = Race.build(
             given.pop("singles"), given.pop("phrasings"), given.pop("validation")
@@ -182,96 +146,6 @@ def run_side(given: dict[str, Any], work: Path, pipe: TextIO) -> None:
         )
     if job != "race":
         print(f"{MARK}{{}}", file=pipe, flush=True)
-
-
-# Steps
-
-
-def compare_losses(
-    work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Trains both sides on the same tokens, and returns the losses of each step."""
-    written, into = work / f"written-{adaptation}.json", work / f"replayed-{adaptation}.json"
-    shape = {name: settings[name] for name in ("batch", "tokens", "teacher")} | {
-        "adaptation": adaptation
-    }
-    with Side(
-        "ours", "losses", work, threads, **shape, steps=LOSS_STEPS, into=str(written)
-    ) as side:
-        side.hear()
-    with Side(
-        "trl", "losses", work, threads, **shape, written=str(written), into=str(into)
-    ) as side:
-        side.hear()
-    own = [step["loss"] for step in json.loads(written.read_text(encoding="utf-8"))]
-    theirs = json.loads(into.read_text(encoding="utf-8"))
-    pairs = list(zip(own, theirs, strict=True))
-    return {
-        "ours": own,
-        "trl": theirs,
-        "largest_relative_difference": max(abs(a - b) / abs(b) for a, b in pairs),
-    }
-
-
-def take_turns(
-    work: Path, threads: int, adaptation: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Lets the two sides train in turn, and returns every turn."""
-    rounds: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        sides = {}
-        for side in SIDES:  # one after the other, so that no side's memory or time is the other's
-            sides[side] = stack.enter_context(
-                Side(side, "turns", work, threads, adaptation=adaptation, **settings)
-            )
-            sides[side].hear()
-        for number in range(settings["rounds"]):
-            turn = {}
-            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                sides[side].go()
-                turn[side] = sides[side].hear()
-            rounds.append(turn)
-    if any(
-        sorted(map(str, turn["ours"]["rows"])) != sorted(map(str, turn["trl"]["rows"]))
-        for turn in rounds
-    ):
-        raise SystemExit(
-            "The two sides were not shown the same prompts, or did not write equally long answers"
-        )
-    config = base_model(settings["dtype"])._read_config()
-    rank = 48  # of the merge: the sum of the experts'
-    for turn in rounds:
-        for side in SIDES:
-            turn[side]["flops"] = needed_flops(turn[side]["rows"], config, adaptation, rank)
-            del turn[side]["rows"]
-    return {"rounds": rounds}
-
-
-def measure_steps(
-    work: Path, threads: int, adaptations: Sequence[str], settings: Mapping[str, Any]
-) -> None:
-    ensure_start(work, threads)
-    for adaptation in adaptations:
-        shared = {**settings, "adaptation": adaptation, "threads": threads}
-        kept(
-            work,
-            f"losses-{adaptation}",
-            shared,
-            partial(compare_losses, work, threads, adaptation, settings),
-        )
-        kept(
-            work,
-            f"steps-{adaptation}",
-            shared,
-            partial(take_turns, work, threads, adaptation, settings),
-        )
-    dtype = settings["dtype"]
-    kept(
-        work,
-        "peak",
-        {"threads": threads, "dtype": dtype},
-        lambda: {"dtype": dtype, "flops": matrix_peak(getattr(torch, dtype), 2048)},
-    )
 
 
 def ensure_start(work: Path, threads: int) -> None:
@@ -315,7 +189,7 @@ def measure_race(
     ]
     for contestant in contestants:
         side = contestant.split()[0]
-        ours = {"epochs": settings["epochs"], "on_policy": "on-policy" in contestant}
+        ours = {"epochs": settings["epochs"]}
         own: dict[str, Any] = ours if side == "ours" else {"start": contestant.endswith("merge")}
         for rate in rates[side]:
             given = {
@@ -359,7 +233,7 @@ def results_of(work: Path) -> dict[str, Any]:
     }
     return {
         "seed": SEED,
-        "command": "python benchmarks/speed/measure_speed.py steps|race|report",
+        "command": "python benchmarks/speed/measure_speed.py race|report",
         "measured": measured,
     }
 
@@ -390,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="How fast training is beside TRL's DistillationTrainer."
     )
-    parser.add_argument("part", choices=("steps", "race", "report", "side"))
+    parser.add_argument("part", choices=("race", "report", "side"))
     parser.add_argument(
         "--work", type=Path, default=Path("runs/speed"), help="where everything is kept"
     )
@@ -401,17 +275,6 @@ def main() -> None:
         help="a slice of it, to see that everything runs; its figures mean nothing",
     )
     parser.add_argument("--write", action="store_true", help="write the results beside this file")
-    steps = parser.add_argument_group("steps")
-    steps.add_argument(
-        "--adaptation", nargs="*", choices=("lora", "full"), default=["lora", "full"]
-    )
-    for name in ("batch", "tokens", "steps", "rounds", "warmup"):
-        steps.add_argument(f"--{name}", type=int, help=f"by default {STEPS[name]}")
-    steps.add_argument(
-        "--teacher",
-        choices=("adapter", "merged"),
-        help="our expert: an adapter on the base, or weights of its own",
-    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -444,11 +307,7 @@ def main() -> None:
         )  # what libraries print is not for who started this
         run_side(json.loads(options.given), options.work, pipe)
         return
-    if options.part == "steps":
-        measure_steps(
-            options.work, options.threads, options.adaptation, settings(STEPS, SMALL_STEPS)
-        )
-    elif options.part == "race":
+    if options.part == "race":
         contestants = options.contestant or CONTESTANTS
         rates = {
             "ours": options.our_rates,

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 from typing import Any
 
-SIDES = {"ours": "domainfusion", "trl": "TRL"}
-PARTS = ("sampling", "teacher", "student forward", "heads and divergence", "backward", "optimiser")
-ADAPTATIONS = {"lora": "LoRA, from the experts' merge", "full": "all weights, from the base"}
 NAMES = {
     "ours": "domainfusion, sequence, from the merge",
-    "ours on-policy": "domainfusion, on_policy, from the merge",
     "trl from the merge": "TRL, from the merge",
     "trl from the base": "TRL, from the base",
 }
@@ -28,8 +23,6 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         *_circumstances(measured),
         "",
     ]
-    if steps := _called("steps-", measured):
-        lines += _steps(steps, measured)
     if races := _called("race-", measured):
         lines += _races(races, measured["experts"])
     return "\n".join(lines).rstrip() + "\n"
@@ -49,145 +42,6 @@ def _called(prefix: str, measured: Mapping[str, Any]) -> dict[str, Any]:
         for name, found in measured.items()
         if name.startswith(prefix)
     }
-
-
-def _steps(steps: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
-    settings = next(iter(steps.values()))["settings"]
-    teacher = "an adapter on the base" if settings["teacher"] == "adapter" else "the same"
-    peak = measured.get("peak")
-    lines = [
-        "## The same steps",
-        "",
-        (
-            "On-policy distillation: the student answers, the demo's chemistry expert says at every"
-            " token what it would have found probable,"
-        ),
-        (
-            f"and the reverse KL is learnt. {settings['batch']} prompts a step,"
-            f" {settings['tokens']} tokens an answer (no answer ends sooner),"
-        ),
-        (
-            "sampling temperature 1, the same prompts in the same steps, AdamW, the same trained"
-            " weights. Each side is a process of its own"
-        ),
-        (
-            "and trains by its own trainer: `MultiTaskTrainer` with `OnPolicyObjective`, and"
-            " `DistillationTrainer` without gradient"
-        ),
-        (
-            "checkpointing, which it uses by default and which would slow it here. Both compute in"
-            f" {settings['dtype']} and keep trained"
-        ),
-        (
-            f"weights in float32. They take turns of {settings['steps']} steps,"
-            f" {settings['rounds']} times each, the order changing."
-        ),
-        f"TRL's teacher is the expert merged into whole weights; ours is {teacher}.",
-        "",
-        (
-            "| | | seconds a step: median (range) | written tokens a second | peak memory | ratio"
-            " to TRL: median (range) |"
-        ),
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    for adaptation, found in steps.items():
-        lines += _times(adaptation, found)
-    lines += [
-        "",
-        *_losses(measured),
-        "### Where the time goes",
-        "",
-        f"Seconds a step, means over all turns.{_peak_words(peak)}",
-        "",
-    ]
-    lines += [
-        f"| | | {' | '.join(PARTS)} | rest | share of peak: step | without sampling |",
-        "|---|---|" + "---:|" * (len(PARTS) + 3),
-    ]
-    for adaptation, found in steps.items():
-        for side, name in SIDES.items():
-            lines.append(
-                f"| {ADAPTATIONS[adaptation]} | {name} | {' | '.join(_split(found, side, peak))} |"
-            )
-    lines += [
-        "",
-        (
-            "“Heads and divergence” is where hidden states become logits, the divergence, and its"
-            " derivative back to hidden states. The share"
-        ),
-        (
-            "of the peak counts the multiplications and additions that the step cannot do without"
-            " (`needed_flops` in `setting.py` states the"
-        ),
-        (
-            "formula), padding left out, over the time; “without sampling” leaves the sampled"
-            " tokens and their time out."
-        ),
-        "",
-    ]
-    return lines
-
-
-def _times(adaptation: str, found: Mapping[str, Any]) -> list[str]:
-    tokens = found["settings"]["batch"] * found["settings"]["tokens"]
-    ratio = _spread([turn["trl"]["seconds"] / turn["ours"]["seconds"] for turn in found["rounds"]])
-    lines = []
-    for side, name in SIDES.items():
-        seconds = [turn[side]["seconds"] / found["settings"]["steps"] for turn in found["rounds"]]
-        memory = max(turn[side]["peak_bytes"] for turn in found["rounds"]) / 1e9
-        cells = [
-            _spread(seconds),
-            f"{tokens / median(seconds):,.0f}",
-            f"{memory:.1f} GB",
-            f"{ratio} times" if side == "ours" else "1",
-        ]
-        lines.append(f"| {ADAPTATIONS[adaptation]} | {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def _losses(measured: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for adaptation in ADAPTATIONS:
-        if found := measured.get(f"losses-{adaptation}"):
-            pairs = ", ".join(
-                f"{a:.6f} and {b:.6f}" for a, b in zip(found["ours"], found["trl"], strict=True)
-            )
-            lines += [
-                (
-                    f"Losses of {len(found['ours'])} steps on the same tokens in float32,"
-                    f" {ADAPTATIONS[adaptation]} (ours and TRL's): {pairs};"
-                ),
-                (
-                    "the largest relative difference is"
-                    f" {found['largest_relative_difference']:.1e}. A step's loss follows from those"
-                    " before."
-                ),
-                "",
-            ]
-    return lines
-
-
-def _split(found: Mapping[str, Any], side: str, peak: Mapping[str, Any] | None) -> list[str]:
-    turns = [turn[side] for turn in found["rounds"]]
-    steps = len(turns) * found["settings"]["steps"]
-    parts = [sum(turn["parts"].get(part, 0.0) for turn in turns) / steps for part in PARTS]
-    whole = sum(turn["seconds"] for turn in turns) / steps
-    cells = [f"{seconds:.2f}" for seconds in (*parts, whole - sum(parts))]
-    if peak is None:
-        return [*cells, "–", "–"]
-    flops = {name: sum(turn["flops"][name] for turn in turns) / steps for name in turns[0]["flops"]}
-    learning = sum(flops.values()) - flops["sampling"]
-    shares = (sum(flops.values()) / whole, learning / (whole - parts[0]))
-    return [*cells, *(f"{share / peak['flops']:.0%}" for share in shares)]
-
-
-def _peak_words(peak: Mapping[str, Any] | None) -> str:
-    if peak is None:
-        return ""
-    return (
-        f" The machine's matrix peak is {peak['flops'] / 1e9:,.0f} billion operations a second in"
-        f" {peak['dtype']}:\nthe fastest product of two matrices of 2,048²."
-    )
 
 
 def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
@@ -211,13 +65,10 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         f"every {settings['every']} steps, by the same code.",
         "",
         (
-            "domainfusion starts from the experts' merge. With `sequence` it asks them, which is on"
+            "domainfusion starts from the experts' merge, asks them, which is on"
             " its clock, and learns their answers word"
         ),
-        (
-            "for word; with `on_policy` (reverse KL, up to 32 tokens an answer, batch 16, let on"
-            " however far) it asks nobody. TRL's trainer"
-        ),
+        ("for word (`sequence`). TRL's trainer"),
         (
             "takes one teacher and has no route from a question to its expert, so it gets the best"
             " that a user can do without changing it:"
@@ -270,7 +121,3 @@ def _races(races: Mapping[str, Any], experts: Mapping[str, Any]) -> list[str]:
         ),
     ]
     return lines
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"

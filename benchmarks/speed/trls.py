@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,25 +17,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from setting import (
     GOAL,
     SEED,
-    TEACHER,
     Race,
     RaceOver,
     Referee,
-    Stopwatch,
-    Turns,
-    step_examples,
-    step_order,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer
-from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
-from trl.trainer import distillation_trainer
 
 from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.models import LlamaModel
-
-NEVER = 49_152
-"""A token that no model writes: SmolLM2's vocabulary ends before it."""
 
 
 def load(dtype: str, adapter: str | Path | None = None, *, merge: bool = False) -> Any:
@@ -48,11 +37,6 @@ def load(dtype: str, adapter: str | Path | None = None, *, merge: bool = False) 
         return model
     found = PeftModel.from_pretrained(model, str(adapter), is_trainable=not merge)
     return found.merge_and_unload() if merge else found
-
-
-def student_for(adaptation: str, dtype: str, start: Path) -> Any:
-    """Returns the student; weights that are trained are in float32 on both sides."""
-    return load(dtype, start) if adaptation == "lora" else load("float32")
 
 
 def prompts(queries: Sequence[str]) -> Dataset:
@@ -102,139 +86,6 @@ def build(
         processing_class=tokenizer,
         **more,
     )
-
-
-class Replayed(DistillationTrainer):
-    """Is given the answers that the other side sampled, so that the losses can be compared."""
-
-    written: list[dict[str, Any]]
-    found: list[float]
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        rows = self.written[len(self.found)]["rows"]
-        asked = self._tokenize_prompts(prompts)[0]
-        given = {tuple(prompt): answer for prompt, answer in rows}
-        return asked, [given[tuple(prompt)] for prompt in asked], None, None, []
-
-    def compute_loss(self, *given: Any, **named: Any) -> Any:
-        """Notes the loss."""
-        loss = super().compute_loss(*given, **named)
-        self.found.append(float(loss[0] if isinstance(loss, tuple) else loss))
-        return loss
-
-
-def losses(
-    *,
-    adaptation: str,
-    tokens: int,
-    batch: int,
-    directory: Path,
-    start: Path,
-    written: Path,
-    into: Path,
-) -> None:
-    """Trains on what the other side wrote, in float32, and keeps the losses."""
-    dtype = "float32"
-    steps = json.loads(written.read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(base_folder())
-    by_prompt = {
-        tuple(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": example.query}],
-                add_generation_prompt=True,
-                return_dict=False,
-            )
-        ): example.query
-        for example in step_examples()
-    }
-    queries = [by_prompt[tuple(prompt)] for step in steps for prompt, _ in step["rows"]]
-    settings = configuration(
-        directory,
-        dtype,
-        max_steps=len(steps),
-        per_device_train_batch_size=batch,
-        max_completion_length=tokens,
-        learning_rate=1e-4,
-        lr_scheduler_type="cosine",
-    )
-    teacher = load(dtype, world_folder() / "adapters" / TEACHER, merge=True)
-    trainer = build(student_for(adaptation, dtype, start), teacher, queries, settings, Replayed)
-    trainer.written, trainer.found = steps, []
-    trainer.train()
-    into.write_text(json.dumps(trainer.found), encoding="utf-8")
-
-
-class TakesTurns(TrainerCallback):
-    """Waits for its turn between two steps."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tells of the turn when it is over."""
-        self._turns.step_over()
-
-
-class Counted(DistillationTrainer):
-    """TRL's trainer as it is, which notes how long rows are."""
-
-    turn: Turns
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        found = super()._generate(prompts)
-        self.turn.rows += [
-            {"prompt": len(prompt), "answer": len(answer)}
-            for prompt, answer in zip(found[0], found[1], strict=True)
-        ]
-        return found
-
-
-def turns(
-    *,
-    adaptation: str,
-    dtype: str,
-    tokens: int,
-    batch: int,
-    steps: int,
-    rounds: int,
-    warmup: int,
-    directory: Path,
-    start: Path,
-    pipe: TextIO,
-) -> None:
-    """Trains by turns, and tells after each how long it took and where the time went."""
-    watch = Stopwatch()
-    watch.wrap_common()
-    watch.wrap(DistillationTrainer, "_generate", "sampling")
-    watch.wrap(
-        DistillationTrainer,
-        "_get_last_hidden_state",
-        lambda: "student forward" if torch.is_grad_enabled() else "teacher",
-    )
-    watch.wrap(distillation_trainer, "_chunked_divergence_loss", "heads and divergence")
-    watch.wrap(ChunkedDivergenceFunction, "backward", "heads and divergence")
-    turn = Turns(steps, warmup, watch, pipe)
-    examples = step_examples()
-    every = warmup + steps * rounds
-    order = step_order(len(examples), every * batch // len(examples) + 1)
-    settings = configuration(
-        directory,
-        dtype,
-        max_steps=every,
-        per_device_train_batch_size=batch,
-        max_completion_length=tokens,
-        learning_rate=1e-4,
-        lr_scheduler_type="cosine",
-        generation_kwargs={"eos_token_id": [NEVER]},  # every answer has all its tokens
-    )
-    queries = [examples[index].query for index in order]
-    student, teacher = (
-        student_for(adaptation, dtype, start),
-        load(dtype, world_folder() / "adapters" / TEACHER, merge=True),
-    )
-    trainer = build(student, teacher, queries, settings, Counted, callbacks=[TakesTurns(turn)])
-    trainer.turn, trainer.eos_token_ids = turn, [NEVER]
-    trainer.train()
 
 
 class Routed(TrainerCallback):

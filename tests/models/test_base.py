@@ -62,7 +62,7 @@ class Training(Answering):
 
     tokenizer, context_length = Scoring.tokenizer, Scoring.context_length
 
-    ask = encode = encode_answer = continuations = trainable_copy = Answering.generate
+    ask = encode = encode_answer = trainable_copy = Answering.generate
     trainable_module = device = trained_state = load_trained_state = save = Answering.generate
 
 

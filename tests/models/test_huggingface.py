@@ -29,7 +29,6 @@ from domainfusion.models import (
     generate_with,
 )
 from domainfusion.models.chat_template import CHATML_TEMPLATE
-from domainfusion.models.generation import row_seeds
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
 MakeAdapter = Callable[..., Path]
@@ -462,62 +461,6 @@ def test_answers_that_were_there_before_an_error_were_reported(
 
 def test_nothing_asked_is_nothing_answered(tiny_llama: Path) -> None:
     assert load(tiny_llama).generate([]) == []
-
-
-@pytest.mark.parametrize(
-    "sampling",
-    [Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, temperature=1.0)],
-    ids=["greedy", "drawn"],
-)
-def test_continuations_are_answers_as_tokens(
-    tiny_llama: Path, make_adapter: MakeAdapter, sampling: Sampling
-) -> None:
-    model, asked = (
-        load(make_adapter("writer", 5), batch_size=2),
-        [user("Why?"), user("What is iron?"), user("How do aircraft land?")],
-    )
-    rows = [model.encode(conversation) for conversation in asked]
-    written = model.continuations(rows, sampling, row_seeds(sampling.seed, asked))
-    for tokens, answer in zip(written, model.generate(asked, sampling), strict=True):
-        is_finished = tokens[-1] in model.end_tokens
-        assert not set(tokens[:-1]) & model.end_tokens
-        assert answer.finish_reason == ("stop" if is_finished else "length")
-        assert answer.completion_tokens == len(tokens) <= 12
-        assert (
-            answer.text
-            == model.tokenizer.decode(
-                tokens[:-1] if is_finished else tokens, skip_special_tokens=True
-            ).strip()
-        )
-
-
-def test_a_continuation_that_would_not_fit_is_refused(tiny_llama: Path) -> None:
-    with pytest.raises(ModelError, match=r"(does|do) not fit"):
-        load(tiny_llama).continuations([[5] * 500], Sampling(max_new_tokens=20), [0])
-
-
-@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=4)], ids=["full", "lora"])
-def test_writing_under_autocast_leaves_every_weight_as_it_was(
-    adaptation: Adaptation | None, tiny_llama: Path
-) -> None:
-    student = load(tiny_llama).trainable_copy(adaptation)
-    module = student.trainable_module()
-    for name, weight in module.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(
-                weight
-            )  # or merging it would change nothing that could be left changed
-    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
-    with torch.autocast("cpu", torch.bfloat16):
-        written = student.continuations(
-            [[5, 6, 7]] * 2, Sampling(max_new_tokens=4, temperature=1.0), [0, 1]
-        )
-    assert all(0 < len(answer) <= 4 for answer in written)
-    after = dict(student.trainable_module().named_parameters())
-    assert all(
-        torch.equal(weight, after[name]) and weight.dtype == after[name].dtype
-        for name, weight in before.items()
-    )
 
 
 def test_a_prompts_slice_reaches_the_head_in_one_piece(tiny_llama: Path) -> None:

@@ -18,7 +18,6 @@ from domainfusion.models import (
     generate_with,
 )
 from domainfusion.models import mixing as mixing_module
-from domainfusion.models.mixing import hidden_states_with
 from domainfusion.models.shared_base import SharedBase
 from domainfusion.types import Conversation, Generation, Sampling, user
 
@@ -225,35 +224,3 @@ def test_a_model_for_each_conversation_has_to_be_given(experts: list[HuggingFace
 def test_a_conversation_that_does_not_fit_is_refused(experts: list[HuggingFaceModel]) -> None:
     with pytest.raises(ModelError, match="512 tokens"):
         generate_with(experts[:3], [user("word " * 600)] * 3)
-
-
-def test_a_mixed_batch_reads_as_each_row_s_own_expert_does(
-    experts: list[HuggingFaceModel],
-    tiny_llama: Path,
-    make_adapter: MakeAdapter,
-    make_llama: Callable[..., Path],
-) -> None:
-    strangers = [load(make_llama("other", 5)), load(make_adapter("dora", 4, use_dora=True))]
-    models = [model for _ in range(2) for model in (*experts, *strangers)]
-    rows = [[3 + place] * (1 + place % 5) for place in range(len(models))]
-    found = hidden_states_with(models, rows)
-    for model, row, states in zip(models, rows, found, strict=True):
-        torch.testing.assert_close(states, model.hidden_states([row])[0], rtol=1e-3, atol=1e-3)
-
-
-def test_reading_in_a_mixed_batch_touches_no_weight(experts: list[HuggingFaceModel]) -> None:
-    module = experts[0]._load().module
-    experts[2].generate([user("Why?")], SHORT)  # its adapter is merged now
-    experts[0].generate([user("Why?")], SHORT)
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    hidden_states_with(experts, [[5, 6, 7]] * len(experts))
-    assert all(
-        torch.equal(before[name], tensor)
-        for name, tensor in module.state_dict().items()
-        if name in before
-    )
-
-
-def test_a_row_that_is_too_long_for_its_reader_is_an_error(experts: list[HuggingFaceModel]) -> None:
-    with pytest.raises(ModelError, match="does not fit"):
-        hidden_states_with(experts[:2], [[5], [5] * 600])

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -263,56 +263,6 @@ def test_an_objective_of_one_s_own_needs_one_method(
     assert set(log[0]["terms"]) == {"cross_entropy", "smoothing"}
     assert log[0]["loss"] == pytest.approx(sum(log[0]["terms"].values()), rel=1e-4)
     assert log[-1]["loss"] < 0.7 * log[0]["loss"]
-
-
-def test_an_objective_may_replace_a_step_s_rows_and_is_told_the_step(
-    base: LlamaModel, rows: list[Row], tmp_path: Path
-) -> None:
-    seen: list[tuple[int, list[str]]] = []
-
-    class Reversed(SequenceObjective):
-        def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
-            seen.append((step, [row.record_id for row in rows]))
-            trained_on.append([])
-            return [replace(row, record_id=row.record_id[::-1]) for row in rows]
-
-        def losses(self, answers: Answers) -> Losses:
-            trained_on[-1].extend(row.record_id for row in answers.rows)
-            return super().losses(answers)
-
-    trained_on: list[list[str]] = []
-    trained(
-        student_of(base, "full"),
-        rows,
-        tmp_path,
-        objective=Reversed(),
-        settings=replace(SETTINGS, device_batch_size=2),
-    )
-    assert [step for step, _ in seen] == list(range(6))
-    assert list(map(sorted, trained_on)) == [
-        sorted(name[::-1] for name in names) for _, names in seen
-    ]
-
-
-def test_an_objective_may_let_the_student_write_before_a_phase_and_in_each_step(
-    base: LlamaModel, rows: list[Row], tmp_path: Path
-) -> None:
-    class Own(SequenceObjective):
-        def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
-            return {
-                "wrote": len(
-                    student.continuations([rows[0].prompt], Sampling(max_new_tokens=2), [0])
-                )
-            }
-
-        def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
-            student.continuations(
-                [row.prompt for row in rows], Sampling(max_new_tokens=2), [0] * len(rows)
-            )
-            return rows
-
-    wrote = trained(student_of(base, "adapter"), rows, tmp_path / "wrote", objective=Own())
-    assert same(wrote, trained(student_of(base, "adapter"), rows, tmp_path / "silent"))
 
 
 def test_an_incomplete_last_batch_is_trained_on(

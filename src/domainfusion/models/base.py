@@ -294,23 +294,6 @@ class TrainableModel(LanguageModel, Protocol):
         """Returns the answer to one question."""
         ...
 
-    def continuations(
-        self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[list[int]]:
-        """Writes on from rows of token ids, as the model is at this moment: also a student in the
-        midst of its training.
-
-        Args:
-            rows: What is read.
-            sampling: How to write; its seed does not count.
-            seeds: The seed that each row draws with, whatever rows stand beside it.
-
-        Returns:
-            What was written after each row, up to and with the token that ends an answer; one that
-            was cut has none.
-        """
-        ...
-
     def trainable_copy(self, adaptation: Adaptation | None) -> TrainableModel:
         """Returns a model that starts as this one and can be trained, while this one stays as it
         is; None trains all weights.

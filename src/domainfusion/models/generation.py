@@ -224,29 +224,6 @@ def read_answer(writer: RowWriter, tokens: list[int], prompt_tokens: int) -> Gen
 
 
 @contextmanager
-def converted_for_autocast(module: PreTrainedModel) -> Iterator[None]:
-    """Has the weights in autocast's data type for the time of a block, in place of converting them
-    in every product.
-    """
-    kind = module.device.type
-    if not torch.is_autocast_enabled(kind):
-        yield
-        return
-    dtype = torch.get_autocast_dtype(kind)
-    wide = [
-        (weight, weight.data) for weight in module.parameters() if weight.dtype == torch.float32
-    ]
-    try:
-        for weight, own in wide:
-            weight.data = own.to(dtype)
-        with torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        for weight, own in wide:
-            weight.data = own
-
-
-@contextmanager
 def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
     """Switches dropout off for the time of a block: a student that is asked in the midst of its
     training answers as after it.

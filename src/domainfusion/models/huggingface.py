@@ -38,8 +38,6 @@ from domainfusion.models.generation import (
     RowWriter,
     answer_batch,
     buckets,
-    continue_batch,
-    converted_for_autocast,
     final_hidden_states,
     in_evaluation,
     row_seeds,
@@ -404,25 +402,6 @@ class HuggingFaceModel:
             return answer_batch(
                 module, [RowWriter(self.tokenizer, ends)] * len(prompts), prompts, sampling
             )
-
-    def continuations(
-        self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[list[int]]:
-        """Writes on from rows of token ids; see `TrainableModel.continuations`.
-
-        For the time of the call an adapter is merged into the weights, and under autocast weights
-        are in its data type, so that neither is done anew for every token.
-        """
-        self._refuse_overlong(rows, sampling.max_new_tokens)
-        ends, found = self.end_tokens, dict[int, list[int]]()
-        prompts = [Prompt(list(row), seed) for row, seed in zip(rows, seeds, strict=True)]
-        with self._load().using(self._adapter or None) as module, converted_for_autocast(module):
-            for batch in buckets([len(row) for row in rows], self.batch_size):
-                written = continue_batch(
-                    module, [prompts[index] for index in batch], sampling, [ends] * len(batch)
-                )
-                found |= dict(zip(batch, written, strict=True))
-        return [found[index] for index in range(len(rows))]
 
     @property
     def end_tokens(self) -> set[int]:

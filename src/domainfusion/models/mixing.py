@@ -7,20 +7,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import cast
-
-import torch
-from transformers import PreTrainedModel
 
 from domainfusion.errors import ConfigurationError
-from domainfusion.models.base import LanguageModel, OnResult, TokenScorer
+from domainfusion.models.base import LanguageModel, OnResult
 from domainfusion.models.generation import (
     Prompt,
     RowWriter,
     answer_batch,
     buckets,
-    final_hidden_states,
-    in_evaluation,
 )
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.types import Conversation, Generation, Sampling
@@ -83,63 +77,6 @@ def generate_with(
     ):
         _answer_alone(models[rows[0]], rows, conversations, sampling, keep)
     return [answers[index] for index in range(len(models))]
-
-
-@torch.no_grad()
-def hidden_states_with(
-    models: Sequence[TokenScorer], rows: Sequence[Sequence[int]]
-) -> list[torch.Tensor]:
-    """Returns for each row of token ids the final hidden states of the model beside it, of shape
-    (tokens, hidden).
-
-    Experts that are LoRA adapters on one base, and the base itself, read in one batch, their
-    adapters unmerged: experts that take turns with a student on the same base, step by step, touch
-    no weight of it.
-
-    Args:
-        models: The model of each row.
-        rows: What is read.
-
-    Raises:
-        ModelError: A row is longer than its model's context.
-    """
-    found: dict[int, torch.Tensor] = {}
-    shared: dict[object, list[int]] = {}
-    for index, model in enumerate(models):
-        alone = not (isinstance(model, HuggingFaceModel) and model.can_share_batches())
-        shared.setdefault(id(model) if alone else model._key, []).append(index)  # type: ignore[attr-defined]
-    for members in shared.values():
-        first = models[members[0]]
-        if not (isinstance(first, HuggingFaceModel) and first.can_share_batches()):
-            found |= dict(
-                zip(members, first.hidden_states([rows[index] for index in members]), strict=True)
-            )
-            continue
-        local = {index: cast(HuggingFaceModel, models[index]) for index in members}
-        for index, own in local.items():
-            own._refuse_overlong([rows[index]], 0)
-        for batch in buckets(
-            [len(rows[index]) for index in members], _batch_size(list(local.values()))
-        ):
-            chosen = [members[place] for place in batch]
-            adapters = [local[index]._adapter or None for index in chosen]
-            base = first._load()
-            one_reads = len(set(adapters)) == 1  # who is alone needs no row of a batch picked out
-            using = base.using(adapters[0], merge=False) if one_reads else base.mixing(adapters)
-            with using as module, in_evaluation(module), _in_its_data_type(module):
-                states = final_hidden_states(module, [rows[index] for index in chosen], len(chosen))
-            found |= dict(zip(chosen, states, strict=True))
-    return [found[index] for index in range(len(rows))]
-
-
-def _in_its_data_type(module: PreTrainedModel) -> torch.autocast:
-    """Returns the context in which adapters, whose weights PEFT keeps in float32, compute in the
-    data type of a narrower base.
-    """
-    is_narrow = module.dtype in (torch.bfloat16, torch.float16)
-    return torch.autocast(
-        module.device.type, module.dtype if is_narrow else None, enabled=is_narrow
-    )
 
 
 def _by_model(models: Mapping[int, LanguageModel]) -> list[list[int]]:

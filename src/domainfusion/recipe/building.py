@@ -29,7 +29,6 @@ from domainfusion.recipe.sections import (
     ModelIntegratorSection,
     ModelSection,
     MultiTaskSection,
-    OnPolicySection,
     Recipe,
     SequenceSection,
     SequentialSection,
@@ -241,13 +240,11 @@ def _trainer(section: TrainerSection) -> distillation.Trainer:
 
 
 def _objective(
-    section: SequenceSection | AutoSection | DistributionSection | OnPolicySection,
+    section: SequenceSection | AutoSection | DistributionSection,
 ) -> str | distillation.Objective:
     settings = section.model_dump(exclude={"type"})
     if isinstance(section, DistributionSection):
         return distillation.DistributionObjective(**settings)
-    if isinstance(section, OnPolicySection):
-        return distillation.OnPolicyObjective(**settings)
     return section.type
 
 

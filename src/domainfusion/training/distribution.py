@@ -5,7 +5,6 @@ tokens alone.
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -24,11 +23,17 @@ logger = logging.getLogger("domainfusion")
 _BETAS: Mapping[str, float] = {"skew_kl": 0.1, "jensen_shannon": 0.5}
 
 
-class TaughtObjective(Objective):
-    """Trains toward teachers' distributions; a subclass says in `signal_of` where they come from.
+class DistributionObjective(Objective):
+    """(1−α)·cross-entropy + α·τ²·divergence from the teacher's distribution, at every token of a
+    target (arXiv 1503.02531).
 
     The teacher of a single-domain record is its domain's; that of a cross-domain record is the
     integrator, which saw the teachers' responses.
+
+    Before the first step each teacher reads its records once. Its final hidden states and head are
+    kept on disk, which is exact, so no teacher has to be in memory beside the student. Records
+    whose teacher gives text alone are trained with cross-entropy on the target in the same
+    training; the log counts them.
 
     Args:
         divergence: How far the student is from its teacher; see `losses.Divergence`.
@@ -38,13 +43,22 @@ class TaughtObjective(Objective):
             square.
         alpha: Share of the divergence in the loss of a token that is taught; the rest is
             cross-entropy.
+        keep_in: A folder for the signals of several trainings, such as trials of learning rates; by
+            default they go with the training.
 
     Raises:
-        ConfigurationError: A number is out of range or a word is not known.
+        ConfigurationError: A number is out of range, a word is not known, or two settings do not go
+            together.
     """
 
     def __init__(
-        self, *, divergence: Divergence, beta: float | None, temperature: float, alpha: float
+        self,
+        *,
+        divergence: Divergence = "forward_kl",
+        beta: float | None = None,
+        temperature: float = 1.0,
+        alpha: float = 0.5,
+        keep_in: str | Path | None = None,
     ) -> None:
         if divergence not in get_args(Divergence):
             raise ConfigurationError(
@@ -76,6 +90,8 @@ class TaughtObjective(Objective):
         self.temperature = temperature
         self.alpha = alpha
         self._teaching: Teaching | None = None
+        self._keep_in = None if keep_in is None else Path(keep_in)
+        self._kept: KeptSignals | None = None
 
     @property
     def teaching(self) -> Teaching:
@@ -83,15 +99,27 @@ class TaughtObjective(Objective):
         assert self._teaching is not None, "begin() comes first"
         return self._teaching
 
-    @abstractmethod
-    def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
-        """Returns the distributions of a row's teacher at its answer; None where it has no teacher.
+    def begin(self, setting: Setting) -> Mapping[str, Any]:
+        """Lets every teacher read what it teaches, and returns what is kept of it.
 
-        Args:
-            row: The row.
-            device: Where the head is wanted.
-            dtype: Data type that the head is wanted in; None for its own.
+        Raises:
+            CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is
+                probable.
+            TrainingError: A prompt with its answer does not fit a teacher, or signals can't be
+                kept.
         """
+        self._teaching = plan_teaching(setting)
+        self._kept = KeptSignals(
+            self._teaching, SignalStore(self._keep_in or setting.directory / "signals")
+        )
+        found = self._kept.read(setting.student, setting.progress)
+        logger.info(
+            "Teacher signals: %d tokens, %.0f bytes a token, %.1f MB in all.",
+            found["tokens"],
+            found["bytes_per_token"],
+            found["bytes"] / 1e6,
+        )
+        return {"objective": "distribution", **self._teaching.describe(), "signals": found}
 
     def vocabulary_of(self, row: Row) -> int:
         """Returns the ids that the student shares with a row's teachers; 0 where it has none."""
@@ -124,64 +152,6 @@ class TaughtObjective(Objective):
         return Losses(
             found.total, {"cross_entropy": found.cross_entropy, self.divergence: found.divergence}
         )
-
-
-class DistributionObjective(TaughtObjective):
-    """(1−α)·cross-entropy + α·τ²·divergence from the teacher's distribution, at every token of a
-    target (arXiv 1503.02531).
-
-    Before the first step each teacher reads its records once. Its final hidden states and head are
-    kept on disk, which is exact, so no teacher has to be in memory beside the student. Records
-    whose teacher gives text alone are trained with cross-entropy on the target in the same
-    training; the log counts them.
-
-    Args:
-        divergence: See `TaughtObjective`, as for `beta`, `temperature` and `alpha`.
-        beta: See there.
-        temperature: See there.
-        alpha: See there.
-        keep_in: A folder for the signals of several trainings, such as trials of learning rates; by
-            default they go with the training.
-
-    Raises:
-        ConfigurationError: A number is out of range, a word is not known, or two settings do not go
-            together.
-    """
-
-    def __init__(
-        self,
-        *,
-        divergence: Divergence = "forward_kl",
-        beta: float | None = None,
-        temperature: float = 1.0,
-        alpha: float = 0.5,
-        keep_in: str | Path | None = None,
-    ) -> None:
-        super().__init__(divergence=divergence, beta=beta, temperature=temperature, alpha=alpha)
-        self._keep_in = None if keep_in is None else Path(keep_in)
-        self._kept: KeptSignals | None = None
-
-    def begin(self, setting: Setting) -> Mapping[str, Any]:
-        """Lets every teacher read what it teaches, and returns what is kept of it.
-
-        Raises:
-            CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is
-                probable.
-            TrainingError: A prompt with its answer does not fit a teacher, or signals can't be
-                kept.
-        """
-        self._teaching = plan_teaching(setting)
-        self._kept = KeptSignals(
-            self._teaching, SignalStore(self._keep_in or setting.directory / "signals")
-        )
-        found = self._kept.read(setting.student, setting.progress)
-        logger.info(
-            "Teacher signals: %d tokens, %.0f bytes a token, %.1f MB in all.",
-            found["tokens"],
-            found["bytes_per_token"],
-            found["bytes"] / 1e6,
-        )
-        return {"objective": "distribution", **self._teaching.describe(), "signals": found}
 
     def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
         """Returns the signal that is kept for the row."""

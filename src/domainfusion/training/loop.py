@@ -162,8 +162,6 @@ def train_phase(
         student.load_trained_state(checkpoint.student)
         if best.is_exhausted(start):
             return PhaseEnd(is_early=True, scores=None)
-    elif found := objective.begin_phase(student, rows):
-        log({"phase": name, **found})
 
     module = student.trainable_module()
     if settings.activation_checkpointing:
@@ -194,7 +192,7 @@ def train_phase(
                 rows[index]
                 for index in order[step * settings.batch_size : (step + 1) * settings.batch_size]
             ]
-            own = _rows_of_step(objective, shard(planned), step, student, weights)
+            own = shard(planned)
             answer_tokens = sum(all_gather(sum(len(row.answer) for row in own)))
 
             tally, loss = Tally(), 0.0
@@ -286,22 +284,6 @@ class _LossModule(torch.nn.Module):
             return token_losses(hidden, head, targets, hidden.new_zeros(len(targets))).total, {}
         losses = self._objective.losses(Answers(hidden, head, targets, weights, rows))
         return losses.total, losses.terms
-
-
-def _rows_of_step(
-    objective: Objective,
-    planned: Sequence[Row],
-    step: int,
-    student: TrainableModel,
-    weights: TrainedWeights,
-) -> Sequence[Row]:
-    """Returns what the objective trains on in place of the planned rows; one that takes them as
-    they are is not asked.
-    """
-    if type(objective).rows is Objective.rows:
-        return planned
-    with weights.whole():
-        return objective.rows(planned, step, student)
 
 
 def _passes(

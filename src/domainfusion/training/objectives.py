@@ -85,8 +85,7 @@ class Objective(ABC):
     """The loss with which a student is trained. An objective of your own implements `losses`;
     public attributes are its settings.
 
-    A trainer calls `begin` once, then for each phase `begin_phase`, and in it, for each optimizer
-    step, `rows` and `losses`.
+    A trainer calls `begin` once, and in each optimizer step `losses`, once for each of its passes.
 
     Example:
         ```python
@@ -106,24 +105,6 @@ class Objective(ABC):
         training's log.
         """
         return {}
-
-    def begin_phase(self, student: TrainableModel, rows: Sequence[Row]) -> Mapping[str, Any]:
-        """Looks at the student before the first step of a phase, and at the phase's rows; what it
-        returns goes into the log.
-        """
-        return {}
-
-    def rows(self, rows: Sequence[Row], step: int, student: TrainableModel) -> Sequence[Row]:
-        """Returns what is trained on in a step, in place of the rows whose turn it is: as many, in
-        the same order.
-
-        Args:
-            rows: The step's rows, of all its parts.
-            step: How many steps of the phase were made before. All that is random has to follow
-                from it, so that a resumed training continues as an uninterrupted one.
-            student: What is trained.
-        """
-        return rows
 
     @abstractmethod
     def losses(self, answers: Answers) -> Losses:

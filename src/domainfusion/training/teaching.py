@@ -56,7 +56,7 @@ class Teaching:
         return {"taught": dict(self.taught), "word_for_word": dict(self.untaught)}
 
 
-def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teaching:
+def plan_teaching(setting: Setting) -> Teaching:
     """Finds the teacher of each row.
 
     A single-domain row is scored by its domain's teacher, which reads what it was asked. A
@@ -66,7 +66,6 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
 
     Args:
         setting: Student, teachers and records.
-        answer_tokens: The longest answer that a teacher reads; by default those of the rows.
 
     Raises:
         CapabilityError: A teacher's tokens differ from the student's, or no teacher scores tokens.
@@ -98,7 +97,7 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
         )
     for fingerprint, model in roster.models.items():
         rows = [
-            _as_read(row, lesson, answer_tokens)
+            _as_read(row, lesson)
             for row, lesson in lessons.items()
             if lesson.teacher == fingerprint
         ]
@@ -106,9 +105,8 @@ def plan_teaching(setting: Setting, *, answer_tokens: int | None = None) -> Teac
     return Teaching(lessons, roster.models, roster.vocabulary, taught, untaught)
 
 
-def _as_read(row: Row, lesson: Lesson, answer_tokens: int | None) -> Row:
-    answer = row.answer if answer_tokens is None else (*row.lead, *(0,) * answer_tokens)
-    return Row(row.record_id, (*lesson.prompt, *answer), len(lesson.prompt), row.domain)
+def _as_read(row: Row, lesson: Lesson) -> Row:
+    return Row(row.record_id, (*lesson.prompt, *row.answer), len(lesson.prompt), row.domain)
 
 
 class _Roster:

@@ -9,14 +9,12 @@ from domainfusion.distillation.trainer.phase import Phase
 from domainfusion.distillation.trainer.trainer import Trainer
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.objectives import Objective, SequenceObjective
-from domainfusion.training.on_policy import OnPolicyObjective
 
 __all__ = [
     "DistributionObjective",
     "IntegrationTrainer",
     "MultiTaskTrainer",
     "Objective",
-    "OnPolicyObjective",
     "Phase",
     "SequenceObjective",
     "SequentialTrainer",

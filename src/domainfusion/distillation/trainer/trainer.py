@@ -33,7 +33,6 @@ from domainfusion.training import distributed
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.loop import Validate
 from domainfusion.training.objectives import Objective, SequenceObjective
-from domainfusion.training.on_policy import OnPolicyObjective
 from domainfusion.types import TrainingRecord
 
 LORA_FROM_PARAMETERS = 100_000_000
@@ -42,7 +41,6 @@ LORA_FROM_PARAMETERS = 100_000_000
 OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "sequence": SequenceObjective,
     "distribution": DistributionObjective,
-    "on_policy": OnPolicyObjective,
 }
 """Objectives by name, each as it is without settings."""
 
@@ -101,10 +99,9 @@ class Trainer(ABC):
             default `batch_size` itself.
         checkpoint_steps: Optimizer steps between two checkpoints.
         objective: The training objective: `sequence` (cross-entropy on the targets), `distribution`
-            (what the teachers find probable at every token), `on_policy` (what they find probable
-            where the student writes by itself), or an `Objective` with settings. `auto` takes the
-            richest one that the teachers allow and that a benchmark of ours has shown to win, which
-            so far is `sequence`.
+            (what the teachers find probable at every token), or an `Objective` with settings.
+            `auto` takes the richest one that the teachers allow and that a benchmark of ours has
+            shown to win, which so far is `sequence`.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping
             them: less memory, more time.
         report_to: Trackers that receive every figure of the training log as it is made, by name:

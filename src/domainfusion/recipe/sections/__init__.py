@@ -15,9 +15,7 @@ from domainfusion.recipe.sections.models import APISection, ModelSection, Studen
 from domainfusion.recipe.sections.objectives import (
     AutoSection,
     DistributionSection,
-    OnPolicySection,
     SequenceSection,
-    TaughtSection,
 )
 from domainfusion.recipe.sections.paths import base_of, is_adapter, is_hub_id
 from domainfusion.recipe.sections.problems import suggestion
@@ -45,7 +43,6 @@ __all__ = [  # noqa: RUF022 - in plain order, as in every package; ruff would pu
     "ModelIntegratorSection",
     "ModelSection",
     "MultiTaskSection",
-    "OnPolicySection",
     "QuestionSamplingSection",
     "Recipe",
     "SamplingSection",
@@ -53,7 +50,6 @@ __all__ = [  # noqa: RUF022 - in plain order, as in every package; ruff would pu
     "SequentialSection",
     "StudentSection",
     "SyntheticSection",
-    "TaughtSection",
     "TrainerSection",
     "WritingSection",
     "base_of",

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from domainfusion.recipe.sections.paths import from_recipe
 from domainfusion.recipe.sections.problems import problem
 from domainfusion.recipe.sections.section import Section
-from domainfusion.recipe.sections.values import Count, Positive, Text, within
+from domainfusion.recipe.sections.values import Positive, Text, within
 
 
 class SequenceSection(Section):
@@ -24,17 +24,22 @@ class AutoSection(Section):
     type: Literal["auto"]
 
 
-class TaughtSection(Section):
-    """What the objectives that learn from teachers' distributions share."""
+class DistributionSection(Section):
+    """A `DistributionObjective`."""
 
-    divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
+    type: Literal["distribution"]
+    divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"] = "forward_kl"
     beta: (
         Annotated[float, within(lambda number: 0 < number < 1, "a number between 0 and 1")] | None
     ) = None
     temperature: Positive = 1.0
+    alpha: Annotated[float, within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = (
+        0.5
+    )
+    keep_in: Text | None = None
 
     @model_validator(mode="after")
-    def _beta_has_a_mixture(self) -> TaughtSection:
+    def _beta_has_a_mixture(self) -> DistributionSection:
         if self.beta is not None and self.divergence in ("forward_kl", "reverse_kl"):
             raise problem(
                 f"has a beta, and {self.divergence} has none",
@@ -42,37 +47,13 @@ class TaughtSection(Section):
             )
         return self
 
-
-class DistributionSection(TaughtSection):
-    """A `DistributionObjective`."""
-
-    type: Literal["distribution"]
-    divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"] = "forward_kl"
-    alpha: Annotated[float, within(lambda number: 0 < number <= 1, "a number above 0, up to 1")] = (
-        0.5
-    )
-    keep_in: Text | None = None
-
     @field_validator("keep_in")
     @classmethod
     def _from_the_recipe(cls, given: str | None, info: ValidationInfo) -> str | None:
         return None if given is None else from_recipe(given, info)
 
 
-class OnPolicySection(TaughtSection):
-    """An `OnPolicyObjective`."""
-
-    type: Literal["on_policy"]
-    divergence: Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"] = "reverse_kl"
-    max_new_tokens: Count = 128
-    sampling_temperature: Annotated[
-        float, within(lambda number: number >= 0, "0 (greedy) or a number above it")
-    ] = 1.0
-    max_initial_kl: Positive = 0.1
-    pilot_prompts: Count = 32
-
-
 ObjectiveSection = Annotated[
-    SequenceSection | AutoSection | DistributionSection | OnPolicySection,
+    SequenceSection | AutoSection | DistributionSection,
     Field(discriminator="type"),
 ]
