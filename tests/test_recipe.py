@@ -1105,20 +1105,14 @@ def test_a_recipe_says_who_verifies_and_what_becomes_of_what_fails(
 ) -> None:
     adapter = make_adapter("expert", 1)
     text = RECIPE.replace("models/base", str(tiny_llama)).replace("models/expert", str(adapter))
-    own = (
-        "  model: nutrition\n  verifier: biomechanics\n  on_unverified: reject\n  rebuttal: true\n"
-    )
+    own = "  model: nutrition\n  verifier: biomechanics\n  on_unverified: reject\n"
     distiller = build_distiller(
         read_recipe(write(folder, text.replace("  model: nutrition\n", own))),
         output_dir=folder / "run",
     )
     integrator = distiller.integrator
     assert integrator.verifier is distiller.teacher_models["biomechanics"]
-    assert (integrator.on_unverified, integrator.verify, distiller.rebuttal) == (
-        "reject",
-        True,
-        True,
-    )
+    assert (integrator.on_unverified, integrator.verify) == ("reject", True)
     local = text.replace("  model: nutrition\n", "  model: nutrition\n  cross_encoder: some/nli\n")
     verifier = build_distiller(
         read_recipe(write(folder, local)), output_dir=folder / "run"

@@ -38,7 +38,6 @@ from domainfusion.types import (
     Message,
     Part,
     Response,
-    Revision,
     Sampling,
     TrainingRecord,
 )
@@ -112,7 +111,6 @@ ledgers = st.builds(
     ),
     dropped=tuples(st.builds(Dropped, domain=text, text=text, reason=text)),
     copies=tuples(tuples(text)),
-    revisions=tuples(st.builds(Revision, domain=text, before=text, after=text)),
     notes=tuples(text),
 )
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=text)

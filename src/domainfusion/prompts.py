@@ -260,19 +260,6 @@ VERIFICATION_PROMPT = unindent("""
 and `{checks}` are filled.
 """
 
-REBUTTAL_PROMPT = unindent(f"""
-    On one point another expert contradicts you{{about}}.
-
-    {{responses}}
-
-    {MATERIAL}
-    On this point alone: who is right? Stay with what you know in your own field, however many say otherwise.
-    Write {{keep}} where you stay with what you said, or {{withdraw}} where the other expert is right, and then one sentence that says why.
-""")
-"""Asks an expert once more on a point of conflict; `{about}`, `{responses}`, `{keep}` and
-`{withdraw}` are filled.
-"""
-
 JUDGE_PROMPT = unindent("""
     Two answers were given to a question. Which one is better: first of all more correct, then more complete?
 

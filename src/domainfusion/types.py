@@ -28,7 +28,6 @@ __all__ = [
     "Message",
     "Part",
     "Response",
-    "Revision",
     "Sampling",
     "Score",
     "Source",
@@ -425,21 +424,6 @@ class Dropped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
-    """An expert was asked once more on a point on which another one contradicts it.
-
-    Attributes:
-        domain: Whose expert it is.
-        before: Its words on the point.
-        after: What it said when it was shown the other side's words.
-    """
-
-    domain: str
-    before: str
-    after: str
-
-
 IntegrationVerdict = Literal["", "verified", "repaired", "unverified", "rejected"]
 
 
@@ -455,7 +439,6 @@ class Ledger:
         possible_conflicts: Where they may contradict each other. The answer is as if they did not.
         dropped: What did not enter the answer, and why.
         copies: Groups of domains whose answers are copies of each other and count as one.
-        revisions: What an expert said on a point of conflict when it was asked again.
         read_by: Who looked for conflicts: `model`, or `rules`, which compare values and negations
             alone; empty where nobody did.
         verdict: Whether a model's answer says what the experts say: `verified`, at once;
@@ -472,7 +455,6 @@ class Ledger:
     possible_conflicts: tuple[Conflict, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
-    revisions: tuple[Revision, ...] = ()
     read_by: str = ""
     verdict: IntegrationVerdict = ""
     problems: tuple[str, ...] = ()

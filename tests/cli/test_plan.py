@@ -14,7 +14,6 @@ from domainfusion.cli.plan import RunPlan, plan_of
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
-    MOST_REBUTTED,
 )
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
@@ -254,14 +253,12 @@ def test_integration_by_a_model_is_counted_where_experts_meet(recipe_file: Path)
     assert sum(count for _, _, count in plain) == CALLS_UNVERIFIED
 
 
-def test_who_verifies_and_who_is_asked_once_more_is_counted(recipe_file: Path) -> None:
+def test_who_verifies_is_counted(recipe_file: Path) -> None:
     assert integrating(recipe_file, "type: model, model: animals, verifier: colours")[-1] == (
         "colours",
         "verifying",
         2,
     )
-    asked_again = [("colours", "rebutting", MOST_REBUTTED), ("animals", "rebutting", MOST_REBUTTED)]
-    assert sorted(integrating(recipe_file, "type: merge, rebuttal: true")) == sorted(asked_again)
 
 
 def test_the_weights_of_a_shared_base_count_once(recipe_file: Path, tiny_llama: Path) -> None:

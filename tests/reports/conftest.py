@@ -43,7 +43,6 @@ from domainfusion.types import (
     Ledger,
     Part,
     Response,
-    Revision,
     TrainingRecord,
     Verification,
 )
@@ -345,12 +344,7 @@ def record_of(example: Example, place: int) -> TrainingRecord:
             rule="nothing settles it",
             question=example.query.split("? ")[-1],
         )
-        revision = Revision(
-            domain=example.domains[1], before="I am not sure.", after=said[example.domains[1]]
-        )
-        ledger = replace(
-            ledger, conflicts=(conflict,), revisions=(revision,), copies=(example.domains,)
-        )
+        ledger = replace(ledger, conflicts=(conflict,), copies=(example.domains,))
     verification: Verification = "unverified" if example.source != "curated" else "verified"
     return TrainingRecord(
         example=example,

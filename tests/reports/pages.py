@@ -137,10 +137,6 @@ def hostile_run(run: RunSummary, evaluation: EvaluationReport) -> RunSummary:
                         )
                         for found in record.integration.ledger.conflicts
                     ),
-                    revisions=tuple(
-                        replace(found, domain=HOSTILE, before=HOSTILE, after=HOSTILE)
-                        for found in record.integration.ledger.revisions
-                    ),
                     dropped=tuple(
                         replace(found, reason=HOSTILE)
                         for found in record.integration.ledger.dropped

@@ -22,8 +22,6 @@ from domainfusion.distillation.data_generation.writing import JUDGE_TOKENS
 from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
 from domainfusion.distillation.evaluator.benchmark import GENERAL
 from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
-from domainfusion.distillation.integration.experts import REBUTTAL_TOKENS
-from domainfusion.distillation.integration.integrator import MOST_REBUTTED
 from domainfusion.distillation.integration.model_reading import (
     ORDERS,
     READING_TOKENS,
@@ -40,7 +38,6 @@ from domainfusion.prompts import (
     NEEDED_DOMAIN_PROMPT,
     PLAN_PROMPT,
     READING_PROMPT,
-    REBUTTAL_PROMPT,
     RELATING_PROMPT,
     TOPICS_PROMPT,
     VERIFICATION_PROMPT,
@@ -374,17 +371,6 @@ def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
 def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
     crossing = [item for item in train if len(item.domains) > 1]
     answer = recipe.responses.max_new_tokens
-    if recipe.integrator.rebuttal:
-        for domain in recipe.teachers:
-            asked = [item for item in crossing if domain in item.domains]
-            read = (
-                sum(_tokens(REBUTTAL_PROMPT) + item.asked[domain] + 2 * answer for item in asked)
-                * MOST_REBUTTED
-            )
-            count = len(asked) * MOST_REBUTTED
-            yield _calls(
-                recipe, "integrate", domain, count, read, count * REBUTTAL_TOKENS, doing="rebutting"
-            )
     integrator = recipe.integrator
     if not isinstance(integrator, ModelIntegratorSection):
         return

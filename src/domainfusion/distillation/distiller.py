@@ -105,8 +105,6 @@ class Distiller:
             `stop`, after which the same run asks for what is missing, or `continue`: examples to
             train on that need it are rejected with the reason, and what it is measured on has no
             grade there, which the report says.
-        rebuttal: Whether experts that contradict each other, where nothing settles it, are asked
-            once more on it, each shown what the others say.
         refinement_rounds: How often at most more examples are made where validation shows the
             student weakest, and trained on; a round that does not improve validation is undone, and
             the last. It takes validation examples and a generator that can make more.
@@ -149,7 +147,6 @@ class Distiller:
         response_sampling: Sampling = Sampling(),
         verifier: AccuracyMetric = stated_parts,
         on_teacher_failure: OnTeacherFailure = "stop",
-        rebuttal: bool = False,
         refinement_rounds: int = 0,
         title: str = "Distillation",
         progress: Progress = silent,
@@ -184,7 +181,6 @@ class Distiller:
         self.response_sampling = response_sampling
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
-        self.rebuttal = rebuttal
         self.refinement_rounds = refinement_rounds
         self.progress = progress
         self.publisher = publisher or default_publisher()
@@ -477,7 +473,6 @@ class Distiller:
             targets = self.integrator.integrate_all(
                 tasks,
                 domains=self._descriptions(),
-                rebut=self._experts().rebut if self.rebuttal else None,
                 ask=self._ask,
             )
             write_records(
@@ -538,7 +533,7 @@ class Distiller:
     @property
     def _ensemble(self) -> Ensemble:
         """What the student replaces: the experts and the integrator."""
-        return Ensemble(self.integrator, self.rebuttal, self._descriptions())
+        return Ensemble(self.integrator, self._descriptions())
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
         """Times the student against its experts, once in a run: the times of a busier hour would
@@ -572,7 +567,6 @@ class Distiller:
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),
             "integrator": describe(self.integrator),
-            "rebuttal": self.rebuttal,
             **({"refinement_rounds": self.refinement_rounds} if self.refinement_rounds else {}),
             "response_sampling": describe(self.response_sampling),
             "verifier": describe(self.verifier),

@@ -84,7 +84,6 @@ def build_distiller(
         trainer=_trainer(recipe.trainer),
         evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
         integrator=_integrator(recipe, named),
-        rebuttal=recipe.integrator.rebuttal,
         refinement_rounds=recipe.refinement_rounds,
         seed=recipe.seed,
         output_dir=output_dir or recipe.output_dir,

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from domainfusion.distillation.results import Answer, EvaluationReport, ModelResult
 from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.reports.tables import counted
-from domainfusion.types import Conflict, Example, Revision, TrainingRecord
+from domainfusion.types import Conflict, Example, TrainingRecord
 
 ORDER = ("wrong", "not graded", "right")
 """Answers and ledgers as readers of a report see them: wrong answers first, and what was integrated from several teachers."""
@@ -135,31 +135,12 @@ class SettledConflict:
         return frozenset((self.conflict.kept, *side))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revised:
-    """What an expert said when it was asked once more on a point of conflict, with the question."""
-
-    example: Example
-    revision: Revision
-
-
 def conflicts_in(records: Sequence[TrainingRecord]) -> list[SettledConflict]:
     """Returns every conflict of the records' ledgers, in order."""
     return [
         SettledConflict(example=record.example, conflict=conflict)
         for record in records
         for conflict in record.integration.ledger.conflicts
-    ]
-
-
-def revisions_in(records: Sequence[TrainingRecord]) -> list[Revised]:
-    """Returns everything that experts said when they were asked once more on a point of conflict,
-    in order.
-    """
-    return [
-        Revised(example=record.example, revision=found)
-        for record in records
-        for found in record.integration.ledger.revisions
     ]
 
 
@@ -202,9 +183,6 @@ def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
             for response in record.responses
         ),
         "groups of copied answers, each counted once": sum(len(ledger.copies) for ledger in found),
-        "experts asked once more on a point of conflict": sum(
-            len(ledger.revisions) for ledger in found
-        ),
         "answers of the integration model: verified": verdicts["verified"],
         "answers of the integration model: verified after a repair": verdicts["repaired"],
         "answers of the integration model: not verified, and kept": verdicts["unverified"],

@@ -288,7 +288,7 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
 
 
 def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
-    found, revisions = answers.conflicts_in(summary.records), answers.revisions_in(summary.records)
+    found = answers.conflicts_in(summary.records)
     dropped = tables.tally_table(
         "Left out of integrated answers, by reason",
         "Reason",
@@ -298,7 +298,7 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
         answers.integrated_from_several(summary.records),
         answers.ledger_counts(summary.records),
     )
-    if not (found or dropped or several or revisions):
+    if not (found or dropped or several):
         return None
     return {
         "found": found[:MOST_CONFLICTS],
@@ -312,8 +312,6 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
             (item.conflict.rule for item in found),
         ),
         "dropped": dropped,
-        "revisions": revisions[:MOST_CONFLICTS],
-        "revised": len(revisions),
     }
 
 

@@ -92,12 +92,10 @@ class Ensemble:
 
     Args:
         integrator: Makes one answer of the experts'; by default by its rules, without a model.
-        rebuttal: Whether the experts are asked once more on a point that nothing settles.
         domains: The description of each domain, for a model that reads.
     """
 
     integrator: ResponseIntegrator = field(default_factory=ResponseIntegrator)
-    rebuttal: bool = False
     domains: Mapping[str, str] = field(default_factory=dict)
 
     def respond(
@@ -127,10 +125,7 @@ class Ensemble:
 
     def integrate(self, tasks: Sequence[Task], experts: Experts) -> list[Generation]:
         """Returns the ensemble's answer to each example; models are asked as the experts are."""
-        rebut = experts.rebut if self.rebuttal else None
-        found = self.integrator.integrate_all(
-            tasks, domains=self.domains, rebut=rebut, ask=experts.ask
-        )
+        found = self.integrator.integrate_all(tasks, domains=self.domains, ask=experts.ask)
         return [Generation(text=one.text, finish_reason=one.finish_reason) for one in found]
 
 

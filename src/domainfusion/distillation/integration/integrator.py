@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from domainfusion.distillation.integration.experts import Dispute, Rebuttal
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
 from domainfusion.distillation.integration.planning import (
@@ -56,7 +55,6 @@ from domainfusion.types import (
     Example,
     Integration,
     Response,
-    Revision,
     Sampling,
 )
 
@@ -66,8 +64,6 @@ twice, writes and verifies; and where the answer does not hold, it writes and ve
 """
 CALLS_UNVERIFIED = 4
 """Calls for one example where nothing is verified."""
-MOST_REBUTTED = 3
-"""Points of an example on which experts are asked once more, where a rebuttal is wanted."""
 
 OnUnverified = Literal["keep", "merge", "reject"]
 """What to do with a model's answer that is not verified: keep it and mark it, merge the responses
@@ -77,8 +73,6 @@ Strategy = Callable[[str, Mapping[str, Response]], str | Integration]
 """A way of your own to integrate: from the query and the responses, primary domain first, to the
 answer.
 """
-Rebut = Callable[[Sequence[Dispute]], Sequence[Sequence[Rebuttal]]]
-"""Asks the experts once more on points of conflict; `Experts.rebut`."""
 
 NOT_READ = "the integration model's reading could not be used, so each sentence counts as a claim"
 NOT_RELATED = (
@@ -117,8 +111,7 @@ class ResponseIntegrator:
 
     What settles a conflict, in this order: the reference, where it supports one side; the expert of
     the domain that the point belongs to, or of the primary domain, if somebody named it; the
-    majority of the experts, copies counted once; a rebuttal, where one was asked for; else
-    `on_disagreement`. The order of the responses settles nothing.
+    majority of the experts, copies counted once; else `on_disagreement`. The order of the responses settles nothing.
 
     A model finds a conflict for sure where it finds it with the experts in one order and in the
     other. It is called at most `MOST_CALLS` times for an example. Where its reply can't be used,
@@ -288,7 +281,6 @@ class ResponseIntegrator:
         tasks: Sequence[Task],
         *,
         domains: Mapping[str, str] | None = None,
-        rebut: Rebut | None = None,
         ask: Ask = ask_directly,
     ) -> list[Integration]:
         """Integrates many examples; every step asks a model for all of them together.
@@ -296,8 +288,6 @@ class ResponseIntegrator:
         Args:
             tasks: The examples with their responses.
             domains: What the domains are about.
-            rebut: Asks the experts once more on points that nothing settles; without it they are
-                not asked.
             ask: How a model is called.
         """
         outcomes: dict[int, Integration] = {}
@@ -317,8 +307,6 @@ class ResponseIntegrator:
                 if self.integration_model is not None:
                     require_places(self.prompt_template, task.responses)
         plans = self._plan(list(several.values()), domains or {}, ask)
-        if rebut is not None:
-            plans = _after_rebuttal(plans, rebut)
         to_write: dict[int, Plan] = {}
         for place, plan in zip(several, plans, strict=True):
             if plan.open_points and self.on_disagreement == "abstain":
@@ -489,43 +477,6 @@ def _plan_by_rules(task: Task, claims: Sequence[Claim], notes: Sequence[str] = (
     return plan_answer(
         task, claims, rule_relations(task, claims), notes=(*notes, *rule_limits(task))
     )
-
-
-def _after_rebuttal(plans: Sequence[Plan], rebut: Rebut) -> list[Plan]:
-    """Returns the plans as they are once the experts were asked again on what nothing settles."""
-    disputes = [
-        (place, Dispute(plan.task, each))
-        for place, plan in enumerate(plans)
-        for each in plan.open_points[:MOST_REBUTTED]
-    ]
-    rebuttals = rebut([dispute for _, dispute in disputes]) if disputes else []
-    withdrawn: dict[int, list[str]] = {}
-    revisions: dict[int, list[Revision]] = {}
-    for (place, dispute), replies in zip(disputes, rebuttals, strict=True):
-        for reply in replies:
-            revisions.setdefault(place, []).append(
-                Revision(domain=reply.domain, before=reply.claim, after=reply.reply)
-            )
-            if reply.withdraws:
-                own = [
-                    claim.id
-                    for claim in dispute.settled.point.claims
-                    if claim.domain == reply.domain
-                ]
-                withdrawn.setdefault(place, []).extend(own)
-    settled = list(plans)
-    for place, said in revisions.items():
-        plan = plans[place]
-        again = plan_answer(
-            plan.task,
-            plan.claims,
-            plan.relations,
-            withdrawn=withdrawn.get(place, ()),
-            read_by=plan.read_by,
-            notes=plan.notes,
-        )
-        settled[place] = replace(again, revisions=tuple(said))
-    return settled
 
 
 def _single(task: Task) -> Integration:

@@ -20,7 +20,7 @@ from domainfusion.distillation.integration.reading import (
 from domainfusion.distillation.integration.settling import Settled, points_of, settle
 from domainfusion.distillation.integration.structure import bound_claims, keep_together
 from domainfusion.distillation.integration.words import tokens
-from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger, Revision
+from domainfusion.types import Agreement, Conflict, Contribution, Dropped, Ledger
 
 LEAST_WORDS = 12
 """Words that an answer has at least to be held for a copy: two experts may both say "It is Paris."
@@ -93,7 +93,6 @@ class Plan:
         left_out: The ids of the claims that the answer does not state, with the reason.
         copies: Groups of domains whose answers are copies of each other.
         read_by: Who read the responses.
-        revisions: What experts said in a rebuttal.
         notes: What else the ledger is to say.
     """
 
@@ -104,7 +103,6 @@ class Plan:
     left_out: Mapping[str, str]
     copies: tuple[tuple[str, ...], ...] = ()
     read_by: FoundBy = "rules"
-    revisions: tuple[Revision, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -139,7 +137,6 @@ def plan_answer(
     claims: Sequence[Claim],
     relations: Sequence[Relation],
     *,
-    withdrawn: Collection[str] = (),
     read_by: FoundBy = "rules",
     notes: Iterable[str] = (),
 ) -> Plan:
@@ -149,7 +146,6 @@ def plan_answer(
         task: The example and its responses.
         claims: What the experts claim.
         relations: How the claims stand to each other.
-        withdrawn: The ids of claims that their experts withdrew in a rebuttal.
         read_by: Who related the claims.
         notes: What the ledger is to say of how they were found.
     """
@@ -159,8 +155,7 @@ def plan_answer(
         {domain: task.responses[domain].text for domain in sorted(task.responses)}
     )
     settled = tuple(
-        settle(task.example, point, copies, withdrawn)
-        for point in points_of(task.example, claims, relations)
+        settle(task.example, point, copies) for point in points_of(task.example, claims, relations)
     )
     left_out = _left_out(task, ordered, relations, settled)
     return Plan(
@@ -305,7 +300,6 @@ def ledger_of(plan: Plan, contributions: Sequence[Contribution] = ()) -> Ledger:
         possible_conflicts=tuple(_possible(plan)),
         dropped=tuple(dropped),
         copies=plan.copies,
-        revisions=plan.revisions,
         read_by=plan.read_by,
         notes=plan.notes,
     )

@@ -18,7 +18,6 @@ BY_REFERENCE = "the reference supports it"
 BY_OWNER = "the expert of the domain in question"
 BY_PRIMARY = "the expert of the primary domain"
 BY_MAJORITY = "the majority of the experts, copies counted once"
-BY_REBUTTAL = "the other side withdrew"
 UNSETTLED = "no rule settles it"
 
 
@@ -109,23 +108,17 @@ def points_of(
     ]
 
 
-def settle(
-    example: Example,
-    point: Point,
-    copies: Sequence[Collection[str]],
-    withdrawn: Collection[str] = (),
-) -> Settled:
+def settle(example: Example, point: Point, copies: Sequence[Collection[str]]) -> Settled:
     """Returns what becomes of a point.
 
     In this order: the reference, where it supports one side alone; the expert of the domain that
     the point belongs to, or of the primary domain, if somebody named one; the majority, copies
-    counted once; whoever did not withdraw, after a rebuttal.
+    counted once.
 
     Args:
         example: What was asked, with its reference if there is one.
         point: The point.
         copies: Groups of domains whose answers are copies of each other.
-        withdrawn: The ids of claims that their experts withdrew.
     """
     supported = [
         side for side in point.sides if any(supports(example, claim.quote) for claim in side)
@@ -139,9 +132,6 @@ def settle(
     votes = [_witnesses(side, copies) for side in point.sides]
     if votes.count(max(votes)) == 1:
         return Settled(point, point.sides[votes.index(max(votes))], BY_MAJORITY)
-    standing = [side for side in point.sides if any(claim.id not in withdrawn for claim in side)]
-    if len(standing) == 1:
-        return Settled(point, standing[0], BY_REBUTTAL)
     return Settled(point, None, UNSETTLED)
 
 

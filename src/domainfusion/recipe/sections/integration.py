@@ -16,7 +16,6 @@ class IntegrationRulesSection(Section):
     """What every integration takes."""
 
     on_disagreement: Literal["report", "abstain"] = "report"
-    rebuttal: bool = False
 
 
 class MergeSection(IntegrationRulesSection):
