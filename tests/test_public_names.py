@@ -29,7 +29,7 @@ PUBLIC = {
         CuratedDataGenerator DataGenerator Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
         Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
-        Objective OnPolicyObjective Phase Publisher ResponseIntegrator SequenceObjective
+        Objective Phase Publisher ResponseIntegrator SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
         export_messages hold_apart hold_out slice_of
     """,
@@ -57,7 +57,7 @@ PUBLIC = {
     """,
     "domainfusion.distillation.trainer": """
         DistributionObjective IntegrationTrainer MultiTaskTrainer Objective
-        OnPolicyObjective Phase SequenceObjective SequentialTrainer Trainer
+        Phase SequenceObjective SequentialTrainer Trainer
     """,
     "domainfusion.errors": """
         CapabilityError ConfigurationError DataError DomainFusionError
@@ -77,7 +77,7 @@ PUBLIC = {
     """,
     "domainfusion.types": """
         Agreement Conflict Contribution Conversation Dropped Example FinishReason Generation
-        Integration IntegrationVerdict Ledger Message Part Response Revision Sampling Score
+        Integration IntegrationVerdict Ledger Message Part Response Sampling Score
         Source TrainingRecord Verification domains_of fingerprint transcript
         user
     """,

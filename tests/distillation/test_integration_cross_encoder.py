@@ -9,7 +9,7 @@ import pytest
 
 from distillation.builders import example, responses
 from domainfusion.distillation import CrossEncoderVerifier, ResponseIntegrator
-from domainfusion.distillation.integration import Task, Verifier, cross_encoder
+from domainfusion.distillation.integration import Task, Verifier, verifying
 from domainfusion.distillation.integration.planning import plan_answer
 from domainfusion.distillation.integration.rules import rule_claims, rule_relations
 from domainfusion.distillation.integration.verifying import checks_of
@@ -88,7 +88,7 @@ def test_each_claim_has_to_follow_from_the_answer_and_each_sentence_from_the_cla
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = Entails()
-    monkeypatch.setattr(cross_encoder, "_load", lambda model: (known, 1))
+    monkeypatch.setattr(verifying, "_load", lambda model: (known, 1))
     verifier = CrossEncoderVerifier("any")
     assert isinstance(verifier, Verifier)
     assert verdict_on("Contracts need a signature. Gains are taxed.", verifier) == ()
@@ -102,7 +102,7 @@ def test_each_claim_has_to_follow_from_the_answer_and_each_sentence_from_the_cla
 
 
 def test_a_claim_that_lost_must_not_follow_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_encoder, "_load", lambda model: (Entails(), 1))
+    monkeypatch.setattr(verifying, "_load", lambda model: (Entails(), 1))
     texts = {"a": "Gold melts at 1064 °C.", "b": "Gold melts at 961 °C."}
     task = Task(
         example("At what temperature does gold melt?", domains=("a", "b"), primary_domain="a"),

@@ -18,7 +18,7 @@ from distillation.builders import example, parts_of, responses
 from domainfusion.distillation.integration import ResponseIntegrator, Task
 from domainfusion.distillation.integration.integrator import CALLS_UNVERIFIED, MOST_CALLS
 from domainfusion.distillation.integration.model_reading import ModelReader
-from domainfusion.distillation.integration.quotes import Quotable
+from domainfusion.distillation.integration.reading import Quotable
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import OnResult, SchemaModel

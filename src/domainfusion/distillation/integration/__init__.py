@@ -2,9 +2,8 @@
 and how conflicts were settled.
 """
 
+from domainfusion.distillation.integration.calls import Experts
 from domainfusion.distillation.integration.conflicts import contradict
-from domainfusion.distillation.integration.cross_encoder import CrossEncoderVerifier
-from domainfusion.distillation.integration.experts import Experts
 from domainfusion.distillation.integration.integrator import (
     OnUnverified,
     ResponseIntegrator,
@@ -12,7 +11,11 @@ from domainfusion.distillation.integration.integrator import (
 )
 from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.reading import Task, as_response, primary_first
-from domainfusion.distillation.integration.verifying import Verifier, VerifierFinding
+from domainfusion.distillation.integration.verifying import (
+    CrossEncoderVerifier,
+    Verifier,
+    VerifierFinding,
+)
 from domainfusion.distillation.integration.writing import ABSENT
 
 __all__ = [

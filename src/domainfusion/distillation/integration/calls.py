@@ -1,5 +1,5 @@
-"""How the steps of an integration call a model: for all tasks at once, and only where the prompt
-fits into its context.
+"""How experts and the steps of an integration call models: for all tasks at once, and only where the
+prompt fits into the context.
 """
 
 from __future__ import annotations
@@ -7,16 +7,17 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import json_repair
 
+from domainfusion.distillation.integration.reading import Task
 from domainfusion.models.base import LanguageModel, SchemaModel, TokenScorer
 from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.store import Ask
-from domainfusion.types import Conversation, Generation, Sampling
+from domainfusion.types import Conversation, Example, Generation, Response, Sampling
 
 logger = logging.getLogger("domainfusion")
 
@@ -179,3 +180,44 @@ def _depth(text: str) -> int:
         elif character in "]}":
             depth -= 1
     return deepest
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The teachers of a distillation, as those who answer.
+
+    Attributes:
+        teachers: The expert of each domain.
+        ask: How a model is called.
+        sampling: How the experts answer.
+    """
+
+    teachers: Mapping[str, LanguageModel]
+    ask: Ask
+    sampling: Sampling
+
+    def answer(self, examples: Sequence[Example]) -> list[Task]:
+        """Asks the expert of each of an example's domains: its sub-question if there is one, else
+        the whole query.
+        """
+        collected: list[dict[str, Response]] = [{} for _ in examples]
+        for domain, teacher in self.teachers.items():
+            asked = [
+                (example, responses)
+                for example, responses in zip(examples, collected, strict=True)
+                if domain in example.domains
+            ]
+            conversations = [example.conversation_for(domain) for example, _ in asked]
+            answers = self.ask(teacher, conversations, self.sampling, label=f"asking {domain}")
+            for (example, responses), answer in zip(asked, answers, strict=True):
+                responses[domain] = Response(
+                    domain=domain,
+                    example_id=example.id,
+                    question=example.question_for(domain),
+                    teacher=teacher.fingerprint,
+                    sampling=self.sampling,
+                    **asdict(answer),
+                )
+        return [
+            Task(example, responses) for example, responses in zip(examples, collected, strict=True)
+        ]

@@ -14,14 +14,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from domainfusion.distillation.integration.claims import Sentence, claims_of
-from domainfusion.distillation.integration.oppositions import asks_for_permission
+from domainfusion.distillation.integration.claims import Question, Sentence, claims_of, questions_of
 from domainfusion.distillation.integration.pairs import (
     have_other_quantities,
     hold_for_the_same,
     opposed_kinds,
 )
-from domainfusion.distillation.integration.questions import Question, questions_of
 from domainfusion.distillation.integration.values import (
     Date,
     Name,
@@ -30,7 +28,7 @@ from domainfusion.distillation.integration.values import (
     Verdict,
     compare,
 )
-from domainfusion.distillation.integration.words import opposes, tokens, topic
+from domainfusion.distillation.integration.words import asks_for_permission, opposes, tokens, topic
 from domainfusion.distillation.metrics import normalize
 from domainfusion.types import Example, Response
 

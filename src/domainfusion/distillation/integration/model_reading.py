@@ -18,8 +18,14 @@ from domainfusion.distillation.integration.calls import (
     structure_in,
     text_of,
 )
-from domainfusion.distillation.integration.quotes import Quotable, uncovered
-from domainfusion.distillation.integration.reading import Claim, Kind, Relation, Task
+from domainfusion.distillation.integration.reading import (
+    Claim,
+    Kind,
+    Quotable,
+    Relation,
+    Task,
+    uncovered,
+)
 from domainfusion.distillation.integration.rules import rule_claims
 from domainfusion.distillation.integration.values import Date, Quantity, compare, find_values
 from domainfusion.distillation.text.blocks import Block, blocks_of

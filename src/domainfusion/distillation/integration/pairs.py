@@ -11,11 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from domainfusion.distillation.integration.claims import Sentence as Sentence
-from domainfusion.distillation.integration.oppositions import (
-    asks_for_permission,
-    oppositions,
-    order_objects,
-)
 from domainfusion.distillation.integration.values import (
     GENERIC,
     MEASURES,
@@ -25,7 +20,14 @@ from domainfusion.distillation.integration.values import (
     Verdict,
     compare,
 )
-from domainfusion.distillation.integration.words import stem, tokens, topic
+from domainfusion.distillation.integration.words import (
+    asks_for_permission,
+    oppositions,
+    order_objects,
+    stem,
+    tokens,
+    topic,
+)
 
 LEAST_SHARED = 2
 """Words about their topic that two sentences share at least."""

@@ -18,8 +18,7 @@ from domainfusion.distillation.integration.calls import (
 )
 from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
-from domainfusion.distillation.integration.quotes import overlaps
-from domainfusion.distillation.integration.reading import Claim, Task, primary_first
+from domainfusion.distillation.integration.reading import Claim, Task, overlaps, primary_first
 from domainfusion.distillation.integration.settling import Settled
 from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.text.blocks import blocks_of
