@@ -22,7 +22,7 @@ from domainfusion.distillation import (
     MultiTaskTrainer,
     SequentialTrainer,
 )
-from domainfusion.distillation.trainer.merging import MERGE_WEIGHTS
+from domainfusion.merging.choosing import WEIGHTS
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.recipe import build_distiller, read_recipe
@@ -180,7 +180,7 @@ def test_trainers_and_objectives_are_as_the_guide_says(
         "law": 0.5,
         "tax": 0.5,
     }
-    assert (names["steady"].early_stopping_patience, names["steady"].merge_weight) == (3, "auto")
+    assert names["steady"].early_stopping_patience == 3
     assert names["careful"].replay == 0.2
     assert (
         names["richer"].objective.__class__
@@ -217,7 +217,7 @@ def test_every_setting_against_forgetting_has_a_row_in_the_guide() -> None:
         re.search(rf"^\| `{name}=", text, re.MULTILINE)
         for name in (*own, "early_stopping_patience", "merge_weight")
     )
-    assert f"{MERGE_WEIGHTS[0]:g}, {MERGE_WEIGHTS[1]:g} … {MERGE_WEIGHTS[-1]:g}" in text
+    assert f"{WEIGHTS[0]:g}, {WEIGHTS[1]:g} … {WEIGHTS[-1]:g}" in text
 
 
 def test_what_the_guide_says_of_choices_and_phase_ends_is_what_a_training_writes(

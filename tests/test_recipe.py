@@ -660,12 +660,6 @@ MISTAKES = {
         "prompt_template",
         ["{needs}, which nothing fills", "{needed}"],
     ),
-    "weight without validation": (
-        "epochs: 2",
-        "merge_weight: auto",
-        "merge_weight",
-        ["chosen by validation", "validation_holdout"],
-    ),
     "weight of no merge": (
         "epochs: 2",
         "merge_weight: [0.5, 1]\n  initialization: base",

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from domainfusion.distillation.trainer import (
     SequentialTrainer,
     Trainer,
 )
-from domainfusion.distillation.trainer.merging import Choices
+from domainfusion.distillation.trainer.merging import Choices, MergeSettings, material_of
 from domainfusion.distillation.trainer.training import JsonLog, divergence_from
 from domainfusion.errors import (
     CapabilityError,
@@ -40,13 +41,22 @@ from domainfusion.errors import (
     RunError,
     TrainingError,
 )
+from domainfusion.merging import fit, merger
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training.batching import encode_record
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
-from domainfusion.types import Message, Response, Sampling, TrainingRecord, user
+from domainfusion.types import (
+    Example,
+    Integration,
+    Message,
+    Response,
+    Sampling,
+    TrainingRecord,
+    user,
+)
 
 FACTS = {
     "Where is NRT?": ("Japan.", ("aviation",)),
@@ -313,7 +323,9 @@ def test_a_small_student_is_trained_in_full_and_a_large_one_in_an_adapter(
 def test_experts_on_the_student_s_base_are_merged_into_its_start(
     base: LlamaModel, experts: dict[str, LlamaModel]
 ) -> None:
-    trainer = IntegrationTrainer(learning_rate=1e-3, adaptation="lora", merge_weight=0.5)
+    trainer = IntegrationTrainer(
+        learning_rate=1e-3, adaptation="lora", merge_method="sum", merge_weight=0.5
+    )
     student, adaptation = trainer.adapt(base, experts)
     assert adaptation is not None
     assert adaptation.start_from == tuple(experts.values())
@@ -485,81 +497,107 @@ def test_an_order_that_is_given_is_not_measured(base: LlamaModel, tmp_path: Path
     assert not (tmp_path / "choices.json").exists()
 
 
-SWEPT: dict[str, Any] = {**QUICK, "adaptation": "lora", "merge_weight": [0.2, 0.9, 0.5]}
+SWEPT: dict[str, Any] = {
+    **QUICK,
+    "adaptation": "lora",
+    "merge_method": "sum",
+    "merge_weight": [0.2, 0.9, 0.5],
+}
 
 
-def test_the_weight_of_a_merge_is_the_one_that_does_best_on_validation(
+def test_the_start_is_the_merge_of_lowest_loss_on_the_targets(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
-    tried: list[dict[str, torch.Tensor]] = []
-
-    def validate(student: TrainableModel) -> dict[str, float]:
-        tried.append(student.trained_state())
-        return (
-            {"aviation": [0.3, 0.8, 0.8][len(tried) - 1], "chemistry": 0.5}
-            if len(tried) <= 3
-            else {"aviation": 0.0}
-        )
-
-    IntegrationTrainer(**SWEPT).train(
-        base, RECORDS, teachers=experts, validate=validate, directory=tmp_path
-    )
-    assert chosen(tmp_path)["merge_weight"] == {
-        "measured": {
-            weight: {"aviation": score, "chemistry": 0.5}
-            for weight, score in (("0.2", 0.3), ("0.5", 0.8), ("0.9", 0.8))
-        },
-        "value": 0.5,
+    trainer = IntegrationTrainer(**SWEPT)
+    trainer.train(base, RECORDS, teachers=experts, directory=tmp_path)
+    made = chosen(tmp_path)["merge"]
+    losses = {
+        candidate["weight"]: mean(candidate["loss"].values())
+        for candidate in made["measured"].values()
     }
-    for state, weight in zip(tried, (0.2, 0.5, 0.9), strict=False):
+    assert set(losses) == {0.2, 0.5, 0.9}
+    assert made["value"]["start"]["weight"] == min(losses, key=losses.__getitem__)
+    settings = trainer._merge_settings
+    compared = material_of(experts, RECORDS, settings).compared
+    for weight, loss in losses.items():
         merge = base.trainable_copy(
             Adaptation(start_from=tuple(experts.values()), merge_weight=weight)
-        ).trained_state()
-        assert all(torch.allclose(state[name], merge[name]) for name in merge)
-    assert IntegrationTrainer(**SWEPT).merge_weight_in(tmp_path) == 0.5
-    assert IntegrationTrainer().merge_weight_in(tmp_path) == 1.0
+        )
+        assert mean(fit(merge, compared).loss.values()) == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_weight_that_was_chosen_is_not_chosen_again(
+def test_the_merge_to_compare_with_is_the_one_that_is_right_most_often(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
-    asked: list[int] = []
+    made = {
+        name: {"method": "sum", "weight": weight, "right": {}, "loss": {}, "seconds": 2.0}
+        for name, weight in (("start", 0.5), ("product", 0.9))
+    }
+    entry = {"measured": {"one": made["start"], "other": made["product"]}, "value": made}
+    (tmp_path / "choices.json").write_text(json.dumps({"merge": entry}))
+    merged, how = IntegrationTrainer(**SWEPT).merged(base, experts, RECORDS, tmp_path)
+    assert (how.method, how.weight) == ("sum", 0.9) and how.seconds > 4
+    start = Adaptation(start_from=tuple(experts.values()), merge_weight=0.9)
+    expected = base.trainable_copy(start).trained_state()
+    for name, tensor in merged.trained_state().items():
+        assert torch.allclose(tensor, expected[name])
 
-    def validate(student: TrainableModel) -> dict[str, float]:
-        asked.append(1)
-        if len(asked) == 2:
+
+def test_what_was_measured_and_chosen_is_not_measured_again(
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[int] = []
+    real = merger.fit
+
+    def counted(*given: Any) -> Any:
+        measured.append(1)
+        if len(measured) == 2:
             raise Killed
-        return {"aviation": 0.5}
+        return real(*given)
 
-    trainer = IntegrationTrainer(**{**SWEPT, "evaluation_steps": 500})
-    whole = trainer.train(base, RECORDS, teachers=experts, validate=lambda _: {"aviation": 0.5})
+    trainer = IntegrationTrainer(**SWEPT)
+    whole = trainer.train(base, RECORDS, teachers=experts)
+    monkeypatch.setattr(merger, "fit", counted)
+    with suppress(Killed):
+        trainer.train(base, RECORDS, teachers=experts, directory=tmp_path)
     for _ in range(2):
-        with suppress(Killed):
-            resumed = trainer.train(
-                base, RECORDS, teachers=experts, validate=validate, directory=tmp_path
-            )
-    assert len(asked) == 1 + 1 + 2 + 2, (
-        "one weight, a kill, two weights, and the ends of two phases"
-    )
+        resumed = trainer.train(base, RECORDS, teachers=experts, directory=tmp_path)
+    assert len(measured) == 1 + 1 + 2, "one, a kill, and the two that were left"
     assert same(whole, resumed)
 
 
-def test_a_weight_to_be_chosen_needs_a_validation_and_a_merge(
+def test_a_weight_to_be_chosen_needs_a_merge(
     base: LlamaModel, experts: dict[str, LlamaModel]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="merge_weight is chosen by validation"):
-        IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts)
     with pytest.raises(ConfigurationError, match="initialization='base'"):
-        IntegrationTrainer(merge_weight="auto", initialization="base")
-    with pytest.raises(TrainingError, match="gives no score"):
-        IntegrationTrainer(**SWEPT).train(base, RECORDS, teachers=experts, validate=lambda _: {})
+        IntegrationTrainer(merge_weight=[0.5, 1.0], initialization="base")
     with pytest.raises(CapabilityError, match="own base"):
         IntegrationTrainer(**SWEPT, initialization="merge").train(
             base,
             RECORDS,
             teachers={"aviation": ScriptedModel("x")},
-            validate=lambda _: {"aviation": 1.0},
         )
+
+
+def test_targets_to_compare_by_are_not_read_for_the_merge() -> None:
+    records = [
+        TrainingRecord(
+            example=Example(query=f"What is {n}?", domains=("law",)),
+            responses=(Response(domain="law", text=f"It is {n}."),),
+            integration=Integration(text=f"It is {n}.", method="given"),
+        )
+        for n in range(200)
+    ]
+    found = material_of(["law"], records, MergeSettings("auto", None))
+    assert len(found.read["law"]) == 64 and len(found.compared["law"]) == 16
+    read = {conversation[-1].content for conversation in found.read["law"]}
+    assert read.isdisjoint(conversation[-1].content for conversation in found.compared["law"])
+    few = material_of(["law"], records[:3], MergeSettings("auto", None))
+    assert (len(few.read["law"]), len(few.compared["law"])) == (2, 1)
+    assert not material_of(["law"], records, MergeSettings("sum", (1.0,))).compared
 
 
 # Learning
@@ -1120,7 +1158,9 @@ def test_a_training_from_another_start_is_another_one(base: LlamaModel, tmp_path
 def test_the_weight_of_a_merge_is_not_chosen_anew_for_a_start_that_has_one(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
-    trainer = MultiTaskTrainer(**QUICK, adaptation="lora", merge_weight=[0.3, 1.0])
+    trainer = MultiTaskTrainer(
+        **QUICK, adaptation="lora", merge_method="sum", merge_weight=[0.3, 1.0]
+    )
     first = trainer.train(
         base,
         RECORDS[:3],

@@ -517,9 +517,9 @@ class Distiller:
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
         merge = merge_of(self.trainer, self.student_model, self.teacher_models, self._run)
         if merge is not None:
-            baselines["merge"] = merge
+            baselines["merge"] = merge.model
         self._roles.measured = {**evaluator.baselines, **baselines, "student": student}
-        return measure(
+        report = measure(
             evaluator,
             student,
             self.teacher_models,
@@ -529,6 +529,8 @@ class Distiller:
             ensemble=self._ensemble,
             ask=self._over_gaps(),
         )
+        notes = () if merge is None else (merge.note,)
+        return replace(report, notes=(*report.notes, *notes))
 
     @property
     def _ensemble(self) -> Ensemble:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from domainfusion.distillation.asking import AskOverGaps
 from domainfusion.distillation.calling import options_for
@@ -14,11 +15,23 @@ from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError
-from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
+from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.records import read_records
 from domainfusion.types import Example, TrainingRecord
 
 logger = logging.getLogger("domainfusion")
+
+
+class UntrainedMerge(NamedTuple):
+    """The experts' merge as a model by itself.
+
+    Attributes:
+        model: The merge.
+        note: How it was made, and what that took, in a sentence or two.
+    """
+
+    model: LanguageModel
+    note: str
 
 
 def merge_of(
@@ -26,19 +39,21 @@ def merge_of(
     student: TrainableModel,
     teachers: Mapping[str, LanguageModel],
     files: RunFiles,
-) -> LanguageModel | None:
-    """Returns the weight merge of the teachers, as the training started from it or would have; None
-    where they can't be merged.
+) -> UntrainedMerge | None:
+    """Returns the weight merge of the teachers: the best as it is of those that the training chose
+    its start from, or would have; None where they can't be merged.
     """
     records = read_records(files.records, TrainingRecord) if files.records.is_file() else []
-    start = Adaptation(
-        start_from=tuple(teachers.values()), merge_weight=trainer.merge_weight_in(files.training)
-    )
     try:
-        return trainer.copy_at(start, student, teachers, records)
+        model, how = trainer.merged(student, teachers, records, files.training)
     except CapabilityError as error:
         logger.info("There is no weight merge of the experts to compare with: %s", error)
         return None
+    note = (
+        f"The merge of the experts is {how.name}. Choosing and making it took"
+        f" {how.seconds:,.0f} seconds, and nothing of it is trained."
+    )
+    return UntrainedMerge(model, note)
 
 
 def examples_trained_on(files: RunFiles) -> list[Example] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -19,6 +19,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, read_settings
@@ -67,12 +68,15 @@ from domainfusion.models.shared_base import (
 )
 from domainfusion.models.summing import (
     LoraFactors,
+    TaskVector,
     adapted_layers,
     add_task_vectors,
     check_fine_tune,
     factors_of,
     is_linear,
+    is_matrix,
     masks_of,
+    own_weights,
     ranks_of,
     write_factors,
 )
@@ -175,6 +179,7 @@ class HuggingFaceModel:
         self._kept_ranks: dict[str, int] = {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
+        self.merged_as: tuple[str, float] | None = None
         self._start = ""
         self._fingerprint = ""
         self._tokenizer_files = tokenizer_of(self._files.base, self._files.adapter)
@@ -532,6 +537,8 @@ class HuggingFaceModel:
         """
         adaptation = adaptation or Adaptation(all_weights=True)
         self.check_start(adaptation)
+        if self._adapter:
+            self._load()  # the copy starts from this model's adapter
         student = copy(self)
         student._trainable, student.name, student._fingerprint = True, "student", ""
         start = [self._adapter, self._fingerprints(adaptation), adaptation.merge_weight]
@@ -592,14 +599,13 @@ class HuggingFaceModel:
         ]
         if strangers:
             raise CapabilityError(
-                "Only adapters on the student's own base, and whole fine-tunes of it, can be merged"
-                " into its start",
-                received=strangers,
+                "Only adapters on the student's own base, and whole fine-tunes of it, can be merged",
+                received=[_placed(one) for one in strangers],
                 allowed=(
-                    f"LoRA adapters on {self._files.base_path}, in the same dtype and on the same"
-                    " device, or fine-tunes of it"
+                    f"LoRA adapters on {self._files.base_path}, in {self._key.dtype} on"
+                    f" {self._key.device}, or fine-tunes of it"
                 ),
-                fix="use initialization='base'",
+                fix="leave it out, or start a training from the base (initialization='base')",
             )
         if not adaptation.all_weights:
             check_new_adapter(_fresh_adapter(adaptation), self._files.base)
@@ -780,26 +786,134 @@ class HuggingFaceModel:
         for name, update in factors.items():
             write_factors(layers[name], self._adapter, update)
 
-    @contextmanager
-    def watching_inputs(self, see: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-        """Shows the inputs of every linear layer with an adapter on this base, in this block, by
-        the layer's name.
+    @property
+    def weights_id(self) -> str:
+        """Names the weights alone: two models that differ in their prompts have the same."""
+        return self._adapter or self._key.path
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a model of its own, and not an adapter on a base."""
+        return not self._adapter
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its weights are in memory, as far as it knows."""
+        return self._base is not None
+
+    def matrices(self) -> dict[str, Matrix]:
+        """Returns the model's own weights that can be merged, by their names in its files.
+
+        Raises:
+            CapabilityError: Transformers loads this kind of model under other names than those in
+                its files.
+        """
+        module = self._load().module
+        users: dict[int, list[tuple[str, torch.nn.Module]]] = {}
+        for name, layer in module.named_modules():
+            weight = getattr(layer, "weight", None)
+            if isinstance(weight, torch.Tensor):
+                users.setdefault(id(weight), []).append((name.removesuffix(".base_layer"), layer))
+        found = {}
+        for name, weight in own_weights(module, self._files.base).items():
+            own = users.get(id(weight), [])
+            # A weight of tied embeddings is multiplied with in one place, and looked up in another.
+            is_one = bool(own) and all(is_matrix(layer) for _, layer in own)
+            layer = next((name for name, _ in own), "") if is_one else ""
+            found[name] = Matrix(layer, any(isinstance(one, Conv1D) for _, one in own))
+        return found
+
+    def change_of(self, base: HuggingFaceModel) -> Callable[[str], torch.Tensor | None]:
+        """Returns a function that gives what this expert changes of one weight of a base, by the
+        weight's name in the base's files; None where it changes nothing.
 
         Args:
+            base: The base, of which this model is an adapter or a whole fine-tune.
+        """
+        if self.is_whole:
+            return TaskVector(base._files.base, self._files.base).change
+        layers = {
+            f"{name.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}": layer
+            for name, layer in self._load().tuner_layers()
+            if self._adapter in layer.r
+        }
+
+        def change(name: str) -> torch.Tensor | None:
+            if name not in layers:
+                return None
+            with torch.no_grad():
+                return cast(torch.Tensor, layers[name].get_delta_weight(self._adapter)).double()
+
+        return change
+
+    @torch.no_grad()
+    def add_to_weights(self, changes: Iterable[tuple[str, torch.Tensor]], weight: float) -> None:
+        """Adds λ times the changes to the weights of a trainable copy on a base of its own; each is
+        rounded once.
+
+        Args:
+            changes: What is added, by the weight's name in the base's files.
+            weight: λ.
+        """
+        if not (self._trainable and self._key.owner):
+            raise CapabilityError(
+                "The weights of this model are not for changing",
+                received=self,
+                fix="use trainable_copy(...)",
+            )
+        self._load().restore()
+        own = own_weights(self._load().module, self._files.base)
+        for name, change in changes:
+            target = own[name]
+            target.copy_(target.double() + weight * change.to(target.device).double())
+
+    def note_merge(self, method: str, weight: float) -> None:
+        """Notes in a trainable copy, and in its fingerprint, of which merge it was made."""
+        self.merged_as = (method, weight)
+        self._start = fingerprint([self._start, method, weight])
+        self._fingerprint = ""
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether a trainable copy has base weights of its own, and not only an adapter."""
+        return bool(self._key.owner)
+
+    @contextmanager
+    def watching_inputs(
+        self, layers: Collection[str], see: Callable[[str, torch.Tensor], None]
+    ) -> Iterator[None]:
+        """Shows the inputs of linear layers in this block, by the layer's name.
+
+        Args:
+            layers: The names. The head is among them only if it is called: `hidden_states` stops
+                before it, and returns what it would read.
             see: Receives the name and the inputs, of shape (rows, tokens, in).
         """
-        with self._scoring():
-            pass  # the check of the projection, made once, is not what is watched
-        layers = {name: layer for name, layer in self._load().tuner_layers() if is_linear(layer)}
+        with self._scoring() as module:
+            # The check of the projection, made once, is not what is watched.
+            watched = {name: module.get_submodule(name) for name in layers}
         hooks = [
             layer.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
-            for name, layer in layers.items()
+            for name, layer in watched.items()
         ]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def head_name(self) -> str:
+        """Returns the name of the layer that makes logits."""
+        module = self._load().module
+        head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return next(name for name, layer in module.named_modules() if layer is head)
+
+    def input_size(self, layer: str) -> int:
+        """Returns the width of a linear layer's inputs."""
+        found: Any = self._load().module.get_submodule(layer)
+        while isinstance(found, BaseTunerLayer):
+            found = found.get_base_layer()
+        return int(getattr(found, "in_features", None) or found.weight.shape[0])
 
     def _linear_layers(self) -> dict[str, Any]:
         if not self._adapter:
@@ -1000,6 +1114,19 @@ class HuggingFaceModel:
         return self._base
 
 
+class Matrix(NamedTuple):
+    """A weight of a model.
+
+    Attributes:
+        layer: The linear layer that it is the matrix of; empty where it is something else, such as
+            an embedding, also one that is tied to the head.
+        is_transposed: Whether it is laid out as (in, out).
+    """
+
+    layer: str
+    is_transposed: bool
+
+
 class Speech(NamedTuple):
     """Which chat template a student speaks.
 
@@ -1045,6 +1172,14 @@ def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
     ]
     spoken_otherwise = f"; {', '.join(others)} speak otherwise" if others else ""
     return Speech(student.speaking_as(chosen), f"that of the expert of {name}{spoken_otherwise}")
+
+
+def _placed(model: object) -> object:
+    """Returns a model as a message about bases names it: with its base and data type."""
+    if not isinstance(model, HuggingFaceModel) or model.is_whole:
+        return model
+    key = model._key
+    return f"{model!r}, an adapter on {key.path} in {key.dtype} on {key.device}"
 
 
 def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig
 from peft.tuners.lora.layer import Embedding, ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from domainfusion.errors import CapabilityError
+from domainfusion.errors import CapabilityError, ModelError
 
 LARGEST_STEP = 0.5
 """The largest ‖θₖ − θ‖ / ‖θ‖ of a matrix that is taken for fine-tuning; independent weights differ
@@ -68,6 +70,13 @@ def is_linear(layer: Any) -> bool:
     experts are several matrices.
     """
     return hasattr(layer, "lora_A") and not isinstance(layer, Embedding | ParamWrapper)
+
+
+def is_matrix(layer: Any) -> bool:
+    """Whether a layer, adapted or not, multiplies vectors with one matrix."""
+    if isinstance(layer, BaseTunerLayer):
+        return is_linear(layer)
+    return isinstance(layer, torch.nn.Linear | Conv1D)
 
 
 def adapted_layers(module: PreTrainedModel, adapters: Sequence[str]) -> dict[str, list[str]]:
@@ -292,8 +301,56 @@ def add_task_vectors(
     Raises:
         CapabilityError: Transformers loads this kind of model under other names than those in its
             files.
+        ModelError: A weight of an expert is not finite.
     """
-    files, sources = WeightsFolder(base), [WeightsFolder(expert) for expert in experts]
+    own = own_weights(module, base)
+    vectors = [TaskVector(base, expert) for expert in experts]
+    if weight == 0:
+        return
+    for name, target in own.items():
+        change = torch.zeros(target.shape, dtype=torch.float64)
+        for vector in vectors:
+            change += vector.change(name)
+        target.copy_(target.double() + (weight * change).to(target.device))
+
+
+class TaskVector:
+    """What a whole fine-tune changes of its base: θₖ − θ, each weight read from the memory-mapped
+    files when it is asked for.
+
+    Args:
+        base: The base's folder.
+        expert: The expert's folder.
+    """
+
+    def __init__(self, base: Path, expert: Path) -> None:
+        self._base, self._expert, self._folder = WeightsFolder(base), WeightsFolder(expert), expert
+
+    def change(self, name: str) -> torch.Tensor:
+        """Returns what is changed of a weight, in float64.
+
+        Raises:
+            ModelError: The expert's weight is not finite.
+        """
+        weight = self._expert.read(name).double()
+        if not torch.isfinite(weight).all():
+            raise ModelError(
+                f"The model holds numbers that are not finite, in {name}",
+                received=str(self._folder),
+                fix="copy or train it again",
+            )
+        return weight - self._base.read(name).double()
+
+
+def own_weights(module: PreTrainedModel, base: Path) -> dict[str, torch.nn.Parameter]:
+    """Returns a model's own weights, without adapters, by their names in its base's files; one that
+    is used twice, as that of tied embeddings, once.
+
+    Raises:
+        CapabilityError: Transformers loads this kind of model under other names than those in its
+            files.
+    """
+    files = WeightsFolder(base)
     weights = module.named_parameters(remove_duplicate=False)
     own = {
         name.replace(".base_layer", ""): weight for name, weight in weights if "lora_" not in name
@@ -311,16 +368,10 @@ def add_task_vectors(
             allowed="models whose weights have the same names in files and in memory",
             fix="give the experts as LoRA adapters, or use initialization='base'",
         )
-    done: set[int] = set()
+    found: dict[int, str] = {}
     for name in files.names():
-        if id(own[name]) not in done:
-            done.add(id(own[name]))
-            start = files.read(name).double()
-            change = sum(
-                (source.read(name).double() - start for source in sources), torch.zeros_like(start)
-            )
-            target = own[name]
-            target.copy_(target.double() + (weight * change).to(target.device))
+        found.setdefault(id(own[name]), name)
+    return {name: own[name] for name in found.values()}
 
 
 def _is_tied(name: str, own: Mapping[str, torch.Tensor], files: WeightsFolder) -> bool:

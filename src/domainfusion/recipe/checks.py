@@ -321,22 +321,16 @@ def _trainer(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             ("trainer", "adaptation"), what, received=recipe.student.quantization, fix=fix
         )
-    if trainer.initialization == "base" and not isinstance(trainer.merge_weight, float):
+    if trainer.initialization == "base" and isinstance(trainer.merge_weight, list):
         yield Problem(
             ("trainer", "merge_weight"),
             "it is chosen for a start from the merge",
             fix="write initialization: auto",
         )
-    if not _has_validation(recipe):
-        add = "evaluation.validation_holdout: 0.1"
-        if not isinstance(trainer.merge_weight, float):
-            what = "the weight of a merge is chosen by validation, and there is none"
-            yield Problem(("trainer", "merge_weight"), what, fix=f"write a number, or {add}")
-        if trainer.early_stopping_patience is not None:
-            what = "validation decides when to stop early, and there is none"
-            yield Problem(
-                ("trainer", "early_stopping_patience"), what, fix=f"leave it out, or write {add}"
-            )
+    if not _has_validation(recipe) and trainer.early_stopping_patience is not None:
+        what = "validation decides when to stop early, and there is none"
+        fix = "leave it out, or write evaluation.validation_holdout: 0.1"
+        yield Problem(("trainer", "early_stopping_patience"), what, fix=fix)
     if trainer.device_batch_size is not None and trainer.batch_size % trainer.device_batch_size:
         what, allowed = (
             "batch_size is not a multiple of device_batch_size",

@@ -37,7 +37,7 @@ ROLES: dict[Role, str] = {
     "student": "the model that this run trained",
     "base": "the student before training",
     "expert": "one domain's expert, asked the questions of every domain",
-    "merge": "the experts' weights added up, with no training after it",
+    "merge": "the experts' weights merged, with no training after it",
     "oracle": (
         "the most that the experts' answers hold: each is asked its own question, and each part is"
         " graded on its own expert's answer"

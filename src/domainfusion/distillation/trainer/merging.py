@@ -1,21 +1,26 @@
-"""The weight of the experts in the merge that a student starts from, chosen by what the merge alone
-reaches on validation.
+"""The merge that a student starts from: by which method and weight, chosen by what the candidates
+make of targets that none of them has read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from domainfusion.errors import TrainingError
-from domainfusion.models.base import TrainableModel
+from domainfusion.distillation.examples import CROSS_DOMAIN
+from domainfusion.merging import Candidate, Dialogues, MergeChoice, MergeMethod, Merger
+from domainfusion.models.base import Adaptation, LanguageModel
+from domainfusion.models.huggingface import HuggingFaceModel
+from domainfusion.progress import Progress, silent
 from domainfusion.records import read_json, write_json
-from domainfusion.training.loop import Validate
 from domainfusion.types import Conversation, Message, TrainingRecord
 
 logger = logging.getLogger("domainfusion")
+
+Item = TypeVar("Item")
 
 
 class Choices:
@@ -31,12 +36,26 @@ class Choices:
         self, path: Path, log: Callable[[Mapping[str, Any]], None] = lambda _: None
     ) -> None:
         self._path = path
-        self._log = log
+        self.log = log
         self._entries: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
 
     def made(self, name: str) -> Any:
         """Returns what was chosen; None where nothing was."""
         return self._entries.get(name, {}).get("value")
+
+    def measured(self, name: str) -> dict[str, Any]:
+        """Returns what was measured of each option so far."""
+        return dict(self._entries.get(name, {}).get("measured", {}))
+
+    def keep(self, name: str, option: str, measured: Any) -> None:
+        """Keeps what was measured of an option, as JSON data."""
+        self._entries.setdefault(name, {"measured": {}})["measured"][option] = measured
+        write_json(self._path, self._entries, listed=True)
+
+    def settle(self, name: str, value: Any) -> None:
+        """Keeps a choice, as JSON data."""
+        self._entries.setdefault(name, {"measured": {}})["value"] = value
+        write_json(self._path, self._entries, listed=True)
 
     def make(
         self,
@@ -57,89 +76,189 @@ class Choices:
         if "value" not in entry:
             for option in options:
                 if option not in entry["measured"]:
-                    entry["measured"][option] = measure(option)
-                    write_json(self._path, self._entries, listed=True)
-            entry["value"] = decide(entry["measured"])
-            write_json(self._path, self._entries, listed=True)
-            self._log({"chosen": name, **entry})
+                    self.keep(name, option, measure(option))
+            self.settle(name, decide(entry["measured"]))
+            self.log({"chosen": name, **entry})
             logger.info("%s: chose %s, from %s", name, entry["value"], entry["measured"])
         return entry["value"]
 
 
-MERGE_WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""The weights λ that `merge_weight="auto"` tries."""
-
-CHOICE = "merge_weight"
-
+CHOICE = "merge"
 
 READ_FOR_MERGE = 64
 """Answers of each expert that it reads for a RegMean merge."""
 
+COMPARED = 16
+"""Targets of each domain, and across domains, by which merges are compared."""
 
-def answered_by(
-    experts: Collection[str], records: Sequence[TrainingRecord]
-) -> dict[str, list[Conversation]]:
-    """Returns some dialogues of each expert: what it was asked, and what it answered.
+
+class MergeSettings(NamedTuple):
+    """How experts are merged, as a trainer's settings say it.
+
+    Attributes:
+        method: How.
+        weights: The weights λ to choose from, or one; None leaves them to the search.
+    """
+
+    method: MergeMethod | Literal["auto"]
+    weights: tuple[float, ...] | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to choose."""
+        return self.method == "auto" or self.weights is None or len(self.weights) > 1
+
+
+class Material(NamedTuple):
+    """What there is to merge by.
+
+    Attributes:
+        read: What each expert answered, by domain.
+        compared: Targets that no expert reads for the merge, by slice.
+    """
+
+    read: dict[str, list[Conversation]]
+    compared: dict[str, list[Conversation]]
+
+
+def material_of(
+    domains: Iterable[str], records: Sequence[TrainingRecord], settings: MergeSettings
+) -> Material:
+    """Returns the dialogues that experts read for a merge, and others to compare merges by.
 
     Args:
-        experts: The domains.
-        records: All that is trained on; the first whole answers of each expert are taken, evenly
-            spread over them.
+        domains: The experts' domains.
+        records: All that is trained on. Few records serve for both.
+        settings: Where they leave nothing to choose, nothing is held apart to compare by.
     """
-    found: dict[str, list[Conversation]] = {domain: [] for domain in experts}
-    for record in records:
-        for response in record.responses:
-            if (
-                response.domain in found
-                and response.text.strip()
-                and response.finish_reason == "stop"
-            ):
-                answer = Message("assistant", response.text)
-                found[response.domain].append(
-                    (*record.example.conversation_for(response.domain), answer)
-                )
-    return {
-        domain: own[:: max(1, len(own) // READ_FOR_MERGE)][:READ_FOR_MERGE]
-        for domain, own in found.items()
+    usable = [record for record in records if record.is_usable and settings.is_open]
+    by_slice: dict[str, list[TrainingRecord]] = {}
+    for record in usable:
+        name = CROSS_DOMAIN if record.example.is_cross_domain else record.example.primary_domain
+        by_slice.setdefault(name, []).append(record)
+    # A quarter at most is held apart: of few records, the experts need the most.
+    held = {
+        name: _spread(own, min(COMPARED, max(1, len(own) // 4))) for name, own in by_slice.items()
     }
+    apart = {id(record) for own in held.values() for record in own}
+    read = {}
+    for domain in domains:
+        answered = [
+            (
+                id(record),
+                (*record.example.conversation_for(domain), Message("assistant", said.text)),
+            )
+            for record in records
+            for said in record.responses
+            if said.domain == domain and said.text.strip() and said.finish_reason == "stop"
+        ]
+        others = [dialogue for key, dialogue in answered if key not in apart]
+        read[domain] = _spread(others or [dialogue for _, dialogue in answered], READ_FOR_MERGE)
+    compared = {
+        name: [
+            (*record.example.conversation, Message("assistant", record.target)) for record in own
+        ]
+        for name, own in held.items()
+    }
+    return Material(read, compared)
 
 
-def choose_merge_weight(
-    merged: Callable[[float], TrainableModel],
-    weights: Sequence[float],
-    validate: Validate,
-    choices: Choices,
-) -> float:
-    """Returns the weight λ whose merge θ + λ·Σ(θₖ − θ) has the best mean score; of equals, the
-    smallest.
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Returns so many items, evenly spread."""
+    return list(items[:: max(1, len(items) // count)][:count])
+
+
+@contextmanager
+def merging(
+    start: Adaptation,
+    student: HuggingFaceModel,
+    teachers: Mapping[str, LanguageModel],
+    read: Dialogues,
+    progress: Progress = silent,
+) -> Iterator[Merger]:
+    """Gives what merges the experts of a student."""
+    experts = {
+        domain: teacher
+        for domain, teacher in teachers.items()
+        if isinstance(teacher, HuggingFaceModel)
+    }
+    with Merger(
+        student, experts, conversations=read, adaptation=start, progress=progress
+    ) as merger:
+        yield merger
+
+
+def choose_merge(
+    merger: Merger, settings: MergeSettings, compared: Dialogues, choices: Choices | None = None
+) -> MergeChoice:
+    """Returns the merges that do best on targets, or that were chosen before.
 
     Args:
-        merged: Returns the merge of a weight.
-        weights: What is tried.
-        validate: Scores a model on held-out examples.
-        choices: Keeps the scores of every merge, and the choice.
-
-    Raises:
-        TrainingError: The validation gives no score.
+        merger: Makes the merges.
+        settings: What there is to choose.
+        compared: The targets.
+        choices: Keeps what was measured, and the choice.
     """
-    if (made := choices.made(CHOICE)) is not None:
-        return float(made)
+    if choices is not None and (made := made_choice(choices)) is not None:
+        return made
 
-    def reached(weight: str) -> dict[str, float]:
-        scores = dict(validate(merged(float(weight))))
-        if not scores:
-            raise TrainingError(
-                "merge_weight is chosen by validation, which gives no score",
-                fix="give validation examples with answers",
-            )
-        return scores
+    def keep(candidate: Candidate) -> None:
+        if choices is not None:
+            choices.keep(CHOICE, candidate.name, _as_json(candidate))
 
-    return float(
-        choices.make(CHOICE, [f"{weight:g}" for weight in sorted(set(weights))], reached, _best)
+    known = {} if choices is None else choices.measured(CHOICE)
+    choice = merger.choose(
+        compared,
+        methods=None if settings.method == "auto" else [settings.method],
+        weights=settings.weights,
+        known={name: Candidate(**one) for name, one in known.items()},
+        on_measured=keep,
+    )
+    if choices is not None:
+        choices.settle(
+            CHOICE, {"start": _as_json(choice.start), "product": _as_json(choice.product)}
+        )
+        if choice.candidates:
+            _tell(choice, choices)
+    return choice
+
+
+def made_choice(choices: Choices) -> MergeChoice | None:
+    """Returns the merges that were chosen; None where none were."""
+    made = choices.made(CHOICE)
+    if made is None:
+        return None
+    measured = [Candidate(**one) for one in choices.measured(CHOICE).values()]
+    return MergeChoice(
+        start=Candidate(**made["start"]),
+        product=Candidate(**made["product"]),
+        candidates=tuple(measured),
     )
 
 
-def _best(measured: Mapping[str, Any]) -> float:
-    return float(
-        max(measured, key=lambda weight: sum(measured[weight].values()) / len(measured[weight]))
-    )
+def _tell(choice: MergeChoice, choices: Choices) -> None:
+    """Logs both choices, each with what speaks for it."""
+    for name, chosen, measured in (
+        (
+            "merge to train from",
+            choice.start,
+            {one.name: dict(one.loss) for one in choice.candidates},
+        ),
+        (
+            "merge as a model",
+            choice.product,
+            {one.name: dict(one.right) for one in choice.candidates},
+        ),
+    ):
+        choices.log({"chosen": name, "measured": measured, "value": chosen.name})
+        logger.info("%s: %s, of %d candidates", name, chosen.name, len(measured))
+
+
+def _as_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "method": candidate.method,
+        "weight": candidate.weight,
+        "right": dict(candidate.right),
+        "loss": dict(candidate.loss),
+        "seconds": candidate.seconds,
+    }

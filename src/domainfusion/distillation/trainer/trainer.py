@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -16,16 +17,17 @@ from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from domainfusion.distillation.trainer.merging import (
-    CHOICE,
-    MERGE_WEIGHTS,
     Choices,
-    answered_by,
-    choose_merge_weight,
+    MergeSettings,
+    choose_merge,
+    made_choice,
+    material_of,
+    merging,
 )
 from domainfusion.distillation.trainer.phase import Phase, check_count, check_share, check_word
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
-from domainfusion.merging import MergeMethod, check_experts, write_merge
+from domainfusion.merging import Candidate, MergeMethod
 from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.progress import Progress, silent
@@ -80,14 +82,16 @@ class Trainer(ABC):
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million
             parameters on, and for a quantized student.
         lora_rank: Rank of the adapter where it starts from nothing.
-        initialization: `merge` starts from the weighted sum of the experts (which have to be LoRA
-            adapters on the student's base, or whole fine-tunes of it), `base` from the student as
-            it is; `auto` merges for a LoRA student where that is possible.
-        merge_weight: Weight λ of each expert in that sum; several weights, or `auto` (0.3, 0.4 …
-            1), choose the one whose merge scores best on validation, before it is trained.
-        merge_method: How LoRA experts are merged for that start: `sum`, `tsv` (their directions
-            made orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
-            questions and answers, which it reads once more); see `domainfusion.merging`.
+        initialization: `merge` starts from a merge of the experts (which have to be LoRA adapters
+            on the student's base, or whole fine-tunes of it), `base` from the student as it is;
+            `auto` merges for a LoRA student where that is possible.
+        merge_method: How the experts are merged for that start: `sum`, `tsv` (their directions made
+            orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
+            questions and answers, which it reads once more); see `domainfusion.merging`. `auto`
+            starts from the merge of lowest loss on some of the targets, which no expert read for
+            it.
+        merge_weight: Weight λ of the experts in that merge; several weights, or `auto` (0.4, 0.7 …
+            1.6), choose the one of lowest loss too.
         keep_merge: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank`
             that is added to it: what the merge knows and no record asks about is forgotten less.
         known_share: Share of the records whose target the student would already write at its start
@@ -123,8 +127,8 @@ class Trainer(ABC):
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
         initialization: Literal["auto", "base", "merge"] = "auto",
-        merge_weight: float | Sequence[float] | Literal["auto"] = 1.0,
-        merge_method: MergeMethod = "sum",
+        merge_method: MergeMethod | Literal["auto"] = "auto",
+        merge_weight: float | Sequence[float] | Literal["auto"] = "auto",
         keep_merge: bool = False,
         known_share: float = 1.0,
         device_batch_size: int | None = None,
@@ -160,7 +164,7 @@ class Trainer(ABC):
             )
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_word("initialization", initialization, ("auto", "base", "merge"))
-        check_word("merge_method", merge_method, get_args(MergeMethod))
+        check_word("merge_method", merge_method, ("auto", *get_args(MergeMethod)))
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -169,8 +173,8 @@ class Trainer(ABC):
         self.adaptation = adaptation
         self.lora_rank = lora_rank
         self.initialization = initialization
+        self.merge_method: MergeMethod | Literal["auto"] = merge_method
         self.merge_weight = _merge_weight(merge_weight, initialization)
-        self.merge_method: MergeMethod = merge_method
         if keep_merge and (adaptation == "full" or initialization == "base"):
             raise ConfigurationError(
                 "keep_merge adds an adapter to the merge of LoRA experts",
@@ -226,35 +230,63 @@ class Trainer(ABC):
             )
         if start.all_weights and not start.start_from:
             return student.trainable_copy(None), None
-        return self.copy_at(start, student, teachers, records), start
+        if not (start.start_from and isinstance(student, HuggingFaceModel)):
+            return student.trainable_copy(start), start
+        settings = self._merge_settings
+        material = material_of(teachers, records, settings)
+        with merging(start, student, teachers, material.read) as merger:
+            chosen = choose_merge(merger, settings, material.compared).start
+            return merger.merge(chosen.method, chosen.weight), start
 
-    def copy_at(
+    @property
+    def _usual_weight(self) -> float:
+        return self.merge_weight if isinstance(self.merge_weight, float) else 1.0
+
+    @property
+    def _merge_settings(self) -> MergeSettings:
+        if isinstance(self.merge_weight, float):
+            return MergeSettings(self.merge_method, (self.merge_weight,))
+        return MergeSettings(
+            self.merge_method, self.merge_weight if isinstance(self.merge_weight, tuple) else None
+        )
+
+    def merged(
         self,
-        start: Adaptation,
         student: TrainableModel,
         teachers: Mapping[str, LanguageModel],
         records: Sequence[TrainingRecord],
-    ) -> TrainableModel:
-        """Returns a copy of the student at a start, its experts merged as `merge_method` says; see
-        `adapt`.
+        directory: Path,
+    ) -> tuple[TrainableModel, Candidate]:
+        """Returns the experts' merge as a model by itself, with nothing trained, and how it was
+        made: the best as it is, of those that the training in `directory` chose its start from.
+
+        Args:
+            student: Where training starts.
+            teachers: The experts.
+            records: What they answered.
+            directory: The training's.
+
+        Raises:
+            CapabilityError: The experts can't be merged.
         """
-        copy = student.trainable_copy(start)
-        if start.start_from and self.merge_method != "sum":
-            experts = {
-                domain: teacher
-                for domain, teacher in teachers.items()
-                if isinstance(teacher, HuggingFaceModel)
-            }
-            assert isinstance(copy, HuggingFaceModel)
-            read = answered_by(experts, records)
-            write_merge(
-                copy,
-                experts,
-                method=self.merge_method,
-                weight=start.merge_weight,
-                conversations=read,
-            )
-        return copy
+        start = Adaptation(start_from=tuple(teachers.values()), merge_weight=self._usual_weight)
+        check = getattr(student, "check_start", None)  # a model of a user's own may have none
+        if check is None or not teachers:
+            raise CapabilityError("The experts can't be merged", received=list(teachers.values()))
+        check(start)
+        began = time.perf_counter()
+        if not isinstance(student, HuggingFaceModel):
+            chosen = Candidate(method="sum", weight=start.merge_weight)
+            model = student.trainable_copy(start)
+            return model, replace(chosen, seconds=time.perf_counter() - began)
+        material = material_of(teachers, records, self._merge_settings)
+        earlier = made_choice(Choices(directory / CHOICES))
+        searched = sum(one.seconds for one in earlier.candidates) if earlier else 0.0
+        with merging(start, student, teachers, material.read) as merger:
+            choice = earlier or choose_merge(merger, self._merge_settings, material.compared)
+            merged = merger.merge(choice.product.method, choice.product.weight)
+        seconds = searched + time.perf_counter() - began
+        return merged, replace(choice.product, seconds=round(seconds, 1))
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
         """Returns what of the student is trained, and where it starts, without loading any weights.
@@ -274,13 +306,10 @@ class Trainer(ABC):
         )
         if not (teachers and may_merge):
             return Start(plain)
-        if self.merge_method != "sum":
-            check_experts(student, teachers)
-        weight = self.merge_weight if isinstance(self.merge_weight, float) else 1.0
         merged = replace(
             plain,
             start_from=tuple(teachers.values()),
-            merge_weight=weight,
+            merge_weight=self._usual_weight,
             keeps_start=self.keep_merge and not all_weights,
         )
         try:
@@ -379,35 +408,12 @@ class Trainer(ABC):
             given: Whether there is a validation.
 
         Raises:
-            ConfigurationError: There is none, and `merge_weight` or when to stop early is to be
-                decided by it.
+            ConfigurationError: There is none, and when to stop early is to be decided by it.
         """
-        if given:
-            return
-        if not isinstance(self.merge_weight, float):
-            fix = "give validation examples, or a number"
-            raise ConfigurationError(
-                "merge_weight is chosen by validation, and there is none",
-                received=self.merge_weight,
-                fix=fix,
-            )
-        if self.early_stopping_patience is not None:
+        if not given and self.early_stopping_patience is not None:
             what = "Validation decides when to stop early, and there is none"
             fix = "give validation examples, or leave early_stopping_patience out"
             raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
-
-    def merge_weight_in(self, directory: Path) -> float:
-        """Returns the weight λ of the merge that the training in `directory` starts from: the one
-        that is set, or was chosen there.
-        """
-        made = Choices(directory / CHOICES).made(CHOICE)
-        return (
-            self.merge_weight
-            if isinstance(self.merge_weight, float)
-            else 1.0
-            if made is None
-            else float(made)
-        )
 
     def decided(self, training: Training) -> Self:
         """Returns this trainer with every setting decided that it leaves to be chosen by what is
@@ -416,26 +422,25 @@ class Trainer(ABC):
         Args:
             training: What there is to measure; what is chosen is kept in its `choices`.
         """
-        if isinstance(self.merge_weight, float) or training.start is not None:
+        if not self._merge_settings.is_open:
             return self
-        start = self.start_of(training.student, training.teachers).adaptation
-        weights = MERGE_WEIGHTS if isinstance(self.merge_weight, str) else self.merge_weight
-        assert training.validate is not None
         decided = copy(self)
-        decided.merge_weight = 1.0  # where there is no merge
-        if start.start_from:
-
-            def merged(weight: float) -> TrainableModel:
-                return self.copy_at(
-                    replace(start, merge_weight=weight),
-                    training.student,
-                    training.teachers,
-                    training.records,
-                )
-
-            decided.merge_weight = choose_merge_weight(
-                merged, weights, training.validate, training.choices
-            )
+        if training.start is not None:
+            # What was trained replaces all but the weights below an adapter: those it was on.
+            merged_as = getattr(training.start, "merged_as", None)
+            decided.merge_method, decided.merge_weight = merged_as or ("sum", 1.0)
+            return decided
+        start = self.start_of(training.student, training.teachers).adaptation
+        if not (start.start_from and isinstance(training.student, HuggingFaceModel)):
+            return self
+        material = material_of(training.teachers, training.records, self._merge_settings)
+        with merging(
+            start, training.student, training.teachers, material.read, training.progress
+        ) as merger:
+            chosen = choose_merge(
+                merger, self._merge_settings, material.compared, training.choices
+            ).start
+        decided.merge_method, decided.merge_weight = chosen.method, chosen.weight
         return decided
 
 
@@ -452,7 +457,7 @@ def _merge_weight(
             received=given,
             allowed="a number, a list of numbers, or auto",
         )
-    if initialization == "base":
+    if initialization == "base" and several:
         raise ConfigurationError(
             "merge_weight is chosen for a start from the merge",
             received="initialization='base'",

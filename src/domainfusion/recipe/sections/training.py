@@ -24,8 +24,8 @@ class TrainerSection(Section):
     adaptation: Literal["auto", "lora", "full"] = "auto"
     lora_rank: Count = 16
     initialization: Literal["auto", "base", "merge"] = "auto"
-    merge_weight: float | Annotated[list[float], Field(min_length=1)] | Literal["auto"] = 1.0
-    merge_method: Literal["sum", "tsv", "regmean"] = "sum"
+    merge_method: Literal["auto", "sum", "tsv", "regmean"] = "auto"
+    merge_weight: float | Annotated[list[float], Field(min_length=1)] | Literal["auto"] = "auto"
     keep_merge: bool = False
     known_share: Share = 1.0
     device_batch_size: Count | None = None
