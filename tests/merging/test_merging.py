@@ -20,7 +20,7 @@ from domainfusion.distillation import MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError
 from domainfusion.merging import Candidate, MergeChoice, MergeMethod, Merger, fit, merge, methods
 from domainfusion.merging.methods import Grams, regmean, tsv, tsv_of_matrices
-from domainfusion.merging.reading import Reader, groups_of, read_grams
+from domainfusion.merging.reading import GramReader, groups_of, read_grams
 from domainfusion.models import LlamaModel
 from domainfusion.models.summing import LoraFactors
 from domainfusion.progress import silent
@@ -507,7 +507,7 @@ def test_groups_keep_every_layer_once_and_in_order_within_the_memory(
 
 def test_layers_that_read_the_same_share_one_gram_matrix(experts: dict[str, LlamaModel]) -> None:
     law = experts["law"]
-    reader = Reader.of(law, [(law, READ["law"])])
+    reader = GramReader.of(law, [(law, READ["law"])])
     found = read_grams(reader, list(law.lora_factors()), silent, "")
     first = {
         layer.rsplit(".", 1)[1]: source.rsplit(".", 1)[1] for layer, source in found.source.items()

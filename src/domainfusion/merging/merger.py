@@ -26,13 +26,13 @@ from domainfusion.merging.methods import (
 )
 from domainfusion.merging.reading import (
     GRAM_MEMORY,
-    Reader,
+    GramReader,
     groups_of,
     read_grams,
     released_after,
 )
 from domainfusion.models.base import Adaptation
-from domainfusion.models.huggingface import HuggingFaceModel, Matrix
+from domainfusion.models.huggingface import HuggingFaceModel, OwnWeight
 from domainfusion.models.summing import LoraFactors
 from domainfusion.progress import Progress, silent
 from domainfusion.types import Conversation
@@ -397,7 +397,8 @@ class Merger:
         first = next(iter(self._experts.values()))
         sizes = sizes or {layer: first.input_size(layer) for layer in layers}
         readers = {
-            key: Reader.of(expert, self._dialogues[key]) for key, expert in self._experts.items()
+            key: GramReader.of(expert, self._dialogues[key])
+            for key, expert in self._experts.items()
         }
         is_summed = sizes is not None and self._is_whole
         groups = list(groups_of({layer: sizes[layer] for layer in layers}, self._memory))
@@ -456,6 +457,6 @@ def _after(before: LoraFactors | None, own: LoraFactors, weight: float) -> LoraF
     )
 
 
-def _laid_out(change: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+def _laid_out(change: torch.Tensor, matrix: OwnWeight) -> torch.Tensor:
     """Returns a change of a weight as (out, in), or one of that shape as the weight is laid out."""
     return change.T if matrix.is_transposed else change

@@ -25,7 +25,7 @@ READ_AT_ONCE = 4096
 """Tokens of equal rows that are read together."""
 
 
-class Reader(NamedTuple):
+class GramReader(NamedTuple):
     """An expert, and what it reads.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reader(NamedTuple):
         cls,
         expert: HuggingFaceModel,
         dialogues: Sequence[tuple[HuggingFaceModel, Sequence[Conversation]]],
-    ) -> Reader:
+    ) -> GramReader:
         """Returns the reader of dialogues, each encoded by the model that held it: two that differ
         in their system prompt alone have the same weights.
         """
@@ -92,7 +92,9 @@ class LayerGrams(NamedTuple):
 
 
 @torch.no_grad()
-def read_grams(reader: Reader, layers: Sequence[str], progress: Progress, label: str) -> LayerGrams:
+def read_grams(
+    reader: GramReader, layers: Sequence[str], progress: Progress, label: str
+) -> LayerGrams:
     """Lets an expert read its dialogues once, and returns the damped Gram matrices of the inputs of
     some layers, each divided by the number of tokens.
 

@@ -801,7 +801,7 @@ class HuggingFaceModel:
         """Whether its weights are in memory, as far as it knows."""
         return self._base is not None
 
-    def matrices(self) -> dict[str, Matrix]:
+    def matrices(self) -> dict[str, OwnWeight]:
         """Returns the model's own weights that can be merged, by their names in its files.
 
         Raises:
@@ -820,7 +820,7 @@ class HuggingFaceModel:
             # A weight of tied embeddings is multiplied with in one place, and looked up in another.
             is_one = bool(own) and all(is_matrix(layer) for _, layer in own)
             layer = next((name for name, _ in own), "") if is_one else ""
-            found[name] = Matrix(layer, any(isinstance(one, Conv1D) for _, one in own))
+            found[name] = OwnWeight(layer, any(isinstance(one, Conv1D) for _, one in own))
         return found
 
     def change_of(self, base: HuggingFaceModel) -> Callable[[str], torch.Tensor | None]:
@@ -1114,7 +1114,7 @@ class HuggingFaceModel:
         return self._base
 
 
-class Matrix(NamedTuple):
+class OwnWeight(NamedTuple):
     """A weight of a model.
 
     Attributes:
