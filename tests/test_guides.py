@@ -210,6 +210,21 @@ def test_trainers_and_objectives_are_as_the_guide_says(
     assert names["trainer"].train(LlamaModel(tiny_llama), records).ask("1?") is not None
 
 
+def test_experts_are_merged_as_the_guide_says(
+    models: Path,
+    tiny_llama: Path,
+    make_adapter: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("law", "tax"):
+        Path(f"{name}-expert").symlink_to(make_adapter(name, ord(name[0])))
+    Path("base").symlink_to(tiny_llama)
+    names = run_code("merging.md", {})
+    assert Path("merged-model/config.json").is_file()
+    candidates = names["choice"].candidates
+    assert len(candidates) == 4 and candidates[0].name in capsys.readouterr().out
+
+
 def test_every_setting_against_forgetting_has_a_row_in_the_guide() -> None:
     text = (GUIDES / "trainers_and_objectives.md").read_text(encoding="utf-8")
     own = inspect.signature(SequentialTrainer).parameters.keys() - {"settings"}

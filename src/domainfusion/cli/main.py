@@ -13,14 +13,25 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from domainfusion import __version__
-from domainfusion.cli import ask, compare, demo, distill, evaluate, export, init, report, status
+from domainfusion.cli import (
+    ask,
+    compare,
+    demo,
+    distill,
+    evaluate,
+    export,
+    init,
+    merge,
+    report,
+    status,
+)
 from domainfusion.errors import DomainFusionError, printable
 from domainfusion.interruption import Stop, stopping_on_signals
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-VERBS = (demo, init, distill, status, evaluate, compare, ask, report, export)
+VERBS = (demo, init, distill, status, evaluate, compare, ask, merge, report, export)
 
 FAILED = 1
 MISUSED = 2

@@ -15,7 +15,7 @@ matrices of linear layers, such as embeddings (tied ones among them) and norms, 
 """
 
 from domainfusion.merging.choosing import Candidate, Fit, MergeChoice, fit
-from domainfusion.merging.merger import Dialogues, Merger, merge
+from domainfusion.merging.merger import Dialogues, Merger, held_apart, merge
 from domainfusion.merging.methods import MergeMethod
 from domainfusion.merging.reading import GRAM_MEMORY
 
@@ -28,5 +28,6 @@ __all__ = [
     "MergeMethod",
     "Merger",
     "fit",
+    "held_apart",
     "merge",
 ]
