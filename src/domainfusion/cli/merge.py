@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
-    from domainfusion.merging import MergeChoice
+    from domainfusion.merging import Dialogues, MergeChoice
     from domainfusion.models import HuggingFaceModel
     from domainfusion.types import Conversation, Example
 
@@ -148,7 +148,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if arguments.adapter and any(one.is_whole for one in given.experts.values()):
         arguments.misused("argument --adapter: an expert is a whole fine-tune, and so is the merge")
     is_open = "auto" in (arguments.method, arguments.scale)
-    read, compared = given.read, given.compared
+    read: Dialogues = given.read
+    compared: Dialogues = given.compared
     if is_open and not compared:
         read, compared = held_apart(read)
     with Merger(

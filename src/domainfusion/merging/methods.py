@@ -160,4 +160,5 @@ def over_total(rows: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     factor, failed = torch.linalg.cholesky_ex(total.double())
     if int(failed):
         return rows.double() @ torch.linalg.pinv(total.double(), hermitian=True)
-    return torch.cholesky_solve(rows.double().T, factor).T
+    solved: torch.Tensor = torch.cholesky_solve(rows.double().T, factor).T
+    return solved

@@ -906,7 +906,7 @@ class HuggingFaceModel:
         """Returns the name of the layer that makes logits."""
         module = self._load().module
         head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
-        return next(name for name, layer in module.named_modules() if layer is head)
+        return next(str(name) for name, layer in module.named_modules() if layer is head)
 
     def input_size(self, layer: str) -> int:
         """Returns the width of a linear layer's inputs."""
