@@ -63,6 +63,10 @@ PUBLIC = {
         CapabilityError ConfigurationError DataError DomainFusionError
         MissingDependencyError ModelError RunError StoreError TemplateError TrainingError
     """,
+    "domainfusion.merging": """
+        GRAM_MEMORY Candidate Dialogues Fit MergeChoice MergeMethod Merger fit held_apart
+        merge
+    """,
     "domainfusion.models": """
         APIModel Adaptation Ask HuggingFaceModel LanguageModel LlamaModel LocalWeights
         ResponseStore SchemaModel ScriptedModel TokenMatch TokenScorer TokenScores
