@@ -159,6 +159,7 @@ def over_total(rows: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     # all 0 leave nothing to invert.
     factor, failed = torch.linalg.cholesky_ex(total.double())
     if int(failed):
-        return rows.double() @ torch.linalg.pinv(total.double(), hermitian=True)
-    solved: torch.Tensor = torch.cholesky_solve(rows.double().T, factor).T
+        solved: torch.Tensor = rows.double() @ torch.linalg.pinv(total.double(), hermitian=True)
+    else:
+        solved = torch.cholesky_solve(rows.double().T, factor).T
     return solved
