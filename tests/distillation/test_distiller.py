@@ -1066,3 +1066,75 @@ def test_records_that_somebody_edits_are_trained_on_once_their_line_is_deleted(
     edited = distiller.integrate(distiller.collect(distiller.generate()))
     assert edited[0].target == "Edited by hand."
     distiller.train(edited)
+
+
+LONG = " ".join(["Where is the airport on the river?"] * 80)
+
+
+def test_a_test_question_that_is_too_long_is_refused_before_the_run_begins(world: World) -> None:
+    too_long = [*TEST, example(LONG, {"aviation": "Japan"})]
+    with pytest.raises(
+        DataError,
+        match=r"1 of 4 test examples are too long: 'Where is the .*context of the student",
+    ):
+        world.evaluated(test_examples=too_long)
+    assert not world.directory.exists()
+    assert world.evaluated(test_examples=TEST).generate()
+
+
+def test_a_training_question_that_is_too_long_is_named_before_anything_is_asked(
+    world: World,
+) -> None:
+    teachers = {**world.teachers(), "aviation": world.base}
+    generator = CuratedDataGenerator([*SINGLES, example(LONG, {"aviation": "Japan"})])
+    distiller = world.distiller(teacher_models=teachers, data_generators=[generator])
+    with pytest.raises(
+        DataError, match=r"1 of .* training examples are too long: .*expert of aviation, by \d+"
+    ):
+        distiller.distill()
+    assert not (world.directory / "examples.jsonl").exists()
+
+
+def test_questions_that_are_too_long_are_left_out_where_that_is_set(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = CuratedDataGenerator([*SINGLES, example(LONG, {"aviation": "Japan"})])
+    distiller = world.evaluated(
+        data_generators=[generator],
+        test_examples=[*TEST, example(f"{LONG} Where?", {"aviation": "Japan"})],
+        on_teacher_failure="continue",
+    )
+    examples = distiller.generate()
+    assert {each.query for each in examples} == {each.query for each in SINGLES}
+    removed = read_json(world.directory / "generation.json")[0]["removed"]
+    assert [entry["query"] for entry in removed] == [LONG]
+    assert "does not fit the context of the student" in removed[0]["reason"]
+    assert "1 of 4 test examples are left out" in caplog.text
+    frozen = read_records(world.directory / "test_examples.jsonl", Example)
+    assert [each.query for each in frozen] == [each.query for each in TEST]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, True, 1.5])
+def test_a_seed_that_nothing_can_be_drawn_with_is_refused_at_once(world: World, seed: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"seed is out of range.*0 to 4,294,967,295"):
+        world.distiller(seed=seed)
+
+
+def test_epochs_that_would_never_end_are_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"epochs is too high.*1 to 1,000"):
+        IntegrationTrainer(epochs=10**7)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_weights_that_are_replaced_before_they_are_used_are_noticed(
+    make_llama: Callable[..., Path], suffix: str
+) -> None:
+    folder, other = make_llama("one", 11), make_llama("other", 12)
+    model = LlamaModel(folder, dtype="float32")
+    assert model.fingerprint
+    if suffix == ".safetensors":
+        (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    else:
+        (folder / "new.json").write_text("{}")
+    with pytest.raises(ModelError, match="replaced after it was set up"):
+        model.generate([user("Where is NRT?")], SHORT)

@@ -27,6 +27,7 @@ from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
 from domainfusion.distillation.measuring import examples_trained_on, measure, merge_of
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
+from domainfusion.distillation.overlong import Lengths
 from domainfusion.distillation.parts import check_parts, check_refinement, check_teachers
 from domainfusion.distillation.refinement import Refiner, Stages, Validation
 from domainfusion.distillation.results import EvaluationReport
@@ -46,6 +47,7 @@ from domainfusion.distillation.targets import (
     warn_of_cut_thoughts,
 )
 from domainfusion.distillation.trainer import Trainer
+from domainfusion.distillation.trainer.phase import check_seed
 from domainfusion.errors import ConfigurationError, RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
@@ -104,7 +106,9 @@ class Distiller:
         on_teacher_failure: What to do where an expert leaves some of its questions unanswered:
             `stop`, after which the same run asks for what is missing, or `continue`: examples to
             train on that need it are rejected with the reason, and what it is measured on has no
-            grade there, which the report says.
+            grade there, which the report says. Likewise with questions that are longer than the
+            context of an expert or the student: `stop` refuses them at the start by name,
+            `continue` leaves them out.
         refinement_rounds: How often at most more examples are made where validation shows the
             student weakest, and trained on; a round that does not improve validation is undone, and
             the last. It takes validation examples and a generator that can make more.
@@ -158,6 +162,7 @@ class Distiller:
             data_generators,
             {"holdout": holdout, "validation_holdout": validation_holdout},
         )
+        check_seed(seed)
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError(
                 "on_teacher_failure is not known",
@@ -210,6 +215,10 @@ class Distiller:
         self.output_dir = self._run.path
         self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
         self._ask = RunAsk(self._run, self._roles, progress)
+        if on_teacher_failure == "stop" and not self._run.examples.is_file():
+            # Before the directory is claimed: a test set that is corrected makes another run.
+            self._lengths().fitting(self._given_test, "test")
+            self._lengths().fitting(self._given_validation, "validation")
 
     def distill(self, *, on_trained: Callable[[], object] = lambda: None) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once.
@@ -414,7 +423,13 @@ class Distiller:
     def _generate(self) -> None:
         batches = [run_generator(generator, self._ask) for generator in self.data_generators]
         self._check_batches(batches)
-        dataset = assemble(batches, self._held_out, self.hygiene)
+        lengths = self._lengths()
+        held_out = replace(
+            self._held_out,
+            test=lengths.fitting(self._given_test, "test"),
+            validation=lengths.fitting(self._given_validation, "validation"),
+        )
+        dataset = assemble(batches, held_out, self.hygiene)
         if self.evaluator is not None:
             dataset.check_test(self.evaluator.metric, self.holdout)
         if self.refinement_rounds:
@@ -425,6 +440,19 @@ class Distiller:
     def _check_batches(self, batches: Sequence[GeneratedBatch]) -> None:
         generated = [example for batch in batches for example in batch.generated]
         check_teachers(generated, self.teacher_models)
+        lengths = self._lengths()
+        for batch in batches:
+            lengths.check_batch(batch)
+
+    def _lengths(self) -> Lengths:
+        sampling = getattr(self.evaluator, "sampling", None) or self.response_sampling
+        return Lengths(
+            self.teacher_models,
+            self.student_model,
+            expert_tokens=self.response_sampling.max_new_tokens,
+            student_tokens=sampling.max_new_tokens,
+            leaves_out=self.on_teacher_failure == "continue",
+        )
 
     def _make_more(self, focus: Focus, files: StageFiles) -> list[Example]:
         """Lets every generator that can make more examples where the focus says; they are trained

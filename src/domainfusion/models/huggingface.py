@@ -172,7 +172,7 @@ class HuggingFaceModel:
         if self._files.adapter is not None:
             adapter_hash = hash_files(self._files.adapter)
             check_adapter(self._files.adapter, self._files.base, adapter_hash)
-            self._adapter = f"adapter_{adapter_hash}"
+            self._adapter = _FROM_FILES + adapter_hash
         self._config: Any = None
         self._base: SharedBase | None = None
         self._held: Adapter | None = None
@@ -182,6 +182,7 @@ class HuggingFaceModel:
         self.merged_as: tuple[str, float] | None = None
         self._start = ""
         self._fingerprint = ""
+        self._weights_hash = ""
         self._tokenizer_files = tokenizer_of(self._files.base, self._files.adapter)
         self._projection_checked = False
 
@@ -199,7 +200,7 @@ class HuggingFaceModel:
         return self._fingerprint
 
     def _compute_fingerprint(self, adapter: str) -> str:
-        base = hash_files(self._files.base)
+        base = self._weights_hash = hash_files(self._files.base)
         self._answer_form()  # what is wrong with a template is said here, before anything is asked
         numbers = [
             str(self._key.dtype),
@@ -1050,6 +1051,8 @@ class HuggingFaceModel:
             }
             skeleton = _skeleton_of(module)
             skeleton.generation_config = settings
+            # Training switches the cache off for the process, and a resumed one may not train.
+            skeleton.config.use_cache = bool(getattr(self._read_config(), "use_cache", True))
             skeleton.save_pretrained(folder, state_dict=state)
 
     def _save_in_full_precision(self, folder: Path) -> None:
@@ -1100,6 +1103,7 @@ class HuggingFaceModel:
 
     def _load(self) -> SharedBase:
         if self._base is None:
+            self._refuse_replaced_files()
             base = SharedBase.get(self._key)
             if self.batch_size > 1 and not base.masks_padding:
                 raise ModelError(
@@ -1112,6 +1116,31 @@ class HuggingFaceModel:
         if self._files.adapter is not None and not self._trainable:
             self._base.load_adapter(self._files.adapter, self._adapter)
         return self._base
+
+    def _refuse_replaced_files(self) -> None:
+        """Raises where the files are no longer those whose fingerprint this model goes by: answers
+        would be kept under the name of other weights.
+
+        Raises:
+            ModelError: They were replaced.
+        """
+        adapter = self._files.adapter
+        is_other_base = self._weights_hash and hash_files(self._files.base) != self._weights_hash
+        is_other_adapter = (
+            adapter is not None
+            and self._adapter.startswith(_FROM_FILES)
+            and self._adapter != _FROM_FILES + hash_files(adapter)
+        )
+        if is_other_base or is_other_adapter:
+            raise ModelError(
+                "The files of the model were replaced after it was set up",
+                received=str(adapter if is_other_adapter else self._files.base),
+                fix="leave them alone while they are in use, and run again",
+            )
+
+
+_FROM_FILES = "adapter_"
+"""How the name of an adapter begins that lies in a folder; its hash follows."""
 
 
 class OwnWeight(NamedTuple):

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import TrainingRecord
 
+MOST = {"epochs": 1_000, "lora_rank": 8_192}
+"""Above these a number is a slip of the pen, which would fill the memory before the first step."""
+
 
 def check_count(name: str, count: object) -> None:
-    """Refuses anything but a whole number from 1.
+    """Refuses anything but a whole number from 1 to what is plausible.
 
     Raises:
         ConfigurationError: It is none.
@@ -21,6 +24,26 @@ def check_count(name: str, count: object) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigurationError(
             f"{name} is not a positive number", received=count, allowed="a whole number from 1"
+        )
+    if name in MOST and count > MOST[name]:
+        raise ConfigurationError(
+            f"{name} is too high",
+            received=count,
+            allowed=f"a whole number from 1 to {MOST[name]:,}",
+        )
+
+
+def check_seed(seed: object) -> None:
+    """Refuses a seed that NumPy and PyTorch don't both take.
+
+    Raises:
+        ConfigurationError: It is not a whole number from 0, below 2³².
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigurationError(
+            "The seed is out of range",
+            received=seed,
+            allowed=f"a whole number from 0 to {2**32 - 1:,}",
         )
 
 

@@ -24,7 +24,13 @@ from domainfusion.distillation.trainer.merging import (
     material_of,
     merging,
 )
-from domainfusion.distillation.trainer.phase import Phase, check_count, check_share, check_word
+from domainfusion.distillation.trainer.phase import (
+    Phase,
+    check_count,
+    check_seed,
+    check_share,
+    check_word,
+)
 from domainfusion.distillation.trainer.training import CHOICES, Training
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.merging import Candidate, MergeMethod
@@ -369,6 +375,7 @@ class Trainer(ABC):
             RunError: The directory holds a training with other records, settings or seed, or of
                 another student.
         """
+        check_seed(seed)
         _refuse_untrainable(student)
         self.check_validation(given=validate is not None)
         usable = [record for record in records if record.is_usable]
