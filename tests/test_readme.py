@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from domainfusion.cli.demo import MINUTES
 from domainfusion.cli.main import main
 from domainfusion.distillation import EvaluationReport
 from domainfusion.models import ScriptedModel
@@ -101,3 +102,13 @@ def test_every_link_leads_somewhere(page: str) -> None:
 def test_no_figure_is_left_open() -> None:
     assert "RESULT" not in README
     assert "<!--" not in README
+
+
+def test_the_time_of_the_demo_is_that_of_the_published_run() -> None:
+    report = (ROOT / "benchmarks" / "demo" / "report.md").read_text(encoding="utf-8")
+    # The row of the whole run: | all | 37 min 48 s | … |
+    found = re.search(r"^\| all \| (?:(\d+) h )?(\d+) min(?: (\d+) s)? \|", report, re.MULTILINE)
+    assert found is not None
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    assert round(60 * hours + minutes + seconds / 60) == MINUTES
+    assert f"{MINUTES} minutes" in README

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
+
+from safetensors import safe_open
 
 from domainfusion.recipe.checks import models_of
 from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection, base_of, is_hub_id
@@ -161,20 +161,9 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]] | None:
         found = try_to_load_from_cache(path, "config.json")
         place = Path(found).parent if isinstance(found, str) else place
     files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
-    shapes = {
-        name: tuple(entry["shape"])
-        for file in files
-        for name, entry in _header(file).items()
-        if name != "__metadata__"
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with cast(Any, safe_open)(file, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 - the file is not a mapping
+                shapes[name] = tuple(weights.get_slice(name).get_shape())
     return shapes or None
-
-
-def _header(file: Path) -> dict[str, dict[str, list[int]]]:
-    """Reads what a safetensors file says of its weights: a length of eight bytes, then as much
-    JSON.
-    """
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        found: dict[str, dict[str, list[int]]] = json.loads(stream.read(length))
-        return found
