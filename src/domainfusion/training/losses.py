@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from domainfusion.models.projection import Head
+from domainfusion.training import liger
 from domainfusion.training.batching import IGNORED, Batch
 
 Divergence = Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
@@ -195,6 +196,29 @@ class _ChunkedLoss(torch.autograd.Function):
             hidden, weight, bias, ctx.needs_input_grad if plan.with_gradient else (False,) * 3, wide
         )
         learns = plan.with_gradient and ctx.needs_input_grad[1]
+        if plan.with_gradient and not plan.taught and head.scale == 1 and liger.is_used(hidden):
+            with torch.autocast(hidden.device.type, enabled=False):
+                fused = liger.weighted_cross_entropy(
+                    hidden.to(head.weight.dtype),
+                    head.weight,
+                    head.bias,
+                    plan.targets,
+                    plan.weights.to(wide),
+                    cap=head.cap,
+                    trains_head=learns,
+                )
+            kept = (fused.hidden, fused.weight, fused.bias)
+            ctx.save_for_backward(
+                *(
+                    gradient if wanted else None
+                    for gradient, wanted in zip(kept, ctx.needs_input_grad, strict=False)
+                )
+            )
+            ctx.dtypes = [
+                None if given is None else given.dtype for given in (hidden, weight, bias)
+            ]
+            ctx.mark_non_differentiable(fused.losses, divergences)
+            return plan.weights.to(wide) @ fused.losses.to(wide), fused.losses, divergences
         size = max(1, CHUNK_ELEMENTS * (WITH_TRAINED_HEAD if learns else 1) // head.vocabulary_size)
         parts: list[tuple[Taught | None, torch.Tensor]] = [
             (None, plan.alone),
@@ -265,7 +289,10 @@ def _divergence(
     log_p = taught.log_probabilities(tokens, plan.temperature, plan.autocast)
     log_q = (logits[:, : taught.vocabulary] / plan.temperature).log_softmax(-1)
     q = log_q.exp()
-    found, u = _compare(plan.divergence, plan.beta, log_p, log_q, q)
+    if liger.is_used(log_q) and liger.computes(plan.divergence):
+        found, u = liger.compare(plan.divergence, plan.beta, log_p, log_q)
+    else:
+        found, u = _compare(plan.divergence, plan.beta, log_p, log_q, q)
     u = torch.addcmul(u, q, u.sum(-1, keepdim=True), value=-1)
     return found, u.mul_(weights[:, None] / plan.temperature)
 
