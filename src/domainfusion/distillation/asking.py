@@ -146,7 +146,7 @@ class AskOverGaps:
 
     Args:
         ask: How models are called.
-        experts: The models whose gaps are gone over, by domain.
+        experts: The models whose unanswered questions are skipped, by domain.
 
     Attributes:
         gaps: What was left unanswered so far.

@@ -297,7 +297,7 @@ class GeneratedBatch:
     """What one generator made, and what is left of it.
 
     Attributes:
-        generator: Who made it.
+        generator: The generator that made it.
         generated: What it made.
         kept: What is left.
         removed: What was left out, and why.

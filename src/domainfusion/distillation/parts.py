@@ -22,9 +22,9 @@ def check_parts(
     """Refuses what can't be distilled.
 
     Args:
-        student: Who is to learn.
+        student: The model to train.
         teachers: The expert of each domain.
-        generators: Who makes the examples.
+        generators: The generators of the examples.
         shares: The shares of the examples that are held out, by the name of their parameter.
 
     Raises:
@@ -97,7 +97,7 @@ def check_refinement(
 
     Args:
         rounds: The most rounds; with 0, nothing else is looked at.
-        generators: Who makes the examples.
+        generators: The generators of the examples.
         has_validation: Whether there are, or will be, validation examples.
 
     Raises:

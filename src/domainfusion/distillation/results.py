@@ -121,7 +121,7 @@ class SliceScore:
     """One model on one slice of the test set.
 
     Attributes:
-        items: Examples in the slice; 0 where the score was given and nobody said how many.
+        items: Examples in the slice; 0 where the score was given without a number.
         strict: Share of the graded answers in which every part is right.
         partial: Mean share of right parts.
         unscored: Answers that could not be graded, such as for want of a reference; they are in
@@ -412,7 +412,7 @@ class Coherence:
         items: Answers measured.
         unscored: Cross-domain answers without a figure; they are in no mean.
         metric: The coherence metric, as reports call it.
-        validation: What was measured of the metric; None where nobody has measured it.
+        validation: What was measured of the metric; None where it was not measured.
     """
 
     score: Estimate

@@ -88,7 +88,7 @@ class RunSummary:
         training_log: Lines of the logs of the training and of the rounds that were kept: dicts with
             `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or `validation`, a
             figure per domain.
-        student: Who learns: `name`, `base_model`, `parameters`, and, where given, `system_prompt`,
+        student: The student: `name`, `base_model`, `parameters`, and, where given, `system_prompt`,
             `license` and `library_name`.
         teachers: The name of each domain's expert.
         settings: What is needed to repeat the run: `command`, seed, versions, machine, date.

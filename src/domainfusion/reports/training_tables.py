@@ -180,7 +180,7 @@ def _mean(value: object) -> str:
 
 
 def training_notes_table(log: Log) -> Table | None:
-    """Returns what else the training noted beside its steps, such as who taught how many records;
+    """Returns what else the training noted beside its steps, such as how many records each teacher taught;
     None where it noted nothing.
     """
     rows: dict[str, str] = {}

@@ -39,7 +39,7 @@ class ExpertPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Sides:
-    """Who answered: each has one answer an example, in order.
+    """The models that answered: each has one answer an example, in order.
 
     Attributes:
         student: The student's answers.
@@ -152,7 +152,7 @@ def measure_agreement(
 
     Args:
         examples: The examples, which have no reference.
-        sides: Who answered them.
+        sides: The models that answered them.
         measures: The measures by name.
         bootstrap: Resamples the examples at the given places.
     """

@@ -393,8 +393,8 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         """Grades an item of one domain on its expert's answer, and of several on their experts' own
         parts.
         """
-        nobody = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
-        found = [nobody] * len(items)
+        unasked = Graded(Generation(text=""), Score.unscored("no expert has this domain"))
+        found = [unasked] * len(items)
         across: list[int] = []
         for place, item in enumerate(items):
             if not all(domain in experts for domain in item.domains):

@@ -108,7 +108,7 @@ class Ensemble:
         """Asks each expert of an example its own question, as the targets of a training are
         made.
         """
-        # At run time nobody knows what is right, so that a reference must settle no conflict.
+        # In use there is no reference, so none may settle a conflict here.
         unseen = [replace(example, parts=(), reference=None) for example in examples]
         return Experts(teachers, ask, sampling).answer(unseen)
 

@@ -111,7 +111,7 @@ class LoadedTask:
         """Puts items to a model and grades its answers as the task does.
 
         Args:
-            model: Who answers.
+            model: The model that answers.
             examples: Some of the task's items.
             sampling: How it writes, where the task does not say.
             ask: How the model is called.

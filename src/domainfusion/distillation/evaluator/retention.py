@@ -82,7 +82,7 @@ from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, fingerprint
 
 WEIGHTS: Mapping[str, float] = {"DER": 0.5, "CDA": 0.3, "IC": 0.2}
-"""What each figure weighs where nobody says: a convention, which every report states."""
+"""The default weight of each figure: a convention, which every report states."""
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:

@@ -58,7 +58,7 @@ def grade(
 
     Args:
         metric: A metric, the name of one, or one for each domain.
-        model: Who answers.
+        model: The model that answers.
         examples: What is asked.
         sampling: How it answers.
         ask: How models are called.
