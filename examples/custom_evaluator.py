@@ -86,11 +86,8 @@ class ConsistencyEvaluator(Evaluator):
 
 def main() -> None:
     student = ScriptedModel(ANSWERS)
-    print(
-        ConsistencyEvaluator().evaluate(
-            student, {"chemistry": student, "geography": student}, QUESTIONS
-        )
-    )
+    teachers = {"chemistry": student, "geography": student}
+    print(ConsistencyEvaluator().evaluate(student, teachers, QUESTIONS))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ PUBLIC = {
         CuratedDataGenerator DataGenerator Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
         Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
-        Objective Phase Publisher ResponseIntegrator SequenceObjective
+        Objective Phase Publisher Requirement ResponseIntegrator SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
-        export_messages hold_apart hold_out slice_of
+        check_requirements export_messages hold_apart hold_out slice_of
     """,
     "domainfusion.distillation.data_generation": """
         AdversarialDataGenerator Check Classifier CuratedDataGenerator DataGenerator Focus

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.examples import ExampleLike, slice_of
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
+    from domainfusion.distillation.requirements import Requirement, check_requirements
     from domainfusion.distillation.results import (
         Estimate,
         EvaluationReport,
@@ -70,6 +71,7 @@ __all__ = [
     "Objective",
     "Phase",
     "Publisher",
+    "Requirement",
     "ResponseIntegrator",
     "SequenceObjective",
     "SequentialTrainer",
@@ -78,6 +80,7 @@ __all__ = [
     "Trainer",
     "Variety",
     "check_examples",
+    "check_requirements",
     "export_messages",
     "hold_apart",
     "hold_out",
