@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,7 @@ def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learnt_wit
     description = read_json(directory / "run.json")
     description["student"]["system_prompt"] = "Cows eat grass, and so do geese."
     write_json(directory / "run.json", description)
+    (directory / "checksums.json").unlink()  # changed on purpose
     assert main(["ask", str(directory), QUESTION, "--max-new-tokens", "4"]) == 0
     student = HuggingFaceModel(
         directory / "model", system_prompt="Cows eat grass, and so do geese."
@@ -66,11 +69,18 @@ def test_an_answer_that_is_cut_says_so_on_stderr(
         (["./gone", QUESTION], "There is no model here"),
         (["{tiny}", " "], "The question is empty"),
         (["{tiny}", QUESTION, "--max-new-tokens", "0"], "max_new_tokens is not positive"),
+        (["{tiny}", QUESTION, "--temperature", "-1"], "temperature"),
+        (["{tiny}"], "There is no question"),
     ],
 )
 def test_what_can_not_be_asked_is_one_error(
-    words: list[str], message: str, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    tiny_llama: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n \n"))
     assert main(["ask", *(word.format(tiny=tiny_llama) for word in words)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"Error: {message}")
@@ -85,3 +95,29 @@ def test_a_run_without_a_student_can_not_be_asked(
     for verb in (["ask", str(directory), QUESTION], ["evaluate", str(directory)]):
         assert main(verb) == 1
         assert "This run has no student yet" in capsys.readouterr().err
+
+
+def test_questions_on_stdin_are_those_of_the_command_line(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [QUESTION, "What does a goose eat?"]
+    options = ["--max-new-tokens", "3", "--json"]
+    assert main(["ask", str(tiny_llama), *several, *options]) == 0
+    given = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(several) + "\n\n"))
+    assert main(["ask", str(tiny_llama), "-", *options]) == 0
+    assert capsys.readouterr().out == given
+    found = [json.loads(line) for line in given.splitlines()]
+    assert [fields["question"] for fields in found] == several
+    alone = HuggingFaceModel(tiny_llama).ask(several[1], sampling=Sampling(max_new_tokens=3))
+    assert found[1]["answer"] == alone
+
+
+def test_a_system_prompt_of_the_command_line_is_the_one_that_is_used(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ask", str(tiny_llama), QUESTION, "--system", "Be brief.", "--max-new-tokens", "3"]
+    assert main([*words, "--temperature", "0.7", "--seed", "5"]) == 0
+    sampling = Sampling(max_new_tokens=3, temperature=0.7, seed=5)
+    model = HuggingFaceModel(tiny_llama, system_prompt="Be brief.")
+    assert capsys.readouterr().out == printable(model.ask(QUESTION, sampling=sampling)) + "\n"
