@@ -16,7 +16,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 
-.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu coverage check format docs setup setup-demo lock dist experts clean
+.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu coverage check format reference docs setup setup-demo lock dist experts clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ check: setup  ## Run the linter, the formatter's check and the type checker.
 
 format: setup  ## Format every file.
 	$(BIN)/ruff format .
+
+reference: setup  ## Write the tables of docs/recipe.md anew.
+	$(BIN)/python -m domainfusion.recipe.reference docs/recipe.md
 
 docs: setup  ## Build the site in build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

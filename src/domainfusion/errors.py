@@ -60,6 +60,11 @@ class DomainFusionError(Exception):
         received: The value received, shown by `repr`; left out where it is None.
         allowed: What is allowed instead.
         fix: What to do about it.
+        field: The argument that is wrong, where the sentence does not begin with its name.
+
+    Attributes:
+        field: The argument that is wrong; empty where the sentence names it, or where there is not
+            one alone.
 
     Example:
         >>> print(ConfigurationError("num_examples is not positive", received=0, allowed="a whole number from 1", fix="ask for more"))
@@ -67,8 +72,15 @@ class DomainFusionError(Exception):
     """
 
     def __init__(
-        self, what: str, *, received: object = None, allowed: str = "", fix: str = ""
+        self,
+        what: str,
+        *,
+        received: object = None,
+        allowed: str = "",
+        fix: str = "",
+        field: str = "",
     ) -> None:
+        self.field = field
         message = what
         if received is not None:
             message += f"; received {_shorten(repr(received))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import dedent
 
 from domainfusion.errors import TemplateError
@@ -21,6 +21,26 @@ def fields_of(template: str) -> tuple[str, ...]:
         ('query',)
     """
     return tuple(dict.fromkeys(_FIELD.findall(template)))
+
+
+def check_fields(name: str, template: str, known: Sequence[str]) -> None:
+    """Checks that a template has no placeholder but those that are filled.
+
+    Args:
+        name: The argument that the template was given as.
+        template: The template.
+        known: The placeholders that are filled.
+
+    Raises:
+        TemplateError: It has another one.
+    """
+    strange = [field for field in fields_of(template) if field not in known]
+    if strange:
+        raise TemplateError(
+            f"{name} has the placeholder {{{strange[0]}}}, which nothing fills",
+            allowed=", ".join(f"{{{field}}}" for field in known),
+            fix="rename or remove the placeholder",
+        )
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -47,6 +47,7 @@ def test_answers_that_are_missing_are_counted(finished_run: Path, tmp_path: Path
     (directory / "stages.json").write_text(
         json.dumps([{"stage": "collect", "seconds": 1.5, "finished": False}])
     )
+    (directory / "checksums.json").unlink()  # changed on purpose
     with sqlite3.connect(directory / "responses.sqlite") as connection:
         connection.execute("DELETE FROM answers WHERE model = 'animals' AND request LIKE '%fox%'")
     connection.close()

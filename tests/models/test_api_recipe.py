@@ -405,9 +405,13 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(
             "path: x\n    model: clinic-large",
             ["teachers.physiology.path is not a key", "allowed: model, base_url"],
         ),
-        ("    price_per_million_input_tokens: 1e6\n", "", ["has one price"]),
-        ("max_retries: 0", "max_retries: -1", ["max_retries is out of range", "from 0"]),
-        ("max_retries: 0", "omit: [top_k]", ["omit[0] is not known", "top_p"]),
+        (
+            "    price_per_million_input_tokens: 1e6\n",
+            "",
+            ["teachers.physiology: One price is missing", "give both"],
+        ),
+        ("max_retries: 0", "max_retries: -1", ["max_retries is negative", "from 0"]),
+        ("max_retries: 0", "omit: [top_k]", ["teachers.physiology.omit names fields", "top_p"]),
         ("model: clinic-large\n    ", "", ["teachers.physiology has no model"]),
         (
             "learning_rate: 1e-3",

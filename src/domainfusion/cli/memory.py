@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 
 from safetensors import safe_open
 
-from domainfusion.recipe.checks import models_of
-from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection, base_of, is_hub_id
+from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection
+from domainfusion.recipe.values import base_of, is_hub_id
 
 LORA_FROM_PARAMETERS = 100_000_000
 """The size from which on the trainer's `adaptation: auto` is LoRA."""
@@ -53,7 +53,7 @@ def memory_of(recipe: Recipe) -> tuple[Memory, ...]:
 def _weights(recipe: Recipe) -> Iterator[Memory]:
     sections: list[StudentSection] = [
         recipe.student,
-        *(model for _, model in models_of(recipe) if isinstance(model, ModelSection)),
+        *(model for _, model in recipe.models() if isinstance(model, ModelSection)),
     ]
     bases: dict[_Base, list[StudentSection]] = {}
     for section in sections:

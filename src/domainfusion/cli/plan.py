@@ -1,14 +1,21 @@
 """What a recipe would take: calls, tokens, training steps, memory and cost, from files alone and
 before any model is loaded.
+
+The stages themselves are run, with stand-ins that answer at once and are counted. Where the number
+of calls depends on the answers, the stand-ins answer so that there are as many as there can be:
+judges turn every question down, experts contradict each other, and no integrated answer holds.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import math
-import sys
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -16,79 +23,73 @@ from rich.table import Table
 from rich.text import Text
 
 from domainfusion.cli.memory import Memory, memory_of
-from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
-from domainfusion.distillation.data_generation.variety import TOKENS_A_TOPIC
-from domainfusion.distillation.data_generation.writing import JUDGE_TOKENS
-from domainfusion.distillation.evaluator.agreement import AGREEMENT_TOKENS
-from domainfusion.distillation.evaluator.benchmark import GENERAL
-from domainfusion.distillation.examples import CROSS_DOMAIN, read_examples, slice_of
-from domainfusion.distillation.integration.model_reading import (
-    ORDERS,
-    READING_TOKENS,
-    RELATING_TOKENS,
+from domainfusion.distillation.data_generation import DataGenerator, Focus
+from domainfusion.distillation.data_generation.writing import WrittenByModel
+from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, assemble, run_generator
+from domainfusion.distillation.evaluator import Ensemble
+from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.integration import Experts, Task
+from domainfusion.models.base import LanguageModel
+from domainfusion.prompts import ANSWER_JSON
+from domainfusion.recipe.building import (
+    STUDENT,
+    StandIn,
+    build_evaluator,
+    build_generator,
+    build_hygiene,
+    build_integrator,
+    build_trainer,
+    stand_ins,
 )
-from domainfusion.distillation.integration.verifying import VERIFICATION_TOKENS
-from domainfusion.distillation.metrics.judge import VERDICT_TOKENS
-from domainfusion.prompts import (
-    AGREEMENT_PROMPT,
-    COHERENCE_PROMPT,
-    CROSS_DOMAIN_PROMPT,
-    INTEGRATION_PROMPT,
-    JUDGE_PROMPT,
-    NEEDED_DOMAIN_PROMPT,
-    PLAN_PROMPT,
-    READING_PROMPT,
-    RELATING_PROMPT,
-    TOPICS_PROMPT,
-    VERIFICATION_PROMPT,
-)
-from domainfusion.recipe.building import variety_of
-from domainfusion.recipe.checks import STUDENT, models_of
-from domainfusion.recipe.sections import (
-    HOLDOUT,
-    JUDGE,
-    AdversarialSection,
-    APISection,
-    CuratedSection,
-    EvaluationSection,
-    IntegrationSection,
-    ModelIntegratorSection,
-    ModelSection,
-    Recipe,
-    StudentSection,
-    SyntheticSection,
-)
+from domainfusion.recipe.sections import APISection, Benchmarks, ModelName, Recipe
+from domainfusion.recipe.signatures import settings_of
 from domainfusion.reports.tables import money, size
-from domainfusion.types import Example, transcript
+from domainfusion.types import (
+    Conversation,
+    Example,
+    Generation,
+    Sampling,
+    TrainingRecord,
+    fingerprint,
+    transcript,
+)
 
 CHARACTERS_PER_TOKEN = 4
-QUESTION_TOKENS = 30
-"""Assumed length of a question that is not written yet."""
+QUESTION_WORDS = 20
+"""Words of a question that is not written yet."""
+FEWEST_RESAMPLES = 100
+HOLDOUT = next(
+    setting.default
+    for setting in settings_of("distillation.distiller:Distiller")
+    if setting.name == "holdout"
+)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Calls:
     """The calls of one model in one stage.
 
     Attributes:
         stage: The stage.
-        model: Who is called.
+        model: Which model is called.
+        doing: What it is called for, where that does not go without saying.
+        remote: Whether it is behind an API.
         count: How often, at most.
+        fewest: How often at least.
         read: Tokens it reads, estimated.
         written: Tokens it writes, at most.
-        remote: Whether it is behind an API.
         cost: What they cost, with no answer stored yet; None where the recipe has no prices.
-        doing: As what it is called, where that does not go without saying.
     """
 
     stage: str
     model: str
-    count: int
-    read: int
-    written: int
-    remote: bool = False
-    cost: float | None = 0.0
     doing: str = ""
+    remote: bool = False
+    count: int = 0
+    fewest: int = 0
+    read: int = 0
+    written: int = 0
+    cost: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,29 +117,9 @@ class RunPlan:
 
 def plan_of(recipe: Recipe) -> RunPlan:
     """Works out what a recipe would take. Files are read, no model is loaded."""
-    made = [
-        _Planned.of(example)
-        for generator in recipe.generators
-        for example in _examples_of(recipe, generator)
-    ]
-    train, test = _split(recipe, made)
-    first = (*_writing(recipe), *_collecting(recipe, train), *_integrating(recipe, train))
-    calls = (*first, *_refining(recipe, made), *_evaluating(recipe, test))
-    limits = {
-        section.called: section.max_cost
-        for _, section in models_of(recipe)
-        if isinstance(section, APISection) and section.max_cost
-    }
-    made_of = tuple(call for call in calls if call.count)
-    return RunPlan(
-        made_of,
-        len(train),
-        len(test),
-        _steps(recipe, train),
-        memory_of(recipe),
-        limits,
-        _tasks(recipe),
-    )
+    tasks, recipe = _without_tasks(recipe)
+    with _without_warnings():
+        return _Planning(recipe).plan(tasks)
 
 
 def render_plan(plan: RunPlan) -> RenderableType:
@@ -156,9 +137,7 @@ def render_plan(plan: RunPlan) -> RenderableType:
         table.add_column(title, justify="right")
     for call in plan.calls:
         who = f"{call.model}, {call.doing}" if call.doing else call.model
-        table.add_row(
-            call.stage, Text(who), f"{call.count:,}", f"{call.read:,}", f"{call.written:,}"
-        )
+        table.add_row(call.stage, Text(who), _count(call), f"{call.read:,}", f"{call.written:,}")
     totals = [
         sum(getattr(call, name) for call in plan.calls) for name in ("count", "read", "written")
     ]
@@ -229,445 +208,323 @@ def _range(low: int, high: int | None) -> str:
     return size(low) if low == high else f"{size(low)} to {size(high)}"
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """An example that will be there, and how long its questions and what a judge holds an answer
-    against are, in tokens.
-    """
-
-    example: Example
-    whole: int
-    asked: Mapping[str, int]
-
-    @classmethod
-    def of(cls, example: Example) -> _Planned:
-        asked = {
-            domain: _tokens(transcript(example.conversation_for(domain)))
-            for domain in example.domains
-        }
-        return cls(example, _tokens(transcript(example.conversation)), asked)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return self.example.domains
-
-    @property
-    def accepted(self) -> int:
-        example = self.example
-        return _tokens(
-            example.reference
-            or "; ".join(answer for part in example.parts for answer in part.answers[:1])
-        )
+def _count(call: Calls) -> str:
+    if call.fewest < call.count:
+        return f"{call.fewest:,} to {call.count:,}"
+    return f"{call.count:,}"
 
 
-def _unwritten(*domains: str) -> Example:
-    return Example(query="?" * QUESTION_TOKENS * CHARACTERS_PER_TOKEN, domains=domains)
+class _Planning:
+    """Runs the stages of a recipe with stand-ins for its models."""
 
-
-def _examples_of(
-    recipe: Recipe, generator: SyntheticSection | AdversarialSection | CuratedSection
-) -> Iterator[Example]:
-    if isinstance(generator, CuratedSection):
-        yield from itertools.islice(generator.read(), generator.num_examples)
-        return
-    if isinstance(generator, AdversarialSection):
-        pairs = itertools.cycle(itertools.permutations(recipe.domains, 2))
-        yield from (
-            _unwritten(needed) for _, needed in itertools.islice(pairs, generator.num_examples)
-        )
-        return
-    crossing = round(generator.num_examples * generator.cross_domain_ratio)
-    singles = itertools.islice(itertools.cycle(recipe.domains), generator.num_examples - crossing)
-    yield from (_unwritten(domain) for domain in singles)
-    combined = combinations_in_turn(tuple(recipe.domains), generator.domains_per_example)
-    yield from (_unwritten(*domains) for domains in itertools.islice(combined, crossing))
-
-
-def _split(recipe: Recipe, made: Sequence[_Planned]) -> tuple[list[_Planned], list[_Planned]]:
-    evaluation = recipe.evaluation
-    if evaluation is None:
-        return list(made), []
-    left, _ = _drawn(made, evaluation.validation_holdout or 0.0)
-    if evaluation.test_examples:
-        return left, [_Planned.of(example) for example in read_examples(evaluation.test_examples)]
-    share = HOLDOUT if evaluation.holdout is None else evaluation.holdout
-    return _drawn(left, share * len(made) / max(1, len(left)))
-
-
-def _drawn(made: Sequence[_Planned], share: float) -> tuple[list[_Planned], list[_Planned]]:
-    """Holds some out: they are drawn from every combination of domains, and each n-th of them
-    stands for the draw.
-    """
-    places = {math.floor(index / share) for index in range(round(len(made) * share))}
-    return [item for at, item in enumerate(made) if at not in places], [
-        item for at, item in enumerate(made) if at in places
-    ]
-
-
-def _writing(recipe: Recipe) -> Iterator[Calls]:
-    for generator in recipe.generators:
-        if isinstance(generator, CuratedSection):
-            continue
-        count = min(
-            generator.num_examples * generator.max_rounds, generator.max_questions or sys.maxsize
-        )
-        prompt = _tokens(CROSS_DOMAIN_PROMPT) + 2 * max(map(_tokens, recipe.domains.values()))
-        # Of several questions in a reply each may be the only one of its kind that is still wanted,
-        # so each counts as a call.
-        written = count * generator.sampling.max_new_tokens
-        yield _calls(
-            recipe,
-            "generate",
-            generator.model,
-            count,
-            count * prompt,
-            written,
-            doing=generator.type,
-        )
-        variety = variety_of(generator)
-        listed = [name for name in recipe.domains if name not in variety.topics]
-        if listed and variety.topics_per_domain:
-            read = len(listed) * (
-                _tokens(TOPICS_PROMPT) + max(map(_tokens, recipe.domains.values()))
-            )
-            written = len(listed) * TOKENS_A_TOPIC * variety.topics_per_domain
-            yield _calls(
-                recipe, "generate", generator.model, len(listed), read, written, doing="topics"
-            )
-        if generator.verify:
-            judge = generator.judge or generator.model
-            # Of an adversarial question a judge says what it looks like and, by itself, what it
-            # needs.
-            verdicts = count * (2 if isinstance(generator, AdversarialSection) else 1)
-            prompt = (
-                _tokens(NEEDED_DOMAIN_PROMPT)
-                + sum(map(_tokens, recipe.domains.values()))
-                + QUESTION_TOKENS
-            )
-            yield _calls(
-                recipe,
-                "generate",
-                judge,
-                verdicts,
-                verdicts * prompt,
-                verdicts * JUDGE_TOKENS,
-                doing="judging",
-            )
-
-
-def _collecting(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
-    for domain in recipe.teachers:
-        asked = [item.asked[domain] for item in train if domain in item.domains]
-        yield _calls(
-            recipe,
-            "collect",
-            domain,
-            len(asked),
-            sum(asked),
-            len(asked) * recipe.responses.max_new_tokens,
-        )
-
-
-def _integrating(recipe: Recipe, train: Sequence[_Planned]) -> Iterator[Calls]:
-    crossing = [item for item in train if len(item.domains) > 1]
-    answer = recipe.responses.max_new_tokens
-    integrator = recipe.integrator
-    if not isinstance(integrator, ModelIntegratorSection):
-        return
-    shown = sum(item.whole + len(item.domains) * answer for item in crossing)
-    yield from _reading(recipe, integrator.model, crossing, shown)
-    # An answer that does not hold is written once more, with the first one before it, and verified
-    # once more.
-    times = 2 if integrator.verify else 1
-    prompt, count = (
-        _tokens(integrator.prompt_template or INTEGRATION_PROMPT) + _tokens(PLAN_PROMPT),
-        len(crossing) * times,
-    )
-    # The plan states the claims beside the responses themselves.
-    read = (
-        times * (len(crossing) * prompt + 2 * shown)
-        + (times - 1) * len(crossing) * integrator.max_new_tokens
-    )
-    yield _calls(
-        recipe,
-        "integrate",
-        integrator.model,
-        count,
-        read,
-        count * integrator.max_new_tokens,
-        doing="writing",
-    )
-    if integrator.verify and integrator.cross_encoder is None:
-        verifier = integrator.verifier or integrator.model
-        read = times * (
-            shown + len(crossing) * (_tokens(VERIFICATION_PROMPT) + integrator.max_new_tokens)
-        )
-        yield _calls(
-            recipe,
-            "integrate",
-            verifier,
-            count,
-            read,
-            count * VERIFICATION_TOKENS,
-            doing="verifying",
-        )
-
-
-def _reading(
-    recipe: Recipe, model: str | ModelSection | APISection, crossing: Sequence[_Planned], shown: int
-) -> Iterator[Calls]:
-    """The experts' claims are read once, and related with the experts in one order and in the
-    other.
-    """
-    count = len(crossing)
-    read = count * _tokens(READING_PROMPT) + shown
-    yield _calls(recipe, "integrate", model, count, read, count * READING_TOKENS, doing="reading")
-    orders = len(ORDERS)
-    read = orders * (count * _tokens(RELATING_PROMPT) + shown)
-    yield _calls(
-        recipe,
-        "integrate",
-        model,
-        orders * count,
-        read,
-        orders * count * RELATING_TOKENS,
-        doing="relating",
-    )
-
-
-def _refining(recipe: Recipe, made: Sequence[_Planned]) -> Iterator[Calls]:
-    """Every round as if all of its examples needed all domains: which they need is known once
-    validation has told.
-    """
-    rounds, evaluation = recipe.refinement_rounds, recipe.evaluation
-    if not rounds or evaluation is None:
-        return
-    count = sum(
-        generator.num_examples or 0 for generator in recipe.generators if generator.makes_more
-    )
-    new = [_Planned.of(_unwritten(*recipe.domains))] * count
-    for call in (*_writing(recipe), *_collecting(recipe, new), *_integrating(recipe, new)):
-        cost = None if call.cost is None else call.cost * rounds
-        many = {name: getattr(call, name) * rounds for name in ("count", "read", "written")}
-        yield replace(call, stage="refine", **many, cost=cost)
-    given = evaluation.validation_examples
-    validation = (
-        [*map(_Planned.of, read_examples(given))]
-        if given
-        else _drawn(made, evaluation.validation_holdout or 0.0)[1]
-    )
-    for domain in recipe.teachers:
-        asked = [item.whole for item in validation if item.domains == (domain,)]
-        written = len(asked) * evaluation.max_new_tokens
-        yield _calls(
-            recipe, "refine", domain, len(asked), sum(asked), written, doing="on validation"
-        )
-
-
-def _evaluating(recipe: Recipe, test: Sequence[_Planned]) -> Iterator[Calls]:
-    if recipe.evaluation is None:
-        return
-    evaluation, items = recipe.evaluation, [*test, *_benchmark_items(recipe.evaluation)]
-    read, written = sum(item.whole for item in items), len(items) * evaluation.max_new_tokens
-    merge = (
-        ["the experts' merge"]
-        if all(teacher.is_adapter for teacher in recipe.teachers.values())
-        else []
-    )
-    measured = (STUDENT, "its base", *merge)
-    for name in measured:
-        yield Calls("evaluate", name, len(items), read, written)
-    for domain in recipe.teachers:
-        yield _calls(recipe, "evaluate", domain, len(items), read, written)
-    if evaluation.judge is not None:
-        graded = [(item, len(measured) + len(recipe.teachers)) for item in items]
-        graded += _graded_together(test)
-        yield _judging(recipe, evaluation, evaluation.judge, graded)
-        yield _judging_coherence(recipe, evaluation, evaluation.judge, test)
-    yield from _answering_together(recipe, evaluation, test)
-    yield from _agreeing(
-        recipe, evaluation, [item for item in test if not item.example.has_reference]
-    )
-
-
-def _answering_together(
-    recipe: Recipe, evaluation: EvaluationSection, test: Sequence[_Planned]
-) -> Iterator[Calls]:
-    """Counts what the ensemble takes: the experts' own sub-questions, and the integrator."""
-    for domain in recipe.teachers:
-        own = [
-            item
-            for item in test
-            if domain in item.domains and item.example.question_for(domain) != item.example.query
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.model = stand_ins(recipe)
+        self.ask = _CountingAsk()
+        self.teachers = {domain: self.model(ModelName(domain)) for domain in recipe.teachers}
+        self.integrator = build_integrator(recipe, self.model)
+        self.evaluator = build_evaluator(recipe, self.model)
+        self.generators = [
+            build_generator(recipe, position, self.model)
+            for position in range(len(recipe.generators))
         ]
-        read, written = (
-            sum(item.asked[domain] for item in own),
-            len(own) * evaluation.max_new_tokens,
-        )
-        yield _calls(recipe, "evaluate", domain, len(own), read, written, doing="asked its part")
-    for call in _integrating(recipe, test):
-        yield replace(call, stage="evaluate")
 
-
-def _graded_together(test: Sequence[_Planned]) -> list[tuple[_Planned, int]]:
-    """Returns what a judge grades of the experts together: the ensemble's answer across domains,
-    and each part on its own expert's.
-    """
-    graded = []
-    for item in test:
-        if len(item.domains) > 1:
-            graded.append((item, 1))
-            for part in item.example.parts:
-                graded.append(
-                    (replace(item, example=replace(item.example, parts=(part,), reference=None)), 1)
-                )
-    return graded
-
-
-def _benchmark_items(evaluation: EvaluationSection) -> Iterator[_Planned]:
-    for domain, sources in [*evaluation.benchmarks.items(), (GENERAL, evaluation.general)]:
-        for source in sources:
-            if isinstance(source, str):
-                examples = read_examples(source, domain=domain)
-                yield from (
-                    _Planned.of(replace(example, metadata={**example.metadata, "slice": domain}))
-                    for example in examples
-                )
-
-
-def _tasks(recipe: Recipe) -> tuple[str, ...]:
-    if recipe.evaluation is None:
-        return ()
-    sources = itertools.chain(*recipe.evaluation.benchmarks.values(), recipe.evaluation.general)
-    return tuple(dict.fromkeys(source.task for source in sources if not isinstance(source, str)))
-
-
-def _judging(
-    recipe: Recipe,
-    evaluation: EvaluationSection,
-    judge: str | ModelSection | APISection,
-    graded: Sequence[tuple[_Planned, int]],
-) -> Calls:
-    """Counts the verdicts: each answer that the judge grades is shown beside the accepted one, in
-    both orders.
-
-    Args:
-        recipe: The recipe.
-        evaluation: Its evaluation.
-        judge: The judge.
-        graded: The examples, each with the number of its answers.
-    """
-    pairs = [
-        (item, answers * _judged_parts(recipe, evaluation, item.example))
-        for item, answers in graded
-    ]
-    count = 2 * sum(number for _, number in pairs)
-    read = sum(
-        2
-        * number
-        * (_tokens(JUDGE_PROMPT) + item.whole + evaluation.max_new_tokens + item.accepted)
-        for item, number in pairs
-    )
-    return _calls(recipe, "evaluate", judge, count, read, count * VERDICT_TOKENS, doing="judging")
-
-
-def _judged_parts(recipe: Recipe, evaluation: EvaluationSection, example: Example) -> int:
-    """Returns how often the judge grades an answer: as a whole, or each part of it that is the
-    judge's where others grade the rest.
-    """
-    if not example.has_reference or "metric" in example.metadata:
-        return 0
-    if not evaluation.metrics:
-        return int(evaluation.metric == JUDGE)
-    named = [part.domain for part in example.parts] or [example.primary_domain]
-    by_judge = [
-        evaluation.metrics.get(domain, evaluation.metric) == JUDGE and domain in recipe.domains
-        for domain in named
-    ]
-    return 1 if all(by_judge) else sum(by_judge)
-
-
-def _judging_coherence(
-    recipe: Recipe,
-    evaluation: EvaluationSection,
-    judge: str | ModelSection | APISection,
-    test: Sequence[_Planned],
-) -> Calls:
-    """Counts the grades of coherence: one for each of the student's cross-domain answers."""
-    count = (
-        sum(slice_of(item.example) == CROSS_DOMAIN for item in test)
-        if evaluation.coherence == JUDGE
-        else 0
-    )
-    read = count * (_tokens(COHERENCE_PROMPT) + evaluation.max_new_tokens)
-    return _calls(
-        recipe, "evaluate", judge, count, read, count * VERDICT_TOKENS, doing="judging coherence"
-    )
-
-
-def _agreeing(
-    recipe: Recipe, evaluation: EvaluationSection, unreferenced: Sequence[_Planned]
-) -> Iterator[Calls]:
-    """Counts what agreement takes: a second answer of each expert, and three comparisons with the
-    first one, in both orders.
-    """
-    for domain in recipe.teachers:
-        own = [item.whole for item in unreferenced if domain in item.domains]
-        yield _calls(
-            recipe,
-            "evaluate",
-            domain,
-            len(own),
-            sum(own),
-            len(own) * evaluation.max_new_tokens,
-            doing="asked again",
-        )
-    if evaluation.agreement_judge is not None:
-        shown = [
-            6 * len(item.domains) for item in unreferenced
-        ]  # student, base and the second answer
-        prompt = _tokens(AGREEMENT_PROMPT) + 2 * evaluation.max_new_tokens
-        read = sum(
-            number * (prompt + item.whole) for number, item in zip(shown, unreferenced, strict=True)
-        )
-        judge, written = evaluation.agreement_judge, sum(shown) * AGREEMENT_TOKENS
-        yield _calls(
-            recipe, "evaluate", judge, sum(shown), read, written, doing="judging agreement"
+    def plan(self, tasks: tuple[str, ...]) -> RunPlan:
+        """Returns what the recipe takes; `tasks` are those that are not counted."""
+        recipe = self.recipe
+        self.ask.stage = "generate"
+        batches = [self._made_by(generator) for generator in self.generators]
+        held_out = self._held_out()
+        dataset = assemble(batches, held_out, build_hygiene(recipe))
+        records = self._trained_on(dataset.train)
+        self._refine(dataset.validation)
+        self._evaluate(dataset.test)
+        limits = {
+            section.called: section.max_cost
+            for _, section in recipe.models()
+            if isinstance(section, APISection) and section.max_cost
+        }
+        return RunPlan(
+            calls=self.ask.calls(),
+            train=len(dataset.train),
+            test=len(dataset.test),
+            steps=self._steps(records),
+            memory=memory_of(recipe),
+            limits=limits,
+            uncounted=tasks,
         )
 
+    def _made_by(self, generator: DataGenerator, focus: Focus | None = None) -> GeneratedBatch:
+        """Returns what a generator makes where everything it asks for is accepted, and counts what
+        it asks where nothing is.
+        """
+        with self.ask.counting(is_least=True):
+            made = run_generator(generator, self.ask, focus)
+        if isinstance(generator, WrittenByModel):
+            self.ask.rejecting = "judge" if generator.verify else "reader"
+            generator.generate(self.ask, focus=focus)
+            self.ask.rejecting = ""
+        return made
 
-def _steps(recipe: Recipe, train: Sequence[_Planned]) -> int:
-    trainer = recipe.trainer
-    phases = [len(train)]
-    if isinstance(trainer, IntegrationSection):
-        single = sum(len(item.domains) == 1 for item in train)
-        crossing = len(train) - single
-        phases = [single, crossing + round(trainer.replay * single)] if crossing else [single]
-    return sum(math.ceil(rows * trainer.epochs / trainer.batch_size) for rows in phases)
+    def _held_out(self) -> HeldOut:
+        evaluation = self.recipe.evaluation
+        if evaluation is None or self.evaluator is None:
+            return HeldOut()
+        test, validation = evaluation.test_examples, evaluation.validation_examples
+        return HeldOut(
+            test=None if test is None else tuple(read_examples(test)),
+            validation=None if validation is None else tuple(read_examples(validation)),
+            benchmarks=self.evaluator.own_examples,
+            test_share=HOLDOUT if evaluation.holdout is None else evaluation.holdout,
+            validation_share=evaluation.validation_holdout or 0.0,
+            group_by=evaluation.group_by,
+            seed=self.recipe.seed,
+        )
+
+    def _trained_on(self, examples: Sequence[Example], stage: str = "") -> list[TrainingRecord]:
+        """Collects and integrates."""
+        recipe = self.recipe
+        sampling = recipe.responses.sampling(recipe.seed)
+        experts = Experts(self.teachers, self.ask, sampling)
+        self.ask.stage = stage or "collect"
+        tasks: list[Task] = experts.answer(examples)
+        self.ask.stage = stage or "integrate"
+        integrations = self.integrator.integrate_all(
+            tasks,
+            domains=recipe.domains,
+            ask=self.ask,
+        )
+        return [
+            TrainingRecord(
+                example=task.example,
+                responses=tuple(task.responses.values()),
+                integration=integration,
+            )
+            for task, integration in zip(tasks, integrations, strict=True)
+        ]
+
+    def _refine(self, validation: Sequence[Example]) -> None:
+        """Counts every round as if all of its examples needed all domains: which they need is known
+        once the student was validated.
+        """
+        recipe, rounds = self.recipe, self.recipe.refinement_rounds
+        evaluation = recipe.evaluation
+        if not rounds or evaluation is None:
+            return
+        self.ask.stage, self.ask.times = "refine", rounds
+        every = tuple(recipe.domains)
+        focus = Focus(weights={every: 1.0, **{(domain,): 1.0 for domain in every}})
+        count = 0
+        for generator in self.generators:
+            if not generator.has_more:
+                continue
+            if isinstance(generator, WrittenByModel):
+                self._made_by(generator, focus)
+            count += getattr(generator, "num_examples", 0) or 0
+        questions = itertools.islice(_questions("refined"), count)
+        self._trained_on([Example(query=query, domains=every) for query in questions], "refine")
+        self.ask.times = 1
+        sampling = Sampling(max_new_tokens=evaluation.max_new_tokens)
+        for domain, teacher in self.teachers.items():
+            own = [example for example in validation if example.domains == (domain,)]
+            asked = [example.conversation for example in own]
+            self.ask(teacher, asked, sampling, label=f"validating {domain}")
+
+    def _evaluate(self, test: Sequence[Example]) -> None:
+        if self.evaluator is None:
+            return
+        self.ask.stage = "evaluate"
+        recipe, student = self.recipe, self.model(ModelName(STUDENT))
+        baselines: dict[str, LanguageModel] = {"base": StandIn("its base", recipe.student)}
+        if all(teacher.is_adapter for teacher in recipe.teachers.values()):
+            baselines["merge"] = StandIn("the experts' merge", recipe.student)
+        ensemble = Ensemble(self.integrator, recipe.domains)
+        self.evaluator.evaluate(
+            student, self.teachers, test, baselines=baselines, ensemble=ensemble, ask=self.ask
+        )
+
+    def _steps(self, records: Sequence[TrainingRecord]) -> int:
+        """Returns the optimizer steps of all phases."""
+        trainer = build_trainer(self.recipe.trainer)
+        rows = [len(phase.shown(random.Random(0))) for phase in trainer.phases(records)]
+        return sum(math.ceil(count * trainer.epochs / trainer.batch_size) for count in rows)
 
 
-def _calls(
-    recipe: Recipe,
-    stage: str,
-    model: str | ModelSection | APISection,
-    count: int,
-    read: int,
-    written: int,
-    *,
-    doing: str = "",
-) -> Calls:
-    """Returns the calls of a model that is a name or its own section; its system prompt is read
-    with every call.
+class _CountingAsk:
+    """An `Ask` that counts, and answers for the stand-ins.
+
+    Attributes:
+        stage: What is counted now.
+        times: How often each call is counted.
+        rejecting: What turns every question down: a `judge`, or the `reader` of replies, which
+            finds no question in them; empty where nothing does.
     """
-    section: StudentSection | APISection = (
-        recipe.teachers.get(model, recipe.student) if isinstance(model, str) else model
-    )
-    name = model if isinstance(model, str) else section.called
-    read += count * _tokens(section.system_prompt or "")
-    remote = isinstance(section, APISection)
-    cost = section.cost(read=read, written=written) if isinstance(section, APISection) else 0.0
-    return Calls(stage, name, count, read, written, remote, cost, doing)
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.times = 1
+        self.rejecting = ""
+        self._is_least = False
+        self._calls: dict[tuple[str, str, str], Calls] = {}
+        self._questions = _questions("written")
+        self._names: dict[str, int] = {}
+
+    @contextmanager
+    def counting(self, *, is_least: bool) -> Iterator[None]:
+        """Counts what is asked in this block as what is asked at least, not at most."""
+        self._is_least = is_least
+        try:
+            yield
+        finally:
+            self._is_least = False
+
+    def calls(self) -> tuple[Calls, ...]:
+        """Returns what was counted."""
+        return tuple(call for call in self._calls.values() if call.count)
+
+    def __call__(
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
+    ) -> list[Generation]:
+        """See `Ask`."""
+        assert isinstance(model, StandIn)
+        doing = _doing(label, self.stage)
+        key = (self.stage, model.name, doing)
+        is_remote = isinstance(model.section, APISection)
+        call = self._calls.setdefault(key, Calls(*key, remote=is_remote))
+        count = self.times * len(conversations)
+        if self._is_least or not self._varies(label):
+            call.fewest += count
+        if not self._is_least:
+            system = _tokens(model.section.system_prompt or "")
+            read = sum(system + _tokens(transcript(each)) for each in conversations) * self.times
+            written = count * sampling.max_new_tokens
+            call.count, call.read = call.count + count, call.read + read
+            call.written += written
+            if isinstance(model.section, APISection) and call.cost is not None:
+                cost = model.section.cost(read=read, written=written)
+                call.cost = None if cost is None else call.cost + cost
+        return [
+            Generation(text=self._reply(model, each, sampling, label)) for each in conversations
+        ]
+
+    def _varies(self, label: str) -> bool:
+        """Whether how often this is asked depends on answers."""
+        return bool(self.rejecting) or label == "integrating once more"
+
+    def _reply(
+        self, model: StandIn, conversation: Conversation, sampling: Sampling, label: str
+    ) -> str:
+        prompt = conversation[-1].content
+        if label.endswith("questions") and not label.startswith("judging"):
+            if self.rejecting == "reader":
+                return "…"
+            most = max(1, sampling.max_new_tokens // (2 * QUESTION_WORDS))
+            return "\n".join(itertools.islice(self._questions, most))
+        if label == "judging questions":
+            return _turned_down(prompt) if self.rejecting else "?"
+        if label.startswith("integrating"):
+            # A number that no expert gave: what is written does not hold, and is written again.
+            text = "It is 987654321 km. " + _filler(model.name, sampling)
+            return json.dumps({"sentences": [{"text": text}]}) if ANSWER_JSON in prompt else text
+        if label.startswith(("judging", "reading", "relating", "verifying", "topics")):
+            return "3"
+        place = self._names.setdefault(model.name, len(self._names) + 2)
+        claims = (
+            f"The length is {place} km. The mass is {place} kg. The duration is {place} hours."
+            f" The share is {place} percent."
+        )
+        about = f"{model.name} on {prompt} at {sampling.temperature}"
+        return f"{claims} {_filler(about, sampling)}"
+
+
+_DOING = {
+    "synthetic questions": "synthetic",
+    "adversarial questions": "adversarial",
+    "judging questions": "judging",
+    "reading responses": "reading",
+    "relating claims": "relating",
+    "integrating": "writing",
+    "integrating once more": "writing",
+}
+"""What calls are for, by the label that their stage gives them."""
+
+
+def _doing(label: str, stage: str) -> str:
+    if label.startswith("asking the expert of") and label.endswith("again"):
+        return "asked again"
+    if label.startswith("validating"):
+        return "on validation"
+    if label.startswith("asking"):
+        return "asked its part" if stage == "evaluate" else ""
+    return _DOING.get(label, "" if label.startswith("evaluating") else label)
+
+
+def _turned_down(prompt: str) -> str:
+    """Returns the verdict with which a judge turns any question down: that it needs no domain, or
+    where it is to name one, the first, which can't be both what a question looks like and what it
+    needs.
+    """
+    if '"none"' in prompt:
+        return "none"
+    return prompt.rpartition("nothing else: ")[2].partition(",")[0].strip(" .")
+
+
+def _questions(kind: str) -> Iterator[str]:
+    """Yields questions without end, no two of them alike."""
+    for number in itertools.count():
+        words = " ".join(f"{kind}{number}x{place}" for place in range(QUESTION_WORDS // 2))
+        yield f"What is {words}?"
+
+
+def _filler(name: str, sampling: Sampling) -> str:
+    """Returns a text as long as an answer may be, which no other name has."""
+    word = fingerprint(name, length=8)
+    length = max(0, sampling.max_new_tokens * CHARACTERS_PER_TOKEN - 120)
+    return f"{word} " * (length // (len(word) + 1)) + f"{word}."
 
 
 def _tokens(text: str) -> int:
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+
+
+def _without_tasks(recipe: Recipe) -> tuple[tuple[str, ...], Recipe]:
+    """Returns the tasks of lm-evaluation-harness, whose items are not read here, and the recipe
+    without them.
+    """
+    evaluation = recipe.evaluation
+    if evaluation is None:
+        return (), recipe
+    tasks: list[str] = []
+
+    def files(sources: Benchmarks) -> Benchmarks:
+        tasks.extend(source.task for source in sources if not isinstance(source, str))
+        return [source for source in sources if isinstance(source, str)]
+
+    by_domain = {domain: files(sources) for domain, sources in evaluation.benchmarks.items()}
+    left = {domain: sources for domain, sources in by_domain.items() if sources}
+    changed = {
+        "benchmarks": left,
+        "general": files(evaluation.general),
+        "resamples": FEWEST_RESAMPLES,
+    }
+    if not left and not changed["general"]:
+        changed["baseline_scores"] = None
+    planned = evaluation.model_copy(update=changed)
+    return tuple(dict.fromkeys(tasks)), recipe.model_copy(update={"evaluation": planned})
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps what stages say of the stand-ins' answers from the log."""
+    logger = logging.getLogger("domainfusion")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -54,7 +54,19 @@ def check_parts(
         raise ConfigurationError(
             "There are no data generators", received=generators, fix="give at least one"
         )
-    _check_coverage(teachers, generators)
+    check_coverage(teachers, generators)
+    check_shares(shares)
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Refuses shares to hold out that are none, or leave nothing to train on.
+
+    Args:
+        shares: The shares of the examples that are held out, by the name of their parameter.
+
+    Raises:
+        ConfigurationError: One is not a share, or their sum is 1 or more.
+    """
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ConfigurationError(
@@ -65,13 +77,18 @@ def check_parts(
             "Nothing would be left to train on",
             received=dict(shares),
             allowed="shares whose sum is below 1",
+            field="validation_holdout" if shares.get("validation_holdout") else "holdout",
         )
 
 
-def _check_coverage(
+def check_coverage(
     teachers: Mapping[str, LanguageModel], generators: Sequence[DataGenerator]
 ) -> None:
-    """Compares the domains of the teachers with those of the generators that name theirs."""
+    """Compares the domains of the teachers with those of the generators that name theirs.
+
+    Raises:
+        ConfigurationError: A domain is known to one side alone.
+    """
     known = [generator.domains for generator in generators if generator.domains is not None]
     wanted = dict.fromkeys(name for domains in known for name in domains)
     homeless = [name for name in wanted if name not in teachers]
@@ -116,6 +133,7 @@ def check_refinement(
             "Validation says where to refine, and there is none",
             received=f"refinement_rounds={rounds}",
             fix=fix,
+            field="refinement_rounds",
         )
     if not any(generator.has_more for generator in generators):
         raise ConfigurationError(
@@ -126,6 +144,7 @@ def check_refinement(
                 " of them at first (num_examples)"
             ),
             fix="add a SyntheticDataGenerator, or leave refinement_rounds out",
+            field="refinement_rounds",
         )
     if distributed.world_size() > 1:
         raise ConfigurationError(

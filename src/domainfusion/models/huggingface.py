@@ -52,6 +52,8 @@ from domainfusion.models.locate import (
     read_whole_config,
 )
 from domainfusion.models.placement import (
+    DataType,
+    DeviceMap,
     Quantization,
     check_quantization,
     resolve_device,
@@ -139,10 +141,10 @@ class HuggingFaceModel:
         chat_template: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
         date: str | datetime.date | None = None,
-        dtype: str = "auto",
+        dtype: DataType = "auto",
         device: str = "auto",
         quantization: Quantization | None = None,
-        device_map: str | Mapping[str, int | str] | None = None,
+        device_map: DeviceMap | Mapping[str, int | str] | None = None,
         batch_size: int = 32,
     ) -> None:
         if batch_size < 1:

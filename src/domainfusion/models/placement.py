@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from transformers import BitsAndBytesConfig
@@ -20,7 +20,11 @@ GPU, or more slowly on a CPU.
 """
 
 
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+DataType = Literal["auto", "float32", "bfloat16", "float16"]
+"""In which numbers a model computes; `auto` is chosen by its files and device."""
+
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+DEVICE_MAPS = get_args(DeviceMap)
 """The ways in which Accelerate finds by itself what goes to which device."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,45 +13,41 @@ from domainfusion.distillation import metrics
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.evaluator import consistency
-from domainfusion.models import LanguageModel
+from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.progress import Progress, silent
-from domainfusion.recipe.checks import STUDENT
 from domainfusion.recipe.sections import (
-    HOLDOUT,
     JUDGE,
     AdversarialSection,
     APISection,
-    AutoSection,
     Benchmarks,
+    Choice,
     CuratedSection,
     DistributionSection,
     EvaluationSection,
     ModelIntegratorSection,
+    ModelName,
     ModelSection,
     MultiTaskSection,
     Recipe,
-    SequenceSection,
+    Section,
     SequentialSection,
     StudentSection,
-    SyntheticSection,
     TrainerSection,
-    WritingSection,
-    base_of,
-    is_adapter,
-    is_hub_id,
 )
+from domainfusion.recipe.values import base_of, is_hub_id
 from domainfusion.types import Sampling
 
 if TYPE_CHECKING:
-    from domainfusion.distillation.metrics import (
-        BatchCoherence,
-        CoherenceMetric,
-        Metric,
-        MetricChoice,
-    )
+    from domainfusion.distillation.metrics import Metric, MetricChoice
     from domainfusion.models.huggingface import HuggingFaceModel
 
 logger = logging.getLogger("domainfusion")
+
+STUDENT = "student"
+"""The name under which generators and integrator find the student; no domain may have it."""
+
+ModelOf = Callable[[Choice], LanguageModel]
+"""Gives the model that a section names or describes."""
 
 
 def build_distiller(
@@ -74,45 +70,47 @@ def build_distiller(
     student = _local(recipe.student)
     teachers = {domain: build_model(section) for domain, section in recipe.teachers.items()}
     named = {**teachers, STUDENT: student}
+
+    def model(choice: Choice) -> LanguageModel:
+        return named[choice] if isinstance(choice, str) else build_model(choice)
+
     evaluation = recipe.evaluation
+    given = {} if evaluation is None else evaluation.arguments()
+    held_out = ("test_examples", "validation_examples", "holdout", "validation_holdout", "group_by")
     return distillation.Distiller(
         student_model=student,
         teacher_models=teachers,
         data_generators=[
-            _generator(recipe, position, named) for position in range(len(recipe.generators))
+            build_generator(recipe, position, model) for position in range(len(recipe.generators))
         ],
-        trainer=_trainer(recipe.trainer),
-        evaluator=None if evaluation is None else _evaluator(recipe, evaluation, named),
-        integrator=_integrator(recipe, named),
-        refinement_rounds=recipe.refinement_rounds,
-        seed=recipe.seed,
+        trainer=build_trainer(recipe.trainer),
+        evaluator=build_evaluator(recipe, model),
+        integrator=build_integrator(recipe, model),
         output_dir=output_dir or recipe.output_dir,
-        test_examples=evaluation.test_examples if evaluation else None,
-        validation_examples=evaluation.validation_examples if evaluation else None,
-        holdout=HOLDOUT if evaluation is None or evaluation.holdout is None else evaluation.holdout,
-        validation_holdout=(evaluation.validation_holdout or 0.0) if evaluation else 0.0,
-        group_by=evaluation.group_by if evaluation else "group",
-        hygiene=Hygiene(**recipe.hygiene.model_dump()),
+        hygiene=build_hygiene(recipe),
         response_sampling=recipe.responses.sampling(recipe.seed),
-        on_teacher_failure=recipe.on_teacher_failure,
-        title=recipe.title,
         progress=progress,
+        seed=recipe.seed,
+        title=recipe.title,
+        on_teacher_failure=recipe.on_teacher_failure,
+        refinement_rounds=recipe.refinement_rounds,
+        **{name: given[name] for name in held_out if name in given},
     )
 
 
 def build_model(section: StudentSection | APISection) -> LanguageModel:
     """Builds the model of a section; weights are loaded on first use, and nothing is sent."""
     if isinstance(section, APISection):
-        return models.APIModel(**section.model_dump(exclude_none=True))
+        return models.APIModel(**section.arguments())
     return _local(section)
 
 
 def _local(section: StudentSection) -> HuggingFaceModel:
-    settings = section.model_dump(exclude={"path"})
-    if is_adapter(section.path):
+    settings = section.arguments(without=("path",))
+    if section.is_adapter:
         # An adapter may name its base by another path than the student's; in the same words they
         # share one base in memory.
-        base = settings["base_model"] or base_of(section.path)
+        base = section.base_model or base_of(section.path)
         if Path(base).exists():
             settings["base_model"] = os.path.abspath(base)
     for path in (section.path, settings.get("base_model") or ""):
@@ -121,54 +119,44 @@ def _local(section: StudentSection) -> HuggingFaceModel:
     return models.HuggingFaceModel(section.path, **settings)
 
 
-def _generator(
-    recipe: Recipe, position: int, named: Mapping[str, LanguageModel]
-) -> distillation.DataGenerator:
+def build_hygiene(recipe: Recipe) -> Hygiene:
+    """Builds what is removed from the generated examples."""
+    return Hygiene(**recipe.hygiene.arguments())
+
+
+def build_generator(recipe: Recipe, position: int, model: ModelOf) -> distillation.DataGenerator:
+    """Builds the generator at a position of the recipe."""
     section = recipe.generators[position]
     # By default each generator draws from its own stream: two of the same kind must not write the
     # same questions.
-    seed = section.seed if section.seed is not None else recipe.seed + position
+    seed = recipe.seed + position if section.seed is None else section.seed
     if isinstance(section, CuratedSection):
+        settings = section.arguments(without=("type", "file", "examples", "review", "seed"))
         if section.review is not None:
             return distillation.CuratedDataGenerator.from_review(
                 section.review, num_examples=section.num_examples, seed=seed
             )
         source = section.file or section.examples or []
-        named_so = _given(domain=section.domain, fields=section.fields)
-        return distillation.CuratedDataGenerator(
-            source, **named_so, num_examples=section.num_examples, seed=seed
-        )
-    settings: dict[str, Any] = {
-        "generation_model": _model(section.model, named),
-        "domains": recipe.domains,
-        "num_examples": section.num_examples,
-        "reply_format": section.reply_format,
-        "questions_per_reply": section.questions_per_reply,
-        "variety": variety_of(section),
-        "judge": None if section.judge is None else _model(section.judge, named),
-        "verify": section.verify,
-        "max_rounds": section.max_rounds,
-        "max_questions": section.max_questions,
-        "duplicate_threshold": section.duplicate_threshold,
-        "sampling": section.sampling.sampling(0),
-        "seed": seed,
-        **_given(prompt_template=section.prompt_template),
-    }
-    if isinstance(section, AdversarialSection):
-        return distillation.AdversarialDataGenerator(**settings)
-    assert isinstance(section, SyntheticSection)
-    return distillation.SyntheticDataGenerator(
-        **settings,
-        **_given(cross_domain_template=section.cross_domain_template),
-        cross_domain_ratio=section.cross_domain_ratio,
-        domains_per_example=section.domains_per_example,
-        sub_questions=section.sub_questions,
+        return distillation.CuratedDataGenerator(source, **settings, seed=seed)
+    settings = _with_models(section, model, without=("type", "model", "variety", "sampling"))
+    is_adversarial = isinstance(section, AdversarialSection)
+    build = (
+        distillation.AdversarialDataGenerator
+        if is_adversarial
+        else distillation.SyntheticDataGenerator
+    )
+    return build(
+        model(section.model),
+        recipe.domains,
+        variety=variety_of(section),
+        sampling=section.sampling.sampling(0),
+        **{**settings, "seed": seed},
     )
 
 
-def variety_of(section: WritingSection) -> Variety:
+def variety_of(section: Section) -> Variety:
     """Returns what the prompts of a generator differ in."""
-    given = {} if section.variety is None else section.variety.model_dump(exclude_none=True)
+    given = {} if section.variety is None else section.variety.arguments()
     topics = {domain: tuple(listed) for domain, listed in given.pop("topics", {}).items()}
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
@@ -176,35 +164,71 @@ def variety_of(section: WritingSection) -> Variety:
     return Variety(topics=topics, **settings)
 
 
-def _integrator(
-    recipe: Recipe, named: Mapping[str, LanguageModel]
-) -> distillation.ResponseIntegrator:
+def build_integrator(recipe: Recipe, model: ModelOf) -> distillation.ResponseIntegrator:
+    """Builds the integrator."""
     section = recipe.integrator
     if not isinstance(section, ModelIntegratorSection):
         return distillation.ResponseIntegrator(on_disagreement=section.on_disagreement)
+    own = ("type", "model", "cross_encoder", "max_new_tokens")
+    settings = _with_models(section, model, without=own)
+    if section.cross_encoder is not None:
+        settings["verifier"] = distillation.CrossEncoderVerifier(section.cross_encoder)
     return distillation.ResponseIntegrator(
-        _model(section.model, named),
-        section.prompt_template,
-        on_disagreement=section.on_disagreement,
-        verify=section.verify,
-        verifier=_integration_verifier(section, named),
-        on_unverified=section.on_unverified,
-        sampling=Sampling(max_new_tokens=section.max_new_tokens),
+        model(section.model), sampling=Sampling(max_new_tokens=section.max_new_tokens), **settings
     )
 
 
-def _integration_verifier(
-    section: ModelIntegratorSection, named: Mapping[str, LanguageModel]
-) -> LanguageModel | distillation.CrossEncoderVerifier | None:
-    if section.cross_encoder is not None:
-        return distillation.CrossEncoderVerifier(section.cross_encoder)
-    return None if section.verifier is None else _model(section.verifier, named)
+def build_trainer(section: TrainerSection) -> distillation.Trainer:
+    """Builds the trainer."""
+    settings = section.arguments(without=("type", "objective"))
+    settings["objective"] = _objective(section.objective)
+    if isinstance(section, MultiTaskSection):
+        return distillation.MultiTaskTrainer(**settings)
+    if isinstance(section, SequentialSection):
+        return distillation.SequentialTrainer(**settings)
+    return distillation.IntegrationTrainer(**settings)
 
 
-def _metrics(
-    recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]
-) -> MetricChoice:
-    judge = None if section.judge is None else metrics.Judge(_model(section.judge, named))
+def _objective(section: Section) -> str | distillation.Objective:
+    if isinstance(section, DistributionSection):
+        return distillation.DistributionObjective(**section.arguments())
+    return str(section.type)
+
+
+def build_evaluator(recipe: Recipe, model: ModelOf) -> distillation.DomainRetentionEvaluator | None:
+    """Builds the evaluator; None where the recipe leaves the evaluation out."""
+    section = recipe.evaluation
+    if section is None:
+        return None
+    shared: dict[str, Any] = {
+        "metric": metrics_of(recipe, section, model),
+        "sampling": Sampling(max_new_tokens=section.max_new_tokens),
+        "resamples": section.resamples,
+        "seed": recipe.seed,
+        "on_overlap": section.on_overlap,
+    }
+    benchmarks = None
+    if section.benchmarks or section.general or section.baseline_scores:
+        benchmarks = distillation.BenchmarkEvaluator(
+            {domain: _benchmarks(sources) for domain, sources in section.benchmarks.items()},
+            general=_benchmarks(section.general),
+            baseline_scores=section.baseline_scores,
+            tolerance=section.tolerance,
+            **shared,
+        )
+    own = ("margin", "weights", "notes", "agreement_judge", "second_temperature")
+    settings = _with_models(section, model)
+    return distillation.DomainRetentionEvaluator(
+        coherence_metric=coherence_of(section, model),
+        benchmarks=benchmarks,
+        **{name: settings[name] for name in own if name in settings},
+        **shared,
+    )
+
+
+def metrics_of(recipe: Recipe, section: EvaluationSection, model: ModelOf) -> MetricChoice:
+    """Returns what grades answers: one metric, or one for each domain."""
+    judge = None if section.judge is None else metrics.Judge(model(section.judge))
 
     def metric(spec: Any) -> Metric:
         return judge if judge is not None and spec == JUDGE else metrics.metric_named(spec)
@@ -216,89 +240,83 @@ def _metrics(
     }
 
 
-def _coherence(
-    section: EvaluationSection, named: Mapping[str, LanguageModel]
-) -> CoherenceMetric | BatchCoherence:
+def coherence_of(
+    section: EvaluationSection, model: ModelOf
+) -> metrics.CoherenceMetric | metrics.BatchCoherence:
+    """Returns what grades how an answer holds together."""
     if section.coherence == "model":
-        return metrics.ModelCoherence(_model(section.reference_model, named))
+        reference = model(section.reference_model)
+        # A stand-in has no probabilities, and those of a local model are not to be doubted.
+        if isinstance(reference, StandIn) and not isinstance(reference, RemoteStandIn):
+            return consistency
+        return metrics.ModelCoherence(reference)
     if section.coherence == JUDGE and section.judge is not None:
-        return metrics.JudgedCoherence(_model(section.judge, named))
+        return metrics.JudgedCoherence(model(section.judge))
     return consistency
-
-
-def _trainer(section: TrainerSection) -> distillation.Trainer:
-    settings = {
-        **section.model_dump(exclude={"type", "objective"}),
-        "objective": _objective(section.objective),
-    }
-    if isinstance(section, MultiTaskSection):
-        return distillation.MultiTaskTrainer(**settings)
-    if isinstance(section, SequentialSection):
-        return distillation.SequentialTrainer(**settings)
-    return distillation.IntegrationTrainer(**settings)
-
-
-def _objective(
-    section: SequenceSection | AutoSection | DistributionSection,
-) -> str | distillation.Objective:
-    settings = section.model_dump(exclude={"type"})
-    if isinstance(section, DistributionSection):
-        return distillation.DistributionObjective(**settings)
-    return section.type
-
-
-def _evaluator(
-    recipe: Recipe, section: EvaluationSection, named: Mapping[str, LanguageModel]
-) -> distillation.Evaluator:
-    shared: dict[str, Any] = {
-        "metric": _metrics(recipe, section, named),
-        "sampling": Sampling(max_new_tokens=section.max_new_tokens),
-        "resamples": section.resamples,
-        "seed": recipe.seed,
-        "on_overlap": section.on_overlap,
-    }
-    benchmarks = None
-    if section.benchmarks or section.general:
-        benchmarks = distillation.BenchmarkEvaluator(
-            {domain: _benchmarks(sources) for domain, sources in section.benchmarks.items()},
-            general=_benchmarks(section.general),
-            baseline_scores=section.baseline_scores,
-            tolerance=section.tolerance,
-            **shared,
-        )
-    return distillation.DomainRetentionEvaluator(
-        coherence_metric=_coherence(section, named),
-        margin=section.margin,
-        weights=section.weights.model_dump(),
-        agreement_judge=None
-        if section.agreement_judge is None
-        else _model(section.agreement_judge, named),
-        benchmarks=benchmarks,
-        **shared,
-    )
 
 
 def _benchmarks(sources: Benchmarks) -> list[Path | distillation.HarnessTask]:
     return [
         Path(source)
         if isinstance(source, str)
-        else distillation.HarnessTask(
-            name=source.task,
-            folder=source.folder or "",
-            metric=source.metric or "",
-            num_fewshot=source.num_fewshot,
-            limit=source.limit,
-        )
+        else distillation.HarnessTask(name=source.task, **source.arguments(without=("task",)))
         for source in sources
     ]
 
 
-def _model(
-    choice: str | ModelSection | APISection, named: Mapping[str, LanguageModel]
-) -> LanguageModel:
-    return named[choice] if isinstance(choice, str) else build_model(choice)
+def _with_models(
+    section: Section, model: ModelOf, *, without: tuple[str, ...] = ("type",)
+) -> dict[str, Any]:
+    """Returns the arguments of a section, its models built."""
+    return {
+        name: model(value) if isinstance(value, ModelName | ModelSection | APISection) else value
+        for name, value in section.arguments(without=without).items()
+    }
 
 
-def _given(**settings: object) -> dict[str, Any]:
-    """Leaves out what was not given, so that the class's own default holds."""
-    return {name: value for name, value in settings.items() if value is not None}
+# Stand-ins for models
+
+
+class StandIn(ScriptedModel):
+    """Stands for a model that is not loaded, in all that looks at models and asks none.
+
+    Args:
+        name: What reports call it.
+        section: The model's own section.
+    """
+
+    def __init__(self, name: str, section: StudentSection | APISection) -> None:
+        super().__init__("", name=name)
+        self.section = section
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+class RemoteStandIn(StandIn):
+    """Stands for a model that a server answers for, which can be held to a JSON schema."""
+
+    def with_json_schema(self, json_schema: Mapping[str, Any]) -> RemoteStandIn:
+        """Returns itself."""
+        return self
+
+
+def stand_ins(recipe: Recipe) -> Callable[[Choice], StandIn]:
+    """Returns what gives each model of a recipe a stand-in; a name has one, however often it is
+    asked for.
+    """
+    made: dict[Any, StandIn] = {}
+
+    def stand_in(choice: Choice) -> StandIn:
+        key = choice if isinstance(choice, str) else id(choice)
+        if key not in made:
+            section: StudentSection | APISection
+            if isinstance(choice, str):
+                name, section = str(choice), recipe.teachers.get(choice, recipe.student)
+            else:
+                name, section = choice.called, choice
+            kind = RemoteStandIn if isinstance(section, APISection) else StandIn
+            made[key] = kind(name, section)
+        return made[key]
+
+    return stand_in

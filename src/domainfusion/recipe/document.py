@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,21 @@ from domainfusion.errors import ConfigurationError
 Location = Sequence[object]
 """The keys and positions that lead to a value, from the top."""
 
+MOST_BYTES = 1_000_000
+MOST_VALUES = 50_000
+"""Keys and values of a file, each counted as often as aliases repeat it."""
+DEEPEST = 50
+"""Mappings and lists inside of each other."""
+
 _START = "`domainfusion init` writes a recipe to start from"
+_TOO_MUCH = "put examples into a file of their own, and name it: {type: curated, file: ...}"
+
+
+class Place(NamedTuple):
+    """Where a value stands in its file, counted from 1."""
+
+    line: int
+    column: int
 
 
 @dataclass(frozen=True)
@@ -32,52 +46,38 @@ class Document:
     content: Any
     root: yaml.Node
 
-    def line_of(self, location: Location) -> int:
-        """Returns the line of a value, counted from 1; of what encloses it where it is not in the
-        file.
-        """
-        node, line = self.root, self.root.start_mark.line
+    def place_of(self, location: Location) -> Place:
+        """Returns where a value stands; what encloses it where it is not in the file."""
+        node, mark = self.root, self.root.start_mark
         for step in location:
             found = _step_into(node, step)
             if found is None:
                 break
-            line, node = found
-        return int(line) + 1
+            mark, node = found
+        return Place(mark.line + 1, mark.column + 1)
 
-    def error_at(
-        self,
-        location: Location,
-        what: str,
-        *,
-        received: object = None,
-        allowed: str = "",
-        fix: str = "",
-    ) -> ConfigurationError:
-        """Returns the error that names file and line; see `DomainFusionError` for the rest."""
-        return ConfigurationError(
-            f"{self.path}:{self.line_of(location)}: {what}",
-            received=received,
-            allowed=allowed,
-            fix=fix,
-        )
+    def has(self, location: Location) -> bool:
+        """Whether a value stands in the file."""
+        node: yaml.Node = self.root
+        for step in location:
+            found = _step_into(node, step)
+            if found is None:
+                return False
+            _, node = found
+        return True
 
 
 def read_document(path: Path) -> Document:
     """Reads a YAML file that holds one mapping.
 
+    A file that is too long, too deep, or grows too much by its aliases is refused before it is
+    looked into.
+
     Raises:
-        ConfigurationError: The file can't be read, is no YAML, holds no mapping, or a mapping has a
-            key twice.
+        ConfigurationError: The file can't be read, is not YAML or too large, holds no mapping, or a
+            mapping has a key twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ConfigurationError(
-            f"The recipe can't be read: {reason}",
-            received=str(path),
-            fix=f"check the path; {_START}",
-        ) from error
+    text = _text_of(path)
     loader: _RecipeLoader | None = None
     try:
         loader = _RecipeLoader(text)
@@ -86,6 +86,7 @@ def read_document(path: Path) -> Document:
             raise ConfigurationError(
                 f"{path}:1: the recipe holds no keys", received=text[:40] or None, fix=_START
             )
+        _check_size(root, path)
         _check_keys(root, path, "", set())
         return Document(path, loader.construct_document(root), root)
     except yaml.MarkedYAMLError as error:
@@ -103,12 +104,85 @@ def read_document(path: Path) -> Document:
             loader.dispose()
 
 
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            allowed = f"{MOST_BYTES:,} bytes"
+            raise ConfigurationError(
+                f"{path}: the recipe is too long", allowed=allowed, fix=_TOO_MUCH
+            )
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ConfigurationError(
+            f"The recipe can't be read: {reason}",
+            received=str(path),
+            fix=f"check the path; {_START}",
+        ) from error
+
+
+def _check_size(root: yaml.Node, path: Path) -> None:
+    """Refuses a file that aliases make too large, and one whose aliases hold themselves."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in open_nodes:
+            line = node.start_mark.line + 1
+            raise ConfigurationError(f"{path}:{line}: a value holds itself", fix="write it out")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            sizes[id(node)] = 1 + sum(size_of(inner) for inner in _parts(node))
+            open_nodes.remove(id(node))
+        return sizes[id(node)]
+
+    if size_of(root) > MOST_VALUES:
+        raise ConfigurationError(
+            f"{path}: the recipe is too large with all of its aliases",
+            received=f"{size_of(root):,} values" if size_of(root) < 10**15 else "countless values",
+            allowed=f"{MOST_VALUES:,} keys and values",
+            fix="write aliases out, or leave them out",
+        )
+
+
+def _parts(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """Reads plain data by the rules of YAML 1.2: `no` is a text, 1e-4 a number, and a date no
     date.
     """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way; its class holds the rules of YAML 1.1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Composes a node, as long as the file is neither too deep nor too large."""
+        self._depth += 1
+        self._count += 1
+        if self._depth > DEEPEST or self._count > MOST_VALUES:
+            what = (
+                f"more than {DEEPEST} mappings and lists stand inside of each other"
+                if self._depth > DEEPEST
+                else f"it holds more than {MOST_VALUES:,} keys and values; {_TOO_MUCH}"
+            )
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, what, mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _PLAIN_VALUES = {
@@ -169,7 +243,7 @@ def _check_keys(node: yaml.Node, path: Path, within: str, seen: set[int]) -> Non
             ):
                 raise ConfigurationError(
                     f"{path}:{line}: a key is not text",
-                    received=str(key.value),
+                    received=key.value if isinstance(key, yaml.ScalarNode) else None,
                     fix="write it in quotes",
                 )
             if key.value in lines:
@@ -191,14 +265,14 @@ def _children(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
         yield from (("", child) for child in node.value)
 
 
-def _step_into(node: yaml.Node, step: object) -> tuple[int, yaml.Node] | None:
+def _step_into(node: yaml.Node, step: object) -> tuple[yaml.Mark, yaml.Node] | None:
     if isinstance(node, yaml.MappingNode):
         # The last of them counts: a key of the mapping's own stands behind those that `<<` merged
         # in.
-        found = [(key.start_mark.line, value) for key, value in node.value if key.value == step]
+        found = [(key.start_mark, value) for key, value in node.value if key.value == step]
         return found[-1] if found else None
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step].start_mark.line, node.value[step]
+        return node.value[step].start_mark, node.value[step]
     return None
 
 

@@ -1,17 +1,50 @@
-"""Recipes in and out of files: every mistake is one error that names the line."""
+"""Recipes in and out of files: every mistake names its line, and all that are found are reported
+together.
+
+A recipe is checked in four steps, each of them only if the one before found nothing: the kinds of
+its values; what its parts have to be to each other; the constructors of what its parts stand for,
+which are called with stand-ins for models; and, since they import torch, the trainer and what a
+distiller asks of its parts together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from domainfusion.recipe.checks import Problem, problems_of
+from domainfusion.errors import (
+    ConfigurationError,
+    DomainFusionError,
+    MissingDependencyError,
+)
+from domainfusion.recipe.building import (
+    build_evaluator,
+    build_generator,
+    build_hygiene,
+    build_integrator,
+    build_model,
+    build_trainer,
+    stand_ins,
+)
+from domainfusion.recipe.checks import Problem, domains_needed, problem_at, problems_of
 from domainfusion.recipe.document import Document, read_document, to_yaml
-from domainfusion.recipe.sections import Recipe, suggestion
+from domainfusion.recipe.sections import (
+    APISection,
+    CuratedSection,
+    Location,
+    Recipe,
+    Section,
+)
+from domainfusion.recipe.values import suggestion
 from domainfusion.records import write_text
+
+MOST_PROBLEMS = 10
+"""Problems that one error reports."""
 
 _KINDS = {
     "string_type": "a text",
@@ -44,34 +77,232 @@ def read_recipe(path: str | Path) -> Recipe:
         The recipe; its paths are absolute.
 
     Raises:
-        ConfigurationError: Something in it can't be right; the message names file and line.
+        ConfigurationError: Something in it can't be right; the message names file, line and column
+            of everything that was found.
     """
     document = read_document(Path(path))
     try:
         recipe = Recipe.model_validate(document.content, context={"folder": document.path.parent})
     except ValidationError as error:
-        found = [_as_problem(item) for item in error.errors()]
-        raise _as_error(document, found) from error
-    found = list(problems_of(recipe))
-    if found:
-        raise _as_error(document, found)
+        raise _as_error(document, [_as_problem(item) for item in error.errors()]) from error
+    for step in (problems_of, _Trials(document).of_parts, _Trials(document).of_the_whole):
+        if found := list(step(recipe)):
+            raise _as_error(document, found)
     return recipe
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Writes a recipe that `read_recipe` reads back as the same, from whatever folder."""
-    plain = recipe.model_dump(exclude_none=True)
+    plain = _written_out(recipe)
     if recipe.evaluation is None:
         plain["evaluation"] = False
-    write_text(path, _HEADING + to_yaml(plain))
+    first = {name: plain[name] for name in ("title", "seed")}
+    write_text(path, _HEADING + to_yaml(first | plain))
 
 
-def _as_error(document: Document, found: Sequence[Problem]) -> Exception:
-    """Returns the error for the first problem in the file: the others may be its consequences."""
-    first = min(found, key=lambda problem: document.line_of(problem.at))
-    return document.error_at(
-        first.at, first.what, received=first.received, allowed=first.allowed, fix=first.fix
-    )
+def _written_out(value: Any) -> Any:
+    """Returns plain data; what was not given and has no default is left out."""
+    if isinstance(value, Section):
+        return {name: _written_out(item) for name, item in value.arguments(without=()).items()}
+    if isinstance(value, dict):
+        return {name: _written_out(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_written_out(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _as_error(document: Document, found: Sequence[Problem]) -> ConfigurationError:
+    """Returns the error that reports the problems in the order of the file."""
+    placed = sorted(found, key=lambda problem: document.place_of(problem.at))
+    lines = []
+    for problem in placed[:MOST_PROBLEMS]:
+        place = document.place_of(problem.at)
+        lines.append(f"{document.path}:{place.line}:{place.column}: {problem.text}")
+    if len(placed) > MOST_PROBLEMS:
+        lines.append(f"{len(placed) - MOST_PROBLEMS} more problems follow from or beside these.")
+    return ConfigurationError("\n".join(dict.fromkeys(lines)))
+
+
+# What constructors say
+
+
+class _Trials:
+    """Calls the constructors that a recipe's parts stand for, with stand-ins for the models.
+
+    Args:
+        document: Where the recipe stands.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def of_parts(self, recipe: Recipe) -> Iterator[Problem]:
+        """Yields what the constructors of single parts say."""
+        model = stand_ins(recipe)
+        yield from self._said(recipe.hygiene, ("hygiene",), lambda: build_hygiene(recipe))
+        yield from self._said(
+            recipe.responses, ("responses",), lambda: recipe.responses.sampling(0)
+        )
+        for place, named in recipe.models():
+            if isinstance(named, APISection):
+                yield from self._said(named, place, _trial_of_model(named))
+        for position, section in enumerate(recipe.generators):
+            at: Location = ("generators", position)
+            if isinstance(section, CuratedSection):
+                key = "file" if section.file else "review" if section.review else "examples"
+                yield from self._curated(recipe, position, (*at, key))
+            else:
+                yield from self._said(section, at, _trial_of_generator(recipe, position))
+
+        def integrator() -> None:
+            build_integrator(recipe, model).check_domains(recipe.domains)
+
+        yield from self._said(recipe.integrator, ("integrator",), integrator)
+        if recipe.evaluation is not None:
+            yield from self._said(
+                recipe.evaluation, ("evaluation",), lambda: build_evaluator(recipe, model)
+            )
+
+    def _curated(self, recipe: Recipe, position: int, at: Location) -> Iterator[Problem]:
+        """Yields what is wrong with curated examples; where nothing else is named, `at` is."""
+        section = recipe.generators[position]
+        made: list[Any] = []
+
+        def build() -> None:
+            made.append(build_generator(recipe, position, stand_ins(recipe)))
+
+        for found in self._said(section, at[:2], build):
+            yield Problem(at, found.text) if found.at == at[:2] else found
+        for generator in made:
+            yield from domains_needed(recipe, at, generator.examples)
+
+    def of_the_whole(self, recipe: Recipe) -> Iterator[Problem]:
+        """Yields what the trainer's constructor says, and what a distiller would say of the parts
+        together.
+        """
+        parts = import_module("domainfusion.distillation.parts")
+        evaluation, model = recipe.evaluation, stand_ins(recipe)
+        generators = [
+            build_generator(recipe, position, model) for position in range(len(recipe.generators))
+        ]
+        teachers = {domain: model(section) for domain, section in recipe.teachers.items()}
+        shares = {} if evaluation is None else evaluation.arguments()
+        shares = {name: shares.get(name, 0) for name in ("holdout", "validation_holdout")}
+        has_validation = bool(evaluation and evaluation.validation_examples) or bool(
+            shares["validation_holdout"]
+        )
+        rounds = recipe.refinement_rounds
+        checks: list[Callable[[], object]] = [
+            lambda: parts.check_coverage(teachers, generators),
+            lambda: parts.check_shares(shares),
+            lambda: parts.check_refinement(rounds, generators, has_validation=has_validation),
+        ]
+        if not recipe.generators:
+            yield problem_at(
+                ("generators",),
+                "there are no generators",
+                fix="add one, such as {type: curated, file: examples.jsonl}",
+            )
+            checks = []
+
+        def trainer() -> None:
+            build_trainer(recipe.trainer).check_validation(given=has_validation)
+
+        yield from self._said(recipe.trainer, ("trainer",), trainer)
+        for check in checks:
+            yield from self._said(recipe, (), check)
+
+    def _said(
+        self, section: Section, at: Location, trial: Callable[[], object]
+    ) -> Iterator[Problem]:
+        """Yields what a constructor says of the section that it is called for."""
+        try:
+            trial()
+        except MissingDependencyError:
+            return  # what is not installed is said when it is needed
+        except DomainFusionError as error:
+            place = self._place(section, at, error)
+            yield Problem(place, _in_yaml(str(error), _written(place)))
+
+    def _place(self, section: Section, at: Location, error: DomainFusionError) -> Location:
+        """Returns where the value stands that an error is about.
+
+        That is the argument that the error names as its field; else a file that it speaks of; else,
+        in a recipe as a whole, a domain that it quotes; else the first key in it that the file has.
+        """
+        values = sorted(section.inner(at), key=lambda item: len(item[0]))
+        text = str(error)
+        for place, _ in values:
+            if error.field and place[-1] == error.field:
+                return place
+        for place, value in values:
+            if isinstance(value, str) and "/" in value and value in text:
+                return place
+        written: dict[str, Location] = {
+            str(place[-1]): place for place, _ in reversed(values) if self._document.has(place)
+        }
+        if isinstance(section, Recipe):
+            for domain in section.domains:
+                if repr(domain) in text:
+                    return ("domains", domain)
+        what = _what(text)
+        mentions = [(found.start(), key) for key in written if (found := _key(key, what))]
+        return written[min(mentions)[1]] if mentions else at
+
+
+def _trial_of_model(section: APISection) -> Callable[[], object]:
+    def build() -> None:
+        try:
+            build_model(section)
+        except DomainFusionError as error:
+            # Keys need not be there yet: what a recipe would take can be asked without them.
+            if error.field != "api_key_env":
+                raise
+
+    return build
+
+
+def _trial_of_generator(recipe: Recipe, position: int) -> Callable[[], object]:
+    return lambda: build_generator(recipe, position, stand_ins(recipe))
+
+
+def _what(text: str) -> str:
+    """Returns the part of an error's text that says what is wrong."""
+    return re.split(r"; received |; allowed: |\. To fix it: ", text, maxsplit=1)[0]
+
+
+# An argument as Python writes it: name='text', name=True, name=0.1
+_ARGUMENT = re.compile(r"\b([a-z_]+)=(?:'([^']*)'|(True|False|None|[\d.]+\d|\d+))")
+
+
+def _in_yaml(text: str, where: str) -> str:
+    """Puts what a constructor says into the words of a recipe.
+
+    Example:
+        >>> _in_yaml("epochs is not positive; received 0. To fix it: set epochs=3.", "trainer.epochs")
+        'trainer.epochs is not positive; received 0. To fix it: set epochs: 3.'
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        word = match.group(2) if match.group(2) is not None else match.group(3)
+        word = {"True": "true", "False": "false", "None": "null"}.get(word, word)
+        return f"{match.group(1)}: {word}"
+
+    text = _ARGUMENT.sub(replaced, text)
+    key = where.rpartition(".")[2]
+    named = _key(key, text) if key else None
+    if named and text[: named.start()].casefold() in ("", "the "):
+        return where + text[named.end() :]
+    return f"{where}: {text}" if where else text
+
+
+def _key(key: str, text: str) -> re.Match[str] | None:
+    """Finds a key in a text, which may write it as words: `sub_questions` as Sub-questions."""
+    pattern = re.escape(key).replace("_", "[ _-]")
+    return re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE)
+
+
+# What pydantic says
 
 
 def _as_problem(error: Mapping[str, Any]) -> Problem:
@@ -84,56 +315,41 @@ def _as_problem(error: Mapping[str, Any]) -> Problem:
     )
     where = _written(at)
     if kind == "recipe":
-        given = context["received"]
-        at, where = (
-            ((*at, context["key"]), _written((*at, context["key"])))
-            if context["key"]
-            else (at, where)
-        )
-        return Problem(
+        if context["key"]:
+            at = (*at, context["key"])
+        return problem_at(
             at,
-            f"{where} {context['what']}",
-            received=given,
+            f"{_written(at)} {context['what']}",
+            received=context["received"],
             allowed=context["allowed"],
             fix=context["fix"],
         )
     if kind == "missing":
-        return Problem(
-            at, f"{_written(at[:-1]) or 'the recipe'} has no {at[-1]}", fix=f"add {at[-1]}: ..."
-        )
+        what = f"{_written(at[:-1]) or 'the recipe'} has no {at[-1]}"
+        return problem_at(at, what, fix=f"add {at[-1]}: ...")
     if kind == "union_tag_not_found":
-        return Problem(
-            at, f"{where} has no type", allowed=_TYPES.get(str(at[0]), ""), fix="add type: ..."
-        )
+        allowed = _TYPES.get(str(at[0]), "")
+        return problem_at(at, f"{where} has no type", allowed=allowed, fix="add type: ...")
     if kind in ("union_tag_invalid", "literal_error"):
         at = (*at, "type") if kind == "union_tag_invalid" else at
-        expected = (
-            str(context.get("expected_tags") or context.get("expected"))
-            .replace(" or ", ", ")
-            .replace("'", "")
-        )
+        expected = str(context.get("expected_tags") or context.get("expected"))
+        expected = expected.replace(" or ", ", ").replace("'", "")
         given = context.get("tag", received)
         fix = suggestion(str(given), expected.split(", "))
-        return Problem(
-            at, f"{_written(at)} is not known", received=given, allowed=expected, fix=fix
-        )
+        what = f"{_written(at)} is not known"
+        return problem_at(at, what, received=given, allowed=expected, fix=fix)
     allowed = _KINDS.get(kind, str(error["msg"]))
     if received is None:
-        return Problem(
-            at, f"{where} has no value", allowed=allowed, fix="write one, or remove the key"
-        )
-    return Problem(
-        at, f"{where or 'the recipe'} is of the wrong kind", received=received, allowed=allowed
-    )
+        fix = "write one, or remove the key"
+        return problem_at(at, f"{where} has no value", allowed=allowed, fix=fix)
+    what = f"{where or 'the recipe'} is of the wrong kind"
+    return problem_at(at, what, received=received, allowed=allowed)
 
 
-def _without_tags(location: Sequence[Any]) -> tuple[Any, ...]:
+def _without_tags(location: Sequence[Any]) -> Location:
     """Leaves out the names of union members, which pydantic puts into a location."""
-    steps = [
-        step
-        for step in location
-        if step not in ("(name)", "(model)", "(api)", "(weights)", "[key]")
-    ]
+    tags = ("(name)", "(model)", "(api)", "(file)", "(task)", "[key]")
+    steps = [step for step in location if step not in tags]
     tag = {"generators": 2, "trainer": 1, "integrator": 1}.get(str(steps[0]) if steps else "")
     steps = [step for position, step in enumerate(steps) if position != tag]
     if steps[:2] == ["trainer", "objective"]:

@@ -25,6 +25,7 @@ from domainfusion.prompts import (
     ADVERSARIAL_PROMPT,
     APPARENT_DOMAIN_PROMPT,
     NEEDED_DOMAIN_PROMPT,
+    check_fields,
     fill,
 )
 from domainfusion.types import Example, Sampling
@@ -57,7 +58,8 @@ class AdversarialDataGenerator(WrittenByModel):
             and `{needed_domain}`, are filled.
         sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
             temperature 0.8.
-        reply_format: See `SyntheticDataGenerator`, as for all that follows.
+        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
+            held to a schema (`SchemaModel`).
         questions_per_reply: How many questions of one kind a prompt asks for at most.
         variety: What the prompts differ in.
         max_rounds: How often at most a question is asked for.
@@ -117,12 +119,10 @@ class AdversarialDataGenerator(WrittenByModel):
             raise ConfigurationError(
                 "Adversarial examples need two domains",
                 received=list(self.domains),
-                fix="name another domain",
+                fix="name another domain, or leave these examples out",
             )
-        fill(
-            prompt_template,
-            dict.fromkeys(("count", "apparent", "needed", "apparent_domain", "needed_domain"), ""),
-        )
+        known = ("count", "apparent", "needed", "apparent_domain", "needed_domain")
+        check_fields("prompt_template", prompt_template, known)
         self.prompt_template = prompt_template
 
     def _slots(self) -> list[Slot]:

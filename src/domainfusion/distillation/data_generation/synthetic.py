@@ -21,7 +21,13 @@ from domainfusion.distillation.data_generation.writing import (
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
-from domainfusion.prompts import CROSS_DOMAIN_PROMPT, NEEDED_DOMAINS_PROMPT, QUESTION_PROMPT, fill
+from domainfusion.prompts import (
+    CROSS_DOMAIN_PROMPT,
+    NEEDED_DOMAINS_PROMPT,
+    QUESTION_PROMPT,
+    check_fields,
+    fill,
+)
 from domainfusion.types import Example, Sampling
 
 
@@ -182,9 +188,12 @@ class SyntheticDataGenerator(WrittenByModel):
                 f"Cross-domain examples need {needed} domains",
                 received=list(self.domains),
                 fix="name more domains, lower domains_per_example, or set cross_domain_ratio=0",
+                field="cross_domain_ratio" if sizes == (2,) else "domains_per_example",
             )
-        fill(prompt_template, dict.fromkeys(("count", "domain", "description"), ""))
-        fill(cross_domain_template, dict.fromkeys(("count", "domains", "subjects"), ""))
+        check_fields("prompt_template", prompt_template, ("count", "domain", "description"))
+        check_fields(
+            "cross_domain_template", cross_domain_template, ("count", "domains", "subjects")
+        )
         self.cross_domain_ratio = cross_domain_ratio
         self.domains_per_example = sizes
         self.prompt_template = prompt_template

@@ -52,6 +52,8 @@ ReplyFormat = Literal["auto", "lines", "json"]
 can be held to a schema.
 """
 
+QUESTION_SAMPLING = Sampling(max_new_tokens=96, temperature=0.8, top_p=0.95)
+"""How a model writes a question where nobody says otherwise: with some variety."""
 QUESTIONS_PER_JSON_REPLY = 5
 FEWEST_WORDS, MOST_WORDS = 4, 80
 DOMAIN_CHECK = "domain_check"
@@ -199,6 +201,7 @@ class WrittenByModel(DataGenerator):
                 "Nobody is asked to judge",
                 received="verify=False",
                 fix="leave out judge and classifier, or verify",
+                field="classifier" if judge is None else "judge",
             )
         if judge is not None and not isinstance(judge, LanguageModel):
             raise CapabilityError(
@@ -236,12 +239,13 @@ class WrittenByModel(DataGenerator):
                 "Sub-questions come in JSON",
                 received=f"reply_format={reply_format!r}",
                 fix="set reply_format='json'",
+                field="sub_questions",
             )
         Duplicates(duplicate_threshold)
         self.generation_model = generation_model
         self.domains = check_domains(domains)
         self.num_examples = num_examples
-        self.sampling = sampling or Sampling(max_new_tokens=96, temperature=0.8, top_p=0.95)
+        self.sampling = sampling or QUESTION_SAMPLING
         self.reply_format: ReplyFormat = "json" if writes_json else "lines"
         self.questions_per_reply = questions_per_reply or (
             QUESTIONS_PER_JSON_REPLY if writes_json else 1

@@ -265,6 +265,17 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         self.general = (
             normalized(general, GENERAL) if isinstance(general, str | Path) or general else ()
         )
+        given = [score for scores in (baseline_scores or {}).values() for score in scores.values()]
+        if strange := [score for score in given if not 0 <= score <= 1]:
+            raise ConfigurationError(
+                "baseline_scores are not shares",
+                received=strange[0],
+                allowed="numbers from 0 to 1",
+            )
+        if baseline_scores and not self.benchmarks and not self.general:
+            raise ConfigurationError(
+                "baseline_scores are given and no benchmarks", fix="give benchmarks"
+            )
         if not self.benchmarks and not self.general:
             raise DataError(
                 "There are no benchmarks", received=benchmarks, fix='give {"domain": [...]}'

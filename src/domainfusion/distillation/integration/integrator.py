@@ -58,6 +58,8 @@ from domainfusion.types import (
     Sampling,
 )
 
+ANSWER_TOKENS = 1024
+"""Tokens after which a model's integrated answer is cut, where nobody says otherwise."""
 MOST_CALLS = 7
 """Calls of an integration model for one example, those of the verifier counted: it reads, relates
 twice, writes and verifies; and where the answer does not hold, it writes and verifies once more.
@@ -156,7 +158,7 @@ class ResponseIntegrator:
         verify: bool = True,
         verifier: LanguageModel | Verifier | None = None,
         on_unverified: OnUnverified = "keep",
-        sampling: Sampling = Sampling(max_new_tokens=1024),
+        sampling: Sampling = Sampling(max_new_tokens=ANSWER_TOKENS),
     ) -> None:
         if integration_model is not None and not isinstance(integration_model, LanguageModel):
             raise CapabilityError(
@@ -191,7 +193,10 @@ class ResponseIntegrator:
                 else "give an integration_model, or leave the verifier out"
             )
             raise ConfigurationError(
-                "There is nothing for the verifier to verify", received=verifier, fix=fix
+                "There is nothing for the verifier to verify",
+                received=verifier,
+                fix=fix,
+                field="verifier",
             )
         for name, value, allowed in (
             ("on_disagreement", on_disagreement, get_args(OnDisagreement)),
@@ -207,6 +212,7 @@ class ResponseIntegrator:
                 "The prompt template has no place for the query",
                 received=template,
                 fix="write {query} where it belongs",
+                field="prompt_template",
             )
         self.integration_model = integration_model
         self.prompt_template = template
@@ -334,6 +340,7 @@ class ResponseIntegrator:
                 f"The prompt template has the placeholder {{{strange[0]}}}, which is not a domain",
                 allowed=", ".join(f"{{{name}}}" for name in (*RESERVED, *domains)),
                 fix="rename the placeholder",
+                field="prompt_template",
             )
         require_places(self.prompt_template, domains)
 

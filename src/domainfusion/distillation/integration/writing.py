@@ -334,6 +334,7 @@ def require_places(template: str, domains: Iterable[str]) -> None:
             f"The prompt template has no place for the response of {homeless[0]!r}",
             received=sorted(names),
             fix=f"write {{{homeless[0]}}} or {{responses}} where it belongs",
+            field="prompt_template",
         )
 
 

@@ -160,7 +160,7 @@ class Trainer(ABC):
             raise ConfigurationError(
                 "device_batch_size does not divide batch_size",
                 received=device_batch_size,
-                fix=f"divide {batch_size}",
+                allowed=f"a divisor of {batch_size}",
             )
         if not 0 < learning_rate < 1:
             raise ConfigurationError(
@@ -419,8 +419,13 @@ class Trainer(ABC):
         """
         if not given and self.early_stopping_patience is not None:
             what = "Validation decides when to stop early, and there is none"
-            fix = "give validation examples, or leave early_stopping_patience out"
-            raise ConfigurationError(what, received=self.early_stopping_patience, fix=fix)
+            fix = "leave it out, or give validation examples, such as by validation_holdout=0.1"
+            raise ConfigurationError(
+                what,
+                received=self.early_stopping_patience,
+                fix=fix,
+                field="early_stopping_patience",
+            )
 
     def decided(self, training: Training) -> Self:
         """Returns this trainer with every setting decided that it leaves to be chosen by what is

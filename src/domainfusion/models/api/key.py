@@ -40,12 +40,14 @@ class Key:
                     "set it with `export NAME=...` in the shell that runs this, and name it, never"
                     " write the key itself"
                 ),
+                field="api_key_env",
             )
         if not (self._value.isascii() and self._value.isprintable()):
             raise ConfigurationError(
                 f"The key in {variable} holds characters that no header can carry",
                 allowed="printable ASCII",
                 fix="copy the key once more",
+                field="api_key_env",
             )
         self._pattern = _pattern(self._value)
 
@@ -167,6 +169,7 @@ def check_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
             received=base_url,
             allowed="https, or http to this machine",
             fix="use https, or say allow_insecure_http=True where the network is yours",
+            field="base_url",
         )
     return base_url.rstrip("/")
 

@@ -165,7 +165,6 @@ class APIModel:
         self._key_variable = api_key_env or (
             "OPENAI_API_KEY" if self.base_url == OPENAI_URL else None
         )
-        Key(self._key_variable)  # tells at once whether there is one
         self._timeout_seconds = timeout_seconds
         self._include_reasoning = include_reasoning
         self._require_finish_reason = require_finish_reason
@@ -196,6 +195,8 @@ class APIModel:
         )
         payer = account or f"{self.base_url} {self._key_variable or ''}".strip()
         self._account = Account(prices, _checked_cost(max_cost, prices), payer)
+        # Last of all checks: a recipe is checked before its keys are there.
+        Key(self._key_variable)
         self._one_call = RLock()
 
     def _fingerprint(self) -> str:

@@ -1,0 +1,724 @@
+"""The keys of a recipe: what each may hold, and what it is where it is left out.
+
+A section that stands for a class takes its keys from the arguments of the constructor
+(`derived_from`). Written out are the keys that are not arguments, or that a recipe says otherwise:
+paths, models, and the kinds of a part. Whether a value is in range is the constructor's to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from domainfusion.distillation.data_generation.writing import QUESTION_SAMPLING
+from domainfusion.distillation.integration.integrator import ANSWER_TOKENS
+from domainfusion.distillation.metrics.grading import METRICS, metric_named
+from domainfusion.errors import ConfigurationError, DomainFusionError
+from domainfusion.models.base import LanguageModel
+from domainfusion.models.chat_template import with_arguments
+from domainfusion.recipe.signatures import Default, settings_of
+from domainfusion.recipe.values import (
+    Day,
+    Device,
+    ExistingFile,
+    ExistingFolder,
+    ModelPath,
+    NewPath,
+    Text,
+    is_adapter,
+    one_of,
+    problem,
+    suggestion,
+)
+from domainfusion.types import Sampling
+
+Location = tuple[Any, ...]
+"""The keys and positions that lead to a value, from the top."""
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: it has the keys named here and no others, each of its exact type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    places: ClassVar[tuple[str, ...]] = ()
+    """The classes whose constructors the keys are derived from."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # keys that are derived from a constructor
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepare(cls, given: Any) -> Any:
+        if isinstance(given, str) and "path" in cls.model_fields:
+            return {"path": given}
+        if isinstance(given, dict):
+            known = list(cls.model_fields)
+            for key in given:
+                if key not in cls.model_fields:
+                    raise problem(
+                        "is not a key of a recipe",
+                        key=key,
+                        allowed=", ".join(known),
+                        fix=suggestion(str(key), known),
+                    )
+        return given
+
+    def arguments(self, *, without: Collection[str] = ("type",)) -> dict[str, Any]:
+        """Returns the values as they are given to a constructor; where nothing was given and the
+        recipe has no default, the constructor's own holds.
+        """
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in without and not (value is None and field.default is None):
+                found[name] = value
+        return found
+
+    def inner(self, at: Location = ()) -> Iterator[tuple[Location, Any]]:
+        """Yields every value in the section with its place, sections themselves included."""
+        for name in type(self).model_fields:
+            yield from _inner((*at, name), getattr(self, name))
+
+
+def _inner(at: Location, value: Any) -> Iterator[tuple[Location, Any]]:
+    yield at, value
+    if isinstance(value, Section):
+        yield from value.inner(at)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _inner((*at, key), item)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _inner((*at, position), item)
+
+
+Derived = TypeVar("Derived", bound=Section)
+
+
+def derived_from(
+    place: str, *, only: Collection[str] = (), without: Collection[str] = ()
+) -> Callable[[type[Derived]], type[Derived]]:
+    """Returns a decorator that adds the arguments of a constructor to a section's keys.
+
+    Keys that the section has itself stay as they are there. Arguments that YAML can't express, such
+    as functions, are no keys.
+
+    Args:
+        place: The class; see `settings_of`.
+        only: The arguments to add; by default all.
+        without: Arguments that are no keys.
+    """
+
+    def add(section: type[Derived]) -> type[Derived]:
+        keys: dict[str, Any] = {}
+        for setting in settings_of(place):
+            wanted = setting.name in only if only else setting.name not in without
+            if not wanted or setting.name in section.model_fields:
+                continue
+            kind = plain_type(setting.annotation)
+            if kind is None:
+                continue
+            if setting.default is Default.NONE_GIVEN:
+                keys[setting.name] = (kind, ...)
+            elif setting.default is None or setting.default is Default.ITS_OWN:
+                keys[setting.name] = (kind | None, None)
+            else:
+                default = setting.default
+                is_optional = type(None) in get_args(setting.annotation)
+                default = list(default) if isinstance(default, tuple) else default
+                keys[setting.name] = (kind | None if is_optional else kind, default)
+        made = create_model(
+            section.__name__,
+            __base__=section,
+            __module__=section.__module__,
+            __doc__=section.__doc__,
+            **keys,
+        )
+        made.places = (place, *section.places)
+        return made
+
+    return add
+
+
+def plain_type(annotation: Any) -> Any | None:
+    """Returns what a recipe may hold for an argument of this type, None left out; None where YAML
+    can't express it.
+    """
+    if annotation in (str, int, float, bool, Any):
+        return annotation
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is LanguageModel:
+        return ModelChoice
+    if origin is Literal:
+        return annotation
+    if origin is tuple or (isinstance(origin, type) and issubclass(origin, Sequence | Collection)):
+        if issubclass(origin, Mapping):
+            key, value = map(plain_type, arguments)
+            return None if key is None or value is None else dict[key, value]  # type: ignore[valid-type]
+        item = plain_type(arguments[0])
+        return None if item is None else list[item]  # type: ignore[valid-type]
+    if arguments and origin is not Callable and (origin is Union or _is_union(annotation)):
+        kinds = [kind for kind in map(plain_type, arguments) if kind is not None]
+        return (one_of(tuple(kinds)) if len(kinds) > 1 else kinds[0]) if kinds else None
+    return None
+
+
+def _is_union(annotation: Any) -> bool:
+    return isinstance(annotation, type(int | str))
+
+
+# Models
+
+
+@derived_from("models.huggingface:HuggingFaceModel", without=("model_path", "device_map"))
+class StudentSection(Section):
+    """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may
+    stand for it.
+
+    Keys:
+        path: A folder, a LoRA adapter's folder, a `.gguf` file or a hub id such as `owner/name`. A
+            student that is an adapter is trained on.
+    """
+
+    path: ModelPath
+    base_model: ModelPath | None = None
+    date: Day | None = None
+    device: Device = "auto"
+
+    @field_validator("template_arguments", check_fields=False)
+    @classmethod
+    def _usable_in_a_template(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            with_arguments("", given or {})
+        except ConfigurationError as error:
+            allowed = 'variables of the chat template, such as {"enable_thinking": false}'
+            raise problem(f"can't be used: {error}".removesuffix("."), allowed=allowed) from error
+        return given
+
+    @property
+    def called(self) -> str:
+        """What reports call the model."""
+        return str(self.name or Path(self.path).name)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the model is an adapter on a base."""
+        return is_adapter(self.path)
+
+
+@derived_from("models.huggingface:HuggingFaceModel", only=("device_map",))
+class ModelSection(StudentSection):
+    """Any other model on this machine: it may be spread over several devices."""
+
+
+@derived_from("models.api.model:APIModel")
+class APISection(Section):
+    """A model behind an API: an `APIModel`, whose arguments these are."""
+
+    @field_validator("api_key_env", check_fields=False)
+    @classmethod
+    def _a_variable(cls, given: str | None) -> str | None:
+        if given is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", given) is None:
+            # What stands there is not shown: it may be the key.
+            raise problem(
+                "is not a name of a variable",
+                allowed="the name of the environment variable that holds the key, never the key",
+            )
+        return given
+
+    @property
+    def called(self) -> str:
+        """What reports call the model."""
+        return str(self.name or self.model)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the model is an adapter on a base."""
+        return False
+
+    def cost(self, *, read: int, written: int) -> float | None:
+        """Returns what so many tokens cost; None without prices."""
+        prices = (self.price_per_million_input_tokens, self.price_per_million_output_tokens)
+        if None in prices:
+            return None
+        return float(read * prices[0] + written * prices[1]) / 1e6
+
+
+class ModelName(str):
+    """A domain, which stands for its teacher, or `student`."""
+
+    __slots__ = ()
+
+
+def _kind_of_model(given: object) -> str:
+    if isinstance(given, str):
+        return "(name)"
+    is_remote = isinstance(given, dict) and ("model" in given or "base_url" in given)
+    return "(api)" if is_remote or isinstance(given, APISection) else "(model)"
+
+
+TeacherChoice = Annotated[
+    Annotated[ModelSection, Tag("(model)")] | Annotated[APISection, Tag("(api)")],
+    Discriminator(lambda given: _kind_of_model(given).replace("(name)", "(model)")),
+]
+"""A local model, or one behind an API. A path alone may stand for a local one."""
+
+ModelChoice = Annotated[
+    Annotated[str, AfterValidator(ModelName), PlainSerializer(str), Tag("(name)")]
+    | Annotated[ModelSection, Tag("(model)")]
+    | Annotated[APISection, Tag("(api)")],
+    Discriminator(_kind_of_model),
+]
+"""A domain, which stands for its teacher; `student`; or a model of its own."""
+
+Choice = str | ModelSection | APISection
+"""A model as a section names or describes it; a name is a `ModelName`."""
+
+
+# Sampling and what is removed
+
+
+@derived_from("types:Sampling", without=("seed",))
+class SamplingSection(Section):
+    """How the experts answer."""
+
+    def sampling(self, seed: int) -> Sampling:
+        """Returns the settings with the seed of the draws."""
+        return Sampling(**self.arguments(), seed=seed)
+
+
+class QuestionSamplingSection(SamplingSection):
+    """How a model writes questions: by default with some variety."""
+
+    max_new_tokens: int = QUESTION_SAMPLING.max_new_tokens
+    temperature: float = QUESTION_SAMPLING.temperature
+    top_p: float = QUESTION_SAMPLING.top_p
+
+
+@derived_from("distillation.dataset:Hygiene")
+class HygieneSection(Section):
+    """What is removed from the generated examples."""
+
+
+# Generators
+
+
+@derived_from(
+    "distillation.data_generation.variety:Variety",
+    without=("topics", "personas", "difficulties", "forms"),
+)
+class VarietySection(Section):
+    """What the prompts for questions differ in."""
+
+    topics: dict[str, list[Text]] | None = None
+    personas: list[Text] | None = None
+    difficulties: list[Text] | None = None
+    forms: list[Text] | None = None
+
+
+class WritingSection(Section):
+    """What the generators that let a model write share.
+
+    Keys:
+        model: Writes the questions.
+        variety: What the prompts differ in: a mapping of `topics_per_domain` (how many topics the
+            model lists, 20), `topics` of your own by domain, and lists of `personas`,
+            `difficulties` and `forms`; an empty list leaves one out.
+        seed: Seed of its draws; by default the recipe's, plus its position.
+        sampling: How the writer writes, `max_new_tokens` for each question; see
+            [sampling](#sampling).
+    """
+
+    model: ModelChoice
+    variety: VarietySection | None = None
+    seed: int | None = None
+    sampling: QuestionSamplingSection = QuestionSamplingSection()
+
+
+_NOT_WRITTEN = ("generation_model", "domains")
+
+
+@derived_from("distillation.data_generation.synthetic:SyntheticDataGenerator", without=_NOT_WRITTEN)
+class SyntheticSection(WritingSection):
+    """A `SyntheticDataGenerator`."""
+
+    type: Literal["synthetic"]
+
+
+@derived_from(
+    "distillation.data_generation.adversarial:AdversarialDataGenerator", without=_NOT_WRITTEN
+)
+class AdversarialSection(WritingSection):
+    """An `AdversarialDataGenerator`."""
+
+    type: Literal["adversarial"]
+
+
+@derived_from("distillation.data_generation.curated:CuratedDataGenerator", without=("examples",))
+class CuratedSection(Section):
+    """A `CuratedDataGenerator`: a file of examples, or the examples themselves.
+
+    Keys:
+        file: A JSON Lines, JSON, CSV or Parquet file of examples. One of `file`, `examples` and
+            `review` is required.
+        examples: The examples themselves.
+        review: A review file that an expert has decided on; see [data](guides/data.md).
+        fields: Where the file calls a field otherwise: its name there by the name here, such as
+            `{query: question}`.
+        num_examples: Take a random sample of this size; by default all.
+        seed: Seed of the sample; by default the recipe's, plus its position.
+    """
+
+    type: Literal["curated"]
+    file: ExistingFile | None = None
+    examples: list[dict[str, Any]] | None = None
+    review: ExistingFile | None = None
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CuratedSection:
+        given = [name for name in ("file", "examples", "review") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise problem(
+                "needs a file, a list of examples or a review, one of the three",
+                fix="write file: ... or examples: [...]",
+            )
+        if self.review is not None and (self.domain or self.fields is not None):
+            raise problem("has a review, whose columns are known", fix="remove domain and fields")
+        return self
+
+
+GeneratorSection = Annotated[
+    SyntheticSection | AdversarialSection | CuratedSection, Field(discriminator="type")
+]
+
+
+# Integration
+
+
+@derived_from("distillation.integration.integrator:ResponseIntegrator", only=("on_disagreement",))
+class MergeSection(Section):
+    """A `ResponseIntegrator` without a model.
+
+    Keys:
+        on_disagreement: What to do with a conflict that nothing settles: `report` in the answer
+            that the experts disagree, or `abstain` with no answer, which is never trained on.
+    """
+
+    type: Literal["merge"] = "merge"
+
+
+@derived_from(
+    "distillation.integration.integrator:ResponseIntegrator",
+    without=("integration_model", "sampling"),
+)
+class ModelIntegratorSection(Section):
+    """A `ResponseIntegrator` that lets a model write.
+
+    Keys:
+        model: Reads, relates, writes and verifies.
+        prompt_template: What it is asked to write: `{query}`, and `{responses}` or one placeholder
+            for each domain; the claims to state follow.
+        on_disagreement: What to do with a conflict that nothing settles: `report` in the answer
+            that the experts disagree, or `abstain` with no answer, which is never trained on.
+        verifier: Another model that verifies.
+        cross_encoder: In its place, a folder or hub id of a cross-encoder for natural language
+            inference; needs `domainfusion[embeddings]`.
+        max_new_tokens: Tokens after which its answer is cut.
+    """
+
+    type: Literal["model"]
+    model: ModelChoice
+    cross_encoder: Text | None = None
+    max_new_tokens: int = ANSWER_TOKENS
+
+    @model_validator(mode="after")
+    def _one_verifier(self) -> ModelIntegratorSection:
+        if self.verifier is not None and self.cross_encoder is not None:
+            raise problem("has two verifiers", fix="remove verifier or cross_encoder")
+        return self
+
+
+IntegratorSection = Annotated[MergeSection | ModelIntegratorSection, Field(discriminator="type")]
+
+
+# Training
+
+
+class SequenceSection(Section):
+    """A `SequenceObjective`."""
+
+    type: Literal["sequence"] = "sequence"
+
+
+class AutoSection(Section):
+    """The objective that a trainer chooses by itself."""
+
+    type: Literal["auto"]
+
+
+@derived_from("training.distribution:DistributionObjective")
+class DistributionSection(Section):
+    """A `DistributionObjective`.
+
+    Keys:
+        divergence: How far the student is from its teacher.
+    """
+
+    type: Literal["distribution"]
+    keep_in: NewPath | None = None
+
+
+ObjectiveSection = Annotated[
+    SequenceSection | AutoSection | DistributionSection,
+    Field(discriminator="type"),
+]
+
+
+class TrainerSection(Section):
+    """What every trainer takes.
+
+    Keys:
+        objective: What the student is trained toward: a name or a mapping; see
+            [objectives](#objectives).
+        report_to: Trackers that receive the training log: `tensorboard`, `wandb`, `trackio`,
+            `mlflow` and whatever else Accelerate knows. Their packages have to be installed.
+    """
+
+    objective: ObjectiveSection = SequenceSection()
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return {"type": given} if isinstance(given, str) else given
+
+
+@derived_from("distillation.trainer.curricula:IntegrationTrainer")
+class IntegrationSection(TrainerSection):
+    """An `IntegrationTrainer`."""
+
+    type: Literal["integration"] = "integration"
+
+
+@derived_from("distillation.trainer.curricula:MultiTaskTrainer")
+class MultiTaskSection(TrainerSection):
+    """A `MultiTaskTrainer`."""
+
+    type: Literal["multi_task"]
+
+
+@derived_from("distillation.trainer.curricula:SequentialTrainer")
+class SequentialSection(TrainerSection):
+    """A `SequentialTrainer`."""
+
+    type: Literal["sequential"]
+
+
+TrainerChoice = Annotated[
+    IntegrationSection | MultiTaskSection | SequentialSection, Field(discriminator="type")
+]
+
+
+# Evaluation
+
+
+@derived_from("distillation.evaluator.harness:HarnessTask", without=("name",))
+class HarnessSection(Section):
+    """A `HarnessTask`.
+
+    Keys:
+        task: The task, or a group of tasks.
+    """
+
+    task: Text
+    folder: ExistingFolder | None = None
+
+
+Benchmarks = list[
+    Annotated[
+        Annotated[ExistingFile, Tag("(file)")] | Annotated[HarnessSection, Tag("(task)")],
+        Discriminator(lambda given: "(file)" if isinstance(given, str) else "(task)"),
+    ]
+]
+"""Benchmarks: files of examples, and tasks of lm-evaluation-harness."""
+
+JUDGE = "judge"
+"""The metric that has no name of its own in the library, because it needs a model: the one that
+`judge` names.
+"""
+
+
+def _metric(given: Any) -> Any:
+    name = given.get("name") if isinstance(given, dict) else given
+    if not isinstance(name, str):
+        raise problem(
+            "is not a metric", received=given, allowed="a name, or {name: ..., and its settings}"
+        )
+    if given == JUDGE:
+        return given
+    try:
+        metric_named(given)
+    except DomainFusionError as error:
+        what, known = f"is not a metric: {str(error).removesuffix('.')}", (*METRICS, JUDGE)
+        raise problem(
+            what, received=given, allowed=", ".join(known), fix=suggestion(name, known)
+        ) from error
+    return given
+
+
+MetricSpec = Annotated[Any, AfterValidator(_metric)]
+"""The name of a metric, or a mapping of its name and its settings."""
+
+
+@derived_from(
+    "distillation.evaluator.benchmark:BenchmarkEvaluator", only=("baseline_scores", "tolerance")
+)
+@derived_from("distillation.distiller:Distiller", only=("group_by",))
+@derived_from(
+    "distillation.evaluator.retention:DomainRetentionEvaluator", without=("baselines", "seed")
+)
+class EvaluationSection(Section):
+    """A `DomainRetentionEvaluator`, and what it evaluates on.
+
+    Keys:
+        test_examples: A file of examples to measure on; by default some are held out.
+        holdout: Share of the generated examples that is held out where there are no test examples;
+            0.1 where nothing is said.
+        validation_examples: A file of examples to choose the best checkpoint by.
+        validation_holdout: Share of the generated examples to choose it by, where there is no such
+            file.
+        group_by: What no two of training, validation and test share: `group` (the examples' own),
+            `query`, or a key of their metadata such as `fact` or `template`.
+        max_new_tokens: Tokens after which an answer is cut.
+        benchmarks: For each domain a list of benchmarks: files of examples, or
+            [tasks](#tasks-of-lm-evaluation-harness) of lm-evaluation-harness.
+        general: A list of benchmarks of general ability, on which the student is compared with its
+            base.
+        baseline_scores: Scores that others reached, 0 to 1: by name, then by benchmark, such as
+            `gpt-x: {medicine: 0.71}`.
+        metric: What grades an answer: a name, or `{name: numeric, unit: km}` with settings; see
+            [metrics](guides/metrics.md).
+        metrics: Metrics by domain, where one is not enough; the other domains have `metric`.
+        judge: The model of the metric `judge` and of `coherence: judge`.
+        coherence: What grades how an answer holds together: the `rules` of integration, which see
+            sentences that contradict each other, a `model`'s view of its order, or a `judge`.
+        reference_model: The model of `coherence: model`.
+        weights: What `DER`, `CDA` and `IC` weigh in the overall score, by default 0.5, 0.3 and 0.2;
+            one that is left out weighs nothing.
+    """
+
+    test_examples: ExistingFile | None = None
+    validation_examples: ExistingFile | None = None
+    holdout: float | None = None
+    validation_holdout: float | None = None
+    max_new_tokens: int = Sampling().max_new_tokens
+    benchmarks: dict[str, Benchmarks] = Field(default={})
+    general: Benchmarks = Field(default=[])
+    metric: MetricSpec = "stated_parts"
+    metrics: dict[str, MetricSpec] = Field(default={})
+    judge: ModelChoice | None = None
+    coherence: Literal["rules", "model", "judge"] = "rules"
+    reference_model: ModelChoice = ModelName("student")
+
+    @model_validator(mode="after")
+    def _known_judge(self) -> EvaluationSection:
+        needs_one = JUDGE in (self.metric, *self.metrics.values()) or self.coherence == JUDGE
+        if self.judge is None and needs_one:
+            raise problem("has a metric that needs a judge", fix="write judge: and a model")
+        return self
+
+    @model_validator(mode="after")
+    def _one_set_of_each(self) -> EvaluationSection:
+        if self.test_examples is not None and self.holdout is not None:
+            raise problem(
+                "has both test_examples and holdout",
+                fix="remove one: with test examples of your own, none are held out",
+            )
+        if self.validation_examples is not None and self.validation_holdout is not None:
+            raise problem(
+                "has both validation_examples and validation_holdout", fix="remove one of the two"
+            )
+        return self
+
+
+@derived_from(
+    "distillation.distiller:Distiller",
+    only=("title", "seed", "on_teacher_failure", "refinement_rounds"),
+)
+class Recipe(Section):
+    """A distillation, in the words of its recipe.
+
+    Keys:
+        output_dir: Where the run is kept; by default `runs/` and a name that follows from the
+            inputs, so that the same inputs resume.
+        domains: A line `name: description` for each domain.
+        student: The [model](#models) that is trained.
+        teachers: The [model](#models) of each domain, on this machine or
+            [behind an API](#models-behind-an-api).
+        generators: A list of [generators](#generators) of training examples.
+        hygiene: What is [removed](#hygiene) from what they made.
+        responses: How the experts answer: [sampling](#sampling).
+        integrator: How several answers become one: [integrator](#integrator).
+        trainer: How the student is trained: [trainer](#trainer).
+        evaluation: How the student is measured: [evaluation](#evaluation); `off` leaves it out.
+        on_teacher_failure: What to do where an expert leaves questions unanswered: `stop`, after
+            which the same command asks for the rest, or `continue` without them. Examples that need
+            them are then not trained on, test questions have no grade, and the report says so.
+        refinement_rounds: How often at most more examples are made where validation shows the
+            student weakest, and trained on; a round that does not improve validation is undone, and
+            the last. Needs `validation_holdout` or `validation_examples`, and a generator that can
+            make more: synthetic, adversarial, or curated with `num_examples`.
+    """
+
+    output_dir: NewPath | None = None
+    domains: dict[str, Text]
+    student: StudentSection
+    teachers: dict[str, TeacherChoice]
+    generators: list[GeneratorSection]
+    hygiene: HygieneSection = HygieneSection()
+    responses: SamplingSection = SamplingSection()
+    integrator: IntegratorSection = MergeSection()
+    trainer: TrainerChoice = IntegrationSection()
+    evaluation: EvaluationSection | None = EvaluationSection()
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _switched_off(cls, given: Any) -> Any:
+        if given is False or given in ("off", "no"):
+            return None
+        return {} if given is None else given
+
+    def models(self) -> Iterator[tuple[Location, ModelName | ModelSection | APISection]]:
+        """Yields the models that the recipe names or describes, each with its place; the student is
+        not among them.
+        """
+        for at, value in self.inner():
+            if isinstance(value, ModelName | ModelSection | APISection):
+                yield at, value
