@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from domainfusion.recipe import sections
@@ -44,11 +45,9 @@ def _rows(name: str) -> dict[str, str]:
     """Returns the rows of a section by key; what is required comes first."""
     section = getattr(sections, name)
     about: dict[str, str] = {}
-    annotations: dict[str, Any] = {}
     for place in section.places:
         for setting in settings_of(place):
             about.setdefault(setting.name, setting.about)
-            annotations.setdefault(setting.name, setting.annotation)
     for base in reversed(section.__mro__):
         about |= entries_of(vars(base).get("__doc__") or "", "Keys")
     rows = {}
@@ -58,21 +57,20 @@ def _rows(name: str) -> dict[str, str]:
             continue
         field = fields[key]
         default = "required" if field.is_required() else _default(field.default)
-        value = _value(annotations.get(key, field.annotation), field.annotation)
+        value = _value(field)
         rows[key] = f"| `{key}` | {value} | {_plain(about[key])} | {default} |\n"
     return rows
 
 
-def _value(annotation: Any, own: Any) -> str:
+def _value(field: FieldInfo) -> str:
     """Returns what may stand for a key, in a few words."""
-    if "ModelName" in repr(own):
-        return "a model"
-    kind = sections.plain_type(annotation)
-    return in_words(own if kind is None else kind)
+    # Of `Annotated`, pydantic keeps what it annotates and the annotations apart.
+    said = [item for item in field.metadata if isinstance(item, str)]
+    return said[0] if said else in_words(field.annotation)
 
 
 def _default(value: Any) -> str:
-    if value is None or value is PydanticUndefined or isinstance(value, sections.Section):
+    if value in (None, PydanticUndefined, {}, []) or isinstance(value, sections.Section):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

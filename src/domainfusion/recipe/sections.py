@@ -295,6 +295,7 @@ ModelChoice = Annotated[
     | Annotated[ModelSection, Tag("(model)")]
     | Annotated[APISection, Tag("(api)")],
     Discriminator(_kind_of_model),
+    "a model",
 ]
 """A domain, which stands for its teacher; `student`; or a model of its own."""
 
@@ -499,6 +500,7 @@ class DistributionSection(Section):
 ObjectiveSection = Annotated[
     SequenceSection | AutoSection | DistributionSection,
     Field(discriminator="type"),
+    "sequence, distribution, auto or a mapping",
 ]
 
 
@@ -593,7 +595,7 @@ def _metric(given: Any) -> Any:
     return given
 
 
-MetricSpec = Annotated[Any, AfterValidator(_metric)]
+MetricSpec = Annotated[Any, AfterValidator(_metric), "a name or a mapping"]
 """The name of a metric, or a mapping of its name and its settings."""
 
 
@@ -699,14 +701,14 @@ class Recipe(Section):
 
     output_dir: NewPath | None = None
     domains: dict[str, Text]
-    student: StudentSection
+    student: Annotated[StudentSection, "a path or a mapping"]
     teachers: dict[str, TeacherChoice]
     generators: list[GeneratorSection]
     hygiene: HygieneSection = HygieneSection()
     responses: SamplingSection = SamplingSection()
     integrator: IntegratorSection = MergeSection()
     trainer: TrainerChoice = IntegrationSection()
-    evaluation: EvaluationSection | None = EvaluationSection()
+    evaluation: Annotated[EvaluationSection, "a mapping or off"] | None = EvaluationSection()
 
     @field_validator("evaluation", mode="before")
     @classmethod

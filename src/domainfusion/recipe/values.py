@@ -71,8 +71,8 @@ def _a_device(name: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
-Day = Annotated[str, BeforeValidator(_a_day)]
-Device = Annotated[str, AfterValidator(_a_device)]
+Day = Annotated[str, BeforeValidator(_a_day), "a date"]
+Device = Annotated[str, AfterValidator(_a_device), "auto, cpu, cuda, cuda:N"]
 
 
 # Values of one of several types
@@ -86,7 +86,7 @@ def one_of(kinds: tuple[Any, ...]) -> Any:
         cast(Any, Union[kinds]),  # noqa: UP007 - a union of a tuple
         config=ConfigDict(strict=True, allow_inf_nan=False),
     )
-    allowed = " or ".join(map(in_words, kinds))
+    allowed = in_words(Union[kinds])  # noqa: UP007 - a union of a tuple
 
     def check(given: Any) -> Any:
         try:
@@ -107,6 +107,8 @@ def in_words(kind: Any) -> str:
     Example:
         >>> in_words(int), in_words(list[float]), in_words(Literal["a", "b"])
         ('a whole number', 'a list of numbers', 'a, b')
+        >>> in_words(int | list[int] | None), in_words(list[Text])
+        ('a whole number or a list of whole numbers', 'a list of texts')
     """
     if kind in _WORDS:
         return _WORDS[kind]
@@ -118,10 +120,12 @@ def in_words(kind: Any) -> str:
         return said[0] if said else in_words(arguments[0])
     if origin in (Union, UnionType):
         kinds = [item for item in arguments if item is not type(None)]
-        return " or ".join(dict.fromkeys(map(in_words, kinds)))
+        *others, last = dict.fromkeys(map(in_words, kinds))
+        return f"{', '.join(others)} or {last}" if others else last
     if origin is list:
-        items = _WORDS.get(arguments[0], "").removeprefix("a ")
-        return f"a list of {items}s" if items else "a list"
+        item = in_words(arguments[0])
+        is_of_one_kind = item.startswith("a ") and " or " not in item
+        return f"a list of {item.removeprefix('a ')}s" if is_of_one_kind else "a list"
     return "a mapping"
 
 
@@ -208,8 +212,8 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)
 
 
-ExistingFile = Annotated[str, AfterValidator(_existing("file", Path.is_file))]
-ExistingFolder = Annotated[str, AfterValidator(_existing("folder", Path.is_dir))]
-ModelPath = Annotated[str, AfterValidator(_existing_model)]
-NewPath = Annotated[str, AfterValidator(_from_recipe)]
+ExistingFile = Annotated[str, AfterValidator(_existing("file", Path.is_file)), "a path"]
+ExistingFolder = Annotated[str, AfterValidator(_existing("folder", Path.is_dir)), "a path"]
+ModelPath = Annotated[str, AfterValidator(_existing_model), "a path or a hub id"]
+NewPath = Annotated[str, AfterValidator(_from_recipe), "a path"]
 """A path that need not be there; it becomes absolute."""
