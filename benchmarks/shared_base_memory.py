@@ -34,6 +34,7 @@ from safetensors.torch import load_file, save_file
 
 from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.models import LlamaModel, generate_with
+from domainfusion.models.placement import DataType
 from domainfusion.models.shared_base import give_memory_back
 from domainfusion.types import Conversation, Sampling, user
 
@@ -84,7 +85,7 @@ def resident_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def measure_memory_here(adapters: Sequence[str], dtype: str) -> dict[str, int]:
+def measure_memory_here(adapters: Sequence[str], dtype: DataType) -> dict[str, int]:
     """Loads the base and the experts, asks each, and returns what the process then holds."""
     base = LlamaModel(base_folder(), dtype=dtype)
     before = resident_bytes()
@@ -108,7 +109,7 @@ def measure_memory_here(adapters: Sequence[str], dtype: str) -> dict[str, int]:
     }
 
 
-def measure_memory(adapters: Sequence[Path], dtype: str) -> list[dict[str, int]]:
+def measure_memory(adapters: Sequence[Path], dtype: DataType) -> list[dict[str, int]]:
     """Measures each number of experts in a process of its own."""
     rows = []
     for count in COUNTS:
@@ -138,7 +139,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def measure_throughput(
-    adapters: Sequence[Path], dtype: str, rows: int, tokens: int, repeats: int
+    adapters: Sequence[Path], dtype: DataType, rows: int, tokens: int, repeats: int
 ) -> dict[str, Any]:
     """Lets base and expert take turns; the expert's time is measured with and without the switch to
     it.
@@ -201,7 +202,7 @@ def _ask_in_turn(
 
 
 def measure_mixing(
-    adapters: Sequence[Path], dtype: str, tokens: int, repeats: int
+    adapters: Sequence[Path], dtype: DataType, tokens: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Asks several experts in one batch and in turn, alternating."""
     experts = [Unending(adapter, base_model=base_folder(), dtype=dtype) for adapter in adapters]

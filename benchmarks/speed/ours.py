@@ -22,6 +22,7 @@ from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.trainer import IntegrationTrainer
 from domainfusion.models.base import Adaptation
+from domainfusion.models.placement import DataType
 
 
 def save_start(folder: Path) -> None:
@@ -36,7 +37,7 @@ def race(
     *,
     questions: Race,
     of_experts: Mapping[str, float],
-    dtype: str,
+    dtype: DataType,
     rate: float,
     limit: float,
     every: int,

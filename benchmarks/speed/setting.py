@@ -18,6 +18,7 @@ from domainfusion.demo.world import load_world
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel
+from domainfusion.models.placement import DataType
 from domainfusion.types import Example, user
 
 SEED = 0
@@ -30,18 +31,18 @@ MARK = "@@ "
 """Begins a line that is meant for the process that started this one."""
 
 
-def fastest_dtype() -> str:
+def fastest_dtype() -> DataType:
     """Returns what both sides are fastest in: bfloat16 where the processor has units for it,
     float32 elsewhere.
     """
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
-def base_model(dtype: str, kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
+def base_model(dtype: DataType, kind: type[LlamaModel] = LlamaModel) -> LlamaModel:
     return kind(base_folder(), name="SmolLM2-135M-Instruct", dtype=dtype)
 
 
-def experts(dtype: str) -> dict[str, LlamaModel]:
+def experts(dtype: DataType) -> dict[str, LlamaModel]:
     """Returns the demo's experts, each an adapter on the base."""
     return {
         domain: LlamaModel(

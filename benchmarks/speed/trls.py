@@ -26,9 +26,10 @@ from trl import DistillationConfig, DistillationTrainer
 
 from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.models import LlamaModel
+from domainfusion.models.placement import DataType
 
 
-def load(dtype: str, adapter: str | Path | None = None, *, merge: bool = False) -> Any:
+def load(dtype: DataType, adapter: str | Path | None = None, *, merge: bool = False) -> Any:
     """Returns the base, with an adapter to train on it (which PEFT keeps in float32), or with one
     merged into it.
     """
@@ -45,7 +46,7 @@ def prompts(queries: Sequence[str]) -> Dataset:
     )
 
 
-def configuration(directory: Path, dtype: str, **settings: Any) -> DistillationConfig:
+def configuration(directory: Path, dtype: DataType, **settings: Any) -> DistillationConfig:
     """Returns the settings with which TRL is fastest here: no activations computed twice, no
     bfloat16 where the processor lacks it.
     """
@@ -106,7 +107,7 @@ class Scored(TrainerCallback):
     """Has a checkpoint scored every few steps, by the code that scores the other side."""
 
     def __init__(
-        self, student: Any, referee: Referee, every: int, directory: Path, dtype: str
+        self, student: Any, referee: Referee, every: int, directory: Path, dtype: DataType
     ) -> None:
         self._student, self._referee, self._every, self._directory, self._dtype = (
             student,
@@ -136,7 +137,7 @@ def race(
     *,
     questions: Race,
     of_experts: Mapping[str, float],
-    dtype: str,
+    dtype: DataType,
     rate: float,
     limit: float,
     every: int,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -22,7 +23,9 @@ from domainfusion.distillation.results import (
 from domainfusion.errors import ConfigurationError
 
 
-def kept(domain: str, value: float | None, low: float, verdict: str) -> DomainRetention:
+def kept(
+    domain: str, value: float | None, low: float, verdict: Literal["yes", "no"]
+) -> DomainRetention:
     return DomainRetention(
         domain=domain,
         items=40,

@@ -550,7 +550,7 @@ def test_what_was_measured_and_chosen_is_not_measured_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measured: list[int] = []
-    real = merger.fit
+    real = fit
 
     def counted(*given: Any) -> Any:
         measured.append(1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, DataError, 
 from domainfusion.merging import Candidate, MergeChoice, MergeMethod, Merger, fit, merge, methods
 from domainfusion.merging.methods import Grams, regmean, tsv, tsv_of_matrices
 from domainfusion.merging.reading import GramReader, groups_of, read_grams
-from domainfusion.models import LlamaModel
+from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.summing import LoraFactors
 from domainfusion.progress import silent
 from domainfusion.types import (
@@ -327,7 +328,7 @@ def fine_tune(base: Path, folder: Path, seed: int, **options: Any) -> Path:
     return folder
 
 
-def weights_of(model: LlamaModel) -> dict[str, torch.Tensor]:
+def weights_of(model: HuggingFaceModel) -> dict[str, torch.Tensor]:
     """Returns the weights that a model computes with, adapters merged."""
     with model._load().using(model._adapter or None) as module:
         state = {
@@ -337,11 +338,11 @@ def weights_of(model: LlamaModel) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if "lora_" not in name}
 
 
-def close(one: LlamaModel, other: LlamaModel, **tolerance: float) -> None:
+def close(one: HuggingFaceModel, other: HuggingFaceModel, **tolerance: Any) -> None:
     theirs = weights_of(other)
     for name, tensor in weights_of(one).items():
         torch.testing.assert_close(
-            tensor, theirs[name], msg=lambda said, name=name: f"{name}: {said}", **tolerance
+            tensor, theirs[name], msg=partial("{}: {}".format, name), **tolerance
         )
 
 
@@ -585,8 +586,8 @@ def test_the_choice_is_the_best_of_what_was_measured_and_measures_nothing_twice(
         weight=choice.product.weight,
         conversations=READ,
     )
-    for name, own in state(automatic).items():
-        torch.testing.assert_close(own, state(expected)[name])
+    for name, found_weights in state(automatic).items():
+        torch.testing.assert_close(found_weights, state(expected)[name])
 
 
 def test_one_expert_is_its_own_merge_whatever_is_measured(
