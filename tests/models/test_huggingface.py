@@ -28,6 +28,7 @@ from domainfusion.models import (
     TrainableModel,
     generate_with,
 )
+from domainfusion.models import generation as generation_module
 from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
@@ -377,7 +378,7 @@ def logits_written(
     steps: list[torch.Tensor] = []
     head = model._load().module.get_output_embeddings()
     hook = head.register_forward_hook(
-        lambda module, inputs, output: steps.append(output[:, -1].clone())
+        lambda module, inputs, output: steps.append(output.flatten(0, 1).clone())
     )
     try:
         answers = model.generate(conversations, SHORT)
@@ -407,13 +408,13 @@ def test_rows_of_similar_length_share_a_batch(
 ) -> None:
     model = load(tiny_llama, batch_size=4)
     batches: list[list[int]] = []
-    generate_batch = model._generate_batch
+    decoding = generation_module.Decoding
 
-    def watched(prompts: Any, sampling: Sampling) -> list[Generation]:
+    def watched(prompts: Any, *rest: Any) -> Any:
         batches.append([len(prompt.tokens) for prompt in prompts])
-        return generate_batch(prompts, sampling)
+        return decoding(prompts, *rest)
 
-    monkeypatch.setattr(model, "_generate_batch", watched)
+    monkeypatch.setattr(generation_module, "Decoding", watched)
     model.generate(
         [user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1)
     )
@@ -445,15 +446,15 @@ def test_answers_that_were_there_before_an_error_were_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, seen = load(tiny_llama, batch_size=3), []
-    generate_batch, calls = model._generate_batch, []
+    decoding, calls = generation_module.Decoding, []
 
-    def fails_later(*arguments: Any) -> list[Generation]:
+    def fails_later(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 2:
             raise RuntimeError("out of memory")
-        return generate_batch(*arguments)
+        return decoding(*arguments)
 
-    monkeypatch.setattr(model, "_generate_batch", fails_later)
+    monkeypatch.setattr(generation_module, "Decoding", fails_later)
     with pytest.raises(RuntimeError):
         model.generate(CONVERSATIONS, SHORT, lambda index, _: seen.append(index))
     assert len(seen) == 3

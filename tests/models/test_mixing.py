@@ -53,15 +53,13 @@ def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> list[HuggingFaceMode
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the mixed batches that are answered."""
     sizes: list[int] = []
-    answer_batch = mixing_module.answer_batch  # type: ignore[attr-defined]
+    continue_batch = mixing_module.continue_batch  # type: ignore[attr-defined]
 
-    def counted(
-        module: Any, tokenizer: Any, prompts: Sequence[Any], *rest: Any, **options: Any
-    ) -> list[Generation]:
+    def counted(module: Any, prompts: Sequence[Any], *rest: Any) -> list[list[int]]:
         sizes.append(len(prompts))
-        return answer_batch(module, tokenizer, prompts, *rest, **options)
+        return continue_batch(module, prompts, *rest)
 
-    monkeypatch.setattr(mixing_module, "answer_batch", counted)
+    monkeypatch.setattr(mixing_module, "continue_batch", counted)
     return sizes
 
 
@@ -130,13 +128,13 @@ def test_the_same_question_asked_twice_of_one_expert_gets_two_samples(
     [
         ((1, 1, 1), 32, [3]),
         ((2, 1), 3, [3]),
-        ((3, 3), 3, []),  # each fills its own batch: merged weights are faster
+        ((3, 3), 3, []),  # more than one batch: merged weights are faster
         ((2, 2), 3, []),
-        ((4, 1, 1), 3, [3, 3]),
+        ((4, 1, 1), 3, []),
         ((5,), 2, []),
     ],
 )
-def test_batches_are_mixed_only_where_that_takes_fewer_of_them(
+def test_rows_are_mixed_only_where_one_batch_holds_them_all(
     make_adapter: MakeAdapter,
     batches: list[int],
     rows: tuple[int, ...],

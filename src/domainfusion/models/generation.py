@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -18,46 +17,20 @@ from transformers import (
 )
 
 from domainfusion.models.base import sample_seeds
+from domainfusion.models.decoding import Decoding, Prompt, RowSampler
 from domainfusion.models.encoding import answer_form, decode_answer
 from domainfusion.models.projection import project
 from domainfusion.models.reasoning import split_reasoning
+from domainfusion.models.shared_base import SharedBase, in_evaluation
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
+TOKENS_IN_BATCH = 16_384
+"""Tokens, of prompts and of answers at their limit, up to which rows are added to a batch."""
 
-class RowSampler(LogitsProcessor):
-    """Turns greedy decoding into sampling: adds Gumbel noise to the logits, whose argmax is then a
-    draw from their softmax.
-
-    Source: the Gumbel-max trick, Maddison et al., "A* Sampling", 2014.
-
-    Args:
-        sampling: Temperature (above 0) and top_p.
-        seeds: One seed per row.
-    """
-
-    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
-        self._temperature = sampling.temperature
-        self._top_p = sampling.top_p
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.FloatTensor:
-        """Returns the noisy logits of shape (rows, vocabulary)."""
-        logits = scores.float() / self._temperature
-        if self._top_p < 1:
-            logits = _keep_top_p(logits, self._top_p)
-        draws = torch.empty(logits.shape)
-        for row, generator in zip(draws, self._generators, strict=True):
-            torch.rand(row.shape, generator=generator, out=row)
-        noise = (
-            draws.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_()
-        )  # in place: the vocabulary is wide, and there is a step a token
-        return logits.sub_(noise.to(logits.device))  # type: ignore[return-value]
-
-
-def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    ordered, order = logits.softmax(-1).sort(-1, descending=True)
-    dropped = ordered.cumsum(-1) - ordered >= top_p
-    return logits.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
+FEWEST_ROWS, MOST_ROWS = 32, 256
+"""Bounds of the rows in a batch where `batch_size` is open: fewer waste the products, and more no
+longer speed them up.
+"""
 
 
 def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -73,11 +46,35 @@ def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield by_length[start : start + size]
 
 
-class Prompt(NamedTuple):
-    """A row of a batch: the tokens that are read, and the seed with which the answer is drawn."""
+def batches(
+    lengths: Sequence[int], new_tokens: int, size: int | None = None
+) -> Iterator[list[int]]:
+    """Yields the indices of prompts in the batches in which they are answered, those of similar
+    length together.
 
-    tokens: list[int]
-    seed: int
+    Args:
+        lengths: Tokens of each prompt.
+        new_tokens: Tokens that an answer may have.
+        size: Rows in a batch; None for as many as `TOKENS_IN_BATCH` hold, from `FEWEST_ROWS` to
+            `MOST_ROWS`.
+
+    Example:
+        >>> [len(batch) for batch in batches([100] * 200, 100)]
+        [81, 81, 38]
+    """
+    if size is not None:
+        yield from buckets(lengths, size)
+        return
+    left = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    while left:
+        fitting = sum(
+            1
+            for count, index in enumerate(left[:MOST_ROWS], start=1)
+            if count * (lengths[index] + new_tokens) <= TOKENS_IN_BATCH
+        )
+        count = max(FEWEST_ROWS, fitting)
+        yield left[:count]
+        left = left[count:]
 
 
 def row_seeds(seed: int, conversations: Sequence[Conversation]) -> list[int]:
@@ -103,33 +100,58 @@ class RowWriter(NamedTuple):
     ends: set[int]
 
 
-def answer_batch(
-    module: PreTrainedModel,
-    writers: Sequence[RowWriter],
+SECONDS_BETWEEN_ANSWERS = 1.0
+"""How long answers that ended may wait for who asked, while others of their batch are written."""
+
+
+def continue_rows(
+    base: SharedBase,
+    adapter: str | None,
     prompts: Sequence[Prompt],
     sampling: Sampling,
-) -> list[Generation]:
-    """Answers the prompts of one batch; see `continue_batch`.
+    ends: set[int],
+    batch_size: int | None,
+) -> Iterator[tuple[int, list[int]]]:
+    """Writes on from prompts of one model, and yields what was written as it ends.
+
+    While nothing is computed, as whenever something is yielded, the base can be used otherwise.
 
     Args:
-        module: The model, as it is to compute.
-        writers: Whose answer each row is: adapters on one base may have tokenizers and chat
-            templates of their own.
+        base: The base.
+        adapter: The adapter on it; None for the bare base.
         prompts: Rows of any lengths.
         sampling: How to write the answers.
+        ends: Every token that ends an answer.
+        batch_size: Rows in a batch; None leaves it open.
+
+    Yields:
+        The index of a prompt, and the tokens of its answer up to and with the one that ends it; an
+        answer that was cut has none.
     """
-    written = continue_batch(module, prompts, sampling, [writer.ends for writer in writers])
-    return [
-        read_answer(writer, row, len(prompt.tokens))
-        for writer, row, prompt in zip(writers, written, prompts, strict=True)
-    ]
+    lengths = [len(prompt.tokens) for prompt in prompts]
+    if not base.decodes:
+        for batch in buckets(lengths, batch_size or FEWEST_ROWS):
+            chosen = [prompts[index] for index in batch]
+            with base.writing(adapter) as module:
+                written = continue_batch(module, chosen, sampling, [ends] * len(batch))
+            yield from zip(batch, written, strict=True)
+        return
+    for batch in batches(lengths, sampling.max_new_tokens, batch_size):
+        chosen = [prompts[index] for index in batch]
+        decoding = Decoding(chosen, sampling, [ends] * len(batch))
+        while not decoding.is_over:
+            with base.writing(adapter) as module:
+                ended = decoding.run(module, SECONDS_BETWEEN_ANSWERS)
+            for row, tokens in ended:
+                yield batch[row], tokens
 
 
 @torch.inference_mode()
 def continue_batch(
     module: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, ends: Sequence[set[int]]
 ) -> list[list[int]]:
-    """Writes on from the prompts of one batch.
+    """Writes on from the prompts of one batch by Transformers' `generate`: the way for models that
+    the decoding loop can't compute with, and for rows with adapters of their own.
 
     Args:
         module: The model, as it is to compute.
@@ -221,19 +243,6 @@ def read_answer(writer: RowWriter, tokens: list[int], prompt_tokens: int) -> Gen
         completion_tokens=len(tokens),
         reasoning=found.reasoning,
     )
-
-
-@contextmanager
-def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
-    """Switches dropout off for the time of a block: a student that is asked in the midst of its
-    training answers as after it.
-    """
-    training = module.training
-    module.train(False)
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 TOKENS_AT_ONCE = 512

@@ -33,14 +33,15 @@ from domainfusion.models.adapters import (
 )
 from domainfusion.models.base import Adaptation, OnResult, TokenScores
 from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
+from domainfusion.models.decoding import Prompt
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
 from domainfusion.models.generation import (
-    Prompt,
+    FEWEST_ROWS,
     RowWriter,
-    answer_batch,
     buckets,
+    continue_rows,
     final_hidden_states,
-    in_evaluation,
+    read_answer,
     row_seeds,
     token_log_probabilities,
 )
@@ -66,6 +67,7 @@ from domainfusion.models.shared_base import (
     BaseKey,
     SharedBase,
     give_memory_back,
+    in_evaluation,
     silent_transformers,
 )
 from domainfusion.models.summing import (
@@ -116,7 +118,8 @@ class HuggingFaceModel:
         device_map: How Accelerate spreads a model that is larger than one device: `auto`,
             `balanced`, `balanced_low_0`, `sequential`, or a device for each part (`cpu` and `disk`
             among them, from where weights come when they are used). Such a model is not trained.
-        batch_size: Rows that are generated or scored together.
+        batch_size: Rows that are generated or scored together; by default as many as hold 16,384
+            tokens, from 32 to 256, to generate, and 32 to score.
 
     Raises:
         ModelError: There is no model at `model_path`, or it is of a kind that is not loaded.
@@ -145,9 +148,9 @@ class HuggingFaceModel:
         device: str = "auto",
         quantization: Quantization | None = None,
         device_map: DeviceMap | Mapping[str, int | str] | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ConfigurationError(
                 "batch_size is not positive", received=batch_size, allowed="a whole number from 1"
             )
@@ -376,13 +379,18 @@ class HuggingFaceModel:
         is an error, never cut.
         """
         prompts = self._prompts(conversations, sampling)
+        writer = RowWriter(self.tokenizer, self.end_tokens)
+        asked: dict[object, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            own = prompt.seed if sampling.temperature > 0 else None
+            asked.setdefault((tuple(prompt.tokens), own), []).append(index)
+        alike = list(asked.values())
         results: dict[int, Generation] = {}
-        for batch in buckets([len(prompt.tokens) for prompt in prompts], self.batch_size):
-            answers = self._generate_batch([prompts[i] for i in batch], sampling)
-            for index, generation in zip(batch, answers, strict=True):
-                results[index] = generation
+        for place, tokens in self._continue([prompts[own[0]] for own in alike], sampling):
+            for index in alike[place]:
+                results[index] = read_answer(writer, tokens, len(prompts[index].tokens))
                 if on_result is not None:
-                    on_result(index, generation)
+                    on_result(index, results[index])
         return [results[index] for index in range(len(prompts))]
 
     def _prompts(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Prompt]:
@@ -404,12 +412,20 @@ class HuggingFaceModel:
                 fix="shorten the prompt or lower max_new_tokens",
             )
 
-    def _generate_batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generation]:
-        ends = self.end_tokens
-        with self._load().using(self._adapter or None) as module:
-            return answer_batch(
-                module, [RowWriter(self.tokenizer, ends)] * len(prompts), prompts, sampling
-            )
+    def _continue(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, list[int]]]:
+        base = self._load()
+        if self._trainable:
+            base.restore()  # what is merged may have been trained on since
+        return continue_rows(
+            base,
+            self._adapter or None,
+            prompts,
+            sampling,
+            self.end_tokens,
+            self.batch_size,
+        )
 
     @property
     def end_tokens(self) -> set[int]:
@@ -463,10 +479,8 @@ class HuggingFaceModel:
         scores: dict[int, TokenScores] = {}
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
-            for batch in buckets([len(row) for row in rows], self.batch_size):
-                states = final_hidden_states(
-                    module, [rows[index] for index in batch], self.batch_size
-                )
+            for batch in buckets([len(row) for row in rows], self.rows_read_at_once):
+                states = final_hidden_states(module, [rows[index] for index in batch], len(batch))
                 for index, hidden in zip(batch, states, strict=True):
                     found = token_log_probabilities(
                         module, hidden[len(prompts[index]) - 1 : -1], answers[index]
@@ -485,7 +499,7 @@ class HuggingFaceModel:
         """
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
-            return final_hidden_states(module, rows, self.batch_size)
+            return final_hidden_states(module, rows, self.rows_read_at_once)
 
     def head(self) -> Head:
         """Returns what turns final hidden states into logits: a view of the weights, or a copy
@@ -505,6 +519,11 @@ class HuggingFaceModel:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""
         with self._scoring() as module:
             return project(module, hidden)
+
+    @property
+    def rows_read_at_once(self) -> int:
+        """How many rows are scored together."""
+        return self.batch_size or FEWEST_ROWS
 
     @contextmanager
     def _scoring(self) -> Iterator[PreTrainedModel]:
@@ -1107,7 +1126,7 @@ class HuggingFaceModel:
         if self._base is None:
             self._refuse_replaced_files()
             base = SharedBase.get(self._key)
-            if self.batch_size > 1 and not base.masks_padding:
+            if self.rows_read_at_once > 1 and not base.masks_padding:
                 raise ModelError(
                     "The model reads padding as it reads words, so rows of different lengths can't"
                     " be in one batch",

@@ -4,17 +4,16 @@ that saves batches.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel, OnResult
+from domainfusion.models.decoding import Prompt
 from domainfusion.models.generation import (
-    Prompt,
     RowWriter,
-    answer_batch,
     buckets,
+    continue_batch,
+    read_answer,
 )
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.types import Conversation, Generation, Sampling
@@ -30,9 +29,9 @@ def generate_with(
     itself.
 
     Experts that are LoRA adapters on one base, and the base itself, answer in one batch, their
-    adapters unmerged, where that takes fewer batches than asking them in turn: one question to five
-    experts is one batch. Experts that fill batches of their own are asked in turn, each merged into
-    the weights, which spares the adapters' layers. The two ways agree up to rounding: greedy text
+    adapters unmerged, where all questions together fit in one: one question to five experts is one
+    batch. Else experts are asked in turn, each merged into the weights, which spares the adapters'
+    layers. The two ways agree up to rounding: greedy text
     in float32 is the same, in bfloat16 a near tie may fall otherwise.
 
     Args:
@@ -87,9 +86,7 @@ def _by_model(models: Mapping[int, LanguageModel]) -> list[list[int]]:
 
 
 def _that_share_batches(models: Mapping[int, HuggingFaceModel]) -> list[list[int]]:
-    """Returns the rows of each base whose experts take fewer batches together than one after the
-    other.
-    """
+    """Returns the rows of each base whose experts are best asked in one batch."""
     groups: dict[object, list[int]] = {}
     for index, model in models.items():
         if model.can_share_batches():
@@ -98,16 +95,12 @@ def _that_share_batches(models: Mapping[int, HuggingFaceModel]) -> list[list[int
 
 
 def _saves_batches(models: Sequence[HuggingFaceModel]) -> bool:
-    rows = Counter(id(model) for model in models)
-    alone = sum(
-        math.ceil(rows[id(model)] / model.batch_size)
-        for model in {id(model): model for model in models}.values()
-    )
-    return math.ceil(len(models) / _batch_size(models)) < alone
+    """Whether one batch holds the rows of several experts that would each have a small one."""
+    return len({id(model) for model in models}) > 1 and len(models) <= _batch_size(models)
 
 
 def _batch_size(models: Sequence[HuggingFaceModel]) -> int:
-    return min(model.batch_size for model in models)
+    return min(model.rows_read_at_once for model in models)
 
 
 def _answer_together(
@@ -130,9 +123,10 @@ def _answer_together(
             writers = [
                 RowWriter(models[index].tokenizer, models[index].end_tokens) for index in rows
             ]
-            found = answer_batch(module, writers, [prompts[index] for index in rows], sampling)
-        for index, generation in zip(rows, found, strict=True):
-            keep(index, generation)
+            asked, ends = [prompts[index] for index in rows], [writer.ends for writer in writers]
+            found = continue_batch(module, asked, sampling, ends)
+        for index, writer, tokens in zip(rows, writers, found, strict=True):
+            keep(index, read_answer(writer, tokens, len(prompts[index].tokens)))
 
 
 def _answer_alone(

@@ -34,6 +34,8 @@ from domainfusion.models.adapters import (
     put_on,
     read_weights,
 )
+from domainfusion.models.decoding import Rows, can_decode
+from domainfusion.models.packing import Packed, computing_with, pack
 from domainfusion.models.placement import Quantization, quantization_settings
 from domainfusion.models.summing import adapted_layers, sum_config, write_sum
 
@@ -78,6 +80,29 @@ def masks_padding(module: PreTrainedModel, received: str) -> bool:
         attention_mask=torch.ones(1, len(_ROW), dtype=torch.long),
     )
     return not _differ(module, _logits(module, received, **padded)[0, -1], alone[0, -1])
+
+
+@torch.no_grad()
+def decodes_alike(module: PreTrainedModel) -> bool:
+    """Whether the decoding loop finds for a model what the model finds by itself: in rows that
+    begin alike, that are padded, and of which one ends before the others.
+    """
+    rows, last = (_ROW, (*_ROW[:2], 0), (0,)), 3
+    try:
+        if not can_decode(module):
+            return False
+        batch = Rows(module, rows)
+        read = batch.logits
+        batch.keep([1, 2])
+        batch.append(module, torch.tensor([last, last], device=module.device))
+        alone = [_logits(module, "", input_ids=torch.tensor([[*row, last]]))[0] for row in rows]
+    except Exception:  # whatever a model of a strange kind stumbles over
+        return False
+    pairs = [
+        *((read[place], found[-2]) for place, found in enumerate(alone)),
+        *((written, found[-1]) for written, found in zip(batch.logits, alone[1:], strict=True)),
+    ]
+    return not any(_differ(module, found.float(), expected) for found, expected in pairs)
 
 
 def _logits(module: PreTrainedModel, received: str, **inputs: torch.Tensor) -> torch.Tensor:
@@ -152,10 +177,12 @@ class SharedBase:
         self.module.train(False)
         check_order(self.module, key.path)
         self.masks_padding = masks_padding(self.module, key.path)
+        self.decodes = key.device_map is None and decodes_alike(self.module)
         self.peft: PeftModel | None = None
         self._copies: dict[str, torch.nn.Parameter] = {}
         self._replaced: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
         self._merged: str | None = None
+        self._packed: Packed | None = None
         self._dropped: list[str] = []
 
     @classmethod
@@ -283,11 +310,8 @@ class SharedBase:
         """
         assert self.key.owner and self.peft is not None and list(self.peft.peft_config) == [adapter]
         self.activate(adapter, merge=True)
-        self._replaced, self._copies, self._merged = (
-            [],
-            {},
-            None,
-        )  # the copies are the weights from now on
+        # the copies are the weights from now on
+        self._replaced, self._copies, self._merged, self._packed = [], {}, None, None
         self._take_layers_off()
         for parameter in self.module.parameters():
             parameter.requires_grad_(False)
@@ -347,6 +371,27 @@ class SharedBase:
             return
         self.activate(adapter, merge=merge)
         yield self.module
+
+    @contextmanager
+    def writing(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        """Gives the module as `using` does, to write text with: without dropout, and where the
+        adapter is merged, with its weights packed.
+
+        Args:
+            adapter: Name of the adapter; None for the bare base.
+        """
+        with self.using(adapter) as module, in_evaluation(module):
+            if adapter != self._merged:  # its layers stand apart from quantized weights
+                yield module
+                return
+            if self._packed is None:
+                self._packed = pack(module)
+            try:
+                with computing_with(module, self._packed):
+                    yield module
+            finally:
+                if self.key.owner:  # these weights are others in the next call
+                    self._packed = None
 
     @contextmanager
     def mixing(self, adapters: Sequence[str | None]) -> Iterator[PreTrainedModel]:
@@ -424,7 +469,7 @@ class SharedBase:
         self._replaced = []
         for _, layer in self.tuner_layers():
             layer.merged_adapters = []
-        self._merged = None
+        self._merged = self._packed = None
 
     @_OUTSIDE_INFERENCE
     def training_view(self, adapter: str) -> PreTrainedModel:
@@ -588,6 +633,19 @@ def give_memory_back() -> None:
         OSError, AttributeError
     ):  # glibc alone keeps what is freed, and has a way to ask for it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@contextmanager
+def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
+    """Switches dropout off for the time of a block: a student that is asked in the midst of its
+    training answers as after it.
+    """
+    training = module.training
+    module.train(False)
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 @contextmanager

@@ -263,7 +263,7 @@ class KeptSignals:
         with progress(
             f"reading: {model.name}", len(readings), len(readings) - len(missing)
         ) as advance:
-            for batch in buckets(lengths, getattr(model, "batch_size", 32)):
+            for batch in buckets(lengths, getattr(model, "batch_size", None) or 32):
                 wanted = [readings[index] for index in batch]
                 if missing.isdisjoint(reading.key for reading in wanted):
                     continue

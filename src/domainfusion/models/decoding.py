@@ -1,0 +1,421 @@
+"""The decoding loop: what prompts have in common is read once, and rows that ended take no further
+steps.
+
+Transformers' `generate` reads each row of a batch by itself, copies the cache in every step, and
+computes rows that are over until the last one is. This loop does the same arithmetic for models
+whose every layer attends to all tokens; `can_decode` says which ones these are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, cast
+
+import torch
+from transformers import LogitsProcessor, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from domainfusion.types import Sampling
+
+_ROOM = 32
+"""Tokens of a row for which a cache that is full is enlarged."""
+
+_NARROWED = 0.8
+"""Share of the rows still being written at which the others leave the batch: leaving costs a copy
+of the cache.
+"""
+
+_DRAWN_AT_ONCE = 32
+"""Rows whose cumulative distributions are in memory at a time."""
+
+_LIKELIEST = 64
+"""Tokens among which the nucleus of top_p is looked for at first."""
+
+
+class Prompt(NamedTuple):
+    """A row of a batch: the tokens that are read, and the seed with which the answer is drawn."""
+
+    tokens: list[int]
+    seed: int
+
+
+class RowSampler(LogitsProcessor):
+    """Draws the next token of each row from a stream of its own, by inverting the cumulative
+    distribution.
+
+    Args:
+        sampling: Temperature (above 0) and top_p.
+        seeds: One seed per row.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+        self._temperature = sampling.temperature
+        self._top_p = sampling.top_p
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Returns the drawn tokens, of shape (rows,).
+
+        Args:
+            logits: Those of the rows, of shape (rows, vocabulary).
+            rows: The place of each row among the seeds.
+        """
+        points = torch.stack(
+            [torch.rand(1, generator=self._generators[row], dtype=torch.float64) for row in rows]
+        ).to(logits.device)
+        parts = zip(
+            torch.split(logits, _DRAWN_AT_ONCE), torch.split(points, _DRAWN_AT_ONCE), strict=True
+        )
+        return torch.cat([self._invert(part, point) for part, point in parts])
+
+    def _invert(self, logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
+        # less the largest, or a low temperature would make infinities of them
+        logits = (logits - logits.max(-1, keepdim=True).values) / self._temperature
+        shares, tokens = logits.softmax(-1), None
+        if self._top_p < 1:
+            shares, tokens = nucleus(shares, self._top_p)
+        reached = shares.cumsum(-1, dtype=torch.float64)
+        places = torch.searchsorted(reached, points * reached[:, -1:], right=True)
+        places = places.clamp(max=shares.shape[-1] - 1)
+        return (places if tokens is None else tokens.gather(-1, places))[:, 0]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Returns logits of shape (rows, vocabulary) that leave nothing but the drawn tokens, for
+        Transformers' `generate`.
+        """
+        drawn = self.draw(scores, range(len(self._generators)))
+        only = torch.full(scores.shape, float("-inf"), device=scores.device)
+        return cast(torch.FloatTensor, only.scatter(-1, drawn[:, None], 0.0))
+
+
+def nucleus(shares: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the probabilities of the smallest set of tokens that reaches `top_p`, the largest
+    first and then zeros, and the tokens they belong to, each of shape (rows, some).
+
+    The vocabulary is not sorted: the likeliest tokens nearly always hold the set.
+
+    Args:
+        shares: Probabilities, of shape (rows, vocabulary).
+        top_p: The sum to reach.
+    """
+    size, count = shares.shape[-1], min(_LIKELIEST, shares.shape[-1])
+    while True:
+        likeliest, tokens = shares.topk(count, -1)
+        before = likeliest.cumsum(-1) - likeliest
+        if count == size or bool((before[:, -1] >= top_p).all()):
+            return likeliest.masked_fill(before >= top_p, 0), tokens
+        count = min(8 * count, size)
+
+
+# --- Reading prompts
+
+
+class _Tree(NamedTuple):
+    """Prompts as one tree, in which what they begin with alike stands once.
+
+    Attributes:
+        tokens: The token of each node, of shape (nodes,).
+        positions: How deep each node stands, of shape (nodes,).
+        nodes: The nodes of each row, padded on the left, of shape (rows, length).
+        padding: Where `nodes` is padding, of the same shape.
+        places: For each node one place among rows × length where it stands, of shape (nodes,).
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    nodes: torch.Tensor
+    padding: torch.Tensor
+    places: torch.Tensor
+
+
+def _tree_of(rows: Sequence[Sequence[int]], device: torch.device) -> _Tree:
+    length = max(map(len, rows))
+    children: dict[tuple[int, int], int] = {}
+    tokens, positions, places = list[int](), list[int](), list[int]()
+    nodes = torch.zeros((len(rows), length), dtype=torch.long)
+    padding = torch.ones((len(rows), length), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        start, path, node = length - len(row), list[int](), -1
+        for position, token in enumerate(row):
+            node = children.setdefault((node, token), len(tokens))
+            if node == len(tokens):
+                tokens.append(token)
+                positions.append(position)
+                places.append(number * length + start + position)
+            path.append(node)
+        nodes[number, start:] = torch.tensor(path, dtype=torch.long)
+        padding[number, start:] = False
+    listed = [torch.tensor(values, dtype=torch.long) for values in (tokens, positions, places)]
+    return _Tree(
+        *(values.to(device) for values in (listed[0], listed[1], nodes, padding, listed[2]))
+    )
+
+
+_TREE_ATTENTION = "domainfusion_tree"
+"""The name of `_attend_by_row` among the attention functions of Transformers."""
+
+_tree_being_read: ContextVar[_Tree] = ContextVar("_tree_being_read")
+
+
+def _attend_by_row(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attends from each row of a tree to itself, while everything else is computed by node.
+
+    Args:
+        module: The attention layer.
+        query: By node, of shape (1, heads, nodes, size).
+        key: By row, as the cache returns it, of shape (rows, heads, length, size).
+        value: The same.
+        attention_mask: Of shape (rows, 1, length, length); None where no row is padded.
+        settings: What PyTorch's attention takes.
+
+    Returns:
+        What was found, by node, of shape (1, nodes, heads, size).
+    """
+    tree = _tree_being_read.get()
+    by_row = _by_row(query, tree.nodes)
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    found, _ = attend(module, by_row, key, value, attention_mask, **settings)
+    return found.flatten(0, 1)[tree.places][None], None
+
+
+AttentionInterface.register(_TREE_ATTENTION, _attend_by_row)
+
+
+def _by_row(states: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Returns states by node, of shape (1, heads, nodes, size), by row: of shape (rows, heads,
+    length, size).
+    """
+    return states[0][:, nodes].transpose(0, 1)
+
+
+@contextmanager
+def _reading(module: PreTrainedModel, tree: _Tree) -> Iterator[None]:
+    config = cast(Any, module.config)
+    token = _tree_being_read.set(tree)
+    config._attn_implementation = _TREE_ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
+        _tree_being_read.reset(token)
+
+
+# --- Rows in the course of being written
+
+
+class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer, in memory that has room for the tokens to come.
+
+    Args:
+        nodes: The nodes of each row of the tree that is read first, of shape (rows, length).
+    """
+
+    def __init__(self, nodes: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._nodes = nodes
+        self._length = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds keys and values, and returns all that there are, by row."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            key_states = _by_row(key_states, self._nodes)
+            value_states = _by_row(value_states, self._nodes)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        keys, values = cast(torch.Tensor, self.keys), cast(torch.Tensor, self.values)
+        end = self._length + key_states.shape[-2]
+        if end > keys.shape[-2]:
+            keys, values = (self._enlarged(held, end + _ROOM) for held in (keys, values))
+            self.keys, self.values = keys, values
+        keys[:, :, self._length : end] = key_states
+        values[:, :, self._length : end] = value_states
+        self._length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _enlarged(self, held: torch.Tensor, length: int) -> torch.Tensor:
+        enlarged = held.new_empty((*held.shape[:2], length, held.shape[-1]))
+        enlarged[:, :, : self._length] = held[:, :, : self._length]
+        return enlarged
+
+    def get_seq_length(self) -> int:
+        """Returns how many tokens a row has, padding included."""
+        return self._length
+
+
+class Rows:
+    """Rows of a batch with what the model has read and written of them.
+
+    Args:
+        module: The model, as it is to compute.
+        rows: The tokens of each row; they are read at once.
+
+    Attributes:
+        logits: Those of each row's next token, of shape (rows, vocabulary).
+    """
+
+    def __init__(self, module: PreTrainedModel, rows: Sequence[Sequence[int]]) -> None:
+        tree = _tree_of(rows, module.device)
+        count = len(DynamicCache(config=module.config).layers)
+        self._cache = Cache(layers=[_RowLayer(tree.nodes) for _ in range(count)])
+        self._positions = (~tree.padding).sum(-1)
+        self._padding = tree.padding if bool(tree.padding.any()) else None
+        with _reading(module, tree):
+            self.logits = self._compute(
+                module,
+                input_ids=tree.tokens[None],
+                position_ids=tree.positions[None],
+                attention_mask=None if self._padding is None else _causal(self._padding),
+                logits_to_keep=tree.nodes[:, -1],
+            )[0]
+
+    def append(self, module: PreTrainedModel, tokens: torch.Tensor) -> None:
+        """Reads one more token of each row.
+
+        Args:
+            module: The model, as it computed before.
+            tokens: Of shape (rows,).
+        """
+        mask = None
+        if self._padding is not None:
+            self._padding = torch.nn.functional.pad(self._padding, (0, 1))
+            mask = ~self._padding[:, None, None]
+        self.logits = self._compute(
+            module,
+            input_ids=tokens[:, None],
+            position_ids=self._positions[:, None],
+            attention_mask=mask,
+            logits_to_keep=1,
+        )[:, 0]
+        self._positions = self._positions + 1
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Drops the rows at all other places."""
+        chosen = torch.tensor(places, device=self._positions.device)
+        self._cache.batch_select_indices(chosen)
+        self._positions, self.logits = self._positions[chosen], self.logits[chosen]
+        if self._padding is not None:
+            self._padding = self._padding[chosen]
+
+    def _compute(self, module: PreTrainedModel, **inputs: Any) -> torch.Tensor:
+        found = cast(Any, module)(**inputs, past_key_values=self._cache, use_cache=True)
+        return cast(torch.Tensor, found.logits)
+
+
+def _causal(padding: torch.Tensor) -> torch.Tensor:
+    """Returns what each token looks at, of shape (rows, 1, length, length): those before it and
+    itself. Padding, which nothing looks at, looks at itself, as a softmax over nothing is no
+    number.
+    """
+    length = padding.shape[-1]
+    before = torch.ones((length, length), dtype=torch.bool, device=padding.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=padding.device)
+    return ((before & ~padding[:, None]) | itself)[:, None]
+
+
+def can_decode(module: PreTrainedModel) -> bool:
+    """Returns whether the loop here may compute with a model, as far as its settings tell: every
+    layer attends to all tokens, through PyTorch's attention, at positions that are given.
+    """
+    config = cast(Any, module.config)
+    takes = set(inspect.signature(module.forward).parameters)
+    layers = DynamicCache(config=config).layers
+    return (
+        config._attn_implementation == "sdpa"
+        and bool(getattr(module, "_supports_attention_backend", False))
+        and {"position_ids", "logits_to_keep"} <= takes
+        and bool(layers)
+        and all(type(layer) is DynamicLayer for layer in layers)
+    )
+
+
+class Decoding:
+    """Answers to the prompts of one batch, written token by token.
+
+    Args:
+        prompts: Rows of any lengths.
+        sampling: How to write the answers.
+        ends: Every token that ends an answer, for each row.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Prompt], sampling: Sampling, ends: Sequence[set[int]]
+    ) -> None:
+        self._prompts = prompts
+        self._limit = sampling.max_new_tokens
+        self._ends = ends
+        seeds = [prompt.seed for prompt in prompts]
+        self._sampler = RowSampler(sampling, seeds) if sampling.temperature > 0 else None
+        self._written: list[list[int]] = [[] for _ in prompts]
+        self._rows: Rows | None = None
+        self._tokens = torch.empty(0)
+        self._in_batch = list(range(len(prompts)))
+        self._left = set(self._in_batch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every answer has ended."""
+        return not self._left
+
+    @torch.inference_mode()
+    def run(
+        self, module: PreTrainedModel, seconds: float = math.inf
+    ) -> list[tuple[int, list[int]]]:
+        """Writes on, until all answers have ended, or some have and a time is over.
+
+        Args:
+            module: The model, as it is to compute: in every call the same.
+            seconds: The time.
+
+        Returns:
+            The answers that ended, each by its row and with the token that ended it; one that was
+            cut has none.
+        """
+        until = time.monotonic() + seconds
+        ended: list[tuple[int, list[int]]] = []
+        while self._left and not (ended and time.monotonic() >= until):
+            ended += [(row, self._written[row]) for row in self._step(module)]
+        return ended
+
+    def _step(self, module: PreTrainedModel) -> list[int]:
+        """Writes one token of each answer, and returns the rows that ended with it."""
+        if self._rows is None:
+            self._rows = Rows(module, [prompt.tokens for prompt in self._prompts])
+        else:
+            self._rows.append(module, self._tokens)
+        logits = self._rows.logits
+        drawn = (
+            logits.float().argmax(-1)  # in bfloat16, PyTorch takes three times as long on a CPU
+            if self._sampler is None
+            else self._sampler.draw(logits, self._in_batch)
+        )
+        ended = list[int]()
+        for row, token in zip(self._in_batch, drawn.tolist(), strict=True):
+            if row not in self._left:
+                continue
+            self._written[row].append(token)
+            if token in self._ends[row] or len(self._written[row]) == self._limit:
+                self._left.remove(row)
+                ended.append(row)
+        self._tokens = drawn
+        if self._left and len(self._left) <= _NARROWED * len(self._in_batch):
+            places = [place for place, row in enumerate(self._in_batch) if row in self._left]
+            self._rows.keep(places)
+            self._in_batch = [self._in_batch[place] for place in places]
+            self._tokens = drawn[torch.tensor(places, device=drawn.device)]
+        return ended
