@@ -251,7 +251,9 @@ def test_what_can_not_be_merged_is_one_clear_error(
         merge(base, {**experts, "other": other})
 
 
-@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+@pytest.mark.filterwarnings(
+    "ignore:`lora_bias=True` was passed", "ignore:Adapter .* have invalid shape"
+)
 @pytest.mark.parametrize(
     ("options", "error"),
     [
