@@ -26,7 +26,7 @@ LAYERS = (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.entries", "distillation.formats",
         "distillation.review", "distillation.requirements", "distillation.export", "distillation.savings", "distillation.calling",
-
+        "distillation.outcomes",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (

@@ -1,76 +1,15 @@
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from domainfusion.cli.terminal import Bars, Lines, Terminal
+from domainfusion.cli.terminal import Terminal
 
 logger = logging.getLogger("domainfusion")
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
-    clock = Clock()
-    written: list[str] = []
-    with Lines(written.append, clock=clock)("asking", 100, 20) as advance:
-        for _ in range(80):
-            clock.now += 0.5
-            advance(1)
-    # Two items a second: the twenty of an earlier session count as done, and not into the rate.
-    assert written == [
-        "asking: 40 of 100 (40%), 2.0/s, 0:30 left",
-        "asking: 60 of 100 (60%), 2.0/s, 0:20 left",
-        "asking: 80 of 100 (80%), 2.0/s, 0:10 left",
-        "asking: 100 of 100 in 0:40",
-    ]
-
-
-def test_work_that_fails_has_no_line_that_says_it_ended() -> None:
-    written: list[str] = []
-    with pytest.raises(ValueError, match="no"), Lines(written.append)("asking", 2) as advance:
-        advance(1)
-        raise ValueError("no")
-    assert written == []
-
-
-def test_bars_show_description_count_rate_and_time_left_and_can_be_opened_again() -> None:
-    screen, clock = io.StringIO(), Clock()
-    console = Console(file=screen, force_terminal=True, width=100)
-    bars = Bars(console, clock=clock)
-    with bars("asking [bold]animals", 40, 8) as advance:
-        clock.now = 4.0
-        for _ in range(16):  # a batch, all at once: sixteen in four seconds are four a second
-            advance(1)
-        with bars("within", 1) as inner:
-            inner(1)
-        advance(16)
-    with bars("again", 1) as advance:
-        advance(1)
-    shown = screen.getvalue()
-    for part in (
-        "asking [bold]animals",
-        "24/40",
-        "4.0/s, 0:04 left",
-        "40/40",
-        "in 0:04",
-        "within",
-        "again",
-    ):
-        assert part in shown, shown
 
 
 def test_results_go_to_stdout_and_messages_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,24 +139,6 @@ def test_no_text_in_results_messages_or_the_log_steers_a_terminal(
     assert captured.out.count("Oslo") == 5 and captured.err.count("Oslo") == 3
     for shown in (captured.out, captured.err, (tmp_path / "run.log").read_text()):
         assert not steers(shown)
-
-
-def test_no_label_of_a_bar_steers_a_terminal() -> None:
-    def drawn(label: str) -> str:
-        screen = io.StringIO()
-        with Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())(
-            label, 1
-        ) as advance:
-            advance(1)
-        return screen.getvalue()
-
-    hostile = drawn(HOSTILE)
-    assert (
-        "Oslo" in hostile
-        and OSC not in hostile
-        and ANSI not in hostile
-        and not steers(hostile) & set("\x07\x9b\u202e\u2066")
-    )
 
 
 def test_a_line_of_a_million_characters_is_shown_and_ends(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,10 +130,14 @@ def world(base: LlamaModel, tmp_path: Path) -> World:
 
 
 class Watch:
-    """A display of progress that keeps what was begun."""
+    """A display of progress that keeps what was begun and what was said."""
 
     def __init__(self) -> None:
         self.labels: list[str] = []
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
 
     @contextmanager
     def __call__(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -190,6 +195,51 @@ def test_step_by_step_is_the_same_as_at_once(world: World, tmp_path: Path) -> No
     report = stepwise.evaluate(student)
     assert outcome(tmp_path / "steps") == outcome(world.directory)
     assert report == at_once.report
+    assert (tmp_path / "steps" / "report.html").is_file()
+
+
+def test_every_stage_says_in_a_line_what_came_of_it(world: World) -> None:
+    first, again = Watch(), Watch()
+    world.evaluated(progress=first).distill()
+    resumed = world.evaluated(progress=again)
+    resumed.distill()
+    assert resumed.report is not None
+    without_seconds = [re.sub(r"; [0-9.]+ s$", "", line) for line in first.lines]
+    kept = f"The run is kept in {world.directory}; the same inputs resume it there."
+    written = f"The report is in {world.directory / 'report.html'}."
+    assert without_seconds[:4] == [
+        kept,
+        "generate: 12 examples to train on, 3 to test",
+        "collect: 16 responses from 2 experts",
+        "integrate: 12 records, 12 verified by a reference",
+    ]
+    assert re.fullmatch(r"train: 12 records in 4 steps, loss [0-9.]+ → [0-9.]+", without_seconds[4])
+    assert without_seconds[5:] == [f"evaluate: {resumed.report.headline}", written]
+    assert again.lines == [
+        kept,
+        "generate: 12 examples to train on, 3 to test, made before",
+        "collect: 16 responses from 2 experts",
+        "integrate: 12 records, 12 verified by a reference, made before",
+        without_seconds[4],
+        *without_seconds[5:],
+    ]
+
+
+def test_what_the_log_shows_is_not_said_twice(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch()
+    with caplog.at_level("INFO", logger="domainfusion"):
+        world.distiller(progress=watch).generate()
+    assert watch.lines == []
+    assert any(message.startswith("generate: 12 examples") for message in caplog.messages)
+
+
+def test_where_nobody_looks_on_nothing_is_shown(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.evaluated().distill()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_same_inputs_have_the_same_directory_and_others_another(
@@ -988,7 +1038,7 @@ def test_another_publisher_writes_in_place_of_the_reports(world: World, tmp_path
     publisher = NotedPublisher()
     distiller = world.distiller(publisher=publisher)
     distiller.distill()
-    distiller.save(tmp_path / "saved")
+    assert distiller.save(str(tmp_path / "saved")) == tmp_path / "saved"
     run = distiller.output_dir
     assert publisher.written == [(run,), (tmp_path / "saved", run)]
     assert not (run / "report.html").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from domainfusion.description import describe
+from domainfusion.distillation import outcomes
 from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import (
@@ -29,7 +30,12 @@ from domainfusion.distillation.measuring import examples_trained_on, measure, me
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.overlong import Lengths
 from domainfusion.distillation.parts import check_parts, check_refinement, check_teachers
-from domainfusion.distillation.refinement import Refiner, Stages, Validation
+from domainfusion.distillation.refinement import (
+    Refiner,
+    Stages,
+    Validation,
+    read_refinement,
+)
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import (
     Publisher,
@@ -51,7 +57,7 @@ from domainfusion.distillation.trainer.phase import check_seed
 from domainfusion.errors import ConfigurationError, RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
-from domainfusion.progress import Progress, silent
+from domainfusion.progress import ProgressChoice, Speaks, choose_progress
 from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
@@ -113,7 +119,8 @@ class Distiller:
             student weakest, and trained on; a round that does not improve validation is undone, and
             the last. It takes validation examples and a generator that can make more.
         title: What reports call the run.
-        progress: Shows how far each stage is; by default nothing is shown.
+        progress: Shows how far each stage is, and a line of what came of it: by default on stderr
+            where that is a terminal or a notebook; None shows nothing.
         publisher: Writes the reports at the end of a run and the model card of a saved student; by
             default `domainfusion.reports`.
 
@@ -153,7 +160,7 @@ class Distiller:
         on_teacher_failure: OnTeacherFailure = "stop",
         refinement_rounds: int = 0,
         title: str = "Distillation",
-        progress: Progress = silent,
+        progress: ProgressChoice = "auto",
         publisher: Publisher | None = None,
     ) -> None:
         check_parts(
@@ -187,7 +194,7 @@ class Distiller:
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
         self.refinement_rounds = refinement_rounds
-        self.progress = progress
+        self.progress = choose_progress(progress)
         self.publisher = publisher or default_publisher()
         self.student: TrainableModel | None = None
         self._is_refined = False
@@ -211,10 +218,15 @@ class Distiller:
             self.integrator,
             evaluator,
         ]
-        self._run = RunDirectory(path, self._inputs(date=pin_dates(parts, path)), title)
+        self._run = RunDirectory(
+            path,
+            self._inputs(date=pin_dates(parts, path)),
+            title,
+            say=self.progress.say if isinstance(self.progress, Speaks) else None,
+        )
         self.output_dir = self._run.path
         self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
-        self._ask = RunAsk(self._run, self._roles, progress)
+        self._ask = RunAsk(self._run, self._roles, self.progress)
         if on_teacher_failure == "stop" and not self._run.examples.is_file():
             # Before the directory is claimed: a test set that is corrected makes another run.
             self._lengths().fitting(self._given_test, "test")
@@ -247,7 +259,8 @@ class Distiller:
             on_trained()
             if self.evaluator is not None:
                 self.evaluate(student)
-            self.publisher.write_reports(self.output_dir)
+            else:
+                self.publisher.write_reports(self.output_dir)
         return student
 
     @contextmanager
@@ -268,9 +281,12 @@ class Distiller:
         """
         with self._run.open():
             self._run.announce()
-            if not self._run.examples.is_file():
-                with self._run.stage("generate"):
+            if self._run.examples.is_file():
+                self._run.tell_made_before("generate", outcomes.generated(self._run))
+            else:
+                with self._run.stage("generate") as tell:
                     self._generate()
+                    tell(outcomes.generated(self._run))
             return read_records(self._run.examples, Example)
 
     def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
@@ -278,10 +294,11 @@ class Distiller:
         the whole query.
         """
         check_teachers(examples, self.teacher_models)
-        with self._run.open(), self._run.stage("collect"):
+        with self._run.open(), self._run.stage("collect") as tell:
             tasks = self._experts().answer(examples)
             responses = [response for task in tasks for response in task.responses.values()]
             warn_of_cut_thoughts(responses)
+            tell(outcomes.collected(responses))
             return [(task.example, task.responses) for task in tasks]
 
     def integrate(self, collected: Collected) -> list[TrainingRecord]:
@@ -296,8 +313,9 @@ class Distiller:
 
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
-        with self._run.open(), self._run.stage("train"):
+        with self._run.open(), self._run.stage("train") as tell:
             self.student, self._is_refined = self._train(records, self._run), False
+            tell(outcomes.trained(records, self._run))
             self._run.add_to_description("student", about_student(self.student))
             return self.student
 
@@ -317,7 +335,7 @@ class Distiller:
             )
         if self._is_refined:
             return self.student
-        with self._run.open(), self._run.stage("refine"):
+        with self._run.open(), self._run.stage("refine") as tell:
             self.student = Refiner(
                 rounds=self.refinement_rounds,
                 files=self._run,
@@ -330,6 +348,7 @@ class Distiller:
                 seed=self.seed,
             ).refine(self.student)
             self._is_refined = True
+            tell(outcomes.refined(read_refinement(self._run)))
             return self.student
 
     def evaluate(
@@ -339,7 +358,7 @@ class Distiller:
         examples: str | Path | Sequence[ExampleLike] | None = None,
     ) -> EvaluationReport:
         """Measures the student beside its base, every expert, and their weight merge where there is
-        one.
+        one, and writes the report of the run.
 
         Args:
             student: The student; by default the one that was trained.
@@ -362,16 +381,20 @@ class Distiller:
                 return self._measure(self.evaluator, student, list(read_examples(examples)))
         if not self._run.test_examples.is_file():
             raise RunError("There is no test set yet", fix="call generate() first")
-        with self._run.open(), self._run.stage("evaluate"):
-            held_out = read_held_out(self._run, "test")
-            self.report = self._measure(self.evaluator, student, held_out)
-            write_json(self._run.evaluation, self.report, listed=True)
-            self._measure_savings(student, held_out)
+        with self._run.open():
+            with self._run.stage("evaluate") as tell:
+                held_out = read_held_out(self._run, "test")
+                self.report = self._measure(self.evaluator, student, held_out)
+                write_json(self._run.evaluation, self.report, listed=True)
+                self._measure_savings(student, held_out)
+                tell(self.report.headline)
+            self.publisher.write_reports(self.output_dir)
+            self._run.tell(f"The report is in {self._run.html_report}.")
             return self.report
 
-    def save(self, path: str | Path, *, merge: bool = True) -> None:
-        """Writes the student, with a model card, to a folder that plain Transformers loads; with
-        `merge=False` an adapter stays an adapter.
+    def save(self, path: str | Path, *, merge: bool = True) -> Path:
+        """Writes the student, with a model card, to a folder that plain Transformers loads, and
+        returns the folder; with `merge=False` an adapter stays an adapter.
 
         Of several processes the main one writes.
 
@@ -380,10 +403,11 @@ class Distiller:
         """
         if self.student is None:
             raise RunError("There is no student to save", fix="call distill() or train() first")
-        if not distributed.is_main_process():
-            return
-        self.student.save(path, merge=merge)
-        self.publisher.write_model_card(Path(path), self.output_dir)
+        folder = Path(path)
+        if distributed.is_main_process():
+            self.student.save(folder, merge=merge)
+            self.publisher.write_model_card(folder, self.output_dir)
+        return folder
 
     # The stages' details
 
@@ -495,22 +519,22 @@ class Distiller:
 
     def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
         if files.records.is_file():
-            return read_records_of(collected, files)
-        with self._run.stage("integrate"):
+            records = read_records_of(collected, files)
+            self._run.tell_made_before("integrate", outcomes.integrated(records))
+            return records
+        with self._run.stage("integrate") as tell:
             tasks = [Task(example, responses) for example, responses in collected]
             targets = self.integrator.integrate_all(
                 tasks,
                 domains=self._descriptions(),
                 ask=self._ask,
             )
-            write_records(
-                files.records,
-                [
-                    to_record(task, target, self.verifier)
-                    for task, target in zip(tasks, targets, strict=True)
-                ],
-                listed=True,
-            )
+            records = [
+                to_record(task, target, self.verifier)
+                for task, target in zip(tasks, targets, strict=True)
+            ]
+            write_records(files.records, records, listed=True)
+            tell(outcomes.integrated(records))
         return read_records(files.records, TrainingRecord)
 
     def _experts(self) -> Experts:

@@ -198,6 +198,7 @@ class RunDirectory(RunFiles):
         inputs: What decides the outcome of the run; a directory that was made with other inputs is
             refused.
         title: What reports call the run.
+        say: Shows a line to whoever looks on, where the log of the package shows none.
 
     Raises:
         RunError: The directory belongs to other inputs, another process is writing to it, or it
@@ -208,11 +209,20 @@ class RunDirectory(RunFiles):
         current_stage: The stage that is under way; empty between stages.
     """
 
-    def __init__(self, path: Path | None, inputs: Mapping[str, Any], title: str) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        inputs: Mapping[str, Any],
+        title: str,
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(path or Path("runs") / fingerprint(inputs, length=12))
         self._is_derived, self._is_announced = path is None, False
         self._inputs = dict(inputs)
         self._title = title
+        self._say = say
+        self._told: set[str] = set()
         self._lock = FileLock(self.lock, thread_local=False)
         self._depth = 0
         self._at_the_end = ExitStack()
@@ -258,9 +268,24 @@ class RunDirectory(RunFiles):
             return
         self._is_announced = True
         message = f"The run is kept in {self.path}; the same inputs resume it there."
-        logger.info(message)
-        if self._is_derived and not logger.isEnabledFor(logging.INFO):
+        self.tell(message)
+        is_shown = logger.isEnabledFor(logging.INFO) or self._say is not None
+        if self._is_derived and not is_shown:
             sys.stderr.write(f"{message}\n")
+
+    def tell(self, message: str) -> None:
+        """Says what came of a stage: in the log, and to whoever looks on where it is not shown
+        there.
+        """
+        logger.info("%s", message)
+        if self._say is not None and not logger.isEnabledFor(logging.INFO):
+            self._say(message)
+
+    def tell_made_before(self, stage: str, outcome: str) -> None:
+        """Says once what came of a stage that an earlier process ended."""
+        if stage not in self._told:
+            self._told.add(stage)
+            self.tell(f"{stage}: {outcome}, made before")
 
     def when_let_go(self, call: Callable[[], None]) -> None:
         """Calls `call` when this process releases the directory that it holds."""
@@ -371,16 +396,20 @@ class RunDirectory(RunFiles):
         write_json(self.description, content, listed=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[Callable[[str], None]]:
         """Times a stage. An interrupted stage's seconds add up over its runs; a finished one that
         is looked at again is not timed.
 
         Within another stage, as in a refinement, it is that stage's time.
+
+        Yields:
+            Receives, in a line, what came of the stage; it is told when the stage is over.
         """
+        outcomes: list[str] = []
         started, finished, around = time.perf_counter(), False, self.current_stage
         self.current_stage = name
         try:
-            yield
+            yield outcomes.append
             finished = True
         finally:
             self.current_stage = around
@@ -403,7 +432,13 @@ class RunDirectory(RunFiles):
                     "finished": finished,
                 }
                 write_json(self.stages, list(entries.values()), listed=True)
-                logger.info("%s: %.1f s%s", name, seconds, "" if finished else ", not finished")
+                if finished:
+                    outcomes.append(f"{seconds:.1f} s")
+                else:
+                    logger.info("%s: %.1f s, not finished", name, seconds)
+            if finished and outcomes:
+                self._told.add(name)
+                self.tell(f"{name}: {'; '.join(outcomes)}")
 
 
 def peak_memory_bytes() -> int | None:

@@ -1,0 +1,94 @@
+"""What came of each stage, in one line for whoever looks on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from domainfusion.distillation.results import Refinement
+from domainfusion.distillation.run import RunFiles, StageFiles
+from domainfusion.records import read_json
+from domainfusion.types import Response, TrainingRecord
+
+_REASONS_SHOWN = 3
+
+
+def generated(run: RunFiles) -> str:
+    """Says how many examples there are, and why others were left out."""
+    parts = [f"{_lines_in(run, run.examples.name):,} examples to train on"]
+    for file, use in ((run.validation_examples, "to validate"), (run.test_examples, "to test")):
+        if count := _lines_in(run, file.name):
+            parts.append(f"{count:,} {use}")
+    reasons: Counter[str] = Counter()
+    for generator in read_json(run.generation):
+        reasons.update(generator["rejected"])
+    return ", ".join(parts) + _left_out(reasons, "rejected")
+
+
+def _lines_in(run: RunFiles, name: str) -> int:
+    with (run.path / name).open("rb") as file:
+        return sum(bool(line.strip()) for line in file)
+
+
+def collected(responses: Sequence[Response]) -> str:
+    """Says how many responses there are, and how many ended without an answer or were cut."""
+    experts = len({response.domain for response in responses})
+    ends = Counter(response.finish_reason for response in responses)
+    shown = {"length": "cut at the token limit", "failed": "missing"}
+    others = [f"{ends[end]:,} {shown.get(end, end)}" for end in sorted(ends) if end != "stop"]
+    told = f"{_counted(len(responses), 'response')} from {_counted(experts, 'expert')}"
+    return ", ".join([told, *others])
+
+
+def integrated(records: Sequence[TrainingRecord]) -> str:
+    """Says how many records there are, how many a reference verifies, which were rejected and why,
+    and where a merge stands in for a model's answer.
+    """
+    verified = sum(record.verification == "verified" for record in records)
+    parts = [_counted(len(records), "record"), f"{verified:,} verified by a reference"]
+    # A merge that names a model stands in for what that model wrote, or did not write.
+    stand_ins = sum(
+        record.integration.method == "merge" and bool(record.integration.model)
+        for record in records
+    )
+    if stand_ins:
+        parts.append(f"{stand_ins:,} merged in place of a model's answer")
+    reasons = Counter(record.reason for record in records if record.verification == "rejected")
+    return ", ".join(parts) + _left_out(reasons, "rejected")
+
+
+def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:
+    """Says on how many records the student was trained, in how many steps, and the last loss."""
+    usable = sum(record.is_usable for record in records)
+    told = _counted(usable, "record")
+    losses = []
+    if files.training_log.is_file():
+        for line in files.training_log.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if "loss" in entry:
+                losses.append(entry["loss"])
+    if not losses:
+        return told
+    return f"{told} in {_counted(len(losses), 'step')}, loss {losses[0]:.3f} → {losses[-1]:.3f}"
+
+
+def refined(refinement: Refinement) -> str:
+    """Says how many rounds there were, how many of them were kept, and why there are no more."""
+    rounds = _counted(len(refinement.rounds), "round")
+    return f"{rounds}, {len(refinement.kept):,} kept; {refinement.stopped}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _left_out(reasons: Mapping[str, int], what: str) -> str:
+    """Returns the number and the most frequent reasons; nothing where there is none."""
+    ordered = Counter(reasons).most_common()
+    if not ordered:
+        return ""
+    shown = [f"{count:,} × {reason}" for reason, count in ordered[:_REASONS_SHOWN]]
+    if len(ordered) > _REASONS_SHOWN:
+        shown.append("…")
+    return f"; {sum(reasons.values()):,} {what} ({', '.join(shown)})"

@@ -1,0 +1,209 @@
+"""Work is shown where somebody looks on, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from domainfusion.errors import ConfigurationError
+from domainfusion.progress import Bars, Lines, choose_progress, silent
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
+    clock = Clock()
+    written: list[str] = []
+    with Lines(written.append, clock=clock)("asking", 100, 20) as advance:
+        for _ in range(80):
+            clock.now += 0.5
+            advance(1)
+    # Two items a second: the twenty of an earlier session count as done, and not into the rate.
+    assert written == [
+        "asking: 40 of 100 (40%), 2.0/s, 0:30 left",
+        "asking: 60 of 100 (60%), 2.0/s, 0:20 left",
+        "asking: 80 of 100 (80%), 2.0/s, 0:10 left",
+        "asking: 100 of 100 in 0:40",
+    ]
+
+
+def test_work_that_fails_has_no_line_that_says_it_ended() -> None:
+    written: list[str] = []
+    with pytest.raises(ValueError, match="no"), Lines(written.append)("asking", 2) as advance:
+        advance(1)
+        raise ValueError("no")
+    assert written == []
+
+
+def test_bars_show_description_count_rate_and_time_left_and_can_be_opened_again() -> None:
+    screen, clock = io.StringIO(), Clock()
+    console = Console(file=screen, force_terminal=True, width=100)
+    bars = Bars(console, clock=clock)
+    with bars("asking [bold]animals", 40, 8) as advance:
+        clock.now = 4.0
+        for _ in range(16):  # a batch, all at once: sixteen in four seconds are four a second
+            advance(1)
+        with bars("within", 1) as inner:
+            inner(1)
+        advance(16)
+    with bars("again", 1) as advance:
+        advance(1)
+    shown = screen.getvalue()
+    for part in (
+        "asking [bold]animals",
+        "24/40",
+        "4.0/s, 0:04 left",
+        "40/40",
+        "in 0:04",
+        "within",
+        "again",
+    ):
+        assert part in shown, shown
+
+
+def test_a_message_stands_above_the_bars() -> None:
+    screen = io.StringIO()
+    bars = Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())
+    with bars("asking", 2) as advance:
+        bars.say("collect: [2] responses\x1b[2J")
+        advance(2)
+    assert "collect: [2] responses�[2J" in screen.getvalue()
+
+
+@pytest.mark.parametrize("label", ["Oslo\x1b]0;title\x07", "Oslo\x1b[2J", "Oslo\x9b2J\u202e\u2066"])
+def test_no_label_of_a_bar_steers_a_terminal(label: str) -> None:
+    screen = io.StringIO()
+    bars = Bars(Console(file=screen, force_terminal=True, width=100), clock=Clock())
+    with bars(label, 1) as advance:
+        advance(1)
+    shown = screen.getvalue()
+    assert "Oslo" in shown
+    # Rich itself moves the cursor and sets colors; the label's own sequences must not be there.
+    assert label not in shown and not set(shown) & set("\x07\x9b\u202e\u2066")
+
+
+# Where somebody looks on
+
+
+@contextmanager
+def terminal_on_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Makes stderr a terminal; gives the function that closes it and returns what it showed."""
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    screen, stderr = pty.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while chunk := os.read(screen, 4096):
+                shown.append(chunk)
+        except OSError:  # Linux reports the end of a terminal so
+            pass
+
+    reader = Thread(target=read)
+    reader.start()
+    stream = os.fdopen(stderr, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+
+    def closed() -> str:
+        stream.close()
+        reader.join()
+        return b"".join(shown).decode()
+
+    try:
+        yield closed
+    finally:
+        if not stream.closed:
+            stream.close()
+        reader.join()
+        os.close(screen)
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal_on_stderr(monkeypatch) as closed:
+        progress = choose_progress("auto")
+        assert isinstance(progress, Bars)
+        with progress("asking", 3) as advance:
+            advance(3)
+        progress.say("collect: 3 responses")
+        shown = closed()
+    assert "asking" in shown and "3/3" in shown and "collect: 3 responses" in shown
+
+
+def test_a_terminal_that_moves_no_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal_on_stderr(monkeypatch) as closed:
+        monkeypatch.setenv("TERM", "dumb")
+        progress = choose_progress("auto")
+        assert isinstance(progress, Lines)
+        with progress("asking", 3) as advance:
+            advance(3)
+        shown = closed()
+    assert shown.startswith("asking: 3 of 3 in ") and "\x1b" not in shown
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_a_file_gets_nothing(
+    is_forced: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if is_forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with (tmp_path / "stderr").open("w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert choose_progress("auto") is silent
+
+
+def test_a_process_without_stderr_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert choose_progress("auto") is silent
+
+
+class ZMQInteractiveShell:
+    """What Jupyter calls its shell; Rich knows a notebook by this name."""
+
+
+@pytest.mark.parametrize(("has_widgets", "display"), [(True, Bars), (False, Lines)])
+def test_a_notebook_gets_bars_where_it_can_draw_them_and_lines_elsewhere(
+    has_widgets: bool, display: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    found = "domainfusion.progress.importlib.util.find_spec"
+    monkeypatch.setattr(found, lambda name: object() if has_widgets else None)
+    assert isinstance(choose_progress("auto"), display)
+
+
+def test_none_shows_nothing_in_a_terminal_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal_on_stderr(monkeypatch) as closed:
+        with choose_progress(None)("asking", 3) as advance:
+            advance(3)
+        assert closed() == ""
+
+
+@pytest.mark.parametrize("wrong", [True, False, 1, "bars", Bars])
+def test_what_is_no_display_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        choose_progress(wrong)  # type: ignore[arg-type]
+    message = str(failure.value)
+    assert f"received {wrong!r}" in message
+    assert 'allowed: "auto", None, or a domainfusion.progress.Progress' in message
+    assert "To fix it: write progress=" in message
+
+
+def test_a_display_of_ones_own_is_taken_as_it_is() -> None:
+    written: list[str] = []
+    own = Lines(written.append)
+    assert choose_progress(own) is own
