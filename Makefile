@@ -16,6 +16,9 @@ PYTHONS ?= python3.11 python3.12 python3.13
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 
+# Threads that wait by spinning halve the speed beside one busy process; see docs/guides/local_teachers.md.
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu coverage check format reference docs setup setup-demo lock dist experts clean
 
 help:  ## List the targets.

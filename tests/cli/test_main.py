@@ -45,7 +45,7 @@ def test_help_of_every_verb_loads_nothing_heavy() -> None:
     [
         [],
         ["destill"],
-        ["ask", "model"],
+        ["ask"],
         ["init", "--quiet", "--verbose"],
         ["distill", "r", "--until", "never"],
     ],
@@ -54,6 +54,22 @@ def test_a_command_that_is_written_wrongly_exits_with_2(words: list[str]) -> Non
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_asleep_unless_the_user_says_otherwise(given: str | None, found: str) -> None:
+    """OpenMP reads the variable when torch is loaded, so torch must not be there yet."""
+    code = (
+        "import os, sys\nfrom domainfusion.cli.main import main\nassert main(['status', 'nowhere'])"
+        "\nprint('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    if given is not None:
+        environment["OMP_WAIT_POLICY"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", found]
 
 
 @pytest.fixture

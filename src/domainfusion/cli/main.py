@@ -91,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With 2, the command was written wrongly; with 0, help or version was asked for.
     """
     arguments = build_parser().parse_args(argv)
+    # Read when torch is loaded, which no verb has done yet. Threads that wait by spinning take the
+    # cores from others, and from their own team where another process is busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from domainfusion.cli.terminal import Terminal
 
     is_main = (
