@@ -150,7 +150,7 @@ def test_given_scores_stand_beside_the_measured_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "what"), [({"law": 0.5}, "unknown benchmark"), ({"aviation": 71}, "not a share")]
+    ("scores", "what"), [({"law": 0.5}, "unknown benchmark"), ({"aviation": 71}, "not shares")]
 )
 def test_given_scores_that_can_t_be_are_refused(scores: dict[str, float], what: str) -> None:
     with pytest.raises(ConfigurationError, match=what):
