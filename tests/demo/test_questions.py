@@ -182,6 +182,21 @@ def test_the_same_seed_gives_the_same_questions(world: World, questions: Questio
     assert build_questions(world, seed=1).test != questions.test
 
 
+@pytest.mark.parametrize("kind", [TWO_HOP, "adversarial"])
+def test_what_is_not_a_pair_is_asked_in_as_many_phrasings_as_wanted(
+    world: World, kind: str
+) -> None:
+    def asked(phrasings: int) -> Counter[tuple[str, ...]]:
+        sizes = Sizes(singles=1, pairs=1, two_hop=30, borders=10, phrasings=phrasings)
+        own = [one for one in build_questions(world, train=sizes).train if slice_of(one) == kind]
+        assert len({one.query for one in own}) == len(own)
+        return Counter((*one.metadata["facts"], one.apparent_domain or "") for one in own)
+
+    once = asked(1)
+    assert set(once.values()) == {1}
+    assert asked(2) == Counter(dict.fromkeys(once, 2))
+
+
 def test_a_world_with_few_facts_gives_fewer_questions_and_does_not_hang() -> None:
     small = load_world(Path(__file__).with_name("sky_and_song"))
     many = Sizes(singles=10_000, pairs=10_000, two_hop=10_000, borders=10_000, phrasings=99)

@@ -41,7 +41,7 @@ class Sizes:
         pairs: Pairs of each two domains.
         two_hop: Two-hop questions of each join.
         borders: Questions of each border.
-        phrasings: In how many phrasings each single fact is asked.
+        phrasings: In how many phrasings each question is asked that is not a pair.
     """
 
     singles: int
@@ -51,7 +51,7 @@ class Sizes:
     phrasings: int = 1
 
 
-TRAIN = Sizes(singles=180, pairs=130, two_hop=30, borders=10, phrasings=2)
+TRAIN = Sizes(singles=180, pairs=260, two_hop=30, borders=10, phrasings=2)
 VALIDATION = Sizes(singles=40, pairs=8, two_hop=4, borders=1)
 TEST = Sizes(singles=100, pairs=34, two_hop=15, borders=6)
 
@@ -111,8 +111,8 @@ def build_questions(
         examples[split] = [
             *_singles(world, asked, split, sizes, rng),
             *_pairs(world, asked, split, sizes.pairs, used_pairs, rng),
-            *_two_hops(world, asked, split, sizes.two_hop, seed),
-            *_borders(world, asked, split, sizes.borders, seed),
+            *_two_hops(world, asked, split, sizes, seed),
+            *_borders(world, asked, split, sizes, seed),
         ]
     rng = random.Random(f"{seed}/{UNASKED}")
     examples["test"] += _singles(world, kept_out, "test", Sizes(test.singles, 0, 0), rng, UNASKED)
@@ -216,7 +216,7 @@ def _pairs(
 
 
 def _two_hops(
-    world: World, facts: Sequence[Fact], split: Split, count: int, seed: int
+    world: World, facts: Sequence[Fact], split: Split, sizes: Sizes, seed: int
 ) -> list[Example]:
     """Asks a fact through another one: half of the bridges for training, a tenth to validate."""
     known = {fact.id for fact in facts}
@@ -233,37 +233,47 @@ def _two_hops(
         chains = [(bridge, world.end_of(join, bridge)) for bridge in own]
         usable = [(bridge, final) for bridge, final in chains if final and final.id in known]
         rng = random.Random(f"{seed}/{split}/{place}")
-        for bridge, final in rng.sample(usable, min(count, len(usable))):
-            query = fill(rng.choice(join.questions.of(split)), {"key": bridge.key})
-            if _gives_away(query, final):
-                continue
-            example = _example(
-                query,
-                [bridge, final],
-                parts=[final],
-                group=f"two-hop/{bridge.id}",
-                sub_questions={fact.domain: fact.questions("train")[0] for fact in (bridge, final)},
-                slice_name=TWO_HOP,
-            )
-            examples.append(example)
+        for bridge, final in rng.sample(usable, min(sizes.two_hop, len(usable))):
+            for phrasing in _drawn(join.questions.of(split), sizes.phrasings, rng):
+                query = fill(phrasing, {"key": bridge.key})
+                if _gives_away(query, final):
+                    continue
+                asked = {fact.domain: fact.questions("train")[0] for fact in (bridge, final)}
+                example = _example(
+                    query,
+                    [bridge, final],
+                    parts=[final],
+                    group=f"two-hop/{bridge.id}",
+                    sub_questions=asked,
+                    slice_name=TWO_HOP,
+                )
+                examples.append(example)
     return examples
 
 
 def _borders(
-    world: World, facts: Sequence[Fact], split: Split, count: int, seed: int
+    world: World, facts: Sequence[Fact], split: Split, sizes: Sizes, seed: int
 ) -> list[Example]:
     """Asks facts in the words of another domain; the expert is asked in plain words."""
     examples = []
     for place, border in enumerate(world.borders):
         own = [fact for fact in facts if fact.name == border.relation]
         rng = random.Random(f"{seed}/{split}/border/{place}")
-        for fact in rng.sample(own, min(count, len(own))):
-            query = fill(rng.choice(border.questions.of(split)), {"key": fact.key})
-            if not _gives_away(query, fact):
-                sub_questions = {fact.domain: fact.questions("train")[0]}
-                example = _example(query, [fact], sub_questions=sub_questions)
-                examples.append(replace(example, apparent_domain=border.looks_like))
+        for fact in rng.sample(own, min(sizes.borders, len(own))):
+            for phrasing in _drawn(border.questions.of(split), sizes.phrasings, rng):
+                query = fill(phrasing, {"key": fact.key})
+                if not _gives_away(query, fact):
+                    sub_questions = {fact.domain: fact.questions("train")[0]}
+                    example = _example(query, [fact], sub_questions=sub_questions)
+                    examples.append(replace(example, apparent_domain=border.looks_like))
     return examples
+
+
+def _drawn(phrasings: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Draws up to `count` phrasings, no two alike."""
+    first = rng.choice(phrasings)
+    others = [phrasing for phrasing in phrasings if phrasing != first]
+    return [first, *rng.sample(others, min(count - 1, len(others)))]
 
 
 def _gives_away(query: str, fact: Fact) -> bool:

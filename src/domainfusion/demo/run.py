@@ -33,7 +33,7 @@ SEED = 0
 
 DEMO: Mapping[str, Any] = {
     "learning_rate": 1e-3,
-    "epochs": 2,
+    "epochs": 1,
     "batch_size": 8,
     "evaluation_steps": 10_000,
     "adaptation": "lora",
@@ -144,7 +144,7 @@ def build_distiller(
             CuratedDataGenerator(questions.train),
             _written(world, student, questions, small),
         ],
-        trainer=IntegrationTrainer(**{**DEMO, **({"epochs": 1} if small else {}), **training}),
+        trainer=IntegrationTrainer(**{**DEMO, **training}),
         evaluator=DomainRetentionEvaluator(
             sampling=ANSWER,
             baselines={"most frequent answer": most_frequent_answer(questions.modes)},
