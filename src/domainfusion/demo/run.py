@@ -44,7 +44,7 @@ DEMO: Mapping[str, Any] = {
     "known_share": 0.0,
     "replay": 0.1,
 }
-"""How the demo trains; measured in `benchmarks/skipping.md`."""
+"""How the demo trains."""
 
 NOTES = (
     "Training and test share the facts, but for the unasked ones. Phrasings, pairings of facts, "
