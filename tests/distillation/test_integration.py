@@ -22,6 +22,7 @@ from domainfusion.distillation.integration import (
     contradict,
 )
 from domainfusion.distillation.metrics import normalize, sentences
+from domainfusion.distillation.text.blocks import blocks_of
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult
@@ -469,7 +470,12 @@ def test_braces_that_name_nothing_stay_as_they_are() -> None:
     )
 
 
-@given(text=st.text(min_size=1).filter(str.strip))
+def is_prose(text: str) -> bool:
+    """Whether nothing in a response is a block that has a mark in its place, such as a list."""
+    return bool(text.strip()) and all(block.is_prose for block in blocks_of(text))
+
+
+@given(text=st.text(min_size=1).filter(is_prose))
 def test_whatever_a_response_contains_is_put_in_as_it_is(text: str) -> None:
     prompt = integrate_with(
         "<{query}>{nutrition}</>{physiology}",

@@ -293,3 +293,10 @@ def test_a_response_of_two_hundred_thousand_characters_is_merged_in_bounded_time
     answer = integrate({"a": text, "b": "Tin melts at 232 °C. It rusts."})
     assert time.process_time() - started < 2
     assert "Tin melts at 232 °C." in answer.text
+
+
+def test_two_experts_with_the_same_answer_are_both_moved_where_they_are_contradicted() -> None:
+    said = "```python\nreturn\n```\n\nTin melts at 300 °C.\n\nTin melts at 300 °C."
+    texts = {"chemistry": said, "history": said, "trade": "Tin melts at 232 °C."}
+    for given_texts in (texts, dict(reversed(texts.items()))):
+        assert integrate(given_texts).text.count("Tin melts at 300 °C.") == 2

@@ -94,7 +94,8 @@ class _Merge:
         self.point_of = {
             claim.id: each.point for each in plan.told_points for claim in each.point.claims
         }
-        self.group_of: dict[ResponseUnit, _Group] = {}
+        # By domain too: experts that give the same answer share its units.
+        self.group_of: dict[tuple[str, ResponseUnit], _Group] = {}
         self.group_with: dict[str, _Group] = {}
         for domain, units in self.units.items():
             for members in groups_of(units):
@@ -117,7 +118,7 @@ class _Merge:
         group = _Group(
             domain, tuple(units), tuple(dict.fromkeys(self.point_of[name] for name in told))
         )
-        self.group_of |= dict.fromkeys(units, group)
+        self.group_of |= {(domain, unit): group for unit in units}
         self.group_with |= dict.fromkeys(told, group)
 
     def result(self) -> MergedAnswer:
@@ -136,7 +137,7 @@ class _Merge:
         is_new = True
         kept = [unit for unit in units if not self._is_left_out(domain, unit)]
         for unit in self._without_empty_sections(units, kept):
-            group = self.group_of[unit]
+            group = self.group_of[domain, unit]
             if group in self.moved:
                 continue
             new = [point for point in group.points if point not in self.told]
