@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -136,6 +137,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _refuse_text(self, "max_new_tokens", "temperature", "top_p", "seed")
         if self.max_new_tokens < 1:
             raise ConfigurationError(
                 "max_new_tokens is not positive",
@@ -151,6 +153,16 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ConfigurationError(
                 "top_p is out of range", received=self.top_p, allowed="a number above 0, up to 1"
+            )
+
+
+def _refuse_text(sampling: Sampling, *names: str) -> None:
+    """Refuses a number that is written as text, as settings from a form or the environment are."""
+    for name in names:
+        value = getattr(sampling, name)
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise ConfigurationError(
+                f"{name} is not a number", received=value, allowed="a number, such as 1"
             )
 
 

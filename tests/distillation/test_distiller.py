@@ -831,6 +831,69 @@ def test_bad_input_is_one_clear_error_before_anything_is_done(
     assert not world.directory.exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "what", "fix"),
+    [
+        ({"data_generators": CuratedDataGenerator(SINGLES)}, "data_generators is not a list; received", "write [generator]"),
+        ({"data_generators": [SINGLES]}, "data_generators holds what is no data generator; received", "CuratedDataGenerator(...)"),
+        ({"data_generators": [CuratedDataGenerator]}, "data_generators[0] is a class, not an object", "CuratedDataGenerator(...)"),
+        ({"student_model": LlamaModel}, "student_model is a class, not an object; received", "write LlamaModel(...)"),
+        ({"teacher_models": {"aviation": ScriptedModel}}, "teacher_models['aviation'] is a class", "write ScriptedModel(...)"),
+        ({"teacher_models": [ScriptedModel("x")]}, "teacher_models names no domains; received", 'write {"domain": model}'),
+        ({"trainer": MultiTaskTrainer}, "trainer is a class, not an object; received", "write MultiTaskTrainer(...)"),
+        ({"trainer": "multi_task"}, "trainer is of another kind; received 'multi_task'", "an object of Trainer or a subclass"),
+        ({"evaluator": DomainRetentionEvaluator}, "evaluator is a class", "write DomainRetentionEvaluator(...)"),
+        ({"evaluator": True}, "evaluator is of another kind; received True", "an object of Evaluator or a subclass"),
+        ({"integrator": ResponseIntegrator}, "integrator is a class", "write ResponseIntegrator(...)"),
+        ({"holdout": "0.1"}, "holdout is not a share; received '0.1'", "a number from 0 to below 1"),
+        ({"refinement_rounds": "1"}, "refinement_rounds is not a number of rounds; received '1'", "a whole number from 0"),
+        ({"seed": "0"}, "The seed is out of range; received '0'", "a whole number from 0"),
+        ({"progress": True}, "progress is not a display; received True", 'write progress="auto"'),
+    ],
+)  # fmt: skip
+def test_misuse_says_what_was_given_and_what_to_write(
+    world: World, changes: dict[str, Any], what: str, fix: str
+) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        world.evaluated(**changes)
+    assert str(failure.value).startswith(what) and fix in str(failure.value)
+    assert not world.directory.exists()
+
+
+AS_TEXT: Any = "2"
+
+
+@pytest.mark.parametrize(
+    ("build", "what"),
+    [
+        (lambda: CuratedDataGenerator(SINGLES, num_examples=AS_TEXT), "num_examples is out of range; received '2'; allowed: 1 to 8"),
+        (
+            lambda: SyntheticDataGenerator(Writer(), DOMAINS, num_examples=AS_TEXT),
+            "num_examples is not positive; received '2'; allowed: a whole number from 1",
+        ),
+        (lambda: Sampling(max_new_tokens=AS_TEXT), "max_new_tokens is not a number; received '2'; allowed: a number, such as 1"),
+        (lambda: Sampling(temperature=AS_TEXT), "temperature is not a number; received '2'"),
+    ],
+)  # fmt: skip
+def test_a_number_as_text_is_refused_where_it_is_given(
+    build: Callable[[], object], what: str
+) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        build()
+    assert str(failure.value).startswith(what)
+
+
+def test_a_distiller_shows_what_it_distills_and_how_far_it_is(world: World) -> None:
+    distiller = world.distiller()
+    start = (
+        f"Distiller(aviation, chemistry → {world.base.name}; CuratedDataGenerator;"
+        f" IntegrationTrainer; kept in {world.directory}, which has"
+    )
+    assert repr(distiller) == f"{start} nothing yet)"
+    distiller.distill()
+    assert repr(distiller) == f"{start} examples, records, a student and a report)"
+
+
 def test_an_adapter_is_a_student_that_is_trained_on(
     world: World, make_adapter: Callable[..., Path]
 ) -> None:

@@ -29,14 +29,19 @@ from domainfusion.distillation.integration import Experts, ResponseIntegrator, T
 from domainfusion.distillation.measuring import examples_trained_on, measure, merge_of
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.overlong import Lengths
-from domainfusion.distillation.parts import check_parts, check_refinement, check_teachers
+from domainfusion.distillation.parts import (
+    check_part,
+    check_parts,
+    check_refinement,
+    check_teachers,
+)
 from domainfusion.distillation.refinement import (
     Refiner,
     Stages,
     Validation,
     read_refinement,
 )
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.results import EvaluationReport, listed
 from domainfusion.distillation.run import (
     Publisher,
     RunDirectory,
@@ -163,12 +168,18 @@ class Distiller:
         progress: ProgressChoice = "auto",
         publisher: Publisher | None = None,
     ) -> None:
+        shown = choose_progress(progress)
         check_parts(
             student_model,
             teacher_models,
             data_generators,
             {"holdout": holdout, "validation_holdout": validation_holdout},
         )
+        check_part("trainer", trainer, Trainer)
+        if evaluator is not None:
+            check_part("evaluator", evaluator, Evaluator)
+        if integrator is not None:
+            check_part("integrator", integrator, ResponseIntegrator)
         check_seed(seed)
         if on_teacher_failure not in get_args(OnTeacherFailure):
             raise ConfigurationError(
@@ -194,7 +205,7 @@ class Distiller:
         self.verifier = verifier
         self.on_teacher_failure = on_teacher_failure
         self.refinement_rounds = refinement_rounds
-        self.progress = choose_progress(progress)
+        self.progress = shown
         self.publisher = publisher or default_publisher()
         self.student: TrainableModel | None = None
         self._is_refined = False
@@ -231,6 +242,24 @@ class Distiller:
             # Before the directory is claimed: a test set that is corrected makes another run.
             self._lengths().fitting(self._given_test, "test")
             self._lengths().fitting(self._given_validation, "validation")
+
+    def __repr__(self) -> str:
+        made = ", ".join(type(generator).__name__ for generator in self.data_generators)
+        done = [
+            name
+            for name, is_there in (
+                ("examples", self._run.examples.is_file()),
+                ("records", self._run.records.is_file()),
+                ("a student", self.student is not None),
+                ("a report", self._run.html_report.is_file()),
+            )
+            if is_there
+        ]
+        return (
+            f"Distiller({', '.join(self.teacher_models)} → {self.student_model.name}; {made};"
+            f" {type(self.trainer).__name__}; kept in {self.output_dir}, which has"
+            f" {listed(done or ['nothing yet'])})"
+        )
 
     def distill(self, *, on_trained: Callable[[], object] = lambda: None) -> TrainableModel:
         """Runs every stage and returns the trained student, which answers at once.

@@ -32,6 +32,13 @@ def check_parts(
             alone, or a share is none.
         CapabilityError: The student can't be trained, or a teacher can't answer.
     """
+    _refuse_classes(
+        {
+            "student_model": student,
+            **_entries("teacher_models", teachers),
+            **_entries("data_generators", generators),
+        }
+    )
     if not isinstance(student, TrainableModel):
         raise CapabilityError(
             "The student can't be trained",
@@ -41,6 +48,13 @@ def check_parts(
     if not teachers:
         raise ConfigurationError(
             "There are no teachers", received=teachers, fix='give {"domain": model}'
+        )
+    if not isinstance(teachers, Mapping):
+        raise ConfigurationError(
+            "teacher_models names no domains",
+            received=teachers,
+            allowed="a dict from each domain to its expert",
+            fix='write {"domain": model}',
         )
     check_names(teachers)
     for domain, teacher in teachers.items():
@@ -54,6 +68,20 @@ def check_parts(
         raise ConfigurationError(
             "There are no data generators", received=generators, fix="give at least one"
         )
+    if not isinstance(generators, Sequence) or isinstance(generators, str):
+        raise ConfigurationError(
+            "data_generators is not a list",
+            received=generators,
+            allowed="a list of data generators",
+            fix="write [generator]",
+        )
+    for generator in generators:
+        if not isinstance(generator, DataGenerator):
+            raise ConfigurationError(
+                "data_generators holds what is no data generator",
+                received=generator,
+                allowed="objects of DataGenerator's subclasses, such as CuratedDataGenerator(...)",
+            )
     check_coverage(teachers, generators)
     check_shares(shares)
 
@@ -68,7 +96,7 @@ def check_shares(shares: Mapping[str, float]) -> None:
         ConfigurationError: One is not a share, or their sum is 1 or more.
     """
     for name, share in shares.items():
-        if not 0 <= share < 1:
+        if not _is_number(share) or not 0 <= share < 1:
             raise ConfigurationError(
                 f"{name} is not a share", received=share, allowed="a number from 0 to below 1"
             )
@@ -79,6 +107,51 @@ def check_shares(shares: Mapping[str, float]) -> None:
             allowed="shares whose sum is below 1",
             field="validation_holdout" if shares.get("validation_holdout") else "holdout",
         )
+
+
+def check_part(name: str, given: object, kind: type) -> None:
+    """Refuses what is not of the kind that a parameter takes.
+
+    Args:
+        name: The parameter.
+        given: What was given for it.
+        kind: What it has to be an object of.
+
+    Raises:
+        ConfigurationError: It is a class, or of another kind.
+    """
+    _refuse_classes({name: given})
+    if not isinstance(given, kind):
+        raise ConfigurationError(
+            f"{name} is of another kind",
+            received=given,
+            allowed=f"an object of {kind.__name__} or a subclass",
+        )
+
+
+def _entries(name: str, given: object) -> dict[str, object]:
+    """Returns what a dict or a list holds, each with the words that lead to it."""
+    if isinstance(given, Mapping):
+        return {f"{name}[{key!r}]": value for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return {f"{name}[{place}]": value for place, value in enumerate(given)}
+    return {name: given}
+
+
+def _refuse_classes(parts: Mapping[str, object]) -> None:
+    """Refuses a class where one of its objects is meant: it has the methods, and can't answer."""
+    for name, given in parts.items():
+        if isinstance(given, type):
+            raise ConfigurationError(
+                f"{name} is a class, not an object",
+                received=given,
+                allowed="an object",
+                fix=f"write {given.__name__}(...)",
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_coverage(
@@ -121,9 +194,11 @@ def check_refinement(
         ConfigurationError: The number is negative, there is no validation, no generator can make
             more, or several processes train.
     """
-    if rounds < 0:
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 0:
         raise ConfigurationError(
-            "refinement_rounds is negative", received=rounds, allowed="a whole number from 0"
+            "refinement_rounds is not a number of rounds",
+            received=rounds,
+            allowed="a whole number from 0",
         )
     if rounds == 0:
         return

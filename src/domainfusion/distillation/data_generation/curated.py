@@ -51,7 +51,9 @@ class CuratedDataGenerator(DataGenerator):
             raise DataError(
                 "There are no curated examples", received=str(examples), fix="give at least one"
             )
-        if num_examples is not None and not 1 <= num_examples <= len(self.examples):
+        if num_examples is not None and (
+            not isinstance(num_examples, int) or not 1 <= num_examples <= len(self.examples)
+        ):
             raise ConfigurationError(
                 "num_examples is out of range",
                 received=num_examples,

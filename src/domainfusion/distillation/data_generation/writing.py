@@ -221,7 +221,7 @@ class WrittenByModel(DataGenerator):
             "questions_per_reply": questions_per_reply,
         }
         for name, count in counts.items():
-            if count is not None and count < 1:
+            if count is not None and (not isinstance(count, int) or count < 1):
                 raise ConfigurationError(
                     f"{name} is not positive", received=count, allowed="a whole number from 1"
                 )
