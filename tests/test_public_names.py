@@ -31,7 +31,7 @@ PUBLIC = {
         Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
         Objective Phase Publisher Requirement ResponseIntegrator SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
-        check_requirements export_messages hold_apart hold_out slice_of
+        check_requirements export_messages hold_apart hold_out slice_of to_pandas
     """,
     "domainfusion.distillation.data_generation": """
         AdversarialDataGenerator Check Classifier CuratedDataGenerator DataGenerator Focus

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from domainfusion.distillation.examples import ExampleLike, slice_of
     from domainfusion.distillation.export import export_messages
+    from domainfusion.distillation.frames import to_pandas
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.requirements import Requirement, check_requirements
     from domainfusion.distillation.results import (
@@ -85,6 +86,7 @@ __all__ = [
     "hold_apart",
     "hold_out",
     "slice_of",
+    "to_pandas",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

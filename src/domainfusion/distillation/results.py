@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from domainfusion.distillation.frames import frame
 from domainfusion.types import SCHEMA_VERSION, Example, FinishReason
 
 
@@ -877,6 +879,42 @@ class EvaluationReport:
         told = any(model.role == "student" for model in self.models)
         verdict = {"headline": self.headline, "conclusions": list(self.conclusions)} if told else {}
         return {**verdict, **asdict(self)}
+
+    def to_pandas(self) -> Any:
+        """Returns the scores as a `pandas.DataFrame`, a row for each model and slice.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "model": model.name,
+                    "role": model.role,
+                    "slice": name,
+                    "items": score.items,
+                    "accuracy": score.strict.value,
+                    "low": score.strict.low,
+                    "high": score.strict.high,
+                    "partial": score.partial.value,
+                    "unscored": score.unscored,
+                    "truncated": score.truncated,
+                    "not_readable": score.not_readable,
+                }
+                for model in self.models
+                for name, score in model.slices.items()
+            ]
+        )
+
+    def __repr__(self) -> str:
+        told = any(model.role == "student" for model in self.models)
+        headline = f"; {self.headline}" if told else ""
+        return (
+            f"EvaluationReport({len(self.models)} models, {len(self.examples)} examples{headline})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         return "\n\n".join(
