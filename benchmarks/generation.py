@@ -115,7 +115,7 @@ def questions(count: int) -> dict[str, list[str]]:
     all.
     """
     from domainfusion.demo.base import world_folder
-    from domainfusion.demo.run import build_questions
+    from domainfusion.demo.questions import build_questions
     from domainfusion.demo.world import load_world
 
     world = load_world(world_folder())

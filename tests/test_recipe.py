@@ -1,3 +1,5 @@
+# mypy: disable-error-code="attr-defined,arg-type"
+# of models that are made at run time
 from __future__ import annotations
 
 import inspect

@@ -47,11 +47,21 @@ from domainfusion.errors import (
     TrainingError,
 )
 from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models.base import OnResult
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 from domainfusion.progress import Advance
 from domainfusion.records import read_json, read_records, write_json, write_records
 from domainfusion.reports import RunSummary
-from domainfusion.types import Example, Generation, Message, Sampling, Score, TrainingRecord, user
+from domainfusion.types import (
+    Conversation,
+    Example,
+    Generation,
+    Message,
+    Sampling,
+    Score,
+    TrainingRecord,
+    user,
+)
 
 AIRPORTS = {"NRT": "Japan", "CDG": "France", "LHR": "Britain", "FCO": "Italy"}
 SYMBOLS = {"gold": "Au", "iron": "Fe", "silver": "Ag", "tin": "Sn"}
@@ -334,10 +344,20 @@ class NeverCut(LlamaModel):
     would not be integrated.
     """
 
-    def _generate_batch(self, *arguments: Any) -> list[Generation]:
-        return [
-            replace(found, finish_reason="stop") for found in super()._generate_batch(*arguments)
-        ]
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        def whole(found: Generation) -> Generation:
+            return replace(found, finish_reason="stop")
+
+        def told(index: int, found: Generation) -> None:
+            if on_result is not None:
+                on_result(index, whole(found))
+
+        return list(map(whole, super().generate(conversations, sampling, told)))
 
 
 def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt_word_for_word(

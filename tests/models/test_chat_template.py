@@ -451,7 +451,7 @@ def test_a_run_that_is_resumed_on_another_day_asks_as_it_did(
         def now(cls, tz: Any = None) -> Tomorrow:
             return cls(2099, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr("domainfusion.distillation.distiller.datetime", Tomorrow)
+    monkeypatch.setattr("domainfusion.distillation.run.datetime", Tomorrow)
     again = distiller(load(DATED), {"a": load(DATED, system_prompt="Be brief.")}, tmp_path / "run")
     again.generate()  # a run with other inputs would be refused
     assert shown(again.student_model) == before

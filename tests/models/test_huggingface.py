@@ -408,7 +408,7 @@ def test_rows_of_similar_length_share_a_batch(
 ) -> None:
     model = load(tiny_llama, batch_size=4)
     batches: list[list[int]] = []
-    decoding = generation_module.Decoding
+    decoding = generation_module.Decoding  # type: ignore[attr-defined]
 
     def watched(prompts: Any, *rest: Any) -> Any:
         batches.append([len(prompt.tokens) for prompt in prompts])
@@ -446,7 +446,7 @@ def test_answers_that_were_there_before_an_error_were_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, seen = load(tiny_llama, batch_size=3), []
-    decoding, calls = generation_module.Decoding, []
+    decoding, calls = generation_module.Decoding, []  # type: ignore[attr-defined]
 
     def fails_later(*arguments: Any) -> Any:
         calls.append(arguments)

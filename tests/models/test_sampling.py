@@ -105,7 +105,7 @@ def test_a_token_that_is_forbidden_is_never_drawn() -> None:
 def test_the_logits_for_transformers_leave_what_is_drawn() -> None:
     logits = LOGITS.expand(3, -1)
     drawn = RowSampler(Sampling(temperature=1.0), [1, 2, 3]).draw(logits, range(3))
-    left = RowSampler(Sampling(temperature=1.0), [1, 2, 3])(torch.zeros(3, 1).long(), logits)
+    left = RowSampler(Sampling(temperature=1.0), [1, 2, 3])(torch.zeros(3, 1).long(), logits)  # type: ignore[arg-type]
     assert torch.equal(left.argmax(-1), drawn)
     assert (left.isfinite().sum(-1) == 1).all()
 
