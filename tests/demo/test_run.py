@@ -1,15 +1,18 @@
 """A slice of the demo on the real SmolLM2 model: what a broken main job can't pass."""
 
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
 
 from domainfusion.demo.base import world_folder
 from domainfusion.demo.run import build_demo, most_frequent_answer
+from domainfusion.distillation import EvaluationReport
 from domainfusion.types import user
 
 DOMAINS = ("aviation", "chemistry", "geography")
@@ -54,7 +57,14 @@ def test_the_small_demo_runs_resumes_and_saves_a_student_that_plain_transformers
     assert again.distill().fingerprint == student.fingerprint
     assert time.perf_counter() - started < 120
     assert again.report is not None
-    assert again.report.to_dict() == distiller.report.to_dict()
+    assert _without_times(again.report) == _without_times(distiller.report)
+
+
+def _without_times(report: EvaluationReport) -> dict[str, Any]:
+    """Returns a report without the seconds that making the merge took, which are measured anew."""
+    found = report.to_dict()
+    found["notes"] = [re.sub(r"took [\d.,]+ \w+", "", note) for note in found["notes"]]
+    return found
 
 
 def _ask_with_plain_transformers(folder: Path, question: str) -> str:

@@ -42,7 +42,7 @@ DEMO: Mapping[str, Any] = {
     "merge_weight": 1.3,
     "keep_merge": True,
     "known_share": 0.0,
-    "replay": 0.1,
+    "replay": 0.5,
 }
 """How the demo trains."""
 
