@@ -29,9 +29,8 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints the tables."""
     from domainfusion.cli.origin import check_run
-    from domainfusion.reports.comparison import compare_runs
     from domainfusion.reports.summary import RunSummary
-    from domainfusion.reports.terminal import render_tables
+    from domainfusion.reports.terminal import compare_runs, render_tables
 
     directories = [arguments.first, *arguments.others]
     summaries = [RunSummary.read(check_run(path)) for path in directories]

@@ -15,7 +15,7 @@ from domainfusion.reports.tables import counted
 from domainfusion.types import Conflict, Example, TrainingRecord
 
 ORDER = ("wrong", "not graded", "right")
-"""Answers and ledgers as readers of a report see them: wrong answers first, and what was integrated from several teachers."""
+"""Grades in the order in which a reader wants to see them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ WHAT_RULES_SEE = (
     " raise and lower in sentences about the same thing; other contradictions stand in the answers,"
     " unseen."
 )
-"""Answers and ledgers as readers of a report see them: wrong answers first, and what was integrated from several teachers."""
+"""Says of conflicts that rules found what rules can't find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,9 @@ from domainfusion.records import write_text
 from domainfusion.reports import (
     answers,
     charts,
-    curves,
     evaluation_tables,
     run_tables,
     tables,
-    training_tables,
 )
 from domainfusion.reports.answers import Comparison, comparisons
 from domainfusion.reports.markdown import render_markdown, render_model_card
@@ -316,17 +314,17 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
 
 
 def _training(summary: RunSummary) -> dict[str, Any] | None:
-    found = curves.training_curves(summary.training_log)
-    loss, validation = curves.loss_chart(found), curves.validation_chart(found)
+    found = charts.training_curves(summary.training_log)
+    loss, validation = charts.loss_chart(found), charts.validation_chart(found)
     if not (loss or validation or found.not_finite):
         return None
     return {
         "loss": loss,
-        "domains": curves.domain_charts(found),
+        "domains": charts.domain_charts(found),
         "validation": validation,
         "curves": found,
-        "tables": training_tables.all_tables(found, summary.training_log),
-        "notes": training_tables.training_notes_table(summary.training_log),
+        "tables": run_tables.training_tables(found, summary.training_log),
+        "notes": run_tables.training_notes_table(summary.training_log),
     }
 
 

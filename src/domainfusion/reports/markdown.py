@@ -11,9 +11,9 @@ import yaml
 
 from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import printable
-from domainfusion.reports import answers, evaluation_tables, run_tables, tables, training_tables
+from domainfusion.reports import answers, evaluation_tables, run_tables, tables
 from domainfusion.reports.answers import Comparison, comparisons
-from domainfusion.reports.curves import training_curves
+from domainfusion.reports.charts import training_curves
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import Cell, Table, clipped, command_line, counted, listed
@@ -208,8 +208,8 @@ def _training(summary: RunSummary) -> list[str]:
     curves = training_curves(summary.training_log)
     if not curves.losses:
         return []
-    notes = training_tables.training_notes_table(summary.training_log)
-    found = (*training_tables.all_tables(curves, summary.training_log), *([notes] if notes else ()))
+    notes = run_tables.training_notes_table(summary.training_log)
+    found = (*run_tables.training_tables(curves, summary.training_log), *([notes] if notes else ()))
     return ["## Training", *map(table, found)]
 
 

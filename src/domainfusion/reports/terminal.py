@@ -1,20 +1,22 @@
-"""The report in a terminal: the verdict, then the tables that it rests on."""
+"""What a terminal shows of a run, and of several runs side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.examples import slice_of
+from domainfusion.distillation.results import Estimate, EvaluationReport
+from domainfusion.distillation.statistics import PairedComparison
 from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, run_tables
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import Cell, Table
+from domainfusion.reports.tables import Cell, Table, clipped, duration, flattened, percent, points
 from domainfusion.reports.verdict import verdict
 
 
@@ -114,3 +116,164 @@ def _cell(cell: Cell) -> Text:
 
 def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
+
+
+_LONGEST_VALUE = 60
+
+
+def compare_runs(runs: Mapping[str, RunSummary]) -> list[Table]:
+    """Returns the tables that set several runs beside the first of them.
+
+    Differences in accuracy are paired: over the questions, found by their ids, that both runs
+    asked and both students' answers were graded on. Their intervals are those of
+    `domainfusion.distillation.statistics.PairedComparison`.
+
+    Args:
+        runs: At least two runs by name; the first is the one that the others are compared with.
+
+    Returns:
+        The inputs that differ, the accuracy of each slice, and the retention of each domain;
+        without those in which nothing can be compared.
+    """
+    found = [_inputs(runs), _accuracies(runs), _retention(runs), _times(runs)]
+    return [table for table in found if table and table.rows]
+
+
+def _inputs(runs: Mapping[str, RunSummary]) -> Table:
+    settings = [dict(flattened(_all_inputs(run))) for run in runs.values()]
+    names = dict.fromkeys(name for found in settings for name in found)
+    rows = []
+    for name in names:
+        values = [found.get(name, "–") for found in settings]
+        if len(set(values)) > 1:
+            rows.append((Cell(name), *(Cell(clipped(value, _LONGEST_VALUE)) for value in values)))
+    return Table(
+        caption="What differs in the inputs",
+        header=("Setting", *runs),
+        align="l" * (1 + len(runs)),
+        rows=tuple(rows),
+    )
+
+
+def _all_inputs(run: RunSummary) -> dict[str, object]:
+    versions = run.settings.get("versions")
+    return {**run.inputs, **({"versions": versions} if versions else {})}
+
+
+def _accuracies(runs: Mapping[str, RunSummary]) -> Table:
+    """A row a slice: the student's accuracy in each run, with the paired difference below it."""
+    reports = [run.evaluation for run in runs.values()]
+    names = dict.fromkeys(name for report in reports if report for name in report.slices)
+    rows = []
+    for name in names:
+        cells = [_accuracy(report, name) for report in reports]
+        for place, report in enumerate(reports[1:], start=1):
+            if reports[0] and report:
+                difference, items = paired_difference(reports[0], report, name)
+                cells[place] = Cell(cells[place].text, _difference_in_words(difference, items))
+        rows.append((Cell(name), *cells))
+    return Table(
+        caption="The student's accuracy; below it, the difference from the first run in points",
+        header=("Slice", *runs),
+        align="l" + "r" * len(runs),
+        rows=tuple(rows),
+    )
+
+
+def _accuracy(report: EvaluationReport | None, name: str) -> Cell:
+    score = report.student.slices.get(name) if report else None
+    if score is None or score.strict.value is None:
+        return Cell("–")
+    return Cell(f"{percent(score.strict.value)} of {score.items}")
+
+
+def paired_difference(
+    first: EvaluationReport, second: EvaluationReport, name: str
+) -> tuple[Estimate, int]:
+    """Compares two students on the questions of a slice that both were asked.
+
+    Args:
+        first: The evaluation of the one.
+        second: That of the other.
+        name: The slice.
+
+    Returns:
+        The second's accuracy less the first's, with its 95 % interval, and the number of questions.
+    """
+    groups = {item.id: item.group for item in first.examples if slice_of(item) == name}
+    before = _right(first)
+    after = _right(second)
+    shared = [item for item in groups if item in before and item in after]
+    comparison = PairedComparison(
+        [after[item] for item in shared],
+        [before[item] for item in shared],
+        [groups[item] for item in shared],
+    )
+    return comparison.difference(), len(shared)
+
+
+def _right(report: EvaluationReport) -> dict[str, bool]:
+    return {
+        answer.example_id: answer.correct
+        for answer in report.student.answers
+        if answer.correct is not None
+    }
+
+
+def _difference_in_words(difference: Estimate, items: int) -> str:
+    if difference.value is None or difference.low is None or difference.high is None:
+        return "no shared questions"
+    interval = f"{_signed(difference.low)} to {_signed(difference.high)}"
+    settled = difference.low > 0 or difference.high < 0
+    doubt = "" if settled else ", within chance"
+    return f"{_signed(difference.value)} ({interval}) on {items}{doubt}"
+
+
+def _signed(value: float) -> str:
+    text = points(abs(value))
+    return f"−{text}" if value < 0 else f"+{text}"
+
+
+def _retention(runs: Mapping[str, RunSummary]) -> Table:
+    """A row a domain: the share of its expert's accuracy that each student keeps."""
+    reports = [run.evaluation for run in runs.values()]
+    kept = [
+        {row.domain: row.retention for row in report.retention} if report else {}
+        for report in reports
+    ]
+    domains = dict.fromkeys(domain for found in kept for domain in found)
+    rows = [(Cell(domain), *(_kept(found.get(domain)) for found in kept)) for domain in domains]
+    return Table(
+        caption="Domain Expertise Retention, with its 95 % interval",
+        header=("Domain", *runs),
+        align="l" + "r" * len(runs),
+        rows=tuple(rows),
+    )
+
+
+def _kept(estimate: Estimate | None) -> Cell:
+    if estimate is None or estimate.value is None:
+        return Cell("–")
+    if estimate.low is None or estimate.high is None:
+        return Cell(percent(estimate.value))
+    return Cell(percent(estimate.value), f"{points(estimate.low)} to {points(estimate.high)}")
+
+
+def _times(runs: Mapping[str, RunSummary]) -> Table:
+    taken: Sequence[dict[str, float]] = [
+        {stage.stage: stage.seconds for stage in run.stages} for run in runs.values()
+    ]
+    stages = dict.fromkeys(stage for found in taken for stage in found)
+    rows = [
+        (
+            Cell(stage),
+            *(Cell(duration(found[stage]) if stage in found else "–") for found in taken),
+        )
+        for stage in stages
+    ]
+    return Table(
+        caption="Time of each stage",
+        header=("Stage", *runs),
+        align="l" + "r" * len(runs),
+        rows=tuple(rows),
+    )
