@@ -24,9 +24,8 @@ LAYERS = (
     ("description", "merging", "training"),
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
-        "distillation.duplicates", "distillation.entries", "distillation.formats",
-        "distillation.review", "distillation.requirements", "distillation.export", "distillation.savings", "distillation.calling",
-        "distillation.frames", "distillation.outcomes",
+        "distillation.duplicates", "distillation.entries", "distillation.requirements", "distillation.export",
+        "distillation.savings", "distillation.outcomes",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (

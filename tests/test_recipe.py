@@ -22,10 +22,10 @@ from domainfusion.cli.memory import LORA_FROM_PARAMETERS
 from domainfusion.description import describe
 from domainfusion.distillation import DomainRetentionEvaluator
 from domainfusion.distillation.data_generation import Variety
+from domainfusion.distillation.data_generation.curated import write_review
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.examples import read_examples
 from domainfusion.distillation.metrics import Judge, ModelCoherence, Numeric
-from domainfusion.distillation.review import write_review
 from domainfusion.errors import ConfigurationError
 from domainfusion.models import APIModel, HuggingFaceModel, LlamaModel
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
@@ -988,7 +988,7 @@ DERIVED = {
         sections.SyntheticSection,
         distillation.SyntheticDataGenerator,
     ),
-    "distillation.data_generation.adversarial:AdversarialDataGenerator": (
+    "distillation.data_generation.synthetic:AdversarialDataGenerator": (
         sections.AdversarialSection,
         distillation.AdversarialDataGenerator,
     ),

@@ -14,7 +14,7 @@ import pytest
 
 from distillation.data_generation.test_curated import decide
 from domainfusion import distillation
-from domainfusion.distillation.review import read_review
+from domainfusion.distillation.data_generation.curated import read_review
 from domainfusion.models import ScriptedModel
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data.md"

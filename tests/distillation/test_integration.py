@@ -22,7 +22,7 @@ from domainfusion.distillation.integration import (
     contradict,
 )
 from domainfusion.distillation.metrics import normalize, sentences
-from domainfusion.distillation.text.blocks import blocks_of
+from domainfusion.distillation.text.sentences import blocks_of
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
         hold_apart,
     )
     from domainfusion.distillation.examples import ExampleLike, slice_of
-    from domainfusion.distillation.export import export_messages
-    from domainfusion.distillation.frames import to_pandas
+    from domainfusion.distillation.export import export_messages, to_pandas
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.requirements import Requirement, check_requirements
     from domainfusion.distillation.results import (

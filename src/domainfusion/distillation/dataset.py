@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from domainfusion.distillation.calling import options_for
 from domainfusion.distillation.data_generation import DataGenerator, Focus, Generated
+from domainfusion.distillation.data_generation.generator import options_for
 from domainfusion.distillation.duplicates import Duplicates, EvaluationSets, Leak
 from domainfusion.distillation.examples import (
     ExampleSource,

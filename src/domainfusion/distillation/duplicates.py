@@ -16,6 +16,7 @@ from domainfusion.distillation.text.words import (
     ARTICLES,
     FUNCTION_WORDS,
     content_words,
+    split_words,
     words_of,
 )
 from domainfusion.errors import ConfigurationError
@@ -239,7 +240,7 @@ def _names(text: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     for sentence in sentences(text):
-        for place, word in enumerate(re.findall(r"\w+", sentence)):
+        for place, word in enumerate(split_words(sentence)):
             begins_big = place > 0 and word[0].isupper() and word != "I"
             if begins_big or re.search(r"\d", word) or (len(word) > 1 and word.isupper()):
                 found.append(word.casefold())

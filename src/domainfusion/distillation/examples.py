@@ -13,15 +13,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from domainfusion.distillation.entries import Entry, read_entries, without_missing
-from domainfusion.distillation.formats import (
+from domainfusion.distillation.entries import (
     Dialogue,
+    Entry,
     is_unreadable,
     proposed_fields,
     read_alpaca,
     read_dialogue,
+    read_entries,
     refuse_unreadable,
     with_input,
+    without_missing,
     without_reasoning,
 )
 from domainfusion.distillation.text.words import identity

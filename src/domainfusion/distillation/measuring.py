@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from domainfusion.distillation.asking import AskOverGaps
-from domainfusion.distillation.calling import options_for
+from domainfusion.distillation.data_generation.generator import options_for
 from domainfusion.distillation.evaluator import Ensemble, Evaluator, hold_apart
 from domainfusion.distillation.refinement import trained_records
 from domainfusion.distillation.results import EvaluationReport

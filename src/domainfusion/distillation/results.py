@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from domainfusion.distillation.frames import frame
+from domainfusion.distillation.export import frame
 from domainfusion.types import SCHEMA_VERSION, Example, FinishReason
 
 

@@ -374,7 +374,7 @@ class SyntheticSection(WritingSection):
 
 
 @derived_from(
-    "distillation.data_generation.adversarial:AdversarialDataGenerator", without=_NOT_WRITTEN
+    "distillation.data_generation.synthetic:AdversarialDataGenerator", without=_NOT_WRITTEN
 )
 class AdversarialSection(WritingSection):
     """An `AdversarialDataGenerator`."""

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domainfusion.distillation.text.quantities import Stated, read_quantities
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.units import base_units_of, parse_unit, unit_at
+from domainfusion.distillation.text.words import render
 
 
 def read(text: str) -> list[tuple[float, float, str]]:

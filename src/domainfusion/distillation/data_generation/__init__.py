@@ -2,10 +2,6 @@
 curated by people.
 """
 
-from domainfusion.distillation.data_generation.adversarial import (
-    AdversarialDataGenerator,
-    Classifier,
-)
 from domainfusion.distillation.data_generation.curated import CuratedDataGenerator
 from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
@@ -19,7 +15,11 @@ from domainfusion.distillation.data_generation.replies import (
     find_items,
     find_questions,
 )
-from domainfusion.distillation.data_generation.synthetic import SyntheticDataGenerator
+from domainfusion.distillation.data_generation.synthetic import (
+    AdversarialDataGenerator,
+    Classifier,
+    SyntheticDataGenerator,
+)
 from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat
 

@@ -1,18 +1,221 @@
-"""Examples that people wrote."""
+"""Examples that people wrote, and files in which people review examples."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.distillation.data_generation.generator import DataGenerator, Focus, Generated
+from domainfusion.distillation.entries import Entry, read_entries
 from domainfusion.distillation.examples import ExampleSource, read_examples
-from domainfusion.distillation.review import read_review, write_review
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.types import Example, domains_of
+from domainfusion.records import write_text
+from domainfusion.types import Example, Part, domains_of, transcript
+
+DECISIONS = ("accept", "reject", "edit")
+_SHOWN = ("query", "domains", "answers", "reference")
+_COLUMNS = ("decision", "comment", "before", *_SHOWN, "example")
+_FORMULA = tuple("=+-@＝＋－＠\t\r\n")
+"""How a cell begins that spreadsheets may take for a formula (OWASP, CSV injection)."""
+_READER = TypeAdapter(Example)
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What came of a review.
+
+    Attributes:
+        examples: The accepted ones, and the edited ones as they were edited; a comment is kept in
+            their metadata.
+        left_out: How many were left out, by reason.
+    """
+
+    examples: tuple[Example, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_review(examples: Iterable[Example], path: str | Path) -> None:
+    """Writes a CSV file that any spreadsheet opens, for an expert to review.
+
+    The expert writes `accept`, `reject` or `edit` into `decision`, and, for an edit, changes
+    `query`, `domains` (separated by semicolons), `answers` (what a right answer states: a line
+    `domain: answer | other spelling` for each part) or `reference`. `before` shows the turns before
+    the query; `example` holds everything else and is to be left alone.
+
+    Args:
+        examples: What is reviewed.
+        path: The file.
+
+    Raises:
+        DataError: The file can't be written, or is there already: it may hold an expert's
+            decisions.
+    """
+    if Path(path).exists():
+        what = "The review file is there already, perhaps with decisions in it"
+        raise DataError(
+            what, received=str(path), fix="read it with read_review, or choose another name"
+        )
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    for example in examples:
+        before = transcript(example.history) if example.history else ""
+        shown = {name: _cell(text) for name, text in {"before": before, **_shown(example)}.items()}
+        writer.writerow({**shown, "example": json.dumps(asdict(example), ensure_ascii=False)})
+    write_text(Path(path), "\ufeff" + table.getvalue())  # the mark by which spreadsheets know UTF-8
+
+
+def read_review(path: str | Path) -> Reviewed:
+    """Reads what an expert made of a review file. An example without a decision is left out, and
+    counted.
+
+    Raises:
+        DataError: A row can't be read, has an unknown decision, or was edited without saying so;
+            the message names file and line.
+    """
+    kept: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for entry in read_entries(path):
+        missing = [name for name in _COLUMNS if name not in (entry.columns or ())]
+        if missing:
+            what = f"{entry.place} has no column {missing[0]!r}"
+            raise DataError(
+                what, allowed=", ".join(_COLUMNS), fix="write the file with write_review"
+            )
+        decision = entry.value.get("decision", "").strip().casefold()
+        if decision and decision not in DECISIONS:
+            raise DataError(
+                f"{entry.place}: the decision is not known",
+                received=decision,
+                allowed=", ".join(DECISIONS),
+            )
+        if decision in ("", "reject"):
+            left_out["rejected in the review" if decision else "not reviewed"] += 1
+        else:
+            kept.append(_decided(entry, decision))
+    return Reviewed(tuple(kept), dict(left_out))
+
+
+def _decided(entry: Entry, decision: str) -> Example:
+    try:
+        example = _READER.validate_json(entry.value.get("example", ""))
+    except ValidationError as error:
+        raise DataError(
+            f"{entry.place}: the column example was changed",
+            received=entry.value.get("example"),
+            fix="restore it",
+        ) from error
+    written = {name: _text(entry.value.get(name, "")) for name in _SHOWN}
+    changed = {
+        name: written[name]
+        for name, shown in _shown(example).items()
+        if _unformed(written[name]) != _unformed(shown)
+    }
+    if changed and decision == "accept":
+        what = f"{entry.place} was edited ({', '.join(sorted(changed))}), and says accept"
+        raise DataError(
+            what, received=changed[min(changed)], fix="write edit, or restore what was changed"
+        )
+    comment = entry.value.get("comment", "").strip()
+    noted = {**example.metadata, **({"review": comment} if comment else {})}
+    return replace(_edited(example, changed, entry.place), metadata=noted)
+
+
+def _edited(example: Example, text: Mapping[str, str], place: str) -> Example:
+    changes: dict[str, Any] = {}
+    domains = (
+        tuple(part.strip() for part in text["domains"].split(";") if part.strip())
+        if "domains" in text
+        else example.domains
+    )
+    if "query" in text:
+        changes |= {
+            "query": text["query"],
+            "id": "",
+            "group": "" if example.group == example.query else example.group,
+        }
+    if "domains" in text:
+        changes |= {
+            "domains": domains,
+            "id": "",
+            "primary_domain": example.primary_domain if example.primary_domain in domains else "",
+        }
+        changes["sub_questions"] = {
+            name: asked for name, asked in example.sub_questions.items() if name in domains
+        }
+        changes["parts"] = tuple(part for part in example.parts if part.domain in domains)
+    if "answers" in text:
+        changes["parts"] = tuple(
+            _part(line, domains, place) for line in text["answers"].splitlines() if line.strip()
+        )
+    if "reference" in text:
+        changes["reference"] = text["reference"] or None
+    if changes.get("query") == "" or not domains:
+        raise DataError(
+            f"{place} has no {'domains' if not domains else 'query'}",
+            received="",
+            fix="write it, or reject the example",
+        )
+    return replace(example, **changes)
+
+
+def _shown(example: Example) -> dict[str, str]:
+    """Returns the columns that an expert may change."""
+    answers = "\n".join(f"{part.domain}: {' | '.join(part.answers)}" for part in example.parts)
+    return {
+        "query": example.query,
+        "domains": "; ".join(example.domains),
+        "answers": answers,
+        "reference": example.reference or "",
+    }
+
+
+def _part(line: str, domains: tuple[str, ...], place: str) -> Part:
+    domain = next((name for name in domains if line.strip().startswith(f"{name}:")), "")
+    answers = tuple(
+        answer.strip() for answer in line.strip()[len(domain) + 1 :].split("|") if answer.strip()
+    )
+    if not domain or not answers:
+        allowed = "a line `domain: answer | other spelling`, its domain one of " + ", ".join(
+            domains
+        )
+        raise DataError(f"{place} has answers that can't be read", received=line, allowed=allowed)
+    return Part(domain=domain, answers=answers)
+
+
+def _cell(text: str) -> str:
+    """Returns a text as a spreadsheet shows it: with a mark before what it would take for a formula
+    or a number.
+    """
+    return f"'{text}" if _is_formula(text) else text
+
+
+def _text(cell: str) -> str:
+    if cell.startswith("'") and _is_formula(cell):
+        return cell[1:]
+    cell = cell.strip()
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("' ").startswith(_FORMULA)
+
+
+def _unformed(text: str) -> str:
+    """Returns a text without what spreadsheets change by themselves: the kind of line breaks, and
+    white space around it.
+    """
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 class CuratedDataGenerator(DataGenerator):

@@ -1,10 +1,11 @@
-"""The data generator: where training examples come from."""
+"""The data generator: where training examples come from, and how an extension is called."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,3 +189,22 @@ class Focus:
             if possible
             else {}
         )
+
+
+def options_for(method: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Returns those of the options that `method` has a parameter for; all of them where it takes
+    any.
+
+    Example:
+        >>> options_for(lambda student, ask: None, ask="how", baselines="what")
+        {'ask': 'how'}
+    """
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return options
+    taken = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return {name: value for name, value in options.items() if name in taken}

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import json_repair
-
+from domainfusion.distillation.text.structures import structures_in
 from domainfusion.models.reasoning import split_reasoning
 
 LONGEST_REPLY = 20_000
@@ -55,7 +54,7 @@ def find_questions(reply: str) -> list[WrittenQuestion]:
     """
     text = _plain(reply)
     try:
-        found = list(_whole_questions(_structure_of(text)))
+        found = list(_whole_questions(list(structures_in(text))))
     except RecursionError:  # data a thousand levels deep
         found = []
     return found or [
@@ -72,7 +71,7 @@ def find_items(reply: str) -> list[str]:
     """
     text = _plain(reply)
     try:
-        texts = list(_texts_of(_structure_of(text)))
+        texts = list(_texts_of(list(structures_in(text))))
     except RecursionError:
         texts = []
     lines = texts or [line for line in _lines_of(text) if not line.rstrip().endswith((":", "："))]
@@ -330,26 +329,7 @@ def _is_whole(text: str) -> bool:
 
 # JSON
 
-# The beginning of JSON: a bracket, and what may come first in it (a quote, a bracket, a comment, a
-# key).
-_STRUCTURE = re.compile(r"""[\[{]\s*(?:["'“{\[]|//|/\*|#|\w+["']?\s*:)""")
 _QUESTION_KEYS = ("question", "query", "prompt", "instruction", "text", "q")
-
-
-def _structure_of(text: str) -> Any:
-    """Returns the data of the JSON in a text; None where there is none."""
-    begin = _STRUCTURE.search(text)
-    if begin is None:
-        return None
-    body = text[begin.start() :]
-    lines = [line.strip().rstrip(",") for line in body.splitlines()]
-    objects = [line for line in lines if line.startswith("{") and ":" in line]
-    try:
-        if sum(line.endswith("}") for line in objects) > 1:
-            return [json_repair.loads(line) for line in objects]
-        return json_repair.loads(body)
-    except Exception:  # whatever the parser stumbles over is not a list of questions
-        return None
 
 
 def _whole_questions(value: Any) -> Iterator[WrittenQuestion]:

@@ -11,7 +11,7 @@ from domainfusion.distillation.evaluator.evaluator import by_slice
 from domainfusion.distillation.results import AgreementScore, Estimate
 from domainfusion.distillation.statistics import Bootstrap
 from domainfusion.distillation.text.sentences import sentences
-from domainfusion.distillation.text.words import content_words
+from domainfusion.distillation.text.words import content_words, words_of
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import AGREEMENT_PROMPT, fill
@@ -124,7 +124,7 @@ def by_judge(judge: LanguageModel, ask: Ask) -> Measure:
 
 
 def _verdict(reply: str) -> float | None:
-    words = re.findall(r"[a-z]+", reply.casefold())
+    words = words_of(reply)
     return _GRADES.get(words[0]) if words else None
 
 

@@ -4,16 +4,13 @@ prompt fits into the context.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import json_repair
-
 from domainfusion.distillation.integration.reading import Task
+from domainfusion.distillation.text.structures import structures_in
 from domainfusion.models.base import LanguageModel, SchemaModel, TokenScorer
 from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.store import Ask
@@ -100,18 +97,6 @@ def is_answer(reply: Generation | None) -> bool:
 
 LONGEST_REPLY = 100_000
 """Characters of a reply that are read."""
-LONGEST_BROKEN = 20_000
-"""Characters of broken JSON that are repaired, which may take time in proportion to their
-square.
-"""
-DEEPEST = 40
-"""Brackets within brackets. Nothing that is asked for has as many, and a reply that has no end
-does.
-"""
-
-# What a structure begins with: a bracket, and in it a string, another bracket, a bare key, a
-# comment, or its end.
-_BEGINNING = re.compile(r"""[\[{]\s*(?:["'“{\[\]}]|//|/\*|#|\w+["']?\s*:)""")
 
 
 def structure_in(reply: str) -> Any:
@@ -124,22 +109,7 @@ def structure_in(reply: str) -> Any:
         >>> structure_in("{'claims': [{'quote': 'It is r"), structure_in("[" * 100_000), structure_in("It is red.")
         ({'claims': [{'quote': 'It is r'}]}, None, None)
     """
-    text = split_reasoning(reply[:LONGEST_REPLY]).answer
-    beginning = _BEGINNING.search(text)
-    if beginning is None:
-        return None
-    body = text[beginning.start() :]
-    try:
-        found, _ = json.JSONDecoder().raw_decode(body)
-        return found
-    except (ValueError, RecursionError):
-        pass
-    if _depth(body) > DEEPEST:
-        return None
-    try:
-        return json_repair.loads(body[:LONGEST_BROKEN])
-    except (ValueError, RecursionError):
-        return None
+    return next(structures_in(split_reasoning(reply[:LONGEST_REPLY]).answer), None)
 
 
 def entries_of(structure: Any, name: str) -> list[dict[str, Any]]:
@@ -168,18 +138,6 @@ def text_of(entry: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         return ""
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").strip()
-
-
-def _depth(text: str) -> int:
-    """Returns how deep brackets stand within brackets, those inside of strings counted too."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from domainfusion.distillation.integration.structure import (
     groups_of,
     units_of,
 )
-from domainfusion.distillation.text.blocks import Block
+from domainfusion.distillation.text.sentences import Block
 from domainfusion.types import Contribution
 
 DISAGREE = "The experts disagree."

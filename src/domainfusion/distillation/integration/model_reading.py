@@ -28,8 +28,7 @@ from domainfusion.distillation.integration.reading import (
 )
 from domainfusion.distillation.integration.rules import rule_claims
 from domainfusion.distillation.integration.values import Date, Quantity, compare, find_values
-from domainfusion.distillation.text.blocks import Block, blocks_of
-from domainfusion.distillation.text.sentences import Span
+from domainfusion.distillation.text.sentences import Block, Span, blocks_of
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import READING_PROMPT, RELATING_PROMPT, fenced, fill

@@ -8,8 +8,13 @@ from functools import lru_cache
 from itertools import groupby, zip_longest
 
 from domainfusion.distillation.integration.reading import Claim, Task
-from domainfusion.distillation.text.blocks import Block, blocks_of
-from domainfusion.distillation.text.sentences import Span, leans_on_previous, sentence_spans
+from domainfusion.distillation.text.sentences import (
+    Block,
+    Span,
+    blocks_of,
+    leans_on_previous,
+    sentence_spans,
+)
 from domainfusion.types import Dropped, Response
 
 GOES_WITH_IT = "goes with the sentence before it"

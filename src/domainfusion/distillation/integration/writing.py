@@ -21,8 +21,7 @@ from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim, Task, overlaps, primary_first
 from domainfusion.distillation.integration.settling import Settled
 from domainfusion.distillation.integration.words import content
-from domainfusion.distillation.text.blocks import blocks_of
-from domainfusion.distillation.text.sentences import sentences
+from domainfusion.distillation.text.sentences import blocks_of, sentences
 from domainfusion.errors import TemplateError
 from domainfusion.models.base import LanguageModel, SchemaModel
 from domainfusion.models.reasoning import split_reasoning

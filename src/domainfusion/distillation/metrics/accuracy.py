@@ -12,7 +12,6 @@ from typing import ClassVar
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.statements import (
     MOST_SPANS,
     is_denied,
@@ -20,7 +19,7 @@ from domainfusion.distillation.text.statements import (
     is_symbol,
     spans_of,
 )
-from domainfusion.distillation.text.words import ARTICLES, normalize, words_of
+from domainfusion.distillation.text.words import ARTICLES, normalize, render, words_of
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, Score
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 from domainfusion.distillation.metrics.accuracy import NO_REFERENCE, accepted_answers, is_the_answer
 from domainfusion.distillation.metrics.metric import Graded
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.sentences import Span
 from domainfusion.distillation.text.statements import MOST_SPANS, is_denied, spans_of, states
+from domainfusion.distillation.text.words import render
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask

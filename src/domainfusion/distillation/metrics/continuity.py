@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from domainfusion.distillation.text.sentences import sentences
-from domainfusion.distillation.text.words import normalize
+from domainfusion.distillation.text.words import COMMON_WORDS, normalize
 from domainfusion.errors import CapabilityError
 from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.encoding import encode_text
@@ -183,16 +183,6 @@ def _score(text: str, given: tuple[str, ...], view: _View | None) -> Score:
 _ENDS = (".", "!", "?", '"', "”", ")", "]", "`", ":")
 _LETTERS_AT_ONCE = 4
 
-_LISTED = (
-    "a about after again against all also always an and any are as at be because been before both"
-    " but by can could did do does each even every few first for from had has have he her here his"
-    " how if in into is it its just less like made make makes many may more most much must never no"
-    " nor not of often on one only or other our out over own same she should so some still such"
-    " than that the their them then there these they this those through to too under until up us"
-    " very was we were what when where which while who why will with without would you your"
-)
-_FUNCTION_WORDS = frozenset(_LISTED.split())
-
 _POINTS_BACK_FROM_THE_START = re.compile(
     r"(?:"
     r"however|therefore|thus|hence|then|later|afterwards?|so|but|still|instead|meanwhile|also|moreover|otherwise|"
@@ -229,6 +219,7 @@ def repetition(text: str) -> float:
         >>> repetition("one two three one two three"), repetition("one two three four")
         (0.25, 0.0)
     """
+    # Runs of letters, not `words_of`: three characters of Chinese recur in any text.
     words = re.findall(r"\w+", normalize(text))
     triples = list(zip(words, words[1:], words[2:], strict=False))
     return 1 - len(set(triples)) / len(triples) if triples else 0.0
@@ -249,10 +240,11 @@ def restatement(given: Sequence[str]) -> float:
 
 
 def _letters(sentence: str) -> frozenset[str]:
+    # Runs of letters, not `words_of`: in a script without spaces their sequences tell sentences apart.
     words = [
         f"<{word}>"
         for word in re.findall(r"\w+", normalize(sentence))
-        if len(word) > 2 and word not in _FUNCTION_WORDS
+        if len(word) > 2 and word not in COMMON_WORDS
     ]
     size = _LETTERS_AT_ONCE
     return frozenset(

@@ -9,7 +9,6 @@ from typing import Literal
 
 from domainfusion.distillation.metrics.accuracy import NO_REFERENCE, accepted_answers
 from domainfusion.distillation.text.quantities import Stated, in_unit, read_quantities
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.sentences import Span
 from domainfusion.distillation.text.statements import is_denied, is_one_of_guesses
 from domainfusion.distillation.text.units import (
@@ -19,6 +18,7 @@ from domainfusion.distillation.text.units import (
     base_units_of,
     parse_unit,
 )
+from domainfusion.distillation.text.words import render
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import Example, Score
 

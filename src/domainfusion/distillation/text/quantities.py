@@ -11,7 +11,6 @@ from math import inf, isfinite
 from typing import NamedTuple
 
 from domainfusion.distillation.text.digits import LETTER, SCALES, Kind, Number, numbers_in
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.units import (
     HOUR,
     NO_UNIT,
@@ -22,6 +21,7 @@ from domainfusion.distillation.text.units import (
     currency_before,
     unit_at,
 )
+from domainfusion.distillation.text.words import render
 
 
 @dataclass(frozen=True, slots=True)

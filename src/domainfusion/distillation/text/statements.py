@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from domainfusion.distillation.text.quantities import Stated, read_quantities
-from domainfusion.distillation.text.rendering import render
 from domainfusion.distillation.text.sentences import Span
 from domainfusion.distillation.text.units import UNSPACED
-from domainfusion.distillation.text.words import ARTICLES, MARKS, fold, folded, normalize, words_of
+from domainfusion.distillation.text.words import (
+    ARTICLES,
+    MARKS,
+    fold,
+    folded,
+    normalize,
+    render,
+    words_of,
+)
 
 _SPACED = rf"[^\W{UNSPACED}]"
 """A letter or digit of a script that sets words apart."""
