@@ -40,7 +40,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from domainfusion.distillation import Distiller, MultiTaskTrainer
+from domainfusion.distillation import DataSettings, Distiller, MultiTaskTrainer, RunSettings
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.refinement import read_refinement
@@ -257,10 +257,8 @@ def trial(
         trainer,
         seed=seed,
         output_dir=directory,
-        validation_examples=world.validation,
-        hygiene=NO_HYGIENE,
-        response_sampling=SHORT,
-        refinement_rounds=rounds,
+        data=DataSettings(validation_examples=world.validation, hygiene=NO_HYGIENE),
+        settings=RunSettings(response_sampling=SHORT, refinement_rounds=rounds),
     )
     began = time.process_time()
     student = distiller.distill()

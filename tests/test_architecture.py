@@ -30,7 +30,7 @@ LAYERS = (
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
         "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
-        "distillation.overlong", "distillation.parts", "distillation.refinement", "distillation.distiller",
+        "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.distiller",
     ),
     ("reports",),
     ("recipe", "demo"),

@@ -20,6 +20,7 @@ from domainfusion.distillation import (
     EvaluationReport,
     Focus,
     MultiTaskTrainer,
+    RunSettings,
     SequentialTrainer,
 )
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
@@ -108,7 +109,7 @@ def test_three_lora_experts_become_one(models: Path) -> None:
         "num_examples=40": "num_examples=1",
         "epochs=3": "epochs=1",
         "DomainRetentionEvaluator()": "DomainRetentionEvaluator(sampling=SHORT, resamples=100)",
-        'output_dir="runs/sports"': 'output_dir="runs/sports", response_sampling=SHORT',
+        "settings=RunSettings(": "settings=RunSettings(response_sampling=SHORT, ",
     }
     names = run_code(
         "three_lora_experts.md", {"ScriptedModel": ScriptedModel, "SHORT": SHORT}, quick
@@ -155,7 +156,7 @@ def test_a_report_is_read_as_the_guide_says(
         data_generators=[CuratedDataGenerator("questions.jsonl")],
         trainer=MultiTaskTrainer(learning_rate=1e-3, epochs=1, batch_size=3),
         evaluator=DomainRetentionEvaluator(sampling=SHORT, resamples=100),
-        response_sampling=SHORT,
+        settings=RunSettings(response_sampling=SHORT),
         test_examples="test.jsonl",
         output_dir="runs/sports",
     ).distill()

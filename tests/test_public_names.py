@@ -26,10 +26,10 @@ PUBLIC = {
     """,
     "domainfusion.distillation": """
         AdversarialDataGenerator BenchmarkEvaluator CrossEncoderVerifier
-        CuratedDataGenerator DataGenerator Distiller DistributionObjective
+        CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
         Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
-        Objective Phase Publisher Requirement ResponseIntegrator SequenceObjective
+        Objective Phase Publisher Requirement ResponseIntegrator RunSettings SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
         check_requirements export_messages hold_apart hold_out slice_of to_pandas
     """,

@@ -1009,6 +1009,8 @@ DERIVED = {
     "types:Sampling": (sections.SamplingSection, Sampling),
     "distillation.dataset:Hygiene": (sections.HygieneSection, Hygiene),
     "distillation.distiller:Distiller": (Recipe, distillation.Distiller),
+    "distillation.settings:DataSettings": (sections.EvaluationSection, distillation.DataSettings),
+    "distillation.settings:RunSettings": (Recipe, distillation.RunSettings),
 }
 
 
@@ -1016,7 +1018,9 @@ DERIVED = {
 def test_what_is_read_of_a_source_is_what_the_class_says(place: str) -> None:
     section, built = DERIVED[place]
     parameters = dict(inspect.signature(built).parameters)
-    if parameters.pop("settings", None) is not None:
+    handed_on = [name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD]
+    for name in handed_on:
+        del parameters[name]
         parameters = {**inspect.signature(distillation.Trainer).parameters, **parameters}
     read = {setting.name: setting for setting in settings_of(place)}
     assert read.keys() == parameters.keys()
@@ -1079,12 +1083,12 @@ def test_what_is_left_out_is_what_the_classes_take(folder: Path, tiny_llama: Pat
         assert (generator.sampling, generator.variety) == (usual.sampling, Variety())
     assert synthetic.cross_domain_template == usual.cross_domain_template
     assert distiller.integrator.sampling == distillation.ResponseIntegrator(_Model()).sampling
-    assert distiller.response_sampling == Sampling(seed=3)
+    assert distiller.settings.response_sampling == Sampling(seed=3)
     evaluator = distillation.DomainRetentionEvaluator()
     assert isinstance(distiller.evaluator, distillation.DomainRetentionEvaluator)
     for name in ("sampling", "weights", "margin", "resamples", "second_temperature"):
         assert getattr(distiller.evaluator, name) == getattr(evaluator, name)
-    assert (distiller.holdout, distiller.group_by) == (0.1, "group")
+    assert (distiller.data.holdout, distiller.data.group_by) == (0.1, "group")
 
 
 def test_the_memory_estimate_knows_from_where_on_lora_is_trained() -> None:
@@ -1258,8 +1262,8 @@ def test_what_is_held_out_and_removed_is_said_in_a_recipe(tiny_llama: Path, fold
         " 0.9}\n"
     )
     distiller = build_distiller(read_recipe(write(folder, text)), output_dir=folder / "run")
-    assert (distiller.validation_holdout, distiller.group_by) == (0.2, "template")
-    assert distiller.hygiene == Hygiene(ngram_words=5, containment=0.9)
+    assert (distiller.data.validation_holdout, distiller.data.group_by) == (0.2, "template")
+    assert distiller.data.hygiene == Hygiene(ngram_words=5, containment=0.9)
 
 
 def test_how_the_student_is_measured_is_said_in_a_recipe(tiny_llama: Path, folder: Path) -> None:

@@ -47,6 +47,7 @@ from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import (
     IntegrationTrainer,
     MultiTaskTrainer,
@@ -155,8 +156,8 @@ def records_for(targets: str, questions: Questions, work: Path) -> list[Training
         teachers,
         [CuratedDataGenerator(examples)],
         IntegrationTrainer(learning_rate=1e-3),
-        holdout=0.0,
-        response_sampling=ANSWER,
+        data=DataSettings(holdout=0.0),
+        settings=RunSettings(response_sampling=ANSWER),
         output_dir=directory,
     )
     return targets_of(run.integrate(run.collect(run.generate())), targets)

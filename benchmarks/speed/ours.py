@@ -20,6 +20,7 @@ from setting import (
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
+from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import IntegrationTrainer
 from domainfusion.models.base import Adaptation
 from domainfusion.models.placement import DataType
@@ -63,8 +64,8 @@ def race(
         teachers,
         [CuratedDataGenerator(questions.train)],
         trainer,
-        holdout=0.0,
-        response_sampling=ANSWER,
+        data=DataSettings(holdout=0.0),
+        settings=RunSettings(response_sampling=ANSWER),
         output_dir=directory / "run",
     )
     records = run.integrate(run.collect(run.generate()))

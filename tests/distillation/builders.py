@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+from domainfusion.distillation import DataSettings, RunSettings
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult, sample_seeds
 from domainfusion.types import (
@@ -27,6 +29,16 @@ DOMAINS = {
     "aviation": "Airports and the countries they are in",
     "chemistry": "Elements and their symbols",
 }
+
+
+def grouped(**settings: Any) -> dict[str, Any]:
+    """Returns arguments of `Distiller`: those of its settings are put into their groups."""
+    groups: dict[str, Any] = {"data": DataSettings, "settings": RunSettings}
+    for name, kind in groups.items():
+        own = {field.name for field in fields(kind)} & settings.keys()
+        if own:
+            settings[name] = kind(**{key: settings.pop(key) for key in own})
+    return settings
 
 
 def parts_of(ledger: Ledger) -> list[Contribution | Dropped]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from distillation.builders import grouped
 from domainfusion.distillation import (
     CuratedDataGenerator,
     Distiller,
@@ -96,8 +97,7 @@ def distiller(
         DomainRetentionEvaluator(sampling=SHORT, resamples=100),
         output_dir=directory,
         test_examples=TEST,
-        response_sampling=SHORT,
-        **settings,
+        **grouped(response_sampling=SHORT, **settings),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from distillation.builders import Cut, Failing, Writer, example
+from distillation.builders import Cut, Failing, Writer, example, grouped
 from domainfusion.distillation import (
     Distiller,
     IntegrationTrainer,
@@ -122,7 +122,7 @@ class World:
             "output_dir": self.directory,
             "response_sampling": SHORT,
         }
-        return Distiller(**{**parts, **changes})
+        return Distiller(**grouped(**{**parts, **changes}))
 
     def evaluated(self, **changes: Any) -> Distiller:
         evaluator = DomainRetentionEvaluator(sampling=SHORT, resamples=100)

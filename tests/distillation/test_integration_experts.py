@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distillation.builders import example
+from distillation.builders import example, grouped
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.integration import Experts, ResponseIntegrator
@@ -43,7 +43,7 @@ def distiller(
     base: LlamaModel, directory: Path, given: dict[str, ScriptedModel], **changes: object
 ) -> Distiller:
     trainer, generators = MultiTaskTrainer(epochs=1), [CuratedDataGenerator([HEIGHT])]
-    return Distiller(base, given, generators, trainer, output_dir=directory, **changes)  # type: ignore[arg-type]
+    return Distiller(base, given, generators, trainer, output_dir=directory, **grouped(**changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from distillation.builders import Writer, example, record
-from domainfusion.distillation import Distiller, MultiTaskTrainer, Trainer
+from distillation.builders import Writer, example, grouped, record
+from domainfusion.distillation import Distiller, MultiTaskTrainer, RunSettings, Trainer
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
     CuratedDataGenerator,
@@ -141,7 +141,7 @@ class World:
             "refinement_rounds": 2,
             "output_dir": self.directory,
         }
-        return Distiller(**{**parts, **changes})
+        return Distiller(**grouped(**{**parts, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -657,9 +657,7 @@ def test_validation_that_nothing_can_grade_is_refused_before_an_expert_is_asked(
 ) -> None:
     ungraded = [Example(query="Please name where CDG lies.", domains=("aviation",))]
     distiller = world.distiller(validation_examples=ungraded)
-    defaults = Distiller.__init__.__kwdefaults__
-    assert defaults is not None
-    distiller.verifier = defaults["verifier"]
+    distiller.settings = replace(distiller.settings, verifier=RunSettings().verifier)
     with pytest.raises(DataError, match="No validation example has a reference answer"):
         distiller.generate()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import models.faulty_server as faulty
+from distillation.builders import grouped
 from domainfusion.distillation import (
     CuratedDataGenerator,
     Distiller,
@@ -42,7 +43,7 @@ def distiller(server: FaultyServer, student: Path, folder: Path, **settings: Any
         [CuratedDataGenerator(EXAMPLES)],
         IntegrationTrainer(),
         output_dir=folder / "run",
-        **settings,
+        **grouped(**settings),
     )
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from domainfusion.demo.base import gguf_file
-from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer
+from domainfusion.distillation import (
+    CuratedDataGenerator,
+    Distiller,
+    IntegrationTrainer,
+    RunSettings,
+)
 from domainfusion.errors import ModelError
 from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
 from domainfusion.types import Conversation, Example, Message, Sampling, user
@@ -140,7 +145,7 @@ def test_a_served_and_a_local_teacher_are_distilled_into_one_student(
         [CuratedDataGenerator(examples)],
         IntegrationTrainer(epochs=1, batch_size=2, learning_rate=1e-3),
         output_dir=tmp_path / "run",
-        response_sampling=Sampling(max_new_tokens=24),
+        settings=RunSettings(response_sampling=Sampling(max_new_tokens=24)),
     )
     student = run.distill()
     records = [

@@ -10,9 +10,11 @@ from pathlib import Path
 from domainfusion.distillation import (
     AdversarialDataGenerator,
     CuratedDataGenerator,
+    DataSettings,
     Distiller,
     DomainRetentionEvaluator,
     IntegrationTrainer,
+    RunSettings,
     SyntheticDataGenerator,
 )
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -170,10 +172,13 @@ def build_run(student: Path, directory: Path) -> Distiller:
             notes=["Training asks each fact in other words than the test."],
         ),
         test_examples=examples(1),
-        validation_examples=[
-            spoken(domain, who) for domain in DOMAINS for who in ("rowers", "juniors")
-        ],
-        response_sampling=answer,
+        data=DataSettings(
+            validation_examples=[
+                spoken(domain, who) for domain in DOMAINS for who in ("rowers", "juniors")
+            ]
+        ),
+        settings=RunSettings(
+            response_sampling=answer, title="Sleep, nutrition and training in one student"
+        ),
         output_dir=directory,
-        title="Sleep, nutrition and training in one student",
     )

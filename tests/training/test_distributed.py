@@ -168,7 +168,7 @@ def test_a_student_on_the_gpu_of_another_process_is_refused(
 
 RUN = """
 import sys
-from domainfusion.distillation import CuratedDataGenerator, Distiller, DomainRetentionEvaluator, MultiTaskTrainer
+from domainfusion.distillation import CuratedDataGenerator, DataSettings, Distiller, DomainRetentionEvaluator, MultiTaskTrainer
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.training import distributed
 
@@ -186,7 +186,7 @@ distiller = Distiller(
     MultiTaskTrainer(learning_rate=1e-3, epochs=1, batch_size=4),
     DomainRetentionEvaluator(resamples=100),
     output_dir=sys.argv[2],
-    holdout=0.25,
+    data=DataSettings(holdout=0.25),
 )
 student = distiller.distill()
 distiller.save(sys.argv[2] + "/model")

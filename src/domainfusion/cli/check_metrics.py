@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainfusion.cli.origin import check_run, rebuild
+from domainfusion.cli.runs import check_run, rebuild
 from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics import ModelCoherence, validate_coherence
 from domainfusion.distillation.results import CoherenceValidation

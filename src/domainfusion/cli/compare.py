@@ -28,7 +28,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints the tables."""
-    from domainfusion.cli.origin import check_run
+    from domainfusion.cli.runs import check_run
     from domainfusion.reports.summary import RunSummary
     from domainfusion.reports.terminal import compare_runs, render_tables
 

@@ -49,9 +49,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Runs the demo, saves its student and writes its reports."""
-    from domainfusion.cli.origin import remember_demo
-    from domainfusion.cli.outcome import check_student_folder, publish
-    from domainfusion.cli.stages import run_stages
+    from domainfusion.cli.runs import check_student_folder, publish, remember_demo, run_stages
     from domainfusion.demo.run import build_demo
 
     name = "demo" if arguments.data is None else f"demo-{arguments.data.resolve().name}"

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.cli.stages import STAGES
 from domainfusion.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
+
+STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
 
 _DESCRIPTION = """Distill the experts of a recipe into its student. The run is kept in a directory, which is printed; where it was
 stopped, the same command resumes. `domainfusion init` writes a recipe to start from."""
@@ -70,9 +71,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
             recipe, output_dir=arguments.output_dir
         ).distill()  # which trains beside the main process, and writes nothing
         return
-    from domainfusion.cli.origin import remember_recipe
-    from domainfusion.cli.outcome import check_student_folder, publish
-    from domainfusion.cli.stages import run_stages
+    from domainfusion.cli.runs import check_student_folder, publish, remember_recipe, run_stages
     from domainfusion.cli.status import render_status, status_of
 
     distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)

@@ -96,8 +96,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         else:
             check_metrics_of(arguments.directory, terminal)
         return 0
-    from domainfusion.cli.origin import check_run, rebuild
-    from domainfusion.cli.outcome import publish
+    from domainfusion.cli.runs import check_run, publish, rebuild
     from domainfusion.distillation.examples import read_examples
     from domainfusion.distillation.requirements import Requirement
 
@@ -161,7 +160,7 @@ def _check(
 
 def _student_of(directory: Path) -> HuggingFaceModel:
     """Returns the student as it was saved, with the settings that the recipe gives it."""
-    from domainfusion.cli.origin import recipe_of
+    from domainfusion.cli.runs import recipe_of
     from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
     from domainfusion.models import HuggingFaceModel

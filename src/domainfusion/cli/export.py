@@ -37,7 +37,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Writes the file."""
-    from domainfusion.cli.origin import check_run, recipe_of
+    from domainfusion.cli.runs import check_run, recipe_of
     from domainfusion.distillation.export import export_messages
     from domainfusion.distillation.refinement import trained_records
     from domainfusion.distillation.run import RunFiles

@@ -265,7 +265,7 @@ def _questions(
 
 def _from_run(directory: Path, terminal: Terminal) -> _Given:
     """Returns the base and the experts of a run, and what they answered there."""
-    from domainfusion.cli.origin import rebuild
+    from domainfusion.cli.runs import rebuild
     from domainfusion.distillation.trainer.merging import MergeSettings, material_of
     from domainfusion.errors import CapabilityError, RunError
     from domainfusion.models import HuggingFaceModel

@@ -60,7 +60,7 @@ QUESTION_WORDS = 20
 FEWEST_RESAMPLES = 100
 HOLDOUT = next(
     setting.default
-    for setting in settings_of("distillation.distiller:Distiller")
+    for setting in settings_of("distillation.settings:DataSettings")
     if setting.name == "holdout"
 )
 

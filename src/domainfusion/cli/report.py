@@ -29,7 +29,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints and writes the reports. Each file is whole at any time, so that a process may be
     writing to the run meanwhile.
     """
-    from domainfusion.cli.origin import check_run
-    from domainfusion.cli.outcome import publish
+    from domainfusion.cli.runs import check_run, publish
 
     publish(check_run(arguments.directory), terminal)

@@ -69,7 +69,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints how far the run is."""
-    from domainfusion.cli.origin import check_run
+    from domainfusion.cli.runs import check_run
 
     terminal.print(render_status(status_of(check_run(arguments.directory))))
 

@@ -21,6 +21,7 @@ from domainfusion.distillation.data_generation import (
 )
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
+from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import IntegrationTrainer
 from domainfusion.errors import DataError
 from domainfusion.models import LlamaModel, ScriptedModel
@@ -154,9 +155,8 @@ def build_distiller(
         seed=SEED,
         output_dir=output_dir,
         test_examples=questions.test,
-        validation_examples=questions.validation,
-        response_sampling=ANSWER,
-        title=world.title,
+        data=DataSettings(validation_examples=questions.validation),
+        settings=RunSettings(title=world.title, response_sampling=ANSWER),
         progress=progress,
     )
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SliceScore,
     )
     from domainfusion.distillation.run import Publisher
+    from domainfusion.distillation.settings import DataSettings, RunSettings
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
@@ -54,6 +55,7 @@ __all__ = [
     "CrossEncoderVerifier",
     "CuratedDataGenerator",
     "DataGenerator",
+    "DataSettings",
     "Distiller",
     "DistributionObjective",
     "DomainRetentionEvaluator",
@@ -73,6 +75,7 @@ __all__ = [
     "Publisher",
     "Requirement",
     "ResponseIntegrator",
+    "RunSettings",
     "SequenceObjective",
     "SequentialTrainer",
     "SliceScore",

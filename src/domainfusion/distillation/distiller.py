@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from domainfusion.description import describe
 from domainfusion.distillation import outcomes
@@ -15,9 +15,7 @@ from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import (
     GeneratedBatch,
-    GroupBy,
     HeldOut,
-    Hygiene,
     assemble,
     assemble_more,
     read_held_out,
@@ -27,9 +25,8 @@ from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examp
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
 from domainfusion.distillation.measuring import examples_trained_on, measure, merge_of
-from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
-from domainfusion.distillation.overlong import Lengths
 from domainfusion.distillation.parts import (
+    Lengths,
     check_part,
     check_parts,
     check_refinement,
@@ -43,7 +40,6 @@ from domainfusion.distillation.refinement import (
 )
 from domainfusion.distillation.results import EvaluationReport, listed
 from domainfusion.distillation.run import (
-    Publisher,
     RunDirectory,
     StageFiles,
     about_student,
@@ -51,6 +47,7 @@ from domainfusion.distillation.run import (
     pin_dates,
 )
 from domainfusion.distillation.savings import measure_savings
+from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.targets import (
     Collected,
     read_records_of,
@@ -59,7 +56,7 @@ from domainfusion.distillation.targets import (
 )
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.distillation.trainer.phase import check_seed
-from domainfusion.errors import ConfigurationError, RunError
+from domainfusion.errors import RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress
@@ -76,9 +73,6 @@ from domainfusion.types import (
 __all__ = ["Distiller", "ResponseIntegrator"]
 
 logger = logging.getLogger("domainfusion")
-
-OnTeacherFailure = Literal["stop", "continue"]
-"""What to do where an expert leaves questions unanswered."""
 
 
 class Distiller:
@@ -101,33 +95,10 @@ class Distiller:
             inputs, so that the same inputs resume; it is then printed to stderr.
         test_examples: Examples to evaluate on, as objects, dicts or a file; by default a share of
             the generated ones is held out.
-        validation_examples: Examples to choose checkpoints by, likewise; by default none are held
-            out.
-        holdout: Share of the generated examples that is held out where no test examples are given.
-        validation_holdout: Share of them that checkpoints are chosen by, where no validation
-            examples are given.
-        group_by: What no two of training, validation and test share: `group` (the examples' own),
-            `query`, a key of their metadata such as `fact` or `template`, or a function that names
-            an example's group.
-        hygiene: What is removed from the generated examples: near-duplicates, and what contains an
-            evaluation question.
-        response_sampling: How the experts answer; by default greedily, up to 256 tokens.
-        verifier: Checks a target against the example's reference; one that it contradicts is never
-            trained on.
-        on_teacher_failure: What to do where an expert leaves some of its questions unanswered:
-            `stop`, after which the same run asks for what is missing, or `continue`: examples to
-            train on that need it are rejected with the reason, and what it is measured on has no
-            grade there, which the report says. Likewise with questions that are longer than the
-            context of an expert or the student: `stop` refuses them at the start by name,
-            `continue` leaves them out.
-        refinement_rounds: How often at most more examples are made where validation shows the
-            student weakest, and trained on; a round that does not improve validation is undone, and
-            the last. It takes validation examples and a generator that can make more.
-        title: What reports call the run.
+        data: What else is held out, and what is removed from the generated examples.
+        settings: How the run asks, checks, refines and reports.
         progress: Shows how far each stage is, and a line of what came of it: by default on stderr
             where that is a terminal or a notebook; None shows nothing.
-        publisher: Writes the reports at the end of a run and the model card of a saved student; by
-            default `domainfusion.reports`.
 
     Raises:
         ConfigurationError: No teachers, no generators, a domain that only one side knows, a number
@@ -155,38 +126,20 @@ class Distiller:
         seed: int = 0,
         output_dir: str | Path | None = None,
         test_examples: str | Path | Sequence[ExampleLike] | None = None,
-        validation_examples: str | Path | Sequence[ExampleLike] | None = None,
-        holdout: float = 0.1,
-        validation_holdout: float = 0.0,
-        group_by: GroupBy = "group",
-        hygiene: Hygiene = Hygiene(),
-        response_sampling: Sampling = Sampling(),
-        verifier: AccuracyMetric = stated_parts,
-        on_teacher_failure: OnTeacherFailure = "stop",
-        refinement_rounds: int = 0,
-        title: str = "Distillation",
+        data: DataSettings = DataSettings(),
+        settings: RunSettings = RunSettings(),
         progress: ProgressChoice = "auto",
-        publisher: Publisher | None = None,
     ) -> None:
         shown = choose_progress(progress)
-        check_parts(
-            student_model,
-            teacher_models,
-            data_generators,
-            {"holdout": holdout, "validation_holdout": validation_holdout},
-        )
+        check_parts(student_model, teacher_models, data_generators)
         check_part("trainer", trainer, Trainer)
         if evaluator is not None:
             check_part("evaluator", evaluator, Evaluator)
         if integrator is not None:
             check_part("integrator", integrator, ResponseIntegrator)
+        check_part("data", data, DataSettings)
+        check_part("settings", settings, RunSettings)
         check_seed(seed)
-        if on_teacher_failure not in get_args(OnTeacherFailure):
-            raise ConfigurationError(
-                "on_teacher_failure is not known",
-                received=on_teacher_failure,
-                allowed="stop, continue",
-            )
         self.student_model, self._speech = choose_speech(student_model, teacher_models)
         if self._speech:
             logger.info("The student's chat template is %s.", self._speech)
@@ -197,30 +150,27 @@ class Distiller:
         self.integrator = integrator or ResponseIntegrator()
         self.integrator.check_domains(self.teacher_models)
         self.seed = seed
-        self.holdout = holdout if evaluator is not None else 0.0
-        self.validation_holdout = validation_holdout
-        self.group_by = group_by
-        self.hygiene = hygiene
-        self.response_sampling = response_sampling
-        self.verifier = verifier
-        self.on_teacher_failure = on_teacher_failure
-        self.refinement_rounds = refinement_rounds
+        # Without an evaluator nothing is held out to evaluate on.
+        self.data = data if evaluator is not None else replace(data, holdout=0.0)
+        self.settings = settings
         self.progress = shown
-        self.publisher = publisher or default_publisher()
+        self.publisher = settings.publisher or default_publisher()
         self.student: TrainableModel | None = None
         self._is_refined = False
         self.report: EvaluationReport | None = None
         self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
         self._given_validation = (
-            None if validation_examples is None else tuple(read_examples(validation_examples))
+            None
+            if data.validation_examples is None
+            else tuple(read_examples(data.validation_examples))
         )
         if self._given_test is not None:
             check_examples(self._given_test, teacher_models)
         if self._given_validation:
             check_examples(self._given_validation, teacher_models)
-        has_validation = bool(self._given_validation) or validation_holdout > 0
+        has_validation = bool(self._given_validation) or data.validation_holdout > 0
         trainer.check_validation(given=has_validation)
-        check_refinement(refinement_rounds, data_generators, has_validation=has_validation)
+        check_refinement(settings.refinement_rounds, data_generators, has_validation=has_validation)
         path = None if output_dir is None else Path(output_dir)
         parts = [
             self.student_model,
@@ -232,13 +182,13 @@ class Distiller:
         self._run = RunDirectory(
             path,
             self._inputs(date=pin_dates(parts, path)),
-            title,
+            settings.title,
             say=self.progress.say if isinstance(self.progress, Speaks) else None,
         )
         self.output_dir = self._run.path
         self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
         self._ask = RunAsk(self._run, self._roles, self.progress)
-        if on_teacher_failure == "stop" and not self._run.examples.is_file():
+        if settings.on_teacher_failure == "stop" and not self._run.examples.is_file():
             # Before the directory is claimed: a test set that is corrected makes another run.
             self._lengths().fitting(self._given_test, "test")
             self._lengths().fitting(self._given_validation, "validation")
@@ -283,7 +233,7 @@ class Distiller:
             records = self.integrate(responses)
             distributed.barrier()
             student = self.train(records)
-            if self.refinement_rounds:
+            if self.settings.refinement_rounds:
                 student = self.refine()
             on_trained()
             if self.evaluator is not None:
@@ -355,18 +305,18 @@ class Distiller:
         Raises:
             RunError: There is no student yet, or `refinement_rounds` is 0.
         """
-        if self.student is None or not self.refinement_rounds:
-            fix = "train first" if self.refinement_rounds else "give refinement_rounds=..."
+        if self.student is None or not self.settings.refinement_rounds:
+            fix = "train first" if self.settings.refinement_rounds else "give refinement_rounds=..."
             raise RunError(
                 "There is nothing to refine",
-                received=f"refinement_rounds={self.refinement_rounds}",
+                received=f"refinement_rounds={self.settings.refinement_rounds}",
                 fix=fix,
             )
         if self._is_refined:
             return self.student
         with self._run.open(), self._run.stage("refine") as tell:
             self.student = Refiner(
-                rounds=self.refinement_rounds,
+                rounds=self.settings.refinement_rounds,
                 files=self._run,
                 stages=Stages(
                     make=self._make_more, integrate=self._collect_and_integrate, train=self._train
@@ -482,11 +432,11 @@ class Distiller:
             test=lengths.fitting(self._given_test, "test"),
             validation=lengths.fitting(self._given_validation, "validation"),
         )
-        dataset = assemble(batches, held_out, self.hygiene)
+        dataset = assemble(batches, held_out, self.data.hygiene)
         if self.evaluator is not None:
-            dataset.check_test(self.evaluator.metric, self.holdout)
-        if self.refinement_rounds:
-            dataset.check_validation(self.verifier)
+            dataset.check_test(self.evaluator.metric, self.data.holdout)
+        if self.settings.refinement_rounds:
+            dataset.check_validation(self.settings.verifier)
         dataset.warn_of_idle(self.teacher_models)
         dataset.write(self._run)
 
@@ -498,13 +448,13 @@ class Distiller:
             lengths.check_batch(batch)
 
     def _lengths(self) -> Lengths:
-        sampling = getattr(self.evaluator, "sampling", None) or self.response_sampling
+        sampling = getattr(self.evaluator, "sampling", None) or self.settings.response_sampling
         return Lengths(
             self.teacher_models,
             self.student_model,
-            expert_tokens=self.response_sampling.max_new_tokens,
+            expert_tokens=self.settings.response_sampling.max_new_tokens,
             student_tokens=sampling.max_new_tokens,
-            leaves_out=self.on_teacher_failure == "continue",
+            leaves_out=self.settings.on_teacher_failure == "continue",
         )
 
     def _make_more(self, focus: Focus, files: StageFiles) -> list[Example]:
@@ -524,7 +474,7 @@ class Distiller:
                     test=read_held_out(self._run, "test"),
                     validation=read_held_out(self._run, "validation"),
                 )
-                examples = assemble_more(batches, focus.earlier, frozen, self.hygiene)
+                examples = assemble_more(batches, focus.earlier, frozen, self.data.hygiene)
                 write_json(files.generation, [batch.count() for batch in batches], listed=True)
                 write_records(files.examples, examples, listed=True)
         return read_records(files.examples, Example)
@@ -535,9 +485,9 @@ class Distiller:
             test=self._given_test,
             validation=self._given_validation,
             benchmarks={} if self.evaluator is None else self.evaluator.own_examples,
-            test_share=self.holdout,
-            validation_share=self.validation_holdout,
-            group_by=self.group_by,
+            test_share=self.data.holdout,
+            validation_share=self.data.validation_holdout,
+            group_by=self.data.group_by,
             seed=self.seed,
         )
 
@@ -559,7 +509,7 @@ class Distiller:
                 ask=self._ask,
             )
             records = [
-                to_record(task, target, self.verifier)
+                to_record(task, target, self.settings.verifier)
                 for task, target in zip(tasks, targets, strict=True)
             ]
             write_records(files.records, records, listed=True)
@@ -567,7 +517,7 @@ class Distiller:
         return read_records(files.records, TrainingRecord)
 
     def _experts(self) -> Experts:
-        return Experts(self.teacher_models, self._over_gaps(), self.response_sampling)
+        return Experts(self.teacher_models, self._over_gaps(), self.settings.response_sampling)
 
     def _descriptions(self) -> dict[str, str]:
         """Returns what the domains are about, as far as the generators describe them."""
@@ -584,13 +534,13 @@ class Distiller:
             if is_frozen
             else list(self._given_validation or ())
         )
-        return Validation(examples, self.verifier, self._sampling)
+        return Validation(examples, self.settings.verifier, self._sampling)
 
     @property
     def _sampling(self) -> Sampling:
         """How models answer where they are measured."""
         own = None if self.evaluator is None else self.evaluator.sampling
-        return own or self.response_sampling
+        return own or self.settings.response_sampling
 
     def _measure(
         self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]
@@ -635,7 +585,7 @@ class Distiller:
         over it.
         """
         return AskOverGaps(
-            self._ask, self.teacher_models if self.on_teacher_failure == "continue" else {}
+            self._ask, self.teacher_models if self.settings.on_teacher_failure == "continue" else {}
         )
 
     def _inputs(self, *, date: str | None) -> dict[str, Any]:
@@ -650,16 +600,20 @@ class Distiller:
             "generators": describe(self.data_generators),
             "trainer": describe(self.trainer),
             "integrator": describe(self.integrator),
-            **({"refinement_rounds": self.refinement_rounds} if self.refinement_rounds else {}),
-            "response_sampling": describe(self.response_sampling),
-            "verifier": describe(self.verifier),
+            **(
+                {"refinement_rounds": self.settings.refinement_rounds}
+                if self.settings.refinement_rounds
+                else {}
+            ),
+            "response_sampling": describe(self.settings.response_sampling),
+            "verifier": describe(self.settings.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),
             "validation_examples": (
                 None if self._given_validation is None else fingerprint(self._given_validation)
             ),
-            "holdout": self.holdout,
-            "validation_holdout": self.validation_holdout,
-            "group_by": describe(self.group_by),
-            "hygiene": describe(self.hygiene),
+            "holdout": self.data.holdout,
+            "validation_holdout": self.data.validation_holdout,
+            "group_by": describe(self.data.group_by),
+            "hygiene": describe(self.data.hygiene),
             "seed": self.seed,
         }

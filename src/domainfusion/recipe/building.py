@@ -76,7 +76,7 @@ def build_distiller(
 
     evaluation = recipe.evaluation
     given = {} if evaluation is None else evaluation.arguments()
-    held_out = ("test_examples", "validation_examples", "holdout", "validation_holdout", "group_by")
+    held_out = ("validation_examples", "holdout", "validation_holdout", "group_by")
     return distillation.Distiller(
         student_model=student,
         teacher_models=teachers,
@@ -86,15 +86,20 @@ def build_distiller(
         trainer=build_trainer(recipe.trainer),
         evaluator=build_evaluator(recipe, model),
         integrator=build_integrator(recipe, model),
-        output_dir=output_dir or recipe.output_dir,
-        hygiene=build_hygiene(recipe),
-        response_sampling=recipe.responses.sampling(recipe.seed),
-        progress=progress,
         seed=recipe.seed,
-        title=recipe.title,
-        on_teacher_failure=recipe.on_teacher_failure,
-        refinement_rounds=recipe.refinement_rounds,
-        **{name: given[name] for name in held_out if name in given},
+        output_dir=output_dir or recipe.output_dir,
+        test_examples=given.get("test_examples"),
+        data=distillation.DataSettings(
+            hygiene=build_hygiene(recipe),
+            **{name: given[name] for name in held_out if name in given},
+        ),
+        settings=distillation.RunSettings(
+            title=recipe.title,
+            response_sampling=recipe.responses.sampling(recipe.seed),
+            on_teacher_failure=recipe.on_teacher_failure,
+            refinement_rounds=recipe.refinement_rounds,
+        ),
+        progress=progress,
     )
 
 

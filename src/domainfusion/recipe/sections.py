@@ -602,7 +602,7 @@ MetricSpec = Annotated[Any, AfterValidator(_metric), "a name or a mapping"]
 @derived_from(
     "distillation.evaluator.benchmark:BenchmarkEvaluator", only=("baseline_scores", "tolerance")
 )
-@derived_from("distillation.distiller:Distiller", only=("group_by",))
+@derived_from("distillation.settings:DataSettings", only=("group_by",))
 @derived_from(
     "distillation.evaluator.retention:DomainRetentionEvaluator", without=("baselines", "seed")
 )
@@ -670,9 +670,10 @@ class EvaluationSection(Section):
         return self
 
 
+@derived_from("distillation.distiller:Distiller", only=("seed",))
 @derived_from(
-    "distillation.distiller:Distiller",
-    only=("title", "seed", "on_teacher_failure", "refinement_rounds"),
+    "distillation.settings:RunSettings",
+    only=("title", "on_teacher_failure", "refinement_rounds"),
 )
 class Recipe(Section):
     """A distillation, in the words of its recipe.

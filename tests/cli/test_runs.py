@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from domainfusion.cli.outcome import check_student_folder, save_student
+from domainfusion.cli.runs import check_student_folder, save_student
 from domainfusion.errors import RunError
 from domainfusion.files import unfinished
 
@@ -121,7 +121,7 @@ def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_o
 
             for name in ("rename", "replace", "unlink"):
                 counted(name)
-            patch.setattr("domainfusion.cli.outcome.shutil.rmtree", lambda *_, **__: None)
+            patch.setattr("domainfusion.cli.runs.shutil.rmtree", lambda *_, **__: None)
             try:
                 save_student(distiller(run, NEW))
                 is_over = True

@@ -1,4 +1,4 @@
-"""What stands at the end of a run: the student's folder, the reports, and what to do with them."""
+"""A run of the command line: where it came from, its stages, and what stands at its end."""
 
 from __future__ import annotations
 
@@ -6,21 +6,123 @@ import logging
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainfusion.cli.distill import STAGES
 from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
+from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
 from domainfusion.records import read_json, write_json
 from domainfusion.reports import RunSummary, render_terminal, write_reports
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
+    from domainfusion.progress import Progress
 
 logger = logging.getLogger("domainfusion")
+
+# Where a run came from: what is written there builds its experts again.
+
+
+def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
+    """Keeps the recipe of a run in its directory, with full paths."""
+    write_recipe(recipe, RunFiles(run_directory).recipe)
+
+
+def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
+    """Notes that a run is the demo's, and of which world."""
+    write_json(
+        RunFiles(run_directory).demo,
+        {"small": small, "data": None if data is None else str(data.resolve())},
+    )
+
+
+def recipe_of(run_directory: Path) -> Recipe | None:
+    """Returns the recipe that a run was made with; None where it was made without one."""
+    file = RunFiles(run_directory).recipe
+    return read_recipe(file) if file.is_file() else None
+
+
+def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
+    """Builds the distiller of a run again.
+
+    Raises:
+        RunError: The run was made neither by a recipe nor by the demo.
+    """
+    recipe = recipe_of(run_directory)
+    if recipe is not None:
+        return build_distiller(recipe, output_dir=run_directory, progress=progress)
+    file = RunFiles(run_directory).demo
+    if not file.is_file():
+        raise RunError(
+            "This run was not made from a recipe or the demo, so its models can't be built again",
+            received=str(run_directory),
+            allowed="a run of `domainfusion distill` or `domainfusion demo`",
+            fix="call distiller.evaluate(...) in the program that made it",
+        )
+    from domainfusion.demo.run import build_demo
+
+    demo = read_json(file)
+    return build_demo(
+        run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
+    )
+
+
+def check_run(run_directory: Path) -> Path:
+    """Returns the directory.
+
+    Raises:
+        RunError: It is not that of a run.
+    """
+    if not RunFiles(run_directory).description.is_file():
+        raise RunError(
+            "This is not the directory of a run",
+            received=str(run_directory),
+            fix="name the directory that the run printed",
+        )
+    return run_directory
+
+
+def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> None:
+    """Runs the stages of a distiller up to `until`; those that are done are not done again. The
+    student is saved before it is measured.
+
+    Args:
+        distiller: The distiller.
+        until: The last stage to run, one of `STAGES`.
+        on_start: Called as soon as the run's directory is known to be this distiller's.
+    """
+    wanted = STAGES[: STAGES.index(until) + 1]
+    examples = distiller.generate()
+    on_start()
+    if wanted == STAGES:
+        # This holds the directory from the first stage to the last.
+        distiller.distill(on_trained=lambda: save_student(distiller))
+        return
+    if "collect" in wanted:
+        collected = distiller.collect(examples)
+    if "integrate" in wanted:
+        records = distiller.integrate(collected)
+    if "train" in wanted:
+        distiller.train(records)
+    if distiller.settings.refinement_rounds and (
+        "refine" in wanted or ("train" in wanted and _is_refined(distiller))
+    ):
+        # where it is over, this loads the student of the run: no other may take its place
+        distiller.refine()
+    if distiller.student is not None:
+        save_student(distiller)
+
+
+def _is_refined(distiller: Distiller) -> bool:
+    from domainfusion.distillation.refinement import read_refinement  # which loads torch
+
+    return bool(read_refinement(RunFiles(distiller.output_dir)).stopped)
 
 
 def check_student_folder(run_directory: Path) -> None:

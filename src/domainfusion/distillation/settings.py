@@ -1,0 +1,117 @@
+"""What a distillation may be told beyond its models: what is held out, and how the run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from domainfusion.distillation.dataset import GroupBy, Hygiene
+from domainfusion.distillation.examples import ExampleLike
+from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
+from domainfusion.distillation.run import Publisher
+from domainfusion.errors import ConfigurationError
+from domainfusion.types import Sampling
+
+OnTeacherFailure = Literal["stop", "continue"]
+"""What to do where an expert leaves questions unanswered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is held out from training, and what is removed.
+
+    Attributes:
+        holdout: Share of the generated examples that is held out to evaluate on, where no test
+            examples are given.
+        validation_examples: Examples to choose checkpoints by, as objects, dicts or a file; by
+            default none are held out.
+        validation_holdout: Share of the generated examples that checkpoints are chosen by, where
+            no validation examples are given.
+        group_by: What no two of training, validation and test share: `group` (the examples' own),
+            `query`, a key of their metadata such as `fact` or `template`, or a function that names
+            an example's group.
+        hygiene: What is removed from the generated examples: near-duplicates, and what contains an
+            evaluation question.
+
+    Raises:
+        ConfigurationError: A share is not one, or nothing would be left to train on.
+    """
+
+    holdout: float = 0.1
+    validation_examples: str | Path | Sequence[ExampleLike] | None = None
+    validation_holdout: float = 0.0
+    group_by: GroupBy = "group"
+    hygiene: Hygiene = field(default_factory=Hygiene)
+
+    def __post_init__(self) -> None:
+        check_shares({"holdout": self.holdout, "validation_holdout": self.validation_holdout})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run asks, checks, refines and reports.
+
+    Attributes:
+        title: What reports call the run.
+        response_sampling: How the experts answer; by default greedily, up to 256 tokens.
+        verifier: Checks a target against the example's reference; one that it contradicts is never
+            trained on.
+        on_teacher_failure: What to do where an expert leaves some of its questions unanswered:
+            `stop`, after which the same run asks for what is missing, or `continue`: examples to
+            train on that need it are rejected with the reason, and what it is measured on has no
+            grade there, which the report says. Likewise with questions that are longer than the
+            context of an expert or the student: `stop` refuses them at the start by name,
+            `continue` leaves them out.
+        refinement_rounds: How often at most more examples are made where validation shows the
+            student weakest, and trained on; a round that does not improve validation is undone, and
+            the last. It takes validation examples and a generator that can make more.
+        publisher: Writes the reports at the end of a run and the model card of a saved student; by
+            default `domainfusion.reports`.
+
+    Raises:
+        ConfigurationError: on_teacher_failure is not known.
+    """
+
+    title: str = "Distillation"
+    response_sampling: Sampling = field(default_factory=Sampling)
+    verifier: AccuracyMetric = stated_parts
+    on_teacher_failure: OnTeacherFailure = "stop"
+    refinement_rounds: int = 0
+    publisher: Publisher | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_teacher_failure not in get_args(OnTeacherFailure):
+            raise ConfigurationError(
+                "on_teacher_failure is not known",
+                received=self.on_teacher_failure,
+                allowed="stop, continue",
+            )
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Refuses shares to hold out that are none, or leave nothing to train on.
+
+    Args:
+        shares: The shares of the examples that are held out, by the name of their parameter.
+
+    Raises:
+        ConfigurationError: One is not a share, or their sum is 1 or more.
+    """
+    for name, share in shares.items():
+        if not _is_number(share) or not 0 <= share < 1:
+            raise ConfigurationError(
+                f"{name} is not a share", received=share, allowed="a number from 0 to below 1"
+            )
+    if sum(shares.values()) >= 1:
+        raise ConfigurationError(
+            "Nothing would be left to train on",
+            received=dict(shares),
+            allowed="shares whose sum is below 1",
+            field="validation_holdout" if shares.get("validation_holdout") else "holdout",
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
