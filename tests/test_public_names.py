@@ -64,7 +64,7 @@ PUBLIC = {
         MissingDependencyError ModelError RunError StoreError TemplateError TrainingError
     """,
     "domainfusion.merging": """
-        GRAM_MEMORY Candidate Dialogues Fit MergeChoice MergeMethod Merger fit held_apart
+        Candidate Dialogues Fit MergeChoice MergeMethod Merger fit held_apart
         merge
     """,
     "domainfusion.models": """

@@ -286,6 +286,11 @@ class Example:
         return len(self.domains) > 1
 
     @property
+    def is_adversarial(self) -> bool:
+        """Whether the query looks like a domain that it does not need."""
+        return bool(self.apparent_domain) or self.source == "adversarial"
+
+    @property
     def has_reference(self) -> bool:
         """Whether an answer to it can be graded."""
         return bool(self.parts) or self.reference is not None

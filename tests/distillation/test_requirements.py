@@ -6,7 +6,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.requirements import (
     Requirement,
     check_requirements,
@@ -15,6 +14,7 @@ from domainfusion.distillation.requirements import (
 from domainfusion.distillation.results import (
     DomainRetention,
     Estimate,
+    EvaluationReport,
     ModelResult,
     NonInferiority,
     Regression,

@@ -143,6 +143,17 @@ def test_the_integration_trainer_shows_every_record_and_replays_its_share(
         assert set(replayed) <= set(ids(single))
 
 
+def test_adversarial_records_are_shown_in_the_integration_phase() -> None:
+    plain, other = records_of([["aviation"], ["aviation"]])
+    adversarial = replace(
+        other,
+        example=replace(other.example, apparent_domain="chemistry", id="looks like chemistry"),
+    )
+    domains, integration = IntegrationTrainer(replay=0).phases([plain, adversarial])
+    assert ids(domains.records) == ids([plain])
+    assert ids(integration.shown(random.Random(0))) == ["looks like chemistry"]
+
+
 @given(domain_lists=combinations, batch_size=st.integers(2, 6))
 def test_the_multi_task_trainer_shows_every_record_once_an_epoch(
     domain_lists: list[list[str]], batch_size: int

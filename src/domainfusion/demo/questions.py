@@ -51,8 +51,8 @@ class Sizes:
     phrasings: int = 1
 
 
-TRAIN = Sizes(singles=180, pairs=260, two_hop=30, borders=10, phrasings=2)
-VALIDATION = Sizes(singles=40, pairs=8, two_hop=4, borders=1)
+TRAIN = Sizes(singles=180, pairs=130, two_hop=30, borders=16, phrasings=2)
+VALIDATION = Sizes(singles=40, pairs=20, two_hop=6, borders=4)
 TEST = Sizes(singles=100, pairs=34, two_hop=15, borders=6)
 
 

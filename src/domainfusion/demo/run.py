@@ -40,10 +40,10 @@ DEMO: Mapping[str, Any] = {
     "adaptation": "lora",
     "initialization": "merge",
     "merge_method": "regmean",
-    "merge_weight": 1.3,
+    "merge_weight": 1.0,
     "keep_merge": True,
     "known_share": 0.0,
-    "replay": 0.5,
+    "replay": 0.25,
 }
 """How the demo trains."""
 

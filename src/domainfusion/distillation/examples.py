@@ -425,7 +425,7 @@ def slice_of(example: Example) -> str:
     """
     if "slice" in example.metadata:
         return str(example.metadata["slice"])
-    if example.source == "adversarial" or example.apparent_domain:
+    if example.is_adversarial:
         return ADVERSARIAL
     return CROSS_DOMAIN if example.is_cross_domain else example.domains[0]
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree
 
-from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.results import Estimate
+from domainfusion.distillation.results import Estimate, EvaluationReport
 from domainfusion.errors import ConfigurationError, printable
 from domainfusion.files import replacing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,18 +19,14 @@ from domainfusion.merging.choosing import Candidate, MergeChoice, fit, search
 from domainfusion.merging.methods import (
     Grams,
     MergeMethod,
+    damped,
     over_total,
     regmean,
+    toward,
     tsv,
     tsv_of_matrices,
 )
-from domainfusion.merging.reading import (
-    GRAM_MEMORY,
-    GramReader,
-    groups_of,
-    read_grams,
-    released_after,
-)
+from domainfusion.merging.reading import DialogueBatch, Spoken, read_layers, released_after
 from domainfusion.models.base import Adaptation
 from domainfusion.models.huggingface import HuggingFaceModel, OwnWeight
 from domainfusion.models.summing import LoraFactors
@@ -54,7 +50,6 @@ def merge(
     weight: float | Literal["auto"] = "auto",
     conversations: Dialogues | None = None,
     validation: Dialogues | None = None,
-    gram_memory: int = GRAM_MEMORY,
     progress: Progress = silent,
 ) -> HuggingFaceModel:
     """Returns one model that computes as the merge of several experts; base and experts stay as
@@ -67,13 +62,11 @@ def merge(
         method: How they are merged; `auto` chooses by validation.
         weight: λ, by which the merged update is multiplied; `auto` chooses by validation.
         conversations: Some dialogues of each domain that end with an answer, such as the expert's
-            own: `regmean` has each expert read its own once. Without them, `auto` tries the methods
+            own: `regmean` reads them once. Without them, `auto` tries the methods
             that need none.
         validation: Dialogues to choose by; by default, a quarter of `conversations`, which
             `regmean` then does not read. Without either, `tsv` with λ = 1 is taken.
-        gram_memory: Bytes that Gram matrices may take at once. Where those of all layers do not
-            fit, the experts read their dialogues several times, for a group of layers each.
-        progress: Shows how far the experts have read, and which merges were tried.
+        progress: Shows which layers are merged, and which merges were tried.
 
     Returns:
         A model whose adapter, or whose weights where an expert is a whole fine-tune, are the merge;
@@ -98,9 +91,7 @@ def merge(
         if validation is None and "auto" in (method, weight)
         else (conversations or {}, validation or {})
     )
-    with Merger(
-        base, experts, conversations=read, gram_memory=gram_memory, progress=progress
-    ) as merger:
+    with Merger(base, experts, conversations=read, progress=progress) as merger:
         if "auto" not in (method, weight):
             return merger.merge(method, float(weight))  # type: ignore[arg-type]
         choice = merger.choose(
@@ -149,10 +140,9 @@ class Merger:
     Args:
         base: The experts' base, or an adapter on it, on top of which the merge then stands.
         experts: The expert of each domain.
-        conversations: What each expert reads for `regmean`, by domain.
+        conversations: What `regmean` reads of each expert, by domain.
         adaptation: How the merged copies are trained later on.
-        gram_memory: Bytes that Gram matrices may take at once.
-        progress: Shows how far the experts have read, and which merges were tried.
+        progress: Shows which layers are merged, and which merges were tried.
 
     Raises:
         CapabilityError: There are no experts, or they can't be merged on this base.
@@ -165,15 +155,13 @@ class Merger:
         *,
         conversations: Dialogues | None = None,
         adaptation: Adaptation = Adaptation(),
-        gram_memory: int = GRAM_MEMORY,
         progress: Progress = silent,
     ) -> None:
         self._start = replace(adaptation, start_from=tuple(experts.values()))
         check_experts(base, experts, self._start)
-        self._base, self._memory, self._progress = base, gram_memory, progress
+        self._base, self._progress = base, progress
         self._experts: dict[str, HuggingFaceModel] = {}
-        dialogues: dict[str, list[tuple[HuggingFaceModel, Sequence[Conversation]]]] = {}
-        self._unread: list[str] = []
+        dialogues: dict[str, list[Spoken]] = {}
         for domain, expert in experts.items():
             key = expert.weights_id
             if key == base.weights_id:
@@ -308,16 +296,35 @@ class Merger:
             of_layer = {
                 layer: [own[layer] for own in updates.values() if layer in own] for layer in layers
             }
-            if method == "tsv":
-                found = {layer: tsv(own) for layer, own in of_layer.items()}
-            else:
-                found = {}
-                for layer, grams in self._grams(
-                    list(layers), lambda key, layer: _first_factor(updates[key].get(layer))
-                ):
-                    found[layer] = regmean(of_layer[layer], grams)
+            found = (
+                {layer: tsv(own) for layer, own in of_layer.items()}
+                if method == "tsv"
+                else self._regmean_factors(updates)
+            )
             self._adapters[method] = found
         return self._adapters[method]
+
+    def _regmean_factors(
+        self, updates: Mapping[str, Mapping[str, LoraFactors]]
+    ) -> dict[str, LoraFactors]:
+        merged = self._base.trainable_copy(
+            replace(self._start, merge_weight=1 / len(self._experts))
+        )
+        before = {} if self._base.is_whole else self._base.lora_factors()
+        found: dict[str, LoraFactors] = {}
+
+        def merge_layer(layer: str, grams: Grams) -> None:
+            own = [factors[layer] for factors in updates.values() if layer in factors]
+            found[layer] = regmean(own, grams)
+            merged.load_lora_factors({layer: _after(before.get(layer), found[layer], 1.0)})
+
+        def update(key: str, layer: str) -> torch.Tensor | None:
+            own = updates[key].get(layer)
+            return None if own is None else own.a
+
+        layers = dict.fromkeys(layer for own in updates.values() for layer in own)
+        self._merge_while_reading(merged, layers, update, merge_layer)
+        return found
 
     # Whole fine-tunes
 
@@ -327,107 +334,145 @@ class Merger:
             folder = Path(self._folder.name) / method
             folder.mkdir()
             names: list[str] = []
-            for name, change in self._changes(method):
+
+            def keep(name: str, change: torch.Tensor) -> None:
                 file = folder / f"{len(names)}.safetensors"
                 save_file({"change": change.float().cpu().contiguous()}, file)
                 names.append(name)
+
+            self._solve_changes(method, keep)
             (folder / "names").write_text("\n".join(names), encoding="utf-8")
             self._solved[method] = folder
         folder = self._solved[method]
         for place, name in enumerate((folder / "names").read_text(encoding="utf-8").splitlines()):
             yield name, load_file(folder / f"{place}.safetensors")["change"]
 
-    def _changes(self, method: MergeMethod) -> Iterator[tuple[str, torch.Tensor]]:
-        base = self._base.trainable_copy(replace(self._start, merge_weight=0.0))
-        matrices = base.matrices()
-        sizes = {one.layer: base.input_size(one.layer) for one in matrices.values() if one.layer}
-        del base
+    def _solve_changes(
+        self, method: MergeMethod, keep: Callable[[str, torch.Tensor], None]
+    ) -> None:
+        """Makes the merge of a method at λ = 1, weight by weight.
+
+        Args:
+            method: How.
+            keep: Receives each weight's name and change, laid out as the weight is.
+        """
+        merged = self._base.trainable_copy(replace(self._start, merge_weight=0.0))
+        matrices = merged.matrices()
         changes = {key: expert.change_of(self._base) for key, expert in self._experts.items()}
-        of_layer = {one.layer: name for name, one in matrices.items() if one.layer}
+        left = dict.fromkeys(matrices)
+
+        def settle(name: str, change: torch.Tensor) -> None:
+            laid_out = _laid_out(change, matrices[name])
+            keep(name, laid_out)
+            if method == "regmean":
+                merged.add_to_weights([(name, laid_out)], 1.0)
+            del left[name]
 
         def change(key: str, name: str) -> torch.Tensor | None:
             found = changes[key](name)
             return None if found is None else _laid_out(found, matrices[name]).float()
 
-        left = dict.fromkeys(matrices)
+        def average(name: str) -> torch.Tensor | None:
+            own = [one for key in changes if (one := change(key, name)) is not None]
+            return torch.stack(own).sum(0) / len(changes) if own else None
+
+        def tsv_of(name: str) -> torch.Tensor | None:
+            own = [change(key, name) for key in changes]
+            present = [one for one in own if one is not None]
+            if not present:
+                return None
+            full = [torch.zeros_like(present[0]) if one is None else one for one in own]
+            return tsv_of_matrices([one.to(merged.device) for one in full])
+
+        of_layer = {one.layer: name for name, one in matrices.items() if one.layer}
+
+        def merge_layer(layer: str, grams: Grams) -> None:
+            rows = torch.stack(grams.weighted).sum(0)
+            settle(of_layer[layer], over_total(rows, grams.total))
+
+        def settle_all(names: Sequence[str], solve: Callable[[str], torch.Tensor | None]) -> None:
+            with self._progress(f"merging weights ({method})", len(names)) as advance:
+                for name in names:
+                    if (found := solve(name)) is not None:
+                        settle(name, found)
+                    advance(1)
+
+        settle_all([name for name, one in matrices.items() if not one.layer], average)
         if method == "regmean":
-            grams = self._grams(
-                list(sizes),
-                lambda key, layer: change(key, of_layer[layer]),
-                sizes=sizes,
+            self._merge_while_reading(
+                merged, of_layer, lambda key, layer: change(key, of_layer[layer]), merge_layer
             )
-            for layer, found in grams:
-                name = of_layer[layer]
-                del left[name]
-                rows = found.weighted[0] if found.weighted else None
-                if rows is not None:
-                    yield name, _laid_out(over_total(rows, found.total), matrices[name])
-        with self._progress(f"merging weights ({method})", len(left)) as advance:
-            for name in left:
-                own = [change(key, name) for key in changes]
-                present = [one for one in own if one is not None]
-                advance(1)
-                if not present:
-                    continue
-                if method == "tsv" and matrices[name].layer:
-                    device = self._base.device
-                    full = [torch.zeros_like(present[0]) if one is None else one for one in own]
-                    merged = tsv_of_matrices([one.to(device) for one in full])
-                else:
-                    merged = torch.stack(present).sum(0) / len(own)
-                yield name, _laid_out(merged, matrices[name])
+        settle_all(list(left), tsv_of if method == "tsv" else average)
 
     # Reading
 
-    def _grams(
+    def _merge_while_reading(
         self,
-        layers: Sequence[str],
+        merged: HuggingFaceModel,
+        layers: Collection[str],
         update: Callable[[str, str], torch.Tensor | None],
-        sizes: Mapping[str, int] | None = None,
-    ) -> Iterator[tuple[str, Grams]]:
-        """Yields what the inputs of each layer add up to; a layer that was never called is left
-        out.
+        merge_layer: Callable[[str, Grams], None],
+    ) -> None:
+        """Lets the experts read their dialogues, and then the merge, of which each layer is merged
+        when it is reached.
 
         Args:
-            layers: The layers.
-            update: Returns what an expert's Gram matrix of a layer is multiplied with, of shape
-                (rows, in), by the expert's key and the layer's name.
-            sizes: The width of each layer's inputs, where it is known.
+            merged: The merge as far as it is made.
+            layers: Names of linear layers.
+            update: Returns an expert's Aₖ or Δₖ, by the expert's key and the layer's name.
+            merge_layer: Merges a layer that some expert changes.
         """
-        first = next(iter(self._experts.values()))
-        sizes = sizes or {layer: first.input_size(layer) for layer in layers}
-        readers = {
-            key: GramReader.of(expert, self._dialogues[key])
-            for key, expert in self._experts.items()
-        }
-        is_summed = sizes is not None and self._is_whole
-        groups = list(groups_of({layer: sizes[layer] for layer in layers}, self._memory))
-        for number, group in enumerate(groups, start=1):
-            part = f", part {number} of {len(groups)}" if len(groups) > 1 else ""
-            totals: dict[str, torch.Tensor] = {}
-            source: dict[str, str] = {}
-            weighted: dict[str, list[torch.Tensor]] = {layer: [] for layer in group}
-            for place, (key, reader) in enumerate(readers.items(), start=1):
-                label = f"reading for the merge, expert {place} of {len(readers)}{part}"
-                with released_after(reader.expert):
-                    read = read_grams(reader, group, self._progress, label)
-                source |= read.source
-                for layer, gram in read.grams.items():
-                    totals[layer] = totals[layer] + gram if layer in totals else gram
-                for layer, origin in read.source.items():
-                    rows = update(key, layer)
-                    if rows is None:
-                        continue
-                    gram = read.grams[origin]
-                    product = rows.to(gram) @ gram
-                    if is_summed and weighted[layer]:
-                        weighted[layer][0] += product
-                    else:
-                        weighted[layer].append(product)
-                del read
-            for layer, origin in source.items():
-                if weighted[layer]:
-                    yield layer, Grams(totals[origin], weighted[layer])
+        batch = DialogueBatch.of(self._dialogues)
+        with TemporaryDirectory(dir=self._folder.name) as folder:
+            file_of = {
+                (key, layer): Path(folder) / f"{place}-{number}.safetensors"
+                for place, key in enumerate(self._experts)
+                for number, layer in enumerate(layers)
+            }
+            for place, (key, expert) in enumerate(self._experts.items(), start=1):
+                part = batch.part(key)
+                is_token = part.tokens_of(key)
+
+                def keep_outputs(
+                    layer: str,
+                    inputs: torch.Tensor,
+                    key: str = key,
+                    is_token: torch.Tensor = is_token,
+                ) -> None:
+                    if (own := update(key, layer)) is not None:
+                        read = inputs[is_token.to(inputs.device)].float()
+                        outputs = (read @ own.to(read).T).cpu()
+                        save_file({"outputs": outputs.contiguous()}, file_of[key, layer])
+
+                label = f"reading for the merge, expert {place} of {len(self._experts)}"
+                with released_after(expert):
+                    read_layers(expert, part, layers, keep_outputs, self._progress, label)
+
+            owned = {key: batch.tokens_of(key) for key in self._experts}
+            latest: torch.Tensor | None = None
+            read: dict[str, torch.Tensor] = {}
+            total = torch.empty(0)
+
+            def see(layer: str, inputs: torch.Tensor) -> None:
+                nonlocal latest, read, total
+                if inputs is not latest:  # q, k and v share their inputs
+                    latest = inputs
+                    read = {
+                        key: inputs[is_own.to(inputs.device)].float()
+                        for key, is_own in owned.items()
+                    }
+                    total = torch.stack(
+                        [damped(own.T @ own / len(own)) for own in read.values()]
+                    ).sum(0)
+                weighted = [
+                    toward(own, load_file(file_of[key, layer])["outputs"], read[key])
+                    for key in self._experts
+                    if (own := update(key, layer)) is not None
+                ]
+                if weighted:
+                    merge_layer(layer, Grams(total, weighted))
+
+            read_layers(merged, batch, layers, see, self._progress, "merging layer by layer")
 
 
 def check_experts(base: HuggingFaceModel, experts: Mapping[str, object], start: Adaptation) -> None:
@@ -442,10 +487,6 @@ def check_experts(base: HuggingFaceModel, experts: Mapping[str, object], start: 
             "There is nothing to merge", received="no experts", fix="give the expert of each domain"
         )
     base.check_start(start)
-
-
-def _first_factor(factors: LoraFactors | None) -> torch.Tensor | None:
-    return None if factors is None else factors.a
 
 
 def _after(before: LoraFactors | None, own: LoraFactors, weight: float) -> LoraFactors:

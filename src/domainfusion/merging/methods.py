@@ -106,25 +106,43 @@ def damped(gram: torch.Tensor) -> torch.Tensor:
 class Grams:
     """What the experts' inputs to one layer add up to.
 
-    With Gₖ = XₖᵀXₖ / tokens for the inputs Xₖ, of shape (tokens, in), that expert k's dialogues
-    lead to, and G̃ₖ for Gₖ with its off-diagonal elements multiplied by α:
+    Xₖ, of shape (tokens, in), is what the layer reads of expert k's dialogues in the merge, whose
+    earlier layers are merged already, and Xₖ* what it reads in the expert itself. With Gₖ =
+    XₖᵀXₖ / tokens, and G̃ₖ for Gₖ with its off-diagonal elements multiplied by α:
 
     Attributes:
         total: Σ G̃ₖ, of shape (in, in).
-        weighted: Aₖ·G̃ₖ for each expert with an adapter on the layer, of shape (rank, in); or
-            ΣΔₖ·G̃ₖ alone, of shape (out, in), for whole matrices. No expert's own Gram matrix has to
-            be kept.
+        weighted: For each expert with an adapter on the layer, what `toward` returns for its Aₖ, of
+            shape (rank, in); or, for whole matrices, the sum for all Δₖ, of shape (out, in).
     """
 
     total: torch.Tensor
     weighted: list[torch.Tensor]
 
 
-def regmean(updates: Sequence[LoraFactors], grams: Grams, weight: float = 1.0) -> LoraFactors:
-    """Returns RegMean's merge of one layer's updates: A'ₖ = λ·Aₖ·G̃ₖ·(Σ G̃ⱼ)⁻¹ and B'ₖ = Bₖ.
+def toward(update: torch.Tensor, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Returns α·(Xₖ*Uₖᵀ)ᵀXₖ / tokens + (1 − α)·Uₖ·diag(Gₖ), which is Uₖ·G̃ₖ where the merge reads
+    what the expert reads.
 
-    It minimizes Σₖ ‖XₖΔᵀ − XₖΔₖᵀ‖² where α is 1. The update keeps the form of an adapter, as each
-    Δₖ is multiplied from the right.
+    Args:
+        update: Uₖ, of shape (rows, in): the expert's Aₖ or Δₖ.
+        outputs: Xₖ*Uₖᵀ, what it makes of the expert's own inputs, of shape (tokens, rows).
+        inputs: Xₖ, of shape (tokens, in).
+    """
+    diagonal = inputs.square().mean(0)
+    crossed = outputs.to(inputs).T @ inputs / len(inputs)
+    return OFF_DIAGONAL * crossed + (1 - OFF_DIAGONAL) * update.to(inputs) * diagonal
+
+
+def regmean(updates: Sequence[LoraFactors], grams: Grams, weight: float = 1.0) -> LoraFactors:
+    """Returns RegMean's merge of one layer's updates: A'ₖ = λ·Wₖ·(Σ G̃ⱼ)⁻¹ and B'ₖ = Bₖ, for the
+    Wₖ of `Grams.weighted`.
+
+    With Yₖ = Xₖ*Δₖᵀ, what expert k's update makes of its own inputs, and Dₖ = diag(Gₖ), it is the
+    least of Σₖ α·‖XₖΔᵀ − Yₖ‖² / tokens + (1 − α)·‖(Δ − Δₖ)·Dₖ^½‖² among the updates that are made
+    of the Bₖ; without the merge's own inputs (Xₖ = Xₖ*) it is RegMean, of which it is the
+    sequential form. The update keeps the form of an adapter, as each Δₖ is multiplied from the
+    right.
 
     Args:
         updates: The update of each expert.

@@ -1,148 +1,119 @@
-"""The pass in which each expert reads its dialogues: Gram matrices of the inputs of linear layers,
-as many at once as fit the memory that is allowed.
-"""
+"""How experts, and then their merge, read the experts' dialogues: as one batch, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
-from domainfusion.merging.methods import damped
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.progress import Progress
 from domainfusion.types import Conversation
 
-GRAM_MEMORY = 4 * 2**30
-"""Bytes that Gram matrices may take at once, by default."""
+TOKENS_READ = 32_768
+"""Tokens that are read together, padding included; they bound the memory of a pass."""
 
-BYTES_PER_ELEMENT = 2 * 4
-"""A layer's Gram matrix of one expert and the experts' sum, both in float32."""
+LONGEST_READ = 512
+"""Tokens of a dialogue that are read, from its beginning."""
 
-READ_AT_ONCE = 4096
-"""Tokens of equal rows that are read together."""
+Spoken = tuple[HuggingFaceModel, Sequence[Conversation]]
+"""Dialogues, and the model that held them: its system prompt and template are part of them."""
 
 
-class GramReader(NamedTuple):
-    """An expert, and what it reads.
+class DialogueBatch(NamedTuple):
+    """Rows that are read together, padded on the right.
 
     Attributes:
-        expert: The model.
-        rows: Token ids of each dialogue.
+        rows: Token ids of each row, the shortest first.
+        owners: Whose dialogue each row is.
     """
 
-    expert: HuggingFaceModel
     rows: list[list[int]]
+    owners: list[str]
 
     @classmethod
-    def of(
-        cls,
-        expert: HuggingFaceModel,
-        dialogues: Sequence[tuple[HuggingFaceModel, Sequence[Conversation]]],
-    ) -> GramReader:
-        """Returns the reader of dialogues, each encoded by the model that held it: two that differ
-        in their system prompt alone have the same weights.
+    def of(cls, dialogues: Mapping[str, Sequence[Spoken]]) -> DialogueBatch:
+        """Returns the dialogues of all experts; where they are more than can be read together, as
+        many of each expert, evenly spread.
+
+        Args:
+            dialogues: The dialogues of each expert, by its key.
         """
-        rows = [
-            model.encode(conversation, reply=False)
-            for model, own in dialogues
-            for conversation in own
-        ]
-        return cls(expert, rows)
+        rows = {
+            key: [
+                model.encode(conversation, reply=False)[:LONGEST_READ]
+                for model, own in spoken
+                for conversation in own
+            ]
+            for key, spoken in dialogues.items()
+        }
+        longest = max(len(row) for own in rows.values() for row in own)
+        most = max(1, TOKENS_READ // (longest * len(rows)))
+        placed = [(row, key) for key, own in rows.items() for row in _spread(own, most)]
+        placed.sort(key=lambda one: len(one[0]))
+        return cls([row for row, _ in placed], [key for _, key in placed])
+
+    def part(self, owner: str) -> DialogueBatch:
+        """Returns the rows of one expert, in the same order."""
+        rows = [row for row, key in zip(self.rows, self.owners, strict=True) if key == owner]
+        return DialogueBatch(rows, [owner] * len(rows))
+
+    def tokens_of(self, owner: str) -> torch.Tensor:
+        """Returns which places of the batch hold a token of an expert's dialogues, of shape (rows,
+        longest row).
+        """
+        lengths = torch.tensor([len(row) for row in self.rows])
+        is_own = torch.tensor([key == owner for key in self.owners])
+        return (torch.arange(len(self.rows[-1])) < lengths[:, None]) & is_own[:, None]
 
 
-def groups_of(sizes: Mapping[str, int], memory: int) -> Iterator[list[str]]:
-    """Yields layers in groups whose Gram matrices fit the memory; one that does not fit it alone is
-    a group by itself.
-
-    Args:
-        sizes: The width of each layer's inputs.
-        memory: Bytes.
-
-    Example:
-        >>> list(groups_of({"q": 10, "k": 10, "down": 40}, 1600))
-        [['q', 'k'], ['down']]
-    """
-    group: list[str] = []
-    used = 0
-    for layer, size in sizes.items():
-        needed = BYTES_PER_ELEMENT * size**2
-        if group and used + needed > memory:
-            yield group
-            group, used = [], 0
-        group.append(layer)
-        used += needed
-    if group:
-        yield group
-
-
-class LayerGrams(NamedTuple):
-    """The Gram matrices of one expert's inputs to a group of layers.
-
-    Attributes:
-        source: For each layer that was called, the one whose inputs it shares; q, k and v share
-            theirs.
-        grams: G̃ of each source, of shape (in, in).
-    """
-
-    source: dict[str, str]
-    grams: dict[str, torch.Tensor]
+def _spread(rows: Sequence[list[int]], most: int) -> list[list[int]]:
+    count = min(most, len(rows))
+    return [rows[place * len(rows) // count] for place in range(count)]
 
 
 @torch.no_grad()
-def read_grams(
-    reader: GramReader, layers: Sequence[str], progress: Progress, label: str
-) -> LayerGrams:
-    """Lets an expert read its dialogues once, and returns the damped Gram matrices of the inputs of
-    some layers, each divided by the number of tokens.
+def read_layers(
+    model: HuggingFaceModel,
+    batch: DialogueBatch,
+    layers: Collection[str],
+    see: Callable[[str, torch.Tensor], None],
+    progress: Progress,
+    label: str,
+) -> None:
+    """Lets a model read a batch once, and shows the inputs of each layer before it computes.
+
+    A layer that does not read the batch's tokens in their places, such as one that a router sends
+    some of them to, is not shown.
 
     Args:
-        reader: The expert and what it reads.
+        model: The model.
+        batch: What it reads.
         layers: Names of linear layers.
-        progress: Shows the dialogues.
+        see: Receives a layer's name and inputs, of shape (rows, longest row, in). It may change the
+            layer.
+        progress: Shows the layers.
         label: What they are called there.
     """
-    sums, source = dict[str, torch.Tensor](), dict[str, str]()
-    latest: tuple[str, torch.Tensor | None] = ("", None)
+    seen = set[str]()
+    shape = (len(batch.rows), len(batch.rows[-1]))
 
-    def see(layer: str, inputs: torch.Tensor) -> None:
-        nonlocal latest
-        if inputs is latest[1]:
-            source[layer] = latest[0]
-            return
-        latest = (layer, inputs)
-        source[layer] = layer
-        flat = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        if layer not in sums:
-            sums[layer] = torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)
-        sums[layer].addmm_(flat.T, flat)
+    def show(layer: str, inputs: torch.Tensor) -> None:
+        if layer not in seen and inputs.shape[:-1] == shape:
+            seen.add(layer)
+            see(layer, inputs)
+            advance(1)
 
-    head = reader.expert.head_name()
+    head = model.head_name()
     with (
-        progress(label, len(reader.rows)) as advance,
-        reader.expert.watching_inputs([layer for layer in layers if layer != head], see),
+        progress(label, len(layers)) as advance,
+        model.watching_inputs([layer for layer in layers if layer != head], show),
     ):
-        # Rows of one length need no padding, which would count as inputs.
-        for batch in _equal_rows(reader.rows):
-            states = reader.expert.hidden_states(batch)
-            if head in layers:
-                see(head, torch.stack(states))
-            latest = ("", None)
-            advance(len(batch))
-    tokens = sum(map(len, reader.rows))
-    return LayerGrams(source, {layer: damped(gram / tokens) for layer, gram in sums.items()})
-
-
-def _equal_rows(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-    by_length: dict[int, list[list[int]]] = {}
-    for row in rows:
-        by_length.setdefault(len(row), []).append(row)
-    for length, own in sorted(by_length.items()):
-        size = max(1, READ_AT_ONCE // length)
-        for start in range(0, len(own), size):
-            yield own[start : start + size]
+        states = model.hidden_states(batch.rows, at_once=len(batch.rows), merge=False)
+        if head in layers:
+            show(head, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
 
 
 @contextmanager

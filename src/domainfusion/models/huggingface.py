@@ -490,16 +490,24 @@ class HuggingFaceModel:
                     )
         return [scores[index] for index in range(len(rows))]
 
-    def hidden_states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    def hidden_states(
+        self, rows: Sequence[Sequence[int]], *, at_once: int | None = None, merge: bool = True
+    ) -> list[torch.Tensor]:
         """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), on
         the model's device.
+
+        Args:
+            rows: The rows.
+            at_once: How many are read together; by default `rows_read_at_once`.
+            merge: Compute with the adapter merged into the weights, which is faster; with False,
+                its layers stand apart and may change while the rows are read.
 
         Raises:
             ModelError: A row is longer than the model's context.
         """
         self._refuse_overlong(rows, 0)
-        with self._scoring() as module:
-            return final_hidden_states(module, rows, self.rows_read_at_once)
+        with self._scoring(merge=merge) as module:
+            return final_hidden_states(module, rows, at_once or self.rows_read_at_once)
 
     def head(self) -> Head:
         """Returns what turns final hidden states into logits: a view of the weights, or a copy
@@ -526,10 +534,10 @@ class HuggingFaceModel:
         return self.batch_size or FEWEST_ROWS
 
     @contextmanager
-    def _scoring(self) -> Iterator[PreTrainedModel]:
+    def _scoring(self, *, merge: bool = True) -> Iterator[PreTrainedModel]:
         with (
             torch.no_grad(),
-            self._load().using(self._adapter or None) as module,
+            self._load().using(self._adapter or None, merge=merge) as module,
             in_evaluation(module),
         ):
             self._check_projection(module)

@@ -22,12 +22,12 @@ class IntegrationTrainer(Trainer):
     """Two phases: first each domain by itself, then cross-domain integration with a replay of the
     first.
 
-    The phase `domains` holds the single-domain records, the phase `integration` the cross-domain
-    ones and a random share of the first, so that expertise is not forgotten. A phase without
-    records is left out.
+    The phase `domains` holds the single-domain records. The phase `integration` holds the
+    cross-domain records, the adversarial ones, which teach where a domain ends, and a random share
+    of the first phase, so that expertise is not forgotten. A phase without records is left out.
 
     Args:
-        replay: Share of the single-domain records that the second phase sees again.
+        replay: Share of the first phase's records that the second phase sees again.
         **settings: See `Trainer`.
     """
 
@@ -38,13 +38,18 @@ class IntegrationTrainer(Trainer):
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns the phases `domains` and `integration`."""
-        single = tuple(record for record in records if not record.example.is_cross_domain)
-        cross = tuple(record for record in records if record.example.is_cross_domain)
+        across = tuple(record for record in records if _is_across(record))
+        single = tuple(record for record in records if not _is_across(record))
         phases = [
             Phase(name="domains", records=single),
-            Phase(name="integration", records=cross, earlier=single, replay=self.replay),
+            Phase(name="integration", records=across, earlier=single, replay=self.replay),
         ]
         return [phase for phase in phases if phase.records]
+
+
+def _is_across(record: TrainingRecord) -> bool:
+    """Whether a record teaches more than one domain's own questions do."""
+    return record.example.is_cross_domain or record.example.is_adversarial
 
 
 RECORDS_SCORED = 64
