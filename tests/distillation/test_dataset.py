@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillation.builders import example
-from domainfusion.distillation.data_generation import DataGenerator
+from domainfusion.distillation.data_generation import CuratedDataGenerator, DataGenerator
 from domainfusion.distillation.dataset import (
     Dataset,
+    GeneratedBatch,
     GroupBy,
     HeldOut,
     Hygiene,
@@ -370,3 +371,41 @@ def test_an_example_that_is_about_nothing_is_an_error(value: object) -> None:
         hold_out([example("One?", domains=["a"], metadata={"facts": value})], by="facts")
     with pytest.raises(ConfigurationError, match="share is out of range"):
         hold_out([], by="facts", share=1.0)
+
+
+# Questions that people give twice
+
+
+def _batch_of(*examples: Example) -> GeneratedBatch:
+    generator = CuratedDataGenerator(examples)
+    return GeneratedBatch(generator, generator.generate())
+
+
+def test_an_equal_question_is_reported_with_what_differs(caplog: pytest.LogCaptureFixture) -> None:
+    batch = _batch_of(
+        example("Where is NRT?", {"aviation": "Japan"}, id="1"),
+        example("where is  NRT?", {"aviation": "Japan"}, id="2"),
+        example("Where is NRT?", {"aviation": "Peru"}, id="3"),
+        example("Where is LHR?", {"aviation": "England"}, id="4"),
+    )
+    dataset = assemble([batch], HeldOut())
+    assert [kept.id for kept in dataset.train] == ["1", "4"]
+    assert dataset.counts[0]["rejected"] == {"duplicate": 1, "duplicate with another answer": 1}
+    (told,) = caplog.messages
+    assert "2 given questions came before" in told
+    assert "1 of them have another reference or other domains" in told
+    assert "Where is NRT?" in told
+
+
+def test_the_same_question_of_another_domain_is_reported_as_such() -> None:
+    batch = _batch_of(
+        example("What is normal?", {"law": "a standard"}, id="1"),
+        example("What is normal?", {"medicine": "37 °C"}, id="2"),
+    )
+    dataset = assemble([batch], HeldOut())
+    assert dataset.counts[0]["rejected"] == {"duplicate with another answer": 1}
+
+
+def test_different_questions_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    assemble([_batch_of(example("A?", {"x": "1"}), example("B?", {"x": "1"}))], HeldOut())
+    assert not caplog.messages

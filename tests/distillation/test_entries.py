@@ -4,9 +4,11 @@ line.
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +28,7 @@ from domainfusion.distillation.entries import (
     read_dialogue,
     read_entries,
 )
+from domainfusion.distillation.examples import read_examples
 from domainfusion.errors import DataError
 from domainfusion.types import Message
 
@@ -445,7 +449,12 @@ def test_an_instruction_has_its_input_its_history_and_the_rest() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [{"query": "Why?"}, {"instruction": "Why?"}, {"query": "a", "instruction": "b", "output": "c"}],
+    [
+        {"query": "Why?"},
+        {"instruction": "Why?"},
+        {"input": "x", "output": "y"},
+        {"query": "a", "instruction": "b", "output": "c"},
+    ],
 )
 def test_what_is_no_alpaca_is_left(entry: dict[str, str]) -> None:
     assert read_alpaca(entry) is None
@@ -474,7 +483,117 @@ def test_what_is_no_alpaca_is_left(entry: dict[str, str]) -> None:
 def test_the_fields_that_are_proposed_are_the_likeliest(
     columns: list[str], proposed: dict[str, str]
 ) -> None:
-    assert (
-        proposed_fields(columns, ["query", "reference", "answers", "domain", "messages"])
-        == f"fields={proposed!r}"
-    )
+    said = proposed_fields(columns, ["query", "reference", "answers", "domain", "messages"])
+    assert said.startswith(f"fields={proposed!r} (in a recipe, fields: {{")
+
+
+# Data as people have it
+
+PAIR = ("Where is NRT?", "In Japan.")
+TURNS_OF_PAIR = [
+    {"role": "user", "content": PAIR[0]},
+    {"role": "assistant", "content": PAIR[1]},
+]
+SHAPES = {
+    "question and answer": {"question": PAIR[0], "answer": PAIR[1]},
+    "capitals, as in a spreadsheet": {"Question": PAIR[0], "Answer": PAIR[1]},
+    "prompt and completion": {"prompt": PAIR[0], "completion": PAIR[1]},
+    "prompt and completion as turns": {
+        "prompt": TURNS_OF_PAIR[:1],
+        "completion": TURNS_OF_PAIR[1:],
+    },
+    "Alpaca": {"instruction": PAIR[0], "input": "", "output": PAIR[1]},
+    "messages": {"messages": TURNS_OF_PAIR},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["list", "jsonl", "parquet", "saved", "frame", "table"])
+def test_a_question_and_its_answer_are_read_from_what_people_have(
+    shape: str, kind: str, tmp_path: Path
+) -> None:
+    rows = [SHAPES[shape]]
+    source: Any = rows
+    if kind in ("jsonl", "parquet"):
+        source = write(tmp_path, kind, rows)
+    elif kind == "saved":
+        source = tmp_path / "saved"
+        datasets.Dataset.from_list(rows).save_to_disk(str(source))
+    elif kind == "frame":
+        source = pandas.DataFrame(rows)
+    elif kind == "table":
+        source = pyarrow.Table.from_pylist(rows)
+    (found,) = read_examples(source, domain="aviation")
+    assert (found.query, found.reference, found.domains) == (*PAIR, ("aviation",))
+
+
+@pytest.mark.parametrize("pair", [PAIR, list(PAIR)])
+def test_two_texts_are_a_question_and_its_answer(pair: Any) -> None:
+    (found,) = read_examples([pair], domain="aviation")
+    assert (found.query, found.reference) == PAIR
+
+
+def test_a_text_alone_is_a_question_and_so_is_a_line_of_a_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "questions.txt"
+    path.write_text("Where is NRT?\n\nWhere is LHR?\n", encoding="utf-8")
+    from_file = [found.query for found in read_examples(path, domain="aviation")]
+    from_list = [found.query for found in read_examples(from_file, domain="aviation")]
+    assert from_file == from_list == ["Where is NRT?", "Where is LHR?"]
+    with pytest.raises(DataError, match=r"questions.txt:1 names no domain.*domain="):
+        list(read_examples(path))
+
+
+def test_what_belongs_to_a_question_is_not_lost_beside_it() -> None:
+    """A question with choices or a context is another one without them."""
+    for more in ({"choices": ["Japan", "Peru"]}, {"context": "NRT is near Tokyo."}):
+        with pytest.raises(DataError, match="unknown field") as caught:
+            list(read_examples([{"question": "Where?", "answer": "Japan", **more}], domain="a"))
+        assert "fields={'query': 'question', 'reference': 'answer'}" in str(caught.value)
+        assert "fields: {query: question, reference: answer}" in str(caught.value)
+
+
+def test_the_proposed_fields_are_those_of_the_table_and_can_be_pasted(tmp_path: Path) -> None:
+    rows = [{"Frage": "Wo?", "Gold answer": "", "topic": "aviation"}]
+    path = write(tmp_path, "csv", rows)
+    with pytest.raises(DataError) as caught:
+        list(read_examples(path))
+    written = re.search(r"fields=(\{.*?\}) \(in a recipe, fields: (\{.*?\})\)", str(caught.value))
+    assert written is not None
+    fields = ast.literal_eval(written[1])
+    assert yaml.safe_load(written[2]) == fields
+    (found,) = read_examples(path, fields=fields)
+    assert (found.query, found.domains) == ("Wo?", ("aviation",))
+
+
+def test_several_splits_on_disk_are_named(tmp_path: Path) -> None:
+    part = datasets.Dataset.from_list([SHAPES["question and answer"]])
+    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(DataError, match=r"several splits.*train, test.*choose one: .*both/train"):
+        list(read_examples(tmp_path / "both", domain="aviation"))
+    assert len(list(read_examples(tmp_path / "both" / "train", domain="aviation"))) == 1
+
+
+def test_another_folder_is_told_from_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("x", encoding="utf-8")
+    with pytest.raises(DataError, match=r"not a dataset that save_to_disk wrote.*notes\.md"):
+        list(read_examples(tmp_path))
+
+
+def test_a_broken_dataset_on_disk_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_list([SHAPES["Alpaca"]]).save_to_disk(str(folder))
+    (file,) = folder.glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"can't be read.*\.arrow"):
+        list(read_examples(folder, domain="aviation"))
+
+
+def test_semicolons_and_latin_1_in_one_table(tmp_path: Path) -> None:
+    table = "question;answer\nWo liegt Zürich?;Schweiz\n"
+    path = tmp_path / "fragen.csv"
+    path.write_bytes(table.encode("latin-1"))
+    with pytest.raises(DataError, match=r"Latin-1.*line 2.*fragen\.csv.*iconv"):
+        list(read_examples(path, domain="geography"))
+    path.write_text(table, encoding="utf-8")
+    (found,) = read_examples(path, domain="geography")
+    assert (found.query, found.reference) == ("Wo liegt Zürich?", "Schweiz")

@@ -70,7 +70,8 @@ def test_an_example_is_taken_as_it_is() -> None:
 
 
 BROKEN = [
-    pytest.param("Where is NRT?", "is not an object", id="no object"),
+    pytest.param(3, "is not an object", id="no object"),
+    pytest.param("Where is NRT?", "names no domain", id="text without a domain"),
     pytest.param({**GOOD, "querry": "x"}, "unknown field 'querry'", id="unknown field"),
     pytest.param({"domains": ["aviation"]}, "has no query", id="no query"),
     pytest.param({**GOOD, "query": " "}, "has no query", id="blank query"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -582,16 +583,53 @@ def _drop_duplicates(
         example.source in WRITTEN_BY_MODELS for batch in batches for example in batch.generated
     )
     seen = Duplicates(hygiene.duplicate_threshold if by_models else 1.0)
+    first = {query_key(example): example for example in reversed(earlier)}
     for example in earlier:
         seen.add(example)
     for batch in batches:
+        repeated: list[Removed] = []
         for example in batch.generated:
-            likeness = seen.find(example, near=example.source in WRITTEN_BY_MODELS)
+            is_written = example.source in WRITTEN_BY_MODELS
+            likeness = seen.find(example, near=is_written)
             if likeness is None:
                 seen.add(example)
                 batch.kept.append(example)
-            else:
-                batch.removed.append(Removed(example.query, likeness))
+                first.setdefault(query_key(example), example)
+                continue
+            before = first.get(query_key(example))
+            is_other = before is not None and _differ(before, example)
+            removed = Removed(example.query, OTHER_ANSWER if is_other else likeness)
+            batch.removed.append(removed)
+            if not is_written:
+                repeated.append(removed)
+        _warn_of_repeated(repeated)
+
+
+OTHER_ANSWER = "duplicate with another answer"
+"""Why a question is left out that came before, where its reference or its domains are others."""
+
+
+def _differ(before: Example, example: Example) -> bool:
+    """Whether two examples of one question have other domains, or other right answers."""
+    if set(before.domains) != set(example.domains):
+        return True
+    if not before.has_reference or not example.has_reference:
+        return False
+    return (before.reference, before.parts) != (example.reference, example.parts)
+
+
+def _warn_of_repeated(repeated: Sequence[Removed]) -> None:
+    """Warns of questions of people that came before: the first of each is kept."""
+    if not repeated:
+        return
+    others = [item.query for item in repeated if item.reason == OTHER_ANSWER]
+    shown = (others or [item.query for item in repeated])[0]
+    logger.warning(
+        "%d given questions came before and are left out, the first of each is kept%s. Such as: %s",
+        len(repeated),
+        f"; {len(others)} of them have another reference or other domains" if others else "",
+        textwrap.shorten(shown, 120, placeholder=" …"),
+    )
 
 
 def _without(

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,8 +19,9 @@ from domainfusion.records import read_json, read_lines, read_text
 from domainfusion.types import Conversation, Message
 
 EntrySource = str | Path | Iterable[Any]
-"""A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`; any other is read as JSON Lines), a
-Hugging Face dataset, a pandas.DataFrame, or a list.
+"""A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, `.txt`; any other is read as JSON Lines), a
+folder that a Hugging Face dataset was saved to, such a dataset, a table (pandas, polars, pyarrow), or
+a list.
 """
 
 _DEEPEST = 100
@@ -63,14 +66,26 @@ def read_entries(source: EntrySource) -> Iterator[Entry]:
             fix='choose one: data["train"]',
         )
     else:
-        columns, items = getattr(source, "column_names", None), source
-        if (
-            columns is None and hasattr(source, "to_dict") and hasattr(source, "columns")
-        ):  # a pandas.DataFrame
-            columns, items = list(source.columns), source.to_dict("records")
+        items, columns = _rows_of(source)
         names = tuple(map(str, columns)) if columns else None
         for position, item in enumerate(items):
             yield Entry(f"example {position}", without_missing(item), names)
+
+
+def _rows_of(source: Any) -> tuple[Iterable[Any], Sequence[Any] | None]:
+    """Returns the rows of a table or a list, and the columns of a table.
+
+    The kinds of tables are told apart by their methods: none of their packages is imported for it.
+    """
+    columns = getattr(source, "column_names", None)
+    if columns is not None:  # a dataset of Hugging Face, or a table of pyarrow
+        return (source.to_pylist() if hasattr(source, "to_pylist") else source), columns
+    columns = getattr(source, "columns", None)
+    if columns is not None and hasattr(source, "to_dicts"):  # polars
+        return source.to_dicts(), columns
+    if columns is not None and hasattr(source, "to_dict"):  # pandas
+        return source.to_dict("records"), list(columns)
+    return source, None
 
 
 def without_missing(value: Any, depth: int = 0) -> Any:
@@ -97,7 +112,9 @@ def without_missing(value: Any, depth: int = 0) -> Any:
 
 def _entries_of_file(path: Path) -> Iterator[Entry]:
     suffix = path.suffix.lower()
-    if suffix == ".json":
+    if path.is_dir():
+        yield from _entries_of_folder(path)
+    elif suffix == ".json":
         yield from _entries_of_json(path)
     elif suffix in (".csv", ".tsv"):
         yield from _entries_of_csv(path, "\t" if suffix == ".tsv" else ",")
@@ -105,6 +122,10 @@ def _entries_of_file(path: Path) -> Iterator[Entry]:
         yield from _entries_of_parquet(path)
     elif _begins_with(path, "["):  # a JSON list under another name
         yield from _entries_of_json(path)
+    elif suffix == ".txt" and not _begins_with(path, "{"):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            if line.strip():
+                yield Entry(f"{path}:{number}", line.strip())
     else:
         yield from (
             Entry(place, value) for place, value in read_lines(path, parse_constant=_constant)
@@ -222,15 +243,63 @@ def _rows_of_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, t
         line = reader.line_num + 1
 
 
+def _missing_pyarrow(what: str, path: Path) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"{what} needs the package pyarrow",
+        received=str(path),
+        fix="run: pip install 'domainfusion[data]'",
+    )
+
+
+def _entries_of_folder(path: Path) -> Iterator[Entry]:
+    """Yields the rows of a dataset that `save_to_disk` of `datasets` wrote: Arrow streams, named in
+    `state.json`.
+    """
+    if (path / "dataset_dict.json").is_file():
+        splits = read_json(path / "dataset_dict.json").get("splits", [])
+        raise DataError(
+            "The folder holds several splits of a dataset",
+            received=str(path),
+            allowed=", ".join(splits),
+            fix=f"choose one: {path / (splits or ['train'])[0]}",
+        )
+    if not (path / "state.json").is_file():
+        held = sorted(inner.name for inner in path.iterdir())
+        raise DataError(
+            "The folder is not a dataset that save_to_disk wrote",
+            received=f"{path} with {', '.join(held[:5]) or 'nothing in it'}",
+            fix="name a file, or the folder with state.json",
+        )
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise _missing_pyarrow("A dataset on disk", path) from error
+    position = 0
+    for part in read_json(path / "state.json").get("_data_files", []):
+        file = path / part["filename"]
+        try:
+            with pyarrow.memory_map(str(file)) as stream:
+                reader = pyarrow.ipc.open_stream(stream)
+                names = tuple(reader.schema.names)
+                for batch in reader:
+                    for row in batch.to_pylist():
+                        yield Entry(f"{path}: row {position}", without_missing(row), names)
+                        position += 1
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(
+                f"A file of the dataset can't be read: {error}",
+                received=str(file),
+                fix="save the dataset again",
+            ) from error
+
+
 def _entries_of_parquet(path: Path) -> Iterator[Entry]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        what = "Parquet needs the package pyarrow"
-        raise MissingDependencyError(
-            what, received=str(path), fix="run: pip install 'domainfusion[data]'"
-        ) from error
+        raise _missing_pyarrow("Parquet", path) from error
     try:
         table = pyarrow.parquet.ParquetFile(path)
         names = tuple(table.schema_arrow.names)
@@ -408,12 +477,71 @@ def without_reasoning(text: str, place: str) -> str:
     return split.answer if split.reasoning else text
 
 
-# Alpaca
+# Alpaca, and questions with their answers
+
+
+_PAIRS = (
+    ("question", "answer"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "response"),
+)
+"""What other tools call a question and its answer."""
+
+
+def read_plain(value: Any) -> Any:
+    """Reads a text, which is a question, and two texts, which are a question and its answer; returns
+    anything else as it is.
+
+    Example:
+        >>> read_plain(("Where is NRT?", "Japan"))
+        {'query': 'Where is NRT?', 'reference': 'Japan'}
+    """
+    if isinstance(value, str):
+        return {"query": value}
+    is_short = isinstance(value, list | tuple) and 1 <= len(value) <= 2
+    if is_short and all(isinstance(text, str) for text in value):
+        return dict(zip(("query", "reference"), value, strict=False))
+    return value
+
+
+def read_pair(entry: Mapping[str, Any], own: Collection[str]) -> dict[str, Any] | None:
+    """Reads a question and its answer under the names that other tools give them; None where it is
+    not such an entry.
+
+    There may be fields of an example beside them, and nothing else: choices or a context, say, belong to the
+    question. A prompt and its completion may be turns of a dialogue, as TRL has them.
+
+    Args:
+        entry: The entry.
+        own: The fields of an example.
+
+    Example:
+        >>> read_pair({"question": "Where is NRT?", "answer": "Japan", "domain": "aviation"}, ["domain"])
+        {'domain': 'aviation', 'query': 'Where is NRT?', 'reference': 'Japan'}
+        >>> read_pair({"question": "Where is NRT?", "answer": 1, "choices": ["Japan"]}, ["domain"])
+    """
+    if "query" in entry:
+        return None
+    names = {name.lower(): name for name in entry}
+    for question, answer in _PAIRS:
+        if not {question, answer} <= names.keys():
+            continue
+        asked, answered = entry[names[question]], entry[names[answer]]
+        others = {
+            name: value for name, value in entry.items() if name.lower() not in (question, answer)
+        }
+        if not others.keys() <= set(own):
+            return None
+        if isinstance(asked, list) and isinstance(answered, list):
+            return {**others, "messages": [*asked, *answered]}
+        return {**others, "query": asked, "reference": answered}
+    return None
 
 
 def read_alpaca(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     r"""Reads `instruction`, `input`, `output`, `system` and `history`; None where it is not such an
-    entry.
+    entry. One of `input` and `output` may be missing.
 
     What else is there is kept in the metadata.
 
@@ -421,12 +549,11 @@ def read_alpaca(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         >>> read_alpaca({"instruction": "Name the symbol.", "input": "iron", "output": "Fe"})
         {'query': 'Name the symbol.\n\niron', 'reference': 'Fe'}
     """
-    if "query" in entry or not {"instruction", "output"} <= entry.keys():
+    if "query" in entry or "instruction" not in entry or not {"input", "output"} & entry.keys():
         return None
-    found: dict[str, Any] = {
-        "query": with_input(entry["instruction"], entry.get("input")),
-        "reference": entry["output"],
-    }
+    found: dict[str, Any] = {"query": with_input(entry["instruction"], entry.get("input"))}
+    if "output" in entry:
+        found["reference"] = entry["output"]
     pairs = entry.get("history")
     if isinstance(pairs, list) and all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
@@ -468,7 +595,7 @@ def refuse_unreadable(entry: Mapping[str, Any], place: str) -> None:
 
 
 def proposed_fields(columns: Collection[str], own: Collection[str]) -> str:
-    """Returns the `fields` that columns of other names most likely need, as it has to be written.
+    """Returns how to write the `fields` that columns of other names most likely need.
 
     Args:
         columns: The columns that there are.
@@ -476,7 +603,7 @@ def proposed_fields(columns: Collection[str], own: Collection[str]) -> str:
 
     Example:
         >>> proposed_fields(["question", "answer", "difficulty"], ["query", "reference"])
-        "fields={'query': 'question', 'reference': 'answer'}"
+        "fields={'query': 'question', 'reference': 'answer'} (in a recipe, fields: {query: question, reference: answer})"
     """
     free = [name for name in columns if name not in own]
     found: dict[str, str] = {}
@@ -489,4 +616,18 @@ def proposed_fields(columns: Collection[str], own: Collection[str]) -> str:
         )
         if other is not None and not has_it and other not in found.values():
             found[name] = other
-    return f"fields={found!r}"
+    has_query = not {"query", "messages", "conversations"}.isdisjoint({*columns, *found})
+    if not has_query and free:
+        found = {"query": free[0], **found}  # which one it is, only the reader knows
+    in_yaml = ", ".join(f"{name}: {_in_yaml(column)}" for name, column in found.items())
+    return f"fields={found!r} (in a recipe, fields: {{{in_yaml}}})"
+
+
+# What YAML reads as a text without quotes.
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")
+_YAML_VALUES = ("null", "true", "false", "yes", "no", "on", "off")
+
+
+def _in_yaml(name: str) -> str:
+    is_plain = _PLAIN.fullmatch(name) is not None and name.lower() not in _YAML_VALUES
+    return name if is_plain else json.dumps(name, ensure_ascii=False)

@@ -21,6 +21,8 @@ from domainfusion.distillation.entries import (
     read_alpaca,
     read_dialogue,
     read_entries,
+    read_pair,
+    read_plain,
     refuse_unreadable,
     with_input,
     without_missing,
@@ -84,7 +86,8 @@ def read_examples(
             `conversations`, as in ShareGPT) may stand for `query`, `history` and `reference`: the
             last question, the turns before it, and its answer where there is one. A system message
             is not a turn: it is kept in the metadata as `system`. `instruction`, `input` and
-            `output` (Alpaca) are a query and its reference. In CSV, several domains are separated
+            `output` (Alpaca) are a query and its reference, and so are `question` and `answer`,
+            `prompt` and `completion`, and a tuple of two texts; a text alone is a query. In CSV, several domains are separated
             by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL`
             are empty. Reasoning before a reference is left out. Entries with images or tools are
             refused.
@@ -120,6 +123,7 @@ def read_examples(
             missing.clear()
             yield entry.value
             continue
+        entry = entry._replace(value=read_plain(entry.value))
         value, rest = (
             _renamed(entry, fields, missing)
             if isinstance(entry.value, Mapping)
@@ -128,7 +132,7 @@ def read_examples(
         if entry.is_text:
             value, emptied = _structured(value, place)
             empty_cells += emptied
-        yield _to_example(_with_metadata(value, rest, place), domain, place)
+        yield _to_example(_with_metadata(value, rest, place), domain, place, entry.columns)
     if empty_cells:
         logger.warning(
             "%s: %d cells such as nan, None or NULL were taken for empty ones", source, empty_cells
@@ -158,6 +162,9 @@ def _renamed(
         alpaca = read_alpaca(value)
         if alpaca is not None:
             return _parted(alpaca)
+        pair = read_pair(value, _FIELDS)
+        if pair is not None:
+            return pair, {}
         if any(name in value for name in _DIALOGUES) and isinstance(value.get("system"), str):
             return {name: item for name, item in value.items() if name != "system"}, {
                 "system": value["system"]
@@ -246,19 +253,19 @@ def refuse_shared_ids(examples: Sequence[Example]) -> None:
             )
 
 
-def _to_example(entry: object, domain: str, place: str) -> Example:
+def _to_example(
+    entry: object, domain: str, place: str, columns: Sequence[str] | None = None
+) -> Example:
     if not isinstance(entry, Mapping):
         raise DataError(
             f"{place} is not an object",
             received=entry,
-            allowed='{"query": "...", "domains": ["..."]}',
+            allowed='{"query": "...", "domains": ["..."]}, or ("a question", "its answer")',
         )
     unknown = sorted(set(map(str, entry)) - _FIELDS)
     if unknown:
-        fix = (
-            f"say {proposed_fields(list(map(str, entry)), _FIELDS)}; whatever else there is is then"
-            " kept in the metadata"
-        )
+        names = list(columns or map(str, entry))
+        fix = f"give {proposed_fields(names, _FIELDS)}; other columns are then kept in the metadata"
         raise DataError(
             f"{place} has the unknown field {unknown[0]!r}",
             allowed=", ".join(sorted(_FIELDS)),
@@ -366,7 +373,9 @@ def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]
     given = entry.get("domains") or entry.get("domain") or default
     if not given:
         raise DataError(
-            f"{place} names no domain", received=entry.get("domains"), fix='add "domains": ["..."]'
+            f"{place} names no domain",
+            received=entry.get("domains"),
+            fix='give domain="..." if all are of one, or add "domains": ["..."] to each',
         )
     domains = list(given) if isinstance(given, list | tuple) else [given]
     if not all(isinstance(name, str) and name.strip() for name in domains) or len(

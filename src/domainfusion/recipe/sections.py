@@ -47,6 +47,7 @@ from domainfusion.recipe.values import (
     Device,
     ExistingFile,
     ExistingFolder,
+    ExistingPath,
     ModelPath,
     NewPath,
     Text,
@@ -387,8 +388,8 @@ class CuratedSection(Section):
     """A `CuratedDataGenerator`: a file of examples, or the examples themselves.
 
     Keys:
-        file: A JSON Lines, JSON, CSV or Parquet file of examples. One of `file`, `examples` and
-            `review` is required.
+        file: A JSON Lines, JSON, CSV or Parquet file of examples, or a folder that `save_to_disk` of
+            `datasets` wrote. One of `file`, `examples` and `review` is required.
         examples: The examples themselves.
         review: A review file that an expert has decided on; see [data](guides/data.md).
         fields: Where the file calls a field otherwise: its name there by the name here, such as
@@ -398,7 +399,7 @@ class CuratedSection(Section):
     """
 
     type: Literal["curated"]
-    file: ExistingFile | None = None
+    file: ExistingPath | None = None
     examples: list[dict[str, Any]] | None = None
     review: ExistingFile | None = None
     seed: int | None = None

@@ -343,7 +343,7 @@ def test_the_report_names_its_metrics_and_resamples() -> None:
             ],
             "the same id",
         ),
-        ([AVIATION[0], AVIATION[0].query], "not an object"),
+        ([AVIATION[0], 3], "not an object"),
     ],
 )
 def test_a_bad_test_set_is_an_error_before_anything_is_asked(

@@ -222,9 +222,10 @@ class CuratedDataGenerator(DataGenerator):
     """Gives examples that people wrote.
 
     Args:
-        examples: A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of
-            `Example`s and dicts with their fields (`query` and `domains`, or `messages`, at least);
-            see `read_examples`.
+        examples: A file (JSON Lines, JSON, CSV, Parquet, a question a line), a Hugging Face dataset
+            or the folder that one was saved to, a DataFrame, or a list of `Example`s, tuples of
+            question and answer, and dicts with their fields (`query` and `domains`, or `messages`,
+            at least); see `read_examples`.
         domain: The domain of entries that name none.
         fields: Where the source calls a field otherwise: its name there by the name here, such as
             `{"query": "question"}`.
