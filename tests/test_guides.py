@@ -266,3 +266,13 @@ def test_what_the_guide_says_of_choices_and_phase_ends_is_what_a_training_writes
 def test_every_objective_has_a_row_in_the_guide() -> None:
     text = (GUIDES / "trainers_and_objectives.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in OBJECTIVES)
+
+
+def test_the_code_of_the_exporting_guide_runs(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student").symlink_to(tiny_llama)
+    run_code("exporting.md", {})
+    assert (tmp_path / "out" / "student.gguf").is_file()
+    assert 'SYSTEM """Answer in one sentence."""' in (tmp_path / "out" / "Modelfile").read_text()

@@ -71,6 +71,7 @@ PUBLIC = {
         APIModel Adaptation Ask HuggingFaceModel LanguageModel LlamaModel LocalWeights
         ResponseStore SchemaModel ScriptedModel TokenMatch TokenScorer TokenScores
         TrainableModel ask_directly compare_tokenizers generate_with
+        push_to_hub write_gguf write_modelfile write_vllm_adapter
     """,
     "domainfusion.recipe": """
         Recipe build_distiller read_recipe write_recipe

@@ -118,3 +118,14 @@ def checksum_of(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def make_readable(folder: Path) -> None:
+    """Gives the files of a folder the permissions that any new file has: some writers make theirs
+    for their owner alone.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~mask)

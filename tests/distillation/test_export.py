@@ -117,7 +117,7 @@ def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_knows_the_same_formats() -> None:
-    assert get_args(ExportFormat) == verb._FORMATS
+    assert get_args(ExportFormat) == verb._DATA
 
 
 def test_a_single_question_is_a_dialogue_of_one_turn() -> None:

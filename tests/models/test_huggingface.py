@@ -5,6 +5,7 @@ what is saved is what was there.
 import gc
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -1168,6 +1169,37 @@ def test_tied_weights_are_saved_tied(make_llama: Callable[..., Path], tmp_path: 
     perturb(whole)
     whole.save(tmp_path / "whole")
     _assert_plain_transformers_gives(tmp_path / "whole", logits_of(whole))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_model_is_saved_in_the_numbers_of_its_base_or_in_others(
+    make_llama: Callable[..., Path], tmp_path: Path, tied: bool
+) -> None:
+    whole = make_llama("numbers", 4, tie_word_embeddings=tied)
+    HuggingFaceModel(whole).save(tmp_path / "half", dtype="bfloat16")
+    # Computing in wider numbers does not make a file larger.
+    HuggingFaceModel(tmp_path / "half", dtype="float32").save(tmp_path / "again")
+    sizes = {}
+    for name in ("half", "again"):
+        assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == "bfloat16"
+        state = load_file(tmp_path / name / "model.safetensors")
+        assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+        assert ("lm_head.weight" in state) is not tied
+        sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / name).dtype == torch.bfloat16
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / name).iterdir()}
+        assert modes == {0o666 & ~current_umask()}
+    assert sizes["half"] == sizes["again"]
+    HuggingFaceModel(tmp_path / "half").save(tmp_path / "wide", dtype="float32")
+    assert load_file(tmp_path / "wide" / "model.safetensors")["model.norm.weight"].dtype == (
+        torch.float32
+    )
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_a_saved_model_says_the_data_type_that_it_has(tiny_llama: Path, tmp_path: Path) -> None:

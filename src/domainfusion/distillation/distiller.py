@@ -59,6 +59,7 @@ from domainfusion.distillation.trainer.phase import check_seed
 from domainfusion.errors import RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.huggingface import choose_speech
+from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress
 from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
@@ -371,11 +372,17 @@ class Distiller:
             self._run.tell(f"The report is in {self._run.html_report}.")
             return self.report
 
-    def save(self, path: str | Path, *, merge: bool = True) -> Path:
+    def save(self, path: str | Path, *, merge: bool = True, dtype: DataType | None = None) -> Path:
         """Writes the student, with a model card, to a folder that plain Transformers loads, and
-        returns the folder; with `merge=False` an adapter stays an adapter.
+        returns the folder.
 
         Of several processes the main one writes.
+
+        Args:
+            path: The folder.
+            merge: Merge an adapter into its base; with False it stays an adapter.
+            dtype: The numbers of whole weights, such as `bfloat16`; by default those that the base
+                was saved in, or smaller ones that it computes in. A student that is not a `HuggingFaceModel` chooses them itself.
 
         Raises:
             RunError: There is no student yet.
@@ -384,7 +391,8 @@ class Distiller:
             raise RunError("There is no student to save", fix="call distill() or train() first")
         folder = Path(path)
         if distributed.is_main_process():
-            self.student.save(folder, merge=merge)
+            numbers = {} if dtype is None else {"dtype": dtype}
+            self.student.save(folder, merge=merge, **numbers)
             self.publisher.write_model_card(folder, self.output_dir)
         return folder
 

@@ -20,8 +20,10 @@ from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
 if TYPE_CHECKING:
     from domainfusion.models.api import APIModel
+    from domainfusion.models.gguf_export import write_gguf, write_modelfile
     from domainfusion.models.huggingface import HuggingFaceModel, LlamaModel
     from domainfusion.models.mixing import generate_with
+    from domainfusion.models.publishing import push_to_hub, write_vllm_adapter
     from domainfusion.models.tokenizer import TokenMatch, compare_tokenizers
 
 __all__ = [
@@ -42,6 +44,10 @@ __all__ = [
     "ask_directly",
     "compare_tokenizers",
     "generate_with",
+    "push_to_hub",
+    "write_gguf",
+    "write_modelfile",
+    "write_vllm_adapter",
 ]
 
 # PEFT imports bitsandbytes wherever it is installed, and that warns on stderr about kernels that it

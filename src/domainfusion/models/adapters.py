@@ -456,7 +456,7 @@ def as_plain_lora(
         name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         other = key.replace("lora_A", "lora_B")
         weight = _base_weight(module, name, adapter)
-        b0, a0 = _INITIAL[str(method)](weight, len(a), _scaling(config, name))
+        b0, a0 = _INITIAL[str(method)](weight, len(a), scaling_of(config, name))
         b = factors[other].to(b0)
         doubled[key] = torch.cat([a.to(a0), a0]).contiguous()
         doubled[other] = torch.cat([b, -b0], dim=1).contiguous()
@@ -491,7 +491,8 @@ def _base_weight(module: PreTrainedModel, name: str, adapter: Path) -> torch.Ten
     return weight.T if isinstance(layer, Conv1D) else weight
 
 
-def _scaling(config: LoraConfig, name: str) -> float:
+def scaling_of(config: LoraConfig, name: str) -> float:
+    """Returns what the product of a layer's two factors is multiplied by."""
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)

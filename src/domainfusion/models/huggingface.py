@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast, get_args
 
 import torch
 from peft import LoraConfig
@@ -22,6 +22,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.pytorch_utils import Conv1D
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.files import make_readable
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, read_settings
 from domainfusion.models.adapters import (
     UNTRAINED,
@@ -60,6 +61,7 @@ from domainfusion.models.placement import (
     resolve_device,
     resolve_device_map,
     resolve_dtype,
+    saved_dtype,
 )
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.shared_base import (
@@ -1023,7 +1025,7 @@ class HuggingFaceModel:
 
     # Saving
 
-    def save(self, path: str | Path, *, merge: bool = True) -> None:
+    def save(self, path: str | Path, *, merge: bool = True, dtype: DataType | None = None) -> None:
         """Writes a folder that plain Transformers loads, with tokenizer, chat template and
         generation settings.
 
@@ -1031,6 +1033,8 @@ class HuggingFaceModel:
             path: The folder; it is made if it is not there.
             merge: Merge an adapter into the base's weights; with False the folder is that of a PEFT
                 adapter.
+            dtype: The numbers of whole weights; by default those that the base was saved in, or
+                those that it computes in where they are smaller. Adapters stay as they are.
 
         What was trained on a quantized base is merged into the base in full precision.
 
@@ -1059,32 +1063,45 @@ class HuggingFaceModel:
                 " folder",
                 fix="save it with merge=True",
             )
+        numbers = self._dtype_to_save(dtype)
         folder.mkdir(parents=True, exist_ok=True)
         if self._adapter and not merge:
             self._save_adapter(folder)
         elif self._key.quantization:
-            self._save_in_full_precision(folder)
+            self._save_in_full_precision(folder, numbers)
         else:
-            self._save_weights(folder)
+            self._save_weights(folder, numbers)
         self.tokenizer.save_pretrained(folder)
+        make_readable(folder)
 
-    def _save_weights(self, folder: Path) -> None:
+    def _dtype_to_save(self, dtype: DataType | None) -> torch.dtype:
+        if dtype not in (None, "auto"):
+            return resolve_dtype(dtype, "cpu")
+        computed, saved = self._key.dtype, saved_dtype(self._files.base)
+        is_known = saved is not None and saved in get_args(DataType)
+        base = resolve_dtype(str(saved), "cpu") if is_known else computed
+        return base if base.itemsize < computed.itemsize else computed
+
+    def _save_weights(self, folder: Path, dtype: torch.dtype) -> None:
         settings = cast(Any, GenerationConfig)(
             eos_token_id=sorted(self.end_tokens), pad_token_id=self.tokenizer.pad_token_id
         )
         with self._load().using(self._adapter or None) as module, silent_transformers():
-            state = {
-                name.replace(".base_layer", ""): tensor
-                for name, tensor in module.state_dict().items()
-                if "lora_" not in name
-            }
-            skeleton = _skeleton_of(module)
+            state = _in_dtype(
+                {
+                    name.replace(".base_layer", ""): tensor
+                    for name, tensor in module.state_dict().items()
+                    if "lora_" not in name
+                },
+                dtype,
+            )
+            skeleton = _skeleton_of(module, dtype)
             skeleton.generation_config = settings
             # Training switches the cache off for the process, and a resumed one may not train.
             skeleton.config.use_cache = bool(getattr(self._read_config(), "use_cache", True))
             skeleton.save_pretrained(folder, state_dict=state)
 
-    def _save_in_full_precision(self, folder: Path) -> None:
+    def _save_in_full_precision(self, folder: Path, dtype: torch.dtype) -> None:
         """Saves the base as its files hold it, with the adapter merged into it that was trained on
         its quantized weights.
         """
@@ -1097,7 +1114,7 @@ class HuggingFaceModel:
         )
         try:
             whole.load_trained_state(self.trained_state())
-            whole._save_weights(folder)
+            whole._save_weights(folder, dtype)
         finally:
             whole._base.remove_adapter(self._adapter)
 
@@ -1250,7 +1267,7 @@ def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:
     )
 
 
-def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
+def _skeleton_of(module: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Returns a model of the same class and settings without weights of its own: what
     `save_pretrained` needs beside the weights.
     """
@@ -1260,7 +1277,20 @@ def _skeleton_of(module: PreTrainedModel) -> PreTrainedModel:
         for part in (config, cast(Any, config).get_text_config()):
             part.tie_word_embeddings = False
     with torch.device("meta"):
-        return cast(PreTrainedModel, cast(Any, type(module)(cast(Any, config))).to(module.dtype))
+        return cast(PreTrainedModel, cast(Any, type(module)(cast(Any, config))).to(dtype))
+
+
+def _in_dtype(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Returns the tensors in another data type; what shared its memory shares it still."""
+    converted: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    found = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if not tensor.is_floating_point() or tensor.dtype == dtype:
+            found[name] = tensor
+        else:
+            found[name] = converted.setdefault(place, tensor.to(dtype))
+    return found
 
 
 def _shares(layer: Any) -> int:

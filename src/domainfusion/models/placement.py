@@ -102,14 +102,14 @@ def resolve_dtype(dtype: str, device: str, files: Path | None = None) -> torch.d
         raise ConfigurationError(
             "The dtype is not known", received=dtype, allowed="auto, " + ", ".join(named)
         )
-    if files is not None and _saved_dtype(files) == "float32":
+    if files is not None and saved_dtype(files) == "float32":
         return torch.float32
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.bfloat16 if _cpu_computes_in_bfloat16() else torch.float32
 
 
-def _saved_dtype(files: Path) -> str | None:
+def saved_dtype(files: Path) -> str | None:
     """Returns the data type that a model's folder was saved in, as its config.json tells it; a GGUF
     file tells none.
     """
