@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from domainfusion.cli.main import main
+from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
+from domainfusion.types import Conversation, Generation
 
 from .conftest import start
 
@@ -208,3 +212,111 @@ def copy_of(run: Path, folder: Path) -> Path:
     with FileLock(copy / "lock", blocking=False):
         pass  # nobody holds the copy
     return copy
+
+
+# Another try
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The questions that experts of the recipe are asked, by any run of this process."""
+    generate = HuggingFaceModel.generate
+    questions: list[str] = []
+
+    def counted(
+        model: HuggingFaceModel, conversations: Sequence[Conversation], *rest: Any, **more: Any
+    ) -> list[Generation]:
+        if model.name in ("animals", "colours"):
+            questions.extend(conversation[-1].content for conversation in conversations)
+        return generate(model, conversations, *rest, **more)
+
+    monkeypatch.setattr(HuggingFaceModel, "generate", counted)
+    return questions
+
+
+QUICK = ("--set", "trainer.epochs=1", "--quiet")
+
+
+def test_a_second_try_asks_no_expert(
+    recipe_file: Path, tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(recipe_file), *QUICK]
+    assert main([*words, "--output-dir", str(tmp_path / "first")]) == 0
+    assert len(asked) >= 9  # each expert its two questions to train on, and the test set
+    asked.clear()
+    changes = ["--set", "trainer.type=multi_task", "--seed", "3"]
+    assert main([*words, *changes, "--output-dir", str(tmp_path / "second")]) == 0
+    assert not asked
+    assert responses_in(tmp_path / "first") == responses_in(tmp_path / "second")
+    usage = json.loads((tmp_path / "second" / "usage.json").read_text())
+    assert {role for model in usage for role in model["roles"]} == {"student"}
+
+
+def responses_in(directory: Path) -> set[tuple[str, str]]:
+    lines = (directory / "records.jsonl").read_text().splitlines()
+    found = set()
+    for record in map(json.loads, lines):
+        found |= {(response["question"], response["text"]) for response in record["responses"]}
+    return found
+
+
+def test_several_values_make_a_run_each_and_a_table(
+    recipe_file: Path, tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(recipe_file), *QUICK, "--output-dir", str(tmp_path / "sweep")]
+    assert main([*words, "--set", "trainer.learning_rate=1e-4, 3e-3"]) == 0
+    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir())
+    assert folders == ["learning_rate=0.0001", "learning_rate=0.003"]
+    shown = capsys.readouterr().out
+    assert "What differs in the inputs" in shown and "learning_rate=0.003" in shown
+    once = len(asked)
+    assert main([*words, "--set", "trainer.learning_rate=2e-4,5e-4"]) == 0
+    assert len(asked) == once > 0, "the experts were asked by the first run alone"
+    rates = [
+        read_recipe(path / "recipe.yaml").trainer.learning_rate
+        for path in (tmp_path / "sweep").iterdir()
+    ]
+    assert sorted(rates) == [1e-4, 2e-4, 5e-4, 3e-3]
+
+
+def test_a_run_that_fails_does_not_end_a_sweep(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(recipe_file), *QUICK, "--output-dir", str(tmp_path / "sweep")]
+    (tmp_path / "sweep" / "seed=1").mkdir(parents=True)
+    (tmp_path / "sweep" / "seed=1" / "model").write_text("a file of somebody's")
+    assert main([*words, "--seed", "1,2", "--until", "collect"]) == 1
+    assert "1 of 2 runs of the sweep failed, first seed=1" in capsys.readouterr().err
+    assert (tmp_path / "sweep" / "seed=2" / "responses.sqlite").is_file()
+
+
+def test_training_starts_from_the_student_of_another_run(
+    recipe_file: Path, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(recipe_file), *QUICK, "--output-dir", str(tmp_path / "on")]
+    assert main([*words, "--from", str(finished_run)]) == 0
+    recipe = read_recipe(tmp_path / "on" / "recipe.yaml")
+    assert recipe.student.path == str(finished_run / "model")
+    assert recipe.student.name == "student of finished"
+    assert main([*words, "--from", str(tmp_path)]) == 1
+    assert "not the directory of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("trainer.epochs=0", "--set trainer.epochs=0: trainer.epochs is not"),
+        ("trainer.epochs=many", "--set trainer.epochs=many: trainer.epochs is of the wrong kind"),
+        ("trainer.epoks=3", "--set trainer.epoks=3: trainer.epoks is not a key of a recipe"),
+        ("generators[4].seed=1", "generators has no 4; received"),
+        ("title.length=1", "title has no 'length'"),
+        ("trainer.epochs", "there is no key with a value"),
+        ("seed=1,1", "Two runs of the sweep are the same"),
+        ("title=[", "the value is not YAML"),
+    ],
+)
+def test_a_value_that_is_set_is_checked_as_one_in_the_recipe(
+    recipe_file: Path, change: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distill", str(recipe_file), "--set", change]) == 1
+    assert message in capsys.readouterr().err

@@ -33,6 +33,7 @@ DOMAINS = {
 
 def grouped(**settings: Any) -> dict[str, Any]:
     """Returns arguments of `Distiller`: those of its settings are put into their groups."""
+    settings = {"answers": "off", **settings}
     groups: dict[str, Any] = {"data": DataSettings, "settings": RunSettings}
     for name, kind in groups.items():
         own = {field.name for field in fields(kind)} & settings.keys()

@@ -700,3 +700,77 @@ def test_two_that_ask_at_once_agree_on_the_answer_that_is_kept(tmp_path: Path) -
         assert [mine.text] == others == ["the first"]
         [again] = store.ask(ScriptedModel(slow, name="m"), question)
         assert again == mine and len(store) == 1
+
+
+# A store that runs share
+
+
+def test_what_another_run_asked_is_not_asked_again(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+            first = one.ask(SeededModel(), questions(3), WARM, role="expert of law")
+        model = SeededModel()
+        with ResponseStore(tmp_path / "two.sqlite", shared=shared) as two:
+            assert two.ask(model, questions(4), WARM)[:3] == first
+            assert (two.asked, two.reused, two.taken_over) == (1, 3, 3)
+            assert model.calls == questions(4)[3:]
+            assert [usage.calls for usage in two.usage()] == [1]
+    model = SeededModel()
+    with ResponseStore(tmp_path / "two.sqlite") as alone:  # has a copy of its own
+        alone.ask(model, questions(4), WARM)
+    assert not model.calls
+
+
+def test_another_model_or_another_setting_is_another_answer(tmp_path: Path) -> None:
+    class Other(SeededModel):
+        fingerprint = "other"
+
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+            one.ask(SeededModel(), questions(1), Sampling(seed=0))
+            one.ask(SeededModel(), questions(1), Sampling(seed=0, temperature=1.0))
+        with ResponseStore(tmp_path / "two.sqlite", shared=shared) as two:
+            two.ask(Other(), questions(1))
+            two.ask(SeededModel(), questions(1), Sampling(max_new_tokens=7))
+            two.ask(SeededModel(), questions(1), Sampling(seed=5, temperature=1.0))
+            assert two.taken_over == 0
+            two.ask(SeededModel(), questions(1), Sampling(seed=5))  # greedy: a seed draws nothing
+            assert (two.asked, two.taken_over) == (3, 1)
+
+
+def test_runs_that_ask_at_once_keep_the_same_answer(tmp_path: Path) -> None:
+    """The second one's answer arrives while the first one's model still writes."""
+    with (
+        ResponseStore(tmp_path / "shared.sqlite") as shared,
+        ResponseStore(tmp_path / "shared.sqlite") as also,
+        ResponseStore(tmp_path / "one.sqlite", shared=shared) as one,
+        ResponseStore(tmp_path / "two.sqlite", shared=also) as two,
+    ):
+
+        def slow(prompt: str) -> str:
+            two.ask(ScriptedModel("the faster one", name="expert"), [user(prompt)])
+            return "the slower one"
+
+        slower = ScriptedModel(slow, name="expert")
+        faster = ScriptedModel("the faster one", name="expert")
+        slower.fingerprint = faster.fingerprint  # type: ignore[misc]
+        [answer] = one.ask(slower, [user("?")])
+        assert answer.text == "the faster one" == one.ask(slower, [user("?")])[0].text
+
+
+def test_a_student_s_answers_are_kept_with_its_run_alone(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+            one.ask(SeededModel(), questions(2), is_shared=False)
+        assert len(shared) == 0
+
+
+def test_a_shared_store_that_breaks_stops_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = ResponseStore(tmp_path / "shared.sqlite")
+    shared._connection.execute("PRAGMA query_only=ON")
+    with shared, ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+        assert len(one.ask(SeededModel(), questions(2))) == 2
+        assert len(one) == 2
+    assert "kept with this run alone" in caplog.text

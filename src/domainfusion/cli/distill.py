@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import ConfigurationError, DomainFusionError, RunError
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
+    from domainfusion.recipe import Recipe
 
 STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
 
@@ -41,6 +45,24 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-dir", type=Path, help="where the run is kept, in place of what the recipe says"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=(
+            "a value in place of what the recipe says, such as trainer.epochs=3; several with"
+            " commas between them make a run each, in a folder each, and a table at the end"
+        ),
+    )
+    parser.add_argument("--seed", metavar="N", help="the same as --set seed=N")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="RUN",
+        help="start from the student of a finished run, in place of the recipe's student",
+    )
     failure = (
         "what to do where an expert leaves questions unanswered, in place of what the recipe says"
     )
@@ -49,12 +71,131 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Runs the recipe, or prints what it would take."""
-    from domainfusion.recipe import build_distiller, read_recipe
+    """Runs the recipe, or prints what it would take; with several values, once for each."""
+    variants = _variants(arguments)
+    if len(variants) > 1:
+        _sweep(variants, arguments, terminal)
+    else:
+        _run_one(variants[0].recipe, arguments.output_dir, arguments, terminal)
 
-    recipe = read_recipe(arguments.recipe)
-    if arguments.on_teacher_failure:
-        recipe = recipe.model_copy(update={"on_teacher_failure": arguments.on_teacher_failure})
+
+class Variant(NamedTuple):
+    """One of the runs of a sweep.
+
+    Attributes:
+        name: What sets it apart, and its folder: `epochs=3,seed=1`; empty where it is the only one.
+        recipe: Its recipe.
+    """
+
+    name: str
+    recipe: Recipe
+
+
+def _variants(arguments: argparse.Namespace) -> list[Variant]:
+    """Reads the recipe with every combination of the values that were set."""
+    from domainfusion.recipe.document import read_changes
+    from domainfusion.recipe.reading import read_recipe
+
+    words = list(arguments.set)
+    if arguments.seed is not None:
+        words.append(f"seed={arguments.seed}")
+    choices = [read_changes(text) for text in words]
+    variants = []
+    for combination in itertools.product(*choices):
+        recipe = read_recipe(arguments.recipe, combination)
+        updates: dict[str, Any] = {}
+        if arguments.on_teacher_failure:
+            updates["on_teacher_failure"] = arguments.on_teacher_failure
+        if arguments.start is not None:
+            updates["student"] = _student_of(arguments.start, recipe)
+        varied = zip(combination, choices, strict=True)
+        parts = [f"{change.at[-1]}={change.value}" for change, all_ in varied if len(all_) > 1]
+        # What a folder can't be called on some system becomes a line.
+        name = re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:100]
+        variants.append(Variant(name, recipe.model_copy(update=updates)))
+    names = [variant.name for variant in variants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(
+            "Two runs of the sweep are the same", received=twice, fix="name each value once"
+        )
+    return variants
+
+
+def _student_of(run_directory: Path, recipe: Recipe) -> Any:
+    """Returns the student's section, with the trained student of a run in it.
+
+    Raises:
+        RunError: The run has no student.
+    """
+    from domainfusion.cli.runs import check_run
+    from domainfusion.distillation.run import RunFiles
+
+    folder = RunFiles(check_run(run_directory)).student
+    if not (folder / "config.json").is_file():
+        raise RunError(
+            "The run has no student to start from",
+            received=str(run_directory),
+            allowed="a run of `domainfusion distill` that was trained to its end",
+            fix="run its command again, which resumes it",
+        )
+    place = {"path": os.path.abspath(folder), "base_model": None}
+    name = recipe.student.name or f"student of {run_directory.resolve().name}"
+    return recipe.student.model_copy(update={**place, "name": name})
+
+
+def _sweep(variants: Sequence[Variant], arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Runs each variant in its folder, and prints what they have and do not have in common.
+
+    Raises:
+        RunError: Some of them failed; the others were run all the same.
+    """
+    from domainfusion.distillation.run import RunFiles
+    from domainfusion.distillation.settings import BESIDE
+    from domainfusion.reports.summary import RunSummary
+    from domainfusion.reports.terminal import compare_runs, render_tables
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError(
+            "Several processes train one run", received="a sweep", fix="start one process"
+        )
+    chosen = arguments.output_dir or variants[0].recipe.output_dir
+    folder = Path(chosen or Path("runs") / arguments.recipe.stem)
+    if RunFiles(folder).description.is_file():
+        raise ConfigurationError(
+            "The folder of a sweep holds a run",
+            received=str(folder),
+            fix="give another --output-dir: each value gets a folder in it",
+        )
+    failed: dict[str, DomainFusionError] = {}
+    for place, (name, recipe) in enumerate(variants, start=1):
+        terminal.say(f"Run {place} of {len(variants)}: {name}")
+        if recipe.answers == BESIDE:
+            # Beside the sweep, so that single runs there share its answers too.
+            answers = os.path.abspath(folder.parent / "answers.sqlite")
+            recipe = recipe.model_copy(update={"answers": answers})
+        try:
+            _run_one(recipe, folder / name, arguments, terminal)
+        except DomainFusionError as error:
+            failed[name] = error
+            terminal.say(f"{name} failed, and the sweep continues: {error}")
+    there = [name for name, _ in variants if RunFiles(folder / name).description.is_file()]
+    if len(there) > 1:
+        runs = {name: RunSummary.read(folder / name) for name in there}
+        terminal.print(render_tables(compare_runs(runs)))
+    if failed:
+        name, first = next(iter(failed.items()))
+        raise RunError(
+            f"{len(failed)} of {len(variants)} runs of the sweep failed, first {name}: {first}",
+            fix="run the same command again: what is done is kept",
+        )
+
+
+def _run_one(
+    recipe: Recipe, output_dir: Path | None, arguments: argparse.Namespace, terminal: Terminal
+) -> None:
+    from domainfusion.recipe import build_distiller
+
     if arguments.dry_run:
         from domainfusion.cli.plan import plan_of, render_plan
 
@@ -68,13 +209,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         )
     if os.environ.get("RANK", "0") != "0":
         build_distiller(
-            recipe, output_dir=arguments.output_dir
+            recipe, output_dir=output_dir
         ).distill()  # which trains beside the main process, and writes nothing
         return
     from domainfusion.cli.runs import check_student_folder, publish, remember_recipe, run_stages
     from domainfusion.cli.status import render_status, status_of
 
-    distiller = build_distiller(recipe, output_dir=arguments.output_dir, progress=terminal.progress)
+    distiller = build_distiller(recipe, output_dir=output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
     check_student_folder(directory)

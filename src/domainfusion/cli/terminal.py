@@ -62,6 +62,7 @@ class Terminal:
             else Lines(self._write_message)
         )
         self._open = ExitStack()
+        self._run_log: _RunLog | None = None
 
     def __enter__(self) -> Self:
         if not self._verbose:
@@ -97,8 +98,11 @@ class Terminal:
         logger.error("%s", message)
 
     def log_to(self, run_directory: Path) -> None:
-        """Keeps what is logged from now on in `run.log` of a run."""
-        handler = _RunLog(RunFiles(run_directory).log, encoding="utf-8", delay=True)
+        """Keeps what is logged from now on in `run.log` of a run, and of no other."""
+        if self._run_log is not None:
+            logger.removeHandler(self._run_log)
+            self._run_log.close()
+        self._run_log = handler = _RunLog(RunFiles(run_directory).log, encoding="utf-8", delay=True)
         handler.setFormatter(_PrintableLines("%(asctime)s %(process)d %(levelname)s %(message)s"))
         self._add_handler(handler, logging.DEBUG)
 

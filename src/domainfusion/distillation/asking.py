@@ -7,12 +7,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from domainfusion.distillation.data_generation import DataGenerator
 from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import RunDirectory
-from domainfusion.errors import DomainFusionError, ModelError
+from domainfusion.errors import DomainFusionError, ModelError, StoreError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress
@@ -81,13 +82,19 @@ class RunAsk:
         run: The directory of the run.
         roles: What a model is asked as.
         progress: Shows how far a call has got.
+        shared: The file of a store that other runs use too; None for none. What the trained student
+            answers is not kept there.
     """
 
-    def __init__(self, run: RunDirectory, roles: Roles, progress: Progress) -> None:
+    def __init__(
+        self, run: RunDirectory, roles: Roles, progress: Progress, shared: Path | None = None
+    ) -> None:
         self._run = run
         self._roles = roles
         self._progress = progress
+        self._shared_file = shared
         self._store: ResponseStore | None = None
+        self._shared: ResponseStore | None = None
 
     def __call__(
         self,
@@ -101,7 +108,14 @@ class RunAsk:
         store = self._open_store()
         try:
             role = self._roles.of(model, self._run.current_stage)
-            answers = store.ask(model, conversations, sampling, label=label, role=role)
+            answers = store.ask(
+                model,
+                conversations,
+                sampling,
+                label=label,
+                role=role,
+                is_shared=role != "student",
+            )
         except BaseException:
             # A second error, such as of a full disk, must not hide the first.
             with suppress(DomainFusionError):
@@ -110,19 +124,46 @@ class RunAsk:
         self._note(store)
         return answers
 
+    def has_asked_experts(self) -> bool:
+        """Whether this run asked an expert, and did not find every answer in the shared store."""
+        roles = [role for model in self._open_store().usage() for role in model.roles]
+        return any(role.startswith("expert of ") for role in roles)
+
     def _note(self, store: ResponseStore) -> None:
         write_json(self._run.usage, list(store.usage()), listed=True)
 
     def _open_store(self) -> ResponseStore:
         if self._store is None:
-            self._store = ResponseStore(self._run.responses, progress=self._progress)
+            self._shared = self._open_shared()
+            self._store = ResponseStore(
+                self._run.responses, progress=self._progress, shared=self._shared
+            )
             self._run.when_let_go(self._close_store)
         return self._store
 
+    def _open_shared(self) -> ResponseStore | None:
+        """Opens the shared store; a run needs none, so one that can't be used is left out."""
+        if self._shared_file is None:
+            return None
+        try:
+            return ResponseStore(self._shared_file)
+        except StoreError as error:
+            logger.warning("Answers of other runs are not used: %s", error)
+            return None
+
     def _close_store(self) -> None:
         if self._store is not None:
+            if self._store.taken_over:
+                logger.info(
+                    "%d answers were there from other runs, in %s.",
+                    self._store.taken_over,
+                    self._shared_file,
+                )
             self._store.close()
             self._store = None
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
 
 class Gap(NamedTuple):

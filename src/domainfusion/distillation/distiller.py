@@ -188,7 +188,9 @@ class Distiller:
         )
         self.output_dir = self._run.path
         self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
-        self._ask = RunAsk(self._run, self._roles, self.progress)
+        self._ask = RunAsk(
+            self._run, self._roles, self.progress, settings.answers_for(self._run.path)
+        )
         if settings.on_teacher_failure == "stop" and not self._run.examples.is_file():
             # Before the directory is claimed: a test set that is corrected makes another run.
             self._lengths().fitting(self._given_test, "test")
@@ -581,6 +583,10 @@ class Distiller:
         tell something else.
         """
         if self._run.savings.is_file():
+            return
+        if not self._ask.has_asked_experts():
+            # Timing means asking; a second try with the answers of the first asks no expert.
+            logger.info("The experts are not timed: their answers were there from other runs.")
             return
         savings = measure_savings(
             student, self.teacher_models, examples, self._sampling, self._ensemble.answer

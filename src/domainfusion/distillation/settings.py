@@ -17,6 +17,9 @@ from domainfusion.types import Sampling
 OnTeacherFailure = Literal["stop", "continue"]
 """What to do where an expert leaves questions unanswered."""
 
+BESIDE, OFF = "beside", "off"
+"""Where shared answers are kept, but for a path: beside the run, or with it alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -67,6 +70,9 @@ class RunSettings:
         refinement_rounds: How often at most more examples are made where validation shows the
             student weakest, and trained on; a round that does not improve validation is undone, and
             the last. It takes validation examples and a generator that can make more.
+        answers: A store of answers that runs share, so that one with another seed, trainer or
+            student asks no expert again: a path, or `beside` for `answers.sqlite` in the folder
+            that holds the run's; `off` keeps answers with the run alone.
         publisher: Writes the reports at the end of a run and the model card of a saved student; by
             default `domainfusion.reports`.
 
@@ -79,6 +85,7 @@ class RunSettings:
     verifier: AccuracyMetric = stated_parts
     on_teacher_failure: OnTeacherFailure = "stop"
     refinement_rounds: int = 0
+    answers: str | Path = BESIDE
     publisher: Publisher | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +95,12 @@ class RunSettings:
                 received=self.on_teacher_failure,
                 allowed="stop, continue",
             )
+
+    def answers_for(self, run: Path) -> Path | None:
+        """Returns the file of the shared answers of a run; None where it shares none."""
+        if self.answers == OFF:
+            return None
+        return run.parent / "answers.sqlite" if self.answers == BESIDE else Path(self.answers)
 
 
 def check_shares(shares: Mapping[str, float]) -> None:

@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -21,6 +22,8 @@ from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
 from domainfusion.models.books import PaidModel, StoredBooks, transaction
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
+
+logger = logging.getLogger("domainfusion")
 
 MOUNTS = Path("/proc/mounts")
 """Where Linux lists what is mounted: device, folder and kind, a line for each. Other systems have
@@ -150,6 +153,8 @@ class ResponseStore:
         path: The file; it is made if it is not there.
         progress: Shows how far a call has got.
         read_only: Leave the file as it is; it has to be there.
+        shared: A store that several runs share: what it has is not asked again, and it gets every
+            new answer. It has to stay open as long as this one.
 
     Raises:
         StoreError: The file is damaged, is not a store, or was written by another version.
@@ -157,14 +162,22 @@ class ResponseStore:
     Attributes:
         asked: Answers that a model had to write since the store was opened.
         reused: Answers that were there already.
+        taken_over: Answers among those reused that the shared store had, and this one had not.
     """
 
     def __init__(
-        self, path: str | Path, *, progress: Progress = silent, read_only: bool = False
+        self,
+        path: str | Path,
+        *,
+        progress: Progress = silent,
+        read_only: bool = False,
+        shared: ResponseStore | None = None,
     ) -> None:
         self.path = Path(path)
         self.asked = 0
         self.reused = 0
+        self.taken_over = 0
+        self._shared = shared
         self._progress = progress
         _warn_of_network(self.path)
         with _read_errors(self.path):
@@ -291,6 +304,7 @@ class ResponseStore:
         *,
         label: str = "",
         role: str = "",
+        is_shared: bool = True,
     ) -> list[Generation]:
         """Returns the model's answers: those that are stored from the store, the others from the
         model.
@@ -301,6 +315,7 @@ class ResponseStore:
             sampling: How to write the answers.
             label: Names the work where its progress is shown.
             role: What `usage` says that the model is asked as.
+            is_shared: Whether the shared store is used too, where there is one.
         """
         requests = list(_requests(model.fingerprint, conversations, sampling))
         answers = {
@@ -308,29 +323,88 @@ class ResponseStore:
             for request in requests
             if (found := self._read(request.key)) is not None
         }
+        if is_shared:
+            self._take_over(model.name, requests, sampling, answers)
         missing = list(
             {request.key: request for request in requests if request.key not in answers}.values()
         )
         self.reused += len(requests) - len(missing)
+        writer = _Writer(model.name, model.fingerprint, role, is_shared)
         if missing:
             with self._progress(
                 label or f"asking {model.name}", len(requests), len(requests) - len(missing)
             ) as advance:
                 for first_sample, batch in _runs(missing).items():
-                    self._ask_model(model, first_sample, batch, sampling, answers, advance, role)
+                    self._ask_model(model, writer, first_sample, batch, sampling, answers, advance)
         return [answers[request.key] for request in requests]
+
+    def _take_over(
+        self,
+        name: str,
+        requests: Iterable[_Request],
+        sampling: Sampling,
+        answers: dict[str, Generation],
+    ) -> None:
+        """Adds to the answers, and to this store, what the shared one has."""
+        if self._shared is None:
+            return
+        for request in requests:
+            if request.key in answers:
+                continue
+            found = self._shared._read(request.shared_key)
+            if found is not None:
+                with _write_errors(self.path), transaction(self._connection):
+                    kept = self._keep(request.key, name, request, sampling, found)
+                answers[request.key] = kept
+                self.taken_over += 1
+
+    def _share(
+        self, name: str, request: _Request, sampling: Sampling, generation: Generation
+    ) -> Generation:
+        """Puts an answer into the shared store and returns the one that is kept there, so that
+        runs that asked at once agree. One that can't be written to is not used again.
+        """
+        if self._shared is None:
+            return generation
+        try:
+            with _write_errors(self._shared.path), transaction(self._shared._connection):
+                return self._shared._keep(request.shared_key, name, request, sampling, generation)
+        except StoreError as error:
+            logger.warning("Answers are kept with this run alone from now on: %s", error)
+            self._shared = None
+            return generation
+
+    def _keep(
+        self, key: str, name: str, request: _Request, sampling: Sampling, generation: Generation
+    ) -> Generation:
+        """Writes an answer where none is there, and returns the one that is, which another process
+        may have written.
+        """
+        asked = {
+            "messages": [asdict(message) for message in request.conversation],
+            "sampling": asdict(sampling),
+        }
+        row = (
+            key,
+            name,
+            json.dumps(asked, ensure_ascii=False),
+            json.dumps(asdict(generation), ensure_ascii=False),
+        )
+        insert = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)"
+        is_new = self._connection.execute(insert, row).rowcount
+        return generation if is_new else self._read(key) or generation
 
     def _ask_model(
         self,
         model: LanguageModel,
+        writer: _Writer,
         first_sample: int,
         batch: Sequence[_Request],
         sampling: Sampling,
         answers: dict[str, Generation],
         advance: Advance,
-        role: str,
     ) -> None:
-        writer, waited_since = _Writer(model.name, model.fingerprint, role), time.monotonic()
+        waited_since = time.monotonic()
 
         def keep(position: int, generation: Generation) -> None:
             nonlocal waited_since
@@ -387,20 +461,11 @@ class ResponseStore:
         """Keeps an answer, and returns the one that is kept: another process may have been
         faster.
         """
-        asked = {
-            "messages": [asdict(message) for message in request.conversation],
-            "sampling": asdict(sampling),
-        }
+        kept = generation
+        if writer.is_shared:
+            kept = self._share(writer.name, request, sampling, generation)
         with _write_errors(self.path), transaction(self._connection):
-            inserted = self._connection.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
-                (
-                    request.key,
-                    writer.name,
-                    json.dumps(asked, ensure_ascii=False),
-                    json.dumps(asdict(generation), ensure_ascii=False),
-                ),
-            )
+            kept = self._keep(request.key, writer.name, request, sampling, kept)
             self._connection.execute(
                 "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?,"
                 " completion_tokens = completion_tokens + ?, seconds = seconds + ? WHERE model = ?"
@@ -413,7 +478,7 @@ class ResponseStore:
                     writer.role,
                 ),
             )
-        return generation if inserted.rowcount else self._read(request.key) or generation
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,11 +488,15 @@ class _Writer:
     name: str
     fingerprint: str
     role: str
+    is_shared: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    """What is asked, and its keys in a run's own store and in a shared one."""
+
     key: str
+    shared_key: str
     conversation: Conversation
     sample: int
 
@@ -438,15 +507,17 @@ def _requests(
     """Yields what is asked; a conversation that comes twice gets a second sample, unless decoding
     is greedy.
     """
+    # Greedy decoding draws nothing, so another seed of a run asks for the same answer.
+    drawn = sampling if sampling.temperature > 0 else replace(sampling, seed=0, top_p=1.0)
     samples = Counter[Conversation]()
     for conversation in conversations:
         sample = samples[conversation] if sampling.temperature > 0 else 0
         samples[conversation] += 1
-        yield _Request(
-            fingerprint([model_fingerprint, conversation, sampling, sample], length=32),
-            conversation,
-            sample,
+        own, shared = (
+            fingerprint([model_fingerprint, conversation, settings, sample], length=32)
+            for settings in (sampling, drawn)
         )
+        yield _Request(own, shared, conversation, sample)
 
 
 def _runs(missing: Sequence[_Request]) -> dict[int, list[_Request]]:

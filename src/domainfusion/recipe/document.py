@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,18 +34,105 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Change:
+    """A value that takes the place of the one in the file.
+
+    Attributes:
+        at: The keys and positions that lead there.
+        value: The value, as YAML says it.
+        text: How it was written.
+    """
+
+    at: tuple[str | int, ...]
+    value: Any
+    text: str
+
+    def __str__(self) -> str:
+        return f"--set {self.text}"
+
+
+# A step of a path: a key up to the next dot or bracket, or a position in brackets.
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def read_changes(text: str) -> list[Change]:
+    """Reads `key=value`, with the values by the rules of a recipe.
+
+    Args:
+        text: The keys that lead to a value, such as `trainer.epochs` or
+            `generators[0].num_examples`, `=`, and a value, or several with commas between them.
+
+    Returns:
+        A change for each of the values; the rest of a recipe stays.
+
+    Raises:
+        ConfigurationError: It has no `=`, or the value is not YAML.
+
+    Example:
+        >>> [change.value for change in read_changes("trainer.learning_rate=1e-4, 3e-4")]
+        [0.0001, 0.0003]
+        >>> read_changes("trainer.order=[law, medicine]")[0].value
+        ['law', 'medicine']
+    """
+    path, is_given, written = text.partition("=")
+    at = tuple(int(place) if place else key.strip() for key, place in _STEP.findall(path))
+    if not is_given or not at:
+        raise ConfigurationError(
+            f"--set {text}: there is no key with a value",
+            allowed="key=value, such as trainer.epochs=3 or seed=1,2,3",
+        )
+    try:
+        values = _values_in(written)
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"--set {text}: the value is not YAML: {problem}", fix="put a text in quotes"
+        ) from error
+    if len(values) == 1:
+        return [Change(at, values[0], text)]
+    return [Change(at, value, f"{path}={to_yaml_line(value)}") for value in values]
+
+
+def _values_in(written: str) -> list[Any]:
+    """Reads values with commas between them; what is not a list of values is one value."""
+    try:
+        found = _load(f"[{written}]")
+    except yaml.YAMLError:
+        return [_load(written)]
+    return found or [None]
+
+
+def _load(text: str) -> Any:
+    loader = _RecipeLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def to_yaml_line(value: Any) -> str:
+    """Returns a value as one line of YAML."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+@dataclass(frozen=True)
 class Document:
     """A YAML file, read.
 
     Attributes:
         path: The file.
-        content: Its plain data.
+        content: Its plain data, with the values that were set in its place.
         root: Its nodes, which know their lines.
+        changes: The values that were set.
     """
 
     path: Path
     content: Any
     root: yaml.Node
+    changes: tuple[Change, ...] = ()
 
     def place_of(self, location: Location) -> Place:
         """Returns where a value stands; what encloses it where it is not in the file."""
@@ -56,8 +144,18 @@ class Document:
             mark, node = found
         return Place(mark.line + 1, mark.column + 1)
 
+    def source_of(self, location: Location) -> str:
+        """Returns the words with which an error names where a value stands."""
+        for change in self.changes:
+            if tuple(location[: len(change.at)]) == change.at:
+                return str(change)
+        place = self.place_of(location)
+        return f"{self.path}:{place.line}:{place.column}"
+
     def has(self, location: Location) -> bool:
-        """Whether a value stands in the file."""
+        """Whether a value stands in the file, or was set."""
+        if any(tuple(location) == change.at for change in self.changes):
+            return True
         node: yaml.Node = self.root
         for step in location:
             found = _step_into(node, step)
@@ -102,6 +200,50 @@ def read_document(path: Path) -> Document:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def changed(document: Document, changes: Sequence[Change]) -> Document:
+    """Returns a document with other values; what it had in their places is gone.
+
+    Raises:
+        ConfigurationError: A key leads into a value that is not a mapping or a list.
+    """
+    content = copy.deepcopy(document.content)
+    for change in changes:
+        inside = content
+        for depth, step in enumerate(change.at):
+            is_place = isinstance(inside, list) and isinstance(step, int) and step < len(inside)
+            if not is_place and not (isinstance(inside, dict) and isinstance(step, str)):
+                raise _no_way(change, depth, inside)
+            if depth == len(change.at) - 1:
+                inside[step] = change.value
+            elif isinstance(inside, dict) and inside.get(step) is None:
+                # A section that is left out has its defaults.
+                inside[step] = inside = {}
+            else:
+                inside = inside[step]
+    return replace(document, content=content, changes=(*document.changes, *changes))
+
+
+def _no_way(change: Change, depth: int, inside: object) -> ConfigurationError:
+    """Returns the error for a key that leads nowhere."""
+    within = ".".join(map(str, change.at[:depth])) or "the recipe"
+    if isinstance(inside, list):
+        allowed = f"[0] to [{len(inside) - 1}]" if inside else "nothing: the list is empty"
+    else:
+        allowed = "the keys of a mapping"
+    return ConfigurationError(
+        f"{change}: {within} has no {change.at[depth]!r}",
+        received=clipped(inside),
+        allowed=allowed,
+        fix="" if isinstance(inside, list) else f"set the whole of {within}",
+    )
+
+
+def clipped(value: object) -> str:
+    """Returns a value as an error shows it, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _text_of(path: Path) -> str:

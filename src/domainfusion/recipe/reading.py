@@ -35,7 +35,7 @@ from domainfusion.recipe.building import (
     build_trainer,
     stand_ins,
 )
-from domainfusion.recipe.document import Document, read_document, to_yaml
+from domainfusion.recipe.document import Change, Document, changed, read_document, to_yaml
 from domainfusion.recipe.sections import (
     APISection,
     CuratedSection,
@@ -244,13 +244,14 @@ _TYPES = {
 _HEADING = "# The recipe of this run, with every default and full paths.\n"
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: str | Path, changes: Sequence[Change] = ()) -> Recipe:
     """Reads a recipe and checks all that can be checked without loading a model.
 
     Relative paths in it are relative to its own folder.
 
     Args:
         path: A YAML file.
+        changes: Values in place of those in the file; they are read and checked as those are.
 
     Returns:
         The recipe; its paths are absolute.
@@ -259,7 +260,7 @@ def read_recipe(path: str | Path) -> Recipe:
         ConfigurationError: Something in it can't be right; the message names file, line and column
             of everything that was found.
     """
-    document = read_document(Path(path))
+    document = changed(read_document(Path(path)), changes)
     try:
         recipe = Recipe.model_validate(document.content, context={"folder": document.path.parent})
     except ValidationError as error:
@@ -295,8 +296,7 @@ def _as_error(document: Document, found: Sequence[Problem]) -> ConfigurationErro
     placed = sorted(found, key=lambda problem: document.place_of(problem.at))
     lines = []
     for problem in placed[:MOST_PROBLEMS]:
-        place = document.place_of(problem.at)
-        lines.append(f"{document.path}:{place.line}:{place.column}: {problem.text}")
+        lines.append(f"{document.source_of(problem.at)}: {problem.text}")
     if len(placed) > MOST_PROBLEMS:
         lines.append(f"{len(placed) - MOST_PROBLEMS} more problems follow from or beside these.")
     return ConfigurationError("\n".join(dict.fromkeys(lines)))

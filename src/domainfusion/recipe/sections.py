@@ -43,6 +43,8 @@ from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.recipe.signatures import Default, settings_of
 from domainfusion.recipe.values import (
+    BESIDE,
+    AnswersPath,
     Day,
     Device,
     ExistingFile,
@@ -682,6 +684,9 @@ class Recipe(Section):
     Keys:
         output_dir: Where the run is kept; by default `runs/` and a name that follows from the
             inputs, so that the same inputs resume.
+        answers: A store of answers that runs share, so that one with another seed, trainer or
+            student asks no expert again: a path, or `beside` for `answers.sqlite` in the folder
+            that holds the run's; `off` keeps answers with the run alone.
         domains: A line `name: description` for each domain.
         student: The [model](#models) that is trained.
         teachers: The [model](#models) of each domain, on this machine or
@@ -702,6 +707,7 @@ class Recipe(Section):
     """
 
     output_dir: NewPath | None = None
+    answers: AnswersPath = BESIDE
     domains: dict[str, Text]
     student: Annotated[StudentSection, "a path or a mapping"]
     teachers: dict[str, TeacherChoice]

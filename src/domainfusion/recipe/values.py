@@ -216,5 +216,19 @@ ExistingFile = Annotated[str, AfterValidator(_existing("file", Path.is_file)), "
 ExistingFolder = Annotated[str, AfterValidator(_existing("folder", Path.is_dir)), "a path"]
 ExistingPath = Annotated[str, AfterValidator(_existing("file or folder", Path.exists)), "a path"]
 ModelPath = Annotated[str, AfterValidator(_existing_model), "a path or a hub id"]
+BESIDE, OFF = "beside", "off"
+"""Where shared answers are kept, but for a path."""
+
+
+def _answers(path: str, info: Info) -> str:
+    return path if path in (BESIDE, OFF) else _from_recipe(path, info)
+
+
+AnswersPath = Annotated[
+    str,
+    BeforeValidator(lambda given: OFF if given is False else given),
+    AfterValidator(_answers),
+    "a path, beside, off",
+]
 NewPath = Annotated[str, AfterValidator(_from_recipe), "a path"]
 """A path that need not be there; it becomes absolute."""
