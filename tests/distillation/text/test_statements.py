@@ -355,3 +355,109 @@ def test_folding_twice_changes_nothing(text: str) -> None:
 )
 def test_words_are_those_that_spaces_set_apart(words: list[str]) -> None:
     assert words_of(" ".join(words)) == [fold(word) for word in words]
+
+
+# (the text, what was so once, what is so now, what was asked)
+OUTDATED = [
+    ("It used to be {old}, but it is {new} now.", "What is the capital?"),
+    ("Formerly {old}; today the capital is {new}.", "What is the capital?"),
+    ("Previously, {old} was the capital. It is {new} today.", "What is the capital?"),
+    ("{old} was once the capital, but now it is {new}.", "What is the capital?"),
+    ("{old} is the former capital; {new} replaced it.", "What is the capital?"),
+    ("{old} was replaced by {new}.", "What is the capital?"),
+    ("The capital was {old} until 1990, when it moved to {new}.", "What is the capital?"),
+    ("As of 2020 it was {old}; since 2021 it is {new}.", "What is the capital?"),
+    ("Früher war es {old}, heute ist es {new}.", "Was ist die Hauptstadt?"),
+    ("Antes era {old}, pero ahora es {new}.", "¿Cuál es la capital?"),
+    ("Avant c'était {old}, maintenant c'est {new}.", "Quelle est la capitale ?"),
+    ("以前是{old},现在是{new}。", "首都是哪里?"),
+    ("Many people think it is {old}, but it is {new}.", "What is the capital?"),
+    ("~~{old}~~ {new}", "What is the capital?"),
+]
+
+
+def _grade(text: str, answer: str, query: str) -> float | None:
+    part = Part(domain="d", answers=(answer,))
+    example = Example(query=query, domains=("d",), parts=(part,))
+    return grade_texts("stated_parts", [example], [text])[0].value
+
+
+@pytest.mark.parametrize(("form", "query"), OUTDATED)
+@pytest.mark.parametrize(("old", "new"), [("Lima", "Quito"), ("Bonn", "Berlin")])
+def test_what_was_so_once_is_wrong_and_what_is_so_now_is_right(
+    form: str, query: str, old: str, new: str
+) -> None:
+    text = form.format(old=old, new=new)
+    assert _grade(text, old, query) == 0
+    assert _grade(text, new, query) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "query"),
+    [
+        ("Istanbul was formerly known as Constantinople; it is Istanbul now.", "Constantinople", "What is another name of Istanbul?"),
+        ("It used to be Bonn, but it is Berlin now.", "Bonn", "What was the capital before 1990?"),
+        ("Pluto is no longer considered a planet.", "Pluto", "Which body is no longer a planet?"),
+        ("Lima, formerly the City of Kings, is the capital now.", "Lima", "What is the capital?"),
+        ("It used to be Lima.", "Lima", "Which city was it?"),
+    ],
+)  # fmt: skip
+def test_the_past_is_right_where_it_is_asked_for(text: str, answer: str, query: str) -> None:
+    assert _grade(text, answer, query) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I doubt it is blue.", "Far from blue, it is red.", "It is wrong to say that it is blue."],
+)
+def test_a_doubt_is_a_denial(text: str) -> None:
+    assert not states(text, "blue")
+
+
+DATES = [
+    "{day} {month} {year}", "{day}th of {month}, {year}", "{month} {day}, {year}", "{month} the {day}th, {year}",
+    "{day} {short}. {year}", "{year}-{number:02}-{day:02}", "{day}.{number:02}.{year}", "{number}/{day}/{year}",
+]  # fmt: skip
+MONTHS = [(1, "January"), (3, "March"), (7, "July"), (9, "September"), (12, "December")]
+
+
+@given(
+    day=st.integers(4, 20),
+    month=st.sampled_from(MONTHS),
+    year=st.integers(1000, 2099),
+    gold=st.sampled_from(DATES[:4]),
+    said=st.sampled_from(DATES),
+    other=st.integers(1, 3),
+)
+def test_a_date_is_the_same_in_every_form_and_no_other_day(
+    day: int, month: tuple[int, str], year: int, gold: str, said: str, other: int
+) -> None:
+    number, name = month
+    values = {"month": name, "short": name[:3], "number": number, "year": year}
+    answer = gold.format(day=day, **values)
+    assert states(f"It was on {said.format(day=day, **values)}.", answer)
+    assert not states(f"It was on {said.format(day=day + other, **values)}.", answer)
+    assert not states(f"It was on {said.format(day=day, **{**values, 'year': year + 1})}.", answer)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wrong"),
+    [
+        ("World War II", "World War 2", "World War I"),
+        ("World War 2", "World War Two", "World War 3"),
+        ("Henry VIII", "Henry the Eighth", "Henry VII"),
+        ("first", "1st", "2nd"),
+        ("Mount Everest", "Mt. Everest", "Mt. Elbert"),
+        ("St. Petersburg", "Saint Petersburg", "Petersburg"),
+        ("44 BC", "44 BCE", "44 AD"),
+        ("AD 79", "79 CE", "79 BC"),
+        ("$5 million", "5 million dollars", "5 million euros"),
+        ("120 km/h", "120 kmph", "120 mph"),
+        ("three", "3", "4"),
+        ("1,000", "1000", "100"),
+    ],
+)
+def test_two_ways_of_writing_one_thing_are_one(one: str, other: str, wrong: str) -> None:
+    for said, answer in ((one, other), (other, one)):
+        assert states(f"It is {said}.", answer)
+    assert not states(f"It is {wrong}.", one)

@@ -5,7 +5,7 @@ several guesses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from domainfusion.distillation.text.quantities import Stated, read_quantities
@@ -69,13 +69,112 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
     else:
         folded_words = folded(render(wanted)).text.split()
         kept = [word for word in folded_words[:-1] if word not in ARTICLES] + folded_words[-1:]
-        bare, pattern = plain.text, r" (?:(?:a|an|the) )*".join(map(re.escape, kept))
+        forms = [_forms_of_word(kept, place) for place in range(len(kept))]
+        bare, pattern = plain.text, r" (?:(?:a|an|the) )*".join(forms)
         places = list(plain.places)
     for match in re.finditer(_bounded(pattern, wanted), bare):
         found = True
         yield Span(places[match.start()], places[match.end() - 1] + 1)
+    if not found and (date := _forms_of_date(fold(wanted))):
+        for match in re.finditer(rf"(?<![\w./-])(?:{date})(?![\w/-])", plain.text):
+            found = True
+            yield Span(plain.places[match.start()], plain.places[match.end() - 1] + 1)
     if not found:
         yield from _same_quantity(seen, wanted)
+
+
+_NUMBERINGS = """
+    1 one first i
+    2 two second ii
+    3 three third iii
+    4 four fourth iv
+    5 five fifth v
+    6 six sixth vi
+    7 seven seventh vii
+    8 eight eighth viii
+    9 nine ninth ix
+    10 ten tenth x
+    11 eleven eleventh xi
+    12 twelve twelfth xii
+"""
+_NUMBERED = [tuple(line.split()) for line in _NUMBERINGS.strip().splitlines()]
+_SHORT_TITLES = {"mount": r"mt\.?", "saint": r"st\.?", "doctor": r"dr\.?", "professor": r"prof\.?"}
+
+
+def _forms_of_word(words: Sequence[str], place: int) -> str:
+    """Returns a pattern of the forms in which people write one word of an answer: Mt. for Mount, 1st
+    for first, and after a name 2 or two for II, and the Eighth for VIII.
+    """
+    word = words[place]
+    forms = [re.escape(word)]
+    is_numbering = place > 0 and place == len(words) - 1 and words[place - 1].isalpha()
+    for long, short in _SHORT_TITLES.items():
+        if len(words) > 1 and re.fullmatch(rf"{long}|{short}", word):
+            forms += [long, short]
+    for number, cardinal, ordinal, roman in _NUMBERED:
+        nth = rf"{number}(?:st|nd|rd|th)"
+        if re.fullmatch(rf"{ordinal}|{nth}", word):
+            forms += [ordinal, nth]
+        # A single letter may be a letter: vitamin X, Malcolm X.
+        if is_numbering and word in (roman, number, cardinal) and len(roman) > 1:
+            forms += [roman, number, cardinal]
+        if is_numbering and word == roman and len(roman) > 1:
+            forms += [rf"(?:the )?(?:{ordinal}|{nth})"]
+        if is_numbering and word == ordinal and len(roman) > 1:
+            forms += [roman]
+    return f"(?:{'|'.join(dict.fromkeys(forms))})" if len(forms) > 1 else forms[0]
+
+
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
+)  # fmt: skip
+_NAMED_MONTH = rf"(?P<month>{'|'.join(_MONTHS)}|{'|'.join(name[:3] for name in _MONTHS)}|sept)\.?"
+_GOLD_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)? (?:of )?{_NAMED_MONTH},? (?P<year>\d{{4}})",
+        rf"{_NAMED_MONTH} (?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,? (?P<year>\d{{4}})",
+        r"(?P<year>\d{4})-(?P<number>\d{2})-(?P<day>\d{2})",
+    )
+)
+"""Forms of an accepted answer that is a whole date and nothing else: 20 July 1969, July 20, 1969,
+1969-07-20. A date of numbers alone may have the day or the month first, and has no other forms.
+"""
+_GOLD_ERA = re.compile(r"(?P<bc>\d{1,4} b\.?c\.?(?:e\.?)?)|a\.?d\.? ?\d{1,4}|\d{1,4} (?:ad|ce)")
+
+
+def _forms_of_date(answer: str) -> str:
+    """Returns a pattern of the forms of a date or of a year with its era; empty for other answers.
+
+    Example:
+        >>> bool(re.fullmatch(_forms_of_date("20 july 1969"), "july 20th, 1969")), _forms_of_date("july")
+        (True, '')
+    """
+    if era := _GOLD_ERA.fullmatch(answer):
+        year = re.sub(r"\D", "", answer)
+        if era["bc"]:
+            return rf"{year} ?b\.?c\.?(?:e\.?)?"
+        return rf"a\.?d\.? ?{year}|{year} ?(?:a\.?d\.?|c\.?e\.?)"
+    said = next((match for form in _GOLD_DATES if (match := form.fullmatch(answer))), None)
+    if said is None:
+        return ""
+    parts = said.groupdict()
+    number = (
+        next(place for place, name in enumerate(_MONTHS, 1) if name[:3] == parts["month"][:3])
+        if parts.get("month")
+        else int(parts["number"])
+    )
+    if not 1 <= number <= 12:
+        return ""
+    day, year = int(parts["day"]), parts["year"]
+    name = _MONTHS[number - 1]
+    month = rf"(?:{name}|{name[:3]}\.?{'|sept' if number == 9 else ''})"
+    nth = rf"0?{day}(?:st|nd|rd|th|\.)?"
+    return (
+        rf"{nth} (?:of )?{month},? {year}|{month} (?:the )?{nth},? {year}"
+        rf"|{year}-{number:02}-{day:02}|0?{day}[./] ?0?{number}[./] ?{year}|0?{number}/0?{day}/{year}"
+    )
 
 
 def is_symbol(wanted: str) -> bool:
@@ -127,7 +226,7 @@ def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:
     """Yields the quantities that are the wanted one in another form, where the answer is a number:
     1,064 and 1064.
     """
-    if not re.match(r"[-–]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(
+    if not re.match(r"[-–]?[$€£¥]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(
         r"[\d½]|[a-z]{3}", wanted
     ):
         return
@@ -167,7 +266,8 @@ _NOT = re.compile(
         # English
         not | never | neither | anything\ but
         | nor | no | cannot | [a-z]+n't | hardly | no\ longer | rather\ than | instead\ of | other\ than
-        | except(?:\ for)? | unlike | as\ opposed\ to | (?:false|wrong|incorrect)\ that | doubt(?:ful)?(?:\ that)?
+        | except(?:\ for)? | unlike | as\ opposed\ to | (?:false|wrong|incorrect)\ (?:that|to\ (?:say|think|claim|believe)(?:\ that)?)
+        | doubt(?:ful)?(?:\ that)? | far\ from
         # German, French, Spanish and Portuguese, Italian
         | nicht | nie | niemals | weder | kein(?:e[rnms]?)? | statt | anstatt | pas | jamais | plutôt\ que
         | nunca | jamás | tampoco | não | nem | non | né
@@ -244,6 +344,80 @@ _PLAIN_NOT_AFTER = re.compile(
 )
 
 
+_USED_TO = re.compile(
+    r"\b(?:used to be|used to have|formerly|previously|in the past|until recently"
+    r"|fruher|ehemals|einst|damals|antes|anteriormente|antiguamente|avant|autrefois|jadis|auparavant"
+    r"|un tempo|in passato|antigamente|раньше|прежде)\b|以前|从前|曾经|曾是|かつて|以前は|昔は"
+)
+"""Before an answer and in its clause: what follows was so once."""
+_CALLED = re.compile(
+    r"\b(?:called|known|named)\b|genannt|llamad|appel|chiamat|chamad|назыв|叫|呼ば"
+)
+"""A former name is a name still."""
+_ONCE_AFTER = re.compile(
+    r"^ (?:(?:was|were) (?:once|formerly|previously|at one time)\b|used to be\b"
+    r"|(?:is|was) (?:the |an? )?(?:former|previous|old|ex-)\b"
+    r"|(?:was|were|has been|got) (?:replaced|succeeded|superseded) by\b"
+    r"|war (?:fruher|einst|ehemals)\b|era antes\b|etait autrefois\b)"
+)
+"""After an answer: it was so once."""
+_WAS = re.compile(r"\b(?:was|were|had been|war|waren|era|fue|etait|был[аои]?) (?:the |in )?$")
+_UNTIL = re.compile(r"^,? (?:until|till|up to|bis|hasta|jusqu)\b")
+_NOW = re.compile(
+    r"\b(?:now|today|currently|nowadays|these days|at present|presently|has been|have been|moved to"
+    r"|replaced (?:it|by)|heute|jetzt|inzwischen|mittlerweile|ahora|hoy|actualmente|maintenant"
+    r"|aujourd'hui|desormais|oggi|adesso|attualmente|agora|hoje|теперь|сейчас|сегодня|является"
+    r"|is the former|(?:replaced|succeeded|superseded) by|but (?:it|that|this) is)\b"
+    r"|现在|如今|目前|今は|現在"
+)
+"""What says that something else is so at present."""
+_IS_INSTEAD = re.compile(
+    r"\b(?:since (?:then|\d{4})|now|today|currently)\b,? (?:it|that|this|the \w+) (?:is|has been)\b"
+)
+_ASKS_FOR_THE_PAST = re.compile(
+    r"\b(?:was(?! ist| sind| heisst)|were|did|had|used to|former(?:ly)?|previous(?:ly)?|before|once|original(?:ly)?|old|earlier|past"
+    r"|ancient|histor\w+|first|until|\w{3,}ed|wrote|won|became|made|led|held|built|found|[12]\d{3}"
+    r"|war|waren|fruher|hiess|era|fue|antes|etait|avant|autrefois|fut|был[аои]?|раньше)\b"
+    r"|以前|曾|过去|過去|昔|かつて|でした"
+)
+_BELIEVED = re.compile(
+    r"\b(?:many|most|some|people|often|commonly|widely|you (?:might|may))\b[^.!?;]{0,40}"
+    r"\b(?:think|believe|assume|say|claim|suppose|mistaken|thought|believed|assumed|said)\b[^.!?;,]{0,40}$",
+    re.IGNORECASE,
+)
+"""What others believe: many people think that it is …"""
+_DENIES_BELIEF = re.compile(
+    r"^[^.!?;]{0,40}[,;] (?:but|however|yet|although|in fact|actually|in reality)\b", re.IGNORECASE
+)
+"""After a belief: but …"""
+
+
+def _is_outdated(seen: str, span: Span, before: str, after: str, query: str) -> bool:
+    """Whether an answer is said to have been so once, while the text says what is so now, and
+    nothing of the past was asked for: it used to be Lima, but it is Quito now.
+    """
+    query = fold(query)
+    if _ASKS_FOR_THE_PAST.search(query) or not _NOW.search(rest := fold(seen)):
+        return bool(
+            query
+            and not _ASKS_FOR_THE_PAST.search(query)
+            and _WAS.search(fold(before))
+            and _IS_INSTEAD.search(fold(seen[span.end :]))
+        )
+    clause = re.split(r"[,;:](?!\d)|[，；]", before)[-1]
+    if clause.strip() in ("", "it was", "it is") or not _USED_TO.search(fold(clause)):
+        # "Previously, Lima was the capital": the word and its comma stand before the clause.
+        clause = before if re.fullmatch(r"\W*\w+,\s\W*", before) else clause
+    tail, start = fold(after), fold(clause)
+    used = _USED_TO.search(start)
+    if used is not None:
+        between = start[used.end() :]
+        return not _CALLED.search(between) and not re.search(r"\b(?:but|now|sondern)\b", between)
+    if _ONCE_AFTER.match(tail):
+        return True
+    return bool(_WAS.search(start) and (_UNTIL.match(tail) or _IS_INSTEAD.search(rest)))
+
+
 def denies_something(text: str) -> bool:
     """Whether a text has a word that denies, as a question that asks what something is not."""
     return _NOT.search(render(text).text) is not None
@@ -272,6 +446,10 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
     before = seen[max(start, span.start - _SENTENCE) : span.start]
     end = _SENTENCE_END.search(seen, span.end)
     after = seen[span.end : min(end.end() if end else len(seen), span.end + _REACH)]
+    if _is_outdated(seen, span, before, after, query):
+        return True
+    if _BELIEVED.search(before) and _DENIES_BELIEF.search(after):
+        return True
     wrong = _WRONG_AFTER.match(after)
     if wrong is not None and not (_PLAIN_NOT_AFTER.match(after) and denies_something(query)):
         return True
@@ -292,7 +470,8 @@ def is_denied(seen: str, span: Span, *, query: str = "") -> bool:
         last.group().casefold() == "never" and len(between.split()) > _AFTER_NEVER
     ):
         return False
-    is_raised = last.group().casefold().endswith("that") or _RAISES.match(between) is not None
+    raising = ("that", "say", "think", "claim", "believe", "doubt")
+    is_raised = last.group().casefold().endswith(raising) or _RAISES.match(between) is not None
     if not is_raised and _VERB.search(_COPULA.sub("", between)):
         return False
     return len(between) <= _REACH and len(between.split()) <= 7

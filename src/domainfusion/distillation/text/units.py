@@ -53,7 +53,7 @@ _SYMBOLS = _set_of("""
     m km cm mm dm μm nm pm ft yd mi nmi ly au pc g kg mg μg ng t kt Mt Gt lb lbs oz s ms μs ns h
     hr hrs min mins sec secs wk yr yrs K L l ml mL dl dL cl cL μL μl hL J kJ MJ GJ mJ cal kcal W
     mW kW MW GW TW Wh kWh MWh GWh TWh V mV kV MV A mA μA mAh Ah Hz kHz MHz GHz THz Pa kPa hPa
-    MPa GPa mbar bar psi atm mmHg N kN mN Nm ha mph kph knot knots kn rpm eV keV MeV GeV TeV mol
+    MPa GPa mbar bar psi atm mmHg N kN mN Nm ha mph kph kmph knot knots kn rpm eV keV MeV GeV TeV mol
     mmol μmol nmol pmol kmol Ω kΩ MΩ mΩ μF nF pF mH μH mT μT lx lm cd Bq kBq MBq Sv mSv μSv Gy
     mGy kB KB MB GB TB PB KiB MiB GiB TiB bit bits kbit Mbit Gbit byte bytes hp ppm ppb rad sr
     acre acres px
@@ -67,7 +67,8 @@ _SPELLINGS = {
     "GB": "gigabyte", "TB": "terabyte", "PB": "petabyte",
     "hr": "hour", "hrs": "hour", "h": "hour", "mins": "minute", "min": "minute", "secs": "second",
     "sec": "second", "yr": "year", "yrs": "year", "wk": "week", "L": "liter", "l": "liter",
-    "lbs": "pound", "mph": "mile / hour", "kph": "kilometer / hour", "Nm": "newton * meter", "nmi": "nautical_mile",
+    "lbs": "pound", "mph": "mile / hour", "kph": "kilometer / hour", "kmph": "kilometer / hour",
+    "Nm": "newton * meter", "nmi": "nautical_mile",
     "Wh": "watt * hour", "kWh": "kilowatt * hour", "MWh": "megawatt * hour", "GWh": "gigawatt * hour",
     "TWh": "terawatt * hour", "Ah": "ampere * hour", "mAh": "milliampere * hour", "Mt": "megametric_ton",
     "Gt": "gigametric_ton", "t": "metric_ton", "hp": "horsepower", "ly": "light_year", "pc": "parsec", "ms": "millisecond",

@@ -74,7 +74,9 @@ _MATH = re.compile(
     r"|(?<=[A-Za-z\d})'%.,])(?<!US)(?<!\bA)(?<!\bC)\$(?=\s|[.,;:!?)]|\Z)"  # one that closes it
 )
 _MARKUP = re.compile(
-    r"(?P<entity>&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)"
+    # What is struck through was taken back.
+    r"(?P<struck>~~(?=\S)[^~\n]{1,300}~~|<(?P<strike>s|del)>[^<\n]{1,300}</(?P=strike)>)"
+    r"|(?P<entity>&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)"
     rf"|(?P<invisible>[{_INVISIBLE}]+)"
     r"|(?P<raise><sup>)|(?P<tag></?(?:a|b|i|u|s|em|strong|sub|sup|code|span|mark|kbd|small|font|p|div)(?:\s[^<>]{0,200})?/?>)"
     r"|(?P<break><br\s*/?>)"
@@ -176,6 +178,8 @@ def _shown(match: re.Match[str]) -> str:
         top, under = match["top"] or match["top1"], match["under"] or match["under1"]
         return f"{top}/{under}"
     match kind:
+        case "struck":
+            return ""
         case "entity":
             shown = html.unescape(found)
             return shown if len(shown) == 1 else found
