@@ -25,12 +25,12 @@ LAYERS = (
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.entries", "distillation.requirements", "distillation.export",
-        "distillation.savings", "distillation.outcomes",
+        "distillation.savings", "distillation.evaluation_report",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
         "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
-        "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.distiller",
+        "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.outcomes", "distillation.distiller",
     ),
     ("reports",),
     ("recipe", "demo"),

@@ -43,10 +43,10 @@ from domainfusion.demo.base import base_folder
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import stated_parts
-from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import (
     IntegrationTrainer,

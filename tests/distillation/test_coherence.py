@@ -26,14 +26,15 @@ from domainfusion.distillation.metrics import (
     sentences,
     validate_coherence,
 )
-from domainfusion.distillation.metrics.continuity import (
+from domainfusion.distillation.metrics.coherence import (
+    CORRUPTIONS,
+    corrupt,
     dangling,
     form,
     freshness,
     likelihood,
     repetition,
 )
-from domainfusion.distillation.metrics.validation import CORRUPTIONS, corrupt
 from domainfusion.distillation.results import Coherence, CoherenceValidation, Estimate
 from domainfusion.errors import CapabilityError, DataError
 from domainfusion.models import LlamaModel, ScriptedModel

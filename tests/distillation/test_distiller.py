@@ -31,12 +31,13 @@ from domainfusion.distillation.data_generation import (
     DataGenerator,
     SyntheticDataGenerator,
 )
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import (
     BenchmarkEvaluator,
     DomainRetentionEvaluator,
     Evaluator,
 )
-from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult, SliceScore
+from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
 from domainfusion.errors import (
     CapabilityError,
     ConfigurationError,

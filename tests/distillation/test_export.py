@@ -15,8 +15,9 @@ from distillation.builders import example, record
 from domainfusion.cli import export as verb
 from domainfusion.distillation import to_pandas
 from domainfusion.distillation.data_generation import CuratedDataGenerator
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.export import ExportFormat, export_messages
-from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult, SliceScore
+from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
 from domainfusion.errors import ConfigurationError, MissingDependencyError
 from domainfusion.types import Integration, Message, Response, TrainingRecord, user
 

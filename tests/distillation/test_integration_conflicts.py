@@ -17,7 +17,7 @@ from distillation.builders import parts_of
 from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.integration.claims import questions_of
 from domainfusion.distillation.integration.planning import copies_among
-from domainfusion.distillation.integration.values import Value, compare, find_values
+from domainfusion.distillation.integration.words import Value, compare, find_values
 
 METRES_PER = {"km": 1000, "m": 1, "cm": 0.01, "ft": 0.3048, "miles": 1609.344}
 

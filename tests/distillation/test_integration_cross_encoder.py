@@ -10,8 +10,8 @@ import pytest
 from distillation.builders import example, responses
 from domainfusion.distillation import CrossEncoderVerifier, ResponseIntegrator
 from domainfusion.distillation.integration import Task, Verifier, verifying
+from domainfusion.distillation.integration.conflicts import rule_claims, rule_relations
 from domainfusion.distillation.integration.planning import plan_answer
-from domainfusion.distillation.integration.rules import rule_claims, rule_relations
 from domainfusion.distillation.integration.verifying import checks_of
 from domainfusion.distillation.integration.writing import Draft
 from domainfusion.errors import ConfigurationError, ModelError

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distillation.builders import parts_of
 from domainfusion.distillation.integration import ResponseIntegrator, Task
-from domainfusion.distillation.integration.structure import CUT, without_cut
+from domainfusion.distillation.integration.reading import CUT, without_cut
 from domainfusion.distillation.text.sentences import blocks_of
 from domainfusion.models import ScriptedModel
 from domainfusion.types import Example, Integration, Response

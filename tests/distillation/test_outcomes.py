@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distillation.builders import example
 from domainfusion.distillation import outcomes
-from domainfusion.distillation.results import Refinement, RefinementRound
+from domainfusion.distillation.refinement import Refinement, RefinementRound
 from domainfusion.distillation.run import RunFiles
 from domainfusion.records import write_json, write_records
 from domainfusion.types import FinishReason, Integration, Response, TrainingRecord

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.requirements import (
     Requirement,
     check_requirements,
@@ -14,7 +15,6 @@ from domainfusion.distillation.requirements import (
 from domainfusion.distillation.results import (
     DomainRetention,
     Estimate,
-    EvaluationReport,
     ModelResult,
     NonInferiority,
     Regression,

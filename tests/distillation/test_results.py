@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from distillation.builders import example
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.results import (
     AgreementScore,
     Answer,
@@ -21,7 +22,6 @@ from domainfusion.distillation.results import (
     DomainRetention,
     EdgeCase,
     Estimate,
-    EvaluationReport,
     ModelResult,
     NonInferiority,
     OverallScore,

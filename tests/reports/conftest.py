@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
+from domainfusion.distillation.refinement import Refinement, RefinementRound, Shortfall
 from domainfusion.distillation.results import (
     Answer,
     Benchmark,
@@ -19,16 +21,12 @@ from domainfusion.distillation.results import (
     DomainRetention,
     EdgeCase,
     Estimate,
-    EvaluationReport,
     ModelResult,
     NonInferiority,
     OverallScore,
     Overlap,
-    Refinement,
-    RefinementRound,
     Regression,
     Role,
-    Shortfall,
     SliceScore,
 )
 from domainfusion.distillation.savings import Footprint, Savings

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
-from domainfusion.distillation.results import Estimate, EvaluationReport, ModelResult
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.results import Estimate, ModelResult
 from domainfusion.reports import RunSummary, render_html
 from domainfusion.types import Message
 

@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-from domainfusion.distillation.results import (
-    CoherenceValidation,
-    Estimate,
-    EvaluationReport,
-    ModelResult,
-)
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.tables import duration

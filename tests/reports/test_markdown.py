@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.results import Estimate, EvaluationReport
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.results import Estimate
 from domainfusion.reports import GenerationCount, RunSummary, render_markdown, render_model_card
 from domainfusion.reports.markdown import code, inline
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.reports import RunSummary, render_model_card
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.reports import RunSummary, render_terminal
 from domainfusion.reports.terminal import compare_runs, paired_difference
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.results import (
     AgreementScore,
     Answer,
     CoherenceValidation,
     DomainRetention,
     Estimate,
-    EvaluationReport,
     ModelResult,
     Overlap,
     Regression,

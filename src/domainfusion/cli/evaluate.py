@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
+    from domainfusion.distillation.evaluation_report import EvaluationReport
     from domainfusion.distillation.requirements import Requirement
-    from domainfusion.distillation.results import EvaluationReport
     from domainfusion.models import HuggingFaceModel
     from domainfusion.types import Example
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from domainfusion.distillation.dataset import Hygiene, hold_out
     from domainfusion.distillation.distiller import Distiller
+    from domainfusion.distillation.evaluation_report import EvaluationReport
     from domainfusion.distillation.evaluator import (
         BenchmarkEvaluator,
         DomainRetentionEvaluator,
@@ -30,12 +31,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.export import export_messages, to_pandas
     from domainfusion.distillation.integration import CrossEncoderVerifier, ResponseIntegrator
     from domainfusion.distillation.requirements import Requirement, check_requirements
-    from domainfusion.distillation.results import (
-        Estimate,
-        EvaluationReport,
-        ModelResult,
-        SliceScore,
-    )
+    from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
     from domainfusion.distillation.run import Publisher
     from domainfusion.distillation.settings import DataSettings, RunSettings
     from domainfusion.distillation.trainer import (

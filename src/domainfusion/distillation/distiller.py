@@ -21,6 +21,7 @@ from domainfusion.distillation.dataset import (
     read_held_out,
     run_generator,
 )
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
@@ -38,7 +39,7 @@ from domainfusion.distillation.refinement import (
     Validation,
     read_refinement,
 )
-from domainfusion.distillation.results import EvaluationReport, listed
+from domainfusion.distillation.results import listed
 from domainfusion.distillation.run import (
     RunDirectory,
     StageFiles,

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from domainfusion.distillation.asking import AskOverGaps
 from domainfusion.distillation.data_generation.generator import options_for
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import Ensemble, Evaluator, hold_apart
 from domainfusion.distillation.refinement import trained_records
-from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError

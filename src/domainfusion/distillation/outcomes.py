@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from domainfusion.distillation.results import Refinement
+from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.records import read_json
 from domainfusion.types import Response, TrainingRecord

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree
 
-from domainfusion.distillation.results import Estimate, EvaluationReport
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.results import Estimate
 from domainfusion.errors import ConfigurationError, printable
 from domainfusion.files import replacing
 

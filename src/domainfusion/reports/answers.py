@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from domainfusion.distillation.results import Answer, EvaluationReport, ModelResult
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.results import Answer, ModelResult
 from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.reports.tables import counted
 from domainfusion.types import Conflict, Example, TrainingRecord

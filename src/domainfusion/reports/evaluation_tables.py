@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.results import (
     DomainRetention,
     Estimate,
-    EvaluationReport,
     ModelResult,
     Overlap,
     Role,

@@ -17,8 +17,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import EvaluationReport
 from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import printable
 from domainfusion.records import write_text

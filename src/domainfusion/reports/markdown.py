@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from domainfusion.distillation.results import EvaluationReport
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.errors import printable
 from domainfusion.reports import answers, evaluation_tables, run_tables, tables
 from domainfusion.reports.answers import Comparison, comparisons

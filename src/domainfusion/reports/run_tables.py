@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from domainfusion.distillation.results import Refinement
+from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.store import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves

@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from domainfusion.distillation.results import EvaluationReport, Refinement
+from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.savings import Savings
 from domainfusion.errors import DataError

@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import Estimate, EvaluationReport
+from domainfusion.distillation.results import Estimate
 from domainfusion.distillation.statistics import PairedComparison
 from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, run_tables

@@ -6,15 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import (
-    Estimate,
-    EvaluationReport,
-    ModelResult,
-    Regression,
-    Role,
-    SliceScore,
-)
+from domainfusion.distillation.results import Estimate, ModelResult, Regression, Role, SliceScore
 from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import capitalised, counted, interval, listed, percent

@@ -10,9 +10,10 @@ import pytest
 
 from distillation.builders import example
 from distillation.evaluator.facts import EXPERTS, IGNORANT, PERFECT, TEST
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.evaluator.agreement import claim_coverage
-from domainfusion.distillation.results import AgreementScore, EvaluationReport
+from domainfusion.distillation.results import AgreementScore
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example
 

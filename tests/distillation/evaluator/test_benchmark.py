@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from distillation.evaluator.facts import AIRPORTS, EXPERTS, IGNORANT, PERFECT, SYMBOLS, TEST
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import BenchmarkEvaluator, DomainRetentionEvaluator
-from domainfusion.distillation.results import EvaluationReport
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 

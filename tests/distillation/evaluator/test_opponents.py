@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from distillation.builders import Cut
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.metrics import Judge, TokenF1, stated_parts
-from domainfusion.distillation.results import EvaluationReport
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
 from domainfusion.types import Example, Part

@@ -24,14 +24,10 @@ from distillation.evaluator.facts import (
     TEST,
     knowing,
 )
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
-from domainfusion.distillation.evaluator.coherence import consistency
-from domainfusion.distillation.results import (
-    CoherenceValidation,
-    Estimate,
-    EvaluationReport,
-    ModelResult,
-)
+from domainfusion.distillation.evaluator.agreement import consistency
+from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example, Score

@@ -2,10 +2,10 @@
 answers hold together.
 """
 
+from domainfusion.distillation.evaluator.agreement import consistency
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
-from domainfusion.distillation.evaluator.coherence import consistency
-from domainfusion.distillation.evaluator.ensemble import Ensemble
 from domainfusion.distillation.evaluator.evaluator import (
+    Ensemble,
     Evaluator,
     OnOverlap,
     check_examples,

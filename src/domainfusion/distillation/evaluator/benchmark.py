@@ -11,14 +11,17 @@ from functools import cached_property
 from pathlib import Path
 
 from domainfusion.distillation.duplicates import with_groups
-from domainfusion.distillation.evaluator.ensemble import Ensemble, Remembering, routed
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator.evaluator import (
+    Ensemble,
     MeasuringEvaluator,
     OnOverlap,
+    Remembering,
     by_slice,
     hold_apart,
     name_of,
     role_of,
+    routed,
 )
 from domainfusion.distillation.evaluator.harness import HarnessTask, LoadedTask
 from domainfusion.distillation.examples import (
@@ -31,7 +34,6 @@ from domainfusion.distillation.metrics import Graded, MetricChoice, stated_parts
 from domainfusion.distillation.results import (
     Benchmark,
     Estimate,
-    EvaluationReport,
     ModelResult,
     Overlap,
     Regression,

@@ -12,34 +12,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainfusion.distillation.duplicates import with_groups
+from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator.agreement import (
     Sides,
     Similarity,
     by_coverage,
     by_judge,
     by_similarity,
+    consistency,
+    integration_coherence,
     measure_agreement,
 )
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator, joined
-from domainfusion.distillation.evaluator.coherence import consistency, integration_coherence
-from domainfusion.distillation.evaluator.ensemble import (
-    Ensemble,
-    Metered,
-    Remembering,
-    grade_together,
-    routed,
-)
 from domainfusion.distillation.evaluator.evaluator import (
     NOT_GRADED,
+    Ensemble,
     MeasuringEvaluator,
+    Metered,
     OnOverlap,
+    Remembering,
     by_slice,
     chance_of,
     check_examples,
     edge_cases,
+    grade_together,
     hold_apart,
     name_of,
     role_of,
+    routed,
 )
 from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike
 from domainfusion.distillation.integration import Experts, Task
@@ -63,7 +63,6 @@ from domainfusion.distillation.results import (
     Component,
     DomainRetention,
     Estimate,
-    EvaluationReport,
     ModelResult,
     NonInferiority,
     OverallScore,

@@ -2,13 +2,13 @@
 and how conflicts were settled.
 """
 
-from domainfusion.distillation.integration.calls import Experts
 from domainfusion.distillation.integration.conflicts import contradict
 from domainfusion.distillation.integration.integrator import (
     OnUnverified,
     ResponseIntegrator,
     Strategy,
 )
+from domainfusion.distillation.integration.model_reading import Experts
 from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.reading import Task, as_response, primary_first
 from domainfusion.distillation.integration.verifying import (

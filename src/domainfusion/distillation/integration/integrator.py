@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from domainfusion.distillation.integration.conflicts import rule_claims, rule_limits, rule_relations
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
 from domainfusion.distillation.integration.planning import (
@@ -24,9 +25,8 @@ from domainfusion.distillation.integration.reading import (
     Task,
     as_response,
     primary_first,
+    without_cut,
 )
-from domainfusion.distillation.integration.rules import rule_claims, rule_limits, rule_relations
-from domainfusion.distillation.integration.structure import without_cut
 from domainfusion.distillation.integration.verifying import (
     NO_VERDICT,
     ModelVerifier,

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from domainfusion.distillation.integration.planning import Plan
-from domainfusion.distillation.integration.reading import Claim, primary_first
-from domainfusion.distillation.integration.settling import Point
-from domainfusion.distillation.integration.structure import (
+from domainfusion.distillation.integration.planning import Plan, Point
+from domainfusion.distillation.integration.reading import (
+    Claim,
     ResponseUnit,
     claims_in,
     groups_of,
+    primary_first,
     units_of,
 )
 from domainfusion.distillation.text.sentences import Block
@@ -109,12 +109,8 @@ class _Merge:
         self.rank = 0  # the highest heading of the part that is being written; 0 where it has none
 
     def _add_group(self, domain: str, units: Sequence[ResponseUnit]) -> None:
-        told = [
-            claim.id
-            for unit in units
-            for claim in self.claims[domain][unit]
-            if claim.id in self.point_of
-        ]
+        stated = [claim.id for unit in units for claim in self.claims[domain][unit]]
+        told = [name for name in stated if name in self.point_of]
         group = _Group(
             domain, tuple(units), tuple(dict.fromkeys(self.point_of[name] for name in told))
         )

@@ -12,25 +12,25 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from domainfusion.distillation.integration.calls import (
+from domainfusion.distillation.integration.model_reading import (
     Caller,
+    claim_line,
     entries_of,
     is_answer,
     structure_in,
     text_of,
 )
-from domainfusion.distillation.integration.model_reading import claim_line
 from domainfusion.distillation.integration.planning import Plan
 from domainfusion.distillation.integration.reading import Claim
-from domainfusion.distillation.integration.values import (
+from domainfusion.distillation.integration.words import (
     Date,
     Found,
     Quantity,
     Value,
     compare,
+    content,
     find_values,
 )
-from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.integration.writing import Draft, whole_blocks
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError

@@ -1,23 +1,364 @@
-"""Words: which of them carry meaning, without their endings, which name two ends of an opposition, and
-whether a sentence denies what it says.
+"""Values and words of a sentence: quantities, dates and names, and whether two of them can both be
+right; which words carry meaning, which name two ends of an opposition, and which deny.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from domainfusion.distillation.integration.values import (
-    DENIED,
-    EMPTY,
-    EMPTY_ELSEWHERE,
-    IRREGULAR,
-    MYTHS,
-    NEGATIONS,
-    fold,
+from domainfusion.distillation.text.quantities import Quantity as Quantity
+from domainfusion.distillation.text.quantities import read_quantities
+from domainfusion.distillation.text.words import FUNCTION_WORDS, fold
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+EMPTY = FUNCTION_WORDS | _words("""
+    above actually all also am answer any around because being believe both but certainly
+    correct correctly definitely doing done down each else ever every exactly fact far get gets
+    guess having he her here hers him his however indeed itself just know known let like may
+    maybe might more most much must no nor not off once only other out over own per perhaps
+    please probably quite rather really recall remember right roughly same she short simply
+    some still such suppose sure than them then think through too truly under understand until
+    up upon us very well whether while within yes yet
+""")
+"""Words that say nothing about what a sentence of an answer is about: beside the function words, what
+speakers say of themselves and of how sure they are.
+"""
+
+EMPTY_ELSEWHERE = _words("""
+    der die das ein eine einen einem einer eines ist sind war wird werden wurde und oder in im am an auf fur mit von vom zu zum zur den
+    dem des muss mussen sollte sollten soll kann konnen darf durfen es sie er nach vor bei pro als auch so man sich ihre ihr
+    el la los las un una unos unas es son de del en y o a al con por para se su sus que debe deben puede pueden mas cada lo
+    le les une est sont du des et ou au aux avec par pour ce cette ces il elle on doit doivent peut peuvent etre faut dans sur plus l d qu
+""")
+"""The same in German, Spanish and French, without accents."""
+IRREGULAR = {
+    "given": "give", "gave": "give", "taken": "take", "took": "take", "held": "hold", "kept": "keep", "paid": "pay", "made": "make",
+    "built": "build", "sold": "sell", "bought": "buy", "lost": "lose", "left": "leave", "written": "write", "wrote": "write",
+    "shown": "show", "known": "know", "fed": "feed", "led": "lead", "ran": "run", "came": "come", "went": "go", "found": "find",
+    "children": "child", "women": "woman", "men": "man", "daily": "day", "nightly": "night", "yearly": "year", "worn": "wear",
+    "stored": "store", "storing": "store",
+}  # fmt: skip
+"""Forms whose ending does not tell what they are forms of."""
+
+NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere hardly")
+MYTHS = _words("myth misconception")
+DENIED = {
+    "forbidden": "allow",
+    "prohibited": "allow",
+    "banned": "allow",
+    "false": "true",
+    "unable": "able",
+}
+"""What denies another word by itself, and the stem of that word."""
+
+POINTING = _words("it he she they this that these those its their his her")
+"""Words that stand for what was asked about."""
+
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 )
+MEASURES = _words("""
+    age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
+    frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed
+    temperature thickness time value velocity voltage volume weight width wavelength
+""")
+"""What a question that wants a number asks for."""
+
+JOINING = _words("of de da do di du van von der den la le el al bin y")
+"""Words without a capital inside of a name."""
+GENERIC = _words("""
+    city island islands river mount mountain lake sea ocean state states republic kingdom federation union democratic people's saint st sir
+    dr mr mrs ms king queen president
+""")
+"""Words in a name that don't tell whose it is."""
+OPPOSED = _words(
+    "north south east west northern southern eastern western new old upper lower inner outer"
+)
+"""Words that tell two names apart that end alike."""
+
+
+Verdict = Literal["same", "different", "unrelated"]
+"""How two values, or two claims, stand to each other."""
+
+# Months in full in any of the languages above, or an English abbreviation with or without a point.
+_MONTH = (
+    r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|" + "|".join(MONTHS) + ")"
+)
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+# The era after a year: "44 BC".
+_ERA = r"(?P<era>\s?(?:BCE?|AD|CE)\b)?"
+# Most exact first, as what one pattern takes is not read by the next: 2024-03-01; 1 March 2024; March
+# 1, 2024; March 2024; 1.3.2024; 1/3/2024; a year after "in", "since" … that is not a quantity; a year
+# with its era; and an answer that is a year alone.
+_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?<![\w-])(?P<year>\d{4})-(?P<number>\d{2})-(?P<day>\d{2})(?![\w-])",
+        rf"(?<!\w){_DAY}(?:\s+of)?\s+{_MONTH}(?:,?\s+(?P<year>\d{{3,4}})\b{_ERA})?",
+        rf"\b{_MONTH}\s+(?:the\s+)?{_DAY}\b(?:,?\s+(?P<year>\d{{3,4}})\b{_ERA})?",
+        rf"\b{_MONTH}(?:\s+of)?,?\s+(?P<year>\d{{3,4}})\b{_ERA}",
+        r"(?<![\w.])(?P<day>\d{1,2})\.\s?(?P<number>\d{1,2})\.\s?(?P<year>\d{4})(?!\w)",
+        r"(?<![\w/])(?P<day>\d{1,2})/(?P<number>\d{1,2})/(?P<year>\d{4})(?!\w)",
+        r"(?i:(?<=\bin )|(?<=\bsince )|(?<=\buntil )|(?<=\bduring )|(?<=\byear )|(?<=\bearly"
+        r" )|(?<=\blate )|(?<=\())"
+        r"(?P<year>[12]\d{3})(?![\d,.%°]*[\w%°])(?!\s?-?\s?\d)",
+        r"(?<![\w.,])(?P<year>\d{1,4})(?P<era>\s?(?:BCE?|AD|CE)\b)",
+        r"\A\W*(?P<year>1\d{3}|20\d{2})\W*\Z",
+    )
+)
+
+_LEAST_STEM = 5
+_WORD = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
+# A name that may be the initials of a longer one: UNESCO, EU.
+_INITIALS = re.compile(r"[A-Z]{2,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A date, as precisely as it is said.
+
+    Attributes:
+        year: Negative before Christ; None where it is not said.
+        month: From 1; None where it is not said.
+        day: From 1; None where it is not said.
+    """
+
+    year: int | None
+    month: int | None
+    day: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Capitalised words in a row.
+
+    Attributes:
+        text: As it is written.
+        words: Its words without case, accents and prepositions.
+        is_initial: Whether it is the first word of its sentence by itself, so that its capital says
+            nothing.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    is_initial: bool = False
+
+
+Value = Quantity | Date | Name
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value and where it stands."""
+
+    value: Value
+    start: int
+    end: int
+
+
+def find_values(sentence: str) -> list[Found]:
+    """Returns the dates, quantities and names of a sentence, in order; what is part of one is not
+    part of another.
+
+    Example:
+        >>> [type(found.value).__name__ for found in find_values("Apollo 11 flew 384,400 km on 20 July 1969.")]
+        ['Name', 'Quantity', 'Quantity', 'Date']
+    """
+    found: list[Found] = []
+    rest = sentence
+    for finder in (_find_dates, _find_quantities, _find_names):
+        new = list(finder(rest))
+        found += new
+        for item in new:
+            rest = rest[: item.start] + "\0" * (item.end - item.start) + rest[item.end :]
+    return sorted(found, key=lambda item: item.start)
+
+
+def compare(first: Value, second: Value) -> Verdict:
+    """Says whether two values can both be right of one thing; values of two kinds have nothing to
+    do with each other.
+
+    Two quantities are the same where one, as it was written and rounded, allows the other, in
+    whatever unit. Two dates are the same where all that both say is. Two names are the same where
+    one is a part, the initials or the short form of the other.
+
+    Example:
+        >>> mph, kmh, slow = (find_values(text)[0].value for text in ("44.74 mph", "72 km/h", "50.4 km/h"))
+        >>> compare(mph, kmh), compare(slow, kmh)
+        ('same', 'different')
+    """
+    if isinstance(first, Quantity) and isinstance(second, Quantity):
+        if first.dimension != second.dimension:
+            return "unrelated"
+        return "same" if _allows(first, second) or _allows(second, first) else "different"
+    if isinstance(first, Date) and isinstance(second, Date):
+        pairs = ((first.year, second.year), (first.month, second.month), (first.day, second.day))
+        both = [one == other for one, other in pairs if one is not None and other is not None]
+        return "unrelated" if not both else "same" if all(both) else "different"
+    if isinstance(first, Name) and isinstance(second, Name):
+        return "same" if _is_same_name(first, second) else "different"
+    return "unrelated"
+
+
+def says_no_more(value: Value, other: Value) -> bool:
+    """Whether a value says nothing that another one does not say as precisely, as June 1944 beside
+    6 June 1944.
+    """
+    if isinstance(value, Quantity) and isinstance(other, Quantity):
+        return (
+            value.dimension == other.dimension and _allows(value, other) and _allows(other, value)
+        )
+    if isinstance(value, Date) and isinstance(other, Date):
+        pairs = ((value.year, other.year), (value.month, other.month), (value.day, other.day))
+        return all(one is None or one == another for one, another in pairs)
+    return compare(value, other) == "same"
+
+
+def _allows(wide: Quantity, narrow: Quantity) -> bool:
+    slack = 1e-9 * max(abs(wide.middle), abs(narrow.middle), 1e-30)
+    return wide.low - slack <= narrow.middle <= wide.high + slack
+
+
+def _find_dates(sentence: str) -> Iterator[Found]:
+    taken: list[tuple[int, int]] = []
+    for pattern in _DATES:
+        for match in pattern.finditer(sentence):
+            if any(match.start() < end and start < match.end() for start, end in taken):
+                continue
+            said = match.groupdict()
+            year = int(said["year"]) if said.get("year") else None
+            if year is not None and (said.get("era") or "").strip().startswith("BC"):
+                year = -year
+            month = _month_of(said)
+            day = int(said["day"]) if said.get("day") else None
+            if "/" in match.group() and day is not None and month is not None and day <= 12:
+                day, month = (
+                    (month, day) if month > 12 else (None, None)
+                )  # of 3/4/2020, no one knows which is which
+            if (month is not None and not 1 <= month <= 12) or (
+                day is not None and not 1 <= day <= 31
+            ):
+                continue
+            taken.append((match.start(), match.end()))
+            yield Found(Date(year, month, day), match.start(), match.end())
+
+
+def _month_of(said: dict[str, str | None]) -> int | None:
+    if said.get("number"):
+        return int(said["number"] or 0)
+    if not said.get("month"):
+        return None
+    beginning = (said["month"] or "")[:3].casefold()
+    return next(
+        number
+        for number, name in enumerate(MONTHS, start=1)
+        if name.casefold().startswith(beginning)
+    )
+
+
+def _find_quantities(sentence: str) -> Iterator[Found]:
+    for stated in read_quantities(sentence):
+        if stated.kind != "ordinal":
+            yield Found(stated.quantity, stated.start, stated.end)
+
+
+def _find_names(sentence: str) -> Iterator[Found]:
+    words = list(_WORD.finditer(sentence))
+    index = 0
+    while index < len(words):
+        if not _is_capital(words[index].group()):
+            index += 1
+            continue
+        last = index
+        following = index + 1
+        while following < len(words) and _adjoins(sentence, words[following - 1], words[following]):
+            word = words[following].group()
+            if _is_capital(word):
+                last = following
+            elif word not in JOINING:
+                break
+            following += 1
+        text = sentence[words[index].start() : words[last].end()]
+        is_initial = (
+            index == 0 == last
+            and text[1:] == text[1:].lower()
+            and not any(character.isdigit() for character in text)
+        )
+        if text != "I":
+            yield Found(_name(text, is_initial), words[index].start(), words[last].end())
+        index = last + 1
+
+
+def _is_capital(word: str) -> bool:
+    return word[0].isupper()
+
+
+def _adjoins(sentence: str, left: re.Match[str], right: re.Match[str]) -> bool:
+    between = sentence[left.end() : right.start()]
+    return between == " " or (between == ". " and len(left.group()) <= 2)
+
+
+def _name(text: str, is_initial: bool) -> Name:
+    words = tuple(fold(word).replace(".", "") for word in _WORD.findall(text))
+    words = tuple(word.removesuffix("'s") for word in words)
+    return Name(text, tuple(word for word in words if word not in JOINING), is_initial)
+
+
+def _is_same_name(first: Name, second: Name) -> bool:
+    if _is_initials(first, second) or _is_initials(second, first):
+        return True
+    one, other = (_without_generic(name.words) for name in (first, second))
+    if not one or not other:
+        return first.words == second.words
+    if set(one) <= set(other) or set(other) <= set(one):
+        return not _are_opposed(one, other) or one == other
+    if one[-1] == other[-1]:
+        return not _are_opposed(one, other)
+    is_long = len(one) < len(first.words) or len(other) < len(second.words)
+    short, long = sorted((one[-1], other[-1]), key=len)
+    return (
+        is_long
+        and len(one) == len(other) == 1
+        and len(short) >= _LEAST_STEM
+        and long.startswith(short)
+    )
+
+
+def _without_generic(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in GENERIC)
+
+
+def _are_opposed(one: Sequence[str], other: Sequence[str]) -> bool:
+    sides = (set(one) & OPPOSED, set(other) & OPPOSED)
+    return sides[0] != sides[1] and all(sides)
+
+
+def _is_initials(short: Name, long: Name) -> bool:
+    plain = short.text.replace(".", "")
+    if not _INITIALS.fullmatch(plain) or len(long.words) < 2:
+        return False
+    initials = "".join(word[0] for word in long.words).upper()
+    return len(initials) > 1 and (plain.startswith(initials) or initials.startswith(plain))
+
 
 _AXES = """
     level: increas* rais* rise rises risen rising rose boost* elevat* heighten* climb* grow* grew higher more upward |
@@ -71,18 +412,21 @@ _PHRASES = (
     (re.compile(r"\b(?:free of|exempt from) (?:\w+ )?tax\b|\btax[- ]free\b"), ("tax", 1)),
 )
 
-_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+# Letters with hyphens inside, as the ends of oppositions are listed: tax-free.
+_AXIS_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+# Words of negation in English, German, Spanish, French, Italian and Portuguese, folded.
 _NEGATION = re.compile(
     r"""
     \b(?: not | never | cannot | neither | nor | none | nobody | nothing | nowhere | no | hardly | \w+n['’]t
       | nicht | kein(?:e[nmrs]?)? | nie | niemals | weder | nichts
       | nunca | jamas | tampoco | ningun[oa]? | nada
       | ne | pas | jamais | aucune? | n['’](?=\w)
-      | non | nao | nao
+      | non | nao
     )\b | n['’](?=est|a\b|ont|y)
     """,
     re.VERBOSE,
 )
+# Not the characters in 不同 (different), 不仅 (not only), 没关系 and 无论 (no matter), 未来 (future).
 _CJK_NEGATION = re.compile(r"不(?![同仅但断少错])|没(?!关系)|無|无(?![论限])|未(?!来)|勿|禁止|别")
 # "no less than 5", "not only", "no. 5": words of negation that deny nothing.
 _NO_NEGATION = re.compile(
@@ -98,6 +442,7 @@ _SUBORDINATE = re.compile(
     rf",? (?:{_CONJUNCTIONS}|as long as|which|who|whose|that|so that|except|but|pero|mais)\b"
     r"|, (?:der|die|das|da|denn|aber) |[;:(—]|，|；"
 )
+# "Because it is hot, …": what is claimed begins after the comma.
 _BEGINS_SUBORDINATE = re.compile(rf"^\W*(?:{_CONJUNCTIONS})\b[^,]*,\s*")
 _HEDGE = re.compile(
     r"\b(?:might|could|perhaps|possibly|probably|likely|unlikely|maybe|seems?|appears?|suggests?|apparently|presumably|tends?|unclear|uncertain|"
@@ -107,15 +452,18 @@ _HEDGE = re.compile(
     r" vez|probablemente|podrian?|posiblemente|"
     r"peut-etre|probablement|pourrait|pourraient)\b|可能|也许|或许|大概"
 )
+# The verb, not the month in "May 5".
 _MAY = re.compile(r"\bmay\b(?! \d)")
 _PERMITS = re.compile(
     r"^\W*(?:may|can|could|must|should|do|does|is"
     r" it|are)\b|\b(?:allow|legal|permit|forbid|prohibit|safe|lawful)\w*"
 )
+# The noun after "before" or "after", without its article.
 _BEFORE_OR_AFTER = re.compile(
     r"\b(?:before|prior to|after|following|vor|nach|antes de|despues de|avant|apres)\s+"
     r"(?:(?:the|an?|every|de[rmn]|die|das|el|la|los|las|le|les)\s|l['’])?(\w+)"
 )
+# Whom a rule is for: what holds for adults does not contradict what holds for children.
 _PEOPLE = re.compile(
     r"\b(adult|child|children|infant|bab(?:y|ies)|newborn|teenager|adolescent|men|women|pregnan\w+|elderly|senior|beginner|novice|athlete|expert|"
     r"employee|employer|tenant|landlord|student|worker|smoker|diabetic|vegan|vegetarian)s?\b"
@@ -216,7 +564,7 @@ def _ends(text: str) -> dict[tuple[str, int], int]:
     for phrase, end in _PHRASES:
         text, times = phrase.subn(" ", text)
         found[end] += times
-    for word in _WORD.findall(text):
+    for word in _AXIS_WORD.findall(text):
         named = _end_of(word)
         if named is not None:
             found[named] += 1
@@ -253,13 +601,17 @@ def _read_axes() -> tuple[dict[str, tuple[str, int]], dict[str, dict[str, tuple[
 _WORDS, _BEGINNINGS_BY_LETTER = _read_axes()
 
 
+# Letters and digits; an apostrophe or a hyphen may stand inside.
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+# What stems leave out: the plural, the third person, -ing, -ed; and one of two consonants before it.
 _ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
 _DOUBLED = re.compile(r"([b-df-hj-np-tv-z])\1$")
-_LEAST_STEM = 3
+_LEAST_ENDED = 3
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 """Scripts without spaces between words."""
+# A syllable that denies the rest of its word: unsafe, impossible, non-toxic.
 _OPPOSING = re.compile(r"^(?:un|in|im|il|ir|non-?)(?=\w{3})")
+# "no less than", "no. 5": see _NO_NEGATION; here before words are told apart.
 _QUALIFIED = re.compile(
     r"\b(?:no|not) (?:less|fewer|more|only|later|earlier) (?:than)?|\bno\. ?\d", re.IGNORECASE
 )
@@ -284,7 +636,7 @@ def stem(word: str) -> str:
         ('melt', 'melt', 'jog', 'jog', 'gas')
     """
     short = _DOUBLED.sub(r"\1", _ENDING.sub("", word.removesuffix("'s")).rstrip("e"))
-    return short if len(short) >= _LEAST_STEM else word
+    return short if len(short) >= _LEAST_ENDED else word
 
 
 def content(text: str) -> frozenset[str]:

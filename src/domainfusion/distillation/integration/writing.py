@@ -9,17 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from domainfusion.distillation.integration.calls import (
+from domainfusion.distillation.integration.model_reading import (
     Caller,
+    claim_line,
     entries_of,
     is_answer,
     structure_in,
     text_of,
 )
-from domainfusion.distillation.integration.model_reading import claim_line
-from domainfusion.distillation.integration.planning import Plan
+from domainfusion.distillation.integration.planning import Plan, Settled
 from domainfusion.distillation.integration.reading import Claim, Task, overlaps, primary_first
-from domainfusion.distillation.integration.settling import Settled
 from domainfusion.distillation.integration.words import content
 from domainfusion.distillation.text.sentences import blocks_of, sentences
 from domainfusion.errors import TemplateError
@@ -219,12 +218,9 @@ def whole_blocks(plan: Plan) -> tuple[WholeBlock, ...]:
 
     What can't be taken apart, such as code, goes in even so.
     """
-    disputed = [
-        claim
-        for each in plan.settled
-        for claim in each.point.claims
-        if each.winner is None or claim not in each.winner
-    ]
+    disputed: list[Claim] = []
+    for each in plan.settled:
+        disputed += each.point.claims if each.winner is None else each.losers
     responses = primary_first(plan.task)
     name = _free_name(
         [plan.task.example.query, *(response.text for response in responses.values())]

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from domainfusion.distillation.metrics.accuracy import (
-    Contains,
-    Exact,
-    TokenF1,
-    stated_parts,
-    token_f1,
-)
-from domainfusion.distillation.metrics.metric import (
     AccuracyMetric,
     BatchCoherence,
     BatchMetric,
     CoherenceMetric,
+    Contains,
+    Exact,
     Graded,
     Metric,
     MetricChoice,
     ModelMetric,
+    TokenF1,
+    stated_parts,
+    token_f1,
 )
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.statements import states
@@ -27,10 +25,14 @@ from domainfusion.distillation.text.words import normalize
 from domainfusion.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from domainfusion.distillation.metrics.accuracy import RougeL, rouge_l
-    from domainfusion.distillation.metrics.choice import LikelyChoice, NamedChoice
-    from domainfusion.distillation.metrics.continuity import ModelCoherence
-    from domainfusion.distillation.metrics.embedding import EmbeddingSimilarity
+    from domainfusion.distillation.metrics.accuracy import EmbeddingSimilarity, RougeL, rouge_l
+    from domainfusion.distillation.metrics.coherence import (
+        ModelCoherence,
+        Passage,
+        known_validation,
+        read_passages,
+        validate_coherence,
+    )
     from domainfusion.distillation.metrics.grading import (
         check_metric,
         grade,
@@ -50,13 +52,7 @@ if TYPE_CHECKING:
         PairVerdict,
         judge_agreement,
     )
-    from domainfusion.distillation.metrics.numeric import Numeric
-    from domainfusion.distillation.metrics.validation import (
-        Passage,
-        known_validation,
-        read_passages,
-        validate_coherence,
-    )
+    from domainfusion.distillation.metrics.numeric import LikelyChoice, NamedChoice, Numeric
 
 __all__ = [
     "AccuracyMetric",

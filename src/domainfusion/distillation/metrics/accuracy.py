@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
+from typing_extensions import Protocol, runtime_checkable
 
 from domainfusion.distillation.text.statements import (
     MOST_SPANS,
@@ -20,8 +22,103 @@ from domainfusion.distillation.text.statements import (
     spans_of,
 )
 from domainfusion.distillation.text.words import ARTICLES, normalize, render, words_of
-from domainfusion.errors import ConfigurationError
-from domainfusion.types import Example, Score
+from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
+from domainfusion.models.base import LanguageModel
+from domainfusion.models.store import Ask, ask_directly
+from domainfusion.types import Example, Generation, Sampling, Score
+
+AccuracyMetric = Callable[[Example, str], Score]
+"""Grades an answer to an example. A metric of your own is any function of this shape."""
+
+CoherenceMetric = Callable[[str], Score]
+"""Grades how well a text holds together. A metric of your own is any function of this shape."""
+
+
+class Graded(NamedTuple):
+    """An answer and its grade."""
+
+    generation: Generation
+    score: Score
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether every part is right; None where there is no grade."""
+        if self.score.value is None:
+            return None
+        return all(part >= 1 for part in self.score.parts or (self.score.value,))
+
+
+@runtime_checkable
+class BatchMetric(Protocol):
+    """Grades many answers together: a metric that runs or asks a model of its own, such as a
+    judge.
+    """
+
+    def grade_all(
+        self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask
+    ) -> list[Score]:
+        """Returns the grade of each example's text, in order; a model is asked through `ask`."""
+        ...
+
+
+@runtime_checkable
+class BatchCoherence(Protocol):
+    """Grades the coherence of many texts together."""
+
+    def grade_all(self, texts: Sequence[str], *, ask: Ask) -> list[Score]:
+        """Returns the grade of each text, in order; a model is asked through `ask`."""
+        ...
+
+
+@runtime_checkable
+class ModelMetric(Protocol):
+    """Needs the model that is measured, and not only what it wrote: multiple choice by likelihood
+    asks for probabilities.
+    """
+
+    def ask_and_grade(
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        sampling: Sampling,
+        ask: Ask,
+        label: str = "",
+    ) -> list[Graded]:
+        """Puts each example to the model in the metric's own way, and returns what counts as its
+        answer with the grade, in order.
+        """
+        ...
+
+
+@runtime_checkable
+class MayBeOverlap(Protocol):
+    """Says whether its grade is how many words two texts share, or how near they are, and not how
+    right an answer is.
+    """
+
+    is_overlap: bool
+
+
+@runtime_checkable
+class KnowsChance(Protocol):
+    """Knows the mean score of an answer drawn blindly: a number, or a function of the example."""
+
+    chance: float | Callable[[Example], float | None]
+
+
+@runtime_checkable
+class MeantFor(Protocol):
+    """Names the corruptions of a text that a coherence metric is meant to see."""
+
+    sees: Sequence[str]
+
+
+Metric = AccuracyMetric | BatchMetric | ModelMetric
+
+MetricChoice = Metric | str | Mapping[str, Metric | str]
+"""A metric, the name of one, or one for each domain; `grade` says how they go together."""
+
 
 NO_REFERENCE = "the example has no reference"
 EMPTY = "the answer is empty"
@@ -282,3 +379,91 @@ class RougeL:
     def __call__(self, example: Example, text: str) -> Score:
         """Grades an answer."""
         return against_each(example, text, rouge_l, right_from=self.right_from)
+
+
+@dataclass(frozen=True)
+class EmbeddingSimilarity:
+    """The cosine between the embeddings of the answer and of the accepted one; below 0 counts as 0.
+
+    Near is not right: "It melts at 961 °C" is near "It melts at 1064 °C". Use it for answers in
+    free words, beside a metric that checks what they state. Needs `domainfusion[embeddings]`.
+
+    Args:
+        model: A folder or hub id that sentence-transformers loads, such as
+            `sentence-transformers/all-MiniLM-L6-v2`.
+        right_from: The cosine from which an answer counts as right. The default asks for the same
+            words but for rounding.
+
+    Raises:
+        ConfigurationError: `right_from` is not above 0 and up to 1.
+        MissingDependencyError: sentence-transformers is not installed.
+    """
+
+    model: str
+    right_from: float = 0.999
+    is_overlap: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_share("right_from", self.right_from)
+        _library()
+
+    def grade_all(
+        self, examples: Sequence[Example], texts: Sequence[str], *, ask: Ask = ask_directly
+    ) -> list[Score]:
+        """Grades each text; all that is to be embedded is embedded together.
+
+        Raises:
+            ModelError: The embedding model can't be loaded.
+        """
+        wanted = [
+            answer
+            for example in examples
+            for answers in accepted_answers(example)
+            for answer in answers
+        ]
+        vectors = _embed(self.model, list(dict.fromkeys([*texts, *wanted])))
+
+        def cosine(one: str, other: str) -> float:
+            return float(vectors[one] @ vectors[other])
+
+        return [
+            against_each(example, text, cosine, right_from=self.right_from)
+            for example, text in zip(examples, texts, strict=True)
+        ]
+
+
+def _embed(model: str, texts: Sequence[str]) -> dict[str, Any]:
+    if not texts:
+        return {}
+    return dict(
+        zip(
+            texts,
+            _load(model).encode(list(texts), normalize_embeddings=True, show_progress_bar=False),
+            strict=True,
+        )
+    )
+
+
+@lru_cache(maxsize=2)
+def _load(model: str) -> Any:
+    try:
+        return _library().SentenceTransformer(model)
+    except (
+        Exception
+    ) as error:  # whatever the libraries below it raise for a folder or a hub id that is none
+        raise ModelError(
+            f"The embedding model can't be loaded: {error}",
+            received=model,
+            allowed="a folder or hub id that sentence-transformers loads",
+        ) from error
+
+
+def _library() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Similarity by embeddings needs sentence-transformers",
+            fix='run: pip install "domainfusion[embeddings]"',
+        ) from error
+    return sentence_transformers

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any, cast
 
-from domainfusion.distillation.metrics.accuracy import stated_parts
-from domainfusion.distillation.metrics.metric import (
+from domainfusion.distillation.metrics.accuracy import (
     BatchCoherence,
     BatchMetric,
     CoherenceMetric,
     Graded,
+    MayBeOverlap,
     Metric,
     MetricChoice,
     ModelMetric,
+    stated_parts,
 )
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
@@ -25,17 +26,19 @@ from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Sampling, Score
 
 METRICS = {
-    "stated_parts": "accuracy.stated_parts",
-    "exact": "accuracy.Exact",
-    "contains": "accuracy.Contains",
-    "numeric": "numeric.Numeric",
-    "choice": "choice.NamedChoice",
-    "likelihood": "choice.LikelyChoice",
-    "token_f1": "accuracy.TokenF1",
-    "rouge_l": "accuracy.RougeL",
-    "embedding": "embedding.EmbeddingSimilarity",
+    "stated_parts": "stated_parts",
+    "exact": "Exact",
+    "contains": "Contains",
+    "numeric": "Numeric",
+    "choice": "NamedChoice",
+    "likelihood": "LikelyChoice",
+    "token_f1": "TokenF1",
+    "rouge_l": "RougeL",
+    "embedding": "EmbeddingSimilarity",
 }
-"""What a name stands for, loaded when it is asked for. A judge has no name: it needs a model."""
+"""The public name in this package that a metric's name stands for, loaded when it is asked for. A
+judge has no name: it needs a model.
+"""
 
 _NO_ANSWER = Score.unscored("the model did not answer")
 
@@ -200,8 +203,7 @@ def metric_named(wanted: str | Mapping[str, Any]) -> Metric:
         raise ConfigurationError(
             "There is no metric of this name", received=name, allowed=", ".join(METRICS)
         )
-    module, attribute = METRICS[name].split(".")
-    found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    found = getattr(importlib.import_module(str(__package__)), METRICS[name])
     try:
         return cast(Metric, found(**given) if isinstance(found, type) or given else found)
     except TypeError as error:
@@ -231,7 +233,7 @@ def measures_overlap(metric: MetricChoice, example: Example) -> bool:
 def _is_overlap(metric: Metric, example: Example) -> bool:
     if metric is stated_parts:
         return not example.parts and example.reference is not None
-    return bool(getattr(metric, "is_overlap", False))
+    return isinstance(metric, MayBeOverlap) and bool(metric.is_overlap)
 
 
 def name_of(metric: object) -> str:

@@ -462,12 +462,10 @@ def _consistency(reply: str, count: int) -> Score:
     not exist are left out.
     """
     pairs = [(int(first), int(second)) for first, second in _PAIR.findall(reply)]
-    named = {
-        number
-        for pair in pairs
-        if pair[0] != pair[1] and 1 <= min(pair) <= max(pair) <= count
-        for number in pair
-    }
+    named: set[int] = set()
+    for first, second in pairs:
+        if first != second and min(first, second) >= 1 and max(first, second) <= count:
+            named |= {first, second}
     if not named and (pairs or not _NO_PAIRS.search(reply)):
         return Score.unscored(NO_VERDICT)
     return Score(1 - len(named) / count)
