@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if len(variants) > 1:
         _sweep(variants, arguments, terminal)
     else:
-        _run_one(variants[0].recipe, arguments.output_dir, arguments, terminal)
+        run_recipe(variants[0].recipe, arguments.output_dir, arguments, terminal)
 
 
 class Variant(NamedTuple):
@@ -107,7 +107,7 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
         if arguments.on_teacher_failure:
             updates["on_teacher_failure"] = arguments.on_teacher_failure
         if arguments.start is not None:
-            updates["student"] = _student_of(arguments.start, recipe)
+            updates["student"] = student_of(arguments.start, recipe)
         varied = zip(combination, choices, strict=True)
         parts = [f"{change.at[-1]}={change.value}" for change, all_ in varied if len(all_) > 1]
         # What a folder can't be called on some system becomes a line.
@@ -122,7 +122,7 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     return variants
 
 
-def _student_of(run_directory: Path, recipe: Recipe) -> Any:
+def student_of(run_directory: Path, recipe: Recipe) -> Any:
     """Returns the student's section, with the trained student of a run in it.
 
     Raises:
@@ -175,7 +175,7 @@ def _sweep(variants: Sequence[Variant], arguments: argparse.Namespace, terminal:
             answers = os.path.abspath(folder.parent / "answers.sqlite")
             recipe = recipe.model_copy(update={"answers": answers})
         try:
-            _run_one(recipe, folder / name, arguments, terminal)
+            run_recipe(recipe, folder / name, arguments, terminal)
         except DomainFusionError as error:
             failed[name] = error
             terminal.say(f"{name} failed, and the sweep continues: {error}")
@@ -191,9 +191,24 @@ def _sweep(variants: Sequence[Variant], arguments: argparse.Namespace, terminal:
         )
 
 
-def _run_one(
-    recipe: Recipe, output_dir: Path | None, arguments: argparse.Namespace, terminal: Terminal
+def run_recipe(
+    recipe: Recipe,
+    output_dir: Path | None,
+    arguments: argparse.Namespace,
+    terminal: Terminal,
+    *,
+    answers_of: Path | None = None,
 ) -> None:
+    """Runs a recipe, or prints what it would take.
+
+    Args:
+        recipe: The recipe.
+        output_dir: Where the run is kept, in place of what the recipe says.
+        arguments: `dry_run`, and `until`, the last stage.
+        terminal: Where results go.
+        answers_of: The store of an earlier run, whose answers are used again.
+    """
+    from domainfusion.models.store import ResponseStore
     from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
@@ -214,12 +229,16 @@ def _run_one(
         return
     from domainfusion.cli.runs import check_student_folder, publish, remember_recipe, run_stages
     from domainfusion.cli.status import render_status, status_of
+    from domainfusion.distillation.run import RunFiles
 
     distiller = build_distiller(recipe, output_dir=output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
     check_student_folder(directory)
     with distiller.hold():
+        if answers_of is not None:
+            with ResponseStore(RunFiles(directory).responses) as store:
+                store.copy_from(answers_of)
         run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
         if distiller.student is not None:
             publish(directory, terminal)

@@ -20,6 +20,7 @@ from domainfusion.cli import (
     distill,
     evaluate,
     export,
+    extend,
     init,
     merge,
     report,
@@ -31,7 +32,7 @@ from domainfusion.interruption import Stop, stopping_on_signals
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-VERBS = (demo, init, distill, status, evaluate, compare, ask, merge, report, export)
+VERBS = (demo, init, distill, extend, status, evaluate, compare, ask, merge, report, export)
 
 FAILED = 1
 MISUSED = 2

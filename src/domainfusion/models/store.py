@@ -268,6 +268,19 @@ class ResponseStore:
             for request in _requests(model_fingerprint, conversations, sampling)
         )
 
+    def copy_from(self, other: str | Path) -> None:
+        """Copies the answers of another store that are not here; what they took stays with it.
+
+        Raises:
+            StoreError: There is no store, or it can't be read.
+        """
+        with ResponseStore(other, read_only=True) as found, _write_errors(self.path):
+            rows = found._connection.execute("SELECT key, model, request, answer FROM answers")
+            with transaction(self._connection):
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows
+                )
+
     def usage(self) -> tuple[ModelUsage, ...]:
         """Returns what each model was asked since the store was made, and what that took, in the
         order in which they were first asked.

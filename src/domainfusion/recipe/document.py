@@ -41,14 +41,16 @@ class Change:
         at: The keys and positions that lead there.
         value: The value, as YAML says it.
         text: How it was written.
+        option: The option that it was written after.
     """
 
     at: tuple[str | int, ...]
     value: Any
     text: str
+    option: str = "--set"
 
     def __str__(self) -> str:
-        return f"--set {self.text}"
+        return f"{self.option} {self.text}".lstrip()
 
 
 # A step of a path: a key up to the next dot or bracket, or a position in brackets.
