@@ -37,6 +37,11 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
         help="print calls, tokens, cost and memory, and load no model",
     )
     parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not ask every teacher behind an API one question before the run begins",
+    )
+    parser.add_argument(
         "--until",
         choices=STAGES,
         default=STAGES[-1],
@@ -208,6 +213,7 @@ def run_recipe(
         terminal: Where results go.
         answers_of: The store of an earlier run, whose answers are used again.
     """
+    from domainfusion.cli.preflight import notes_on
     from domainfusion.models.store import ResponseStore
     from domainfusion.recipe import build_distiller
 
@@ -215,6 +221,8 @@ def run_recipe(
         from domainfusion.cli.plan import plan_of, render_plan
 
         terminal.print(render_plan(plan_of(recipe)))
+        for note in notes_on(recipe):
+            terminal.print(f"Note: {note}")
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments.until != STAGES[-1]:
         raise ConfigurationError(
@@ -235,7 +243,11 @@ def run_recipe(
     directory = distiller.output_dir
     terminal.log_to(directory)
     check_student_folder(directory)
+    for note in notes_on(recipe):
+        terminal.say(f"Note: {note}")
     with distiller.hold():
+        if not arguments.no_check:
+            distiller.ask_first()
         if answers_of is not None:
             with ResponseStore(RunFiles(directory).responses) as store:
                 store.copy_from(answers_of)

@@ -67,7 +67,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what it would take, and load no model"
     )
-    parser.set_defaults(run=run, until="evaluate")
+    parser.set_defaults(run=run, until="evaluate", no_check=False)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:

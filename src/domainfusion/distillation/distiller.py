@@ -57,8 +57,9 @@ from domainfusion.distillation.targets import (
 )
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.distillation.trainer.phase import check_seed
-from domainfusion.errors import RunError
+from domainfusion.errors import ModelError, RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
+from domainfusion.models.books import PaidModel
 from domainfusion.models.huggingface import choose_speech
 from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress
@@ -70,11 +71,14 @@ from domainfusion.types import (
     Sampling,
     TrainingRecord,
     fingerprint,
+    user,
 )
 
 __all__ = ["Distiller", "ResponseIntegrator"]
 
 logger = logging.getLogger("domainfusion")
+
+FIRST_QUESTION = user("Please answer this with one word: are you there?")
 
 
 class Distiller:
@@ -257,6 +261,29 @@ class Distiller:
         """
         with self._run.open():
             yield
+
+    def ask_first(self) -> None:
+        """Asks every expert behind an API one question, so that a wrong key, address or name shows
+        before anything else is done. The answer is stored: each is asked once.
+
+        Raises:
+            ModelError: One did not answer, and `on_teacher_failure` is `stop`.
+        """
+        if self._run.records.is_file():
+            return
+        with self._run.open():
+            for domain, teacher in self.teacher_models.items():
+                if not isinstance(teacher, PaidModel):
+                    continue
+                try:
+                    label = f"asking the expert of {domain} a first question"
+                    self._ask(
+                        teacher, [FIRST_QUESTION], self.settings.response_sampling, label=label
+                    )
+                except ModelError as error:
+                    if self.settings.on_teacher_failure == "stop":
+                        raise
+                    logger.warning("The expert of %s did not answer: %s", domain, error)
 
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to
