@@ -13,13 +13,18 @@ from domainfusion.cli.main import main
 from .test_distill import copy_of
 
 
-def test_report_prints_the_tables_and_writes_the_files(
+def test_report_prints_the_verdict_and_on_demand_the_tables_and_writes_the_files(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     for name in ("report.html", "report.md", "model/README.md"):
         (directory / name).unlink()
     assert main(["report", str(directory)]) == 0
+    brief = capsys.readouterr().out
+    assert len(brief.splitlines()) <= 20
+    assert "Animals and colours" in brief and f"{directory}/report.html" in brief
+    assert "Peak memory" not in brief
+    assert main(["report", str(directory), "--details"]) == 0
     shown = capsys.readouterr().out
     for part in (
         "Animals and colours",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domainfusion.reports import RunSummary, render_html
+from reports.pages import hostile_run
 from reports.real_run import DOMAINS, build_run
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def test_the_page_asks_for_nothing_but_itself_and_complains_of_nothing(
 ) -> None:
     shown = show()
     open_everything(shown.page)
-    shown.page.fill("#search", "protein")
-    shown.page.click("nav a >> nth=0")
+    shown.page.fill("#answers-search", "protein")
+    shown.page.click("nav a >> nth=1")
     assert {url.split("#")[0] for url in shown.requests} == {report.as_uri()}
     assert shown.complaints == []
 
@@ -186,48 +187,104 @@ def test_every_text_stands_out_from_what_is_behind_it(show: Show, theme: str) ->
 def test_search_and_filters_show_what_they_say_and_nothing_else(show: Show) -> None:
     page = show().page
     open_everything(page)
-    every = visible_articles(page)
-    assert len(every) == page.locator("#answers article").count() > 20
+    every = every_article(page)
+    total = len(every)
+    assert total > 20
+    assert len(visible_articles(page)) == 20
     word = sorted(every)[0].split()[3]
-    page.fill("#search", word.upper())
-    assert visible_articles(page) == [text for text in every if word.lower() in text.lower()]
-    assert (
-        page.locator("#found").inner_text()
-        == f"{len(visible_articles(page))} of {len(every)} questions"
-    )
-    page.fill("#search", "no such words anywhere")
+    page.fill("#answers-search", word.upper())
+    found = every_article(page)
+    assert sorted(found) == sorted(text for text in every if word.lower() in text.lower())
+    page.fill("#answers-search", "no such words anywhere")
     assert visible_articles(page) == []
-    page.fill("#search", "")
-    page.select_option("#grade", "wrong")
-    wrong = visible_articles(page)
-    assert 0 < len(wrong) < len(every)
-    page.select_option("#slice", "cross-domain")
-    assert set(visible_articles(page)) <= set(wrong) and len(visible_articles(page)) < len(wrong)
-    page.select_option("#slice", "")
-    page.select_option("#grade", "")
+    assert page.locator("#answers output").inner_text() == "none"
+    page.fill("#answers-search", "")
+    page.select_option("#answers-state", "wrong")
+    wrong = every_article(page)
+    assert 0 < len(wrong) < total
+    page.select_option("#answers-group", "cross-domain")
+    across = every_article(page)
+    assert set(across) <= set(wrong) and len(across) < len(wrong)
+    page.select_option("#answers-group", "")
+    page.select_option("#answers-state", "")
+    assert every_article(page) == every
+
+
+def every_article(page: Page) -> list[str]:
+    """Pages through all questions that the filters leave, and back; folded answers are in the
+    texts too.
+    """
+    texts = "[...document.querySelectorAll('#answers article')].map((found) => found.textContent)"
+    found: list[str] = page.evaluate(texts)
+    while page.locator("#answers button[name=next]").is_enabled():
+        page.click("#answers button[name=next]")
+        found += page.evaluate(texts)
+    while page.locator("#answers button[name=before]").is_enabled():
+        page.click("#answers button[name=before]")
+    return found
+
+
+def test_a_link_opens_the_part_that_it_leads_to(show: Show) -> None:
+    page = show().page
+    assert not page.locator("#answers").is_visible()
+    page.click("nav a[href='#answers']")
+    page.wait_for_selector("#answers", state="visible")
+    page.click("nav a[href='#domain-2']")
+    page.wait_for_selector("#domain-2", state="visible")
+    link = page.locator("#domain-2 a[data-group]")
+    domain = link.get_attribute("data-group")
+    link.click()
+    assert page.locator("#answers-group").input_value() == domain
+
+
+def test_hostile_text_stays_text_when_the_script_draws_it(
+    browser: Browser, run: RunSummary, tmp_path: Path
+) -> None:
+    assert run.evaluation is not None
+    path = tmp_path / "hostile.html"
+    path.write_text(render_html(hostile_run(run, run.evaluation)), encoding="utf-8")
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda found: requests.append(found.url))
+    page.goto(path.as_uri())
     open_everything(page)
-    assert visible_articles(page) == every
+    page.click("#answers button[name=next]")
+    assert len(visible_articles(page)) == 20
+    assert page.locator("article img, article script").count() == 0
+    assert page.title() != "owned"
+    assert requests == [path.as_uri()]
+    page.close()
+
+
+def test_the_contents_stay_in_sight(show: Show) -> None:
+    for size in SIZES:
+        page = show(size).page
+        open_everything(page)
+        page.mouse.wheel(0, 3000)
+        page.wait_for_function("scrollY > 1000")
+        box = page.locator("nav").bounding_box()
+        assert box is not None and 0 <= box["y"] < 40
 
 
 def test_without_scripts_every_figure_is_there_and_folds_open(show: Show) -> None:
     page = show(java_script_enabled=False).page
-    assert not page.locator("#finder").is_visible()
-    for section in page.locator("main > section").all():
-        assert section.is_visible()
-    for chart in page.locator("svg.chart").all():
+    assert page.locator("#verdict .dots").is_visible()
+    part = page.locator("details.part", has=page.locator("#answers"))
+    part.locator("summary").first.click()
+    assert page.locator("#answers article").first.is_visible()
+    assert not page.locator("#answers form").is_visible()
+    assert page.locator("#answers noscript").is_visible()
+    training = page.locator("details.part", has=page.locator("#training"))
+    training.locator("summary").first.click()
+    for chart in page.locator("#training svg.chart").all():
         box = chart.bounding_box()
         assert box is not None and box["width"] > 300
-    fold = page.locator("#answers details.fold").first
-    inside = fold.locator("article").first
-    assert not inside.is_visible()
-    fold.locator("summary").first.click()
-    assert inside.is_visible()
 
 
 def test_on_paper_there_are_figures_and_no_controls(show: Show) -> None:
     page = show(theme="dark").page
     page.emulate_media(media="print")
-    assert not page.locator("#finder").is_visible() and not page.locator("nav").is_visible()
+    assert not page.locator("#answers form").is_visible() and not page.locator("nav").is_visible()
     assert page.locator("#verdict").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.pdf(format="A4").startswith(b"%PDF")
@@ -237,6 +294,7 @@ def test_the_real_run_shows_what_it_did(run_directory: Path, browser: Browser) -
     page = browser.new_page()
     page.goto((run_directory / "report.html").as_uri())
     assert page.locator("h1").inner_text() == "Sleep, nutrition and training in one student"
+    open_everything(page)
     assert page.locator("#conflicts article").count() == 4
     assert all(domain in page.locator("#retention").inner_text() for domain in DOMAINS)
     assert "no question" in page.locator("#data").inner_text()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
+from domainfusion.reports.summary import LeftOut, Shipped
 from domainfusion.reports.tables import duration
 from reports.pages import HOSTILE, Element, Page, page
 
@@ -39,17 +42,24 @@ def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> No
 @pytest.mark.parametrize("name", ["whole", "hostile"])
 def test_the_only_script_is_the_page_s_own(name: str, request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue(name)
-    assert [element.text for element in root.all("script")] == [
-        files("domainfusion.reports").joinpath("report.js").read_text()
-    ]
+    data, code = [], []
+    for element in root.all("script"):
+        (data if element.attributes.get("type") == "application/json" else code).append(element)
+    script = files("domainfusion.reports").joinpath("report.js").read_text()
+    assert [element.text for element in code] == [script]
+    assert data
+    assert not any(set(element.text) & set("<>&") for element in data)
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(whole: Element) -> None:
     policy = whole.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     digest = {
-        tag: base64.b64encode(hashlib.sha256(whole.one(tag).text.encode()).digest()).decode()
-        for tag in ("script", "style")
+        tag: base64.b64encode(hashlib.sha256(element.text.encode()).digest()).decode()
+        for tag, element in (
+            ("script", list(whole.all("script"))[-1]),
+            ("style", whole.one("style")),
+        )
     }
     assert directives == {
         "default-src": "'none'",
@@ -63,7 +73,12 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(whol
 def test_hostile_text_is_shown_as_it_was_written(hostile: Element) -> None:
     shown = HOSTILE.replace("\x1b", "�").replace("\u202e", "�")
     texts = [element.text for element in hostile.all("span", "words")]
-    assert texts.count(shown) > 100
+    assert texts.count(shown) > 50
+    every = [item for name in ("answers", "questions") for item in items(hostile, name)]
+    assert {item["query"] for item in every if item["query"] != shown} <= {
+        "Why is Tokyo's airport code NRT and not TYO?"
+    }
+    assert not set("\x1b\u202e") & set(json.dumps(every, ensure_ascii=False))
     assert hostile.one("h1").text == shown
     assert not set("\x1b\u202e") & set(hostile.text)
 
@@ -93,6 +108,12 @@ def figure(estimate: Estimate) -> tuple[str, str]:
 def cell(element: Element) -> tuple[str, str]:
     note = next((child.words for child in element.all("small")), "")
     return element.words.removesuffix(note).strip(), note
+
+
+def items(root: Element, name: str) -> list[dict[str, Any]]:
+    """The questions that the page's script shows."""
+    found: list[dict[str, Any]] = json.loads(root.one("div", id=f"{name}-pager").one("script").text)
+    return found
 
 
 def table(root: Element, caption: str) -> Element:
@@ -164,8 +185,8 @@ def test_retention_is_that_of_the_evaluation_in_table_and_chart(
             for value in (row.student, row.expert, row.base)
             if value is not None
         ]
-    chart = next(element for element in whole.all("svg", "chart"))
-    words = [element.words for element in chart.all("text", "figure")]
+    chart = next(element for element in whole.all("table", "dots"))
+    words = [element.words for element in chart.all("td", "figure")]
     assert words == ["{} % ({})".format(*figure(row.retention)) for row in evaluation.retention]
 
 
@@ -243,9 +264,9 @@ def test_borders_between_domains_are_those_of_the_evaluation(
 def test_the_share_to_keep_is_answered_for_each_domain_at_once(
     whole: Element, evaluation: EvaluationReport
 ) -> None:
-    strip = whole.one("section", id="verdict").one("dl", "strip")
-    words = [f"{element.words}" for element in strip.all("dd")]
-    assert [element.words for element in strip.all("dt")] == [
+    strip = whole.one("section", id="verdict").one("table", "dots")
+    words = [f"{element.words}" for element in strip.all("td", "kept")]
+    assert [element.words for element in strip.all("th")] == [
         row.domain for row in evaluation.retention
     ]
     for said, row in zip(words, evaluation.retention, strict=True):
@@ -293,7 +314,13 @@ def test_what_is_saved_is_told_and_where_it_was_not_measured_that_is(
     }
     assert shown["Parameters"] == ["144,500,000", "163,900,000", "0.88"]
     assert shown["Tokens per second"] == ["82", "70", "1.17"]
-    assert "Not measured" in page(replace(run, savings=None)).one("section", id="savings").words
+    unmeasured = page(replace(run, savings=None)).one("section", id="savings")
+    assert "Memory and time were not measured" in unmeasured.words
+    saved = page(replace(run, shipped=Shipped(134_515_008, 269_100_000)))
+    rows = {row[0][0]: row[1:] for row in body(table(saved, "One student in place of 3 experts"))}
+    assert [text for text, _ in rows["Parameters"]] == ["134,515,008", "163,900,000", "0.82"]
+    assert [text for text, _ in rows["Memory of the weights"]] == ["269 MB", "348 MB", "0.77"]
+    assert "269 MB" in saved.one("section", id="verdict").words
 
 
 def test_undefined_figures_give_their_reason(run: RunSummary, evaluation: EvaluationReport) -> None:
@@ -353,13 +380,12 @@ def test_where_nothing_could_be_graded_that_is_said_once_and_answers_are_open(
             ),
         )
     )
-    assert not {"retention", "accuracy"} & {
+    assert not {"retention", "accuracy", "merge", "domain-1"} & {
         element.attributes["id"] for element in shown.all("section")
     }
     assert shown.one("section", id="verdict").words.count("no answer could be graded") == 1
-    answers = shown.one("section", id="answers")
-    folded = [article for fold in answers.all("details", "fold") for article in fold.all("article")]
-    assert len(list(answers.all("article"))) - len(folded) == html.OPEN_COMPARISONS
+    answers = list(shown.one("section", id="answers").all("article"))
+    assert len(answers) == html.FIRST_QUESTIONS
 
 
 @pytest.mark.parametrize("validated", [False, True])
@@ -387,69 +413,105 @@ def test_coherence_is_marked_until_it_is_validated(
     assert ("not validated" in words) is not validated
 
 
-def test_what_the_coherence_metric_sees_is_told_for_each_corruption(
-    run: RunSummary, evaluation: EvaluationReport
-) -> None:
-    areas = {
-        "shuffled": Estimate(value=0.951, low=0.92, high=0.98),
-        "looped": Estimate(value=0.61, low=0.5, high=0.7),
-    }
-    validation = CoherenceValidation(
-        metric="discourse features", auroc=areas, texts=81, text_set="5c1f"
-    )
-    assert evaluation.coherence is not None
-    coherence = replace(evaluation.coherence, validation=validation)
-    shown = page(replace(run, evaluation=replace(evaluation, coherence=coherence)))
-    rows = body(table(shown, "Whether discourse features sees corrupted texts"))
-    assert rows == [
-        [("shuffled", ""), ("0.951", "0.920 to 0.980"), ("yes", "")],
-        [("looped", ""), ("0.610", "0.500 to 0.700"), ("no", "")],
-    ]
-
-
 def test_every_answer_is_there_and_wrong_ones_come_first(
     whole: Element, evaluation: EvaluationReport
 ) -> None:
-    articles = list(whole.one("section", id="answers").all("article"))
-    assert len(articles) == len(evaluation.examples)
-    order = [
-        ["wrong", "not graded", "right"].index(article.attributes["data-grade"])
-        for article in articles
-    ]
+    found = items(whole, "answers")
+    assert len(found) == len(evaluation.examples)
+    order = [["wrong", "not graded", "right"].index(item["state"]) for item in found]
     assert order == sorted(order)
     by_query = {example.query: example for example in evaluation.examples}
     said = {answer.example_id: answer.text for answer in evaluation.student.answers}
-    for article in articles:
-        query, *texts = [element.text for element in article.all("span", "words")]
-        example = by_query[query]
+    for item in found:
+        example = by_query[item["query"]]
+        labels = [line[0] for line in item["lines"]]
+        texts = [line[1] for line in item["lines"]]
         assert texts[: len(example.parts)] == [part.answers[0] for part in example.parts]
         assert texts[len(example.parts)] == said[example.id]
-        labels = [str(element.children[0]).strip() for element in article.all("dt")]
         assert set(labels) >= {f"expert: {domain}" for domain in example.domains}
 
 
-def test_no_right_answer_is_open_at_first(whole: Element) -> None:
-    folds = [
-        article
-        for fold in whole.one("section", id="answers").all("details", "fold")
-        for article in fold.all("article")
+def test_without_scripts_the_first_questions_are_there_and_the_page_says_so(
+    whole: Element,
+) -> None:
+    section = whole.one("section", id="answers")
+    shown = [
+        article.one("p", "query").one("span", "words").text for article in section.all("article")
     ]
-    assert {id(article) for article in whole.all("article", **{"data-grade": "right"})} <= {
-        id(article) for article in folds
-    }
+    assert shown == [item["query"] for item in items(whole, "answers")[: html.FIRST_QUESTIONS]]
+    assert "the first 8 of 180 questions" in section.one("noscript").words
     assert not [fold for fold in whole.all("details") if "open" in fold.attributes]
+
+
+def test_each_domain_has_its_figures_its_loss_and_its_wrong_answers(
+    whole: Element, evaluation: EvaluationReport
+) -> None:
+    grades = {answer.example_id: answer.correct for answer in evaluation.student.answers}
+    for number, row in enumerate(evaluation.retention, start=1):
+        part = whole.one("section", id=f"domain-{number}")
+        assert row.conclusion in part.words.replace("\u202f", " ")
+        wrong = {
+            example.query
+            for example in evaluation.examples
+            if slice_of(example) == row.domain and grades[example.id] is False
+        }
+        assert {
+            article.one("p", "query").one("span", "words").text for article in part.all("article")
+        } == wrong
+        assert len(list(part.all("svg", "chart"))) == 1
+        link = part.one("a", href="#answers").attributes
+        assert link["data-group"] == row.domain
+
+
+def test_questions_that_were_made_can_be_read_with_why_others_were_left_out(
+    run: RunSummary,
+) -> None:
+    count = replace(
+        run.generation[0],
+        removed=(
+            LeftOut("Where is LHR?", "asks what a test question asks", "Where does LHR lie?"),
+        ),
+    )
+    found = items(page(replace(run, generation=(count,))), "questions")
+    assert len(found) == len(run.records) + 1
+    targets = {item["query"]: item["lines"][-1][:2] for item in found}
+    for record in run.records:
+        assert targets[record.example.query] == ["target", record.target]
+    rejected = [item for item in found if item["state"] == "rejected"]
+    assert all(
+        "does not state what the reference states" in item["lines"][-1][3][0] for item in rejected
+    )
+    left_out = found[-1]
+    assert (left_out["query"], left_out["state"]) == ("Where is LHR?", "left out")
+    assert [line[1] for line in left_out["lines"]] == [
+        "asks what a test question asks",
+        "Where does LHR lie?",
+    ]
+
+
+def test_a_chart_of_many_domains_is_left_to_the_parts_of_the_domains(run: RunSummary) -> None:
+    log = [
+        {
+            "phase": "a",
+            "step": step,
+            "loss": 1.0,
+            "domains": {f"d{number}": {"tokens": 3, "cross_entropy": 1.0} for number in range(12)},
+        }
+        for step in (1, 2)
+    ]
+    training = page(replace(run, training_log=tuple(log))).one("section", id="training")
+    assert len(list(training.all("svg", "chart"))) == 1
 
 
 def test_what_is_too_much_for_a_page_is_counted(
     run: RunSummary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "MOST_COMPARISONS", 20)
+    monkeypatch.setattr(html, "MOST_QUESTIONS", 20)
     monkeypatch.setattr(html, "MOST_CONFLICTS", 4)
     shown = page(run)
-    assert len(list(shown.one("section", id="answers").all("article"))) == 20
+    assert len(items(shown, "answers")) == 20
     assert (
-        "Shown are 20 of 180 questions, wrong answers first; all of them are in evaluation.json."
-        in shown.words
+        "On this page are 20 of 180 questions; all of them are in evaluation.json." in shown.words
     )
     conflicts = shown.one("section", id="conflicts")
     settled = [
@@ -473,9 +535,9 @@ def test_long_answers_make_fewer_questions_fit_and_the_page_says_so(
         run, evaluation=replace(evaluation, models=tuple(map(lengthened, evaluation.models)))
     )
     written = render_html(long)
-    shown = len(list(Page(written).root.one("section", id="answers").all("article")))
+    shown = len(items(Page(written).root, "answers"))
     assert 0 < shown < 180 and len(written) < 2 * html.MOST_CHARACTERS
-    assert f"Shown are {shown} of 180 questions" in written
+    assert f"On this page are {shown} of 180 questions" in written
 
 
 # What is not there
@@ -491,6 +553,10 @@ EVALUATED = {
     "overall",
     "measurement",
     "answers",
+    "merge",
+    "domain-1",
+    "domain-2",
+    "domain-3",
 }
 PARTS: list[tuple[dict[str, Any], set[str]]] = [
     ({"evaluation": None}, EVALUATED),
@@ -513,11 +579,7 @@ def test_a_section_without_data_is_left_out_and_no_other(
     )
     assert before - after == missing
     links = [element.attributes["href"] for element in shown.one("nav").all("a")]
-    assert links == [
-        f"#{element.attributes['id']}"
-        for element in shown.all("section")
-        if element.attributes["id"] != "verdict"
-    ]
+    assert links == [f"#{element.attributes['id']}" for element in shown.all("section")]
 
 
 Without = Callable[[EvaluationReport], EvaluationReport]
@@ -526,8 +588,11 @@ Without = Callable[[EvaluationReport], EvaluationReport]
 @pytest.mark.parametrize(
     ("without", "missing"),
     [
-        (lambda found: replace(found, retention=()), {"retention"}),
-        (lambda found: replace(found, examples=()), {"answers"}),
+        (
+            lambda found: replace(found, retention=()),
+            {"retention", "domain-1", "domain-2", "domain-3"},
+        ),
+        (lambda found: replace(found, examples=()), {"answers", "merge"}),
         (lambda found: replace(found, overall=None), {"overall"}),
         (lambda found: replace(found, benchmarks=(), regressions=()), {"benchmarks"}),
         (
@@ -541,7 +606,7 @@ Without = Callable[[EvaluationReport], EvaluationReport]
                 examples=(),
                 overlap=None,
             ),
-            {"answers"},
+            {"answers", "merge"},
         ),
     ],
 )

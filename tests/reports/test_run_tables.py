@@ -18,7 +18,7 @@ from reports.pages import Page
 def in_terminal(summary: RunSummary) -> str:
     console = Console(width=200, force_terminal=False)
     with console.capture() as capture:
-        console.print(render_terminal(summary))
+        console.print(render_terminal(summary, details=True))
     return capture.get()
 
 

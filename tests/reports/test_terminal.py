@@ -7,13 +7,14 @@ from rich.console import Console
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.reports import RunSummary, render_terminal
-from domainfusion.reports.terminal import compare_runs, paired_difference
+from domainfusion.reports.evaluation_tables import paired_difference
+from domainfusion.reports.terminal import MOST_LINES, compare_runs
 
 
-def printed(summary: RunSummary, width: int = 200) -> str:
+def printed(summary: RunSummary, width: int = 200, *, details: bool = True) -> str:
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(render_terminal(summary))
+        console.print(render_terminal(summary, details=details))
     return capture.get()
 
 
@@ -34,6 +35,28 @@ def test_the_figures_of_every_model_are_printed(
 def test_coherence_is_printed_as_not_validated(run: RunSummary) -> None:
     words = " ".join(printed(run).split())
     assert "Integration Coherence 0.814" in words and "by the metric alone (not validated)" in words
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_verdict_has_sixteen_lines_at_most_and_its_headline(
+    run: RunSummary, evaluation: EvaluationReport, width: int
+) -> None:
+    rows = [
+        replace(row, domain=f"{row.domain} {number}")
+        for number in range(4)
+        for row in evaluation.retention
+    ]
+    for retention in (evaluation.retention, tuple(rows)):
+        report = replace(evaluation, retention=retention)
+        shown = printed(replace(run, evaluation=report), width, details=False)
+        assert len(shown.splitlines()) <= MOST_LINES
+        assert " ".join(report.headline.split()) in " ".join(shown.split())
+    assert "and 7 more domains" in shown
+
+
+def test_the_tables_come_before_the_verdict(run: RunSummary, evaluation: EvaluationReport) -> None:
+    shown = printed(run)
+    assert shown.index("Time by stage") < shown.index(evaluation.headline)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
@@ -80,7 +103,9 @@ def with_all_wrong(report: EvaluationReport, slice_name: str) -> EvaluationRepor
 
 def test_a_run_does_not_differ_from_itself(evaluation: EvaluationReport) -> None:
     for name in evaluation.slices:
-        difference, _ = paired_difference(evaluation, evaluation, name)
+        difference, _ = paired_difference(
+            evaluation.examples, evaluation.student, evaluation.student, name
+        )
         assert difference.value in (0, None)
         assert difference.low is None or difference.low <= 0 <= (difference.high or 0)
 
@@ -90,7 +115,9 @@ def test_a_student_that_gets_all_wrong_is_worse_by_its_accuracy(
 ) -> None:
     name = evaluation.retention[0].domain
     score = evaluation.student.slices[name].strict.value
-    difference, items = paired_difference(evaluation, with_all_wrong(evaluation, name), name)
+    difference, items = paired_difference(
+        evaluation.examples, evaluation.student, with_all_wrong(evaluation, name).student, name
+    )
     assert difference.value == pytest.approx(-(score or 0), abs=0.02)
     assert difference.high is not None
     assert difference.high < 0
@@ -100,8 +127,8 @@ def test_a_student_that_gets_all_wrong_is_worse_by_its_accuracy(
 def test_the_order_of_two_runs_turns_the_sign(evaluation: EvaluationReport) -> None:
     name = evaluation.retention[0].domain
     other = with_all_wrong(evaluation, name)
-    there, _ = paired_difference(evaluation, other, name)
-    back, _ = paired_difference(other, evaluation, name)
+    there, _ = paired_difference(evaluation.examples, evaluation.student, other.student, name)
+    back, _ = paired_difference(evaluation.examples, other.student, evaluation.student, name)
     assert there.value is not None
     assert back.value == pytest.approx(-there.value)
 

@@ -25,6 +25,7 @@ from domainfusion.distillation.results import (
 from domainfusion.distillation.statistics import non_inferiority
 from domainfusion.records import read_json, write_json
 from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
+from domainfusion.reports.evaluation_tables import gains
 from domainfusion.reports.verdict import Verdict, verdict
 from domainfusion.types import Example
 
@@ -88,10 +89,54 @@ def test_what_falls_short_is_in_the_headline() -> None:
     found = verdict(report(retained("a", 0.99, 0.97, 1.0), retained("b", 0.41, 0.3, 0.52)))
     assert (
         found.headline
-        == "The student keeps at least 95 % of the a expert and falls short of 95 %: it keeps 41 %"
-        " of the b expert."
+        == "The student keeps at least 95 % of the a expert; falls short of 95 %: it keeps 41 % of"
+        " the b expert."
     )
     assert not any("b expert" in sentence for sentence in found.keeps)
+
+
+def test_of_many_domains_the_headline_gives_numbers() -> None:
+    kept = [retained(f"domain {number}", 0.99, 0.97, 1.0) for number in range(9)]
+    lost = [retained(f"other {number}", 0.41, 0.3, 0.52) for number in range(3)]
+    assert verdict(report(*kept, *lost)).headline == (
+        "The student keeps at least 95 % of 9 of its 12 experts; falls short of 95 % of 3 of its 12"
+        " experts."
+    )
+
+
+def merged(**right: int) -> EvaluationReport:
+    """A student that is right everywhere, beside a merge that is right `right` times of 40."""
+    examples = [
+        Example(query=f"{name} {number}?", domains=(name,))
+        for name in right
+        for number in range(40)
+    ]
+    places = dict.fromkeys(right, 0)
+    answers: dict[str, list[Answer]] = {"student": [], "merge": []}
+    for example in examples:
+        name = example.primary_domain
+        places[name] += 1
+        for role in answers:
+            correct = role == "student" or places[name] <= right[name]
+            answers[role].append(
+                Answer(example_id=example.id, text="", score=float(correct), correct=correct)
+            )
+    models = tuple(
+        replace(model(role, role, **dict.fromkeys(right, 1.0)), answers=tuple(answers[role]))  # type: ignore[arg-type]
+        for role in answers
+    )
+    return replace(report(models=models), examples=tuple(examples))
+
+
+def test_whether_the_untrained_merge_was_enough_is_what_the_paired_interval_settles() -> None:
+    assert verdict(merged(a=20, b=39)).merge == (
+        "The untrained merge was not enough: training gained on a (100 % → 100 %). No difference is"
+        " settled on b."
+    )
+    enough = verdict(merged(a=40, b=39)).merge
+    assert enough.startswith("The untrained merge may have been enough")
+    assert verdict(report()).merge == ""
+    assert [gain.outcome for gain in gains(merged(a=0, b=40))] == ["gained", "not settled"]
 
 
 @pytest.mark.parametrize("value", [1.0, 1.02, 2.054])
@@ -118,8 +163,13 @@ def test_a_base_that_keeps_as_much_is_told() -> None:
 def test_what_is_not_settled_is_told_with_what_would_settle_it() -> None:
     rows = (retained("a", 0.96, 0.9, 1.0), retained("b", 0.99, 0.97, 1.0))
     found = verdict(report(*rows))
-    assert found.headline.endswith(
-        "was asked too few questions to say whether it keeps 95 % of the a expert."
+    assert found.headline == (
+        "The student keeps at least 95 % of the b expert; was asked too few questions to tell for"
+        " the a expert."
+    )
+    alone = verdict(report(rows[0])).headline
+    assert alone == (
+        "The student was asked too few questions to say whether it keeps 95 % of the a expert."
     )
     assert re.search(r"about [\d,]+ more questions would settle it\.", found.conclusions[0])
     assert "more questions" not in found.conclusions[1]
@@ -137,7 +187,7 @@ def test_every_form_of_a_report_has_the_same_verdict(
     """What the terminal, a mail and a script read is one sentence from one place."""
     summary = RunSummary(evaluation=evaluation)
     console = Console(width=10_000, file=StringIO(), color_system=None)
-    console.print(render_terminal(summary))
+    console.print(render_terminal(summary, details=True))
     assert isinstance(console.file, StringIO)
     html = unescape(re.sub(r"<[^>]+>", "", render_html(summary))).replace("\u202f", " ")
     forms = [
@@ -197,10 +247,11 @@ def test_where_no_reference_says_what_is_right_agreement_is_the_headline() -> No
         relative=Estimate(value=0.875),
     )
     headline = verdict(replace(report(), agreement=(row,))).headline
-    agrees = (
-        "the student agrees with its experts at least 87.5 % as much as they do with themselves"
-    )
-    assert headline == f"No reference says what is right; by similarity, {agrees}."
+    agrees = "the student agrees with its experts {} as much as they do with themselves"
+    said = f"No reference says what is right; by similarity, {agrees}."
+    assert headline == said.format("87.5 %")
+    bounded = replace(row, relative=Estimate(value=0.875, low=0.81, high=0.92))
+    assert verdict(replace(report(), agreement=(bounded,))).headline == said.format("at least 81 %")
 
 
 def test_a_rule_that_beats_the_student_is_named() -> None:

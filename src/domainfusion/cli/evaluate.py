@@ -195,6 +195,7 @@ def _evaluate_against(
     kept = distiller.output_dir / f"evaluation-{file.stem}.json"
     write_json(kept, report)
     title = f"{RunSummary.read(distiller.output_dir).heading}, on {file}"
-    terminal.print(render_terminal(RunSummary(title=title, evaluation=report)))
+    summary = RunSummary(title=title, evaluation=report)
+    terminal.print(render_terminal(summary, details=True))
     terminal.print(f"\nKept in {kept}")
     return report

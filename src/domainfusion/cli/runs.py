@@ -230,10 +230,16 @@ def _files_in(folder: Path) -> list[str]:
     )
 
 
-def publish(run_directory: Path, terminal: Terminal) -> None:
-    """Writes the reports of a run and its student's model card, and prints the tables."""
+def publish(run_directory: Path, terminal: Terminal, *, details: bool = False) -> None:
+    """Writes the reports of a run and its student's model card, and prints the verdict.
+
+    Args:
+        run_directory: The run.
+        terminal: Where it is printed.
+        details: Print the tables before it.
+    """
     summary, files = write_reports(run_directory), RunFiles(run_directory)
-    terminal.print(render_terminal(summary))
+    terminal.print(render_terminal(summary, details=details))
     terminal.print(f"\nReport:   {files.html_report} and {files.markdown_report.name}")
     if files.student.is_dir():
         question = _question(summary)

@@ -9,6 +9,7 @@ from typing import Any
 
 from domainfusion.distillation.export import frame
 from domainfusion.distillation.results import (
+    MOST_NAMED,
     AgreementScore,
     Benchmark,
     Coherence,
@@ -110,9 +111,14 @@ class EvaluationReport:
     @property
     def headline(self) -> str:
         """What the evaluation says, in a few words: the same in every form of a report."""
-        claims = [*self._domain_claims(), *self._cross_domain_claims()]
+        claims = self._domain_claims()
         if claims:
-            return f"The student {listed(claims)}."
+            return f"The student {'; '.join(claims)}."
+        if self.cross_domain_accuracy.value is not None:
+            return (
+                f"The student answers {percent(self.cross_domain_accuracy.value)} of the"
+                " cross-domain questions in full."
+            )
         if self.agreement:
             return self._agreement_headline()
         if self.overlap_slices:
@@ -183,39 +189,49 @@ class EvaluationReport:
             if row.non_inferiority is not None:
                 goal = percent(row.non_inferiority.margin)
                 by_verdict.setdefault(row.non_inferiority.verdict, []).append(row)
+        total = len(self.retention)
         claims = []
         if kept := by_verdict.get("yes"):
-            claims.append(f"keeps at least {goal} of {_experts(kept, len(self.retention))}")
+            claims.append(f"keeps at least {goal} of {_experts(kept, total)}")
         if lost := by_verdict.get("no"):
-            figures = listed(
+            figures = [
                 f"{percent(row.retention.value or 0)} of the {row.domain} expert" for row in lost
-            )
-            claims.append(f"falls short of {goal}: it keeps {figures}")
+            ]
+            named = f": it keeps {listed(figures)}" if total <= MOST_NAMED else ""
+            found = named or f" of {_experts(lost, total)}"
+            claims.append(f"falls short of {goal}{found}")
         if unsettled := by_verdict.get("not enough data"):
+            experts = _experts(unsettled, total)
             claims.append(
-                f"was asked too few questions to say whether it keeps {goal} of"
-                f" {_experts(unsettled, 0)}"
+                f"was asked too few questions to tell for {experts}"
+                if claims
+                else f"was asked too few questions to say whether it keeps {goal} of {experts}"
             )
         if undefined := by_verdict.get("undefined"):
-            claims.append(f"has no verdict in {listed(row.domain for row in undefined)}")
+            names = (
+                listed(row.domain for row in undefined)
+                if len(undefined) <= MOST_NAMED
+                else f"{len(undefined)} of {total} domains"
+            )
+            claims.append(f"has no verdict in {names}")
         return claims
-
-    def _cross_domain_claims(self) -> list[str]:
-        across = self.cross_domain_accuracy.value
-        return (
-            []
-            if across is None
-            else [f"answers {percent(across)} of the cross-domain questions in full"]
-        )
 
     def _agreement_headline(self) -> str:
         measure = self.agreement[0].measure
         rows = [row for row in self.agreement if row.measure == measure]
-        found = [row.relative.value for row in rows if row.relative.value is not None]
+        found = [row.relative for row in rows if row.relative.value is not None]
         if not found:
             return "No reference says what is right, and agreement with the experts is undefined."
-        least = min(found)
-        much = "as much as" if least >= 1 else f"at least {percent(least)} as much as"
+        lows = [estimate.low for estimate in found if estimate.low is not None]
+        # Only the lower ends of all intervals support "at least".
+        least = min(lows) if len(lows) == len(found) else None
+        if least is None:
+            figures = [estimate.value or 0.0 for estimate in found]
+            ends = dict.fromkeys((percent(min(figures)), percent(max(figures))))
+            spread = " to ".join(ends)
+            much = f"{spread} as much as"
+        else:
+            much = "as much as" if least >= 1 else f"at least {percent(least)} as much as"
         return (
             f"No reference says what is right; by {measure}, the student agrees with its experts"
             f" {much} they do with themselves."
@@ -385,6 +401,8 @@ class EvaluationReport:
 def _experts(rows: Sequence[DomainRetention], total: int) -> str:
     if len(rows) > 1 and len(rows) == total:
         return f"each of its {total} experts"
+    if total > MOST_NAMED and len(rows) > 1:
+        return f"{len(rows)} of its {total} experts"
     names = listed(row.domain for row in rows)
     return f"the {names} expert{'s' if len(rows) > 1 else ''}"
 

@@ -55,6 +55,10 @@ def percent(share: float) -> str:
     return f"{whole if exact else points(share)} %".replace("-", "−")
 
 
+MOST_NAMED = 3
+"""Domains that a headline names; of more it gives the number."""
+
+
 def listed(items: Iterable[str]) -> str:
     """Joins items as a sentence does.
 

@@ -52,12 +52,15 @@ class Savings:
             the questions of its domain. Where the integrator was given, it is in it: that is the
             ensemble which the student replaces.
         integrated: Whether the integrator is in it.
+        adapters: What the experts take without the integrator, where it is in `experts`; None
+            where it is not, or this was not measured.
     """
 
     questions: int
     student: Footprint
     experts: Footprint
     integrated: bool = False
+    adapters: Footprint | None = None
 
 
 Answering = Callable[[Mapping[str, LanguageModel], Sequence[Example], Sampling, Ask], object]
@@ -101,9 +104,13 @@ def measure_savings(
         for domain, own in asked.items()
     ]
     whole = None if ensemble is None else _ensemble_footprint(ensemble, teachers, picked, sampling)
-    experts = whole or _footprint(together, sampling)
+    experts = _footprint(together, sampling)
     return Savings(
-        questions=len(picked), student=alone, experts=experts, integrated=whole is not None
+        questions=len(picked),
+        student=alone,
+        experts=whole or experts,
+        integrated=whole is not None,
+        adapters=None if whole is None else experts,
     )
 
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Answer, ModelResult
+from domainfusion.errors import printable
 from domainfusion.reports.evaluation_tables import label_of
-from domainfusion.reports.tables import counted
+from domainfusion.reports.summary import GenerationCount
+from domainfusion.reports.tables import clipped, counted, percent
 from domainfusion.types import Conflict, Example, TrainingRecord
 
 ORDER = ("wrong", "not graded", "right")
@@ -242,3 +245,230 @@ def _kind(record: TrainingRecord) -> str:
         if record.example.is_cross_domain
         else "single"
     )
+
+
+LONGEST_TEXT = 4000
+"""Characters of one text on a page; what is longer is cut, with its length named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was said to a question.
+
+    Attributes:
+        label: Who said it, or what it is.
+        text: The words; empty where there were none.
+        mark: `right`, `wrong`, `not graded` or `kept`; empty for none.
+        notes: What a reader has to know about it.
+    """
+
+    label: str
+    text: str
+    mark: str = ""
+    notes: tuple[str, ...] = ()
+
+    def plain(self) -> list[object]:
+        """Returns the line as the page's script reads it."""
+        return [self.label, self.text, self.mark, list(self.notes)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One question as a page shows it, drawn by the template or by the page's script.
+
+    Attributes:
+        query: The question.
+        about: Where it belongs, in a few words.
+        group: The slice or the domains that a reader can choose.
+        state: The grade or the fate that a reader can choose.
+        before: The turns before the question: who spoke, and the words.
+        lines: What was said to it.
+        more: What is shown on demand.
+    """
+
+    query: str
+    about: str
+    group: str
+    state: str
+    before: tuple[Line, ...] = ()
+    lines: tuple[Line, ...] = ()
+    more: tuple[Line, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Characters of all its texts."""
+        every = (*self.before, *self.lines, *self.more)
+        return len(self.query) + sum(len(line.text) for line in every)
+
+    def plain(self) -> dict[str, object]:
+        """Returns the item as the page's script reads it."""
+        return {
+            "query": self.query,
+            "about": self.about,
+            "group": self.group,
+            "state": self.state,
+            "before": [line.plain() for line in self.before],
+            "lines": [line.plain() for line in self.lines],
+            "more": [line.plain() for line in self.more],
+        }
+
+
+def _shown(text: str) -> str:
+    return printable(clipped(text, LONGEST_TEXT))
+
+
+def _item(
+    example: Example,
+    *,
+    about: str,
+    group: str,
+    state: str,
+    lines: Sequence[Line],
+    more: Sequence[Line] = (),
+) -> Item:
+    return Item(
+        query=_shown(example.query),
+        about=printable(about),
+        group=printable(group),
+        state=state,
+        before=tuple(Line(label=turn.role, text=_shown(turn.content)) for turn in example.history),
+        lines=tuple(lines),
+        more=tuple(more),
+    )
+
+
+def comparison_item(found: Comparison, about: str = "") -> Item:
+    """Returns a question with what is expected, the student's and the experts' answers; those of
+    other models on demand.
+    """
+    example = found.example
+    where = about or slice_of(example)
+    if example.apparent_domain and not about:
+        where = f"{where}, looks like {example.apparent_domain}"
+    return _item(
+        example,
+        about=where,
+        group=slice_of(example),
+        state=found.grade,
+        lines=(
+            *_expected(example),
+            _answer_line(found.student),
+            *map(_answer_line, found.experts),
+        ),
+        more=tuple(map(_answer_line, found.others)),
+    )
+
+
+def _expected(example: Example) -> list[Line]:
+    if example.parts:
+        lines = []
+        for part in example.parts:
+            others = f"also {', '.join(part.answers[1:])}" if len(part.answers) > 1 else ""
+            notes = tuple(printable(note) for note in (part.domain, others) if note)
+            text = _shown(part.answers[0]) if part.answers else ""
+            lines.append(Line(label="expected", text=text, notes=notes))
+        return lines
+    if not example.has_reference:
+        return []
+    return [Line(label="expected", text=_shown(example.reference or ""))]
+
+
+def _answer_line(found: ModelAnswer) -> Line:
+    return Line(
+        label=printable(found.label),
+        text=_shown(found.answer.text),
+        mark=found.grade,
+        notes=tuple(printable(note) for note in _notes(found.answer)),
+    )
+
+
+def _notes(answer: Answer) -> list[str]:
+    """Returns what a reader has to know about an answer beside its grade."""
+    notes = []
+    if answer.score is not None and answer.is_overlap:
+        notes.append(f"shares {percent(answer.score)} of its words with the reference")
+    elif answer.score is not None and 0 < answer.score < 1:
+        notes.append(f"{percent(answer.score)} of the parts right")
+    if answer.finish_reason == "length":
+        notes.append("cut at the token limit")
+    elif answer.finish_reason != "stop":
+        notes.append(answer.finish_reason)
+    if answer.repetitive:
+        notes.append("goes round in circles")
+    if not answer.readable:
+        notes.append("not readable")
+    if answer.correct is None and answer.reason:
+        notes.append(answer.reason)
+    return notes
+
+
+def record_item(record: TrainingRecord) -> Item:
+    """Returns a training question with its responses and its target."""
+    example = record.example
+    lines = []
+    for response in record.responses:
+        asked = response.question if response.question != example.query else ""
+        lines.append(
+            Line(
+                label=f"expert: {printable(response.domain)}",
+                text=_shown(response.text),
+                notes=(f"asked: {_shown(asked)}",) if asked else (),
+            )
+        )
+    reason = f": {record.reason}" if record.reason else ""
+    lines.append(
+        Line(
+            label="target",
+            text=_shown(record.target),
+            notes=(printable(f"{record.verification}{reason}"),),
+        )
+    )
+    domains = " + ".join(example.domains)
+    return _item(
+        example,
+        about=f"{domains}, {example.source}",
+        group=domains,
+        state=record.verification,
+        lines=lines,
+    )
+
+
+def left_out_items(counts: Sequence[GenerationCount]) -> list[Item]:
+    """Returns the questions that were made and left out, with the reason."""
+    items = []
+    for count in counts:
+        for found in count.removed:
+            lines = [Line(label="left out", text=_shown(found.reason))]
+            if found.contained:
+                lines.append(Line(label="because of", text=_shown(found.contained)))
+            items.append(
+                Item(
+                    query=_shown(found.query),
+                    about=printable(count.generator),
+                    group=printable(count.generator),
+                    state="left out",
+                    lines=tuple(lines),
+                )
+            )
+    return items
+
+
+def conflict_item(found: SettledConflict) -> Item:
+    """Returns a conflict with its claims and how it was settled."""
+    lines = []
+    disputed = found.conflict.question
+    if disputed and disputed != found.example.query:
+        lines.append(Line(label="disputed", text=_shown(disputed)))
+    for domain, claim in found.conflict.claims.items():
+        mark = "kept" if domain in found.kept else ""
+        lines.append(Line(label=printable(domain), text=_shown(claim), mark=mark))
+    nothing = "no claim stands: the answer reports that the experts disagree, or there is none"
+    lines.append(
+        Line(
+            label="settled by" if found.kept else "not settled",
+            text=_shown(found.conflict.rule),
+            notes=() if found.kept else (nothing,),
+        )
+    )
+    domains = " + ".join(found.example.domains)
+    return _item(found.example, about=domains, group=domains, state="", lines=lines)

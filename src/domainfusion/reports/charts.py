@@ -66,6 +66,17 @@ class DotChart:
     references: tuple[Tick, ...]
     description: str
 
+    @property
+    def labelled(self) -> tuple[Tick, ...]:
+        """The ticks that have a label: more than six would touch each other on a phone."""
+        return self.ticks[:: -(-len(self.ticks) // 6)]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the references are too near to each other for a label each."""
+        places = [reference.at for reference in self.references]
+        return len(places) > 1 and max(places) - min(places) < 25
+
 
 def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | None:
     """Returns DER by domain with its intervals; None where it is defined nowhere.

@@ -4,10 +4,11 @@ and how it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import (
     DomainRetention,
     Estimate,
@@ -16,6 +17,7 @@ from domainfusion.distillation.results import (
     Role,
     SliceScore,
 )
+from domainfusion.distillation.statistics import PairedComparison
 from domainfusion.reports.tables import (
     Cell,
     Table,
@@ -26,6 +28,7 @@ from domainfusion.reports.tables import (
     percent,
     share,
 )
+from domainfusion.types import Example
 
 RETENTION_GOAL = 0.95
 """The share of an expert that is marked where no share was tested."""
@@ -494,44 +497,134 @@ def apart_table(report: EvaluationReport) -> Table | None:
     )
 
 
-def validation_table(report: EvaluationReport) -> Table | None:
-    """Returns how well the coherence metric tells sound texts from corrupted ones; None where
-    nobody has measured that.
+def paired_difference(
+    examples: Sequence[Example], before: ModelResult, after: ModelResult, name: str
+) -> tuple[Estimate, int]:
+    """Compares two models on the questions of a slice on which both were graded.
+
+    Args:
+        examples: The questions.
+        before: The one model.
+        after: The other.
+        name: The slice.
+
+    Returns:
+        The second's accuracy less the first's, with its 95 % interval, and the number of questions.
     """
-    found = None if report.coherence is None else report.coherence.validation
-    if found is None:
-        return None
-    measured = f"{counted(found.texts, 'sound text')} that it was not made on" + (
-        f", {found.date}" if found.date else ""
+    groups = {item.id: item.group for item in examples if slice_of(item) == name}
+    first, second = _right(before), _right(after)
+    shared = [item for item in groups if item in first and item in second]
+    comparison = PairedComparison(
+        [second[item] for item in shared],
+        [first[item] for item in shared],
+        [groups[item] for item in shared],
     )
+    return comparison.difference(), len(shared)
+
+
+def _right(model: ModelResult) -> dict[str, bool]:
+    return {
+        answer.example_id: answer.correct for answer in model.answers if answer.correct is not None
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What training added to the untrained merge of the experts on one slice.
+
+    Attributes:
+        slice: The slice.
+        merge: The merge's accuracy.
+        student: The student's.
+        difference: The student's less the merge's, with its paired interval.
+    """
+
+    slice: str
+    merge: float | None
+    student: float | None
+    difference: Estimate
+
+    @property
+    def outcome(self) -> str:
+        """`gained`, `lost` or `not settled`, by the interval."""
+        if self.difference.low is not None and self.difference.low > 0:
+            return "gained"
+        if self.difference.high is not None and self.difference.high < 0:
+            return "lost"
+        return "not settled"
+
+
+def gains(report: EvaluationReport) -> list[Gain]:
+    """Returns what training added to the untrained merge, a slice each; empty where no merge was
+    measured.
+    """
+    merge = next((model for model in report.models if model.role == "merge"), None)
+    if merge is None:
+        return []
+    found = []
+    for name, score in report.student.slices.items():
+        if name not in merge.slices:
+            continue
+        difference, items = paired_difference(report.examples, merge, report.student, name)
+        if items:
+            found.append(
+                Gain(
+                    slice=name,
+                    merge=merge.slices[name].strict.value,
+                    student=score.strict.value,
+                    difference=difference,
+                )
+            )
+    return found
+
+
+def gains_table(report: EvaluationReport) -> Table | None:
+    """Returns the student beside the untrained merge of its experts; None where there is none."""
+    rows = gains(report)
+    if not rows:
+        return None
     return Table(
         caption=(
-            f"Whether {found.metric} sees corrupted texts: AUROC, the chance that it grades a sound"
-            f" text above a corrupted one, on {measured}"
+            "Would the untrained merge have been enough? Answers with every part right, and the"
+            " paired difference with its 95 % interval"
         ),
-        header=("Corruption", "AUROC", "Seen?"),
-        align="lrl",
+        header=("Questions", "Merge", "Student", "Difference", "By training"),
+        align="lrrrl",
         rows=tuple(
-            (Cell(name), _auroc(area), Cell("yes" if name in found.reached else "no"))
-            for name, area in found.auroc.items()
+            (
+                Cell(row.slice),
+                share(row.merge),
+                share(row.student),
+                figure(row.difference),
+                Cell(row.outcome),
+            )
+            for row in rows
         ),
     )
 
 
-def _auroc(found: Estimate) -> Cell:
-    if found.value is None:
-        return Cell("undefined", found.reason)
-    inside = (
-        "" if found.low is None or found.high is None else f"{found.low:.3f} to {found.high:.3f}"
+def domain_table(report: EvaluationReport, domain: str) -> Table:
+    """Returns what each model answers right of the questions of one domain."""
+    rows = []
+    for model in report.models:
+        score = model.slices.get(domain)
+        # What the experts of other domains say here is in the table of all models.
+        if score is None or (model.role == "expert" and model.name != domain):
+            continue
+        rows.append((Cell(label_of(model)), figure(score.strict)))
+    return Table(
+        caption="Answers with every part right, with 95 % intervals",
+        header=("Model", "Right"),
+        align="lr",
+        rows=tuple(rows),
     )
-    return Cell(f"{found.value:.3f}", inside)
 
 
 def further_tables(report: EvaluationReport) -> list[Table]:
     """Returns every table but those of retention, the matrix and the measurement, as far as there
     is something in them.
     """
-    across = (cost_table, cross_domain_table, validation_table, adversarial_table)
+    across = (gains_table, cost_table, cross_domain_table, adversarial_table)
     others = (
         overlap_table,
         agreement_table,

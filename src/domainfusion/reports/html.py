@@ -7,18 +7,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files as package_files
 from itertools import accumulate, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
+from domainfusion.distillation.results import DomainRetention
 from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import printable
 from domainfusion.records import write_text
@@ -29,32 +31,42 @@ from domainfusion.reports import (
     run_tables,
     tables,
 )
-from domainfusion.reports.answers import Comparison, comparisons
+from domainfusion.reports.answers import Comparison, Item, comparisons
 from domainfusion.reports.markdown import render_markdown, render_model_card
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.tables import capitalised, clipped, command_line, counted, percent
-from domainfusion.reports.verdict import introduction, verdict
+from domainfusion.reports.verdict import (
+    cross_domain_sentence,
+    introduction,
+    merge_sentence,
+    savings_sentence,
+    verdict,
+)
 
-MOST_COMPARISONS = 1000
-"""Questions shown side by side; a browser searches this many at once without a pause."""
+MOST_QUESTIONS = 1000
+"""Questions of a list to page through; a browser searches this many at once without a pause."""
 
 MOST_CHARACTERS = 3_000_000
-"""Characters of the questions and answers shown side by side: where answers are long, fewer
-questions are shown.
-"""
+"""Characters of such a list: where texts are long, it has fewer questions."""
 
-OPEN_COMPARISONS = 8
-"""Wrong answers that need no click."""
+FIRST_QUESTIONS = 8
+"""Questions of such a list that are shown without scripts."""
+
+MOST_WRONG_ANSWERS = 20
+"""Wrong answers in the part of one domain."""
+
+MOST_CURVES = 6
+"""Curves of one chart that can be told apart."""
+
+MOST_MORE = 10_000
+"""Questions beyond which it does not matter how many would settle a verdict."""
 
 MOST_EDGE_CASES = 100
 OPEN_EDGE_CASES = 3
 MOST_CONFLICTS = 100
 OPEN_CONFLICTS = 3
-OPEN_RECORDS = 3
 _MODEL_CARD = "README.md"
-LONGEST_TEXT = 4000
-"""Characters of one text; what is longer is cut, with its length named."""
 
 
 def render_html(summary: RunSummary) -> str:
@@ -100,8 +112,7 @@ def _environment() -> Environment:
         "percent": percent,
         "counted": counted,
         "capitalised": capitalised,
-        "clip": lambda text: clipped(text, LONGEST_TEXT),
-        "slice": slice_of,
+        "clip": lambda text: clipped(text, answers.LONGEST_TEXT),
     }
     return environment
 
@@ -123,17 +134,19 @@ def _hash(text: str) -> str:
 
 def _context(summary: RunSummary) -> dict[str, Any]:
     report = summary.evaluation
+    found = [] if report is None else comparisons(report)
     parts: dict[str, Any] = {
         "summary": summary,
         "report": report,
         "introduction": introduction(summary),
-        "evaluation": None if report is None else _evaluation(report),
+        "evaluation": None if report is None else _evaluation(report, found),
+        "facts": [] if report is None else _facts(summary, report),
         "data": _data(summary),
         "conflicts": _conflicts(summary),
         "training": _training(summary),
         "refinement": _refinement(summary),
         "savings": (
-            run_tables.savings_table(summary.savings, len(summary.teachers))
+            run_tables.savings_table(summary.savings, len(summary.teachers), summary.shipped)
             if summary.savings
             else None
         ),
@@ -145,42 +158,136 @@ def _context(summary: RunSummary) -> dict[str, Any]:
         "usage": run_tables.usage_table(summary.usage) if summary.usage else None,
         "repeat": _repeat(summary),
     }
-    return {**parts, "sections": _sections(parts)}
+    domains = [] if report is None else _domain_parts(summary, report, found)
+    return {**parts, "sections": [*domains, *_sections(parts)]}
 
 
-def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
+class PagePart(NamedTuple):
+    """A part of the page that is folded.
+
+    Attributes:
+        id: Its anchor.
+        title: Its heading.
+        short: The heading in the table of contents.
+        gist: What stands in it, beside the heading.
+        domain: What a part about one domain shows; None of other parts.
+    """
+
+    id: str
+    title: str
+    short: str
+    gist: str = ""
+    domain: dict[str, Any] | None = None
+
+
+def _sections(parts: dict[str, Any]) -> list[PagePart]:
     found = parts["evaluation"] or {}
     named = [
-        ("retention", "Retention by domain", found.get("retention")),
-        ("accuracy", "Every model on every slice", found.get("matrix")),
-        ("cross-domain", "Across domains", found.get("cross_domain") or found.get("coherence")),
+        ("retention", "Retention by domain", "Retention", found.get("retention")),
+        ("accuracy", "Every model on every slice", "Every model", found.get("matrix")),
+        ("merge", "Beside the untrained merge", "Untrained merge", found.get("gains")),
+        (
+            "cross-domain",
+            "Across domains",
+            "Across domains",
+            found.get("cross_domain") or found.get("coherence"),
+        ),
         (
             "borders",
             "At the borders of domains",
+            "Borders",
             found.get("adversarial") or found.get("edge_cases"),
         ),
         (
             "agreement",
-            "Where nobody says what is right",
+            "Where no reference says what is right",
+            "Without references",
             found.get("agreement") or found.get("shared_words"),
         ),
-        ("benchmarks", "Benchmarks", any(found.get("benchmarks", ()))),
-        ("overall", "Overall score", found.get("overall")),
-        ("measurement", "How it was measured", found.get("measurement")),
-        ("answers", "Answers side by side", found.get("answers")),
-        ("data", "What the data was", parts["data"]),
-        ("conflicts", "Conflicts and how they were settled", parts["conflicts"]),
-        ("training", "Training", parts["training"]),
-        ("refinement", "Refinement", parts["refinement"]),
-        ("savings", "What one student saves", parts["savings"] or parts["evaluation"]),
-        ("cost", "Time and memory", parts["cost"]),
-        ("usage", "Calls and cost", parts["usage"]),
-        ("repeat", "To repeat this run", parts["repeat"]),
+        ("benchmarks", "Benchmarks", "Benchmarks", any(found.get("benchmarks", ()))),
+        ("overall", "Overall score", "Overall score", found.get("overall")),
+        ("answers", "Answers side by side", "Answers", found.get("answers")),
+        (
+            "savings",
+            "What one student saves",
+            "Savings",
+            parts["savings"] or parts["evaluation"],
+        ),
+        ("data", "Training questions", "Training questions", parts["data"]),
+        ("conflicts", "Conflicts and how they were settled", "Conflicts", parts["conflicts"]),
+        ("training", "Training", "Training", parts["training"]),
+        ("refinement", "Refinement", "Refinement", parts["refinement"]),
+        ("cost", "Time and memory", "Time and memory", parts["cost"]),
+        ("usage", "Calls and cost", "Calls and cost", parts["usage"]),
+        ("measurement", "How it was measured", "Measurement", found.get("measurement")),
+        ("repeat", "To repeat this run", "Repeat", parts["repeat"]),
     ]
-    return [(name, title) for name, title, content in named if content]
+    return [PagePart(name, title, short) for name, title, short, content in named if content]
 
 
-def _evaluation(report: EvaluationReport) -> dict[str, Any]:
+def _facts(summary: RunSummary, report: EvaluationReport) -> list[tuple[str, str]]:
+    """Returns what a reader wants to know beside the retention of each domain."""
+    across = cross_domain_sentence(report)
+    facts = [
+        ("Across domains", across),
+        ("Without training", merge_sentence(report)),
+        ("What it saves", savings_sentence(summary)),
+    ]
+    return [(title, words) for title, words in facts if words]
+
+
+def _domain_parts(
+    summary: RunSummary, report: EvaluationReport, found: Sequence[Comparison]
+) -> list[PagePart]:
+    """Returns a part for each domain: its figures, its loss and its wrong answers."""
+    if not evaluation_tables.is_graded(report):
+        return []
+    curves = charts.training_curves(summary.training_log)
+    parts = []
+    for number, row in enumerate(report.retention, start=1):
+        wrong = [
+            item for item in found if slice_of(item.example) == row.domain and item.grade == "wrong"
+        ]
+        kept = "undefined" if row.retention.value is None else percent(row.retention.value)
+        parts.append(
+            PagePart(
+                id=f"domain-{number}",
+                title=row.domain,
+                short=row.domain,
+                gist=f"keeps {kept} of its expert, {counted(row.items, 'question')}",
+                domain={
+                    "name": row.domain,
+                    "asked": row.items if found else 0,
+                    "conclusion": row.conclusion,
+                    "table": evaluation_tables.domain_table(report, row.domain),
+                    "charts": _charts_of(curves, row.domain),
+                    "wrong": [answers.comparison_item(item) for item in wrong[:MOST_WRONG_ANSWERS]],
+                    "wrong_total": len(wrong),
+                },
+            )
+        )
+    return parts
+
+
+def _charts_of(curves: charts.TrainingCurves, domain: str) -> list[tuple[str, charts.LineChart]]:
+    own = replace(
+        curves,
+        terms={
+            term: {domain: by_domain[domain]}
+            for term, by_domain in curves.terms.items()
+            if domain in by_domain
+        },
+    )
+    return [(_caption(term, own), chart) for term, chart in charts.domain_charts(own).items()]
+
+
+def _caption(term: str, curves: charts.TrainingCurves) -> str:
+    name = capitalised(term.replace("_", " "))
+    steps = f", each point the mean over {curves.window} steps" if curves.window > 1 else ""
+    return f"{name} of the training, per answer token{steps}"
+
+
+def _evaluation(report: EvaluationReport, found: Sequence[Comparison]) -> dict[str, Any]:
     measurement, goal = (
         evaluation_tables.measurement_table(report),
         evaluation_tables.goal_of(report),
@@ -197,76 +304,105 @@ def _evaluation(report: EvaluationReport) -> dict[str, Any]:
             evaluation_tables.retention_table(report) if report.retention and graded else None
         ),
         "goal": goal,
-        "tested": [row for row in report.retention if row.non_inferiority is not None and graded],
-        "retention_chart": charts.retention_chart(report.retention, goal),
+        "kept": [_kept(row) for row in report.retention],
+        "retention_chart": charts.retention_chart(report.retention, goal) if graded else None,
         "learning_chart": charts.learning_chart(report.retention),
         "matrix": evaluation_tables.matrix(report) if report.slices and graded else None,
         "roles": [(role, evaluation_tables.ROLES[role]) for role in present],
+        "gains": evaluation_tables.gains_table(report),
         "apart": evaluation_tables.apart_table(report),
         "cross_domain": evaluation_tables.cross_domain_table(report),
         "coherence": report.coherence,
         "cost": evaluation_tables.cost_table(report),
         "shared_words": evaluation_tables.overlap_table(report),
-        "validation": evaluation_tables.validation_table(report),
         "overall": evaluation_tables.overall_table(report),
         "adversarial": evaluation_tables.adversarial_table(report),
-        "edge_cases": _edge_cases(report),
+        "edge_cases": _edge_cases(report, found),
         "agreement": evaluation_tables.agreement_table(report),
         "benchmarks": [
             maker(report)
             for maker in (evaluation_tables.benchmarks_table, evaluation_tables.regressions_table)
         ],
         "measurement": measurement if measurement.rows or report.notes else None,
-        "answers": _answers(report),
+        "answers": _pager("answers", [answers.comparison_item(item) for item in found]),
     }
 
 
-def _edge_cases(report: EvaluationReport) -> dict[str, Any] | None:
+def _kept(row: DomainRetention) -> dict[str, str]:
+    """Returns the verdict on one domain, and in a few words how it could be settled."""
+    test = row.non_inferiority
+    if test is None:
+        return {"verdict": "", "note": ""}
+    note = ""
+    if test.more_items:
+        many = test.more_items > MOST_MORE
+        number = f"over {MOST_MORE:,}" if many else f"about {test.more_items:,}"
+        note = f"{number} more question{'' if test.more_items == 1 else 's'} would settle it"
+    if test.verdict == "undefined":
+        note = test.reason or row.retention.reason
+    return {"verdict": test.verdict, "note": note}
+
+
+def _edge_cases(
+    report: EvaluationReport, comparisons: Sequence[Comparison]
+) -> dict[str, Any] | None:
     """The adversarial questions that the student misses; one that the experts know comes first, as
     it could have learned that.
     """
-    by_id = {comparison.example.id: comparison for comparison in comparisons(report)}
+    by_id = {comparison.example.id: comparison for comparison in comparisons}
     found = [
         (case, by_id[case.example_id]) for case in report.edge_cases if case.example_id in by_id
     ]
-    found.sort(key=lambda pair: pair[0].experts_know is not True)
-    return (
-        {"shown": found[:MOST_EDGE_CASES], "total": len(found), "open": OPEN_EDGE_CASES}
-        if found
-        else None
-    )
-
-
-def _answers(report: EvaluationReport) -> dict[str, Any] | None:
-    found = comparisons(report)
     if not found:
         return None
-    shown = _fitting(found)
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in shown:
-        groups.setdefault(comparison.grade, []).append(comparison)
+    found.sort(key=lambda pair: pair[0].experts_know is not True)
+    words = {True: "; the experts know it", False: "; the experts do not know it either"}
+    shown = [
+        answers.comparison_item(
+            comparison,
+            f"looks like {case.apparent}, needs {case.needed}"
+            + ("" if case.experts_know is None else words[case.experts_know]),
+        )
+        for case, comparison in found[:MOST_EDGE_CASES]
+    ]
+    return {"shown": shown, "total": len(found), "open": OPEN_EDGE_CASES}
+
+
+def _pager(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
+    """Returns a list to page through: its data for the page's script, and the first items."""
+    if not items:
+        return None
+    totals = accumulate(item.size for item in items)
+    fitting = sum(1 for _ in takewhile(lambda total: total <= MOST_CHARACTERS, totals))
+    shown = items[: min(MOST_QUESTIONS, max(1, fitting))]
     return {
-        "groups": groups,
-        "counts": {grade: sum(item.grade == grade for item in found) for grade in groups},
-        "slices": list(dict.fromkeys(slice_of(comparison.example) for comparison in shown)),
-        "first": next(iter(groups)),
-        "open": OPEN_COMPARISONS,
-        "total": len(found),
-        "left_out": len(found) - len(shown),
+        "id": name,
+        "data": _script_data([item.plain() for item in shown]),
+        "first": shown[:FIRST_QUESTIONS],
+        "states": Counter(item.state for item in shown),
+        "groups": list(dict.fromkeys(item.group for item in shown)),
+        "total": len(items),
+        "left_out": len(items) - len(shown),
     }
 
 
-def _fitting(found: Sequence[Comparison]) -> list[Comparison]:
-    """Returns as many of the first comparisons as a page holds."""
-    lengths = ((min(len(text), LONGEST_TEXT) for text in item.texts) for item in found)
-    fitting = takewhile(lambda total: total <= MOST_CHARACTERS, accumulate(map(sum, lengths)))
-    return list(found[: min(MOST_COMPARISONS, max(1, sum(1 for _ in fitting)))])
+def _script_data(content: object) -> Markup:
+    """Writes JSON that can stand in a script element: no text in it can end the element."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def _data(summary: RunSummary) -> dict[str, Any] | None:
     if not (summary.generation or summary.records):
         return None
     rejected = (record.reason for record in summary.records if record.verification == "rejected")
+    # What was left out comes first, then one record of each kind.
+    first = answers.worth_reading(summary.records)
+    seen = {id(record) for record in first}
+    records = [*first, *(record for record in summary.records if id(record) not in seen)]
+    items = [*map(answers.record_item, records), *answers.left_out_items(summary.generation)]
     return {
         "generation": (
             run_tables.generation_table(summary.generation) if summary.generation else None
@@ -280,8 +416,7 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
             "Method",
             (record.integration.method for record in summary.records),
         ),
-        "examples": answers.worth_reading(summary.records),
-        "open": OPEN_RECORDS,
+        "questions": _pager("questions", items),
     }
 
 
@@ -299,7 +434,7 @@ def _conflicts(summary: RunSummary) -> dict[str, Any] | None:
     if not (found or dropped or several):
         return None
     return {
-        "found": found[:MOST_CONFLICTS],
+        "found": [answers.conflict_item(item) for item in found[:MOST_CONFLICTS]],
         "open": OPEN_CONFLICTS,
         "total": len(found),
         "sentence": answers.conflicts_sentence(summary.records),
@@ -318,10 +453,16 @@ def _training(summary: RunSummary) -> dict[str, Any] | None:
     loss, validation = charts.loss_chart(found), charts.validation_chart(found)
     if not (loss or validation or found.not_finite):
         return None
+    by_domain = [
+        (f"{_caption(term, found)}, by domain", chart)
+        for term, chart in charts.domain_charts(found).items()
+        # More curves can't be told apart; each domain has its own in its part.
+        if len(chart.curves) <= MOST_CURVES
+    ]
     return {
         "loss": loss,
-        "domains": charts.domain_charts(found),
-        "validation": validation,
+        "domains": by_domain,
+        "validation": validation if validation and len(validation.curves) <= MOST_CURVES else None,
         "curves": found,
         "tables": run_tables.training_tables(found, summary.training_log),
         "notes": run_tables.training_notes_table(summary.training_log),

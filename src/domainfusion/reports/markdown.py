@@ -54,7 +54,9 @@ def render_markdown(summary: RunSummary) -> str:
     if summary.savings:
         blocks += [
             "## What one student saves",
-            table(run_tables.savings_table(summary.savings, len(summary.teachers))),
+            table(
+                run_tables.savings_table(summary.savings, len(summary.teachers), summary.shipped)
+            ),
         ]
     if summary.stages:
         blocks += [
@@ -109,6 +111,7 @@ def verdict_blocks(found: Verdict) -> list[str]:
     """Returns the verdict: its headline in bold and the two lists."""
     blocks = [f"**{inline(found.headline)}**"]
     blocks += [bullets(found.conclusions)] if found.conclusions else []
+    blocks += [inline(found.merge)] if found.merge else []
     for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses)):
         blocks += [f"{title}:", bullets(sentences)] if sentences else []
     return blocks

@@ -5,14 +5,14 @@ to repeat it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.savings import Savings
 from domainfusion.models.store import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves
-from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
+from domainfusion.reports.summary import GenerationCount, RunSummary, Shipped, StageTime
 from domainfusion.reports.tables import (
     Cell,
     Table,
@@ -266,60 +266,56 @@ def _usage_cells(usage: Sequence[ModelUsage], priced: bool) -> list[Cell]:
     return cells
 
 
-def savings_table(savings: Savings, experts: int) -> Table:
-    """Returns the student beside the ensemble of its experts.
+def savings_table(savings: Savings, experts: int, shipped: Shipped | None = None) -> Table:
+    """Returns the student beside its experts, with and without the integrator.
 
     Args:
         savings: What was measured.
         experts: How many experts there are.
+        shipped: The weights of the saved student, which are those that are served; None takes those
+            it was trained with.
     """
-    one, together = savings.student, savings.experts
-    step = (
-        "and then the integrator"
-        if savings.integrated
-        else "without the step that integrates their answers"
-    )
+    student = savings.student
+    weights = shipped or student
+    columns = [("Student, merged" if shipped else "Student", student, weights)]
+    if savings.adapters is not None:
+        columns.append(("Base and experts", savings.adapters, savings.adapters))
+    last = "Ensemble with integrator" if savings.integrated else "Base and experts"
+    columns.append((last, savings.experts, savings.experts))
+    rows = [
+        ("Parameters", [f"{size_of.parameters:,}" for _, _, size_of in columns]),
+        ("Memory of the weights", [size(size_of.weight_bytes) for _, _, size_of in columns]),
+        ("Questions asked", [f"{found.calls:,}" for _, found, _ in columns]),
+        ("Tokens written", [f"{found.completion_tokens:,}" for _, found, _ in columns]),
+        ("Time", [duration(found.seconds) for _, found, _ in columns]),
+        ("Tokens per second", [f"{found.tokens_per_second:,.0f}" for _, found, _ in columns]),
+    ]
+    ratios = [
+        (weights.parameters, savings.experts.parameters),
+        (weights.weight_bytes, savings.experts.weight_bytes),
+        (student.calls, savings.experts.calls),
+        (student.completion_tokens, savings.experts.completion_tokens),
+        (student.seconds, savings.experts.seconds),
+        (student.tokens_per_second, savings.experts.tokens_per_second),
+    ]
     return Table(
         caption=(
             f"One student in place of {counted(experts, 'expert')}:"
-            f" {counted(savings.questions, 'test question')}, answered by the student, and by the"
-            f" experts of each question one after the other, {step}; measured once, on the machine"
-            " of this run"
+            f" {counted(savings.questions, 'test question')}; each is answered once by the student,"
+            " and by the experts of its domains one after the other. Weights that several experts"
+            " share count once. Measured once, on the machine of this run"
         ),
-        header=(
-            "",
-            "Student",
-            "Ensemble" if savings.integrated else "Experts together",
-            "Student ÷ ensemble",
-        ),
-        align="lrrr",
-        rows=(
-            _compared("Parameters", one.parameters, together.parameters, "{:,}".format),
-            _compared("Memory of the weights", one.weight_bytes, together.weight_bytes, size),
-            _compared("Questions asked", one.calls, together.calls, "{:,}".format),
-            _compared(
-                "Tokens written", one.completion_tokens, together.completion_tokens, "{:,}".format
-            ),
-            _compared("Time", one.seconds, together.seconds, duration),
-            _compared(
-                "Tokens per second",
-                one.tokens_per_second,
-                together.tokens_per_second,
-                "{:,.0f}".format,
-            ),
+        header=("", *(name for name, _, _ in columns), f"Student ÷ {last.lower()}"),
+        align="l" + "r" * (len(columns) + 1),
+        rows=tuple(
+            (Cell(name), *map(Cell, cells), Cell(_ratio(one, other)))
+            for (name, cells), (one, other) in zip(rows, ratios, strict=True)
         ),
     )
 
 
-def _compared(
-    name: str, student: Number, experts: Number, write: Callable[[Number], str]
-) -> tuple[Cell, ...]:
-    return (
-        Cell(name),
-        Cell(write(student)),
-        Cell(write(experts)),
-        Cell(f"{student / experts:.2f}" if experts else "–"),
-    )
+def _ratio(one: float, other: float) -> str:
+    return f"{one / other:.2f}" if other else "–"
 
 
 def participants_table(summary: RunSummary) -> Table | None:

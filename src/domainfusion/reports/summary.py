@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.refinement import Refinement
@@ -30,6 +32,21 @@ def _nothing() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A question that was made and left out.
+
+    Attributes:
+        query: The question.
+        reason: Why it was left out.
+        contained: The other question that stands in it, or that it repeats; empty for none.
+    """
+
+    query: str
+    reason: str
+    contained: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationCount:
     """What became of the examples that one generator was asked for.
 
@@ -44,6 +61,7 @@ class GenerationCount:
             written for; None where none was judged.
         cross_domain: How many of the examples need several domains: `wanted` (None where no number
             was) and `accepted`.
+        removed: The questions left out whose words were kept.
     """
 
     generator: str
@@ -54,6 +72,7 @@ class GenerationCount:
     wanted: int | None = None
     acceptance_rate: float | None = None
     cross_domain: Mapping[str, int | None] = field(default_factory=dict)
+    removed: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,19 @@ class StageTime:
     peak_memory_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The weights that a saved student has, as its files hold them.
+
+    Attributes:
+        parameters: How many numbers they are.
+        weight_bytes: The size of the files.
+    """
+
+    parameters: int
+    weight_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """A run as its reports see it. Whatever is empty has no section in them.
@@ -86,6 +118,8 @@ class RunSummary:
         refinement: The rounds of the refinement; None where there is none.
         savings: What the student saves against running its experts; None where that was not
             measured.
+        shipped: The weights of the saved student in `model/`; None where there is none, or it is
+            not in safetensors files.
         training_log: Lines of the logs of the training and of the rounds that were kept: dicts with
             `phase`, `step` and either `loss`, `learning_rate` and `seconds`, or `validation`, a
             figure per domain.
@@ -107,6 +141,7 @@ class RunSummary:
     usage: tuple[ModelUsage, ...] = ()
     refinement: Refinement | None = None
     savings: Savings | None = None
+    shipped: Shipped | None = None
     training_log: tuple[Mapping[str, Any], ...] = ()
     student: Mapping[str, Any] = field(default_factory=_nothing)
     teachers: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +183,7 @@ class RunSummary:
             usage=_read(files.usage, tuple[ModelUsage, ...]) or (),
             refinement=refinement,
             savings=_read(files.savings, Savings),
+            shipped=_read_shipped(files.student),
             training_log=_training_log(files, refinement),
             student=run.student,
             teachers=run.teachers,
@@ -196,6 +232,25 @@ def _read(path: Path, kind: type[T]) -> T | None:
 
 def _read_records(path: Path) -> tuple[TrainingRecord, ...]:
     return tuple(read_records(path, TrainingRecord)) if path.exists() else ()
+
+
+def _read_shipped(folder: Path) -> Shipped | None:
+    """Returns the size of a saved student, from the headers of its files; None of an adapter, which
+    is not the whole of it.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths or (folder / "adapter_config.json").is_file():
+        return None
+    parameters = 0
+    try:
+        for path in paths:
+            with safe_open(path, framework="numpy") as weights:
+                shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+            parameters += sum(math.prod(shape) for shape in shapes)
+    except (OSError, SafetensorError):
+        logger.warning("%s is damaged, and left out of the report.", path)
+        return None
+    return Shipped(parameters, sum(path.stat().st_size for path in paths))
 
 
 def _read_text(path: Path) -> str:

@@ -5,45 +5,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.results import Estimate
-from domainfusion.distillation.statistics import PairedComparison
 from domainfusion.errors import printable
 from domainfusion.reports import evaluation_tables, run_tables
+from domainfusion.reports.evaluation_tables import paired_difference
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import Cell, Table, clipped, duration, flattened, percent, points
-from domainfusion.reports.verdict import verdict
+from domainfusion.reports.tables import (
+    Cell,
+    Table,
+    clipped,
+    counted,
+    duration,
+    flattened,
+    interval,
+    percent,
+    points,
+)
+from domainfusion.reports.verdict import (
+    cross_domain_sentence,
+    merge_sentence,
+    savings_sentence,
+    verdict,
+)
+
+MOST_LINES = 16
+"""Lines of the verdict; with those about files and the next command, twenty end a run."""
+
+_MOST_ROWS = 5
 
 
-def render_terminal(summary: RunSummary) -> RenderableType:
-    """Returns the report for `rich.console.Console.print`.
+def render_terminal(summary: RunSummary, *, details: bool = False) -> RenderableType:
+    """Returns the verdict for `rich.console.Console.print`, in 16 lines at most.
 
     Text that models or users wrote is never taken as console markup, and control characters in it
     are shown, not obeyed.
 
     Args:
         summary: The run; what is empty in it has no table.
+        details: Print every table of the run before the verdict.
 
     Returns:
         The renderable.
     """
-    blocks: list[RenderableType] = [_text(summary.heading, "bold")]
-    blocks += (
-        [_text("The student of this run has not been evaluated.")]
-        if summary.evaluation is None
-        else _evaluation(summary.evaluation)
-    )
+    verdict_lines = _Brief(_verdict_blocks(summary))
+    if not details:
+        return verdict_lines
+    blocks = [] if summary.evaluation is None else _evaluation(summary.evaluation)
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.records_table(summary.records) if summary.records else None,
         *(refinement_tables(summary.refinement) if summary.refinement else ()),
-        run_tables.savings_table(summary.savings, len(summary.teachers))
+        run_tables.savings_table(summary.savings, len(summary.teachers), summary.shipped)
         if summary.savings
         else None,
         run_tables.stages_table(summary.stages, summary.peak_memory_bytes)
@@ -52,13 +70,78 @@ def render_terminal(summary: RunSummary) -> RenderableType:
         run_tables.usage_table(summary.usage) if summary.usage else None,
     ]
     blocks += [_table(item) for item in found if item]
-    blocks += (
-        [_text(f"Refinement: {refinement_sentence(summary.refinement)}")]
-        if summary.refinement
-        else []
-    )
+    if summary.refinement:
+        blocks.append(_text(f"Refinement: {refinement_sentence(summary.refinement)}"))
     spaced = [part for block in blocks for part in (block, Text())]
-    return Group(*spaced[:-1])
+    return Group(*spaced, verdict_lines)
+
+
+class _Brief:
+    """Prints as many of its blocks, the first ones before the others, as `MOST_LINES` hold."""
+
+    def __init__(self, blocks: Sequence[RenderableType]) -> None:
+        self._blocks = blocks
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = MOST_LINES
+        for place, block in enumerate(self._blocks):
+            lines = len(console.render_lines(block, options.update(height=None), pad=False))
+            if place and lines > room:
+                continue
+            room -= lines
+            yield block
+
+
+def _verdict_blocks(summary: RunSummary) -> list[RenderableType]:
+    report = summary.evaluation
+    if report is None:
+        return [
+            Group(
+                _text(summary.heading, "bold"),
+                Text(),
+                _text("The student of this run has not been evaluated."),
+            )
+        ]
+    blocks: list[RenderableType] = [
+        Group(_text(summary.heading, "bold"), _text(report.headline, "bold cyan"))
+    ]
+    if report.retention and evaluation_tables.is_graded(report):
+        blocks.append(_brief_table(report))
+    elif report.conclusions:
+        blocks.append(Group(*map(_bullet, report.conclusions)))
+    facts = [cross_domain_sentence(report), merge_sentence(report), savings_sentence(summary)]
+    return [*blocks, *(_bullet(sentence) for sentence in facts if sentence)]
+
+
+def _brief_table(report: EvaluationReport) -> RenderableType:
+    """Returns the retention of each domain; of many, those that are not settled for the student."""
+    rows = list(report.retention)
+    rest = 0
+    if len(rows) > _MOST_ROWS:
+        order = ("no", "undefined", "not enough data", "yes")
+        verdicts = {
+            row.domain: row.non_inferiority.verdict if row.non_inferiority else "yes"
+            for row in rows
+        }
+        rows.sort(key=lambda row: order.index(verdicts[row.domain]))
+        rest = len(rows) - _MOST_ROWS
+        rows = rows[:_MOST_ROWS]
+    grid = RichTable.grid(padding=(0, 2))
+    for row in rows:
+        found = row.retention
+        value = "undefined" if found.value is None else f"{percent(found.value)} of its expert"
+        inside = interval(found)
+        kept = row.non_inferiority.verdict if row.non_inferiority else ""
+        grid.add_row(
+            _text(f"  {row.domain}"),
+            _text(value),
+            _text(f"({inside})" if inside else ""),
+            _text(kept),
+            _text(counted(row.items, "question")),
+        )
+    if not rest:
+        return grid
+    return Group(grid, _text(f"  and {counted(rest, 'more domain')}", "dim"))
 
 
 def render_tables(tables: Sequence[Table]) -> RenderableType:
@@ -69,10 +152,9 @@ def render_tables(tables: Sequence[Table]) -> RenderableType:
 
 def _evaluation(report: EvaluationReport) -> list[RenderableType]:
     found = verdict(report)
-    blocks: list[RenderableType] = [_text(found.headline, "bold cyan")]
-    blocks += (
-        [Group(*(_bullet(sentence) for sentence in found.conclusions))] if found.conclusions else []
-    )
+    blocks: list[RenderableType] = []
+    if found.conclusions:
+        blocks.append(Group(*(_bullet(sentence) for sentence in found.conclusions)))
     blocks += [
         Group(_text(title, "bold"), *(_bullet(sentence) for sentence in sentences))
         for title, sentences in (("What it keeps", found.keeps), ("What it misses", found.misses))
@@ -170,7 +252,9 @@ def _accuracies(runs: Mapping[str, RunSummary]) -> Table:
         cells = [_accuracy(report, name) for report in reports]
         for place, report in enumerate(reports[1:], start=1):
             if reports[0] and report:
-                difference, items = paired_difference(reports[0], report, name)
+                difference, items = paired_difference(
+                    reports[0].examples, reports[0].student, report.student, name
+                )
                 cells[place] = Cell(cells[place].text, _difference_in_words(difference, items))
         rows.append((Cell(name), *cells))
     return Table(
@@ -186,39 +270,6 @@ def _accuracy(report: EvaluationReport | None, name: str) -> Cell:
     if score is None or score.strict.value is None:
         return Cell("–")
     return Cell(f"{percent(score.strict.value)} of {score.items}")
-
-
-def paired_difference(
-    first: EvaluationReport, second: EvaluationReport, name: str
-) -> tuple[Estimate, int]:
-    """Compares two students on the questions of a slice that both were asked.
-
-    Args:
-        first: The evaluation of the one.
-        second: That of the other.
-        name: The slice.
-
-    Returns:
-        The second's accuracy less the first's, with its 95 % interval, and the number of questions.
-    """
-    groups = {item.id: item.group for item in first.examples if slice_of(item) == name}
-    before = _right(first)
-    after = _right(second)
-    shared = [item for item in groups if item in before and item in after]
-    comparison = PairedComparison(
-        [after[item] for item in shared],
-        [before[item] for item in shared],
-        [groups[item] for item in shared],
-    )
-    return comparison.difference(), len(shared)
-
-
-def _right(report: EvaluationReport) -> dict[str, bool]:
-    return {
-        answer.example_id: answer.correct
-        for answer in report.student.answers
-        if answer.correct is not None
-    }
 
 
 def _difference_in_words(difference: Estimate, items: int) -> str:

@@ -4,14 +4,25 @@ evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import Estimate, ModelResult, Regression, Role, SliceScore
-from domainfusion.reports.evaluation_tables import label_of
+from domainfusion.distillation.results import (
+    MOST_NAMED,
+    Estimate,
+    ModelResult,
+    Regression,
+    Role,
+    SliceScore,
+)
+from domainfusion.reports.evaluation_tables import gains, label_of
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import capitalised, counted, interval, listed, percent
+from domainfusion.reports.tables import capitalised, counted, interval, listed, percent, size
+
+MOST_LISTED = 5
+"""Domains or kinds of questions that a sentence lists; of more it has the first, or the range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +34,15 @@ class Verdict:
         conclusions: The verdict on each expert, those of `EvaluationReport.conclusions`.
         keeps: What the student can do.
         misses: What it can't, and which figures mean nothing.
+        merge: Whether the untrained merge of the experts would have been enough; empty where none
+            was measured.
     """
 
     headline: str
     conclusions: tuple[str, ...]
     keeps: tuple[str, ...]
     misses: tuple[str, ...]
+    merge: str = ""
 
 
 def verdict(report: EvaluationReport) -> Verdict:
@@ -43,6 +57,7 @@ def verdict(report: EvaluationReport) -> Verdict:
     return Verdict(
         headline=report.headline,
         conclusions=report.conclusions,
+        merge=merge_sentence(report),
         keeps=tuple(sentence for sentence in _kept(report) if sentence),
         misses=tuple(
             sentence
@@ -63,6 +78,76 @@ def verdict(report: EvaluationReport) -> Verdict:
     )
 
 
+def merge_sentence(report: EvaluationReport) -> str:
+    """Returns whether the experts merged without training would have been enough; empty where no
+    merge was measured.
+    """
+    found = gains(report)
+    if not found:
+        return ""
+    gained = [row for row in found if row.outcome == "gained"]
+    lost = [row for row in found if row.outcome == "lost"]
+    same = [row.slice for row in found if row.outcome == "not settled"]
+    if gained:
+        named = sorted(gained, key=lambda row: -(row.difference.value or 0.0))[:MOST_NAMED]
+        figures = [f"{row.slice} ({_figure(row.merge)} → {_figure(row.student)})" for row in named]
+        if len(gained) > len(named):
+            figures.append(f"{len(gained) - len(named)} more")
+        sentence = f"The untrained merge was not enough: training gained on {listed(figures)}."
+    elif lost:
+        sentence = "The untrained merge is better than the student."
+    else:
+        sentence = (
+            "The untrained merge may have been enough: on no kind of question is the student"
+            " measurably better."
+        )
+    if lost:
+        worse = listed(
+            f"{row.slice} ({_figure(row.merge)} → {_figure(row.student)})" for row in lost
+        )
+        sentence += f" Training lost on {worse}."
+    if gained and same:
+        others = listed(same) if len(same) <= MOST_NAMED else counted(len(same), "other kind")
+        sentence += f" No difference is settled on {others}."
+    return sentence
+
+
+def cross_domain_sentence(report: EvaluationReport) -> str:
+    """Returns what the student answers across domains, beside the base, the best expert and the
+    ensemble; empty where nothing of it was graded.
+    """
+    score = report.student.slices.get("cross-domain")
+    if score is None or score.strict.value is None:
+        return ""
+    return _slice_sentence(report, "cross-domain", score)
+
+
+def savings_sentence(summary: RunSummary) -> str:
+    """Returns what the saved student takes beside its experts; empty where it was not measured."""
+    if summary.savings is None:
+        return ""
+    together = summary.savings.experts
+    shipped = summary.shipped
+    weight = shipped.weight_bytes if shipped else summary.savings.student.weight_bytes
+    calls, asked = together.calls, summary.savings.student.calls
+    others = "experts and integrator" if summary.savings.integrated else "experts together"
+    sentence = (
+        f"The {'saved student' if shipped else 'student, as it was trained,'} takes"
+        f" {size(weight)} and one call a question; {others} {size(together.weight_bytes)} and"
+        f" {calls / asked if asked else 0:.1f} calls"
+    )
+    if not together.seconds:
+        return f"{sentence}."
+    return (
+        f"{sentence}. It answers in {summary.savings.student.seconds / together.seconds:.2f} of"
+        " their time."
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
 def _kept(report: EvaluationReport) -> list[str]:
     return [
         _recovered(report),
@@ -75,11 +160,7 @@ def introduction(summary: RunSummary) -> str:
     """Returns what was done and how it was measured, for a reader who was not there."""
     base = summary.about_student("base_model")
     names = list(summary.teachers)
-    experts = (
-        f"{counted(len(names), 'expert')}{f' ({listed(names)})' if names else ''}"
-        if names
-        else "domain experts"
-    )
+    experts = f"{counted(len(names), 'expert')} ({_some(names)})" if names else "domain experts"
     start = f"The model {base} learned" if base else "One model learned"
     sentence = f"{start} from the answers of {experts} and became the student."
     asked = len(summary.evaluation.examples) if summary.evaluation else 0
@@ -96,6 +177,12 @@ def _recovered(report: EvaluationReport) -> str:
     ]
     if not found:
         return ""
+    if len(found) > MOST_LISTED:
+        shares = sorted(value for _, value in found)
+        return (
+            "Of what its expert knew and the base did not, it recovered"
+            f" {percent(shares[0])} to {percent(shares[-1])}, by domain."
+        )
     return (
         "Of what its expert knew and the base did not, it recovered "
         + listed(f"{percent(value)} in {row.domain}" for row, value in found)
@@ -135,7 +222,7 @@ def _others(report: EvaluationReport, name: str) -> list[str]:
     experts = _measured(report, name, "expert")
     if experts:
         others.append(f"the best single expert {percent(max(value for _, value in experts))}")
-    for role in ("merge", "baseline", "ensemble", "oracle"):
+    for role in ("merge", "ensemble"):
         others += [
             f"{_the(model)} {percent(value)}" for model, value in _measured(report, name, role)
         ]
@@ -157,16 +244,22 @@ def _measured(report: EvaluationReport, name: str, role: Role) -> list[tuple[Mod
 
 def _not_learnt(report: EvaluationReport) -> list[str]:
     """Where retention says nothing of learning, since the base was as good before it."""
-    rows = [
-        row
-        for row in report.retention
-        if row.headroom.value is None and row.base is not None and row.retention.value is not None
-    ]
+    domains: dict[str, list[str]] = {}
+    for row in report.retention:
+        if row.headroom.value is None and row.base is not None and row.retention.value is not None:
+            domains.setdefault(row.headroom.reason, []).append(row.domain)
     return [
-        f"Headroom in {row.domain} is undefined, because {row.headroom.reason}."
-        for row in rows
-        if row.headroom.reason
+        f"Headroom in {_some(names)} is undefined, because {reason}."
+        for reason, names in domains.items()
+        if reason
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Lists names, of many the first ones and how many more there are."""
+    if len(names) <= MOST_LISTED:
+        return listed(names)
+    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
 
 
 def _within(estimate: Estimate) -> str:
@@ -175,31 +268,42 @@ def _within(estimate: Estimate) -> str:
 
 
 def _wrong_answers(report: EvaluationReport) -> str:
-    found, graded = [], 0
+    found: list[tuple[int, int, str]] = []
+    graded = 0
     for name, score in report.student.slices.items():
         if score.strict.value is None:
             continue
         answers = score.items - score.unscored - score.overlap_items
-        wrong = round((1 - score.strict.value) * answers)
         graded += answers
-        found += [f"{wrong:,} of {answers:,} {name} questions"] if wrong else []
+        if wrong := round((1 - score.strict.value) * answers):
+            found.append((wrong, answers, name))
     if not graded:
         return ""
-    return (
-        f"It gets {listed(found)} wrong, at least in part."
-        if found
-        else "It misses none of the graded questions."
-    )
+    if not found:
+        return "It misses none of the graded questions."
+    if len(found) > MOST_LISTED:
+        found.sort(key=lambda row: -row[0] / row[1])
+        together = sum(wrong for wrong, _, _ in found)
+        worst = listed(
+            f"{wrong:,} of {answers:,} {name}" for wrong, answers, name in found[:MOST_NAMED]
+        )
+        return f"It gets {together:,} questions wrong, at least in part; the most on {worst}."
+    kinds = listed(f"{wrong:,} of {answers:,} {name} questions" for wrong, answers, name in found)
+    return f"It gets {kinds} wrong, at least in part."
 
 
 def _lost_answers(report: EvaluationReport) -> str:
-    lost = [(row.domain, _lost_in(report, row.domain)) for row in report.retention]
-    found = [f"{number:,} in {domain}" for domain, number in lost if number]
-    return (
-        f"Questions that the domain's expert answers right and the student wrong: {listed(found)}."
-        if found
-        else ""
-    )
+    lost = [(_lost_in(report, row.domain), row.domain) for row in report.retention]
+    found = [(number, domain) for number, domain in lost if number]
+    if not found:
+        return ""
+    if len(found) > MOST_LISTED:
+        found.sort(key=lambda row: -row[0])
+        most = listed(f"{number:,} in {domain}" for number, domain in found[:MOST_NAMED])
+        words = f"{sum(number for number, _ in found):,}, the most of them {most}"
+    else:
+        words = listed(f"{number:,} in {domain}" for number, domain in found)
+    return f"Questions that the domain's expert answers right and the student wrong: {words}."
 
 
 def _lost_in(report: EvaluationReport, domain: str) -> int:

@@ -125,7 +125,7 @@ def forms_of(report: EvaluationReport) -> list[str]:
         RunSummary(evaluation=report),
         Console(width=10_000, file=StringIO(), color_system=None),
     )
-    console.print(render_terminal(summary))
+    console.print(render_terminal(summary, details=True))
     assert isinstance(console.file, StringIO)
     html = unescape(re.sub(r"<[^>]+>", "", render_html(summary))).replace("\u202f", " ")
     markdown = unescape(render_markdown(summary)).replace("\\", "")
@@ -180,11 +180,7 @@ def test_a_student_that_cheats_keeps_no_expert(name: str) -> None:
 def test_a_student_that_knows_everything_keeps_each_expert() -> None:
     report = evaluate(truth)
     assert verdicts(report) == {"yes"}
-    claims = (
-        "keeps at least 95 % of each of its 2 experts",
-        "answers 100 % of the cross-domain questions in full",
-    )
-    assert report.headline == f"The student {' and '.join(claims)}."
+    assert report.headline == "The student keeps at least 95 % of each of its 2 experts."
     assert all(report.headline in form for form in forms_of(report))
 
 
@@ -203,7 +199,7 @@ def test_a_student_that_copies_one_expert_keeps_that_one_alone() -> None:
     assert report.cross_domain_accuracy.value == 0
     for form in forms_of(report):
         assert (
-            "keeps at least 95 % of the aviation expert, falls short of 95 %: it keeps 0 % of the"
+            "keeps at least 95 % of the aviation expert; falls short of 95 %: it keeps 0 % of the"
             " chemistry expert" in form
         )
 
