@@ -1087,6 +1087,17 @@ def test_a_line_that_a_crash_left_unfinished_is_dropped_from_the_log(tmp_path: P
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
+def test_what_a_resumed_training_repeats_is_logged_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for seconds in (1.0, 2.0):
+        log = JsonLog(path)
+        log({"start": "base"})
+        log({"step": 1, "loss": 0.5, "seconds": seconds})
+    log({"step": 1, "loss": 0.25, "seconds": seconds})
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("loss") for line in found] == [None, 0.5, 0.25]
+
+
 @pytest.mark.parametrize("damage", [b"\xff{}\n", b'{"st\n', b"[1]\n"])
 def test_a_damaged_line_of_the_log_is_lost_alone(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "log.jsonl"

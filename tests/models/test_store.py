@@ -4,6 +4,7 @@ the model said.
 
 import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -424,6 +425,29 @@ def test_an_answer_that_makes_no_sense_is_told(tmp_path: Path, answer: str) -> N
         store._connection.execute("UPDATE answers SET answer = ?", (answer,))
         with pytest.raises(StoreError, match="can't be read"):
             store.ask(ScriptedModel("a"), questions(1))
+
+
+def test_a_changed_answer_is_noticed_and_asked_again_once_its_row_is_gone(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        kept = store.ask(ScriptedModel("the river"), questions(2))
+        store._connection.execute(
+            "UPDATE answers SET answer = replace(answer, 'river', 'rivet') WHERE rowid = 1"
+        )
+        with pytest.raises(StoreError, match="damaged, or was changed") as caught:
+            store.ask(ScriptedModel("the river"), questions(2))
+        delete = re.search(r'"(DELETE FROM answers .*)"', str(caught.value))
+        assert delete is not None
+        store._connection.execute(delete.group(1))
+        assert store.ask(ScriptedModel("the river"), questions(2)) == kept
+        assert store.asked == 3
+
+
+def test_an_answer_that_was_stored_without_a_digest_is_read(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        kept = store.ask(ScriptedModel("the river"), questions(1))
+        store._connection.execute("UPDATE answers SET answer = json_remove(answer, '$.digest')")
+        assert store.ask(ScriptedModel("the river"), questions(1)) == kept
+        assert store.asked == 1
 
 
 def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

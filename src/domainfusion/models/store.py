@@ -11,11 +11,11 @@ import sqlite3
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from domainfusion.errors import StoreError, advice_on
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
@@ -397,11 +397,13 @@ class ResponseStore:
             "messages": [asdict(message) for message in request.conversation],
             "sampling": asdict(sampling),
         }
+        answer = asdict(generation)
+        answer[_DIGEST] = _digest(key, answer)
         row = (
             key,
             name,
             json.dumps(asked, ensure_ascii=False),
-            json.dumps(asdict(generation), ensure_ascii=False),
+            json.dumps(answer, ensure_ascii=False),
         )
         insert = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)"
         is_new = self._connection.execute(insert, row).rowcount
@@ -461,7 +463,22 @@ class ResponseStore:
             row = self._connection.execute(
                 "SELECT answer FROM answers WHERE key = ?", (key,)
             ).fetchone()
-            return None if row is None else Generation(**json.loads(row[0]))
+            if row is None:
+                return None
+            answer = json.loads(row[0])
+            if not isinstance(answer, dict):
+                raise ValueError(f"row {key} holds no answer")
+            # Stores of before this was written have rows without one.
+            if answer.pop(_DIGEST, None) not in (None, _digest(key, answer)):
+                raise StoreError(
+                    "An answer in the store is damaged, or was changed",
+                    received=f"{self.path}, row {key}",
+                    fix=(
+                        "restore the file from a copy; to ask that question again, delete the row:"
+                        f" sqlite3 {self.path.name} \"DELETE FROM answers WHERE key = '{key}'\""
+                    ),
+                )
+            return Generation(**answer)
 
     def _write(
         self,
@@ -512,6 +529,14 @@ class _Request:
     shared_key: str
     conversation: Conversation
     sample: int
+
+
+_DIGEST = "digest"
+"""The field of a stored answer by which damage is noticed."""
+
+
+def _digest(key: str, answer: Mapping[str, Any]) -> str:
+    return fingerprint([key, answer], length=16)
 
 
 def _requests(

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files as package_files
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -98,6 +99,7 @@ def render_html(summary: RunSummary) -> str:
     )
 
 
+@cache  # compiling the templates takes longer than filling them
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("domainfusion.reports", "."),

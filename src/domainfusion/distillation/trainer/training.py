@@ -109,7 +109,8 @@ def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
 
 class JsonLog:
     """A log of JSON lines. A line that a crash left unfinished, or that is damaged, is dropped
-    before the next one is written, and no other.
+    before the next one is written, and no other. What is there already, but for the seconds it
+    took, is not written again: a resumed training repeats the steps since its last checkpoint.
 
     Raises:
         TrainingError: A line can't be written.
@@ -117,16 +118,22 @@ class JsonLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: set[str] = set()
         if not path.is_file():
             return
         lines = path.read_bytes().split(b"\n")
         whole = [line for line in lines if _is_json(line)]
+        self._known = {_without_seconds(json.loads(line)) for line in whole}
         if lines != [*whole, b""]:
             logger.warning("A damaged line is dropped from %s.", path)
             write_text(path, b"".join(line + b"\n" for line in whole).decode())
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
-        """Adds a line."""
+        """Adds a line that is not there."""
+        line = _without_seconds(fields)
+        if line in self._known:
+            return
+        self._known.add(line)
         try:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(to_json(dict(fields)) + "\n")
@@ -136,6 +143,10 @@ class JsonLog:
                 received=str(self._path),
                 fix=f"{advice_on(error)}; the last checkpoint is kept",
             ) from error
+
+
+def _without_seconds(fields: Mapping[str, Any]) -> str:
+    return to_json({name: value for name, value in fields.items() if name != "seconds"})
 
 
 def _is_json(line: bytes) -> bool:
