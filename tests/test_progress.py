@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from threading import Thread
 
 import pytest
 from rich.console import Console
 
 from domainfusion.errors import ConfigurationError
-from domainfusion.progress import Bars, Lines, choose_progress, silent
+from domainfusion.progress import Bars, Lines, Notes, Pace, choose_progress, silent
 
 
 class Clock:
@@ -26,7 +28,7 @@ class Clock:
         return self.now
 
 
-def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
+def test_lines_come_every_five_seconds_and_at_the_end() -> None:
     clock = Clock()
     written: list[str] = []
     with Lines(written.append, clock=clock)("asking", 100, 20) as advance:
@@ -35,11 +37,73 @@ def test_lines_come_every_ten_seconds_and_at_the_end() -> None:
             advance(1)
     # Two items a second: the twenty of an earlier session count as done, and not into the rate.
     assert written == [
-        "asking: 40 of 100 (40%), 2.0/s, 0:30 left",
-        "asking: 60 of 100 (60%), 2.0/s, 0:20 left",
-        "asking: 80 of 100 (80%), 2.0/s, 0:10 left",
+        *(
+            f"asking: {done} of 100 ({done}%), 2.0/s, 0:{(100 - done) // 2:02d} left"
+            for done in range(29, 90, 10)
+        ),
         "asking: 100 of 100 in 0:40",
     ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_time_left_is_right_within_a_factor_of_two_from_the_second_batch_on(seed: int) -> None:
+    """Batches of 8 after a time of loading, each up to a third faster or slower than usual."""
+    random = Random(seed)
+    loading, usual, batches = random.uniform(0, 60), random.uniform(0.1, 20), 20
+    ends = [loading]
+    for _ in range(batches):
+        ends.append(ends[-1] + usual * random.uniform(0.75, 1.33))
+    pace, total = Pace(0.0), 8 * batches
+    for number, end in enumerate(ends[1:], start=1):
+        if number > 2:
+            for share in (0.2, 0.5, 0.9):
+                now = ends[number - 1] + share * (end - ends[number - 1])
+                left = pace.left(total - 8 * (number - 1), now)
+                assert left is not None
+                # Within the last batch, the time left has no more than the batch's own precision.
+                truth = ends[-1] - now
+                assert truth / 2 - usual / 3 <= left <= truth * 2 + usual / 3
+        for place in range(8):
+            pace.advance(1, end + place * 0.001)
+
+
+def test_a_batch_that_does_not_come_makes_the_time_left_longer() -> None:
+    pace = Pace(0.0)
+    for now in (10.0, 20.0, 30.0):
+        pace.advance(8, now)
+    assert pace.left(80, 30.0) == pytest.approx(100)
+    assert pace.left(80, 35.0) == pytest.approx(95)
+    later = [pace.left(80, now) or 0 for now in (45.0, 60.0, 90.0)]
+    assert later == sorted(later) and later[-1] > 200
+
+
+def test_work_that_does_not_move_on_is_not_silent() -> None:
+    written: list[str] = []
+    with Lines(written.append)("loading", 4) as advance:
+        until = time.monotonic() + 15
+        while not written and time.monotonic() < until:
+            time.sleep(0.05)
+        assert written == ["loading: 0 of 4 (0%)"]
+        advance(4)
+    assert time.monotonic() < until - 15 + 8
+
+
+def test_a_figure_stands_beside_the_work() -> None:
+    screen, written = io.StringIO(), list[str]()
+    bars = Bars(Console(file=screen, force_terminal=True, width=120), clock=Clock())
+    assert isinstance(bars, Notes) and not isinstance(silent, Notes)
+    with bars("training", 2) as advance:
+        advance(1)
+        bars.note("loss 1.250")
+    assert "loss 1.250" in screen.getvalue()
+    clock = Clock()
+    lines = Lines(written.append, clock=clock)
+    with lines("training", 3) as advance:
+        advance(1)
+        lines.note("loss 1.250")
+        clock.now += 6
+        advance(1)
+    assert written[0].endswith("loss 1.250")
 
 
 def test_work_that_fails_has_no_line_that_says_it_ended() -> None:

@@ -25,7 +25,7 @@ from domainfusion.errors import TrainingError
 from domainfusion.interruption import DeferredSignals
 from domainfusion.models.base import PartlyTrained, TrainableModel
 from domainfusion.models.projection import head_of
-from domainfusion.progress import Progress, silent
+from domainfusion.progress import Notes, Progress, silent
 from domainfusion.training.batching import Row, collate, passes_of
 from domainfusion.training.checkpoints import (
     BestState,
@@ -225,6 +225,8 @@ def train_phase(
             }
             log({"phase": name, "step": done, **figures, **Tally.over(all_gather(tally)).take()})
             advance(1)
+            if isinstance(progress, Notes):
+                progress.note(f"loss {loss:.3f}")
             if validate is not None and (done % settings.evaluation_steps == 0 or done == steps):
                 with weights.whole():
                     # Every process validates, so that none waits for the others; the main one's
