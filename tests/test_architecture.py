@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
-        "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
+        "distillation.asking", "distillation.targets", "distillation.samples", "distillation.measuring", "distillation.dataset",
         "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.outcomes", "distillation.distiller",
     ),
     ("reports",),

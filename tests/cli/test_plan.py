@@ -15,6 +15,7 @@ from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
 )
+from domainfusion.errors import ConfigurationError
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
@@ -358,3 +359,22 @@ def test_a_refinement_is_counted_as_if_every_new_example_needed_every_domain(
     ]
     without = plan_of(read_recipe(with_(recipe_file, "responses:", generator + "responses:")))
     assert [call for call in plan.calls if call.stage != "refine"] == list(without.calls)
+
+
+def test_further_answers_are_counted_at_most_and_none_at_least(recipe_file: Path) -> None:
+    once = plan_of(read_recipe(recipe_file))
+    thrice = plan_of(read_recipe(with_(recipe_file, "responses:", "samples: 3\nresponses:")))
+    for before, after in zip(once.calls, thrice.calls, strict=True):
+        is_more = before.stage == "collect"
+        assert after.count == (3 * before.count if is_more else before.count)
+        assert after.fewest == before.fewest
+    assert [problem for problem in ("0", "-1", "101") if _is_taken(recipe_file, problem)] == []
+
+
+def _is_taken(recipe_file: Path, samples: str) -> bool:
+    try:
+        read_recipe(with_(recipe_file, "responses:", f"samples: {samples}\nresponses:"))
+    except ConfigurationError as error:
+        assert "samples" in str(error)
+        return False
+    return True

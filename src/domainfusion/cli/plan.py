@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -294,6 +294,7 @@ class _Planning:
             domains=recipe.domains,
             ask=self.ask,
         )
+        self._ask_again(examples, sampling, stage)
         return [
             TrainingRecord(
                 example=task.example,
@@ -302,6 +303,18 @@ class _Planning:
             )
             for task, integration in zip(tasks, integrations, strict=True)
         ]
+
+    def _ask_again(self, examples: Sequence[Example], sampling: Sampling, stage: str) -> None:
+        """Counts further answers: at most of every expert, as if none gave a target, and at least
+        none.
+        """
+        for number in range(2, self.recipe.samples + 1):
+            drawn = replace(sampling, seed=sampling.seed + number)
+            with self.ask.counting_extra():
+                self.ask.stage = stage or "collect"
+                tasks = Experts(self.teachers, self.ask, drawn).answer(examples)
+                self.ask.stage = stage or "integrate"
+                self.integrator.integrate_all(tasks, domains=self.recipe.domains, ask=self.ask)
 
     def _refine(self, validation: Sequence[Example]) -> None:
         """Counts every round as if all of its examples needed all domains: which they need is known
@@ -365,6 +378,7 @@ class _CountingAsk:
         self.times = 1
         self.rejecting = ""
         self._is_least = False
+        self._is_extra = False
         self._calls: dict[tuple[str, str, str], Calls] = {}
         self._questions = _questions("written")
         self._names: dict[str, int] = {}
@@ -377,6 +391,15 @@ class _CountingAsk:
             yield
         finally:
             self._is_least = False
+
+    @contextmanager
+    def counting_extra(self) -> Iterator[None]:
+        """Counts what is asked in this block as what may not be asked at all."""
+        self._is_extra = True
+        try:
+            yield
+        finally:
+            self._is_extra = False
 
     def calls(self) -> tuple[Calls, ...]:
         """Returns what was counted."""
@@ -414,7 +437,7 @@ class _CountingAsk:
 
     def _varies(self, label: str) -> bool:
         """Whether how often this is asked depends on answers."""
-        return bool(self.rejecting) or label == "integrating once more"
+        return self._is_extra or bool(self.rejecting) or label == "integrating once more"
 
     def _reply(
         self, model: StandIn, conversation: Conversation, sampling: Sampling, label: str

@@ -47,11 +47,14 @@ from domainfusion.distillation.run import (
     default_publisher,
     pin_dates,
 )
+from domainfusion.distillation.samples import Sampled, ask_until_verified
 from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.targets import (
     Collected,
+    SampledTarget,
     read_records_of,
+    read_samples,
     to_record,
     warn_of_cut_thoughts,
 )
@@ -67,6 +70,7 @@ from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
+    Integration,
     Response,
     Sampling,
     TrainingRecord,
@@ -537,7 +541,8 @@ class Distiller:
     def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
         if files.records.is_file():
             records = read_records_of(collected, files)
-            self._run.tell_made_before("integrate", outcomes.integrated(records))
+            made = outcomes.integrated(records, read_samples(files))
+            self._run.tell_made_before("integrate", made)
             return records
         with self._run.stage("integrate") as tell:
             tasks = [Task(example, responses) for example, responses in collected]
@@ -550,9 +555,26 @@ class Distiller:
                 to_record(task, target, self.settings.verifier)
                 for task, target in zip(tasks, targets, strict=True)
             ]
+            sampled: list[SampledTarget] = []
+            if self.settings.samples > 1:
+                records, sampled = self._ask_again(tasks, records)
+                write_json(files.samples, sampled, listed=True)
             write_records(files.records, records, listed=True)
-            tell(outcomes.integrated(records))
+            tell(outcomes.integrated(records, sampled))
         return read_records(files.records, TrainingRecord)
+
+    def _ask_again(self, tasks: Sequence[Task], records: Sequence[TrainingRecord]) -> Sampled:
+        def integrate(again: Sequence[Task]) -> list[Integration]:
+            return self.integrator.integrate_all(again, domains=self._descriptions(), ask=self._ask)
+
+        return ask_until_verified(
+            tasks,
+            records,
+            samples=self.settings.samples,
+            experts=self._experts(),
+            integrate=integrate,
+            verifier=self.settings.verifier,
+        )
 
     def _experts(self) -> Experts:
         return Experts(self.teacher_models, self._over_gaps(), self.settings.response_sampling)
@@ -647,6 +669,7 @@ class Distiller:
                 if self.settings.refinement_rounds
                 else {}
             ),
+            **({"samples": self.settings.samples} if self.settings.samples > 1 else {}),
             "response_sampling": describe(self.settings.response_sampling),
             "verifier": describe(self.settings.verifier),
             "test_examples": None if self._given_test is None else fingerprint(self._given_test),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles, StageFiles
+from domainfusion.distillation.targets import SampledTarget
 from domainfusion.records import read_json
 from domainfusion.types import Response, TrainingRecord
 
@@ -41,9 +42,9 @@ def collected(responses: Sequence[Response]) -> str:
     return ", ".join([told, *others])
 
 
-def integrated(records: Sequence[TrainingRecord]) -> str:
+def integrated(records: Sequence[TrainingRecord], sampled: Sequence[SampledTarget] = ()) -> str:
     """Says how many records there are, how many a reference verifies, which were rejected and why,
-    and where a merge stands in for a model's answer.
+    where a merge stands in for a model's answer, and what asking again saved.
     """
     verified = sum(record.verification == "verified" for record in records)
     parts = [_counted(len(records), "record"), f"{verified:,} verified by a reference"]
@@ -54,8 +55,16 @@ def integrated(records: Sequence[TrainingRecord]) -> str:
     )
     if stand_ins:
         parts.append(f"{stand_ins:,} merged in place of a model's answer")
+    if sampled:
+        parts.append(saved(sampled))
     reasons = Counter(record.reason for record in records if record.verification == "rejected")
     return ", ".join(parts) + _left_out(reasons, "rejected")
+
+
+def saved(sampled: Sequence[SampledTarget]) -> str:
+    """Says how many rejected targets a further answer of an expert saved."""
+    number = sum(target.is_saved for target in sampled)
+    return f"{number:,} of {len(sampled):,} rejected targets saved by further answers"
 
 
 def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:

@@ -73,6 +73,7 @@ class StageFiles:
         examples: The examples to train on.
         generation: What each generator was asked for and what was rejected.
         records: The training records, rejected ones too.
+        samples: The examples whose experts were asked again, where `samples` is above 1.
         training: The folder of checkpoints, phases and the log of the training.
         training_log: A line a step of the training, and one for each validation.
         refinement: The decisions of each round of the refinement.
@@ -84,6 +85,7 @@ class StageFiles:
         self.examples = path / "examples.jsonl"
         self.generation = path / "generation.json"
         self.records = path / "records.jsonl"
+        self.samples = path / "samples.json"
         self.training = path / "training"
         self.training_log = self.training / "log.jsonl"
         self.refinement = path / "refinement.json"

@@ -70,6 +70,10 @@ class RunSettings:
         refinement_rounds: How often at most more examples are made where validation shows the
             student weakest, and trained on; a round that does not improve validation is undone, and
             the last. It takes validation examples and a generator that can make more.
+        samples: How many answers of an expert are tried at most where its first gives no target:
+            one that the reference contradicts, that the integrator does not verify, or in which it
+            declines. Further answers are drawn at the temperature of `response_sampling` or, where
+            that is 0, at 0.7; the best target is kept.
         answers: A store of answers that runs share, so that one with another seed, trainer or
             student asks no expert again: a path, or `beside` for `answers.sqlite` in the folder
             that holds the run's; `off` keeps answers with the run alone.
@@ -77,7 +81,7 @@ class RunSettings:
             default `domainfusion.reports`.
 
     Raises:
-        ConfigurationError: on_teacher_failure is not known.
+        ConfigurationError: on_teacher_failure is not known, or `samples` is out of range.
     """
 
     title: str = "Distillation"
@@ -85,6 +89,7 @@ class RunSettings:
     verifier: AccuracyMetric = stated_parts
     on_teacher_failure: OnTeacherFailure = "stop"
     refinement_rounds: int = 0
+    samples: int = 1
     answers: str | Path = BESIDE
     publisher: Publisher | None = None
 
@@ -96,11 +101,35 @@ class RunSettings:
                 allowed="stop, continue",
             )
 
+        check_samples(self.samples)
+
     def answers_for(self, run: Path) -> Path | None:
         """Returns the file of the shared answers of a run; None where it shares none."""
         if self.answers == OFF:
             return None
         return run.parent / "answers.sqlite" if self.answers == BESIDE else Path(self.answers)
+
+
+MOST_SAMPLES = 100
+
+
+def check_samples(samples: object) -> None:
+    """Refuses anything but a number of answers.
+
+    Raises:
+        ConfigurationError: It is not a whole number from 1 to `MOST_SAMPLES`.
+    """
+    if (
+        not isinstance(samples, int)
+        or isinstance(samples, bool)
+        or not 1 <= samples <= MOST_SAMPLES
+    ):
+        raise ConfigurationError(
+            "samples is not a number of answers",
+            received=samples,
+            allowed=f"a whole number from 1, with which no expert is asked again, to {MOST_SAMPLES}",
+            field="samples",
+        )
 
 
 def check_shares(shares: Mapping[str, float]) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
 
 from domainfusion.distillation.integration import Task, primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import RunError
-from domainfusion.records import read_records
+from domainfusion.records import read_json, read_records
 from domainfusion.types import Example, Integration, Response, TrainingRecord, Verification
 
 logger = logging.getLogger("domainfusion")
@@ -26,6 +29,34 @@ _NO_ANSWER = {
     "failed": "did not answer",
 }
 """What a teacher did that did not end with an answer, by finish reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTarget:
+    """An example whose experts were asked again.
+
+    Attributes:
+        example_id: The example.
+        answers: Further answers that were asked for, of all of its experts.
+        replaced: The domains whose first answer is not the one that was kept.
+        is_saved: Whether a further answer gave a target that is trained on.
+    """
+
+    example_id: str
+    answers: int
+    replaced: tuple[str, ...]
+    is_saved: bool
+
+
+def read_samples(files: StageFiles) -> list[SampledTarget]:
+    """Returns the examples whose experts were asked again; none where `samples` was 1.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if not files.samples.is_file():
+        return []
+    return TypeAdapter(list[SampledTarget]).validate_python(read_json(files.samples))
 
 
 def to_record(task: Task, integration: Integration, verifier: AccuracyMetric) -> TrainingRecord:
@@ -85,11 +116,19 @@ def read_records_of(collected: Collected, files: StageFiles) -> list[TrainingRec
         RunError: They were made of other responses.
     """
     records = read_records(files.records, TrainingRecord)
-    # A response that failed when the records were written may have been given since.
-    gaps = set[tuple[str, str]]()
+    # A further answer may stand in for the first, and a response that failed when the records were
+    # written may have been given since.
+    gaps = {
+        (target.example_id, domain) for target in read_samples(files) for domain in target.replaced
+    }
     stored = {}
     for record in records:
-        answered = [one for one in record.responses if one.finish_reason != "failed"]
+        answered = [
+            response
+            for response in record.responses
+            if response.finish_reason != "failed"
+            and (record.example.id, response.domain) not in gaps
+        ]
         stored[record.example.id] = sorted(response.text for response in answered)
         failed = (one for one in record.responses if one.finish_reason == "failed")
         gaps.update((record.example.id, response.domain) for response in failed)

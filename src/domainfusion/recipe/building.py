@@ -98,6 +98,7 @@ def build_distiller(
             response_sampling=recipe.responses.sampling(recipe.seed),
             on_teacher_failure=recipe.on_teacher_failure,
             refinement_rounds=recipe.refinement_rounds,
+            samples=recipe.samples,
             answers=recipe.answers,
         ),
         progress=progress,

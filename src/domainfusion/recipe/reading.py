@@ -375,6 +375,7 @@ class _Trials:
         checks: list[Callable[[], object]] = [
             lambda: parts.check_coverage(teachers, generators),
             lambda: settings.check_shares(shares),
+            lambda: settings.check_samples(recipe.samples),
             lambda: parts.check_refinement(rounds, generators, has_validation=has_validation),
         ]
         if not recipe.generators:

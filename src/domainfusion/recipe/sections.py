@@ -676,7 +676,7 @@ class EvaluationSection(Section):
 @derived_from("distillation.distiller:Distiller", only=("seed",))
 @derived_from(
     "distillation.settings:RunSettings",
-    only=("title", "on_teacher_failure", "refinement_rounds"),
+    only=("title", "on_teacher_failure", "refinement_rounds", "samples"),
 )
 class Recipe(Section):
     """A distillation, in the words of its recipe.

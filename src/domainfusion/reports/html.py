@@ -410,7 +410,9 @@ def _data(summary: RunSummary) -> dict[str, Any] | None:
             run_tables.generation_table(summary.generation) if summary.generation else None
         ),
         "rejects": run_tables.rejects_table(summary.generation),
-        "records": run_tables.records_table(summary.records) if summary.records else None,
+        "records": run_tables.records_table(summary.records, summary.samples)
+        if summary.records
+        else None,
         "sources": run_tables.sources_table(summary.records),
         "rejected": tables.tally_table("Rejected records, by reason", "Reason", rejected),
         "methods": tables.tally_table(

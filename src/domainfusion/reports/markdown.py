@@ -176,7 +176,7 @@ def _data(summary: RunSummary) -> list[str]:
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
         run_tables.rejects_table(summary.generation),
-        run_tables.records_table(summary.records) if summary.records else None,
+        run_tables.records_table(summary.records, summary.samples) if summary.records else None,
         run_tables.sources_table(summary.records),
         tables.tally_table("Rejected records, by reason", "Reason", rejected),
     ]
@@ -288,7 +288,10 @@ def render_model_card(summary: RunSummary) -> str:
             *measurement_blocks(summary.evaluation),
         ]
     if summary.records:
-        blocks += ["## Training data", table(run_tables.records_table(summary.records))]
+        blocks += [
+            "## Training data",
+            table(run_tables.records_table(summary.records, summary.samples)),
+        ]
     blocks += repeat_blocks(summary)
     return "\n\n".join(blocks) + "\n"
 

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from domainfusion.distillation.outcomes import saved
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.savings import Savings
+from domainfusion.distillation.targets import SampledTarget
 from domainfusion.models.store import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves
 from domainfusion.reports.summary import GenerationCount, RunSummary, Shipped, StageTime
@@ -121,8 +123,10 @@ def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
     )
 
 
-def records_table(records: Sequence[TrainingRecord]) -> Table:
-    """Returns the training records by domains and verification."""
+def records_table(
+    records: Sequence[TrainingRecord], sampled: Sequence[SampledTarget] = ()
+) -> Table:
+    """Returns the training records by domains and verification, and what asking again saved."""
     kinds: tuple[Verification, ...] = ("verified", "unverified", "rejected")
     counts = Counter((_domains_of(record), record.verification) for record in records)
     names = list(dict.fromkeys(domains for domains, _ in counts))
@@ -137,7 +141,7 @@ def records_table(records: Sequence[TrainingRecord]) -> Table:
     return Table(
         caption=(
             "Training records: verified against a reference, without a reference, or rejected and"
-            " never trained on"
+            f" never trained on{f'; {saved(sampled)}' if sampled else ''}"
         ),
         header=("Domains", *(capitalised(kind) for kind in kinds), "Together"),
         align="lrrrr",

@@ -17,6 +17,7 @@ from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.savings import Savings
+from domainfusion.distillation.targets import SampledTarget
 from domainfusion.errors import DataError
 from domainfusion.models.store import ModelUsage
 from domainfusion.records import read_json, read_records
@@ -113,6 +114,7 @@ class RunSummary:
         evaluation: What the evaluation found; None before there was one.
         generation: What became of the examples asked for, a row a generator.
         records: The training records, the rejected ones too.
+        samples: The examples whose experts were asked again, as their target was rejected.
         stages: Time of each stage, in order.
         usage: What each model was asked and what that took, over all sessions of the run.
         refinement: The rounds of the refinement; None where there is none.
@@ -137,6 +139,7 @@ class RunSummary:
     evaluation: EvaluationReport | None = None
     generation: tuple[GenerationCount, ...] = ()
     records: tuple[TrainingRecord, ...] = ()
+    samples: tuple[SampledTarget, ...] = ()
     stages: tuple[StageTime, ...] = ()
     usage: tuple[ModelUsage, ...] = ()
     refinement: Refinement | None = None
@@ -179,6 +182,7 @@ class RunSummary:
             evaluation=_read_evaluation(files.evaluation),
             generation=_read(files.generation, tuple[GenerationCount, ...]) or (),
             records=_read_records(files.records),
+            samples=_read(files.samples, tuple[SampledTarget, ...]) or (),
             stages=stages,
             usage=_read(files.usage, tuple[ModelUsage, ...]) or (),
             refinement=refinement,

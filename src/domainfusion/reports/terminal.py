@@ -59,7 +59,7 @@ def render_terminal(summary: RunSummary, *, details: bool = False) -> Renderable
     blocks = [] if summary.evaluation is None else _evaluation(summary.evaluation)
     found = [
         run_tables.generation_table(summary.generation) if summary.generation else None,
-        run_tables.records_table(summary.records) if summary.records else None,
+        run_tables.records_table(summary.records, summary.samples) if summary.records else None,
         *(refinement_tables(summary.refinement) if summary.refinement else ()),
         run_tables.savings_table(summary.savings, len(summary.teachers), summary.shipped)
         if summary.savings
