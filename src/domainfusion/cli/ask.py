@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from domainfusion.cli.conversation import add_sampling_options, sampling_of, student_of
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -29,35 +30,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "questions", metavar="QUESTION", nargs="*", help="a question, in quotes; - reads stdin"
     )
-    parser.add_argument(
-        "--system",
-        metavar="TEXT",
-        help="the system prompt (default: the one that the student of a run learned with)",
-    )
-    parser.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=256,
-        metavar="N",
-        help="tokens after which an answer is cut (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="0 takes the most probable token, more draws (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="draw from the most probable tokens that have this share (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the draws (default: %(default)s)"
-    )
+    add_sampling_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object with question and answer a line"
     )
@@ -66,16 +39,11 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints the answers."""
-    from domainfusion.types import Sampling, user
+    from domainfusion.types import user
 
-    sampling = Sampling(
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-    )
+    sampling = sampling_of(arguments)
     questions = _questions(arguments.questions)
-    path, system_prompt = _student_of(arguments.model)
+    path, system_prompt = student_of(arguments.model)
     from domainfusion.models import HuggingFaceModel
 
     if arguments.system is not None:
@@ -123,31 +91,3 @@ def _shown(question: str, answer: Generation, as_json: bool, *, only: bool) -> s
         }
         return json.dumps(fields, ensure_ascii=False)
     return answer.text if only else f"> {question}\n{answer.text}\n"
-
-
-class _ModelToAsk(NamedTuple):
-    path: str
-    system_prompt: str | None
-
-
-def _student_of(model: str) -> _ModelToAsk:
-    """Returns the student's folder, and the system prompt that it learned with, where `model` is a
-    run; else `model` itself.
-    """
-    from domainfusion.distillation.run import RunFiles
-    from domainfusion.errors import RunError
-    from domainfusion.records import read_json
-
-    run = RunFiles(Path(model))
-    if not run.description.is_file():
-        return _ModelToAsk(model, None)
-    if not (run.student / "config.json").is_file():
-        raise RunError(
-            "This run has no student yet",
-            received=model,
-            fix=f"see `domainfusion status {model}`, and run its command again",
-        )
-    return _ModelToAsk(
-        str(run.student),
-        read_json(run.description).get("student", {}).get("system_prompt"),
-    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from domainfusion import __version__
 from domainfusion.cli import (
     ask,
+    chat,
     compare,
     demo,
     distill,
@@ -23,6 +24,7 @@ from domainfusion.cli import (
     extend,
     init,
     merge,
+    play,
     report,
     status,
 )
@@ -32,7 +34,21 @@ from domainfusion.interruption import Stop, stopping_on_signals
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-VERBS = (demo, init, distill, extend, status, evaluate, compare, ask, merge, report, export)
+VERBS = (
+    demo,
+    init,
+    distill,
+    extend,
+    status,
+    evaluate,
+    compare,
+    ask,
+    chat,
+    play,
+    merge,
+    report,
+    export,
+)
 
 FAILED = 1
 MISUSED = 2

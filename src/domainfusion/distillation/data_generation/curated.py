@@ -65,14 +65,46 @@ def write_review(examples: Iterable[Example], path: str | Path) -> None:
         raise DataError(
             what, received=str(path), fix="read it with read_review, or choose another name"
         )
+    header = ",".join(f'"{name}"' for name in _COLUMNS) + "\n"
+    rows = "".join(map(_row, examples))
+    write_text(Path(path), f"\ufeff{header}{rows}")  # the mark by which spreadsheets know UTF-8
+
+
+def add_to_review(example: Example, path: str | Path) -> None:
+    """Adds an example to the end of a review file, and makes the file if it is not there. What an
+    expert wrote into it stays as it is.
+
+    Args:
+        example: What is to be reviewed.
+        path: The file.
+
+    Raises:
+        DataError: The file is not one of `write_review`, or can't be read or written.
+    """
+    file = Path(path)
+    if not file.exists():
+        write_review([example], file)
+        return
+    for entry in read_entries(file):
+        missing = [name for name in _COLUMNS if name not in (entry.columns or ())]
+        if missing:
+            raise DataError(
+                f"{file} is not a review file: it has no column {missing[0]!r}",
+                received=", ".join(entry.columns or ()),
+                allowed=", ".join(_COLUMNS),
+                fix="choose another name",
+            )
+    text = file.read_bytes().decode("utf-8")
+    write_text(file, text + ("" if text.endswith("\n") else "\n") + _row(example))
+
+
+def _row(example: Example) -> str:
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
-    for example in examples:
-        before = transcript(example.history) if example.history else ""
-        shown = {name: _cell(text) for name, text in {"before": before, **_shown(example)}.items()}
-        writer.writerow({**shown, "example": json.dumps(asdict(example), ensure_ascii=False)})
-    write_text(Path(path), "\ufeff" + table.getvalue())  # the mark by which spreadsheets know UTF-8
+    before = transcript(example.history) if example.history else ""
+    shown = {name: _cell(text) for name, text in {"before": before, **_shown(example)}.items()}
+    writer.writerow({**shown, "example": json.dumps(asdict(example), ensure_ascii=False)})
+    return table.getvalue()
 
 
 def read_review(path: str | Path) -> Reviewed:
