@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from domainfusion.cli.main import main
-from domainfusion.cli.memory import memory_of
+from domainfusion.cli.memory import _gguf_shapes, memory_of
 from domainfusion.cli.plan import RunPlan, plan_of
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
 )
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
@@ -378,3 +379,37 @@ def _is_taken(recipe_file: Path, samples: str) -> bool:
         assert "samples" in str(error)
         return False
     return True
+
+
+def _header(*fields: bytes, tensors: int = 0) -> bytes:
+    """Returns the header of a GGUF file with these fields, followed by nothing."""
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, len(fields)) + b"".join(fields)
+
+
+_ARRAY, _BYTE = 9, 0
+_NAME = struct.pack("<Q", 1) + b"a"
+"""The name of a field, with its length."""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"GGUF",
+        _header(tensors=2**60),
+        _header(_NAME + struct.pack("<IIQ", _ARRAY, _BYTE, 2**60)),
+        _header(_NAME + struct.pack("<IIQ", _ARRAY, _ARRAY, 2**60) * 3_000),
+        _header(struct.pack("<Q", 2**63)),
+        _header(_NAME + struct.pack("<I", 99)),
+        _header(tensors=1) + _NAME + struct.pack("<I", 2**31),
+    ],
+    ids=["empty", "cut", "tensors", "array", "nested", "string", "type", "dimensions"],
+)
+def test_a_header_that_tells_of_more_than_the_file_holds_is_one_error_in_time(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="header of the GGUF file can't be read"):
+        _gguf_shapes(path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from domainfusion.errors import ModelError
-from domainfusion.models import HuggingFaceModel
+from domainfusion.models import HuggingFaceModel, adapters
 
 MakeAdapter = Callable[..., Path]
 
@@ -394,3 +395,24 @@ def test_what_a_refusal_advises_gives_the_expert(
         rtol=1e-4,
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        (r"(.*.*.*.*)*(a+)+X", "not done after 1 seconds"),
+        (r"(model+|layers+|[a-z.0-9]+)+X", "not done after 1 seconds"),
+        ("*proj", "hold no pattern: .*nothing to repeat"),
+    ],
+)
+def test_patterns_that_take_years_or_are_none_are_one_error_in_time(
+    pattern: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "PATTERN_SECONDS", 1.0)
+    layers = [f"model.layers.{number}.self_attn.q_proj" for number in range(30)]
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=told):
+        adapters.refuse_slow_patterns({"target_modules": pattern}, layers, tmp_path)
+    assert time.monotonic() - started < 15
+    usual = {"target_modules": r"model\.layers\.\d+\..*(q|v)_proj", "rank_pattern": {"q_proj": 4}}
+    adapters.refuse_slow_patterns(usual, layers, tmp_path)

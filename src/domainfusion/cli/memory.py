@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 from safetensors import safe_open
 
+from domainfusion.errors import ModelError
 from domainfusion.recipe.sections import ModelSection, Recipe, StudentSection
 from domainfusion.recipe.values import base_of, is_hub_id
 
@@ -149,12 +151,7 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]] | None:
     """Returns the shape of each weight, from the headers of the files alone."""
     place = Path(path)
     if place.suffix == ".gguf" and place.is_file():
-        from gguf import GGUFReader
-
-        return {
-            tensor.name: tuple(int(length) for length in tensor.shape)
-            for tensor in GGUFReader(place).tensors
-        }
+        return _gguf_shapes(place)
     if not place.is_dir() and is_hub_id(path):
         from huggingface_hub import try_to_load_from_cache
 
@@ -167,3 +164,34 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]] | None:
             for name in weights.keys():  # noqa: SIM118 - the file is not a mapping
                 shapes[name] = tuple(weights.get_slice(name).get_shape())
     return shapes or None
+
+
+def _gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each weight of a GGUF file.
+
+    Raises:
+        ModelError: Its header is damaged, or tells of more than the file holds.
+    """
+    from gguf import GGUFReader
+
+    class Bounded(GGUFReader):
+        """A reader that ends at the end of the file: the library's own reads nothing from there
+        on, as often as a header's count says, which can be 2⁶⁴ times.
+        """
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            size = np.dtype(dtype).itemsize * int(count)
+            if offset + size > len(self.data):
+                raise ValueError("it tells of more than the file holds")
+            return super()._get(offset, dtype, count, override_order)
+
+    try:
+        tensors = Bounded(path).tensors
+        return {tensor.name: tuple(int(length) for length in tensor.shape) for tensor in tensors}
+    # Whatever a damaged header makes the library raise.
+    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"The header of the GGUF file can't be read: {error}",
+            received=str(path),
+            fix="download or convert it again",
+        ) from error

@@ -5,10 +5,13 @@ in the right places, or not at all.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
+import subprocess
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -112,9 +115,68 @@ def check_adapter(adapter: Path, base: Path, adapter_hash: str) -> None:
     for name, tensor in weights.copies.items():
         if known.get(name) != tensor.shape:
             raise beyond_lora(name, adapter, untie=untie)
+    refuse_slow_patterns(settings, [name for name, _ in skeleton.named_modules()], adapter)
     empty = {name: tensor.to("meta") for name, tensor in weights.factors.items()}
     put_on(skeleton, None, "adapter_to_check", lora_config(settings, adapter), empty, adapter)
     _checked.add(key)
+
+
+PATTERN_SECONDS = 10.0
+"""The time that the patterns of an adapter may take to be compared with the names of a model's
+layers.
+"""
+
+_MATCH = """
+import json, re, sys
+patterns, names = json.load(sys.stdin)
+for pattern in patterns:
+    for name in names:
+        re.fullmatch(pattern, name), re.match(pattern, name), re.search(pattern, name)
+"""
+
+
+def refuse_slow_patterns(settings: Mapping[str, Any], layers: Sequence[str], adapter: Path) -> None:
+    """Raises where the patterns that choose an adapter's layers take too long: a few characters
+    such as `(a+)+$` can take years, and nothing ends a match that is under way but the end of its
+    process. So they are tried in a process of its own.
+
+    Args:
+        settings: The adapter's settings.
+        layers: The names of the model's layers.
+        adapter: The adapter's folder.
+
+    Raises:
+        ModelError: They take longer than `PATTERN_SECONDS`, or are not patterns.
+    """
+    found: list[str] = []
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = settings.get(name)
+        # A list holds endings of names, which are compared as they are.
+        found += [value] if isinstance(value, str) else []
+    for name in ("rank_pattern", "alpha_pattern"):
+        found += list(settings.get(name) or {})
+    # Without something that repeats there is nothing to try in many ways.
+    repeating = [each for each in found if isinstance(each, str) and re.search(r"[*+{]", each)]
+    if not repeating:
+        return
+    command = [sys.executable, "-I", "-S", "-c", _MATCH]
+    asked = json.dumps([repeating, list(layers)]).encode()
+    try:
+        tried = subprocess.run(command, input=asked, timeout=PATTERN_SECONDS, capture_output=True)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            "The patterns by which the adapter chooses its layers were not done after"
+            f" {PATTERN_SECONDS:g} seconds",
+            received=", ".join(repeating)[:200],
+            fix=f"write the layers as a list in {adapter / 'adapter_config.json'}",
+        ) from error
+    if tried.returncode:
+        lines = tried.stderr.decode(errors="replace").strip().splitlines()
+        raise ModelError(
+            f"The adapter's settings hold no pattern: {lines[-1] if lines else 'no reason given'}",
+            received=", ".join(repeating)[:200],
+            fix=f"correct {adapter / 'adapter_config.json'}",
+        )
 
 
 def skeleton_of(config: Any) -> PreTrainedModel:
