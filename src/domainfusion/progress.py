@@ -308,7 +308,7 @@ class Lines:
         finally:
             ended.set()
             thread.join()
-        self.say(f"{label}: {count:,} of {total:,} in {_clock_time(self._clock() - started)}")
+        self.say(f"{label}: {count:,} of {total:,} in {clock_time(self._clock() - started)}")
 
     def note(self, text: str) -> None:
         """Adds a few words to the lines of the work under way."""
@@ -328,7 +328,7 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.finished:
-            return Text(f"in {_clock_time(task.elapsed or 0.0)}", style="progress.elapsed")
+            return Text(f"in {clock_time(task.elapsed or 0.0)}", style="progress.elapsed")
         remaining = round(task.remaining or 0)
         words = _speed(task.fields["pace"], remaining, self._clock())
         return Text(words, style="progress.remaining")
@@ -340,10 +340,16 @@ def _speed(pace: Pace, remaining: int, now: float) -> str:
     if left is None:
         return ""
     rate = pace.rate(now)
-    return f"{rate:,.{1 if rate < 10 else 0}f}/s, {_clock_time(left)} left"
+    return f"{rate:,.{1 if rate < 10 else 0}f}/s, {clock_time(left)} left"
 
 
-def _clock_time(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """Returns a time as minutes and seconds, with hours where there are any.
+
+    Example:
+        >>> clock_time(75), clock_time(3700)
+        ('1:15', '1:01:40')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from filelock import FileLock
 
 from domainfusion.cli.main import main
 from domainfusion.cli.status import status_of
@@ -85,3 +88,43 @@ def test_a_folder_that_is_no_run_is_one_error(
         assert error.startswith("Error: This is not the directory of a run")
         assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_watched_until_its_process_ends(
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "evaluation.json").unlink()
+    stages = json.loads((directory / "stages.json").read_text())
+    stages = [{**stage, "finished": stage["stage"] != "evaluate"} for stage in stages]
+    (directory / "stages.json").write_text(json.dumps(stages))
+    (directory / "checksums.json").unlink()  # changed on purpose
+    writer = directory / "writer"
+    writer.write_text(f"{os.getpid()} {psutil.Process().create_time():.0f}\n")
+    looks = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            writer.write_text("")
+
+    monkeypatch.setattr("domainfusion.cli.status.time.sleep", look)
+    assert main(["status", str(directory), "--watch"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("is writing to it, at stage 5 of 5, evaluate.") == 1, "it did not change"
+    assert shown.endswith("No process is writing to it.\n")
+    assert looks == [2.0, 2.0]
+
+
+def test_a_report_is_made_while_a_process_writes_to_the_run(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    for name in ("evaluation.json", "savings.json", "checksums.json", "report.html"):
+        (directory / name).unlink(missing_ok=True)
+    with FileLock(directory / "lock"):
+        assert main(["report", str(directory)]) == 0
+    assert (directory / "report.html").is_file()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation.run import RunFiles
     from domainfusion.models.store import ModelUsage
+    from domainfusion.progress import Pace
     from domainfusion.types import Example
+
+SECONDS_BETWEEN_LOOKS = 2.0
 
 _DESCRIPTION = (
     "Show which stages of a run are done, what they made, what they took, and whether a process is"
@@ -30,12 +34,16 @@ class StageStatus:
         state: `done`, `begun` or `to do`.
         seconds: Wall-clock time it took so far; None where it has not begun.
         made: What it made, in words.
+        done: How many of its items are done; None where that is not known.
+        total: How many items it has; None likewise.
     """
 
     name: str
     state: str
     seconds: float | None
     made: str = ""
+    done: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,11 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
         "status", parents=[shared], help="show the progress of a run", description=_DESCRIPTION
     )
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it anew every two seconds, for as long as a process writes to the run",
+    )
     parser.set_defaults(run=run)
 
 
@@ -71,7 +84,43 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints how far the run is."""
     from domainfusion.cli.runs import check_run
 
-    terminal.print(render_status(status_of(check_run(arguments.directory))))
+    directory = check_run(arguments.directory)
+    if not arguments.watch:
+        terminal.print(render_status(status_of(directory)))
+        return
+    paces: dict[str, _Watched] = {}
+    with terminal.replacing() as show:
+        while True:
+            status = status_of(directory)
+            show("\n".join([render_status(status), *_time_left(status, paces)]))
+            if status.writer is None:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@dataclass
+class _Watched:
+    """What was seen of a stage since it is watched."""
+
+    pace: Pace
+    done: int
+
+
+def _time_left(status: RunStatus, watched: dict[str, _Watched]) -> Iterator[str]:
+    """Yields how long the stage under way takes at the pace at which it was watched."""
+    from domainfusion.progress import Pace, clock_time
+
+    now = time.monotonic()
+    stage = next((stage for stage in status.stages if stage.state != "done"), None)
+    if stage is None or stage.done is None or stage.total is None or status.writer is None:
+        return
+    seen = watched.setdefault(stage.name, _Watched(Pace(now), stage.done))
+    if stage.done > seen.done:
+        seen.pace.advance(stage.done - seen.done, now)
+        seen.done = stage.done
+    left = seen.pace.left(stage.total - stage.done, now)
+    if left is not None:
+        yield f"About {clock_time(left)} left of {stage.name}."
 
 
 def status_of(directory: Path) -> RunStatus:
@@ -81,9 +130,10 @@ def status_of(directory: Path) -> RunStatus:
 
     files = RunFiles(directory)
     description = read_json(files.description)
+    needed, missing = _answers(files, description.get("inputs", {}))
     found = {
         "generate": _generated(files),
-        "collect": _collected(files, description.get("inputs", {})),
+        "collect": _collected(needed, missing),
         "integrate": _integrated(files),
         "train": _trained(files, description),
         **(
@@ -101,7 +151,10 @@ def status_of(directory: Path) -> RunStatus:
         # A process that was killed could not note its last stage as finished, but the stage's file
         # is there.
         state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
-        stages.append(StageStatus(name, state, entry.get("seconds"), made))
+        stage = StageStatus(name, state, entry.get("seconds"), made)
+        if name == "collect" and needed is not None:
+            stage = replace(stage, done=needed - missing, total=needed)
+        stages.append(stage)
     return RunStatus(
         directory,
         str(description.get("title", "")),
@@ -125,8 +178,16 @@ def render_status(status: RunStatus) -> str:
     if status.writer is None:
         lines.append("No process is writing to it.")
     else:
-        lines.append(f"Process {status.writer or '(unknown)'} is writing to it.")
+        lines.append(f"Process {status.writer or '(unknown)'} is writing to it{_place(status)}.")
     return "\n".join(lines)
+
+
+def _place(status: RunStatus) -> str:
+    """Returns at which stage of how many a run is."""
+    for number, stage in enumerate(status.stages, start=1):
+        if stage.state != "done":
+            return f", at stage {number} of {len(status.stages)}, {stage.name}"
+    return ""
 
 
 def _usage(files: RunFiles) -> tuple[ModelUsage, ...]:
@@ -177,14 +238,24 @@ def _count_lines(file: Path) -> int:
     return sum(1 for _ in read_lines(file)) if file.is_file() else 0
 
 
-def _collected(files: RunFiles, inputs: dict[str, Any]) -> tuple[bool, str]:
-    """Counts the answers that are stored among those that the examples need."""
+def _collected(needed: int | None, missing: int) -> tuple[bool, str]:
+    if needed is None:
+        return False, ""
+    if missing == needed:
+        return needed == 0, ""
+    return missing == 0, f"{needed - missing:,} of {needed:,} answers of the experts"
+
+
+def _answers(files: RunFiles, inputs: dict[str, Any]) -> tuple[int | None, int]:
+    """Counts the answers that the examples need, and those of them that are not stored; None where
+    there are no examples yet.
+    """
     from domainfusion.models.store import ResponseStore
     from domainfusion.records import read_records
     from domainfusion.types import Example, Sampling
 
     if not files.examples.is_file() or not files.responses.is_file():
-        return False, ""
+        return None, 0
     examples = read_records(files.examples, Example)
     sampling = Sampling(**inputs.get("response_sampling", {}))
     missing = needed = 0
@@ -195,9 +266,7 @@ def _collected(files: RunFiles, inputs: dict[str, Any]) -> tuple[bool, str]:
             ]
             needed += len(questions)
             missing += store.missing(teacher["fingerprint"], questions, sampling)
-    if missing == needed:
-        return needed == 0, ""
-    return missing == 0, f"{needed - missing:,} of {needed:,} answers of the experts"
+    return needed, missing
 
 
 def _of_domain(examples: Sequence[Example], domain: str) -> Iterator[Example]:

@@ -8,13 +8,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.segment import Segment
+from rich.text import Text
 
 from domainfusion.distillation.run import RunFiles
 from domainfusion.errors import printable
@@ -84,6 +86,26 @@ class Terminal:
             sys.stdout.write(printable(content) + "\n")
         else:
             self._results.print(_Printable(content))
+
+    @contextmanager
+    def replacing(self) -> Iterator[Callable[[str], None]]:
+        """Yields what shows a result in the place of the one before; where stdout is not a
+        terminal, each is printed that differs from the one before.
+        """
+        if sys.stdout.isatty():
+            with Live(console=self._results, auto_refresh=False) as live:
+                yield lambda text: live.update(Text(printable(text)), refresh=True)
+            return
+        latest = ""
+
+        def show(text: str) -> None:
+            nonlocal latest
+            if text != latest:
+                self.print(text)
+                sys.stdout.flush()
+            latest = text
+
+        yield show
 
     def say(self, message: str) -> None:
         """Tells the user something on stderr, and keeps it in the log."""
