@@ -29,7 +29,7 @@ PUBLIC = {
         CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
         Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
-        Objective Phase Publisher Requirement ResponseIntegrator RunSettings SequenceObjective
+        Objective Phase Publisher Requirement ResponseIntegrator RunSettings Screening SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
         check_requirements export_messages hold_apart hold_out slice_of to_pandas
     """,
@@ -43,8 +43,8 @@ PUBLIC = {
         check_examples consistency hold_apart
     """,
     "domainfusion.distillation.integration": """
-        ABSENT CrossEncoderVerifier Experts OnDisagreement OnUnverified ResponseIntegrator
-        Strategy Task Verifier VerifierFinding as_response contradict primary_first
+        ABSENT CHATTER REFUSED CrossEncoderVerifier Experts OnDisagreement OnUnverified
+        ResponseIntegrator Strategy Task Verifier VerifierFinding as_response contradict primary_first
     """,
     "domainfusion.distillation.metrics": """
         AccuracyMetric AnswerPair BatchCoherence BatchMetric CoherenceMetric Contains

@@ -26,6 +26,7 @@ def test_the_code_of_the_guide_prints_what_the_guide_says(
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == re.findall(r"^# (?=[Aa]thletes|the )(.*)$", code, re.MULTILINE)
     assert printed[2] == "unverified ('the verifier gave no verdict',)"
+    assert printed[3] == "Sleep eight hours."
     assert str(names["answer"]) == names["model"].generate([names["model"].calls[0]])[0].text
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.results import Estimate, ModelResult, SliceScore
     from domainfusion.distillation.run import Publisher
     from domainfusion.distillation.settings import DataSettings, RunSettings
+    from domainfusion.distillation.text.refusals import Screening
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
@@ -72,6 +73,7 @@ __all__ = [
     "Requirement",
     "ResponseIntegrator",
     "RunSettings",
+    "Screening",
     "SequenceObjective",
     "SequentialTrainer",
     "SliceScore",

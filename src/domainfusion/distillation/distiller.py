@@ -57,6 +57,7 @@ from domainfusion.distillation.targets import (
     read_samples,
     to_record,
     warn_of_cut_thoughts,
+    warn_of_refusals,
 )
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.distillation.trainer.phase import check_seed
@@ -312,6 +313,7 @@ class Distiller:
             tasks = self._experts().answer(examples)
             responses = [response for task in tasks for response in task.responses.values()]
             warn_of_cut_thoughts(responses)
+            warn_of_refusals(responses)
             tell(outcomes.collected(responses))
             return [(task.example, task.responses) for task in tasks]
 
@@ -577,7 +579,12 @@ class Distiller:
         )
 
     def _experts(self) -> Experts:
-        return Experts(self.teacher_models, self._over_gaps(), self.settings.response_sampling)
+        return Experts(
+            self.teacher_models,
+            self._over_gaps(),
+            self.settings.response_sampling,
+            self.integrator.screening,
+        )
 
     def _descriptions(self) -> dict[str, str]:
         """Returns what the domains are about, as far as the generators describe them."""

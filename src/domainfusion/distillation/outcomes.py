@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from domainfusion.distillation.integration import CHATTER
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.distillation.targets import SampledTarget
@@ -57,6 +58,12 @@ def integrated(records: Sequence[TrainingRecord], sampled: Sequence[SampledTarge
         parts.append(f"{stand_ins:,} merged in place of a model's answer")
     if sampled:
         parts.append(saved(sampled))
+    trimmed = sum(
+        any(dropped.reason == CHATTER for dropped in record.integration.ledger.dropped)
+        for record in records
+    )
+    if trimmed:
+        parts.append(f"{trimmed:,} without the chatter around an answer")
     reasons = Counter(record.reason for record in records if record.verification == "rejected")
     return ", ".join(parts) + _left_out(reasons, "rejected")
 

@@ -5,6 +5,7 @@ not.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,4 +164,21 @@ def warn_of_cut_thoughts(responses: Sequence[Response]) -> None:
             " template_arguments={'enable_thinking': False} where its chat template knows that.",
             count,
             domain,
+        )
+
+
+def warn_of_refusals(responses: Sequence[Response]) -> None:
+    """Warns of experts that refused to answer, with the first of their refusals."""
+    refused: dict[str, list[str]] = {}
+    for response in responses:
+        if response.finish_reason == "refused":
+            refused.setdefault(response.domain, []).append(response.text)
+    for domain, texts in refused.items():
+        logger.warning(
+            "%d answers of the expert of %s are refusals, so their examples are not trained on. Such"
+            " as: %s  Where that is an answer, give the integrator"
+            " screening=Screening(refusals=False).",
+            len(texts),
+            domain,
+            ascii(textwrap.shorten(texts[0], 120, placeholder=" …")),
         )

@@ -175,14 +175,24 @@ def build_integrator(recipe: Recipe, model: ModelOf) -> distillation.ResponseInt
     """Builds the integrator."""
     section = recipe.integrator
     if not isinstance(section, ModelIntegratorSection):
-        return distillation.ResponseIntegrator(on_disagreement=section.on_disagreement)
-    own = ("type", "model", "cross_encoder", "max_new_tokens")
+        return distillation.ResponseIntegrator(
+            on_disagreement=section.on_disagreement, screening=_screening(section)
+        )
+    own = ("type", "model", "cross_encoder", "max_new_tokens", "screening")
     settings = _with_models(section, model, without=own)
     if section.cross_encoder is not None:
         settings["verifier"] = distillation.CrossEncoderVerifier(section.cross_encoder)
     return distillation.ResponseIntegrator(
-        model(section.model), sampling=Sampling(max_new_tokens=section.max_new_tokens), **settings
+        model(section.model),
+        sampling=Sampling(max_new_tokens=section.max_new_tokens),
+        screening=_screening(section),
+        **settings,
     )
+
+
+def _screening(section: Section) -> distillation.Screening:
+    given = {} if section.screening is None else section.screening.arguments()
+    return distillation.Screening(**given)
 
 
 def build_trainer(section: TrainerSection) -> distillation.Trainer:

@@ -427,6 +427,13 @@ GeneratorSection = Annotated[
 # Integration
 
 
+@derived_from("distillation.text.refusals:Screening", without=("rule", "patterns"))
+class ScreeningSection(Section):
+    """What is taken for a refusal, and whether chatter is removed; see `Screening`."""
+
+    patterns: list[Text] | None = None
+
+
 @derived_from("distillation.integration.integrator:ResponseIntegrator", only=("on_disagreement",))
 class MergeSection(Section):
     """A `ResponseIntegrator` without a model.
@@ -434,9 +441,13 @@ class MergeSection(Section):
     Keys:
         on_disagreement: What to do with a conflict that nothing settles: `report` in the answer
             that the experts disagree, or `abstain` with no answer, which is never trained on.
+        screening: What is taken for a refusal, whose example is not trained on, and whether chatter
+            is removed: a mapping of `refusals` (true), `chatter` (true) and `patterns`, a list of
+            regular expressions of your own.
     """
 
     type: Literal["merge"] = "merge"
+    screening: ScreeningSection | None = None
 
 
 @derived_from(
@@ -456,9 +467,13 @@ class ModelIntegratorSection(Section):
         cross_encoder: In its place, a folder or hub id of a cross-encoder for natural language
             inference; needs `domainfusion[embeddings]`.
         max_new_tokens: Tokens after which its answer is cut.
+        screening: What is taken for a refusal, whose example is not trained on, and whether chatter
+            is removed: a mapping of `refusals` (true), `chatter` (true) and `patterns`, a list of
+            regular expressions of your own.
     """
 
     type: Literal["model"]
+    screening: ScreeningSection | None = None
     model: ModelChoice
     cross_encoder: Text | None = None
     max_new_tokens: int = ANSWER_TOKENS

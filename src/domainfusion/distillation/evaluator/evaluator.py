@@ -615,7 +615,7 @@ class Ensemble:
         """
         # In use there is no reference, so none may settle a conflict here.
         unseen = [replace(example, parts=(), reference=None) for example in examples]
-        return Experts(teachers, ask, sampling).answer(unseen)
+        return Experts(teachers, ask, sampling, self.integrator.screening).answer(unseen)
 
     def answer(
         self,

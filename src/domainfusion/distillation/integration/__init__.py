@@ -10,7 +10,13 @@ from domainfusion.distillation.integration.integrator import (
 )
 from domainfusion.distillation.integration.model_reading import Experts
 from domainfusion.distillation.integration.planning import OnDisagreement
-from domainfusion.distillation.integration.reading import Task, as_response, primary_first
+from domainfusion.distillation.integration.reading import (
+    CHATTER,
+    REFUSED,
+    Task,
+    as_response,
+    primary_first,
+)
 from domainfusion.distillation.integration.verifying import (
     CrossEncoderVerifier,
     Verifier,
@@ -20,6 +26,8 @@ from domainfusion.distillation.integration.writing import ABSENT
 
 __all__ = [
     "ABSENT",
+    "CHATTER",
+    "REFUSED",
     "CrossEncoderVerifier",
     "Experts",
     "OnDisagreement",

@@ -25,6 +25,7 @@ from domainfusion.distillation.integration.reading import (
     Task,
     as_response,
     primary_first,
+    screened,
     without_cut,
 )
 from domainfusion.distillation.integration.verifying import (
@@ -35,6 +36,7 @@ from domainfusion.distillation.integration.verifying import (
     rule_problems,
 )
 from domainfusion.distillation.integration.writing import (
+    REFUSED_TO_WRITE,
     RESERVED,
     Assignment,
     Draft,
@@ -45,6 +47,7 @@ from domainfusion.distillation.integration.writing import (
     require_places,
     writing_prompt,
 )
+from domainfusion.distillation.text.refusals import Screening
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
@@ -109,7 +112,7 @@ class ResponseIntegrator:
     settled; what is left is written, and the answer is verified. With a model, the model reads,
     relates, writes and verifies. Without one, rules read and relate: they compare values and
     negations alone, and the answer is made of the experts' own sentences. One response is the
-    answer, byte for byte.
+    answer, byte for byte, but for the chatter around it that `screening` removes.
 
     What settles a conflict, in this order: the reference, where it supports one side; the expert of
     the domain that the point belongs to, or of the primary domain, if somebody named it; the
@@ -136,6 +139,8 @@ class ResponseIntegrator:
             in the ledger; `merge` the responses instead; or `reject` it, so that it is never
             trained on.
         sampling: How the model writes; by default greedily, up to 1024 tokens.
+        screening: What is taken for a refusal, whose example is never trained on, and whether
+            chatter around an answer is removed; see `Screening`.
 
     Raises:
         TemplateError: The template has no `{query}`.
@@ -159,6 +164,7 @@ class ResponseIntegrator:
         verifier: LanguageModel | Verifier | None = None,
         on_unverified: OnUnverified = "keep",
         sampling: Sampling = Sampling(max_new_tokens=ANSWER_TOKENS),
+        screening: Screening = Screening(),
     ) -> None:
         if integration_model is not None and not isinstance(integration_model, LanguageModel):
             raise CapabilityError(
@@ -221,7 +227,12 @@ class ResponseIntegrator:
         self.verify = verify
         self.verifier = verifier
         self.on_unverified = on_unverified
+        if not isinstance(screening, Screening):
+            raise ConfigurationError(
+                "screening is not known", received=screening, allowed="Screening(...)"
+            )
         self.sampling = sampling
+        self.screening = screening
 
     def integrate(
         self,
@@ -305,7 +316,9 @@ class ResponseIntegrator:
                     self.strategy, given.example.query, primary_first(given)
                 )
                 continue
-            task, cut[place] = without_cut(given)
+            task, left_out = screened(given, self.screening)
+            task, broken_off = without_cut(task)
+            cut[place] = (*left_out, *broken_off)
             if sum(bool(response.text.strip()) for response in task.responses.values()) <= 1:
                 outcomes[place] = _single(task)
             else:
@@ -375,7 +388,12 @@ class ResponseIntegrator:
         once more.
         """
         writer = ModelWriter(model, self.prompt_template, self.sampling)
-        drafts = writer.write([Assignment(plan) for plan in plans], ask=ask)
+        drafts = [
+            self._unless_refused(plan, draft)
+            for plan, draft in zip(
+                plans, writer.write([Assignment(plan) for plan in plans], ask=ask), strict=True
+            )
+        ]
         first = self._verified(plans, drafts, ask)
         second: dict[int, _Attempt | NoDraft] = {}
         flawed = {
@@ -397,6 +415,13 @@ class ResponseIntegrator:
             self._outcome(model, plan, first[place], second.get(place))
             for place, plan in enumerate(plans)
         ]
+
+    def _unless_refused(self, plan: Plan, draft: Draft | NoDraft) -> Draft | NoDraft:
+        """Returns a draft, unless the model refused to write one."""
+        if isinstance(draft, NoDraft):
+            return draft
+        is_refused = self.screening.is_refused(plan.task.example.query, draft.text)
+        return REFUSED_TO_WRITE if is_refused else draft
 
     def _verified(
         self, plans: Sequence[Plan], drafts: Sequence[Draft | NoDraft], ask: Ask

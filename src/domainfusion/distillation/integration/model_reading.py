@@ -22,6 +22,7 @@ from domainfusion.distillation.integration.reading import (
     uncovered,
 )
 from domainfusion.distillation.integration.words import Date, Quantity, compare, find_values
+from domainfusion.distillation.text.refusals import Screening
 from domainfusion.distillation.text.sentences import Block, Span, blocks_of
 from domainfusion.distillation.text.structures import structures_in
 from domainfusion.models.base import LanguageModel, SchemaModel, TokenScorer
@@ -170,11 +171,13 @@ class Experts:
         teachers: The expert of each domain.
         ask: How a model is called.
         sampling: How the experts answer.
+        screening: What is taken for a refusal; such a response ends as `refused`.
     """
 
     teachers: Mapping[str, LanguageModel]
     ask: Ask
     sampling: Sampling
+    screening: Screening = field(default_factory=Screening)
 
     def answer(self, examples: Sequence[Example]) -> list[Task]:
         """Asks the expert of each of an example's domains: its sub-question if there is one, else
@@ -190,10 +193,15 @@ class Experts:
             conversations = [example.conversation_for(domain) for example, _ in asked]
             answers = self.ask(teacher, conversations, self.sampling, label=f"asking {domain}")
             for (example, responses), answer in zip(asked, answers, strict=True):
+                question = example.question_for(domain)
+                if answer.finish_reason == "stop" and self.screening.is_refused(
+                    question, answer.text
+                ):
+                    answer = replace(answer, finish_reason="refused")
                 responses[domain] = Response(
                     domain=domain,
                     example_id=example.id,
-                    question=example.question_for(domain),
+                    question=question,
                     teacher=teacher.fingerprint,
                     sampling=self.sampling,
                     **asdict(answer),

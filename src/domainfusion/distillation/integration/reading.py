@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import groupby, zip_longest
 from typing import Any, Literal, Protocol
 
+from domainfusion.distillation.text.refusals import Screening
 from domainfusion.distillation.text.sentences import (
     Block,
     Span,
@@ -450,8 +451,34 @@ def _sections(units: Sequence[ResponseUnit]) -> Iterator[list[ResponseUnit]]:
 
 
 CUT = "cut at the token limit"
+REFUSED = "the expert refused"
+CHATTER = "chatter around the answer"
 _ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।", '"', "”", "’", ")", "`")
 """What a finished sentence ends with."""
+
+
+def screened(task: Task, screening: Screening) -> tuple[Task, tuple[Dropped, ...]]:
+    """Leaves out chatter, and the refusals of experts where another one answers.
+
+    Where no expert answers, the refusals stay as they are: there is nothing in their place.
+
+    Returns:
+        The task with what is left, and what was left out.
+    """
+    kept: dict[str, Response] = {}
+    dropped: list[Dropped] = []
+    for domain, response in task.responses.items():
+        query = response.question or task.example.query
+        has_refused = response.finish_reason in ("refused", "filtered")
+        if has_refused or screening.is_refused(query, response.text):
+            dropped.append(Dropped(domain=domain, text=response.text, reason=REFUSED))
+            continue
+        trimmed = screening.trimmed(query, response.text)
+        dropped += [Dropped(domain=domain, text=text, reason=CHATTER) for text in trimmed.removed]
+        kept[domain] = replace(response, text=trimmed.text) if trimmed.removed else response
+    if not any(response.text.strip() for response in kept.values()):
+        return task, ()
+    return Task(task.example, kept), tuple(dropped)
 
 
 def without_cut(task: Task) -> tuple[Task, tuple[Dropped, ...]]:

@@ -122,6 +122,7 @@ class NoDraft(NamedTuple):
 
 
 TOO_LONG = NoDraft("the prompt is too long for the integration model's context")
+REFUSED_TO_WRITE = NoDraft("the integration model refused to write an answer")
 NO_ANSWER = NoDraft("the integration model gave no answer")
 
 
