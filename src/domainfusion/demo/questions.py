@@ -51,7 +51,7 @@ class Sizes:
     phrasings: int = 1
 
 
-TRAIN = Sizes(singles=180, pairs=130, two_hop=30, borders=16, phrasings=2)
+TRAIN = Sizes(singles=180, pairs=260, two_hop=30, borders=16, phrasings=2)
 VALIDATION = Sizes(singles=40, pairs=20, two_hop=6, borders=4)
 TEST = Sizes(singles=100, pairs=34, two_hop=15, borders=6)
 
