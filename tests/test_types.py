@@ -17,8 +17,10 @@ from domainfusion.types import (
     Integration,
     Message,
     Part,
+    Response,
     Sampling,
     Score,
+    TrainingRecord,
     domains_of,
     fingerprint,
     user,
@@ -264,3 +266,20 @@ def test_metadata_that_no_file_can_hold_are_refused(value: object) -> None:
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 def test_metadata_of_json_are_taken_as_they_are(metadata: dict[str, Any]) -> None:
     assert Example(query="q", domains=("a",), metadata=metadata).metadata == metadata
+
+
+def test_examples_and_records_are_shown_short_and_with_every_text_escaped() -> None:
+    hostile = "<script>alert(1)</script> " * 40
+    example = Example(query=hostile, domains=("law", "tax"), reference=hostile)
+    record = TrainingRecord(
+        example=example,
+        responses=(Response(domain="law", text=hostile, example_id=example.id),),
+        integration=Integration(text=hostile, method="single"),
+    )
+    assert repr(example).endswith("law + tax, custom)")
+    assert repr(record).endswith("unverified)")
+    for shown in (example, record):
+        assert len(repr(shown)) < 250
+        html = shown._repr_html_()
+        assert "<script>" not in html
+        assert html.count("&lt;script&gt;") >= 80

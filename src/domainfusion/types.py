@@ -8,8 +8,9 @@ import hashlib
 import json
 import numbers
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from html import escape
 from typing import Any, Literal
 
 from domainfusion.errors import ConfigurationError, DataError
@@ -201,6 +202,23 @@ class Part:
     answers: tuple[str, ...]
 
 
+_LONGEST_IN_REPR = 80
+
+
+def _shortened(text: str) -> str:
+    """Returns one line of a text, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_IN_REPR else f"{line[:_LONGEST_IN_REPR]}…"
+
+
+def _html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Returns a table as a notebook shows it, with every text escaped."""
+    cells = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows
+    )
+    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One query with all that is known about it.
@@ -294,6 +312,17 @@ class Example:
     def has_reference(self) -> bool:
         """Whether an answer to it can be graded."""
         return bool(self.parts) or self.reference is not None
+
+    def __repr__(self) -> str:
+        return f"Example({_shortened(self.query)!r}, {' + '.join(self.domains)}, {self.source})"
+
+    def _repr_html_(self) -> str:
+        rows = [("domains", " + ".join(self.domains)), ("source", self.source)]
+        for part in self.parts:
+            rows.append(("expected", f"{part.domain}: {' | '.join(part.answers)}"))
+        if self.reference is not None:
+            rows.append(("reference", self.reference))
+        return _html_table(self.query, rows)
 
     def question_for(self, domain: str) -> str:
         """Returns what the expert of `domain` is asked: its sub-question if there is one, else the
@@ -525,6 +554,17 @@ class TrainingRecord:
     integration: Integration
     verification: Verification = "unverified"
     reason: str = ""
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainingRecord({_shortened(self.example.query)!r} → {_shortened(self.target)!r},"
+            f" {self.verification})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(response.domain, response.text) for response in self.responses]
+        outcome = f"{self.verification}: {self.reason}" if self.reason else self.verification
+        return _html_table(self.example.query, [*rows, ("target", self.target), ("", outcome)])
 
     @property
     def target(self) -> str:

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,9 @@ from domainfusion.distillation import ResponseIntegrator
 from domainfusion.distillation.data_generation.curated import read_review
 from domainfusion.models import ScriptedModel
 from domainfusion.types import Sampling
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 HOSTILE = '<img src="http://e.org/x.png" onerror="document.title=\'owned\'"></script>'
 
@@ -72,7 +75,7 @@ def test_everybody_answers_and_the_ledger_says_how_the_experts_were_integrated(
     texts = {answer["name"]: answer["text"] for answer in found["answers"]}
     assert list(texts) == ["student", "base", "sleep", "food", "ensemble"]
     assert texts["student"] == HOSTILE
-    conflicts = [line for line in found["ledger"] if line.startswith("conflict: ")]
+    conflicts = [line for line in found["ledger"] if line.startswith("conflict, not settled ")]
     assert len(conflicts) == 1
     assert "8 hours" in conflicts[0] and "5 hours" in conflicts[0]
 
@@ -128,6 +131,13 @@ def test_a_request_that_makes_no_sense_is_answered_with_why(
     assert request(server, "GET", "/")[0] == 200
 
 
+def watch(page: Page, requests: list[str], complaints: list[str]) -> None:
+    """Notes what a page asks for, and what goes wrong in it."""
+    page.on("request", lambda sent: requests.append(sent.url))
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda said: complaints.append(str(said)))
+
+
 @pytest.mark.browser
 def test_the_page_asks_shows_and_keeps_and_takes_no_text_for_markup(server: PlayServer) -> None:
     path = next(
@@ -146,9 +156,7 @@ def test_the_page_asks_shows_and_keeps_and_takes_no_text_for_markup(server: Play
             page = browser.new_page(viewport={"width": width, "height": 800})
             requests: list[str] = []
             complaints: list[str] = []
-            page.on("request", lambda sent, into=requests: into.append(sent.url))
-            page.on("console", lambda said, into=complaints: into.append(said.text))
-            page.on("pageerror", lambda said, into=complaints: into.append(str(said)))
+            watch(page, requests, complaints)
             page.goto(server.url)
             page.fill("#question", f"How long do adults sleep? {HOSTILE}")
             page.click("#send")

@@ -42,7 +42,8 @@ def test_the_page_loads_nothing(name: str, request: pytest.FixtureRequest) -> No
 @pytest.mark.parametrize("name", ["whole", "hostile"])
 def test_the_only_script_is_the_page_s_own(name: str, request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue(name)
-    data, code = [], []
+    data: list[Element] = []
+    code: list[Element] = []
     for element in root.all("script"):
         (data if element.attributes.get("type") == "application/json" else code).append(element)
     script = files("domainfusion.reports").joinpath("report.js").read_text()

@@ -125,9 +125,9 @@ class Playroom:
         answers.append({"name": "ensemble", "text": printable(found.text), "note": note})
         lines = [f"{part.domain} contributes: {part.text}" for part in found.ledger.contributions]
         for conflict in found.ledger.conflicts:
-            claims = "; ".join(f"{domain}: {claim}" for domain, claim in conflict.claims.items())
+            claims = " ".join(f"{domain}: {claim}" for domain, claim in conflict.claims.items())
             outcome = f"{conflict.kept} is kept" if conflict.kept else "not settled"
-            lines.append(f"conflict: {claims}. {outcome}: {conflict.rule}")
+            lines.append(f"conflict, {outcome} ({conflict.rule}): {claims}")
         for left in found.ledger.dropped:
             lines.append(f"{left.domain} left out: {left.text} ({left.reason})")
         return [printable(line) for line in lines]
