@@ -19,7 +19,7 @@ PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.
 # Threads that wait by spinning halve the speed beside one busy process; see docs/guides/local_teachers.md.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu coverage check format reference docs setup setup-demo lock dist experts clean
+.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu test-engines coverage check format reference docs setup setup-demo lock dist experts clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,10 @@ test-wheel:  ## Install the built wheel, without extras, into clean environments
 
 test-gpu: setup  ## Run the tests that need CUDA.
 	$(BIN)/python -m pytest -m gpu
+
+test-engines: setup  ## Build an environment with vLLM for the CPU, and run the demo's experts through it.
+	PYTHON=$(PYTHON) benchmarks/build_engines.sh $(VENV)-engines
+	VLLM=$(CURDIR)/$(VENV)-engines/bin/vllm $(BIN)/python -m pytest -m engines
 
 coverage: setup  ## Run the default tests and print which lines they reach.
 	$(BIN)/python -m pytest --cov=domainfusion --cov-report=term:skip-covered

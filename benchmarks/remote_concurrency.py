@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from domainfusion.models import APIModel, ResponseStore
+from domainfusion.models import APIModel, Limits, ResponseStore
 from domainfusion.types import user
 
 HERE = Path(__file__).parent
@@ -82,7 +82,7 @@ def measure(url: str, in_flight: int, seconds: float, slots: int, repeats: int) 
             tempfile.TemporaryDirectory() as folder,
             ResponseStore(Path(folder) / "responses.sqlite") as store,
         ):
-            model = APIModel("slow", base_url=url, max_concurrency=in_flight)
+            model = APIModel("slow", base_url=url, limits=Limits(max_concurrency=in_flight))
             started = time.perf_counter()
             answers = store.ask(model, questions)
             took.append(time.perf_counter() - started)

@@ -68,9 +68,9 @@ PUBLIC = {
         merge
     """,
     "domainfusion.models": """
-        APIModel Adaptation Ask HuggingFaceModel LanguageModel LlamaModel LocalWeights
-        ResponseStore SchemaModel ScriptedModel TokenMatch TokenScorer TokenScores
-        TrainableModel ask_directly compare_tokenizers generate_with
+        APIModel Adaptation Ask Dialect Engine HuggingFaceModel LanguageModel Limits LlamaModel
+        LocalWeights Prices ResponseStore Retries SchemaModel ScriptedModel TokenMatch
+        TokenScorer TokenScores TrainableModel ask_directly compare_tokenizers generate_with
         push_to_hub write_gguf write_modelfile write_vllm_adapter
     """,
     "domainfusion.recipe": """

@@ -27,7 +27,16 @@ from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.examples import read_examples
 from domainfusion.distillation.metrics import Judge, ModelCoherence, Numeric
 from domainfusion.errors import ConfigurationError
-from domainfusion.models import APIModel, HuggingFaceModel, LlamaModel
+from domainfusion.models import (
+    APIModel,
+    Dialect,
+    Engine,
+    HuggingFaceModel,
+    Limits,
+    LlamaModel,
+    Prices,
+    Retries,
+)
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.building import build_trainer, coherence_of, metrics_of
 from domainfusion.recipe.document import read_document, to_yaml
@@ -1006,6 +1015,11 @@ DERIVED = {
     ),
     "models.huggingface:HuggingFaceModel": (ModelSection, HuggingFaceModel),
     "models.api.model:APIModel": (sections.APISection, APIModel),
+    "models.api.dialect:Dialect": (sections.APISection, Dialect),
+    "models.api.limits:Limits": (sections.APISection, Limits),
+    "models.api.limits:Retries": (sections.APISection, Retries),
+    "models.api.costs:Prices": (sections.APISection, Prices),
+    "models.engine:Engine": (sections.EngineSection, Engine),
     "types:Sampling": (sections.SamplingSection, Sampling),
     "distillation.dataset:Hygiene": (sections.HygieneSection, Hygiene),
     "distillation.distiller:Distiller": (Recipe, distillation.Distiller),

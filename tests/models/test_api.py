@@ -21,9 +21,10 @@ import models.faulty_server as faulty
 from domainfusion.errors import ConfigurationError, ModelError, StoreError
 from domainfusion.models import APIModel, LanguageModel, ResponseStore, TrainableModel
 from domainfusion.models.api import limits
-from domainfusion.models.api.key import Key
+from domainfusion.models.api.endpoint import Key
 from domainfusion.models.base import SAMPLE_STRIDE, SchemaModel
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
+from models.api_settings import api_model
 from models.faulty_server import FaultyServer, answer_to, message, raw, status
 
 KEY = "sk-test-0123456789abcdefghijklmnop"
@@ -50,7 +51,7 @@ def questions(count: int) -> list[Conversation]:
 
 
 def model_at(server: FaultyServer, **settings: Any) -> APIModel:
-    return APIModel(
+    return api_model(
         "teacher",
         base_url=server.url,
         **{"backoff_seconds": 0.001, "timeout_seconds": 5.0, **settings},
@@ -189,7 +190,7 @@ def test_a_field_that_follows_from_elsewhere_is_not_overridden_in_silence(
     extra: dict[str, Any],
 ) -> None:
     with pytest.raises(ConfigurationError, match="extra_body"):
-        APIModel("m", base_url="http://localhost/v1", extra_body=extra)
+        api_model("m", base_url="http://localhost/v1", extra_body=extra)
 
 
 def test_a_server_that_calls_the_limit_otherwise_is_asked_in_its_words() -> None:
@@ -1180,7 +1181,7 @@ def test_a_proxy_learns_no_key_by_itself_and_its_password_is_not_shown(
             "api_key_env": "TEACHER_KEY",
             "max_retries": 0,
         }
-        model = APIModel("m", base_url=f"{scheme}://models.example.com/v1", **settings)
+        model = api_model("m", base_url=f"{scheme}://models.example.com/v1", **settings)
         with pytest.raises(ModelError) as caught:
             model.generate(questions(1))
     shown = everything_about(caught.value) + caplog.text
@@ -1214,7 +1215,7 @@ def test_a_key_that_is_not_set_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("domainfusion.models.api.key.os.environ", {"TEACHER_KEY": key})
+    monkeypatch.setattr("domainfusion.models.api.endpoint.os.environ", {"TEACHER_KEY": key})
     with pytest.raises(ConfigurationError, match="TEACHER_KEY") as caught:
         APIModel("m", base_url="http://localhost/v1", api_key_env="TEACHER_KEY")
     assert key not in everything_about(caught.value)
@@ -1324,12 +1325,14 @@ def test_an_address_of_one_call_is_refused() -> None:
 )
 def test_a_setting_that_can_not_be_right_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        APIModel(**{"model": "m", "base_url": "http://localhost/v1", **setting})
+        api_model(**{"model": "m", "base_url": "http://localhost/v1", **setting})
 
 
 def test_the_fingerprint_changes_with_what_may_change_the_answers_and_with_nothing_else() -> None:
     def fingerprint(**settings: Any) -> str:
-        return APIModel(**{"model": "m", "base_url": "http://localhost/v1", **settings}).fingerprint
+        return api_model(
+            **{"model": "m", "base_url": "http://localhost/v1", **settings}
+        ).fingerprint
 
     different: list[dict[str, Any]] = [
         {},

@@ -23,7 +23,11 @@ counts = st.builds(
     ),
     *[numbers, numbers, numbers, numbers],
 )
-PRICES = Prices(prompt=2.0, completion=8.0, cached=0.5)
+PRICES = Prices(
+    price_per_million_input_tokens=2.0,
+    price_per_million_output_tokens=8.0,
+    price_per_million_cached_tokens=0.5,
+)
 
 
 def sent(account: Account, worst_cost: float) -> Payment:

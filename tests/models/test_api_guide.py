@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from domainfusion.distillation import Distiller
-from domainfusion.models import APIModel
+from domainfusion.models import APIModel, Dialect, Limits, Prices, Retries
 from domainfusion.types import Sampling
 from models.faulty_server import FaultyServer, answer_to, message
 
@@ -83,7 +83,7 @@ def test_the_key_of_the_guide_is_sent_only_where_it_is_named(names: dict[str, An
 def test_every_setting_that_the_guide_names_exists() -> None:
     settings = {
         name
-        for made in (APIModel, Distiller, Sampling)
+        for made in (APIModel, Dialect, Limits, Prices, Retries, Distiller, Sampling)
         for name in inspect.signature(made).parameters
     }
     words = set(re.findall(r"`(\w+)(?:=[^`]*)?`", TEXT)) | set(

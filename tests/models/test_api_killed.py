@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from domainfusion.models import APIModel, ResponseStore
+from domainfusion.models import APIModel, Limits, ResponseStore
 from domainfusion.types import user
 from models.faulty_server import FaultyServer, answer_to
 
@@ -21,10 +21,10 @@ CONCURRENCY = 8
 
 RUN = f"""
 import sys
-from domainfusion.models import APIModel, ResponseStore
+from domainfusion.models import APIModel, Limits, ResponseStore
 from domainfusion.types import user
 
-model = APIModel("teacher", base_url=sys.argv[1], max_concurrency={CONCURRENCY})
+model = APIModel("teacher", base_url=sys.argv[1], limits=Limits(max_concurrency={CONCURRENCY}))
 with ResponseStore(sys.argv[2]) as store:
     store.ask(model, [user(f"question {{number}}") for number in range({len(QUESTIONS)})])
 """
@@ -69,8 +69,12 @@ def test_a_killed_run_asks_nothing_again_that_was_kept_and_no_more_than_was_in_f
                 source.close()
                 target.close()
                 with ResponseStore(copy) as store:
-                    original = APIModel("teacher", base_url=server.url, max_concurrency=64)
-                    rest = APIModel("teacher", base_url=other.url, max_concurrency=64)
+                    original = APIModel(
+                        "teacher", base_url=server.url, limits=Limits(max_concurrency=64)
+                    )
+                    rest = APIModel(
+                        "teacher", base_url=other.url, limits=Limits(max_concurrency=64)
+                    )
                     rest.fingerprint = original.fingerprint
                     answers = store.ask(rest, [user(question) for question in QUESTIONS])
                 assert set(other.asked) == set(QUESTIONS) - kept

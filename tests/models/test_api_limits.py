@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -22,26 +22,33 @@ from domainfusion.models.api.limits import (
     WINDOW_SECONDS,
     Gate,
     Limits,
+    Retries,
     Stopped,
     Traffic,
 )
 from domainfusion.types import Generation
+from models.api_settings import grouped
 from models.fake_time import run
 
 REPLY = Reply(Generation(text="yes"), TokenCount(prompt=10, completion=5))
 
 
-def limits(**changes: Any) -> Limits:
+class Settings(NamedTuple):
+    """What a gate is made of."""
+
+    limits: Limits
+    retries: Retries
+
+
+def limits(**changes: Any) -> Settings:
     usual: dict[str, Any] = {
         "max_concurrency": 4,
-        "requests_per_minute": None,
-        "tokens_per_minute": None,
         "max_retries": 3,
         "max_failures_in_a_row": 5,
         "max_wait_seconds": 100.0,
         "backoff_seconds": 1.0,
     }
-    return Limits(**usual | changes)
+    return Settings(**grouped(**usual | changes))
 
 
 class Record:
@@ -88,13 +95,13 @@ async def send(
 
 def send_all(
     durations: Sequence[float],
-    settings_: Limits,
+    settings_: Settings,
     *,
     tokens: Sequence[int] | None = None,
     reply: Reply = REPLY,
 ) -> Record:
     async def main() -> Record:
-        record, gate = Record(), Gate(settings_, Traffic(settings_), Account())
+        record, gate = Record(), Gate(*settings_, Traffic(settings_.limits), Account())
         both = zip(durations, tokens or [1] * len(durations), strict=True)
         await asyncio.gather(
             *(send(gate, record, number, *each, reply=reply) for number, each in enumerate(both))
@@ -153,11 +160,11 @@ def test_requests_start_in_the_order_in_which_they_ask() -> None:
 
 def test_limits_hold_from_one_call_to_the_next() -> None:
     settings_ = limits(requests_per_minute=5)
-    traffic, record = Traffic(settings_), Record()
+    traffic, record = Traffic(settings_.limits), Record()
 
     async def main() -> None:
         for call in range(3):
-            gate = Gate(settings_, traffic, Account())
+            gate = Gate(*settings_, traffic, Account())
             await asyncio.gather(*(send(gate, record, 4 * call + n, 0.1) for n in range(4)))
 
     run(main())
@@ -178,7 +185,7 @@ async def fail(gate: Gate, failure: AttemptFailed, *, seconds: float = 0.1) -> f
 def in_gate(work: Callable[[Gate], Any], **changes: Any) -> Any:
     async def main() -> Any:
         settings_ = limits(**changes)
-        return await work(Gate(settings_, Traffic(settings_), Account()))
+        return await work(Gate(*settings_, Traffic(settings_.limits), Account()))
 
     return run(main())
 
@@ -433,7 +440,11 @@ def test_statuses_that_concern_every_request(code: int) -> None:
 
 # Money
 
-PRICES = Prices(prompt=1e6, completion=1e6, cached=0.0)
+PRICES = Prices(
+    price_per_million_input_tokens=1e6,
+    price_per_million_output_tokens=1e6,
+    price_per_million_cached_tokens=0.0,
+)
 """A unit of money for each token."""
 
 
@@ -480,7 +491,7 @@ def test_the_limit_of_cost_is_never_exceeded_and_never_left_unused(
 
     async def main() -> Gate:
         settings_ = limits(max_concurrency=most, max_failures_in_a_row=1_000)
-        gate = Gate(settings_, Traffic(settings_), account)
+        gate = Gate(*settings_, Traffic(settings_.limits), account)
         await asyncio.gather(*(one(gate, *request) for request in requests))
         return gate
 
@@ -499,7 +510,7 @@ def test_a_request_that_is_given_up_counts_as_lost() -> None:
 
     async def main() -> None:
         settings_ = limits()
-        gate = Gate(settings_, Traffic(settings_), account)
+        gate = Gate(*settings_, Traffic(settings_.limits), account)
         task = asyncio.create_task(send(gate, Record(), 0, 100, cost=4.0))
         await asyncio.sleep(1)
         task.cancel()

@@ -10,19 +10,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from domainfusion.cli.main import main
 from domainfusion.cli.plan import plan_of
-from domainfusion.models import APIModel
-from domainfusion.models.api.key import OPENAI_URL
+from domainfusion.models import APIModel, Limits
+from domainfusion.models.api.endpoint import OPENAI_URL
 from domainfusion.prompts import AGREEMENT_PROMPT, COHERENCE_PROMPT, JUDGE_PROMPT
 from domainfusion.recipe import build_distiller, read_recipe, write_recipe
 from domainfusion.recipe.sections import APISection
 from domainfusion.reports import RunSummary
+from models.api_settings import GROUPS, api_model
 from models.faulty_server import Exchange, FaultyServer, completion, status
 
 KEY = "sk-a-secret-of-some-length"
@@ -336,14 +337,15 @@ def test_what_stands_where_a_variable_belongs_is_never_shown(
 
 
 def test_every_setting_of_an_api_model_can_be_given_and_has_its_default() -> None:
-    parameters = inspect.signature(APIModel).parameters
-    assert APISection.model_fields.keys() == parameters.keys()
+    own = dict(inspect.signature(APIModel).parameters)
+    defaults = {name: own[name].default for name in own.keys() - GROUPS.keys() - {"model"}}
+    for group in GROUPS.values():
+        defaults |= {each.name: each.default for each in fields(group)}
+    assert APISection.model_fields.keys() == defaults.keys() | {"model"}
     section = APISection(model="m").model_dump()
-    defaults = {
-        name: parameter.default for name, parameter in parameters.items() if name != "model"
-    }
     assert {name: section[name] for name in defaults} == defaults | {"base_url": None, "omit": []}
     assert defaults["base_url"] == OPENAI_URL and defaults["omit"] == ()
+    assert len(own) <= 12
 
 
 def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(
@@ -371,7 +373,7 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(
     assert read_recipe(tmp_path / "again.yaml") == recipe
     built = build_distiller(recipe, output_dir=tmp_path / "run").teacher_models["physiology"]
     assert isinstance(built, APIModel) and built.name == "clinic"
-    same = APIModel(
+    same = api_model(
         "clinic-large",
         base_url="http://localhost:9/v1",
         system_prompt="You are a physiologist.",
@@ -381,13 +383,14 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(
         json_schema={"type": "object"},
     )
     assert built.fingerprint == same.fingerprint
-    assert built._limits == replace(
-        built._limits,
+    assert built._limits == Limits(
         max_concurrency=4,
         requests_per_minute=60,
         tokens_per_minute=5_000,
-        max_retries=0,
+        max_cost=built._limits.max_cost,
+        account="the clinic's",
     )
+    assert (built._retries.max_retries, built._retries.timeout_seconds) == (0, 30)
     assert built._account.name == "the clinic's"
 
 

@@ -19,7 +19,7 @@ from domainfusion.distillation import (
     RunSettings,
 )
 from domainfusion.errors import ModelError
-from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
+from domainfusion.models import APIModel, Dialect, Limits, LlamaModel, ResponseStore, ScriptedModel
 from domainfusion.types import Conversation, Example, Message, Sampling, user
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,9 @@ def url() -> Iterator[str]:
 
 
 def model_at(url: str, **settings: Any) -> APIModel:
-    return APIModel("SmolLM2-135M-Instruct", base_url=url, max_concurrency=4, **settings)
+    return APIModel(
+        "SmolLM2-135M-Instruct", base_url=url, limits=Limits(max_concurrency=4), **settings
+    )
 
 
 def test_each_question_gets_its_own_answer_and_each_answer_is_counted(url: str) -> None:
@@ -75,7 +77,10 @@ def test_samples_differ_and_come_again_with_their_seeds(url: str) -> None:
     warm = Sampling(temperature=1.0, max_new_tokens=12, seed=5)
     story = [user("Tell me a story.")] * 3
     model = APIModel(
-        "SmolLM2-135M-Instruct", base_url=url, max_concurrency=1, extra_body={"cache_prompt": False}
+        "SmolLM2-135M-Instruct",
+        base_url=url,
+        limits=Limits(max_concurrency=1),
+        dialect=Dialect(extra_body={"cache_prompt": False}),
     )
     first = model.generate(story, warm)
     assert len({answer.text for answer in first}) > 1

@@ -17,6 +17,7 @@ from domainfusion.errors import ModelError
 from domainfusion.models import APIModel, ResponseStore, ScriptedModel
 from domainfusion.models.books import MemoryBooks, PaidModel, StoredBooks
 from domainfusion.types import Conversation, Sampling, user
+from models.api_settings import api_model
 from models.faulty_server import FaultyServer, hang
 
 BRIEF = Sampling(max_new_tokens=5)
@@ -29,7 +30,9 @@ COST = 15.0
 
 def paid(server: FaultyServer, **settings: Any) -> APIModel:
     options: dict[str, Any] = {**PRICES, **settings}
-    return APIModel("teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, **options)
+    return api_model(
+        "teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, **options
+    )
 
 
 def questions(count: int) -> list[Conversation]:
@@ -122,10 +125,10 @@ def test_a_model_asked_for_json_spends_from_the_same_account(tmp_path: Path) -> 
 
 KILLED = """
 import sys
-from domainfusion.models import APIModel, ResponseStore
+from domainfusion.models import APIModel, Prices, ResponseStore
 from domainfusion.types import Sampling, user
 
-model = APIModel("teacher", base_url=sys.argv[1], price_per_million_input_tokens=1e6, price_per_million_output_tokens=1e6)
+model = APIModel("teacher", base_url=sys.argv[1], prices=Prices(price_per_million_input_tokens=1e6, price_per_million_output_tokens=1e6))
 with ResponseStore(sys.argv[2]) as store:
     store.ask(model, [user("question 0")], Sampling(max_new_tokens=5))
 """

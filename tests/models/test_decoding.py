@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from domainfusion.models import HuggingFaceModel, generation
+from domainfusion.models import HuggingFaceModel, answering
+from domainfusion.models.answering import batches, continue_batch
 from domainfusion.models.decoding import Decoding, Prompt, Rows, can_decode
-from domainfusion.models.generation import batches, continue_batch
-from domainfusion.models.packing import computing_with, pack
+from domainfusion.models.placement import computing_with, pack
 from domainfusion.models.shared_base import decodes_alike
 from domainfusion.types import Sampling, user
 
@@ -142,7 +142,7 @@ def test_answers_are_the_same_by_either_way(
 def test_the_base_can_be_used_otherwise_whenever_an_answer_is_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "SECONDS_BETWEEN_ANSWERS", 0.0)
+    monkeypatch.setattr(answering, "SECONDS_BETWEEN_ANSWERS", 0.0)
     model = HuggingFaceModel(tiny_llama, dtype="float32")
     questions = [user(question) for question in ("Why?", "Why not?", "Who?", "Where?")]
     expected = model.generate(questions, Sampling(max_new_tokens=12))
@@ -157,9 +157,9 @@ def test_equal_questions_are_answered_once(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    decoding = generation.Decoding
+    decoding = answering.Decoding
     monkeypatch.setattr(
-        generation,
+        answering,
         "Decoding",
         lambda prompts, *rest: rows.append(len(prompts)) or decoding(prompts, *rest),
     )
@@ -182,7 +182,7 @@ def test_a_batch_is_filled_up_to_its_tokens() -> None:
     assert [len(batch) for batch in found] == [148, 148, 32, 12]
     for batch in found:
         held = max(lengths[index] for index in batch) + 100
-        assert len(batch) <= 32 or len(batch) * held <= generation.TOKENS_IN_BATCH
+        assert len(batch) <= 32 or len(batch) * held <= answering.TOKENS_IN_BATCH
     assert [len(batch) for batch in batches([1] * 600, 1)] == [256, 256, 88]
     assert [len(batch) for batch in batches(lengths, 100, 200)] == [200, 140]
     assert list(batches([], 5)) == []

@@ -27,9 +27,9 @@ from domainfusion.models import (
     LanguageModel,
     ScriptedModel,
     TrainableModel,
+    answering,
     generate_with,
 )
-from domainfusion.models import generation as generation_module
 from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
@@ -409,13 +409,13 @@ def test_rows_of_similar_length_share_a_batch(
 ) -> None:
     model = load(tiny_llama, batch_size=4)
     batches: list[list[int]] = []
-    decoding = generation_module.Decoding  # type: ignore[attr-defined]
+    decoding = answering.Decoding  # type: ignore[attr-defined]
 
     def watched(prompts: Any, *rest: Any) -> Any:
         batches.append([len(prompt.tokens) for prompt in prompts])
         return decoding(prompts, *rest)
 
-    monkeypatch.setattr(generation_module, "Decoding", watched)
+    monkeypatch.setattr(answering, "Decoding", watched)
     model.generate(
         [user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1)
     )
@@ -447,7 +447,7 @@ def test_answers_that_were_there_before_an_error_were_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, seen = load(tiny_llama, batch_size=3), []
-    decoding, calls = generation_module.Decoding, []  # type: ignore[attr-defined]
+    decoding, calls = answering.Decoding, []  # type: ignore[attr-defined]
 
     def fails_later(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -455,7 +455,7 @@ def test_answers_that_were_there_before_an_error_were_reported(
             raise RuntimeError("out of memory")
         return decoding(*arguments)
 
-    monkeypatch.setattr(generation_module, "Decoding", fails_later)
+    monkeypatch.setattr(answering, "Decoding", fails_later)
     with pytest.raises(RuntimeError):
         model.generate(CONVERSATIONS, SHORT, lambda index, _: seen.append(index))
     assert len(seen) == 3

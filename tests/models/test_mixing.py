@@ -15,9 +15,9 @@ from domainfusion.models import (
     HuggingFaceModel,
     LanguageModel,
     ScriptedModel,
+    answering,
     generate_with,
 )
-from domainfusion.models import mixing as mixing_module
 from domainfusion.models.shared_base import SharedBase
 from domainfusion.types import Conversation, Generation, Sampling, user
 
@@ -53,13 +53,13 @@ def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> list[HuggingFaceMode
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the mixed batches that are answered."""
     sizes: list[int] = []
-    continue_batch = mixing_module.continue_batch  # type: ignore[attr-defined]
+    continue_batch = answering.continue_batch  # type: ignore[attr-defined]
 
     def counted(module: Any, prompts: Sequence[Any], *rest: Any) -> list[list[int]]:
         sizes.append(len(prompts))
         return continue_batch(module, prompts, *rest)
 
-    monkeypatch.setattr(mixing_module, "continue_batch", counted)
+    monkeypatch.setattr(answering, "continue_batch", counted)
     return sizes
 
 

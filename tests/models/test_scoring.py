@@ -20,8 +20,8 @@ from transformers import (
 
 from domainfusion.errors import CapabilityError, ModelError
 from domainfusion.models import Adaptation, HuggingFaceModel, TokenScorer
+from domainfusion.models.answering import TOKENS_AT_ONCE, token_log_probabilities
 from domainfusion.models.base import TokenScores
-from domainfusion.models.generation import TOKENS_AT_ONCE, token_log_probabilities
 from domainfusion.models.projection import check_projection, head_of, project
 from domainfusion.types import Conversation, Message, user
 

@@ -15,14 +15,15 @@ from domainfusion.models.base import (
     TokenScores,
     TrainableModel,
 )
+from domainfusion.models.engine import Engine
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.models.store import Ask, ResponseStore, ask_directly
 
 if TYPE_CHECKING:
-    from domainfusion.models.api import APIModel
+    from domainfusion.models.answering import generate_with
+    from domainfusion.models.api import APIModel, Dialect, Limits, Prices, Retries
     from domainfusion.models.gguf_export import write_gguf, write_modelfile
     from domainfusion.models.huggingface import HuggingFaceModel, LlamaModel
-    from domainfusion.models.mixing import generate_with
     from domainfusion.models.publishing import push_to_hub, write_vllm_adapter
     from domainfusion.models.tokenizer import TokenMatch, compare_tokenizers
 
@@ -30,11 +31,16 @@ __all__ = [
     "APIModel",
     "Adaptation",
     "Ask",
+    "Dialect",
+    "Engine",
     "HuggingFaceModel",
     "LanguageModel",
+    "Limits",
     "LlamaModel",
     "LocalWeights",
+    "Prices",
     "ResponseStore",
+    "Retries",
     "SchemaModel",
     "ScriptedModel",
     "TokenMatch",

@@ -4,11 +4,9 @@ file or a PEFT adapter.
 
 from __future__ import annotations
 
-import datetime
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +14,8 @@ from typing import Any, NamedTuple, Self, cast, get_args
 
 import torch
 from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
@@ -27,48 +24,16 @@ from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, re
 from domainfusion.models.adapters import (
     UNTRAINED,
     changes_nothing,
-    check_adapter,
     check_new_adapter,
-    read_weights,
-    skeleton_of,
 )
-from domainfusion.models.base import Adaptation, OnResult, TokenScores
-from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
-from domainfusion.models.decoding import Prompt
-from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
-from domainfusion.models.generation import (
-    FEWEST_ROWS,
-    RowWriter,
-    buckets,
-    continue_rows,
-    final_hidden_states,
-    read_answer,
-    row_seeds,
-    token_log_probabilities,
+from domainfusion.models.answering import (
+    AnsweringModel,
 )
-from domainfusion.models.locate import (
-    find_model,
-    hash_files,
-    hash_tensors,
-    read_config,
-    read_whole_config,
-)
-from domainfusion.models.placement import (
-    DataType,
-    DeviceMap,
-    Quantization,
-    check_quantization,
-    resolve_device,
-    resolve_device_map,
-    resolve_dtype,
-    saved_dtype,
-)
-from domainfusion.models.projection import Head, check_projection, head_of, project
+from domainfusion.models.base import Adaptation
+from domainfusion.models.engine import stop_engines
+from domainfusion.models.placement import DataType, resolve_dtype, saved_dtype
 from domainfusion.models.shared_base import (
-    Adapter,
-    BaseKey,
     SharedBase,
-    give_memory_back,
     in_evaluation,
     silent_transformers,
 )
@@ -86,15 +51,15 @@ from domainfusion.models.summing import (
     ranks_of,
     write_factors,
 )
-from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
-from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
+from domainfusion.types import fingerprint
 
 
-class HuggingFaceModel:
+class HuggingFaceModel(AnsweringModel):
     """A causal language model on this machine: a teacher, a generation model, or a student.
 
     Construction checks that the model is there; its weights are loaded on first use. Models with
     the same base, data type and device share the base's weights in memory.
+    saved_dtype,
 
     Args:
         model_path: A folder, a `.gguf` file, a hub id, or the folder or hub id of a PEFT adapter.
@@ -122,6 +87,9 @@ class HuggingFaceModel:
             among them, from where weights come when they are used). Such a model is not trained.
         batch_size: Rows that are generated or scored together; by default as many as hold 16,384
             tokens, from 32 to 256, to generate, and 32 to score.
+        engine: `vllm` or `llamacpp`: an inference engine, started as a server of its own on this
+            machine, writes the answers; an `Engine` says where its command is. Tokens are scored,
+            and a student is trained, without it.
 
     Raises:
         ModelError: There is no model at `model_path`, or it is of a kind that is not loaded.
@@ -134,421 +102,6 @@ class HuggingFaceModel:
         print(model.ask("What is the capital of France?"))
         ```
     """
-
-    def __init__(
-        self,
-        model_path: str | Path,
-        *,
-        base_model: str | Path | None = None,
-        revision: str | None = None,
-        name: str | None = None,
-        system_prompt: str | None = None,
-        chat_template: str | None = None,
-        template_arguments: Mapping[str, Any] | None = None,
-        date: str | datetime.date | None = None,
-        dtype: DataType = "auto",
-        device: str = "auto",
-        quantization: Quantization | None = None,
-        device_map: DeviceMap | Mapping[str, int | str] | None = None,
-        batch_size: int | None = None,
-    ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigurationError(
-                "batch_size is not positive", received=batch_size, allowed="a whole number from 1"
-            )
-        self.model_path = str(model_path)
-        self.name = name or Path(self.model_path).name
-        self.system_prompt = system_prompt
-        self.batch_size = batch_size
-        self._chat_template = chat_template
-        with_arguments("", template_arguments or {})  # refuses what can't be given to a template
-        self._template_arguments = dict(template_arguments or {})
-        self._has_given_date = date is not None
-        self._date = datetime.date.today() if date is None else read_date(date)
-        self._files = find_model(self.model_path, base_model, revision)
-        placed = resolve_device(device)
-        check_quantization(quantization, self._files.base)
-        self._key = BaseKey(
-            str(self._files.base),
-            resolve_dtype(dtype, placed, self._files.base),
-            placed,
-            quantization,
-            device_map=resolve_device_map(device_map, device),
-        )
-        self._adapter = ""
-        if self._files.adapter is not None:
-            adapter_hash = hash_files(self._files.adapter)
-            check_adapter(self._files.adapter, self._files.base, adapter_hash)
-            self._adapter = _FROM_FILES + adapter_hash
-        self._config: Any = None
-        self._base: SharedBase | None = None
-        self._held: Adapter | None = None
-        self._kept_ranks: dict[str, int] = {}
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._trainable = False
-        self.merged_as: tuple[str, float] | None = None
-        self._start = ""
-        self._fingerprint = ""
-        self._weights_hash = ""
-        self._tokenizer_files = tokenizer_of(self._files.base, self._files.adapter)
-        self._projection_checked = False
-
-    # What it is
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the weights, the adapter, the chat template, the system prompt, the data
-        type and the tokenizer.
-        """
-        if self._trainable:
-            return self._compute_fingerprint(hash_tensors(self._trained_state()) + self._start)
-        if not self._fingerprint:
-            self._fingerprint = self._compute_fingerprint(self._adapter)
-        return self._fingerprint
-
-    def _compute_fingerprint(self, adapter: str) -> str:
-        base = self._weights_hash = hash_files(self._files.base)
-        self._answer_form()  # what is wrong with a template is said here, before anything is asked
-        numbers = [
-            str(self._key.dtype),
-            *([self._key.quantization] if self._key.quantization else []),
-        ]
-        return fingerprint(
-            [base, adapter, self.tokenizer.chat_template, self.system_prompt, *numbers]
-        )
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, with a chat template and a padding token, padding on the left."""
-        if self._tokenizer is None:
-            files = self._tokenizer_files
-            self._tokenizer = shared_tokenizer(
-                files.folder,
-                self._chat_template or files.chat_template,
-                arguments=self._template_arguments,
-                date=self._date,
-                vocabulary_size=self.vocabulary_size,
-            )
-        return self._tokenizer
-
-    @property
-    def has_template(self) -> bool:
-        """Whether a chat template was given, or came with the model; else it speaks ChatML, which
-        it may never have read.
-        """
-        files = self._tokenizer_files
-        return bool(self._chat_template or files.chat_template) or has_own_template(files.folder)
-
-    def speaking_as(self, other: HuggingFaceModel) -> Self:
-        """Returns this model with the tokenizer and the chat template of another one on the same
-        base; its weights are shared.
-        """
-        changed = copy(self)
-        changed._chat_template, changed._tokenizer_files = (
-            other._chat_template,
-            other._tokenizer_files,
-        )
-        changed._template_arguments, changed._date = other._template_arguments, other._date
-        changed._tokenizer, changed._fingerprint = None, ""
-        return changed
-
-    def pin_date(self, date: datetime.date) -> bool:
-        """Has the chat template write this date, if it writes one and no other was given; see
-        `DatedModel`.
-        """
-        if self._has_given_date or not depends_on_date(str(self.tokenizer.chat_template)):
-            return False
-        if date != self._date:
-            self._date, self._tokenizer, self._fingerprint = date, None, ""
-        return True
-
-    @property
-    def vocabulary_size(self) -> int:
-        """The width of the model's distributions, padding included; no weights are loaded to
-        tell.
-        """
-        return int(self._read_config().vocab_size)
-
-    @property
-    def context_length(self) -> int | None:
-        """The tokens that question and answer may have together; None where the model sets no
-        limit.
-        """
-        limit = getattr(self._read_config(), "max_position_embeddings", None)
-        return None if limit is None else int(limit)
-
-    def _read_config(self) -> Any:
-        if self._config is None:
-            self._config = read_config(self._files.base)
-        return self._config
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of weights, those of the adapter included; none are loaded to tell."""
-        skeleton = skeleton_of(read_whole_config(self._files.base))
-        own = self._trained_state() if self._trainable and self._adapter else {}
-        if self._files.adapter is not None and not self._trainable:
-            own = read_weights(self._files.adapter).factors
-        return sum(weight.numel() for weight in (*skeleton.parameters(), *own.values()))
-
-    @property
-    def quantization(self) -> Quantization | None:
-        """How its weights are shrunk; None where they are not."""
-        return self._key.quantization
-
-    def weights(self) -> list[torch.Tensor]:
-        """Returns every weight it computes with, each once: those of the base, which models on it
-        share, and those of its adapter.
-        """
-        # or copies with an adapter merged into them would stand in for weights of the base
-        self._load().restore()
-        return [
-            weight
-            for name, weight in self._load().module.named_parameters()
-            if "lora_" not in name or self._owns(name)
-        ]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model_path!r})"
-
-    # Generating
-
-    def ask(self, question: str, *, sampling: Sampling = Sampling()) -> str:
-        """Returns the answer to one question."""
-        return self.generate([(Message("user", question),)], sampling)[0].text
-
-    def encode(self, conversation: Conversation, *, reply: bool = True) -> list[int]:
-        """Returns the token ids of `conversation` in the model's chat template; with `reply`, up to
-        where an answer begins.
-
-        Raises:
-            ModelError: The template can't render the conversation, or writes tokens that the model
-                does not have.
-        """
-        tokens = encode_conversation(
-            self.tokenizer, self._with_system_prompt(conversation), reply=reply, name=self.name
-        )
-        self._refuse_unknown(tokens)
-        return tokens
-
-    def encode_answer(self, text: str, *, finished: bool = True) -> list[int]:
-        """Returns the token ids of an answer as the model writes it; see
-        `TrainableModel.encode_answer`.
-        """
-        tokens = encode_answer(self.tokenizer, text, self.name).row(finished=finished)
-        self._refuse_unknown(tokens)
-        return tokens
-
-    def _answer_form(self) -> AnswerForm:
-        """Returns what the chat template writes around an answer, once it is known that the model
-        has its tokens.
-        """
-        form = answer_form(self.tokenizer, self.name)
-        self._refuse_unknown(form.closing)
-        return form
-
-    def _refuse_unknown(self, tokens: Sequence[int]) -> None:
-        size = self.vocabulary_size
-        if tokens and max(tokens) >= size:
-            unknown = sorted({token for token in tokens if token >= size})
-            raise ModelError(
-                f"The tokenizer of {self.name} writes tokens for which the model has no embedding",
-                received=[
-                    f"{self.tokenizer.convert_ids_to_tokens(token)} is {token}"
-                    for token in unknown[:3]
-                ],
-                allowed=f"{size:,} tokens",
-                fix=(
-                    "give a chat_template without them, or resize the model's embedding and"
-                    " train it"
-                ),
-            )
-
-    def _with_system_prompt(self, conversation: Conversation) -> Conversation:
-        if self.system_prompt is None or (conversation and conversation[0].role == "system"):
-            return conversation
-        return (Message("system", self.system_prompt), *conversation)
-
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        sampling: Sampling = Sampling(),
-        on_result: OnResult | None = None,
-    ) -> list[Generation]:
-        """Answers each conversation; see `LanguageModel.generate`.
-
-        Rows of similar length share a batch. A conversation that is longer than the model's context
-        is an error, never cut.
-        """
-        prompts = self._prompts(conversations, sampling)
-        writer = RowWriter(self.tokenizer, self.end_tokens)
-        asked: dict[object, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            own = prompt.seed if sampling.temperature > 0 else None
-            asked.setdefault((tuple(prompt.tokens), own), []).append(index)
-        alike = list(asked.values())
-        results: dict[int, Generation] = {}
-        for place, tokens in self._continue([prompts[own[0]] for own in alike], sampling):
-            for index in alike[place]:
-                results[index] = read_answer(writer, tokens, len(prompts[index].tokens))
-                if on_result is not None:
-                    on_result(index, results[index])
-        return [results[index] for index in range(len(prompts))]
-
-    def _prompts(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Prompt]:
-        encoded = [self.encode(conversation) for conversation in conversations]
-        self._refuse_overlong(encoded, sampling.max_new_tokens)
-        return [
-            Prompt(*row)
-            for row in zip(encoded, row_seeds(sampling.seed, conversations), strict=True)
-        ]
-
-    def _refuse_overlong(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-        limit = self.context_length
-        longest = max(map(len, prompts), default=0)
-        if limit is not None and longest + new_tokens > limit:
-            answer = f" and an answer of up to {new_tokens:,} do" if new_tokens else " does"
-            raise ModelError(
-                f"A prompt of {longest:,} tokens{answer} not fit {self.name}",
-                allowed=f"{limit:,} tokens together",
-                fix="shorten the prompt or lower max_new_tokens",
-            )
-
-    def _continue(
-        self, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[int, list[int]]]:
-        base = self._load()
-        if self._trainable:
-            base.restore()  # what is merged may have been trained on since
-        return continue_rows(
-            base,
-            self._adapter or None,
-            prompts,
-            sampling,
-            self.end_tokens,
-            self.batch_size,
-        )
-
-    @property
-    def end_tokens(self) -> set[int]:
-        """Every token that ends an answer: the tokenizer's, the generation settings' and the one
-        that closes a turn.
-        """
-        declared = self._load().module.generation_config.eos_token_id
-        ends = set(declared if isinstance(declared, list) else [declared])
-        ends |= {self.tokenizer.eos_token_id, self.turn_end}
-        return {token for token in ends if isinstance(token, int) and token < self.vocabulary_size}
-
-    @property
-    def turn_end(self) -> int:
-        """The token with which the chat template closes an answer, and which the student is trained
-        to write at its end.
-        """
-        return self._answer_form().end
-
-    # Scoring
-
-    def score(self, conversations: Sequence[Conversation]) -> list[TokenScores]:
-        """Returns the log-probabilities of each conversation's last turn; see `TokenScorer.score`.
-
-        The turn is scored as the model itself would have written it: after the prompt and what the
-        chat template puts before an answer's words (a channel, an empty thought), and with the
-        token that ends them.
-
-        Raises:
-            ModelError: A conversation is longer than the model's context, or its last turn is not
-                the assistant's.
-        """
-        for conversation in conversations:
-            if not conversation or conversation[-1].role != "assistant":
-                raise ModelError(
-                    "There is no answer to score",
-                    received=conversation,
-                    fix="end the conversation with a turn of the assistant's",
-                )
-        encoded = [
-            encode_answer(self.tokenizer, conversation[-1].content, self.name)
-            for conversation in conversations
-        ]
-        prompts = [
-            [*self.encode(conversation[:-1]), *answer.lead]
-            for conversation, answer in zip(conversations, encoded, strict=True)
-        ]
-        answers = [(*answer.words, answer.closing[0]) for answer in encoded]
-        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-        for row in rows:
-            self._refuse_unknown(row)
-        scores: dict[int, TokenScores] = {}
-        self._refuse_overlong(rows, 0)
-        with self._scoring() as module:
-            for batch in buckets([len(row) for row in rows], self.rows_read_at_once):
-                states = final_hidden_states(module, [rows[index] for index in batch], len(batch))
-                for index, hidden in zip(batch, states, strict=True):
-                    found = token_log_probabilities(
-                        module, hidden[len(prompts[index]) - 1 : -1], answers[index]
-                    )
-                    scores[index] = TokenScores(
-                        tokens=answers[index], log_probabilities=tuple(found)
-                    )
-        return [scores[index] for index in range(len(rows))]
-
-    def hidden_states(
-        self, rows: Sequence[Sequence[int]], *, at_once: int | None = None, merge: bool = True
-    ) -> list[torch.Tensor]:
-        """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), on
-        the model's device.
-
-        Args:
-            rows: The rows.
-            at_once: How many are read together; by default `rows_read_at_once`.
-            merge: Compute with the adapter merged into the weights, which is faster; with False,
-                its layers stand apart and may change while the rows are read.
-
-        Raises:
-            ModelError: A row is longer than the model's context.
-        """
-        self._refuse_overlong(rows, 0)
-        with self._scoring(merge=merge) as module:
-            return final_hidden_states(module, rows, at_once or self.rows_read_at_once)
-
-    def head(self) -> Head:
-        """Returns what turns final hidden states into logits: a view of the weights, or a copy
-        where the adapter changes them.
-        """
-        with self._scoring() as module:
-            found = head_of(module)
-            is_shared = not isinstance(module.get_output_embeddings(), BaseTunerLayer)  # type: ignore[no-untyped-call]
-        weight = found.weight.detach()
-        return replace(
-            found,
-            weight=weight if is_shared else weight.clone(),
-            bias=None if found.bias is None else found.bias.detach(),
-        )
-
-    def project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""
-        with self._scoring() as module:
-            return project(module, hidden)
-
-    @property
-    def rows_read_at_once(self) -> int:
-        """How many rows are scored together."""
-        return self.batch_size or FEWEST_ROWS
-
-    @contextmanager
-    def _scoring(self, *, merge: bool = True) -> Iterator[PreTrainedModel]:
-        with (
-            torch.no_grad(),
-            self._load().using(self._adapter or None, merge=merge) as module,
-            in_evaluation(module),
-        ):
-            self._check_projection(module)
-            yield module
-
-    def _check_projection(self, module: PreTrainedModel) -> None:
-        if not self._projection_checked:
-            check_projection(module)
-            self._projection_checked = True
 
     # Training
 
@@ -569,6 +122,7 @@ class HuggingFaceModel:
         """
         adaptation = adaptation or Adaptation(all_weights=True)
         self.check_start(adaptation)
+        stop_engines()  # their memory is needed now
         if self._adapter:
             self._load()  # the copy starts from this model's adapter
         student = copy(self)
@@ -776,23 +330,6 @@ class HuggingFaceModel:
             if id(parameter) in by_parameter
         }
 
-    def is_adapter_on(self, other: object) -> bool:
-        """Whether this model is a LoRA adapter whose base is `other`'s."""
-        return (
-            bool(self._adapter) and isinstance(other, HuggingFaceModel) and self._key == other._key
-        )
-
-    def can_share_batches(self) -> bool:
-        """Whether its rows can stand in one batch with those of other experts on its base.
-
-        Those of a DoRA adapter can't, and none can where an adapter stands on the fused weights of
-        a mixture of experts.
-        """
-        base = self._load()
-        if base.has_fused_layers:
-            return False
-        return not (self._adapter and base.adapter_config(self._adapter).use_dora)
-
     # Merging
 
     def lora_factors(self) -> dict[str, LoraFactors]:
@@ -817,21 +354,6 @@ class HuggingFaceModel:
         layers = self._linear_layers()
         for name, update in factors.items():
             write_factors(layers[name], self._adapter, update)
-
-    @property
-    def weights_id(self) -> str:
-        """Names the weights alone: two models that differ in their prompts have the same."""
-        return self._adapter or self._key.path
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is a model of its own, and not an adapter on a base."""
-        return not self._adapter
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether its weights are in memory, as far as it knows."""
-        return self._base is not None
 
     def matrices(self) -> dict[str, OwnWeight]:
         """Returns the model's own weights that can be merged, by their names in its files.
@@ -910,43 +432,6 @@ class HuggingFaceModel:
         """Whether a trainable copy has base weights of its own, and not only an adapter."""
         return bool(self._key.owner)
 
-    @contextmanager
-    def watching_inputs(
-        self, layers: Collection[str], see: Callable[[str, torch.Tensor], None]
-    ) -> Iterator[None]:
-        """Shows the inputs of linear layers in this block, by the layer's name.
-
-        Args:
-            layers: The names. The head is among them only if it is called: `hidden_states` stops
-                before it, and returns what it would read.
-            see: Receives the name and the inputs, of shape (rows, tokens, in).
-        """
-        with self._scoring() as module:
-            # The check of the projection, made once, is not what is watched.
-            watched = {name: module.get_submodule(name) for name in layers}
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
-            for name, layer in watched.items()
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def head_name(self) -> str:
-        """Returns the name of the layer that makes logits."""
-        module = self._load().module
-        head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
-        return next(str(name) for name, layer in module.named_modules() if layer is head)
-
-    def input_size(self, layer: str) -> int:
-        """Returns the width of a linear layer's inputs."""
-        found: Any = self._load().module.get_submodule(layer)
-        while isinstance(found, BaseTunerLayer):
-            found = found.get_base_layer()
-        return int(getattr(found, "in_features", None) or found.weight.shape[0])
-
     def _linear_layers(self) -> dict[str, Any]:
         if not self._adapter:
             raise CapabilityError(
@@ -956,11 +441,6 @@ class HuggingFaceModel:
         names = adapted_layers(base.module, [self._adapter])
         layers = {name: base.module.get_submodule(name) for name in names}
         return {name: layer for name, layer in layers.items() if is_linear(layer)}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return torch.device(self._key.device)
 
     def trainable_module(self) -> PreTrainedModel:
         """Returns a module to train; see `TrainableModel`.
@@ -975,6 +455,7 @@ class HuggingFaceModel:
                 received=self,
                 fix="train model.trainable_copy(...)",
             )
+        stop_engines()
         own = {
             id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)
         }
@@ -982,20 +463,6 @@ class HuggingFaceModel:
         for parameter in module.parameters():
             parameter.requires_grad_(not self._adapter or id(parameter) in own)
         return module
-
-    def _trained_state(self) -> dict[str, torch.Tensor]:
-        module = self._load().module
-        if not self._adapter:
-            return module.state_dict()
-        return {
-            name.replace(f".{self._adapter}", "", 1): tensor
-            for name, tensor in module.named_parameters()
-            if self._owns(name)
-        }
-
-    def _owns(self, name: str) -> bool:
-        """Whether the weight of this name belongs to the model's own adapter."""
-        return bool(self._adapter) and f".{self._adapter}." in f"{name}."
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Returns the trained weights by name, on the CPU: a copy of all of them, or of those of
@@ -1132,61 +599,6 @@ class HuggingFaceModel:
         }
         note = {UNTRAINED: "true"} if changes_nothing(state) else {}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt", **note})
-
-    def release(self) -> None:
-        """Lets go of the weights; they are loaded again on next use. A trained copy is not
-        released, as it would be lost.
-
-        An adapter leaves its base at once; the base goes with the last model that has used it and
-        was not released.
-        """
-        if self._trainable or self._base is None:
-            return
-        if self._adapter:
-            self._base.remove_adapter(self._adapter)
-        self._base = None
-        give_memory_back()
-
-    def _load(self) -> SharedBase:
-        if self._base is None:
-            self._refuse_replaced_files()
-            base = SharedBase.get(self._key)
-            if self.rows_read_at_once > 1 and not base.masks_padding:
-                raise ModelError(
-                    "The model reads padding as it reads words, so rows of different lengths can't"
-                    " be in one batch",
-                    received=type(base.module).__name__,
-                    fix="set batch_size=1",
-                )
-            self._base = base
-        if self._files.adapter is not None and not self._trainable:
-            self._base.load_adapter(self._files.adapter, self._adapter)
-        return self._base
-
-    def _refuse_replaced_files(self) -> None:
-        """Raises where the files are no longer those whose fingerprint this model goes by: answers
-        would be kept under the name of other weights.
-
-        Raises:
-            ModelError: They were replaced.
-        """
-        adapter = self._files.adapter
-        is_other_base = self._weights_hash and hash_files(self._files.base) != self._weights_hash
-        is_other_adapter = (
-            adapter is not None
-            and self._adapter.startswith(_FROM_FILES)
-            and self._adapter != _FROM_FILES + hash_files(adapter)
-        )
-        if is_other_base or is_other_adapter:
-            raise ModelError(
-                "The files of the model were replaced after it was set up",
-                received=str(adapter if is_other_adapter else self._files.base),
-                fix="leave them alone while they are in use, and run again",
-            )
-
-
-_FROM_FILES = "adapter_"
-"""How the name of an adapter begins that lies in a folder; its hash follows."""
 
 
 class OwnWeight(NamedTuple):

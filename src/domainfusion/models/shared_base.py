@@ -35,8 +35,13 @@ from domainfusion.models.adapters import (
     read_weights,
 )
 from domainfusion.models.decoding import Rows, can_decode
-from domainfusion.models.packing import Packed, computing_with, pack
-from domainfusion.models.placement import Quantization, quantization_settings
+from domainfusion.models.placement import (
+    Packed,
+    Quantization,
+    computing_with,
+    pack,
+    quantization_settings,
+)
 from domainfusion.models.summing import adapted_layers, sum_config, write_sum
 
 _ROW = (1, 2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,29 @@ def build_distiller(
 def build_model(section: StudentSection | APISection) -> LanguageModel:
     """Builds the model of a section; weights are loaded on first use, and nothing is sent."""
     if isinstance(section, APISection):
-        return models.APIModel(**section.arguments())
+        return _remote(section)
     return _local(section)
 
 
+def _remote(section: APISection) -> LanguageModel:
+    settings = section.arguments()
+    groups = {
+        "dialect": models.Dialect,
+        "limits": models.Limits,
+        "retries": models.Retries,
+        "prices": models.Prices,
+    }
+    for name, group in groups.items():
+        own = [field.name for field in fields(group) if field.name in settings]
+        if own:
+            settings[name] = group(**{key: settings.pop(key) for key in own})
+    return models.APIModel(**settings)
+
+
 def _local(section: StudentSection) -> HuggingFaceModel:
-    settings = section.arguments(without=("path",))
+    settings = section.arguments(without=("path", "engine"))
+    if section.engine is not None:
+        settings["engine"] = section.engine.engine()
     if section.is_adapter:
         # An adapter may name its base by another path than the student's; in the same words they
         # share one base in memory.

@@ -45,6 +45,7 @@ from domainfusion.recipe.sections import (
     Recipe,
     Section,
     SequentialSection,
+    StudentSection,
 )
 from domainfusion.recipe.values import base_of, is_adapter, is_hub_id, suggestion
 from domainfusion.records import write_text
@@ -325,6 +326,8 @@ class _Trials:
         for place, named in recipe.models():
             if isinstance(named, APISection):
                 yield from self._said(named, place, _trial_of_model(named))
+            elif isinstance(named, StudentSection) and named.engine is not None:
+                yield from self._said(named.engine, (*place, "engine"), named.engine.engine)
         for position, section in enumerate(recipe.generators):
             at: Location = ("generators", position)
             if isinstance(section, CuratedSection):

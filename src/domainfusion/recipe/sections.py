@@ -41,6 +41,7 @@ from domainfusion.distillation.metrics.grading import METRICS, metric_named
 from domainfusion.errors import ConfigurationError, DomainFusionError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
+from domainfusion.models.engine import Engine
 from domainfusion.recipe.signatures import Default, settings_of
 from domainfusion.recipe.values import (
     BESIDE,
@@ -200,6 +201,25 @@ def _is_union(annotation: Any) -> bool:
 # Models
 
 
+@derived_from("models.engine:Engine")
+class EngineSection(Section):
+    """An `Engine`: an inference engine that answers for models on this machine. Its name alone may
+    stand for it.
+
+    Keys:
+        command: The words of the command that starts its server, in whatever environment it is
+            installed; by default `[vllm, serve]` or `[llama-server]`, from the path.
+        options: Further words of the command line, such as `["--max-model-len", "4096"]`.
+    """
+
+    def engine(self) -> Engine:
+        """Returns the engine."""
+        given = self.arguments(without=())
+        for name in ("command", "options"):
+            given[name] = tuple(given[name])
+        return Engine(**given)
+
+
 @derived_from("models.huggingface:HuggingFaceModel", without=("model_path", "device_map"))
 class StudentSection(Section):
     """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may
@@ -208,12 +228,21 @@ class StudentSection(Section):
     Keys:
         path: A folder, a LoRA adapter's folder, a `.gguf` file or a hub id such as `owner/name`. A
             student that is an adapter is trained on.
+        engine: `vllm` or `llamacpp`: an inference engine, started as a server of its own on this
+            machine, writes the answers; see [engines](#engines). Tokens are scored, and a student
+            is trained, without it.
     """
 
     path: ModelPath
+    engine: Annotated[EngineSection, "a name or a mapping"] | None = None
     base_model: ModelPath | None = None
     date: Day | None = None
     device: Device = "auto"
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, given: Any) -> Any:
+        return {"kind": given} if isinstance(given, str) else given
 
     @field_validator("template_arguments", check_fields=False)
     @classmethod
@@ -241,9 +270,15 @@ class ModelSection(StudentSection):
     """Any other model on this machine: it may be spread over several devices."""
 
 
+@derived_from("models.api.costs:Prices")
+@derived_from("models.api.limits:Retries")
+@derived_from("models.api.limits:Limits")
+@derived_from("models.api.dialect:Dialect")
 @derived_from("models.api.model:APIModel")
 class APISection(Section):
-    """A model behind an API: an `APIModel`, whose arguments these are."""
+    """A model behind an API: an `APIModel`. Its keys are the arguments of the constructor, and those
+    of the settings that the constructor takes.
+    """
 
     @field_validator("api_key_env", check_fields=False)
     @classmethod

@@ -13,7 +13,7 @@ import datetime
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -84,13 +84,17 @@ def _settings(module: str, node: ast.ClassDef) -> Iterator[Argument]:
         if init.args.kwarg is not None:
             yield from _inherited(module, node)
         parameters = _parameters(init.args)
-    else:
+    elif node.decorator_list:  # a dataclass, whose fields are its arguments
         fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
         parameters = [
             (item.target.id, item.annotation, item.value)
             for item in fields
             if isinstance(item.target, ast.Name)
         ]
+    else:  # the constructor is the base's
+        for setting in _inherited(module, node):
+            yield replace(setting, about=about.get(setting.name, setting.about))
+        return
     for name, annotation, default in parameters:
         yield Argument(name, _type(module, annotation), _value(default), about.get(name, ""))
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from domainfusion.errors import TrainingError, advice_on
 from domainfusion.files import replacing
+from domainfusion.models.answering import buckets
 from domainfusion.models.base import AdapterModel, ReleasableModel, TokenScorer
-from domainfusion.models.generation import buckets
 from domainfusion.models.locate import hash_tensors
 from domainfusion.models.projection import Head
 from domainfusion.progress import Progress

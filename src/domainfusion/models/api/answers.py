@@ -231,6 +231,7 @@ def read_reply(
     include_reasoning: bool = False,
     max_new_tokens: int | None = None,
     require_finish_reason: bool = False,
+    accept_empty: bool = False,
 ) -> Reply:
     """Reads a chat completion.
 
@@ -241,6 +242,7 @@ def read_reply(
         max_new_tokens: The limit that the answer was asked for with. Where the server does not say
             why the answer ended, one that reached it was cut, and any other is whole.
         require_finish_reason: Take no answer of which the server does not say why it ended.
+        accept_empty: Take an answer without text for what it is.
 
     Raises:
         UnreadableAnswer: It is not a chat completion with an answer in it.
@@ -273,7 +275,7 @@ def read_reply(
     if split.is_cut and finish_reason == "stop":
         finish_reason = "length"
     # A model that is cut while it thinks, or a filter, leaves no answer; elsewhere that is a fault.
-    if finish_reason == "stop" and not _has_words(answer):
+    if finish_reason == "stop" and not (accept_empty or _has_words(answer)):
         where = ": all of it is reasoning" if _has_words(reasoning) else ""
         fix = "raise max_new_tokens, or look at what the model says to this question"
         raise _unreadable(

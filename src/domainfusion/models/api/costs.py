@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+from domainfusion.errors import ConfigurationError
 from domainfusion.models.books import Books, MemoryBooks
 from domainfusion.types import Conversation, FinishReason
 
@@ -46,24 +47,46 @@ class TokenCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """Prices per million tokens, in whatever currency they are given.
+    """Prices per million tokens, in any currency but the same for all models of an account.
 
-    Attributes:
-        prompt: Of tokens read.
-        completion: Of tokens written.
-        cached: Of tokens read that the server had read before.
+    Args:
+        price_per_million_input_tokens: Price of tokens read.
+        price_per_million_output_tokens: Price of tokens written.
+        price_per_million_cached_tokens: Price of tokens that the server had read before; by default
+            that of tokens read.
+
+    Raises:
+        ConfigurationError: A price is negative, or one of the first two is missing.
     """
 
-    prompt: float
-    completion: float
-    cached: float
+    price_per_million_input_tokens: float | None = None
+    price_per_million_output_tokens: float | None = None
+    price_per_million_cached_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            price = getattr(self, each.name)
+            if price is not None and not 0 <= price < float("inf"):
+                raise ConfigurationError(
+                    f"{each.name} is out of range", received=price, allowed="a number from 0"
+                )
+        for name in ("price_per_million_input_tokens", "price_per_million_output_tokens"):
+            if getattr(self, name) is None:
+                raise ConfigurationError(
+                    "One price is missing",
+                    received=self,
+                    allowed="the prices of input and output tokens, or none",
+                    fix="give both; 0 is a price",
+                )
 
     def cost(self, tokens: TokenCount) -> float:
         """Returns what an answer costs."""
+        read = self.price_per_million_input_tokens or 0.0
+        written = self.price_per_million_output_tokens or 0.0
+        cached = self.price_per_million_cached_tokens
         fresh = max(0, tokens.prompt - tokens.cached)
-        return (
-            fresh * self.prompt + tokens.cached * self.cached + tokens.completion * self.completion
-        ) / 1e6
+        again = tokens.cached * (read if cached is None else cached)
+        return (fresh * read + again + tokens.completion * written) / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,41 +66,46 @@ class _Learned:
     refused: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """Writes the body of a request.
+    """In what a server differs from OpenAI's chat API, and how its answers are read.
 
     Args:
-        model: The model's name on the server.
-        system_prompt: Put before every conversation that has no system message.
-        json_schema: What answers have to look like; None for plain text.
-        extra_body: Further fields.
-        omit: Fields that are left out.
-        token_field: How the server calls the limit of tokens to write; the other name is tried
-            where it is refused.
+        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`. By
+            default it is kept apart, in `Generation.reasoning`, and not trained on.
+        omit: What the server or the model refuses: `temperature`, `top_p`, `seed`, `stream`;
+            `response_format`, so that JSON is asked for in words; `system`, so that the system
+            message stands before the first question. What is refused and is not named here is left
+            out once that is known, with a warning.
+        extra_body: Further fields of each request, such as `{"reasoning_effort": "low"}`.
+        require_finish_reason: Take no answer of which the server does not say why it ended. By
+            default such an answer is whole unless it has as many tokens as it was allowed.
+        check_prompt_tokens: Take no answer where the server counts far fewer tokens than the prompt
+            has, since its context window was too small. False for a server that counts otherwise.
+        accept_empty: Take an answer without text for what it is. By default it is a fault: the
+            question is asked again, and then given up.
 
     Raises:
         ConfigurationError: A field to leave out that can't be, or one to add that is written
             already.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        system_prompt: str | None = None,
-        json_schema: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        omit: Collection[str] = (),
-        token_field: str = "max_tokens",
-    ) -> None:
-        strange = set(omit) - set(OPTIONAL_FIELDS)
-        if isinstance(omit, str) or strange:
+    include_reasoning: bool = False
+    omit: Collection[str] = ()
+    extra_body: Mapping[str, Any] | None = None
+    require_finish_reason: bool = False
+    check_prompt_tokens: bool = True
+    accept_empty: bool = False
+
+    def __post_init__(self) -> None:
+        strange = set(self.omit) - set(OPTIONAL_FIELDS)
+        if isinstance(self.omit, str) or strange:
             raise ConfigurationError(
                 "omit names fields that can't be left out",
-                received=omit,
+                received=self.omit,
                 allowed=f"some of {OPTIONAL_FIELDS}",
             )
-        taken = sorted((_OWN_FIELDS - set(omit)) & set(extra_body or {}))
+        taken = sorted((_OWN_FIELDS - set(self.omit)) & set(self.extra_body or {}))
         if taken:
             raise ConfigurationError(
                 f"extra_body sets {taken[0]!r}, which follows from other arguments",
@@ -112,23 +117,46 @@ class Dialect:
                     else ""
                 ),
             )
+
+
+class RequestWriter:
+    """Writes the body of a request.
+
+    Args:
+        model: The model's name on the server.
+        dialect: In what the server differs.
+        system_prompt: Put before every conversation that has no system message.
+        json_schema: What answers have to look like; None for plain text.
+        token_field: How the server calls the limit of tokens to write; the other name is tried
+            where it is refused.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dialect: Dialect = Dialect(),
+        *,
+        system_prompt: str | None = None,
+        json_schema: Mapping[str, Any] | None = None,
+        token_field: str = "max_tokens",
+    ) -> None:
         self.model = model
+        self.dialect = dialect
         self.system_prompt = system_prompt
         self.json_schema = None if json_schema is None else dict(json_schema)
-        self.extra_body = dict(extra_body or {})
-        self.omit = frozenset(omit)
+        self.extra_body = dict(dialect.extra_body or {})
+        self.omit = frozenset(dialect.omit)
         self._learned = _Learned(token_field)
 
-    def with_json_schema(self, json_schema: Mapping[str, Any]) -> Dialect:
-        """Returns the dialect that asks for JSON of this schema; what the server refuses stays
+    def with_json_schema(self, json_schema: Mapping[str, Any]) -> RequestWriter:
+        """Returns one that asks for JSON of this schema; what the server refuses stays
         known.
         """
-        constrained = Dialect(
+        constrained = RequestWriter(
             self.model,
+            self.dialect,
             system_prompt=self.system_prompt,
             json_schema=json_schema,
-            extra_body=self.extra_body,
-            omit=self.omit,
         )
         constrained._learned = self._learned
         return constrained
@@ -141,6 +169,7 @@ class Dialect:
             self.json_schema,
             self.extra_body,
             sorted(self.omit),
+            self.dialect.include_reasoning,
         ]
 
     def body(self, conversation: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:

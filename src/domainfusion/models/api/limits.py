@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from domainfusion.errors import ConfigurationError
 from domainfusion.models.api.answers import Reply
 from domainfusion.models.api.costs import Account, Payment
 from domainfusion.models.api.failures import AttemptFailed
@@ -21,29 +22,100 @@ WINDOW_SECONDS = 60.5
 LONGEST_BACKOFF_SECONDS = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one endpoint is asked for at most.
+    """What a server is asked for at most, and what may be spent.
 
-    Attributes:
+    Args:
         max_concurrency: Requests in flight.
         requests_per_minute: Requests that start in any minute; None for no limit.
-        tokens_per_minute: Tokens that they read and write; None for no limit.
-        max_retries: Further attempts at one question.
-        max_failures_in_a_row: Failures without a success between them after which nothing more is
-            asked.
-        max_wait_seconds: The longest wait that a server may ask for.
-        backoff_seconds: The longest wait after a first failure; it doubles with each one that
-            follows.
+        tokens_per_minute: Tokens read and written in any minute; None for no limit. Until an answer
+            is there, its request counts with one token for each byte of the prompt and
+            `max_new_tokens`.
+        max_cost: What may be spent from the account. A request with which that could come to more,
+            at one token for each byte of the prompt and `max_new_tokens` of answer, is not sent. In
+            a run, everything counts that the run's models have spent from the account since the run
+            began, in whatever process; elsewhere, what is asked through this object.
+        account: Who pays: models that name the same one spend from it together. By default the
+            server and the key's variable.
+
+    Raises:
+        ConfigurationError: A limit is not positive.
     """
 
-    max_concurrency: int
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    max_retries: int
-    max_failures_in_a_row: int
-    max_wait_seconds: float
-    backoff_seconds: float
+    max_concurrency: int = 16
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_cost: float | None = None
+    account: str | None = None
+
+    def __post_init__(self) -> None:
+        counts = {
+            "max_concurrency": self.max_concurrency,
+            "requests_per_minute": self.requests_per_minute,
+            "tokens_per_minute": self.tokens_per_minute,
+        }
+        for name, number in counts.items():
+            if number is not None and number < 1:
+                raise ConfigurationError(
+                    f"{name} is not positive", received=number, allowed="a whole number from 1"
+                )
+        if self.max_cost is not None and not self.max_cost > 0:
+            raise ConfigurationError(
+                "max_cost is not positive",
+                received=self.max_cost,
+                allowed="a number above 0, or None for no limit",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How long a server is waited for, and when it is given up.
+
+    Args:
+        timeout_seconds: The longest that one request may take.
+        max_retries: Further attempts at a question after timeouts, broken connections, unreadable
+            answers and errors of the server. Where the server asks for fewer requests (HTTP 429),
+            it is asked again as long as others succeed.
+        max_failures_in_a_row: Failures, those in flight together counted as one, after which
+            nothing more is asked.
+        max_wait_seconds: The longest wait that the server may ask for; where it asks for more,
+            nothing more is asked.
+        backoff_seconds: The longest wait after a first failure; it doubles with each that follows,
+            up to 30 s.
+
+    Raises:
+        ConfigurationError: A number is outside of what is allowed.
+    """
+
+    timeout_seconds: float = 300.0
+    max_retries: int = 6
+    max_failures_in_a_row: int = 10
+    max_wait_seconds: float = 120.0
+    backoff_seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.max_failures_in_a_row < 1:
+            raise ConfigurationError(
+                "max_failures_in_a_row is not positive",
+                received=self.max_failures_in_a_row,
+                allowed="a whole number from 1",
+            )
+        durations = {
+            "timeout_seconds": self.timeout_seconds,
+            "backoff_seconds": self.backoff_seconds,
+        }
+        for name, seconds in durations.items():
+            if not seconds > 0:
+                raise ConfigurationError(
+                    f"{name} is not positive", received=seconds, allowed="a number above 0"
+                )
+        least = {"max_retries": self.max_retries, "max_wait_seconds": self.max_wait_seconds}
+        for name, number in least.items():
+            if not number >= 0:
+                raise ConfigurationError(
+                    f"{name} is negative", received=number, allowed="a number from 0"
+                )
 
 
 @dataclass
@@ -138,13 +210,17 @@ class Gate:
 
     Args:
         limits: What is asked for at most.
+        retries: When the server is given up.
         traffic: What was sent lately.
         account: What it costs.
     """
 
-    def __init__(self, limits: Limits, traffic: Traffic, account: Account) -> None:
+    def __init__(
+        self, limits: Limits, retries: Retries, traffic: Traffic, account: Account
+    ) -> None:
         self.stop: StopReason | None = None
         self._limits = limits
+        self._retries = retries
         self._traffic = traffic
         self._account = account
         self._turn = asyncio.Lock()
@@ -252,14 +328,14 @@ class Gate:
         seconds = failure.retry_after_seconds
         if seconds is None:
             return
-        if seconds > self._limits.max_wait_seconds:
+        if seconds > self._retries.max_wait_seconds:
             reason = (
                 f"the server asks to wait {seconds:,.0f} s, more than"
-                f" max_wait_seconds={self._limits.max_wait_seconds:g}"
+                f" max_wait_seconds={self._retries.max_wait_seconds:g}"
             )
             self.close(f"{reason} ({failure.reason})", "run again later, or raise max_wait_seconds")
         self._traffic.paused_until = max(
-            self._traffic.paused_until, _now() + min(seconds, self._limits.max_wait_seconds)
+            self._traffic.paused_until, _now() + min(seconds, self._retries.max_wait_seconds)
         )
 
     def _count(self, failure: AttemptFailed) -> None:
@@ -273,7 +349,7 @@ class Gate:
             self._traffic.paused_until = max(
                 self._traffic.paused_until, self._failed_at + self.backoff(self._failures - 1)
             )
-        if self._failures >= self._limits.max_failures_in_a_row:
+        if self._failures >= self._retries.max_failures_in_a_row:
             reason = f"{self._failures} failures in a row, the latest: {failure.reason}"
             self.close(reason, failure.fix or "check the server, and run again")
 
@@ -284,7 +360,7 @@ class Gate:
         https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
         longest = min(
-            LONGEST_BACKOFF_SECONDS, self._limits.backoff_seconds * 2.0 ** min(attempt - 1, 30)
+            LONGEST_BACKOFF_SECONDS, self._retries.backoff_seconds * 2.0 ** min(attempt - 1, 30)
         )
         return random.uniform(0, longest)
 

@@ -2,24 +2,271 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from threading import RLock
+from dataclasses import dataclass, field
+from itertools import count
+from queue import SimpleQueue
+from threading import RLock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models.api.asking import Asker, Outcome
-from domainfusion.models.api.costs import Account, CostEstimate, Prices, Usage
-from domainfusion.models.api.dialect import Dialect
-from domainfusion.models.api.endpoint import Endpoint
-from domainfusion.models.api.key import OPENAI_URL, Key, check_url
-from domainfusion.models.api.limits import Limits, Traffic
+from domainfusion.models.api.answers import Reply
+from domainfusion.models.api.costs import (
+    Account,
+    CostEstimate,
+    Prices,
+    TokenCount,
+    Usage,
+    least_prompt_tokens,
+    most_prompt_tokens,
+    was_cut,
+)
+from domainfusion.models.api.dialect import Dialect, RequestWriter
+from domainfusion.models.api.endpoint import OPENAI_URL, Endpoint, Endpoints, Key, check_url
+from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
+from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
 from domainfusion.models.base import OnResult, sample_seeds
 from domainfusion.models.books import Books
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint, user
+
+_RETRIES_OF_EMPTY = 2
+"""How often a question is asked again whose answer was empty: each of them may have to be paid
+for.
+"""
+
+
+@dataclass
+class Outcome:
+    """What came of the questions.
+
+    Attributes:
+        answers: The answers by position.
+        failures: How a question failed that was given up, by position.
+        stop: Why the rest was not asked; None where all were.
+    """
+
+    answers: dict[int, Generation] = field(default_factory=dict)
+    failures: dict[int, AttemptFailed] = field(default_factory=dict)
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Asks an endpoint many questions at once.
+
+    Attributes:
+        open_endpoint: Makes the endpoint.
+        writer: Writes the requests.
+        limits: What is asked for at most.
+        retries: When the server is given up.
+        traffic: What was sent lately.
+        account: What it costs.
+    """
+
+    open_endpoint: Callable[[], Endpoint | Endpoints]
+    writer: RequestWriter
+    limits: Limits
+    retries: Retries
+    traffic: Traffic
+    account: Account
+
+    def ask(
+        self,
+        conversations: Sequence[Conversation],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_result: OnResult | None = None,
+    ) -> Outcome:
+        """Asks every question until all are answered, given up, or the endpoint is.
+
+        `on_result` is called in this thread. A worker asks its next question only once the answer
+        before was taken, so that no more than `max_concurrency` answers are ever on their way to
+        whoever keeps them.
+        """
+        outcome = Outcome()
+
+        def take(index: int, generation: Generation) -> None:
+            if on_result is not None:
+                on_result(index, generation)
+            outcome.answers[index] = generation
+
+        async def work(hand_over: HandOver) -> None:
+            gate = Gate(self.limits, self.retries, self.traffic, self.account)
+            questions = iter(enumerate(zip(conversations, seeds, strict=True)))
+            async with self.open_endpoint() as endpoint:
+                one = _Worker(self, endpoint, gate, sampling, outcome.failures, hand_over)
+                await asyncio.gather(
+                    *(
+                        one.work(questions)
+                        for _ in range(min(self.limits.max_concurrency, len(conversations)))
+                    )
+                )
+            outcome.stop = gate.stop
+
+        run_apart(work, take)
+        return outcome
+
+
+@dataclass(frozen=True)
+class _Worker:
+    asker: Asker
+    endpoint: Endpoint | Endpoints
+    gate: Gate
+    sampling: Sampling
+    failures: dict[int, AttemptFailed]
+    hand_over: HandOver
+
+    async def work(self, questions: Iterator[tuple[int, tuple[Conversation, int]]]) -> None:
+        for index, (conversation, seed) in questions:
+            try:
+                reply = await self._answer(conversation, seed)
+            except Stopped:
+                return
+            except AttemptFailed as failure:
+                self.failures[index] = failure
+            else:
+                await self.hand_over(index, reply.generation)
+
+    async def _answer(self, conversation: Conversation, seed: int) -> Reply:
+        retries = 0
+        for attempt in count(1):
+            outcome = await self._attempt(conversation, seed)
+            if isinstance(outcome, Reply):
+                return outcome
+            if outcome is None:
+                continue
+            # A server that asks for patience is waited for as long as it answers others.
+            retries += not outcome.throttled
+            most = (
+                min(self.asker.retries.max_retries, _RETRIES_OF_EMPTY)
+                if outcome.answered
+                else self.asker.retries.max_retries
+            )
+            if outcome.scope != "attempt" or retries > most:
+                if outcome.answered:
+                    self.gate.gave_up(outcome)
+                raise outcome
+            await self.gate.rest((outcome.retry_after_seconds or 0.0) + self.gate.backoff(attempt))
+        raise AssertionError("the loop ends by itself alone")
+
+    async def _attempt(self, conversation: Conversation, seed: int) -> Reply | AttemptFailed | None:
+        """Asks once; returns None where the same question is to be asked in other words."""
+        asker, limit = self.asker, self.sampling.max_new_tokens
+        whole = asker.writer.conversation(conversation)
+        worst_cost = asker.account.worst_cost(whole, limit)
+        async with self.gate.request(most_prompt_tokens(whole) + limit, worst_cost) as ticket:
+            body = asker.writer.body(conversation, self.sampling, seed)
+            try:
+                reply = await self.endpoint.ask(
+                    body,
+                    include_reasoning=asker.writer.dialect.include_reasoning,
+                    max_new_tokens=limit,
+                    require_finish_reason=asker.writer.dialect.require_finish_reason,
+                    accept_empty=asker.writer.dialect.accept_empty,
+                )
+                if (
+                    asker.writer.dialect.check_prompt_tokens
+                    and reply.tokens is not None
+                    and was_cut(whole, reply.tokens)
+                ):
+                    raise _cut_prompt(whole, reply.tokens)
+            except AttemptFailed as failure:
+                if asker.writer.adapt(body, failure):
+                    self.gate.refused(ticket)
+                    return None
+                failure.fix = failure.fix or asker.writer.advice(failure)
+                self.gate.failed(ticket, failure)
+                return failure
+            self.gate.succeeded(ticket, reply)
+            return reply
+
+
+def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed:
+    return AttemptFailed(
+        f"the server read {tokens.prompt:,} tokens of a prompt that has at least"
+        f" {least_prompt_tokens(conversation):,}: its context window cut the prompt, and the answer"
+        " is to the rest",
+        "request",
+        tokens=tokens,
+        fix=f"{CONTEXT_FIX}; where the server counts otherwise, say check_prompt_tokens=False",
+    )
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    index: int
+    generation: Generation
+    taken: asyncio.Event
+
+
+class HandOver:
+    """Gives an answer to the thread that asked, and waits until it was taken."""
+
+    def __init__(self, inbox: SimpleQueue[_Delivery | None]) -> None:
+        self._inbox = inbox
+
+    async def __call__(self, index: int, generation: Generation) -> None:
+        """Returns once the answer was taken."""
+        delivery = _Delivery(index, generation, asyncio.Event())
+        self._inbox.put(delivery)
+        await delivery.taken.wait()
+
+
+def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnResult) -> None:
+    """Runs `work` on an event loop in a thread of its own, and `take` in this one for each answer
+    that it hands over.
+
+    So it works where an event loop runs already, as in notebooks, and what `take` does, such as
+    writing to a file, holds up no request. Where this thread is interrupted, requests in flight are
+    given up and answers that have arrived are still taken.
+    """
+    inbox: SimpleQueue[_Delivery | None] = SimpleQueue()
+    with _loop_apart() as loop:
+        working = asyncio.run_coroutine_threadsafe(work(HandOver(inbox)), loop)
+        working.add_done_callback(lambda _: inbox.put(None))
+        try:
+            while (delivery := inbox.get()) is not None:
+                take(delivery.index, delivery.generation)
+                loop.call_soon_threadsafe(delivery.taken.set)
+        except BaseException as error:
+            working.cancel()
+            if not isinstance(error, Exception):
+                _take_the_rest(inbox, take)
+            raise
+        working.result()
+
+
+def _take_the_rest(inbox: SimpleQueue[_Delivery | None], take: OnResult) -> None:
+    while not inbox.empty():
+        delivery = inbox.get()
+        if delivery is not None:
+            take(delivery.index, delivery.generation)
+
+
+@contextmanager
+def _loop_apart() -> Iterator[asyncio.AbstractEventLoop]:
+    started: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
+
+    def serve() -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            started.put(loop)
+            loop.run_forever()
+
+    thread = Thread(target=serve, name="domainfusion-api", daemon=True)
+    thread.start()
+    loop = started.get()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
 
 logger = logging.getLogger("domainfusion")
 
@@ -33,7 +280,8 @@ class APIModel:
 
     Args:
         model: The model's name on the server.
-        base_url: The address that `/chat/completions` follows; by default OpenAI's.
+        base_url: The address that `/chat/completions` follows; by default OpenAI's. Several
+            addresses of servers with the same model share the questions, and one may fail.
         api_key_env: The environment variable with the key. By default `OPENAI_API_KEY` for OpenAI's
             own service, and no key for any other, so that a key goes nowhere but where it is meant
             to. The key is read for each call and kept nowhere.
@@ -41,42 +289,10 @@ class APIModel:
         system_prompt: A system message put before every conversation that has none: a prompted
             model is an expert too.
         json_schema: Asks for JSON of this schema; a server that refuses is asked in words instead.
-        include_reasoning: Keep the reasoning in the text, between `<think>` and `</think>`. By
-            default it is kept apart, in `Generation.reasoning`, and not trained on.
-        omit: What the server or the model refuses: `temperature`, `top_p`, `seed`, `stream`;
-            `response_format`, so that JSON is asked for in words; `system`, so that the system
-            message stands before the first question. What is refused and is not named here is left
-            out once that is known, with a warning.
-        extra_body: Further fields of each request, such as `{"reasoning_effort": "low"}`.
-        require_finish_reason: Take no answer of which the server does not say why it ended. By
-            default such an answer is whole unless it has as many tokens as it was allowed.
-        check_prompt_tokens: Take no answer where the server counts far fewer tokens than the prompt
-            has, since its context window was too small. False for a server that counts otherwise.
-        max_concurrency: Requests in flight.
-        requests_per_minute: Requests that start in any minute; None for no limit.
-        tokens_per_minute: Tokens read and written in any minute; None for no limit. Until an answer
-            is there, its request counts with one token for each byte of the prompt and
-            `max_new_tokens`.
-        timeout_seconds: The longest that one request may take.
-        max_retries: Further attempts at a question after timeouts, broken connections, unreadable
-            answers and errors of the server. Where the server asks for fewer requests (HTTP 429),
-            it is asked again as long as others succeed.
-        max_failures_in_a_row: Failures, those in flight together counted as one, after which
-            nothing more is asked.
-        max_wait_seconds: The longest wait that the server may ask for; where it asks for more,
-            nothing more is asked.
-        backoff_seconds: The longest wait after a first failure; it doubles with each that follows,
-            up to 30 s.
-        price_per_million_input_tokens: Price of tokens read, in any currency.
-        price_per_million_output_tokens: Price of tokens written.
-        price_per_million_cached_tokens: Price of tokens that the server had read before; by default
-            that of tokens read.
-        max_cost: What may be spent from the account. A request with which that could come to more,
-            at one token for each byte of the prompt and `max_new_tokens` of answer, is not sent. In
-            a run, everything counts that the run's models have spent from the account since the run
-            began, in whatever process; elsewhere, what is asked through this object.
-        account: Who pays: models that name the same one spend from it together. By default the
-            server and the key's variable.
+        dialect: In what the server differs from OpenAI's, and how its answers are read.
+        limits: What it is asked for at most, and what may be spent.
+        retries: How long it is waited for, and when it is given up.
+        prices: What tokens cost; None where it does not matter.
         allow_insecure_http: Allow plain http to another machine: whoever listens reads the key and
             every text.
 
@@ -87,7 +303,7 @@ class APIModel:
 
     Attributes:
         name: What reports call it.
-        base_url: Where it is asked.
+        base_url: Where it is asked; the first of several addresses.
         fingerprint: Changes with the address, the model, the system prompt and the settings that
             decide its answers.
 
@@ -103,109 +319,66 @@ class APIModel:
         self,
         model: str,
         *,
-        base_url: str = OPENAI_URL,
+        base_url: str | Sequence[str] = OPENAI_URL,
         api_key_env: str | None = None,
         name: str | None = None,
         system_prompt: str | None = None,
         json_schema: Mapping[str, Any] | None = None,
-        include_reasoning: bool = False,
-        omit: Collection[str] = (),
-        extra_body: Mapping[str, Any] | None = None,
-        require_finish_reason: bool = False,
-        check_prompt_tokens: bool = True,
-        max_concurrency: int = 16,
-        requests_per_minute: int | None = None,
-        tokens_per_minute: int | None = None,
-        timeout_seconds: float = 300.0,
-        max_retries: int = 6,
-        max_failures_in_a_row: int = 10,
-        max_wait_seconds: float = 120.0,
-        backoff_seconds: float = 0.5,
-        price_per_million_input_tokens: float | None = None,
-        price_per_million_output_tokens: float | None = None,
-        price_per_million_cached_tokens: float | None = None,
-        max_cost: float | None = None,
-        account: str | None = None,
+        dialect: Dialect = Dialect(),
+        limits: Limits = Limits(),
+        retries: Retries = Retries(),
+        prices: Prices | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         if not model.strip():
             raise ConfigurationError(
                 "The model has no name", received=model, allowed="its name on the server"
             )
-        counts = {
-            "max_concurrency": max_concurrency,
-            "max_failures_in_a_row": max_failures_in_a_row,
-        }
-        rates = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-        for argument, number in (
-            counts | {key: rate for key, rate in rates.items() if rate is not None}
-        ).items():
-            if number < 1:
-                raise ConfigurationError(
-                    f"{argument} is not positive", received=number, allowed="a whole number from 1"
-                )
-        for argument, seconds in {
-            "timeout_seconds": timeout_seconds,
-            "backoff_seconds": backoff_seconds,
-        }.items():
-            if not seconds > 0:
-                raise ConfigurationError(
-                    f"{argument} is not positive", received=seconds, allowed="a number above 0"
-                )
-        for argument, least in {
-            "max_retries": max_retries,
-            "max_wait_seconds": max_wait_seconds,
-        }.items():
-            if not least >= 0:
-                raise ConfigurationError(
-                    f"{argument} is negative", received=least, allowed="a number from 0"
-                )
-        self.base_url = check_url(base_url, allow_insecure_http=allow_insecure_http)
+        if limits.max_cost is not None and prices is None:
+            raise ConfigurationError(
+                "max_cost needs prices",
+                received=limits.max_cost,
+                fix="give price_per_million_input_tokens and price_per_million_output_tokens",
+            )
+        addresses = [base_url] if isinstance(base_url, str) else list(base_url)
+        self._urls = tuple(
+            check_url(each, allow_insecure_http=allow_insecure_http) for each in addresses
+        )
+        if not self._urls or len(set(self._urls)) < len(self._urls):
+            raise ConfigurationError(
+                "base_url has no address, or one twice",
+                received=addresses,
+                allowed="one address, or several that differ",
+                field="base_url",
+            )
+        # The first names them all: addresses may come and go between sessions.
+        self.base_url = self._urls[0]
         self.name = name or model
         self._key_variable = api_key_env or (
             "OPENAI_API_KEY" if self.base_url == OPENAI_URL else None
         )
-        self._timeout_seconds = timeout_seconds
-        self._include_reasoning = include_reasoning
-        self._require_finish_reason = require_finish_reason
-        self._check_prompt_tokens = check_prompt_tokens
-        self._dialect = Dialect(
+        self._writer = RequestWriter(
             model,
+            dialect,
             system_prompt=system_prompt,
             json_schema=json_schema,
-            extra_body=extra_body,
-            omit=omit,
             token_field="max_completion_tokens" if self.base_url == OPENAI_URL else "max_tokens",
         )
         self.fingerprint = self._fingerprint()
-        self._limits = Limits(
-            max_concurrency=max_concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            max_retries=max_retries,
-            max_failures_in_a_row=max_failures_in_a_row,
-            max_wait_seconds=max_wait_seconds,
-            backoff_seconds=backoff_seconds,
-        )
-        self._traffic = Traffic(self._limits)
-        prices = _prices(
-            price_per_million_input_tokens,
-            price_per_million_output_tokens,
-            price_per_million_cached_tokens,
-        )
-        payer = account or f"{self.base_url} {self._key_variable or ''}".strip()
-        self._account = Account(prices, _checked_cost(max_cost, prices), payer)
+        self._limits = limits
+        self._retries = retries
+        self._traffic = Traffic(limits)
+        payer = limits.account or f"{self.base_url} {self._key_variable or ''}".strip()
+        self._account = Account(prices, limits.max_cost, payer)
         # Last of all checks: a recipe is checked before its keys are there.
         Key(self._key_variable)
         self._one_call = RLock()
 
     def _fingerprint(self) -> str:
-        return fingerprint(
-            ["api", self.base_url, *self._dialect.settings(), self._include_reasoning]
-        )
+        return fingerprint(["api", self.base_url, *self._writer.settings()])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._dialect.model!r}, base_url={self.base_url!r})"
+        return f"{type(self).__name__}({self._writer.model!r}, base_url={self.base_url!r})"
 
     @property
     def usage(self) -> Usage:
@@ -229,7 +402,7 @@ class APIModel:
         and what may be spent stay shared.
         """
         constrained = copy(self)
-        constrained._dialect = self._dialect.with_json_schema(json_schema)
+        constrained._writer = self._writer.with_json_schema(json_schema)
         constrained.fingerprint = constrained._fingerprint()
         return constrained
 
@@ -240,7 +413,7 @@ class APIModel:
         already costs nothing.
         """
         return self._account.estimate(
-            [self._dialect.conversation(each) for each in conversations], sampling.max_new_tokens
+            [self._writer.conversation(each) for each in conversations], sampling.max_new_tokens
         )
 
     def generate(
@@ -263,13 +436,11 @@ class APIModel:
         with self._one_call:
             asker = Asker(
                 self._endpoint,
-                self._dialect,
+                self._writer,
                 self._limits,
+                self._retries,
                 self._traffic,
                 self._account,
-                include_reasoning=self._include_reasoning,
-                require_finish_reason=self._require_finish_reason,
-                check_prompt_tokens=self._check_prompt_tokens,
             )
             outcome = asker.ask(
                 conversations, sample_seeds(sampling.seed, conversations), sampling, on_result
@@ -279,18 +450,23 @@ class APIModel:
             raise self._error(outcome, conversations)
         return [outcome.answers[index] for index in range(len(conversations))]
 
-    def _endpoint(self) -> Endpoint:
+    def _endpoint(self) -> Endpoint | Endpoints:
+        found = [self._endpoint_at(url) for url in self._urls]
+        return found[0] if len(found) == 1 else Endpoints(found)
+
+    def _endpoint_at(self, url: str) -> Endpoint:
         return Endpoint(
-            self.base_url,
+            url,
             Key(self._key_variable),
             key_variable=self._key_variable,
-            timeout_seconds=self._timeout_seconds,
+            timeout_seconds=self._retries.timeout_seconds,
             max_concurrency=self._limits.max_concurrency,
         )
 
     def _error(self, outcome: Outcome, conversations: Sequence[Conversation]) -> ModelError:
         missing = [index for index in range(len(conversations)) if index not in outcome.answers]
-        where = f"{self.name} at {urlsplit(self.base_url).netloc}"
+        others = f" and {len(self._urls) - 1} more" if len(self._urls) > 1 else ""
+        where = f"{self.name} at {urlsplit(self.base_url).netloc}{others}"
         if outcome.stop is not None:
             rest, fix = outcome.stop.reason, outcome.stop.fix
             what = (
@@ -312,42 +488,3 @@ class APIModel:
         reasons = {index: failure.reason for index, failure in outcome.failures.items()}
         error.unanswered = {conversations[index]: reasons.get(index, rest) for index in missing}
         return error
-
-
-def _prices(prompt: float | None, completion: float | None, cached: float | None) -> Prices | None:
-    given = {"input": prompt, "output": completion, "cached": cached}
-    for kind, price in given.items():
-        if price is not None and not 0 <= price < float("inf"):
-            raise ConfigurationError(
-                f"price_per_million_{kind}_tokens is out of range",
-                received=price,
-                allowed="a number from 0",
-            )
-    if prompt is None and completion is None and cached is None:
-        return None
-    if prompt is None or completion is None:
-        raise ConfigurationError(
-            "One price is missing",
-            received=given,
-            allowed="the prices of input and output tokens, or none",
-            fix="give both; 0 is a price",
-        )
-    return Prices(prompt=prompt, completion=completion, cached=prompt if cached is None else cached)
-
-
-def _checked_cost(max_cost: float | None, prices: Prices | None) -> float | None:
-    if max_cost is None:
-        return None
-    if prices is None:
-        raise ConfigurationError(
-            "max_cost needs prices",
-            received=max_cost,
-            fix="give price_per_million_input_tokens and price_per_million_output_tokens",
-        )
-    if not max_cost > 0:
-        raise ConfigurationError(
-            "max_cost is not positive",
-            received=max_cost,
-            allowed="a number above 0, or None for no limit",
-        )
-    return max_cost
