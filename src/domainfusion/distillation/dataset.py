@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from domainfusion.distillation.data_generation import DataGenerator, Focus, Generated
 from domainfusion.distillation.data_generation.generator import options_for
+from domainfusion.distillation.data_generation.writing import no_questions
 from domainfusion.distillation.duplicates import Duplicates, EvaluationSets, Leak
 from domainfusion.distillation.examples import (
     ExampleSource,
@@ -518,8 +519,11 @@ def assemble(
         reasons = [
             {key: count[key] for key in ("generator", "asked", "rejected")} for count in counts
         ]
+        replies = [reply for batch in batches for reply in batch.generated.replies]
         raise DataError(
-            "No example is left to train on", received=reasons, fix="see what was rejected, and why"
+            "No example is left to train on",
+            received=reasons,
+            fix=no_questions(replies) if replies else "see what was rejected, and why",
         )
     return Dataset(
         train=tuple(train),

@@ -888,3 +888,51 @@ def test_a_judge_that_can_not_answer_is_refused_at_once() -> None:
 def test_a_placeholder_that_nothing_fills_is_refused_at_once() -> None:
     with pytest.raises(TemplateError, match=r"\{aparent\}, which nothing fills"):
         adversarial(1, prompt_template="Write {count} on {aparent}.")
+
+
+# A writer that writes no questions
+
+
+ANSWERING = "Sprinting is \x1b[31mred\x1b[0m hot.\n" + "It is fast. " * 60
+
+
+def test_a_writer_without_questions_is_shown_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    writer = ScriptedModel(ANSWERING, name="the expert")
+    generator = SyntheticDataGenerator(
+        writer,
+        {"law": "Rules", "sport": "Games"},
+        4,
+        verify=False,
+        variety=NO_VARIETY,
+        max_rounds=1,
+    )
+    made = generator.generate()
+    assert (len(made), len(made.replies)) == (0, 3)
+    for reply in made.replies:
+        assert reply.startswith('"Sprinting is \\x1b[31mred'), "terminal codes are escaped"
+        assert "\x1b" not in reply
+        assert "\n" not in reply
+        assert len(reply) < 200
+    assert "the expert wrote no question at all" in caplog.text
+    assert "give its base" in caplog.text
+    with pytest.raises(
+        DataError, match=r"No example is left.*Its first replies: .*generation_model"
+    ):
+        assemble([run_generator(generator, ask_directly)], HeldOut())
+
+
+def test_a_writer_with_a_question_shows_no_replies(caplog: pytest.LogCaptureFixture) -> None:
+    replies = itertools.cycle(["Sure.", "How fast does a sprinter run?"])
+    writer = ScriptedModel(lambda _: next(replies))
+    generator = SyntheticDataGenerator(
+        writer,
+        {"law": "Rules", "sport": "Games"},
+        2,
+        verify=False,
+        variety=NO_VARIETY,
+        max_rounds=1,
+    )
+    assert generator.generate().replies == ()
+    assert "no question at all" not in caplog.text

@@ -30,6 +30,7 @@ class Generated:
         passed: How many of these agree with them.
         wanted_cross_domain: How many of the wanted examples need several domains; None where no
             number was.
+        replies: The first replies of a model that wrote no question at all, shortened.
     """
 
     examples: tuple[Example, ...]
@@ -39,6 +40,7 @@ class Generated:
     judged: int = 0
     passed: int = 0
     wanted_cross_domain: int | None = None
+    replies: tuple[str, ...] = ()
 
     @property
     def acceptance_rate(self) -> float | None:

@@ -56,6 +56,8 @@ QUESTION_SAMPLING = Sampling(max_new_tokens=96, temperature=0.8, top_p=0.95)
 """How a model writes a question where nobody says otherwise: with some variety."""
 QUESTIONS_PER_JSON_REPLY = 5
 FEWEST_WORDS, MOST_WORDS = 4, 80
+REPLIES_SHOWN, LONGEST_SHOWN = 3, 160
+"""How many replies without a question are shown, and how many characters of each."""
 DOMAIN_CHECK = "domain_check"
 """Key of an example's metadata: `passed` where its domains were confirmed, `no verdict` where the
 judge gave none.
@@ -131,6 +133,8 @@ class _Work:
     asked: int = 0
     judged: int = 0
     passed: int = 0
+    has_questions: bool = False
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def crossing(self) -> tuple[int, int]:
@@ -154,6 +158,7 @@ class _Work:
             self.judged,
             self.passed,
             wanted_cross_domain=self.crossing[0],
+            replies=() if self.has_questions else tuple(self.unreadable),
         )
 
 
@@ -297,6 +302,12 @@ class WrittenByModel(DataGenerator):
         wanted, found = len(work.slots), len(work.accepted)
         if found == wanted:
             return
+        if not work.has_questions and work.unreadable:
+            logger.warning(
+                "%s wrote no question at all. %s",
+                self.generation_model.name,
+                no_questions(work.unreadable),
+            )
         spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
         reasons = ", ".join(
             [spent, *(f"{count} {reason}" for reason, count in work.rejected.most_common())]
@@ -347,7 +358,10 @@ class WrittenByModel(DataGenerator):
             for index, question in itertools.zip_longest(call, _questions_in(reply)[: len(call)]):
                 if question is None:
                     work.rejected[_nothing(reply)] += 1
+                    if len(work.unreadable) < REPLIES_SHOWN:
+                        work.unreadable.append(_shown(reply))
                     continue
+                work.has_questions = True
                 found = self._checked(
                     self._to_example(work.slots[index], question), work.duplicates
                 )
@@ -481,6 +495,26 @@ def count_words(text: str) -> int:
     return sum(bool(re.search(r"\w", word)) for word in spaced.split()) + math.floor(
         short / 1.5 + long / 4
     )
+
+
+def no_questions(replies: Sequence[str]) -> str:
+    """Says what a model wrote in place of questions, and what to do."""
+    return (
+        f"Its first replies: {'; '.join(replies)}. A model that was fine-tuned to answer is a poor"
+        " writer of questions: give its base or another instruction-tuned model as generation_model,"
+        " raise max_new_tokens of its sampling if replies are cut, or use a CuratedDataGenerator."
+    )
+
+
+def _shown(reply: Generation) -> str:
+    """Returns a reply on one line, shortened, without codes that a terminal would obey."""
+    text = reply.text or reply.reasoning
+    if not text.strip():
+        return f"nothing ({reply.finish_reason})"
+    line = " ".join(text[:1_000].split())
+    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    short = printable if len(printable) <= LONGEST_SHOWN else printable[:LONGEST_SHOWN] + " …"
+    return f'"{short}"'
 
 
 def _in_groups(slots: Sequence[Slot], wanted: Sequence[int], size: int) -> list[list[int]]:
