@@ -425,3 +425,28 @@ def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_tim
     said = "".join(part.text for part in parts_of(answer.ledger))
     assert len("".join(said.split())) >= len("".join(text.split()))
     assert answer.text
+
+
+OPPOSITES = [
+    ("Blueberries need {} soil.", "acidic", "alkaline"),
+    ("Under this law the oral contract is {}.", "valid", "void"),
+    ("The reaction in the battery is {}.", "reversible", "irreversible"),
+    ("Butter {} lactose.", "contains traces of", "is free of"),
+    ("The bolt of the left pedal turns {}.", "clockwise", "counterclockwise"),
+    ("Batterien dürfen {} den Hausmüll.", "in", "nicht in"),
+    ("Helmets are {} for cyclists in this country.", "mandatory", "optional"),
+]
+
+
+@pytest.mark.parametrize(("form", "one", "other"), OPPOSITES)
+def test_opposites_are_a_conflict_in_either_order_and_one_word_is_none(
+    form: str, one: str, other: str
+) -> None:
+    query = "What do we have to know about it?"
+    said = {"a": form.format(one), "b": f"{form.format(other)} Ask the office for more."}
+    for responses in (said, dict(reversed(said.items()))):
+        found = ResponseIntegrator().integrate(query, responses)
+        assert len(found.ledger.conflicts) == 1
+        assert "Ask the office" in found.text
+    agreeing = {"a": form.format(one), "b": f"{form.format(one)} Ask the office for more."}
+    assert not ResponseIntegrator().integrate(query, agreeing).ledger.conflicts

@@ -29,6 +29,7 @@ from domainfusion.distillation.integration.words import (
     content,
     denies,
     find_values,
+    opposes,
     oppositions,
     order_objects,
     stance_of,
@@ -532,7 +533,8 @@ def _are_opposed(first: Sentence, second: Sentence, common: _Shared) -> bool:
         return False  # "useless" denies as well
     if kinds:
         # Two oppositions cancel out: what must not be taken after week 20 may be taken before it.
-        least = LEAST_SHARED + 1 if kinds == ["negation"] else LEAST_SHARED
+        is_alone = kinds == ["negation"] and first.topic != second.topic
+        least = LEAST_SHARED + 1 if is_alone else LEAST_SHARED
         return len(kinds) % 2 == 1 and common.count >= least and common.share >= LEAST_SHARE_OPPOSED
     return _compare_dates(first, second) == "different" or have_other_quantities(first, second)
 
@@ -542,6 +544,8 @@ def opposed_kinds(first: Sentence, second: Sentence) -> list[str]:
     where they are so of the same thing.
     """
     kinds = list(oppositions(first.stance, second.stance))
+    if opposes(first.topic, second.topic) or opposes(second.topic, first.topic):
+        kinds.append("prefix")  # reversible and irreversible
     if "order" in kinds and order_objects(first.bare).isdisjoint(order_objects(second.bare)):
         kinds.remove("order")
     return kinds

@@ -385,6 +385,10 @@ _AXES = """
     time: early earlier fruher temprano tot | late later spater tarde tard
     price: cheap* inexpensive billig* barat* | expensive costly dear* teuer* caro* cher*
     state: enabl* opened | disabl* closed
+    acidity: acidic acid sauer saure* acido* acide* | alkaline alkalin* basisch* alcalin*
+    validity: valid enforceable gultig* valido valida valable* | void invalid unenforceable ungultig* nichtig*
+    content: contain* enthalt* contien* | lactose-free gluten-free sugar-free
+    rotation: clockwise | counterclockwise counter-clockwise anticlockwise anti-clockwise
 """
 """Kinds of opposition, each with its two ends; a star stands for any ending, and accents are left
 out.
@@ -410,6 +414,7 @@ _PHRASES = (
     (re.compile(r"\bspeed(?:s|ing)? up\b"), ("speed", 1)),
     (re.compile(r"\bslow(?:s|ing|ed)? down\b"), ("speed", -1)),
     (re.compile(r"\b(?:free of|exempt from) (?:\w+ )?tax\b|\btax[- ]free\b"), ("tax", 1)),
+    (re.compile(r"\bfree (?:of|from)(?! charge)\b|\bfrei von\b|\blibre de\b"), ("content", -1)),
 )
 
 # Letters with hyphens inside, as the ends of oppositions are listed: tax-free.
@@ -677,6 +682,7 @@ def topic(text: str) -> frozenset[str]:
                 or word in EMPTY
                 or word in EMPTY_ELSEWHERE
                 or word in NEGATIONS
+                or _NEGATION.fullmatch(word)
                 or word.endswith("n't")
             ):
                 continue
