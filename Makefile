@@ -69,7 +69,8 @@ test-wheel:  ## Install the built wheel, without extras, into clean environments
 test-gpu: setup  ## Run the tests that need CUDA.
 	$(BIN)/python -m pytest -m gpu
 
-test-engines: setup  ## Build an environment with vLLM for the CPU, and run the demo's experts through it.
+test-engines: setup  ## Build an environment with vLLM for the CPU, run the demo's experts through it, and a pool of Ray.
+	$(INSTALL) --constraint constraints.txt --editable ".[ray]"
 	PYTHON=$(PYTHON) benchmarks/build_engines.sh $(VENV)-engines
 	VLLM=$(CURDIR)/$(VENV)-engines/bin/vllm $(BIN)/python -m pytest -m engines
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -20,8 +21,14 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models.base import LanguageModel, OnResult, TokenScores, sample_seeds
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.models.base import (
+    AnswersForModels,
+    LanguageModel,
+    OnResult,
+    TokenScores,
+    sample_seeds,
+)
 from domainfusion.models.decoding import Decoding, Prompt, RowSampler
 from domainfusion.models.encoding import (
     answer_form,
@@ -29,6 +36,7 @@ from domainfusion.models.encoding import (
     encode_answer,
 )
 from domainfusion.models.loading import FEWEST_ROWS, LocalModel
+from domainfusion.models.placement import resolve_device
 from domainfusion.models.projection import Head, check_projection, head_of, project
 from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.shared_base import (
@@ -327,6 +335,8 @@ class AnsweringModel(LocalModel):
         Rows of similar length share a batch. A conversation that is longer than the model's context
         is an error, never cut.
         """
+        if self._pool is not None and not self._trainable:
+            return self._pool.answer(self, conversations, sampling, on_result)
         prompts = self._prompts(conversations, sampling)
         if self.engine is not None and not self._trainable:
             return self._client().generate(conversations, sampling, on_result)
@@ -388,12 +398,44 @@ class AnsweringModel(LocalModel):
         Those that an engine answers can't, nor those of a DoRA adapter, and none can where an adapter stands on the fused weights of
         a mixture of experts.
         """
-        if self.engine is not None and not self._trainable:
+        if (self.engine or self._pool) is not None and not self._trainable:
             return False
         base = self._load()
         if base.has_fused_layers:
             return False
         return not (self._adapter and base.adapter_config(self._adapter).use_dora)
+
+    # In other processes
+
+    def answered_by(self, pool: AnswersForModels) -> Self:
+        """Returns this model as one for which a pool answers; it still trains and scores here.
+
+        Raises:
+            CapabilityError: It was trained in this process, and lies in no file.
+        """
+        if self._trainable:
+            raise CapabilityError(
+                "What was trained in this process lies in no file that others could read",
+                received=self,
+                fix="save it, and spread what was saved",
+            )
+        spread = copy(self)
+        spread._pool = pool
+        pool.add(spread)
+        return spread
+
+    def unloaded(self) -> Self:
+        """Returns a copy without weights and without a pool, to send to another process."""
+        sent = copy(self)
+        sent._pool = sent._base = sent._held = None
+        return sent
+
+    def on_this_machine(self) -> Self:
+        """Returns this model on the GPU of this process, in the numbers that it had."""
+        placed = copy(self)
+        if placed._key.device_map is None:
+            placed._key = replace(placed._key, device=resolve_device("auto"))
+        return placed
 
     # Scoring
 

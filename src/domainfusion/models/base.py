@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import Protocol, runtime_checkable
 
@@ -144,6 +144,42 @@ class AdapterModel(LanguageModel, Protocol):
 
     def is_adapter_on(self, other: object) -> bool:
         """Whether it is an adapter on the base of another model."""
+        ...
+
+
+@runtime_checkable
+class AnswersForModels(Protocol):
+    """Answers in a model's place, as a pool of actors does."""
+
+    def add(self, model: LanguageModel) -> None:
+        """Has it answer for a model."""
+        ...
+
+    def answer(
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        """Answers for a model that was added; see `LanguageModel.generate`."""
+        ...
+
+
+@runtime_checkable
+class SpreadModel(LanguageModel, Protocol):
+    """May be answered for by copies of itself in other processes."""
+
+    def answered_by(self, pool: AnswersForModels) -> Self:
+        """Returns this model as one for which a pool answers."""
+        ...
+
+    def unloaded(self) -> Self:
+        """Returns a copy without weights and without a pool, to send to another process."""
+        ...
+
+    def on_this_machine(self) -> Self:
+        """Returns this model on the GPU of the process that it was sent to."""
         ...
 
 

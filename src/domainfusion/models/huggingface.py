@@ -32,6 +32,7 @@ from domainfusion.models.answering import (
 from domainfusion.models.base import Adaptation
 from domainfusion.models.engine import stop_engines
 from domainfusion.models.placement import DataType, resolve_dtype, saved_dtype
+from domainfusion.models.ray_pool import stop_pools
 from domainfusion.models.shared_base import (
     SharedBase,
     in_evaluation,
@@ -123,6 +124,7 @@ class HuggingFaceModel(AnsweringModel):
         adaptation = adaptation or Adaptation(all_weights=True)
         self.check_start(adaptation)
         stop_engines()  # their memory is needed now
+        stop_pools()
         if self._adapter:
             self._load()  # the copy starts from this model's adapter
         student = copy(self)

@@ -20,6 +20,7 @@ from domainfusion.models.adapters import (
     read_weights,
     skeleton_of,
 )
+from domainfusion.models.base import AnswersForModels
 from domainfusion.models.chat_template import depends_on_date, read_date, with_arguments
 from domainfusion.models.encoding import AnswerForm, answer_form, encode_answer, encode_conversation
 from domainfusion.models.engine import (
@@ -131,6 +132,7 @@ class LocalModel:
         self._config: Any = None
         self._base: SharedBase | None = None
         self._held: Adapter | None = None
+        self._pool: AnswersForModels | None = None
         self._kept_ranks: dict[str, int] = {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False

@@ -1,0 +1,352 @@
+"""Local models that answer on many GPUs or machines: a pool of Ray actors, each with the weights.
+
+The process of the run alone hands out questions and takes answers, so that its store has all that
+was answered whatever dies. Ray's own pools (Ray Data) start their actors anew for every call and
+try a question that kills its actor for ever; here actors keep the weights between calls, and a
+question that killed three of them is given up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
+from domainfusion.models.base import LanguageModel, OnResult, SpreadModel, sample_seeds
+from domainfusion.types import Conversation, Generation, Sampling
+
+logger = logging.getLogger("domainfusion")
+
+MOST_DEATHS = 3
+"""Actors that one question may take with it before it is given up."""
+
+_IN_FLIGHT = 2
+"""Batches that an actor has at once: the next one lies there when one is done."""
+
+Spread = TypeVar("Spread", bound=SpreadModel)
+
+
+class RayPool:
+    """Actors on a Ray cluster, or on this machine, that answer for local models.
+
+    All models of a pool are in every actor; LoRA experts on one base share its weights there. A
+    model of a pool still trains, scores and merges in this process.
+
+    Args:
+        replicas: The fewest and the most actors: more are started while questions wait.
+        gpus: GPUs of each actor; 0 computes on the CPU, a fraction shares one.
+        cpus: CPU cores of each actor.
+        batch_size: Questions that an actor gets at once.
+        address: The cluster, as `ray.init` takes it; by default that of `RAY_ADDRESS`, else one
+            that is started on this machine.
+        start_seconds: The longest to wait for a first actor.
+
+    Raises:
+        ConfigurationError: A number is outside of what is allowed.
+        MissingDependencyError: Ray is not installed.
+
+    Example:
+        ```python
+        pool = RayPool(replicas=(1, 8), gpus=1)
+        teachers = {name: pool.spread(model) for name, model in experts.items()}
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        replicas: tuple[int, int] = (1, 1),
+        gpus: float = 0,
+        cpus: float = 1,
+        batch_size: int = 16,
+        address: str | None = None,
+        start_seconds: float = 900.0,
+    ) -> None:
+        fewest, most = replicas
+        if not 1 <= fewest <= most:
+            raise ConfigurationError(
+                "replicas are not a range of actors",
+                received=replicas,
+                allowed="two whole numbers from 1, the smaller first, such as (1, 8)",
+            )
+        if gpus < 0 or cpus < 0 or batch_size < 1 or not start_seconds > 0:
+            raise ConfigurationError(
+                "A number of the pool is out of range",
+                received={"gpus": gpus, "cpus": cpus, "batch_size": batch_size},
+                allowed="gpus and cpus from 0, batch_size from 1, start_seconds above 0",
+            )
+        # Read when Ray starts: nothing is reported to anybody.
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        try:
+            self._ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise MissingDependencyError(
+                "A pool of actors needs Ray", fix="run: pip install 'domainfusion[ray]'"
+            ) from error
+        self.replicas = replicas
+        self.gpus = gpus
+        self._cpus = cpus
+        self._batch_size = batch_size
+        self._address = address
+        self._start_seconds = start_seconds
+        self._members: list[LanguageModel] = []
+        self._actors: list[_Actor] = []
+        self._started_for: tuple[str, ...] = ()
+        _pools.add(self)
+
+    def spread(self, model: Spread) -> Spread:
+        """Returns a model that answers from the pool; weights, adapter and fingerprint are those
+        of `model`.
+
+        Raises:
+            CapabilityError: Its weights were trained in this process, and lie in no file.
+        """
+        return model.answered_by(self)
+
+    def add(self, model: LanguageModel) -> None:
+        """Has the pool answer for a model; its actors are started again with it."""
+        self._members.append(model)
+
+    def answer(
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        """Answers for a model of the pool; see `LanguageModel.generate`.
+
+        Raises:
+            ModelError: No actor could be started, or some questions were given up; then every
+                other one was answered and told to `on_result`.
+        """
+        place = next(place for place, one in enumerate(self._members) if one is model)
+        seeds = sample_seeds(sampling.seed, conversations)
+        # Long questions first: at the end no actor is left alone with a long batch.
+        order = sorted(
+            range(len(conversations)),
+            key=lambda index: -sum(len(message.content) for message in conversations[index]),
+        )
+        starts = range(0, len(order), self._batch_size)
+        waiting = deque(_Batch(order[start : start + self._batch_size]) for start in starts)
+        answers: dict[int, Generation] = {}
+        given_up: dict[int, str] = {}
+        self._start()
+        began = time.monotonic()
+        while waiting or any(actor.batches for actor in self._actors):
+            self._grow(len(waiting))
+            self._hand_out(waiting, place, conversations, seeds, sampling)
+            flying = [ref for actor in self._actors for ref in actor.batches]
+            if not flying:
+                self._wait_for_an_actor(began)
+                continue
+            done, _ = self._ray.wait(flying, num_returns=1, timeout=1.0)
+            for ref in done:
+                for index, generation in self._collect(ref, waiting, given_up).items():
+                    answers[index] = generation
+                    if on_result is not None:
+                        on_result(index, generation)
+        if given_up:
+            error = ModelError(
+                f"{len(given_up)} of {len(conversations)} questions to {model.name} were given up,"
+                f" as each ended {MOST_DEATHS} actors: {next(iter(given_up.values()))}",
+                fix="give the actors more memory, a smaller batch_size, or leave the questions out",
+            )
+            error.unanswered = {conversations[index]: why for index, why in given_up.items()}
+            raise error
+        return [answers[index] for index in range(len(conversations))]
+
+    def stop(self) -> None:
+        """Ends the actors, which frees their memory; they are started again on the next question."""
+        for actor in self._actors:
+            self._ray.kill(actor.handle)
+        self._actors.clear()
+
+    # Actors
+
+    def _start(self) -> None:
+        fingerprints = tuple(model.fingerprint for model in self._members)
+        if fingerprints != self._started_for:
+            self.stop()
+        self._started_for = fingerprints
+        if not self._ray.is_initialized():
+            local = {"include_dashboard": False} if self._is_local() else {}
+            self._ray.init(
+                address=self._address, log_to_driver=False, logging_level="ERROR", **local
+            )
+
+    def _is_local(self) -> bool:
+        return self._address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+
+    def _grow(self, waiting: int) -> None:
+        fewest, most = self.replicas
+        wanted = min(most, max(fewest, -(-waiting // _IN_FLIGHT)))
+        while len(self._actors) < wanted:
+            remote = self._ray.remote(_Replica).options(
+                num_gpus=self.gpus, num_cpus=self._cpus, max_restarts=0
+            )
+            handle = remote.remote([_as_sent(model) for model in self._members], self.gpus > 0)
+            self._actors.append(_Actor(handle, handle.ready.remote()))
+
+    def _hand_out(
+        self,
+        waiting: deque[_Batch],
+        place: int,
+        conversations: Sequence[Conversation],
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> None:
+        for actor in list(self._actors):
+            if not self._is_ready(actor):
+                continue
+            while waiting and len(actor.batches) < _IN_FLIGHT:
+                batch = waiting.popleft()
+                asked = [(conversations[index], seeds[index]) for index in batch.rows]
+                ref = actor.handle.answer.remote(place, asked, sampling)
+                actor.batches[ref] = batch
+
+    def _is_ready(self, actor: _Actor) -> bool:
+        if not actor.is_ready:
+            done, _ = self._ray.wait([actor.ready], timeout=0)
+            if not done:
+                return False
+            try:
+                self._ray.get(actor.ready)
+            except Exception as error:
+                self._lose(actor)
+                raise ModelError(
+                    f"An actor could not be started: {_first_line(error)}",
+                    fix="check that domainfusion and the models' files are on every machine",
+                ) from error
+            actor.is_ready = True
+        return True
+
+    def _wait_for_an_actor(self, began: float) -> None:
+        self._ray.wait([actor.ready for actor in self._actors], num_returns=1, timeout=1.0)
+        if time.monotonic() - began > self._start_seconds and not any(
+            actor.is_ready for actor in self._actors
+        ):
+            self.stop()
+            raise ModelError(
+                f"The cluster gave no actor within {self._start_seconds:g} seconds",
+                received={"gpus": self.gpus, "cpus": self._cpus},
+                allowed="what `ray status` shows as free",
+            )
+
+    def _collect(
+        self, ref: Any, waiting: deque[_Batch], given_up: dict[int, str]
+    ) -> dict[int, Generation]:
+        """Returns the answers of a batch by question; none where its actor died."""
+        actor = next((one for one in self._actors if ref in one.batches), None)
+        if actor is None:
+            return {}  # its actor died, and it waits once more
+        batch = actor.batches[ref]
+        try:
+            generations = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            self.stop()
+            # What the model itself raised, as it would have in this process.
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except self._ray.exceptions.RayError as error:
+            self._take_back(actor, error, waiting, given_up)
+            return {}
+        del actor.batches[ref]
+        return dict(zip(batch.rows, generations, strict=True))
+
+    def _take_back(
+        self, actor: _Actor, error: Exception, waiting: deque[_Batch], given_up: dict[int, str]
+    ) -> None:
+        """Puts what a dead actor had back in the line; of what it worked at, each question alone,
+        to find the one that ends actors.
+        """
+        logger.warning("An actor died, and its questions are asked again: %s", _first_line(error))
+        at_work, *behind = actor.batches.values()
+        for batch in behind:
+            waiting.appendleft(batch)
+        for index in at_work.rows:
+            alone = _Batch([index], at_work.deaths + 1)
+            if alone.deaths < MOST_DEATHS:
+                waiting.append(alone)
+            else:
+                given_up[index] = _first_line(error)
+        self._lose(actor)
+
+    def _lose(self, actor: _Actor) -> None:
+        self._ray.kill(actor.handle)
+        self._actors.remove(actor)
+
+
+@dataclass
+class _Batch:
+    """Questions that are asked together.
+
+    Attributes:
+        rows: Their places among the conversations.
+        deaths: Actors that died while they worked at these questions.
+    """
+
+    rows: list[int]
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Actor:
+    """An actor, and the batches that it has, the one it works at first."""
+
+    handle: Any
+    ready: Any
+    is_ready: bool = False
+    batches: dict[Any, _Batch] = field(default_factory=dict)
+
+
+class _Replica:
+    """What an actor is: the models of a pool, in a process of its own."""
+
+    def __init__(self, models: list[Any], has_gpu: bool) -> None:
+        self._models = [model.on_this_machine() if has_gpu else model for model in models]
+
+    def ready(self) -> bool:
+        """Says that the process is there."""
+        return True
+
+    def answer(
+        self, place: int, asked: Sequence[tuple[Conversation, int]], sampling: Sampling
+    ) -> list[Generation]:
+        """Answers questions, each with a seed of its own."""
+        by_seed: dict[int, list[int]] = {}
+        for index, (_, seed) in enumerate(asked):
+            by_seed.setdefault(seed, []).append(index)
+        answers: dict[int, Generation] = {}
+        for seed, rows in by_seed.items():
+            found = self._models[place].generate(
+                [asked[index][0] for index in rows], replace(sampling, seed=seed)
+            )
+            answers |= dict(zip(rows, found, strict=True))
+        return [answers[index] for index in range(len(asked))]
+
+
+def _as_sent(model: Any) -> Any:
+    """Returns a model as an actor gets it: without weights, and answering by itself."""
+    return model.unloaded() if isinstance(model, SpreadModel) else copy(model)
+
+
+def _first_line(error: Exception) -> str:
+    lines: Mapping[int, str] = dict(enumerate(str(error).strip().splitlines()))
+    return lines.get(0, type(error).__name__)[:300]
+
+
+_pools: WeakSet[RayPool] = WeakSet()
+
+
+def stop_pools() -> None:
+    """Ends the actors of every pool: their memory is needed for something else."""
+    for pool in list(_pools):
+        pool.stop()

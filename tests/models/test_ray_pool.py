@@ -1,0 +1,195 @@
+"""Answers from a pool of Ray actors: those of the models themselves, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.models import HuggingFaceModel, ResponseStore
+from domainfusion.models.base import Adaptation, AnswersForModels, OnResult
+from domainfusion.models.ray_pool import RayPool
+from domainfusion.types import Conversation, Generation, Sampling, user
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+SHORT = Sampling(max_new_tokens=8)
+QUESTIONS = [user(f"What is {number} plus one?") for number in range(12)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100_000_000,
+    )
+    # Actors know this file's class from what they are sent, not from a module that they can't find.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.shutdown()
+
+
+class Deadly:
+    """Answers with the question, and ends its process at some of them.
+
+    Args:
+        flag: A file that is made before the process ends: a question in `once` does so once.
+        once: Words at which it ends, the first time.
+        ever: Words at which it ends every time.
+        seconds: The time that an answer takes.
+    """
+
+    def __init__(self, flag: Path, once: str = "", ever: str = "", seconds: float = 0.0) -> None:
+        self.name = self.fingerprint = "deadly"
+        self.flag, self.once, self.ever, self.seconds = flag, once, ever, seconds
+        self.pool: AnswersForModels | None = None
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        if self.pool is not None:
+            return self.pool.answer(self, conversations, sampling, on_result)
+        found = []
+        for conversation in conversations:
+            text = conversation[-1].content
+            time.sleep(self.seconds)
+            if self.ever and self.ever in text:
+                os._exit(1)
+            if self.once and self.once in text and not self.flag.exists():
+                self.flag.touch()
+                os._exit(1)
+            found.append(Generation(text=f"{text} {sampling.seed}"))
+        return found
+
+    def answered_by(self, pool: AnswersForModels) -> Deadly:
+        spread = copy(self)
+        spread.pool = pool
+        pool.add(spread)
+        return spread
+
+    def unloaded(self) -> Deadly:
+        sent = copy(self)
+        sent.pool = None
+        return sent
+
+    def on_this_machine(self) -> Deadly:
+        return self
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., RayPool]]:
+    made: list[RayPool] = []
+
+    def make(**settings: Any) -> RayPool:
+        made.append(RayPool(**{"replicas": (2, 2), "cpus": 0.5, "batch_size": 2, **settings}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def test_two_experts_in_one_pool_answer_as_they_do_alone(
+    make_adapter: Callable[..., Path], tiny_llama: Path, pool: Callable[..., RayPool]
+) -> None:
+    experts = [HuggingFaceModel(make_adapter(name, 7 + len(name))) for name in ("a", "bb")]
+    both = pool()
+    for expert in [both.spread(one) for one in experts]:
+        own = next(one for one in experts if one.name == expert.name)
+        told: list[tuple[int, Generation]] = []
+        found = expert.generate(QUESTIONS, SHORT, lambda *one, told=told: told.append(one))
+        assert found == own.generate(QUESTIONS, SHORT)
+        assert dict(told) == dict(enumerate(found))
+        assert expert.fingerprint == own.fingerprint
+    assert not experts[0].unloaded().is_loaded
+
+
+def test_samples_are_those_that_the_model_draws(
+    tiny_llama: Path, pool: Callable[..., RayPool]
+) -> None:
+    model = HuggingFaceModel(tiny_llama)
+    warm = Sampling(temperature=1.0, max_new_tokens=6, seed=3)
+    asked = [QUESTIONS[0]] * 3 + [QUESTIONS[1]] * 2
+    found = pool().spread(model).generate(asked, warm)
+    assert found == model.generate(asked, warm)
+    assert len({one.text for one in found[:3]}) > 1
+
+
+def test_an_actor_that_is_killed_loses_nothing_that_was_answered(
+    tmp_path: Path, pool: Callable[..., RayPool]
+) -> None:
+    """One of two actors dies in the middle; every question has its answer, each told once."""
+    flag = tmp_path / "died"
+    model = pool().spread(Deadly(flag, once="7 plus", seconds=0.02))
+    told: list[int] = []
+    found = model.generate(QUESTIONS, SHORT, lambda index, _: told.append(index))
+    assert flag.exists()
+    assert [one.text for one in found] == [f"{one[-1].content} 0" for one in QUESTIONS]
+    assert sorted(told) == list(range(len(QUESTIONS)))
+
+
+def test_a_question_that_kills_every_actor_is_given_up_and_no_other(
+    tmp_path: Path, pool: Callable[..., RayPool]
+) -> None:
+    model = pool().spread(Deadly(tmp_path / "never", ever="7 plus"))
+    with ResponseStore(tmp_path / "answers.sqlite") as store:
+        with pytest.raises(ModelError, match="given up") as caught:
+            store.ask(model, QUESTIONS, SHORT)
+        assert list(caught.value.unanswered) == [QUESTIONS[7]]
+        others = [*QUESTIONS[:7], *QUESTIONS[8:]]
+        model.pool = None  # what is asked again from here on would end this process
+        assert len(store.ask(model, others, SHORT)) == len(others)
+
+
+def test_what_the_model_raises_is_raised_here(
+    tiny_llama: Path, pool: Callable[..., RayPool]
+) -> None:
+    model = pool().spread(HuggingFaceModel(tiny_llama))
+    with pytest.raises(ModelError, match="not fit"):
+        model.generate([QUESTIONS[0], user("word " * 2_000)], SHORT)
+
+
+def test_a_student_trained_here_is_refused_and_ends_the_actors(
+    tiny_llama: Path, pool: Callable[..., RayPool]
+) -> None:
+    actors = pool()
+    model = actors.spread(HuggingFaceModel(tiny_llama))
+    model.generate(QUESTIONS[:2], SHORT)
+    assert actors._actors
+    student = model.trainable_copy(Adaptation(rank=2))
+    assert not actors._actors
+    with pytest.raises(CapabilityError, match="save it"):
+        actors.spread(student)
+    # It answers here, with the weights that it has.
+    assert student.generate(QUESTIONS[:2], SHORT) == model.generate(QUESTIONS[:2], SHORT)
+
+
+def test_a_cluster_without_room_is_one_clear_error(
+    tmp_path: Path, pool: Callable[..., RayPool]
+) -> None:
+    model = pool(cpus=64, start_seconds=2).spread(Deadly(tmp_path / "never"))
+    with pytest.raises(ModelError, match="no actor within 2 seconds"):
+        model.generate(QUESTIONS, SHORT)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"replicas": (0, 1)}, {"replicas": (3, 2)}, {"gpus": -1}, {"batch_size": 0}]
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        RayPool(**settings)
