@@ -1,0 +1,547 @@
+# mypy: ignore-errors
+"""The run that the faults strike: a recipe with a server's expert, a LoRA expert and a tiny Llama, run
+by the command line in a process forked from one that has loaded everything.
+
+A fault at a system call is made by strace, so it strikes SQLite and safetensors as it strikes Python.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import mmap
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+CHANGES = (
+    "write,pwrite64,writev,pwritev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,"
+    "mkdir,mkdirat,ftruncate,fallocate,copy_file_range,sendfile"
+)
+"""System calls that change files. Between two of them the disk stays as it is, so being killed at
+the start of each is being killed before and after each."""
+WRITES = {
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "rename",
+    "mkdir",
+    "mkdirat",
+}
+"""Those that fail where a disk is full, or broken."""
+
+KEY = "FAULTS_API_KEY"
+RECIPE = """\
+domains: {{physiology: What bodies do, nutrition: What bodies eat}}
+student: {{path: {base}, dtype: float32}}
+teachers:
+  physiology:
+    model: clinic
+    base_url: {url}
+    api_key_env: {key}
+    max_concurrency: 2
+    max_retries: 3
+    backoff_seconds: 0.001
+    timeout_seconds: 2
+    price_per_million_input_tokens: 1.0
+    price_per_million_output_tokens: 1.0
+    max_cost: 1000.0
+  nutrition: {{path: {adapter}, base_model: {base}, dtype: float32}}
+generators:
+  - type: curated
+    file: questions.jsonl
+responses: {{max_new_tokens: 4}}
+trainer:
+  type: integration
+  adaptation: lora
+  learning_rate: 1e-3
+  epochs: 2
+  batch_size: 3
+  checkpoint_steps: 1
+  evaluation_steps: 2
+  early_stopping_patience: 9
+evaluation:
+  test_examples: test.jsonl
+  validation_holdout: 0.25
+  max_new_tokens: 4
+  resamples: 100
+"""
+QUESTIONS = [
+    {"query": "How do muscles work?", "domain": "physiology", "answers": {"physiology": "answer"}},
+    {"query": "How do they rest?", "domain": "physiology", "answers": {"physiology": "answer"}},
+    {"query": "Where is the heart?", "domain": "physiology", "answers": {"physiology": "answer"}},
+    {"query": "What is in bread?", "domain": "nutrition"},
+    {"query": "What is in rice?", "domain": "nutrition"},
+    {"query": "Which fruit is red?", "domain": "nutrition"},
+    {"query": "What feeds a muscle?", "domains": ["physiology", "nutrition"]},
+    {"query": "What feeds the heart?", "domains": ["physiology", "nutrition"]},
+]
+TEST = [
+    {"query": "How do lungs work?", "domain": "physiology", "answers": {"physiology": "lungs"}},
+    {"query": "What is in milk?", "domain": "nutrition", "answers": {"nutrition": "fat"}},
+]
+
+# The server
+
+
+def _behaviors() -> dict[str, Any]:
+    from models import faulty_server as server
+
+    def slow(exchange: Any) -> None:
+        time.sleep(2.5)
+        with suppress(OSError):
+            server.right(exchange)
+
+    return {
+        "reset": server.hang_up,
+        "half body": server.cut_off,
+        "slow": slow,
+        "drip": server.drip,
+        "huge body": server.huge,
+        "429": server.status(429, Retry_After="0"),
+        "500": server.status(500),
+        "502": server.status(502),
+        "503": server.status(503, Retry_After="0"),
+        "401": server.status(401),
+        "402": server.status(402, error_code="insufficient_quota"),
+        "404": server.status(404),
+        "redirect": server.status(307, Location="http://127.0.0.1:9/v1/chat/completions"),
+        "not JSON": server.raw(b"<html>busy</html>"),
+        "empty body": server.raw(b""),
+        "not UTF-8": server.raw(b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
+        "deep JSON": server.raw(b"[" * 100_000),
+        "wrong JSON": server.says({"choices": "many"}),
+        "a list": server.says([1, 2]),
+        "no choices": server.says({"choices": []}),
+        "null content": server.message(content=None),
+        "content a number": server.message(content=17),
+        "half a character": server.raw(
+            b'{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant",'
+            b' "content": "\\ud800"}}]}'
+        ),
+        "false gzip": server.raw(b"not gzip", Content_Encoding="gzip"),
+        "wrong usage": server.says(
+            server.completion(
+                {"role": "assistant", "content": "x"}, usage={"prompt_tokens": "many"}
+            )
+        ),
+    }
+
+
+PERMANENT = {"401", "402", "404", "redirect"}
+
+
+def start_server(log: Path) -> tuple[str, int]:
+    """Starts the expert's server in a process of its own.
+
+    What a request meets stands in its key: `KIND:FIRST:COUNT:RUN`; requests of a run from the FIRST
+    on, COUNT of them, meet KIND. Each request is written to `log`, with its key.
+
+    Returns:
+        Its address, and its process.
+    """
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process:
+        os.close(writing)
+        with os.fdopen(reading) as stream:
+            return stream.readline().strip(), process
+    from models.faulty_server import FaultyServer, right
+
+    behaviors, seen = _behaviors(), Counter[str]()
+
+    def behave(exchange: Any) -> None:
+        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        with log.open("a") as stream:
+            stream.write(json.dumps([key, exchange.question]) + "\n")
+        kind, first, count, _ = key.split(":")
+        place = seen[key]
+        seen[key] += 1
+        is_struck = kind != "right" and int(first) <= place < int(first) + int(count)
+        (behaviors[kind] if is_struck else right)(exchange)
+
+    with FaultyServer(default=behave) as server:
+        os.write(writing, f"{server.url}\n".encode())
+        signal.pause()
+    os._exit(0)
+
+
+# A run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a process.
+
+    Attributes:
+        code: Its exit code; minus the signal that ended it; None where it had to be stopped.
+        message: What it told the user at its end.
+        foreign: Whether that was the error of another library, or a traceback.
+        seconds: Its CPU time.
+    """
+
+    code: int | None
+    message: str
+    foreign: bool
+    seconds: float
+
+
+@dataclass
+class World:
+    """The models, the server and the recipe, in a folder.
+
+    Attributes:
+        folder: Where all of it lies.
+        url: The server's address.
+        asked: The server's log.
+    """
+
+    folder: Path
+    url: str = ""
+    asked: Path = field(init=False)
+    server: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.asked = self.folder / "asked.jsonl"
+        self.asked.write_text("")
+        self.url, self.server = start_server(self.asked)
+
+    def close(self) -> None:
+        """Ends the server."""
+        os.kill(self.server, signal.SIGTERM)
+        os.waitpid(self.server, 0)
+
+    def build(self) -> None:
+        """Makes models and recipe, in a process of its own: what has run torch's backward pass or
+        threads should not fork.
+        """
+        process = os.fork()
+        if not process:
+            from conftest import write_adapter, write_llama
+
+            base, adapter = self.folder / "base", self.folder / "expert"
+            if not adapter.is_dir():
+                write_adapter(write_llama(base), adapter, 1, {})
+            for name, lines in (("questions", QUESTIONS), ("test", TEST)):
+                text = "".join(f"{json.dumps(line)}\n" for line in lines)
+                (self.folder / f"{name}.jsonl").write_text(text)
+            recipe = RECIPE.format(base=base, adapter=adapter, url=self.url, key=KEY)
+            (self.folder / "recipe.yaml").write_text(recipe)
+            os._exit(0)
+        assert os.waitpid(process, 0)[1] == 0
+
+    def warm(self) -> None:
+        """Does a run in this process, so that what it loads and compiles is there in every fork."""
+        from domainfusion.cli.main import main
+
+        run = self.folder / "warming" / "run"
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            os.environ[KEY] = "right:0:0:warming"
+            code = main(["distill", str(self.folder / "recipe.yaml"), "--output-dir", str(run)])
+        assert code == 0, (run / "run.log").read_text()
+        shutil.rmtree(run.parent)
+        gc.collect()
+        gc.freeze()
+
+    def distill(
+        self,
+        run: Path,
+        *,
+        strace: Sequence[str] = (),
+        server: str = "right:0:0",
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+        timeout: float = 60.0,
+    ) -> Outcome:
+        """Runs the recipe into `run` by the command line.
+
+        Args:
+            run: The run's directory.
+            strace: Options of strace that make the fault, if there is one.
+            server: What the server does.
+            before: Called in the process before the run.
+            after: Called in the process after it.
+            timeout: CPU seconds and, tenfold, seconds after which it is stopped.
+        """
+        return self.finish(
+            self.start(run, strace=strace, server=server, before=before, after=after), timeout
+        )
+
+    def start(
+        self,
+        run: Path,
+        *,
+        strace: Sequence[str] = (),
+        server: str = "right:0:0",
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+        errors: Path | None = None,
+    ) -> tuple[int, Path, mmap.mmap, subprocess.Popen[bytes] | None]:
+        """Starts what `distill` waits for."""
+        told = mmap.mmap(-1, 65_536)
+        errors = errors or run.with_name(f"{run.name}.stderr")
+        waiting, going = os.pipe()
+        process = os.fork()
+        if not process:
+            os.close(going)
+            os.read(waiting, 1)
+            self._run(run, server, errors, told, before, after)
+        os.close(waiting)
+        tracer = _attach(process, strace) if strace else None
+        os.write(going, b"x")
+        os.close(going)
+        return process, errors, told, tracer
+
+    def finish(
+        self, started: tuple[int, Path, mmap.mmap, subprocess.Popen[bytes] | None], timeout: float
+    ) -> Outcome:
+        """Waits for what `start` started."""
+        process, errors, told, tracer = started
+        until, status, usage, is_hung = time.monotonic() + timeout, 0, None, False
+        while True:
+            ended, status, usage = os.wait4(process, os.WNOHANG)
+            if ended:
+                break
+            if time.monotonic() > until:
+                is_hung = True
+                os.kill(process, signal.SIGKILL)
+            time.sleep(0.004)
+        if tracer is not None:
+            tracer.wait(timeout=30)
+        message = told[:].rstrip(b"\0").decode(errors="replace")
+        told.close()
+        shown = errors.read_text(errors="replace") if errors.is_file() else ""
+        errors.unlink(missing_ok=True)
+        code = os.waitstatus_to_exitcode(status)
+        foreign = "Traceback" in shown or "Error: Unexpected" in message
+        if foreign and "Unexpected" not in message:
+            message += shown[-2_000:]
+        return Outcome(None if is_hung else code, message, foreign, usage.ru_utime + usage.ru_stime)
+
+    def _run(
+        self,
+        run: Path,
+        server: str,
+        errors: Path,
+        told: mmap.mmap,
+        before: Callable[[], None] | None,
+        after: Callable[[], None] | None,
+    ) -> None:
+        code = 99
+        try:
+            out = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            os.close(out)
+            os.environ[KEY] = f"{server}:{run.name}"
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            from domainfusion.cli.main import main
+            from domainfusion.cli.terminal import Terminal
+
+            fail = Terminal.fail
+
+            def tell(terminal: Any, message: str, *, details: str = "") -> None:
+                # Kept in memory, as a full disk takes no message.
+                kept = message if "Unexpected" not in message else f"{message}\n{details}"
+                content = kept.encode(errors="replace")[: len(told)]
+                told[: len(content)] = content
+                fail(terminal, message, details=details)
+
+            Terminal.fail = tell  # type: ignore[method-assign]
+            os.chdir(self.folder)
+            if before:
+                before()
+            code = main(["distill", "recipe.yaml", "--output-dir", str(run)])
+            if after:
+                after()
+            with suppress(OSError):
+                sys.stdout.flush()
+        except BaseException:
+            import traceback
+
+            text = ("Error: Unexpected, escaped main: " + traceback.format_exc()).encode()[-60_000:]
+            told[: len(text)] = text
+        finally:
+            os._exit(code)
+
+    def requests(self, run: Path) -> Counter[str]:
+        """Returns how often the server was asked each question for a run."""
+        lines = (json.loads(line) for line in self.asked.read_text().splitlines())
+        return Counter(question for key, question in lines if key.endswith(f":{run.name}"))
+
+
+def _attach(process: int, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-q", *options, "-p", str(process)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    status = Path(f"/proc/{process}/status")
+    while "TracerPid:\t0\n" in status.read_text():
+        if tracer.poll() is not None:
+            raise RuntimeError(f"strace ended with {tracer.returncode}: is tracing allowed here?")
+        time.sleep(0.002)
+    return tracer
+
+
+def can_trace() -> bool:
+    """Whether strace is there and allowed to trace."""
+    return bool(shutil.which("strace")) and (
+        subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
+    )
+
+
+def inject(effects: Mapping[str, str]) -> list[str]:
+    """Returns strace's options for a fault: for each system call its effect, with the number of the
+    call, which strace counts for each kind of call and each thread by itself.
+    """
+    calls = ",".join(effects)
+    options = ["-o", os.devnull, "-e", f"trace={calls}"]
+    for call, effect in effects.items():
+        options += ["-e", f"inject={call}:{effect}"]
+    return options
+
+
+# What has to be equal
+
+_MEASURED = {
+    "seconds",
+    "peak_memory_bytes",
+    "date",
+    "command",
+    "created",
+    "seconds_per_answer",
+    "unknown_cost",
+}
+"""Fields that a clock, the memory or the place of a run fills, in any file."""
+_SHOWN = {
+    "report.html",
+    "report.md",
+    "model/README.md",
+    "run.log",
+    "savings.json",
+    "lock",
+    "writer",
+    "usage.json",
+}
+"""Files that show these, which must be there."""
+
+
+def state_of(run: Path) -> dict[str, str]:
+    """Returns each file of a run by its path, with the digest of all that has to be the same in two
+    runs: every byte, but for measured times and memory, and the place of the run.
+    """
+    found = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if path.is_dir():
+            found[f"{name}/"] = ""
+        elif name in _SHOWN:
+            found[name] = "there" if path.stat().st_size or name in ("lock", "writer") else "empty"
+        elif name == "responses.sqlite":
+            found[name] = _digest(_rows(path))
+        elif path.name == "checksums.json":
+            found[name] = _digest(json.dumps(sorted(json.loads(path.read_text()))).encode())
+        elif path.suffix in (".json", ".jsonl"):
+            found[name] = _digest(_plain(path))
+        else:
+            found[name] = _digest(path.read_bytes().replace(str(run).encode(), b"RUN"))
+    return found
+
+
+def _rows(path: Path) -> bytes:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    try:
+        answers = connection.execute("SELECT key, answer FROM answers ORDER BY key").fetchall()
+        calls = connection.execute(
+            "SELECT model, role, calls, prompt_tokens FROM calls ORDER BY model, role"
+        ).fetchall()
+        return repr((answers, calls)).encode()
+    finally:
+        connection.close()
+
+
+def _plain(path: Path) -> bytes:
+    text = path.read_text()
+    lines = text.split("\n") if path.suffix == ".jsonl" else [text]
+    values = [_without_measured(json.loads(line)) for line in lines if line.strip()]
+    return json.dumps(values).encode()
+
+
+def _without_measured(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {name: each for name, each in value.items() if name not in _MEASURED}
+        return {name: _without_measured(each) for name, each in kept.items()}
+    if isinstance(value, list):
+        return [_without_measured(each) for each in value]
+    return value
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Returns the files in which two runs differ."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+# A trace
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call that changed files.
+
+    Attributes:
+        thread: The thread that made it.
+        name: Its name.
+        paths: The files that it names, with the file of its descriptor first.
+        text: The line of the trace.
+    """
+
+    thread: str
+    name: str
+    paths: tuple[str, ...]
+    text: str
+
+
+_CALL = re.compile(r"^(\d+)? *(\w+)\((.*)$")
+"""A line of `strace -f -y`: a thread's number if there are several, a name, arguments."""
+_NAMED = re.compile(r'\d+<([^>]*)>|"((?:[^"\\]|\\.)*)"')
+"""A descriptor with its file, or a string."""
+
+
+def calls_in(trace: Path) -> Iterator[Call]:
+    """Yields the calls of a trace that was made with `-y`."""
+    for line in trace.read_text(errors="replace").splitlines():
+        match = _CALL.match(line)
+        if match is None or "resumed>" in line:
+            continue
+        thread, name, rest = match.groups()
+        paths = [described or quoted for described, quoted in _NAMED.findall(rest)]
+        yield Call(thread or "", name, tuple(paths[: 2 if name.startswith("rename") else 1]), line)
