@@ -214,7 +214,7 @@ def _absolute(path: Path) -> str:
 
 ExistingFile = Annotated[str, AfterValidator(_existing("file", Path.is_file)), "a path"]
 ExistingFolder = Annotated[str, AfterValidator(_existing("folder", Path.is_dir)), "a path"]
-ExistingPath = Annotated[str, AfterValidator(_existing("file or folder", Path.exists)), "a path"]
+ExistingPath = Annotated[str, AfterValidator(_existing("file", Path.exists)), "a path"]
 ModelPath = Annotated[str, AfterValidator(_existing_model), "a path or a hub id"]
 BESIDE, OFF = "beside", "off"
 """Where shared answers are kept, but for a path."""
