@@ -5,6 +5,7 @@ their order. `benchmarks/faults/` strikes whole runs.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 import torch
 
 from domainfusion.files import replacing
-from domainfusion.training import checkpoints
 from domainfusion.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -34,7 +34,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     note(os, "fsync")
     note(os, "replace")
-    note(checkpoints.shutil, "rmtree")
+    note(shutil, "rmtree")
     return done
 
 

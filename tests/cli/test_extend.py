@@ -19,7 +19,7 @@ from domainfusion.types import Conversation, Example, Generation, TrainingRecord
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """Files of questions on tools, to train and to test on."""
-    lines = {
+    lines: dict[str, list[dict[str, Any]]] = {
         "train": [{"query": f"What is a {tool} for?"} for tool in ("saw", "file", "plane")],
         "test": [{"query": "What cuts wood?", "answers": ["saw"]}],
     }

@@ -512,7 +512,7 @@ SHAPES = {
 def test_a_question_and_its_answer_are_read_from_what_people_have(
     shape: str, kind: str, tmp_path: Path
 ) -> None:
-    rows = [SHAPES[shape]]
+    rows: list[Any] = [SHAPES[shape]]
     source: Any = rows
     if kind in ("jsonl", "parquet"):
         source = write(tmp_path, kind, rows)

@@ -44,7 +44,7 @@ def distiller(
     base: LlamaModel, directory: Path, given: dict[str, ScriptedModel], **changes: object
 ) -> Distiller:
     trainer, generators = MultiTaskTrainer(epochs=1), [CuratedDataGenerator([HEIGHT])]
-    return Distiller(base, given, generators, trainer, output_dir=directory, **grouped(**changes))  # type: ignore[arg-type]
+    return Distiller(base, given, generators, trainer, output_dir=directory, **grouped(**changes))
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def inputs_of(
-    model: LlamaModel, layers: list[str], conversations: list[Conversation]
+    model: HuggingFaceModel, layers: list[str], conversations: list[Conversation]
 ) -> dict[str, torch.Tensor]:
     """Returns what each layer reads of some dialogues, one after the other, of shape (tokens, in)."""
     seen: dict[str, list[torch.Tensor]] = {}

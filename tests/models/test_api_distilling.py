@@ -20,7 +20,7 @@ from domainfusion.distillation import (
     SyntheticDataGenerator,
 )
 from domainfusion.errors import ConfigurationError, ModelError
-from domainfusion.models import APIModel, LlamaModel, ResponseStore, ScriptedModel
+from domainfusion.models import APIModel, LlamaModel, ResponseStore, Retries, ScriptedModel
 from domainfusion.types import Example, Sampling, TrainingRecord
 from models.faulty_server import FaultyServer, answer_to, message, status
 
@@ -33,7 +33,9 @@ EXAMPLES = [
 def distiller(server: FaultyServer, student: Path, folder: Path, **settings: Any) -> Distiller:
     teachers: dict[str, Any] = {
         "physiology": APIModel(
-            "teacher", base_url=server.url, backoff_seconds=0.001, max_retries=0, timeout_seconds=5
+            "teacher",
+            base_url=server.url,
+            retries=Retries(backoff_seconds=0.001, max_retries=0, timeout_seconds=5),
         ),
         "nutrition": ScriptedModel(lambda question: f"Eat {question}"),
     }

@@ -41,7 +41,7 @@ def served(path: Path, engine: Engine, **settings: Any) -> HuggingFaceModel:
 
 
 def said(answer: str | Generation) -> dict[str, Any]:
-    return json.loads(answer if isinstance(answer, str) else answer.text)  # type: ignore[no-any-return]
+    return json.loads(answer if isinstance(answer, str) else answer.text)
 
 
 def questions(count: int) -> list[Conversation]:

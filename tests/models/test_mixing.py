@@ -53,7 +53,7 @@ def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> list[HuggingFaceMode
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the mixed batches that are answered."""
     sizes: list[int] = []
-    continue_batch = answering.continue_batch  # type: ignore[attr-defined]
+    continue_batch = answering.continue_batch
 
     def counted(module: Any, prompts: Sequence[Any], *rest: Any) -> list[list[int]]:
         sizes.append(len(prompts))

@@ -777,7 +777,7 @@ def test_runs_that_ask_at_once_keep_the_same_answer(tmp_path: Path) -> None:
 
         slower = ScriptedModel(slow, name="expert")
         faster = ScriptedModel("the faster one", name="expert")
-        slower.fingerprint = faster.fingerprint  # type: ignore[misc]
+        slower.fingerprint = faster.fingerprint
         [answer] = one.ask(slower, [user("?")])
         assert answer.text == "the faster one" == one.ask(slower, [user("?")])[0].text
 

@@ -206,9 +206,9 @@ def test_teachers_with_weights_of_their_own_are_in_memory_one_at_a_time(
     loaded: list[set[str]] = []
 
     class Watched(LlamaModel):
-        def hidden_states(self, rows: Any) -> list[torch.Tensor]:
+        def hidden_states(self, rows: Any, **how: Any) -> list[torch.Tensor]:
             loaded.append({domain for domain, model in teachers.items() if model._base is not None})
-            return super().hidden_states(rows)
+            return super().hidden_states(rows, **how)
 
     teachers = {
         domain: Watched(make_llama(domain, seed), dtype="float32")

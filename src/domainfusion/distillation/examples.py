@@ -32,10 +32,10 @@ from domainfusion.distillation.text.words import identity
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.types import Example, transcript
 
-ExampleLike = Example | Mapping[str, Any]
+ExampleLike = Example | Mapping[str, Any] | tuple[str, ...] | str
 ExampleSource = str | Path | Iterable[ExampleLike]
-"""A file (JSON Lines, JSON, CSV, Parquet), a Hugging Face dataset, or a list of examples and
-dicts.
+"""A file (JSON Lines, JSON, CSV, Parquet, text), a Hugging Face dataset, or a list of examples,
+dicts, tuples and texts.
 """
 
 CROSS_DOMAIN = "cross-domain"
@@ -87,10 +87,10 @@ def read_examples(
             last question, the turns before it, and its answer where there is one. A system message
             is not a turn: it is kept in the metadata as `system`. `instruction`, `input` and
             `output` (Alpaca) are a query and its reference, and so are `question` and `answer`,
-            `prompt` and `completion`, and a tuple of two texts; a text alone is a query. In CSV, several domains are separated
-            by semicolons, what has structure is JSON, and cells such as `nan`, `None` and `NULL`
-            are empty. Reasoning before a reference is left out. Entries with images or tools are
-            refused.
+            `prompt` and `completion`, and a tuple of two texts; a text alone is a query. In CSV,
+            several domains are separated by semicolons, what has structure is JSON, and cells such
+            as `nan`, `None` and `NULL` are empty. Reasoning before a reference is left out. Entries
+            with images or tools are refused.
         domain: The domain of entries that name none.
         fields: Where the source calls a field otherwise: its name there, or a path such as
             `answers.text`, by the name here. Whatever is neither named here nor a field of an
