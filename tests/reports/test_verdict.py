@@ -164,7 +164,7 @@ def test_what_is_not_settled_is_told_with_what_would_settle_it() -> None:
     rows = (retained("a", 0.96, 0.9, 1.0), retained("b", 0.99, 0.97, 1.0))
     found = verdict(report(*rows))
     assert found.headline == (
-        "The student keeps at least 95 % of the b expert; was asked too few questions to tell for"
+        "The student keeps at least 95 % of the b expert; it was asked too few questions to tell for"
         " the a expert."
     )
     alone = verdict(report(rows[0])).headline

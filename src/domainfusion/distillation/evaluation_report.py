@@ -203,7 +203,7 @@ class EvaluationReport:
         if unsettled := by_verdict.get("not enough data"):
             experts = _experts(unsettled, total)
             claims.append(
-                f"was asked too few questions to tell for {experts}"
+                f"it was asked too few questions to tell for {experts}"
                 if claims
                 else f"was asked too few questions to say whether it keeps {goal} of {experts}"
             )
