@@ -69,7 +69,7 @@ PUBLIC = {
     """,
     "domainfusion.models": """
         APIModel Adaptation Ask Dialect Engine HuggingFaceModel LanguageModel Limits LlamaModel
-        LocalWeights Prices ResponseStore Retries SchemaModel ScriptedModel TokenMatch
+        LocalWeights Prices RayPool ResponseStore Retries SchemaModel ScriptedModel TokenMatch
         TokenScorer TokenScores TrainableModel ask_directly compare_tokenizers generate_with
         push_to_hub write_gguf write_modelfile write_vllm_adapter
     """,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from domainfusion.models.gguf_export import write_gguf, write_modelfile
     from domainfusion.models.huggingface import HuggingFaceModel, LlamaModel
     from domainfusion.models.publishing import push_to_hub, write_vllm_adapter
+    from domainfusion.models.ray_pool import RayPool
     from domainfusion.models.tokenizer import TokenMatch, compare_tokenizers
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LlamaModel",
     "LocalWeights",
     "Prices",
+    "RayPool",
     "ResponseStore",
     "Retries",
     "SchemaModel",
