@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import domainfusion
+from domainfusion.errors import MissingDependencyError
 
 
 def main() -> None:
@@ -23,7 +24,12 @@ def main() -> None:
     for face in faces:
         module = importlib.import_module(face)
         for name in getattr(module, "__all__", ()):
-            getattr(module, name)
+            try:
+                getattr(module, name)
+            except MissingDependencyError as error:
+                # What an extra brings is not installed here; its error has to say so.
+                if "pip install" not in str(error):
+                    sys.exit(f"{face}.{name} does not say what to install: {error}")
 
 
 if __name__ == "__main__":
