@@ -61,7 +61,7 @@ def test_status_tells_of_the_refinement(refined: Path, capsys: pytest.CaptureFix
 
 
 def test_the_report_has_its_section(refined: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(refined)]) == 0
+    assert main(["report", str(refined), "--details"]) == 0
     assert "Refinement: " in capsys.readouterr().out
     assert "## Refinement" in (refined / "report.md").read_text()
     assert 'id="refinement"' in (refined / "report.html").read_text()

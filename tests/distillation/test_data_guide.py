@@ -107,7 +107,7 @@ def test_the_run_is_split_by_template_and_exported(names: dict[str, Any]) -> Non
         "test_examples.jsonl",
         "validation_examples.jsonl",
     } <= written
-    assert names["distiller"].hygiene == names["hygiene"]
+    assert names["distiller"].data.hygiene == names["hygiene"]
     rows = (names["folder"] / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert 0 < len(rows) <= len(names["examples"]) == len(names["records"])
 

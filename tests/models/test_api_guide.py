@@ -41,7 +41,10 @@ def names(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ]
         Path("questions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         for block in BLOCKS:
-            code = re.sub(r'"https?://[^"]+/v1"', f'"{server.url}"', block)
+            # Two addresses have to differ, and both are this server.
+            second = server.url.replace("127.0.0.1", "localhost")
+            code = re.sub(r'"https?://(?!two)[^"]+/v1"', f'"{server.url}"', block)
+            code = code.replace("https://two.example.com/v1", second)
             code = re.sub(
                 r'LlamaModel\("path/to/[^"]+"', f'LlamaModel("{tiny_llama}", dtype="float32"', code
             )

@@ -102,11 +102,9 @@ def test_a_local_model_has_every_capability_and_opens_no_file_to_say_so(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = HuggingFaceModel(tiny_llama, device="cpu")
+    monkeypatch.setattr("domainfusion.models.loading.hash_files", lambda _: pytest.fail("hashed"))
     monkeypatch.setattr(
-        "domainfusion.models.huggingface.hash_files", lambda _: pytest.fail("hashed")
-    )
-    monkeypatch.setattr(
-        "domainfusion.models.huggingface.shared_tokenizer", lambda *_, **__: pytest.fail("loaded")
+        "domainfusion.models.loading.shared_tokenizer", lambda *_, **__: pytest.fail("loaded")
     )
     monkeypatch.setattr(
         "domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read")
