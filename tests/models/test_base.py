@@ -106,7 +106,5 @@ def test_a_local_model_has_every_capability_and_opens_no_file_to_say_so(
     monkeypatch.setattr(
         "domainfusion.models.loading.shared_tokenizer", lambda *_, **__: pytest.fail("loaded")
     )
-    monkeypatch.setattr(
-        "domainfusion.models.huggingface.read_config", lambda _: pytest.fail("read")
-    )
+    monkeypatch.setattr("domainfusion.models.loading.read_config", lambda _: pytest.fail("read"))
     assert all(isinstance(model, capability) for capability in CAPABILITIES)
