@@ -58,6 +58,9 @@ OPTIONAL = (
 )  # fmt: skip
 """Packages that an extra installs: they may be imported where they are used."""
 
+NEEDS_AN_EXTRA = "domainfusion.models.api"
+"""What loads such a package itself."""
+
 
 class Import(NamedTuple):
     """An import statement: what it names, where, and whether it is inside of a function or for type
@@ -204,6 +207,7 @@ def late_imports(modules: Mapping[str, Module]) -> list[str]:
         for found in imports_of(module, modules)
         if found.function not in (None, "__getattr__")
         and found.target.split(".")[0] not in OPTIONAL
+        and not found.target.startswith(NEEDS_AN_EXTRA)
     ]
 
 

@@ -21,13 +21,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import read_settings
-from domainfusion.models.api import APIModel, Dialect, Limits, Retries
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
+
+if TYPE_CHECKING:
+    from domainfusion.models.api import APIModel
 
 logger = logging.getLogger("domainfusion")
 
@@ -448,6 +450,9 @@ class EngineClient:
             raise ended from error
 
     def _model(self) -> APIModel:
+        # Its client comes with an extra, which those without engines need not have.
+        from domainfusion.models.api import APIModel, Dialect, Limits, Retries
+
         extra: dict[str, Any] = {}
         if self.server.served.engine.kind == "vllm":
             extra["stop_token_ids"] = list(self.end_tokens)
