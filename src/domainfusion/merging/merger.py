@@ -464,12 +464,13 @@ class Merger:
                     total = torch.stack(
                         [damped(own.T @ own / len(own)) for own in read.values()]
                     ).sum(0)
-                weighted = [
-                    toward(own, load_file(file_of[key, layer])["outputs"], read[key])
-                    for key in self._experts
-                    if (own := update(key, layer)) is not None
-                ]
-                if weighted:
+                own = {key: found for key in read if (found := update(key, layer)) is not None}
+                # A layer that an expert did not read through, such as one of a mixture, stays.
+                if own and all(file_of[key, layer].is_file() for key in own):
+                    weighted = [
+                        toward(found, load_file(file_of[key, layer])["outputs"], read[key])
+                        for key, found in own.items()
+                    ]
                     merge_layer(layer, Grams(total, weighted))
 
             read_layers(merged, batch, layers, see, self._progress, "merging layer by layer")

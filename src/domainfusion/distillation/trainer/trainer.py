@@ -93,9 +93,9 @@ class Trainer(ABC):
             `auto` merges for a LoRA student where that is possible.
         merge_method: How the experts are merged for that start: `sum`, `tsv` (their directions made
             orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
-            questions and answers, which experts and merge read once more); see `domainfusion.merging`. `auto`
-            starts from the merge of lowest loss on some of the targets, which no expert read for
-            it.
+            questions and answers, which experts and merge read once more); see
+            `domainfusion.merging`. `auto` starts from the merge of lowest loss on some of the
+            targets, which no expert read for it.
         merge_weight: Weight λ of the experts in that merge; several weights, or `auto` (0.4, 0.7 …
             1.6), choose the one of lowest loss too.
         keep_merge: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank`
