@@ -21,7 +21,7 @@ from domainfusion.distillation import MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError
 from domainfusion.merging import Candidate, MergeChoice, MergeMethod, Merger, fit, merge, methods
 from domainfusion.merging.methods import Grams, damped, regmean, toward, tsv, tsv_of_matrices
-from domainfusion.merging.reading import LONGEST_READ, TOKENS_READ, DialogueBatch
+from domainfusion.merging.reading import LONGEST_READ, TOKENS_READ, DialogueBatch, read_layers
 from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.summing import LoraFactors
 from domainfusion.types import (
@@ -209,6 +209,21 @@ def test_regmean_scales_with_its_weight(base: LlamaModel, experts: dict[str, Lla
     more = state(merge(base, experts, method="regmean", weight=1.3, conversations=READ))
     for layer, found in more.items():
         torch.testing.assert_close(found, 1.3 * one[layer], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_an_expert_does_not_read_through_stays_the_mean(
+    base: LlamaModel, experts: dict[str, LlamaModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = "model.layers.0.mlp.down_proj"
+
+    def read(model: Any, batch: Any, layers: Any, see: Any, progress: Any, label: str) -> None:
+        seen = [one for one in layers if one != unread or model is not experts["law"]]
+        read_layers(model, batch, seen, see, progress, label)
+
+    monkeypatch.setattr("domainfusion.merging.merger.read_layers", read)
+    merged = state(merge(base, experts, method="regmean", weight=1.0, conversations=READ))
+    mean = sum(state(expert)[unread] for expert in experts.values()) / 2
+    torch.testing.assert_close(merged[unread], mean, rtol=1e-4, atol=1e-6)
 
 
 def test_toward_equal_inputs_is_the_update_times_the_damped_gram_matrix() -> None:
