@@ -29,7 +29,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from domainfusion.demo.base import base_folder
+from domainfusion.demo.world import base_folder
 from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics import ModelCoherence, read_passages, validate_coherence
 from domainfusion.distillation.results import CoherenceValidation

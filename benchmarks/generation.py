@@ -40,8 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def work() -> None:
     """Answers what stdin asks, one JSON object a line."""
-    from domainfusion.demo.base import base_folder, world_folder
-    from domainfusion.demo.world import load_world
+    from domainfusion.demo.world import base_folder, load_world, world_folder
     from domainfusion.models import LlamaModel
     from domainfusion.types import Sampling, user
 
@@ -114,9 +113,8 @@ def questions(count: int) -> dict[str, list[str]]:
     """Returns test questions of the demo by the expert that is asked; the base is asked those of
     all.
     """
-    from domainfusion.demo.base import world_folder
     from domainfusion.demo.questions import build_questions
-    from domainfusion.demo.world import load_world
+    from domainfusion.demo.world import load_world, world_folder
 
     world = load_world(world_folder())
     queries = [example.query for example in build_questions(world).test]

@@ -27,9 +27,8 @@ from typing import Any
 
 import torch
 
-from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.demo.questions import UNASKED, QuestionSet, build_questions
-from domainfusion.demo.world import load_world
+from domainfusion.demo.world import base_folder, load_world, world_folder
 from domainfusion.distillation.examples import CROSS_DOMAIN, slice_of
 from domainfusion.distillation.metrics import metric_named
 from domainfusion.merging import MergeMethod, merge

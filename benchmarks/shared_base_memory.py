@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from domainfusion.demo.base import base_folder, world_folder
+from domainfusion.demo.world import base_folder, world_folder
 from domainfusion.models import LlamaModel, generate_with
 from domainfusion.models.placement import DataType
 from domainfusion.models.shared_base import give_memory_back

@@ -25,11 +25,11 @@ LAYERS = (
     (
         "distillation.results", "distillation.metrics", "distillation.examples", "distillation.statistics", "distillation.run",
         "distillation.duplicates", "distillation.entries", "distillation.requirements", "distillation.export",
-        "distillation.savings", "distillation.evaluation_report",
+        "distillation.evaluation_report",
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
-        "distillation.asking", "distillation.targets", "distillation.samples", "distillation.measuring", "distillation.dataset",
+        "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
         "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.outcomes", "distillation.distiller",
     ),
     ("reports",),

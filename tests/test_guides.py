@@ -24,7 +24,7 @@ from domainfusion.distillation import (
     SequentialTrainer,
 )
 from domainfusion.distillation.trainer.trainer import OBJECTIVES
-from domainfusion.merging.choosing import WEIGHTS
+from domainfusion.merging.methods import WEIGHTS
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.recipe import build_distiller, read_recipe
 from domainfusion.types import Example, Integration, Sampling, TrainingRecord

@@ -42,7 +42,7 @@ from domainfusion.recipe.building import build_trainer, coherence_of, metrics_of
 from domainfusion.recipe.document import read_document, to_yaml
 from domainfusion.recipe.reference import with_tables
 from domainfusion.recipe.sections import ModelSection
-from domainfusion.recipe.signatures import Default, settings_of
+from domainfusion.recipe.values import Default, settings_of
 from domainfusion.types import Sampling
 
 RECIPE = """\
@@ -977,15 +977,15 @@ def test_mistakes_are_told_before_torch_is_imported(folder: Path) -> None:
 # The schema and the classes that it builds
 
 DERIVED = {
-    "distillation.trainer.curricula:IntegrationTrainer": (
+    "distillation.trainer.trainer:IntegrationTrainer": (
         sections.IntegrationSection,
         distillation.IntegrationTrainer,
     ),
-    "distillation.trainer.curricula:MultiTaskTrainer": (
+    "distillation.trainer.trainer:MultiTaskTrainer": (
         sections.MultiTaskSection,
         distillation.MultiTaskTrainer,
     ),
-    "distillation.trainer.curricula:SequentialTrainer": (
+    "distillation.trainer.trainer:SequentialTrainer": (
         sections.SequentialSection,
         distillation.SequentialTrainer,
     ),

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from domainfusion.demo.base import world_folder
+from domainfusion.demo.world import world_folder
 
 THE = ("United Kingdom", "United States", "United Arab Emirates", "Netherlands", "Philippines")
 ALSO_WORDS = ("I", "In")

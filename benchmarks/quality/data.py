@@ -8,9 +8,8 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from domainfusion.demo.base import world_folder
 from domainfusion.demo.questions import Sizes, build_questions
-from domainfusion.demo.world import load_world
+from domainfusion.demo.world import load_world, world_folder
 from domainfusion.distillation.examples import slice_of
 from domainfusion.types import Example, Part
 

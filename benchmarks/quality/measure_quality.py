@@ -39,8 +39,8 @@ sys.path.insert(0, str(HERE))
 
 from data import WORLD, Questions, build, gold_target
 
-from domainfusion.demo.base import base_folder
 from domainfusion.demo.run import ANSWER
+from domainfusion.demo.world import base_folder
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.evaluation_report import EvaluationReport

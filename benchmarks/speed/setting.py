@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.demo.questions import TRAIN, VALIDATION, Sizes, build_questions
 from domainfusion.demo.run import ANSWER
-from domainfusion.demo.world import load_world
+from domainfusion.demo.world import base_folder, load_world, world_folder
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel

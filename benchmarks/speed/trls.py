@@ -24,7 +24,7 @@ from setting import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer
 
-from domainfusion.demo.base import base_folder, world_folder
+from domainfusion.demo.world import base_folder, world_folder
 from domainfusion.models import LlamaModel
 from domainfusion.models.placement import DataType
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.demo.questions import build_questions
-from domainfusion.demo.world import load_world
+from domainfusion.demo.world import base_folder, load_world, world_folder
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.models import Engine, LlamaModel, ResponseStore
 from domainfusion.models.engine import stop_engines

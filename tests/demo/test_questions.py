@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from domainfusion.demo.base import world_folder
 from domainfusion.demo.build_facts import discovery_country
 from domainfusion.demo.questions import (
     TEST,
@@ -20,7 +19,7 @@ from domainfusion.demo.questions import (
     Sizes,
     build_questions,
 )
-from domainfusion.demo.world import World, load_world
+from domainfusion.demo.world import World, load_world, world_folder
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import stated_parts, states
 from domainfusion.types import Example

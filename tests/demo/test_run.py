@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from domainfusion.demo.base import world_folder
 from domainfusion.demo.run import build_demo, most_frequent_answer
+from domainfusion.demo.world import world_folder
 from domainfusion.distillation import EvaluationReport
 from domainfusion.types import user
 

@@ -18,12 +18,11 @@ from safetensors import safe_open
 
 import domainfusion
 from domainfusion.cli.main import main
-from domainfusion.demo.base import world_folder
 from domainfusion.demo.questions import UNASKED, Sizes, build_questions
 from domainfusion.demo.run import build_demo, build_distiller, build_small_questions
 from domainfusion.demo.train_experts import BATCH_SIZE, FEWEST_STEPS, epochs_for, records_of
 from domainfusion.demo.train_experts import main as train_experts
-from domainfusion.demo.world import World, load_world
+from domainfusion.demo.world import World, load_world, world_folder
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import states
 from domainfusion.errors import ConfigurationError, DataError, DomainFusionError
@@ -394,7 +393,7 @@ def test_the_demo_is_a_world_like_any_other() -> None:
 def test_without_the_demos_data_it_is_said_how_to_install_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("domainfusion.demo.base.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("domainfusion.demo.world.importlib.util.find_spec", lambda _: None)
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 1
     assert "run `pip install ./demo` in the repository, or `make demo`" in capsys.readouterr().err

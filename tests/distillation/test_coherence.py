@@ -334,7 +334,7 @@ def test_a_report_says_what_is_known(auroc: float, words: str) -> None:
 
 @pytest.mark.slow
 def test_the_demos_base_sees_what_is_published() -> None:
-    from domainfusion.demo.base import base_folder
+    from domainfusion.demo.world import base_folder
 
     known = known_validation(
         ModelCoherence(LlamaModel(base_folder(), name="SmolLM2-135M-Instruct", dtype="bfloat16"))

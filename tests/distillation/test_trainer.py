@@ -45,8 +45,7 @@ from domainfusion.merging import fit, merger
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import Adaptation, TrainableModel
 from domainfusion.progress import Advance
-from domainfusion.training.batching import encode_record
-from domainfusion.training.mixtures import interleaved_order
+from domainfusion.training.batching import encode_record, interleaved_order
 from domainfusion.training.objectives import SequenceObjective
 from domainfusion.types import (
     Example,

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM
 from domainfusion.distillation import MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError
 from domainfusion.merging import Candidate, MergeChoice, MergeMethod, Merger, fit, merge, methods
+from domainfusion.merging.merger import LONGEST_READ, TOKENS_READ, DialogueBatch, read_layers
 from domainfusion.merging.methods import Grams, damped, regmean, toward, tsv, tsv_of_matrices
-from domainfusion.merging.reading import LONGEST_READ, TOKENS_READ, DialogueBatch, read_layers
 from domainfusion.models import HuggingFaceModel, LlamaModel
 from domainfusion.models.summing import LoraFactors
 from domainfusion.types import (

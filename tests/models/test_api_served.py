@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from domainfusion.demo.base import gguf_file
+from domainfusion.demo.world import gguf_file
 from domainfusion.distillation import (
     CuratedDataGenerator,
     Distiller,

@@ -207,10 +207,9 @@ def test_packed_weights_compute_what_the_plain_ones_do(module: torch.nn.Module) 
 
 @pytest.mark.slow
 def test_the_base_of_the_demo_answers_as_by_transformers() -> None:
-    from domainfusion.demo.base import base_folder, world_folder
     from domainfusion.demo.questions import build_questions
     from domainfusion.demo.run import ANSWER
-    from domainfusion.demo.world import load_world
+    from domainfusion.demo.world import base_folder, load_world, world_folder
 
     world = load_world(world_folder())
     name = next(iter(world.domains))

@@ -21,15 +21,16 @@ from domainfusion.distillation.results import (
     DomainRetention,
     EdgeCase,
     Estimate,
+    Footprint,
     ModelResult,
     NonInferiority,
     OverallScore,
     Overlap,
     Regression,
     Role,
+    Savings,
     SliceScore,
 )
-from domainfusion.distillation.savings import Footprint, Savings
 from domainfusion.models.store import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import (

@@ -9,7 +9,7 @@ import torch
 
 from domainfusion.models import LlamaModel
 from domainfusion.training.batching import Row
-from domainfusion.training.known import find_known
+from domainfusion.training.losses import find_known
 from domainfusion.types import user
 
 

@@ -42,7 +42,7 @@ from domainfusion.recipe.building import (
     stand_ins,
 )
 from domainfusion.recipe.sections import APISection, Benchmarks, ModelName, Recipe
-from domainfusion.recipe.signatures import settings_of
+from domainfusion.recipe.values import settings_of
 from domainfusion.reports.tables import money, size
 from domainfusion.types import (
     Conversation,

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 from typing import Any
 
-from domainfusion.demo.base import world_folder
+from domainfusion.demo.world import world_folder
 
 AIRPORT_CODES = [
     "NRT", "CDG", "FRA", "LHR", "BCN", "FCO", "VIE", "ZRH", "CPH", "ARN", "HEL", "OTP", "SVO", "JFK", "YYC",

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from domainfusion.demo.base import base_folder, world_folder
 from domainfusion.demo.questions import (
     FactCheck,
     QuestionSet,
     Sizes,
     build_questions,
 )
-from domainfusion.demo.world import World, load_world
+from domainfusion.demo.world import World, base_folder, load_world, world_folder
 from domainfusion.distillation.data_generation import (
     CuratedDataGenerator,
     SyntheticDataGenerator,

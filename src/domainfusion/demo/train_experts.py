@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from domainfusion.demo.base import base_folder, world_folder
-from domainfusion.demo.world import World, load_world
+from domainfusion.demo.world import World, base_folder, load_world, world_folder
 from domainfusion.distillation.metrics import states
 from domainfusion.distillation.trainer import Phase, Trainer
 from domainfusion.errors import ConfigurationError, DomainFusionError

@@ -25,7 +25,12 @@ from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
-from domainfusion.distillation.measuring import examples_trained_on, measure, merge_of
+from domainfusion.distillation.measuring import (
+    examples_trained_on,
+    measure,
+    measure_savings,
+    merge_of,
+)
 from domainfusion.distillation.parts import (
     Lengths,
     check_part,
@@ -47,12 +52,12 @@ from domainfusion.distillation.run import (
     default_publisher,
     pin_dates,
 )
-from domainfusion.distillation.samples import Sampled, ask_until_verified
-from domainfusion.distillation.savings import measure_savings
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.targets import (
     Collected,
+    Sampled,
     SampledTarget,
+    ask_until_verified,
     read_records_of,
     read_samples,
     to_record,
@@ -60,7 +65,7 @@ from domainfusion.distillation.targets import (
     warn_of_refusals,
 )
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.distillation.trainer.phase import check_seed
+from domainfusion.distillation.trainer.training import check_seed
 from domainfusion.errors import ModelError, RunError
 from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
 from domainfusion.models.books import PaidModel

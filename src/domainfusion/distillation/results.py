@@ -1,4 +1,6 @@
-"""What an evaluation found: typed, printable, and the same in memory and in `evaluation.json`."""
+"""What an evaluation found, and what a student saves: typed, printable, and the same in memory and in
+`evaluation.json`.
+"""
 
 from __future__ import annotations
 
@@ -584,3 +586,50 @@ class Overlap:
     near: tuple[str, ...] = ()
     method: str = ""
     facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What it takes to answer a set of questions.
+
+    Attributes:
+        parameters: Weights; those that several models share count once.
+        weight_bytes: The memory that they take.
+        calls: Questions that models were asked: an ensemble asks every expert of a question's
+            domains.
+        completion_tokens: Tokens written.
+        seconds: Wall-clock time, with the weights loaded and one question answered before.
+    """
+
+    parameters: int
+    weight_bytes: int
+    calls: int
+    completion_tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens written in a second; 0 where no time was measured."""
+        return self.completion_tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Savings:
+    """The student beside the ensemble of its experts, on the same machine and questions.
+
+    Attributes:
+        questions: Questions answered, taken evenly from the test set.
+        student: What the student takes: it is asked each question once.
+        experts: What its experts take together, one after the other: each is asked its own part of
+            the questions of its domain. Where the integrator was given, it is in it: that is the
+            ensemble which the student replaces.
+        integrated: Whether the integrator is in it.
+        adapters: What the experts take without the integrator, where it is in `experts`; None
+            where it is not, or this was not measured.
+    """
+
+    questions: int
+    student: Footprint
+    experts: Footprint
+    integrated: bool = False
+    adapters: Footprint | None = None

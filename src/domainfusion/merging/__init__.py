@@ -17,9 +17,8 @@ a whole fine-tune, the merge is one whole model. By `tsv` and `regmean`, weights
 matrices of linear layers, such as embeddings (tied ones among them) and norms, are averaged.
 """
 
-from domainfusion.merging.choosing import Candidate, Fit, MergeChoice, fit
 from domainfusion.merging.merger import Dialogues, Merger, held_apart, merge
-from domainfusion.merging.methods import MergeMethod
+from domainfusion.merging.methods import Candidate, Fit, MergeChoice, MergeMethod, fit
 
 __all__ = [
     "Candidate",

@@ -16,8 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from domainfusion.recipe import sections
-from domainfusion.recipe.signatures import entries_of, settings_of
-from domainfusion.recipe.values import in_words
+from domainfusion.recipe.values import entries_of, in_words, settings_of
 from domainfusion.records import write_text
 
 # <!-- keys: Section --> or <!-- keys: Section beside Other -->, the table, and <!-- end -->.

@@ -42,11 +42,11 @@ from domainfusion.errors import ConfigurationError, DomainFusionError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.models.engine import Engine
-from domainfusion.recipe.signatures import Default, settings_of
 from domainfusion.recipe.values import (
     BESIDE,
     AnswersPath,
     Day,
+    Default,
     Device,
     ExistingFile,
     ExistingFolder,
@@ -57,6 +57,7 @@ from domainfusion.recipe.values import (
     is_adapter,
     one_of,
     problem,
+    settings_of,
     suggestion,
 )
 from domainfusion.types import Sampling
@@ -370,7 +371,7 @@ class HygieneSection(Section):
 
 
 @derived_from(
-    "distillation.data_generation.variety:Variety",
+    "distillation.data_generation.generator:Variety",
     without=("topics", "personas", "difficulties", "forms"),
 )
 class VarietySection(Section):
@@ -575,21 +576,21 @@ class TrainerSection(Section):
         return {"type": given} if isinstance(given, str) else given
 
 
-@derived_from("distillation.trainer.curricula:IntegrationTrainer")
+@derived_from("distillation.trainer.trainer:IntegrationTrainer")
 class IntegrationSection(TrainerSection):
     """An `IntegrationTrainer`."""
 
     type: Literal["integration"] = "integration"
 
 
-@derived_from("distillation.trainer.curricula:MultiTaskTrainer")
+@derived_from("distillation.trainer.trainer:MultiTaskTrainer")
 class MultiTaskSection(TrainerSection):
     """A `MultiTaskTrainer`."""
 
     type: Literal["multi_task"]
 
 
-@derived_from("distillation.trainer.curricula:SequentialTrainer")
+@derived_from("distillation.trainer.trainer:SequentialTrainer")
 class SequentialSection(TrainerSection):
     """A `SequentialTrainer`."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from domainfusion.distillation.outcomes import saved
 from domainfusion.distillation.refinement import Refinement
-from domainfusion.distillation.savings import Savings
+from domainfusion.distillation.results import Savings
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.models.store import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves

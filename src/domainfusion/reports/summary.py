@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.refinement import Refinement
+from domainfusion.distillation.results import Savings
 from domainfusion.distillation.run import RunFiles
-from domainfusion.distillation.savings import Savings
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.errors import DataError
 from domainfusion.models.store import ModelUsage

@@ -15,8 +15,14 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import Divergence, token_losses
 from domainfusion.training.objectives import Answers, Losses, Objective, Setting
-from domainfusion.training.reading import KeptSignals, Signal, SignalStore, taught_by
-from domainfusion.training.teaching import Teaching, plan_teaching
+from domainfusion.training.reading import (
+    KeptSignals,
+    Signal,
+    SignalStore,
+    Teaching,
+    plan_teaching,
+    taught_by,
+)
 
 logger = logging.getLogger("domainfusion")
 

@@ -25,8 +25,8 @@ from domainfusion.distillation.data_generation import (
     Variety,
     check_domains,
 )
+from domainfusion.distillation.data_generation.generator import NO_VARIETY
 from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
-from domainfusion.distillation.data_generation.variety import NO_VARIETY
 from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
 from domainfusion.distillation.dataset import HeldOut, assemble, run_generator
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError

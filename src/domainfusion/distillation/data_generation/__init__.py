@@ -7,6 +7,7 @@ from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
     Focus,
     Generated,
+    Variety,
     check_domains,
     check_names,
 )
@@ -20,7 +21,6 @@ from domainfusion.distillation.data_generation.synthetic import (
     Classifier,
     SyntheticDataGenerator,
 )
-from domainfusion.distillation.data_generation.variety import Variety
 from domainfusion.distillation.data_generation.writing import Check, ReplyFormat
 
 __all__ = [

@@ -9,8 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from domainfusion.distillation.data_generation.generator import Focus
-from domainfusion.distillation.data_generation.variety import Variety
+from domainfusion.distillation.data_generation.generator import Focus, Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,
     CheckedCandidate,

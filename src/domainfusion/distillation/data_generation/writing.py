@@ -18,14 +18,16 @@ from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
     Focus,
     Generated,
+    Seeds,
+    Variety,
     check_domains,
+    list_topics,
 )
 from domainfusion.distillation.data_generation.replies import (
     WrittenQuestion,
     find_questions,
     without_thoughts,
 )
-from domainfusion.distillation.data_generation.variety import Seeds, Variety, list_topics
 from domainfusion.distillation.duplicates import Duplicates
 from domainfusion.distillation.metrics import normalize, states
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError

@@ -1,12 +1,12 @@
 """Trainers: what the student sees, and when. A trainer is a list of phases over one loop."""
 
-from domainfusion.distillation.trainer.curricula import (
+from domainfusion.distillation.trainer.trainer import (
     IntegrationTrainer,
     MultiTaskTrainer,
     SequentialTrainer,
+    Trainer,
 )
-from domainfusion.distillation.trainer.phase import Phase
-from domainfusion.distillation.trainer.trainer import Trainer
+from domainfusion.distillation.trainer.training import Phase
 from domainfusion.training.distribution import DistributionObjective
 from domainfusion.training.objectives import Objective, SequenceObjective
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillation.builders import example
-from domainfusion.distillation.savings import MOST_QUESTIONS, measure_savings
+from domainfusion.distillation.measuring import MOST_QUESTIONS, measure_savings
 from domainfusion.models import LanguageModel, LlamaModel, LocalWeights, ScriptedModel
 from domainfusion.models.store import Ask
 from domainfusion.types import Example, Sampling
