@@ -386,6 +386,40 @@ def test_a_kept_merge_begins_where_a_trained_one_does(
     assert torch.allclose(kept, trained, atol=1e-5)
 
 
+def test_a_merge_by_reading_is_made_once_for_training_resume_and_evaluation(
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = [replace_responses(own, experts) for own in RECORDS]
+    trainer = IntegrationTrainer(**KEPT, merge_method="regmean", merge_weight=0.7)
+    alone, _ = trainer.merged(base, experts, told, tmp_path / "nothing is kept here")
+    read: list[str] = []
+    real = merger.read_layers
+
+    def counted(*given: Any) -> None:
+        read.append(given[-1])
+        real(*given)
+
+    monkeypatch.setattr(merger, "read_layers", counted)
+    first = trainer.train(base, told, teachers=experts, directory=tmp_path)
+    once = len(experts) + 1
+    assert len(read) == once, "each expert, and the merge"
+    again = trainer.train(base, told, teachers=experts, directory=tmp_path)
+    merged, how = trainer.merged(base, experts, told, tmp_path)
+    assert len(read) == once
+    assert same(first, again) and same(alone, merged)
+    assert how.seconds > 0
+
+    kept = tmp_path / "merge.safetensors"
+    damaged = kept.read_bytes()
+    kept.write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    anew, _ = trainer.merged(base, experts, told, tmp_path)
+    assert len(read) == 2 * once, "a damaged file is made again"
+    assert same(alone, anew)
+
+
 def replace_responses(own: TrainingRecord, experts: dict[str, LlamaModel]) -> TrainingRecord:
     """Returns a record with an answer of each of its experts."""
     answers = tuple(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from domainfusion.models import LlamaModel
+from domainfusion.training import losses
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import find_known
 from domainfusion.types import user
@@ -49,20 +50,25 @@ def rows(model: LlamaModel, wrong_at: int | None = None) -> list[Row]:
 
 
 def test_what_is_written_greedily_is_known(student: LlamaModel) -> None:
-    assert find_known(student, rows(student), batch_size=3) == [True] * len(QUESTIONS)
+    assert find_known(student, rows(student)) == [True] * len(QUESTIONS)
 
 
 @pytest.mark.parametrize("place", [0, 2, 3])
 def test_one_token_that_would_be_another_is_enough_not_to_know(
     student: LlamaModel, place: int
 ) -> None:
-    known, unknown = rows(student), rows(student, wrong_at=place)
-    mixed = [row for pair in zip(known, unknown, strict=True) for row in pair]
-    assert find_known(student, mixed, batch_size=3) == [True, False] * len(QUESTIONS)
+    right, wrong = rows(student), rows(student, wrong_at=place)
+    mixed = [row for pair in zip(right, wrong, strict=True) for row in pair]
+    assert find_known(student, mixed) == [True, False] * len(QUESTIONS)
 
 
-def test_the_batches_change_nothing(student: LlamaModel) -> None:
+def test_how_many_are_read_together_changes_nothing(
+    student: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mixed = [*rows(student), *rows(student, wrong_at=1)]
-    found = [find_known(student, mixed, batch_size=size) for size in (1, 5, 100)]
+    found = []
+    for together in (1, 5, 100):
+        monkeypatch.setattr(losses, "ROWS_READ", together)
+        found.append(find_known(student, mixed))
     assert found[0] == found[1] == found[2]
-    assert find_known(student, [], batch_size=3) == []
+    assert find_known(student, []) == []

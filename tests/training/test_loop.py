@@ -431,7 +431,7 @@ def test_a_state_is_written_whole_or_not_at_all(
     base: LlamaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student = student_of(base, "adapter")
-    save_state(student, tmp_path / "state.safetensors")
+    save_state(student.trained_state(), tmp_path / "state.safetensors")
     before = load_file(tmp_path / "state.safetensors")
 
     def half_written(state: State, path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_state_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr("domainfusion.training.checkpoints.save_file", half_written)
     with pytest.raises(TrainingError, match="No space left"):
-        save_state(student, tmp_path / "state.safetensors")
+        save_state(student.trained_state(), tmp_path / "state.safetensors")
     assert same(before, load_file(tmp_path / "state.safetensors"))
 
 

@@ -266,6 +266,11 @@ class Merger:
         adaptation: How the merged copies are trained later on.
         progress: Shows which layers are merged, and which merges were tried.
 
+    Attributes:
+        solved_adapters: What each method made of LoRA experts at λ = 1, by layer, once it was asked
+            to: another `Merger` of the same experts and dialogues need not solve it again.
+        seconds_before: What it took to solve those that were given to it.
+
     Raises:
         CapabilityError: There are no experts, or they can't be merged on this base.
     """
@@ -302,7 +307,8 @@ class Merger:
         self._is_whole = adaptation.all_weights or any(
             expert.is_whole for expert in self._experts.values()
         )
-        self._adapters: dict[MergeMethod, dict[str, LoraFactors]] = {}
+        self.solved_adapters: dict[MergeMethod, dict[str, LoraFactors]] = {}
+        self.seconds_before = 0.0
         self._folder = TemporaryDirectory(prefix="domainfusion-merge-")
         self._solved: dict[MergeMethod, Path] = {}
         self._is_told = False
@@ -412,7 +418,7 @@ class Merger:
 
     def _solved_factors(self, method: MergeMethod) -> dict[str, LoraFactors]:
         """Returns the merge of a method at λ = 1, by layer."""
-        if method not in self._adapters:
+        if method not in self.solved_adapters:
             updates = {key: expert.lora_factors() for key, expert in self._experts.items()}
             layers = dict.fromkeys(layer for own in updates.values() for layer in own)
             of_layer = {
@@ -423,8 +429,8 @@ class Merger:
                 if method == "tsv"
                 else self._regmean_factors(updates)
             )
-            self._adapters[method] = found
-        return self._adapters[method]
+            self.solved_adapters[method] = found
+        return self.solved_adapters[method]
 
     def _regmean_factors(
         self, updates: Mapping[str, Mapping[str, LoraFactors]]
@@ -437,7 +443,8 @@ class Merger:
 
         def merge_layer(layer: str, grams: Grams) -> None:
             own = [factors[layer] for factors in updates.values() if layer in factors]
-            found[layer] = regmean(own, grams)
+            solved = regmean(own, grams)
+            found[layer] = LoraFactors(solved.a.float(), solved.b.float())
             merged.load_lora_factors({layer: _after(before.get(layer), found[layer], 1.0)})
 
         def update(key: str, layer: str) -> torch.Tensor | None:

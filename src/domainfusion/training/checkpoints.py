@@ -101,15 +101,15 @@ def steps_done(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def save_state(student: TrainableModel, path: Path) -> None:
-    """Writes the trained weights, and lists their checksum; a reader finds the old file or the new
-    one, never a part.
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes weights by name, and lists their checksum; a reader finds the old file or the new one,
+    never a part.
 
     Raises:
         TrainingError: The file can't be written.
     """
     with write_errors(path), replacing(path) as temporary:
-        save_file(student.trained_state(), temporary)
+        save_file(dict(state), temporary)
         expect(path, checksum_of(temporary))
 
 
@@ -125,7 +125,7 @@ def is_damaged(path: Path) -> bool:
         logger.warning("%s", error)
         is_whole = False
     if not is_whole:
-        logger.warning("%s is damaged; its phase is trained again from its start.", path)
+        logger.warning("%s is damaged; what it holds is made again.", path)
     return not is_whole
 
 
@@ -192,7 +192,7 @@ class BestState:
         if known is not None and mean < known["mean"]:
             return
         since = min(step, known["since"]) if known is not None and mean == known["mean"] else step
-        save_state(student, self._directory / BEST)
+        save_state(student.trained_state(), self._directory / BEST)
         about = {"step": step, "since": since, "mean": mean, "scores": dict(scores)}
         write_json(self._directory / BEST_SCORES, about, listed=True)
 

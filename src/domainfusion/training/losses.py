@@ -14,17 +14,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from domainfusion.models.base import TrainableModel
-from domainfusion.models.projection import Head, head_of
+from domainfusion.models.base import TokenScorer, TrainableModel
+from domainfusion.models.projection import Head
 from domainfusion.progress import Progress, silent
 from domainfusion.training import liger
-from domainfusion.training.batching import IGNORED, Batch, Row, collate
-from domainfusion.training.distributed import (
-    all_gather,
-    attention_to_train,
-    mixed_precision,
-    shard,
-)
+from domainfusion.training.batching import IGNORED, Batch, Row
+from domainfusion.training.distributed import all_gather, shard
 
 Divergence = Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
 """How far the student's distribution q is from the teacher's p; m is the mixture β·p + (1−β)·q.
@@ -36,6 +31,9 @@ Divergence = Literal["forward_kl", "reverse_kl", "skew_kl", "jensen_shannon"]
   β).
 - `jensen_shannon`: β·KL(p‖m) + (1−β)·KL(q‖m) (Agarwal et al., 2023, arXiv 2306.13649).
 """
+
+ROWS_READ = 128
+"""Rows whose hidden states are in memory together, to find what a student knows."""
 
 CHUNK_ELEMENTS = 1 << 22
 """Logits that are in memory at a time: 16 MiB in float32, of which a chunk with a teacher needs
@@ -387,44 +385,35 @@ class _Gradients(NamedTuple):
 
 @torch.no_grad()
 def find_known(
-    student: TrainableModel,
-    rows: Sequence[Row],
-    *,
-    batch_size: int,
-    progress: Progress = silent,
+    student: TrainableModel, rows: Sequence[Row], *, progress: Progress = silent
 ) -> list[bool]:
     """Returns for each row whether the student knows its answer: whether every token of it is the
     most probable one after those before it, so that decoding greedily would write it.
 
-    Several processes read a part each, in the same batches as one process would, and all return the
-    same.
+    Several processes read a part each, and all return the same.
 
     Args:
-        student: A trainable copy, as it starts.
+        student: A trainable copy, as it starts. One that scores no tokens knows nothing.
         rows: What it reads.
-        batch_size: Rows that go through the model at once.
-        progress: Shows the batches.
+        progress: Shows the rows.
     """
+    if not isinstance(student, TokenScorer):
+        return [False] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda place: len(rows[place].tokens))
-    batches = [by_length[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    module = student.trainable_module().eval()  # type: ignore[no-untyped-call]
-    head = head_of(module)
-    device = student.device
+    groups = [by_length[at : at + ROWS_READ] for at in range(0, len(rows), ROWS_READ)]
     found: dict[int, bool] = {}
-    own = shard(batches)
-    with progress("training: what the start knows", len(own), 0) as advance:
-        for batch in own:
-            padded = collate([rows[place] for place in batch], pad_token=0)
-            tokens, labels = padded["input_ids"].to(device), padded["labels"].to(device)
-            with mixed_precision(device), attention_to_train(device, tokens.shape[1]):
-                hidden, targets = answer_hidden_states(
-                    module, {"input_ids": tokens, "labels": labels}
-                )
-                is_right = (_most_probable(hidden, head) == targets).cpu()
-            lengths = [len(rows[place].answer) for place in batch]
-            for place, own_tokens in zip(batch, torch.split(is_right, lengths), strict=True):
-                found[place] = bool(own_tokens.all())
-            advance(1)
+    own = shard(groups)
+    with progress("training: what the start knows", sum(map(len, own)), 0) as advance:
+        for group in own:
+            states = student.hidden_states([rows[place].tokens for place in group])
+            head = student.head()
+            for place, hidden in zip(group, states, strict=True):
+                row = rows[place]
+                # The hidden state of a token predicts the token after it.
+                predicting = hidden[row.prompt_length - 1 : -1]
+                answer = torch.tensor(row.answer, device=hidden.device)
+                found[place] = bool((_most_probable(predicting, head) == answer).all())
+            advance(len(group))
     everywhere = {place: knows for part in all_gather(found) for place, knows in part.items()}
     return [everywhere[place] for place in range(len(rows))]
 
@@ -432,9 +421,4 @@ def find_known(
 def _most_probable(hidden: torch.Tensor, head: Head) -> torch.Tensor:
     """Returns the most probable token after each hidden state; logits are made chunk by chunk."""
     size = max(1, CHUNK_ELEMENTS // head.vocabulary_size)
-    return torch.cat(
-        [
-            head.logits(states.to(head.weight.dtype)).argmax(-1)
-            for states in torch.split(hidden, size)
-        ]
-    )
+    return torch.cat([head.logits(states).argmax(-1) for states in torch.split(hidden, size)])

@@ -5,20 +5,33 @@ make of targets that none of them has read.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import torch
+from safetensors.torch import load_file
+
 from domainfusion.distillation.examples import CROSS_DOMAIN
 from domainfusion.merging import Candidate, Dialogues, MergeChoice, MergeMethod, Merger
 from domainfusion.models.base import Adaptation, LanguageModel
 from domainfusion.models.huggingface import HuggingFaceModel
+from domainfusion.models.summing import LoraFactors
 from domainfusion.progress import Progress, silent
 from domainfusion.records import read_json, write_json
+from domainfusion.training.checkpoints import is_damaged, save_state
+from domainfusion.training.distributed import is_main_process
 from domainfusion.types import Conversation, Message, TrainingRecord
 
 logger = logging.getLogger("domainfusion")
+
+MERGE = "merge.safetensors"
+"""What `regmean` made of LoRA experts, in the training's directory."""
+
+SECONDS = "seconds"
+"""What that took, among the tensors of the file."""
 
 Item = TypeVar("Item")
 
@@ -175,8 +188,19 @@ def merging(
     teachers: Mapping[str, LanguageModel],
     read: Dialogues,
     progress: Progress = silent,
+    directory: Path | None = None,
 ) -> Iterator[Merger]:
-    """Gives what merges the experts of a student."""
+    """Gives what merges the experts of a student.
+
+    Args:
+        start: What of the student is trained.
+        student: Where training starts.
+        teachers: The experts; those that are not local are left out.
+        read: What `regmean` reads of each expert.
+        progress: Shows what is read and tried.
+        directory: The training's, which keeps what `regmean` made of LoRA experts, so that a
+            resumed training and the evaluation do not make it again.
+    """
     experts = {
         domain: teacher
         for domain, teacher in teachers.items()
@@ -185,7 +209,30 @@ def merging(
     with Merger(
         student, experts, conversations=read, adaptation=start, progress=progress
     ) as merger:
+        file = directory / MERGE if directory is not None and directory.is_dir() else None
+        is_kept = file is not None and file.is_file() and not is_damaged(file)
+        if file is not None and is_kept:
+            merger.solved_adapters["regmean"], merger.seconds_before = _read_factors(file)
+        began = time.perf_counter()
         yield merger
+        solved = merger.solved_adapters.get("regmean")
+        if file is not None and solved and not is_kept and is_main_process():
+            _write_factors(file, solved, time.perf_counter() - began)
+
+
+def _write_factors(file: Path, factors: Mapping[str, LoraFactors], seconds: float) -> None:
+    tensors = {f"{layer}.a": own.a for layer, own in factors.items()}
+    tensors |= {f"{layer}.b": own.b for layer, own in factors.items()}
+    state = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    save_state(state | {SECONDS: torch.tensor(seconds)}, file)
+
+
+def _read_factors(file: Path) -> tuple[dict[str, LoraFactors], float]:
+    tensors = load_file(file)
+    seconds = float(tensors.pop(SECONDS))
+    layers = [name.removesuffix(".a") for name in tensors if name.endswith(".a")]
+    factors = {layer: LoraFactors(tensors[f"{layer}.a"], tensors[f"{layer}.b"]) for layer in layers}
+    return factors, seconds
 
 
 def choose_merge(

@@ -219,6 +219,7 @@ class Trainer(ABC):
         student: TrainableModel,
         teachers: Mapping[str, LanguageModel],
         records: Sequence[TrainingRecord] = (),
+        directory: Path | None = None,
     ) -> tuple[TrainableModel, Adaptation | None]:
         """Returns the copy of the student that is trained, and the adapter it is trained in (None
         where all weights are).
@@ -227,6 +228,7 @@ class Trainer(ABC):
             student: Where training starts.
             teachers: The experts.
             records: What they answered, which `merge_method="regmean"` has them read.
+            directory: The training's; see `merging`.
 
         Raises:
             CapabilityError: The student can't be trained, or a merge is asked for and the experts
@@ -245,7 +247,7 @@ class Trainer(ABC):
             return student.trainable_copy(start), start
         settings = self._merge_settings
         material = material_of(teachers, records, settings)
-        with merging(start, student, teachers, material.read) as merger:
+        with merging(start, student, teachers, material.read, directory=directory) as merger:
             chosen = choose_merge(merger, settings, material.compared).start
             return merger.merge(chosen.method, chosen.weight), start
 
@@ -293,10 +295,12 @@ class Trainer(ABC):
         material = material_of(teachers, records, self._merge_settings)
         earlier = made_choice(Choices(directory / CHOICES))
         searched = sum(one.seconds for one in earlier.candidates) if earlier else 0.0
-        with merging(start, student, teachers, material.read) as merger:
+        with merging(start, student, teachers, material.read, directory=directory) as merger:
             choice = earlier or choose_merge(merger, self._merge_settings, material.compared)
             merged = merger.merge(choice.product.method, choice.product.weight)
-        seconds = searched + time.perf_counter() - began
+            # Where candidates were measured, making the merge was a part of it.
+            before = searched or merger.seconds_before
+        seconds = before + time.perf_counter() - began
         return merged, replace(choice.product, seconds=round(seconds, 1))
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
@@ -452,7 +456,12 @@ class Trainer(ABC):
             return self
         material = material_of(training.teachers, training.records, self._merge_settings)
         with merging(
-            start, training.student, training.teachers, material.read, training.progress
+            start,
+            training.student,
+            training.teachers,
+            material.read,
+            training.progress,
+            training.directory,
         ) as merger:
             chosen = choose_merge(
                 merger, self._merge_settings, material.compared, training.choices

@@ -383,7 +383,7 @@ class Training:
         if why := trainer.start_of(self.student, self.teachers).why_not_merged:
             self.log({"start": "base", "why_not_merged": why})
         set_seed(self.seed)
-        trained, _ = trainer.adapt(self.student, self.teachers, self.records)
+        trained, _ = trainer.adapt(self.student, self.teachers, self.records, self.directory)
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
         folders = self._folders(trainer, self._skipped(trainer, trained))
@@ -465,7 +465,7 @@ class Training:
             return before
         counts: dict[str, dict[str, int]] = {}
         skipped: list[str] = []
-        for kind, (own, known) in self._known(student, trainer.device_batch_size).items():
+        for kind, (own, known) in self._known(student).items():
             ids = [self.records[place].example.id for place in own if place in known]
             rng = random.Random(f"{self.seed}/known/{kind}")
             count = len(ids) - round(trainer.known_share * len(ids))
@@ -480,9 +480,7 @@ class Training:
         distributed.barrier()
         return skipped
 
-    def _known(
-        self, student: TrainableModel, batch_size: int
-    ) -> dict[str, tuple[list[int], set[int]]]:
+    def _known(self, student: TrainableModel) -> dict[str, tuple[list[int], set[int]]]:
         """Returns the places of the records of each slice, and of those among them that the student
         knows.
 
@@ -495,7 +493,7 @@ class Training:
 
         def found(asked: list[int]) -> set[int]:
             rows = [encode_record(self.records[place], student) for place in asked]
-            knows = find_known(student, rows, batch_size=batch_size, progress=self.progress)
+            knows = find_known(student, rows, progress=self.progress)
             return {place for place, is_known in zip(asked, knows, strict=True) if is_known}
 
         first: dict[str, list[int]] = {}
@@ -608,7 +606,7 @@ class Training:
             scores = BestState.scores_in(folder)
         self._log_outcome(student, phase, scores)
         if distributed.is_main_process():
-            save_state(student, folder / FINISHED)
+            save_state(student.trained_state(), folder / FINISHED)
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         distributed.barrier()
