@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from typing_extensions import Protocol, runtime_checkable
 
@@ -253,6 +253,60 @@ class TokenScorer(LanguageModel, Protocol):
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary): their
         softmax is the model's distribution.
+        """
+        ...
+
+
+class TopScores(NamedTuple):
+    """What a model finds most probable at each token of an answer.
+
+    Attributes:
+        tokens: For each token of the answer, the ids of the most probable ones; the answer's own
+            token is always among them.
+        log_probabilities: The natural logarithms of their probabilities.
+    """
+
+    tokens: list[list[int]]
+    log_probabilities: list[list[float]]
+
+
+OnScores = Callable[[int, TopScores], None]
+"""Called with the index of an answer and its scores, the moment they are there."""
+
+
+@runtime_checkable
+class ServedScorer(LanguageModel, Protocol):
+    """May score tokens where it is served: its server says which are the most probable ones."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether its server is asked for scores."""
+        ...
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens are scored at each place."""
+        ...
+
+    def score_answers(
+        self,
+        answers: Sequence[tuple[Conversation, Sequence[int]]],
+        student: TokenScorer,
+        on_scores: OnScores,
+    ) -> dict[int, str]:
+        """Scores the tokens of answers, each after its conversation.
+
+        Args:
+            answers: Conversations, each with the token ids of an answer to it.
+            student: Whose tokens they are.
+            on_scores: Called for each answer in the calling thread, in any order.
+
+        Returns:
+            Why an answer has no scores, by index; those of all others were handed over.
+
+        Raises:
+            CapabilityError: Its tokens are not the student's, or its server gives no scores.
+            ModelError: The server was given up; what it scored before was handed over.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 
 from domainfusion.errors import ConfigurationError
+from domainfusion.models.base import TokenScorer
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import Divergence, token_losses
 from domainfusion.training.objectives import Answers, Losses, Objective, Setting
@@ -20,6 +21,7 @@ from domainfusion.training.reading import (
     Signal,
     SignalStore,
     Teaching,
+    TopSignal,
     plan_teaching,
     taught_by,
 )
@@ -37,7 +39,9 @@ class DistributionObjective(Objective):
     integrator, which saw the teachers' responses.
 
     Before the first step each teacher reads its records once. Its final hidden states and head are
-    kept on disk, which is exact, so no teacher has to be in memory beside the student. Records
+    kept on disk, which is exact, so no teacher has to be in memory beside the student. Of a served
+    teacher that scores, the most probable tokens are kept; the rest of its distribution is one
+    share, for the student too, so the divergence is at most the whole one. Records
     whose teacher gives text alone are trained with cross-entropy on the target in the same
     training; the log counts them.
 
@@ -111,13 +115,23 @@ class DistributionObjective(Objective):
         Raises:
             CapabilityError: Tokens of a teacher are not the student's, or no teacher says what is
                 probable.
+            ConfigurationError: A temperature is set, and a served teacher scores.
+            ModelError: A served teacher was given up; what it scored is kept.
             TrainingError: A prompt with its answer does not fit a teacher, or signals can't be
                 kept.
         """
         self._teaching = plan_teaching(setting)
+        if self._teaching.served and self.temperature != 1:
+            names = [model.name for model in self._teaching.served.values()]
+            raise ConfigurationError(
+                "A served teacher scores at temperature 1: another needs the whole distribution",
+                received=f"temperature={self.temperature:g}, {', '.join(names)}",
+                fix="set temperature=1, or load the teacher on this machine",
+            )
         self._kept = KeptSignals(
             self._teaching, SignalStore(self._keep_in or setting.directory / "signals")
         )
+        assert isinstance(setting.student, TokenScorer)
         found = self._kept.read(setting.student, setting.progress)
         logger.info(
             "Teacher signals: %d tokens, %.0f bytes a token, %.1f MB in all.",
@@ -159,7 +173,9 @@ class DistributionObjective(Objective):
             found.total, {"cross_entropy": found.cross_entropy, self.divergence: found.divergence}
         )
 
-    def signal_of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
+    def signal_of(
+        self, row: Row, device: torch.device, dtype: torch.dtype | None
+    ) -> Signal | TopSignal | None:
         """Returns the signal that is kept for the row."""
         assert self._kept is not None, "begin() comes first"
         return self._kept.of(row, device, dtype)

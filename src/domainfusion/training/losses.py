@@ -97,6 +97,21 @@ class Taught:
         return (logits / temperature).log_softmax(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class TaughtTop:
+    """The answer tokens of a batch of which a teacher's most probable tokens are known.
+
+    Attributes:
+        places: Which tokens, of shape (tokens,): indices into the batch's answer tokens.
+        tokens: The ids of the most probable ones, int64 of shape (tokens, k), none twice in a row.
+        log_probabilities: Their log p, of shape (tokens, k).
+    """
+
+    places: torch.Tensor
+    tokens: torch.Tensor
+    log_probabilities: torch.Tensor
+
+
 class TokenLosses(NamedTuple):
     """Losses of answer tokens.
 
@@ -118,7 +133,7 @@ def token_losses(
     targets: torch.Tensor,
     weights: torch.Tensor,
     *,
-    taught: Sequence[Taught] = (),
+    taught: Sequence[Taught | TaughtTop] = (),
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     temperature: float = 1.0,
@@ -136,7 +151,9 @@ def token_losses(
         head: The student's head.
         targets: The tokens that are written, of shape (tokens,).
         weights: What each token counts, of shape (tokens,), without gradient.
-        taught: Where teachers say what; no token is in two of them.
+        taught: Where teachers say what; no token is in two of them. With `TaughtTop`, D is between
+            the probabilities of those tokens and of all others together, of both models, which is
+            at most D between the whole distributions; τ is 1.
         divergence: D.
         beta: β, the teacher's weight in the mixture of `skew_kl` and `jensen_shannon`, strictly
             between 0 and 1.
@@ -174,7 +191,7 @@ class _Plan(NamedTuple):
     weights: torch.Tensor
     head: Head
     alone: torch.Tensor
-    taught: Sequence[Taught]
+    taught: Sequence[Taught | TaughtTop]
     divergence: Divergence
     beta: float
     temperature: float
@@ -226,7 +243,7 @@ class _ChunkedLoss(torch.autograd.Function):
             ctx.mark_non_differentiable(fused.losses, divergences)
             return plan.weights.to(wide) @ fused.losses.to(wide), fused.losses, divergences
         size = max(1, CHUNK_ELEMENTS * (WITH_TRAINED_HEAD if learns else 1) // head.vocabulary_size)
-        parts: list[tuple[Taught | None, torch.Tensor]] = [
+        parts: list[tuple[Taught | TaughtTop | None, torch.Tensor]] = [
             (None, plan.alone),
             *((each, each.places) for each in plan.taught),
         ]
@@ -249,9 +266,11 @@ class _ChunkedLoss(torch.autograd.Function):
                         slopes.append(slope)
                     if taught is not None:
                         share = alpha * plan.temperature**2 * weights
-                        found, slope = _divergence(
-                            logits, taught, slice(start, start + size), plan, share
-                        )
+                        tokens = slice(start, start + size)
+                        if isinstance(taught, TaughtTop):
+                            found, slope = _divergence_at_top(logits, taught, tokens, plan, share)
+                        else:
+                            found, slope = _divergence(logits, taught, tokens, plan, share)
                         divergences[places] = found
                         total += share @ found
                         slopes.append(slope)
@@ -301,6 +320,40 @@ def _divergence(
         found, u = _compare(plan.divergence, plan.beta, log_p, log_q, q)
     u = torch.addcmul(u, q, u.sum(-1, keepdim=True), value=-1)
     return found, u.mul_(weights[:, None] / plan.temperature)
+
+
+_LEAST_TAIL = 1e-6
+"""The least probability of all other tokens: a sum of float32 logarithms knows no smaller one."""
+
+
+def _divergence_at_top(
+    logits: torch.Tensor, taught: TaughtTop, tokens: slice, plan: _Plan, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns each token's divergence D between k tokens and one share for all others, and its
+    weighted derivative by the logits.
+
+    With T the others, q_T = Σ_{j∈T} q_j and u_c = q_c·∂D/∂q_c for each of the k+1 outcomes, the
+    derivative by the logit of j is u_j − q_j·Σu where j is one of the k, and
+    (q_j/q_T)·u_T − q_j·Σu where it is in T.
+    """
+    top, log_p = taught.tokens[tokens], taught.log_probabilities[tokens].to(logits.dtype)
+    rest_p = (1 - log_p.exp().sum(-1, keepdim=True)).clamp_min(_LEAST_TAIL).log()
+    log_q = logits.log_softmax(-1)
+    others = log_q.scatter(-1, top, -math.inf)
+    rest_q = others.logsumexp(-1, keepdim=True)
+    is_whole = rest_q.isneginf()  # the k tokens are all that there are
+    rest_q = torch.where(is_whole, rest_p, rest_q)
+    coarse_p = torch.cat([log_p, rest_p], -1)
+    coarse_q = torch.cat([log_q.gather(-1, top), rest_q], -1)
+    found, u = _compare(plan.divergence, plan.beta, coarse_p, coarse_q, coarse_q.exp())
+    # An outcome of no tokens has no part in the derivative.
+    u_rest = torch.where(is_whole, torch.zeros_like(rest_q), u[:, -1:])
+    u_top = u[:, :-1]
+    share_of_rest = torch.where(is_whole, torch.zeros_like(others), (others - rest_q).exp())
+    total = u_top.sum(-1, keepdim=True) + u_rest
+    slope = share_of_rest * u_rest - log_q.exp() * total
+    slope.scatter_add_(-1, top, u_top)
+    return found, slope.mul_(weights[:, None])
 
 
 def _sum(slopes: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,12 @@
-"""Which teacher scores each training row; teachers read the rows once, and their final hidden states
-at the answers are kept on disk.
+"""Which teacher scores each training row; teachers read the rows once, and what they find probable
+at the answers is kept on disk: final hidden states of local ones, and the most probable tokens of
+served ones.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from collections import Counter
@@ -20,13 +22,20 @@ from safetensors.torch import save_file
 from domainfusion.errors import CapabilityError, TrainingError, advice_on
 from domainfusion.files import replacing
 from domainfusion.models.answering import buckets
-from domainfusion.models.base import AdapterModel, LanguageModel, ReleasableModel, TokenScorer
+from domainfusion.models.base import (
+    AdapterModel,
+    LanguageModel,
+    ReleasableModel,
+    ServedScorer,
+    TokenScorer,
+    TopScores,
+)
 from domainfusion.models.locate import hash_tensors
 from domainfusion.models.projection import Head
 from domainfusion.models.tokenizer import compare_tokenizers
 from domainfusion.progress import Progress
 from domainfusion.training.batching import Row, refuse_overlong
-from domainfusion.training.losses import Taught
+from domainfusion.training.losses import Taught, TaughtTop
 from domainfusion.training.objectives import Setting
 from domainfusion.types import Conversation, TrainingRecord, fingerprint
 
@@ -36,11 +45,14 @@ class Lesson(NamedTuple):
 
     Attributes:
         teacher: The teacher's fingerprint.
-        prompt: The tokens that the teacher reads before the answer.
+        prompt: The tokens that the teacher reads before the answer; none where its server makes
+            them of `conversation`.
+        conversation: What it was asked.
     """
 
     teacher: str
     prompt: tuple[int, ...]
+    conversation: Conversation = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class Teaching:
     """
 
     lessons: Mapping[Row, Lesson]
-    models: Mapping[str, TokenScorer]
+    models: Mapping[str, TokenScorer | ServedScorer]
     vocabulary: Mapping[str, int]
     taught: Mapping[str, int]
     untaught: Mapping[str, int]
@@ -66,6 +78,13 @@ class Teaching:
     def vocabulary_of(self, row: Row) -> int:
         """Returns how many leading token ids the row's teacher shares with the student."""
         return self.vocabulary[self.lessons[row].teacher]
+
+    @property
+    def served(self) -> dict[str, ServedScorer]:
+        """The teachers that a server scores for, by fingerprint."""
+        return {
+            name: model for name, model in self.models.items() if isinstance(model, ServedScorer)
+        }
 
     def describe(self) -> dict[str, Any]:
         """Returns the counts, for the log."""
@@ -78,7 +97,7 @@ def plan_teaching(setting: Setting) -> Teaching:
     A single-domain row is scored by its domain's teacher, which reads what it was asked. A
     cross-domain row is scored by the integrator, which reads the prompt that it wrote the target
     from, the teachers' responses included; the student never sees those. Rows whose teacher gives
-    text alone have no lesson.
+    text alone have no lesson; a served one may score.
 
     Args:
         setting: Student, teachers and records.
@@ -106,12 +125,14 @@ def plan_teaching(setting: Setting) -> Teaching:
             "No teacher scores the tokens of any record",
             received=dict(untaught),
             allowed=(
-                "local models as teachers; for cross-domain records, an integrator that is a local"
-                " model"
+                "local models as teachers, or APIModel(scores=True); for cross-domain records, such"
+                " an integrator"
             ),
             fix="use objective='sequence'",
         )
     for teacher, model in roster.models.items():
+        if isinstance(model, ServedScorer):
+            continue  # its server says what is too long
         rows = [
             _as_read(row, lesson) for row, lesson in lessons.items() if lesson.teacher == teacher
         ]
@@ -129,7 +150,7 @@ class _Roster:
     """
 
     def __init__(self, setting: Setting, student: TokenScorer) -> None:
-        self.models: dict[str, TokenScorer] = {}
+        self.models: dict[str, TokenScorer | ServedScorer] = {}
         self.vocabulary: dict[str, int] = {}
         self._student = student
         self._teachers = setting.teachers
@@ -154,9 +175,14 @@ class _Roster:
         return self._lesson(self._writers[record.integration.model], record.integration.messages)
 
     def _lesson(self, teacher: LanguageModel, conversation: Conversation) -> Lesson | str:
+        fingerprint = teacher.fingerprint
+        if isinstance(teacher, ServedScorer) and teacher.scores:
+            # Its tokens are compared when it is asked, which it is not where all is kept.
+            self.models[fingerprint] = teacher
+            self.vocabulary[fingerprint] = self._student.vocabulary_size
+            return Lesson(fingerprint, (), conversation)
         if not isinstance(teacher, TokenScorer):
             return f"{teacher.name} gives text alone"
-        fingerprint = teacher.fingerprint
         if fingerprint not in self.models:
             match = compare_tokenizers(teacher, self._student)
             if match.use == "text":
@@ -170,6 +196,11 @@ class _Roster:
             self.models[fingerprint], self.vocabulary[fingerprint] = teacher, match.shared_size
         return Lesson(fingerprint, tuple(teacher.encode(conversation)))
 
+
+logger = logging.getLogger("domainfusion")
+
+_ROWS_WAITING = 32
+"""Rows of a served teacher after which a shard is written: what was asked for may be paid."""
 
 SHARD_BYTES = 16 << 20
 """A shard is written when it has reached this size: about what a kill costs."""
@@ -280,6 +311,11 @@ class SignalStore:
         self._waiting[key] = (head, tensors)
 
     @property
+    def waiting(self) -> int:
+        """How many rows are not on disk yet."""
+        return len(self._waiting)
+
+    @property
     def is_full(self) -> bool:
         """Whether what waits would make a shard."""
         return (
@@ -340,6 +376,21 @@ class Signal(NamedTuple):
     head: Head
 
 
+class TopSignal(NamedTuple):
+    """The most probable tokens at the answer tokens of a row, as a server says them.
+
+    Attributes:
+        tokens: Their ids, int64 of shape (answer tokens, k).
+        log_probabilities: float32, of the same shape.
+    """
+
+    tokens: torch.Tensor
+    log_probabilities: torch.Tensor
+
+
+_TOKENS, _LOG_PROBABILITIES = "tokens", "log_probabilities"
+
+
 class _Reading(NamedTuple):
     """One row as its teacher reads it, and the key under which its signal is kept."""
 
@@ -358,9 +409,17 @@ class KeptSignals:
 
     def __init__(self, teaching: Teaching, store: SignalStore) -> None:
         self._teaching, self._store = teaching, store
-        self._keys = {row: signal_key(row, lesson) for row, lesson in teaching.lessons.items()}
+        self._keys = {row: self._key_of(row, lesson) for row, lesson in teaching.lessons.items()}
 
-    def read(self, student: object, progress: Progress) -> dict[str, Any]:
+    def _key_of(self, row: Row, lesson: Lesson) -> str:
+        model = self._teaching.models[lesson.teacher]
+        if not isinstance(model, ServedScorer):
+            return signal_key(row, lesson)
+        # Not the tokens of the prompt: only the server knows them.
+        asked = [row.record_id, lesson.teacher, lesson.conversation, row.answer]
+        return fingerprint([*asked, model.scored_tokens], length=32)
+
+    def read(self, student: TokenScorer, progress: Progress) -> dict[str, Any]:
         """Lets every teacher read its rows unless they are kept already, one teacher after the
         other.
 
@@ -377,21 +436,66 @@ class KeptSignals:
         started = time.perf_counter()
         waiting, held = list(self._teaching.models), list[TokenScorer]()
         for teacher, model in self._teaching.models.items():
-            self._let_read(teacher, progress)
             waiting.remove(teacher)
+            if isinstance(model, ServedScorer):
+                self._ask_for_scores(teacher, model, student, progress)
+                continue
+            self._let_read(teacher, model, progress)
             held.append(model)
             needed = [student, *(self._teaching.models[other] for other in waiting)]
             held = [own for own in held if not _release(own, needed)]
         sizes = {key: len(row.answer) for row, key in self._keys.items()}
         tokens, size = sum(sizes.values()), sum(self._store.bytes_of(key) for key in sizes)
+        unscored = sum(not self._store.bytes_of(key) for key in sizes)
         return {
             "tokens": tokens,
             "bytes": size,
             "bytes_per_token": round(size / max(tokens, 1), 1),
             "seconds": round(time.perf_counter() - started, 2),
+            **({"rows_without_scores": unscored} if unscored else {}),
         }
 
-    def _let_read(self, teacher: str, progress: Progress) -> None:
+    def _ask_for_scores(
+        self, teacher: str, model: ServedScorer, student: TokenScorer, progress: Progress
+    ) -> None:
+        """Has a server score what is not kept yet. A row that it can't score is kept as one without
+        a signal, so that a resumed training learns what an undisturbed one does.
+        """
+        own = [
+            (row, lesson)
+            for row, lesson in self._teaching.lessons.items()
+            if lesson.teacher == teacher
+        ]
+        missing = [pair for pair in own if self._keys[pair[0]] not in self._store]
+        with progress(f"scoring: {model.name}", len(own), len(own) - len(missing)) as advance:
+
+            def keep(index: int, scores: TopScores) -> None:
+                tensors = {
+                    _TOKENS: torch.tensor(scores.tokens),
+                    _LOG_PROBABILITIES: torch.tensor(scores.log_probabilities),
+                }
+                self._store.keep(self._keys[missing[index][0]], "", tensors)
+                if self._store.waiting >= _ROWS_WAITING:
+                    self._store.flush()
+                advance(1)
+
+            answers = [(lesson.conversation, row.answer) for row, lesson in missing]
+            try:
+                failed = model.score_answers(answers, student, keep)
+            finally:
+                self._store.flush()
+        if failed and len(failed) == len(own):
+            raise CapabilityError(
+                f"{model.name} could score none of {len(own)} records: {next(iter(failed.values()))}",
+                fix="look at what its server says, or use objective='sequence'",
+            )
+        for index, reason in failed.items():
+            row = missing[index][0]
+            logger.warning("%s did not score %s: %s", model.name, row.record_id, reason)
+            self._store.keep(self._keys[row], "", {})
+        self._store.flush()
+
+    def _let_read(self, teacher: str, model: TokenScorer, progress: Progress) -> None:
         """Lets one teacher read. Batches do not depend on what is kept already, so a resumed run
         computes what an undisturbed one does.
         """
@@ -403,7 +507,6 @@ class KeptSignals:
         missing = {reading.key for reading in readings if reading.key not in self._store}
         if not missing:
             return
-        model = self._teaching.models[teacher]
         head = self._store.keep_head(model.head())
         lengths = [len(reading.lesson.prompt) + len(reading.row.answer) for reading in readings]
         with progress(
@@ -422,7 +525,9 @@ class KeptSignals:
                     self._store.flush()
         self._store.flush()
 
-    def of(self, row: Row, device: torch.device, dtype: torch.dtype | None) -> Signal | None:
+    def of(
+        self, row: Row, device: torch.device, dtype: torch.dtype | None
+    ) -> Signal | TopSignal | None:
         """Returns the signal of a row's teacher; None where it has none.
 
         Args:
@@ -433,7 +538,12 @@ class KeptSignals:
         if row not in self._keys:
             return None
         key = self._keys[row]
-        return Signal(self._store.read(key)["hidden"], self._store.head(key, device, dtype))
+        kept = self._store.read(key)
+        if not kept:
+            return None
+        if _TOKENS in kept:
+            return TopSignal(kept[_TOKENS], kept[_LOG_PROBABILITIES])
+        return Signal(kept["hidden"], self._store.head(key, device, dtype))
 
 
 def signal_key(row: Row, lesson: Lesson) -> str:
@@ -471,12 +581,12 @@ def _release(model: TokenScorer, needed: Sequence[object]) -> bool:
 
 def taught_by(
     rows: Sequence[Row],
-    signals: Sequence[Signal | None],
+    signals: Sequence[Signal | TopSignal | None],
     vocabularies: Sequence[int],
     device: torch.device,
-) -> list[Taught]:
-    """Returns the tokens of a batch that teachers score; tokens with the same head and vocabulary
-    are put together.
+) -> list[Taught | TaughtTop]:
+    """Returns the tokens of a batch that teachers score; those with the same head and vocabulary
+    are put together, and so are those of servers.
 
     What the chat template puts before the words of an answer is left out: it is trained with
     cross-entropy on the target.
@@ -489,14 +599,18 @@ def taught_by(
         device: The student's.
     """
     groups: dict[tuple[int, int], list[tuple[torch.Tensor, Signal]]] = {}
+    by_width: dict[int, list[tuple[torch.Tensor, TopSignal]]] = {}
     start = 0
     for row, signal, vocabulary in zip(rows, signals, vocabularies, strict=True):
         places = torch.arange(start + row.lead_length, start + len(row.answer), device=device)
         start += len(row.answer)
-        if signal is not None:
+        if isinstance(signal, TopSignal):
+            top = TopSignal(*(part[row.lead_length :] for part in signal))
+            by_width.setdefault(top.tokens.shape[1], []).append((places, top))
+        elif signal is not None:
             words = signal._replace(hidden=signal.hidden[row.lead_length :])
             groups.setdefault((vocabulary, id(signal.head)), []).append((places, words))
-    return [
+    taught: list[Taught | TaughtTop] = [
         Taught(
             places=torch.cat([places for places, _ in members]),
             hidden=torch.cat([signal.hidden.to(device) for _, signal in members]),
@@ -505,3 +619,12 @@ def taught_by(
         )
         for (vocabulary, _), members in groups.items()
     ]
+    taught += [
+        TaughtTop(
+            places=torch.cat([places for places, _ in own]),
+            tokens=torch.cat([top.tokens.to(device) for _, top in own]),
+            log_probabilities=torch.cat([top.log_probabilities.to(device) for _, top in own]),
+        )
+        for own in by_width.values()
+    ]
+    return taught

@@ -254,7 +254,7 @@ def read_reply(
     message = choice.get("message")
     if not isinstance(message, dict):
         raise _unreadable("the answer has no message", choice)
-    tokens = _count(payload.get("usage"))
+    tokens = count_tokens(payload.get("usage"))
     texts = _texts(message)
     finish_reason = _stated_reason(choice.get("finish_reason"), tokens)
     if finish_reason is None and require_finish_reason:
@@ -379,7 +379,8 @@ def whole_characters(text: str) -> str:
 # The count
 
 
-def _count(usage: object) -> TokenCount | None:
+def count_tokens(usage: object) -> TokenCount | None:
+    """Returns what a server counted; None where it did not."""
     if not isinstance(usage, dict):
         return None
     prompt, completion = _number(usage, "prompt_tokens"), _number(usage, "completion_tokens")

@@ -198,12 +198,22 @@ class Account:
         finally:
             self._books = own
 
-    def worst_cost(self, conversation: Conversation, max_new_tokens: int) -> float:
-        """Returns what one answer costs at most."""
+    def worst_cost(
+        self, conversation: Conversation, max_new_tokens: int, *, also_read: int = 0
+    ) -> float:
+        """Returns what one answer costs at most.
+
+        Args:
+            conversation: What is read.
+            max_new_tokens: Tokens that are written at most.
+            also_read: Further tokens that are read.
+        """
         if self._prices is None:
             return 0.0
         return self._prices.cost(
-            TokenCount(prompt=most_prompt_tokens(conversation), completion=max_new_tokens)
+            TokenCount(
+                prompt=most_prompt_tokens(conversation) + also_read, completion=max_new_tokens
+            )
         )
 
     def estimate(self, conversations: Sequence[Conversation], max_new_tokens: int) -> CostEstimate:

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.api.answers import whole_characters
@@ -85,9 +85,14 @@ class Dialect:
         accept_empty: Take an answer without text for what it is. By default it is a fault: the
             question is asked again, and then given up.
 
+        scoring: How a server is asked for scores, where `APIModel(scores=True)` says so: as `vllm`
+            or as `sglang`.
+        scored_tokens: How many of the most probable tokens are scored at each place; vLLM gives up
+            to 20 unless `--max-logprobs` allows more. The rest of the probability is one share.
+
     Raises:
         ConfigurationError: A field to leave out that can't be, or one to add that is written
-            already.
+            already; a word that is not known, or a number that is not positive.
     """
 
     include_reasoning: bool = False
@@ -96,8 +101,20 @@ class Dialect:
     require_finish_reason: bool = False
     check_prompt_tokens: bool = True
     accept_empty: bool = False
+    scoring: Literal["vllm", "sglang"] = "vllm"
+    scored_tokens: int = 20
 
     def __post_init__(self) -> None:
+        if self.scoring not in ("vllm", "sglang"):
+            raise ConfigurationError(
+                "scoring is not known", received=self.scoring, allowed="vllm or sglang"
+            )
+        if self.scored_tokens < 1:
+            raise ConfigurationError(
+                "scored_tokens is not positive",
+                received=self.scored_tokens,
+                allowed="a whole number from 1",
+            )
         strange = set(self.omit) - set(OPTIONAL_FIELDS)
         if isinstance(self.omit, str) or strange:
             raise ConfigurationError(

@@ -11,11 +11,11 @@ import os
 import re
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from domainfusion.errors import ConfigurationError, MissingDependencyError
@@ -222,6 +222,9 @@ except ImportError as error:
 MAX_BODY_BYTES = 10_000_000
 """No answer is longer; what is, is not an answer."""
 
+MAX_SCORES_BYTES = 200_000_000
+"""Nor is what another call returns: twenty scores are some 2 KB for each token of a row."""
+
 _OPENAI_HOST = "api.openai.com"
 _KEPT_HEADERS = {
     "host",
@@ -263,6 +266,9 @@ _FIXES = {
 }
 
 
+Read = TypeVar("Read")
+
+
 class Endpoint:
     """Sends requests; open it with `async with`.
 
@@ -287,6 +293,8 @@ class Endpoint:
         self._key_variable = key_variable
         self._timeout_seconds = timeout_seconds
         self._host = urlsplit(base_url).hostname or ""
+        # What is not OpenAI's API stands beside it.
+        self._root = base_url.removesuffix("/v1")
         try:
             connections = httpx2.AsyncClient(
                 timeout=timeout_seconds,
@@ -351,14 +359,19 @@ class Endpoint:
         Raises:
             AttemptFailed: There is no answer.
         """
-        outcome = await self._send(body)
+        outcome = await self._send("/chat/completions", body)
         if isinstance(outcome, httpx2.Response):
             outcome = self._read(
                 outcome,
-                include_reasoning=include_reasoning,
-                max_new_tokens=max_new_tokens,
-                require_finish_reason=require_finish_reason,
-                accept_empty=accept_empty,
+                lambda payload: self._hidden(
+                    read_reply(
+                        payload,
+                        include_reasoning=include_reasoning,
+                        max_new_tokens=max_new_tokens,
+                        require_finish_reason=require_finish_reason,
+                        accept_empty=accept_empty,
+                    )
+                ),
             )
         if isinstance(outcome, AttemptFailed):
             # Raised here, outside of every handler: the client's own errors hold the request, and
@@ -366,12 +379,35 @@ class Endpoint:
             raise outcome
         return outcome
 
-    async def _send(self, body: Mapping[str, Any]) -> httpx2.Response | Reply | AttemptFailed:
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, from_root: bool = False
+    ) -> dict[str, Any]:
+        """Sends another call, and returns what it answers, decoded.
+
+        Args:
+            path: Which call.
+            body: What is sent.
+            from_root: Whether it stands beside `/v1`, not under it.
+
+        Raises:
+            AttemptFailed: There is no answer.
+        """
+        outcome = await self._send(f"{self._root}{path}" if from_root else path, body)
+        found = (
+            self._read(outcome, dict[str, Any]) if isinstance(outcome, httpx2.Response) else outcome
+        )
+        if isinstance(found, AttemptFailed):
+            raise found
+        if isinstance(found, Reply):
+            raise AttemptFailed("a content filter held it back", "request")
+        return found
+
+    async def _send(
+        self, path: str, body: Mapping[str, Any]
+    ) -> httpx2.Response | Reply | AttemptFailed:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=body
-                )
+                return await self._client.post(path, cast_to=httpx2.Response, body=body)
         except (TimeoutError, APITimeoutError) as error:
             lost = not isinstance(error.__cause__, _NEVER_SENT)
             return AttemptFailed(
@@ -392,7 +428,9 @@ class Endpoint:
         except AttemptFailed as failure:
             return failure
 
-    def _read(self, response: httpx2.Response, **options: Any) -> Reply | AttemptFailed:
+    def _read(
+        self, response: httpx2.Response, take: Callable[[dict[str, Any]], Read]
+    ) -> Read | Reply | AttemptFailed:
         """Reads a response whose status is one of success, whatever it says of its content type."""
         kind = response.headers.get("content-type", "none")
         try:
@@ -401,7 +439,7 @@ class Endpoint:
             if error is not None:
                 reason = f"the server answered with an error: {self._brief(error.message)}"
                 return self._failed(error.meant_status, error, reason, response.headers)
-            return self._hidden(read_reply(payload, **options))
+            return take(payload)
         except UnicodeDecodeError:
             return AttemptFailed("the answer is not UTF-8", lost=True, fix=CHECK_URL)
         except RecursionError:
@@ -535,13 +573,28 @@ class Endpoints:
             AttemptFailed: There is no answer at any address; or one may have been written, and was
                 lost.
         """
+        return await self._somewhere(lambda endpoint: endpoint.ask(body, **options))
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, from_root: bool = False
+    ) -> dict[str, Any]:
+        """Sends another call; see `Endpoint.post`.
+
+        Raises:
+            AttemptFailed: As for `ask`.
+        """
+        return await self._somewhere(
+            lambda endpoint: endpoint.post(path, body, from_root=from_root)
+        )
+
+    async def _somewhere(self, call: Callable[[Endpoint], Awaitable[Read]]) -> Read:
         tried: list[_Address] = []
         while True:
             place = self._next(tried)
             tried.append(place)
             place.in_flight += 1
             try:
-                reply = await place.endpoint.ask(body, **options)
+                reply = await call(place.endpoint)
             except AttemptFailed as failure:
                 if failure.scope == "request" or failure.answered:
                     raise  # it is the question's
@@ -578,22 +631,26 @@ async def _bound(response: httpx2.Response) -> None:
             fix=CHECK_URL,
         )
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _BoundedStream(response.stream)
+    is_chat = response.request.url.path.endswith("/chat/completions")
+    response.stream = _BoundedStream(
+        response.stream, MAX_BODY_BYTES if is_chat else MAX_SCORES_BYTES
+    )
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
     """Reads another stream, and stops where it gets too long."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, most_bytes: int) -> None:
         self._stream = stream
+        self._most_bytes = most_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
         async for chunk in self._stream:
             size += len(chunk)
-            if size > MAX_BODY_BYTES:
+            if size > self._most_bytes:
                 raise AttemptFailed(
-                    f"the answer is longer than {MAX_BODY_BYTES:,} bytes",
+                    f"the answer is longer than {self._most_bytes:,} bytes",
                     "request",
                     lost=True,
                     fix="lower max_new_tokens",

@@ -153,6 +153,24 @@ class AttemptFailed(Exception):
         return self.status == _THROTTLED and self.scope == "attempt"
 
 
+class CantScore(AttemptFailed):
+    """The server gives no scores, or those of other tokens: none of its answers will do.
+
+    Args:
+        reason: What happened.
+        fix: What to do about it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        fix: str = "scores=True needs a vLLM server (/tokenize, and /completions with"
+        " prompt_logprobs), or SGLang's with Dialect(scoring='sglang'); without scores, use"
+        " objective='sequence'",
+    ) -> None:
+        super().__init__(reason, "endpoint", fix=fix)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerError:
     """An error as a server words it.

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from queue import SimpleQueue
 from threading import RLock, Thread
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from domainfusion.errors import ConfigurationError, ModelError
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.api.answers import Reply
 from domainfusion.models.api.costs import (
     Account,
@@ -28,9 +28,9 @@ from domainfusion.models.api.costs import (
 )
 from domainfusion.models.api.dialect import Dialect, RequestWriter
 from domainfusion.models.api.endpoint import OPENAI_URL, Endpoint, Endpoints, Key, check_url
-from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
+from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed, CantScore
 from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
-from domainfusion.models.base import OnResult, sample_seeds
+from domainfusion.models.base import OnResult, OnScores, TokenScorer, sample_seeds
 from domainfusion.models.books import Books
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint, user
 
@@ -40,28 +40,61 @@ for.
 """
 
 
+OnReply = Callable[[int, Reply], None]
+"""Called with the index of a request and its reply."""
+
+
+class Request(Protocol):
+    """One question as it is sent, again where an attempt fails."""
+
+    @property
+    def most_tokens(self) -> int:
+        """What it reads and writes at most."""
+        ...
+
+    @property
+    def worst_cost(self) -> float:
+        """What it costs at most."""
+        ...
+
+    async def send(self, endpoint: Endpoint | Endpoints) -> Reply:
+        """Asks once.
+
+        Raises:
+            AttemptFailed: There is no reply.
+        """
+        ...
+
+    def adapts(self, failure: AttemptFailed) -> bool:
+        """Learns from a failure; whether the next attempt looks different."""
+        ...
+
+    def advice(self, failure: AttemptFailed) -> str:
+        """Returns what to do about a failure, as far as the request shows."""
+        ...
+
+
 @dataclass
 class Outcome:
     """What came of the questions.
 
     Attributes:
-        answers: The answers by position.
+        replies: The answers by position.
         failures: How a question failed that was given up, by position.
         stop: Why the rest was not asked; None where all were.
     """
 
-    answers: dict[int, Generation] = field(default_factory=dict)
+    replies: dict[int, Reply] = field(default_factory=dict)
     failures: dict[int, AttemptFailed] = field(default_factory=dict)
     stop: StopReason | None = None
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks an endpoint many questions at once.
+    """Sends many requests to an endpoint at once.
 
     Attributes:
         open_endpoint: Makes the endpoint.
-        writer: Writes the requests.
         limits: What is asked for at most.
         retries: When the server is given up.
         traffic: What was sent lately.
@@ -69,41 +102,33 @@ class Asker:
     """
 
     open_endpoint: Callable[[], Endpoint | Endpoints]
-    writer: RequestWriter
     limits: Limits
     retries: Retries
     traffic: Traffic
     account: Account
 
-    def ask(
-        self,
-        conversations: Sequence[Conversation],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_result: OnResult | None = None,
-    ) -> Outcome:
-        """Asks every question until all are answered, given up, or the endpoint is.
+    def ask(self, requests: Sequence[Request], on_reply: OnReply) -> Outcome:
+        """Sends every request until all are answered, given up, or the endpoint is.
 
-        `on_result` is called in this thread. A worker asks its next question only once the answer
+        `on_reply` is called in this thread. A worker sends its next request only once the answer
         before was taken, so that no more than `max_concurrency` answers are ever on their way to
         whoever keeps them.
         """
         outcome = Outcome()
 
-        def take(index: int, generation: Generation) -> None:
-            if on_result is not None:
-                on_result(index, generation)
-            outcome.answers[index] = generation
+        def take(index: int, reply: Reply) -> None:
+            on_reply(index, reply)
+            outcome.replies[index] = reply
 
         async def work(hand_over: HandOver) -> None:
             gate = Gate(self.limits, self.retries, self.traffic, self.account)
-            questions = iter(enumerate(zip(conversations, seeds, strict=True)))
+            waiting = iter(enumerate(requests))
             async with self.open_endpoint() as endpoint:
-                one = _Worker(self, endpoint, gate, sampling, outcome.failures, hand_over)
+                one = _Worker(self.retries, endpoint, gate, outcome.failures, hand_over)
                 await asyncio.gather(
                     *(
-                        one.work(questions)
-                        for _ in range(min(self.limits.max_concurrency, len(conversations)))
+                        one.work(waiting)
+                        for _ in range(min(self.limits.max_concurrency, len(requests)))
                     )
                 )
             outcome.stop = gate.stop
@@ -114,39 +139,36 @@ class Asker:
 
 @dataclass(frozen=True)
 class _Worker:
-    asker: Asker
+    retries: Retries
     endpoint: Endpoint | Endpoints
     gate: Gate
-    sampling: Sampling
     failures: dict[int, AttemptFailed]
     hand_over: HandOver
 
-    async def work(self, questions: Iterator[tuple[int, tuple[Conversation, int]]]) -> None:
-        for index, (conversation, seed) in questions:
+    async def work(self, waiting: Iterator[tuple[int, Request]]) -> None:
+        for index, request in waiting:
             try:
-                reply = await self._answer(conversation, seed)
+                reply = await self._answer(request)
             except Stopped:
                 return
             except AttemptFailed as failure:
                 self.failures[index] = failure
             else:
-                await self.hand_over(index, reply.generation)
+                await self.hand_over(index, reply)
 
-    async def _answer(self, conversation: Conversation, seed: int) -> Reply:
+    async def _answer(self, request: Request) -> Reply:
         retries = 0
         for attempt in count(1):
-            outcome = await self._attempt(conversation, seed)
+            outcome = await self._attempt(request)
             if isinstance(outcome, Reply):
                 return outcome
             if outcome is None:
                 continue
             # A server that asks for patience is waited for as long as it answers others.
             retries += not outcome.throttled
-            most = (
-                min(self.asker.retries.max_retries, _RETRIES_OF_EMPTY)
-                if outcome.answered
-                else self.asker.retries.max_retries
-            )
+            most = self.retries.max_retries
+            if outcome.answered:
+                most = min(most, _RETRIES_OF_EMPTY)
             if outcome.scope != "attempt" or retries > most:
                 if outcome.answered:
                     self.gate.gave_up(outcome)
@@ -154,36 +176,73 @@ class _Worker:
             await self.gate.rest((outcome.retry_after_seconds or 0.0) + self.gate.backoff(attempt))
         raise AssertionError("the loop ends by itself alone")
 
-    async def _attempt(self, conversation: Conversation, seed: int) -> Reply | AttemptFailed | None:
+    async def _attempt(self, request: Request) -> Reply | AttemptFailed | None:
         """Asks once; returns None where the same question is to be asked in other words."""
-        asker, limit = self.asker, self.sampling.max_new_tokens
-        whole = asker.writer.conversation(conversation)
-        worst_cost = asker.account.worst_cost(whole, limit)
-        async with self.gate.request(most_prompt_tokens(whole) + limit, worst_cost) as ticket:
-            body = asker.writer.body(conversation, self.sampling, seed)
+        async with self.gate.request(request.most_tokens, request.worst_cost) as ticket:
             try:
-                reply = await self.endpoint.ask(
-                    body,
-                    include_reasoning=asker.writer.dialect.include_reasoning,
-                    max_new_tokens=limit,
-                    require_finish_reason=asker.writer.dialect.require_finish_reason,
-                    accept_empty=asker.writer.dialect.accept_empty,
-                )
-                if (
-                    asker.writer.dialect.check_prompt_tokens
-                    and reply.tokens is not None
-                    and was_cut(whole, reply.tokens)
-                ):
-                    raise _cut_prompt(whole, reply.tokens)
+                reply = await request.send(self.endpoint)
             except AttemptFailed as failure:
-                if asker.writer.adapt(body, failure):
+                if request.adapts(failure):
                     self.gate.refused(ticket)
                     return None
-                failure.fix = failure.fix or asker.writer.advice(failure)
+                failure.fix = failure.fix or request.advice(failure)
                 self.gate.failed(ticket, failure)
                 return failure
             self.gate.succeeded(ticket, reply)
             return reply
+
+
+class _Question:
+    """A request for an answer in text."""
+
+    def __init__(
+        self,
+        writer: RequestWriter,
+        account: Account,
+        conversation: Conversation,
+        sampling: Sampling,
+        seed: int,
+    ) -> None:
+        self._writer, self._account = writer, account
+        self._conversation, self._sampling, self._seed = conversation, sampling, seed
+        self._body: dict[str, Any] = {}
+
+    @property
+    def _whole(self) -> Conversation:
+        """The conversation as the server gets it, which may have learned to want it otherwise."""
+        return self._writer.conversation(self._conversation)
+
+    @property
+    def most_tokens(self) -> int:
+        return most_prompt_tokens(self._whole) + self._sampling.max_new_tokens
+
+    @property
+    def worst_cost(self) -> float:
+        return self._account.worst_cost(self._whole, self._sampling.max_new_tokens)
+
+    async def send(self, endpoint: Endpoint | Endpoints) -> Reply:
+        dialect, whole = self._writer.dialect, self._whole
+        self._body = self._writer.body(self._conversation, self._sampling, self._seed)
+        reply = await endpoint.ask(
+            self._body,
+            include_reasoning=dialect.include_reasoning,
+            max_new_tokens=self._sampling.max_new_tokens,
+            require_finish_reason=dialect.require_finish_reason,
+            accept_empty=dialect.accept_empty,
+        )
+        if (
+            dialect.check_prompt_tokens
+            and reply.tokens is not None
+            and was_cut(whole, reply.tokens)
+        ):
+            raise _cut_prompt(whole, reply.tokens)
+        return reply
+
+    def adapts(self, failure: AttemptFailed) -> bool:
+        return self._writer.adapt(self._body, failure)
+
+    def advice(self, failure: AttemptFailed) -> str:
+        return self._writer.advice(failure)
 
 
 def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed:
@@ -200,7 +259,7 @@ def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed
 @dataclass(frozen=True)
 class _Delivery:
     index: int
-    generation: Generation
+    reply: Reply
     taken: asyncio.Event
 
 
@@ -210,14 +269,14 @@ class HandOver:
     def __init__(self, inbox: SimpleQueue[_Delivery | None]) -> None:
         self._inbox = inbox
 
-    async def __call__(self, index: int, generation: Generation) -> None:
+    async def __call__(self, index: int, reply: Reply) -> None:
         """Returns once the answer was taken."""
-        delivery = _Delivery(index, generation, asyncio.Event())
+        delivery = _Delivery(index, reply, asyncio.Event())
         self._inbox.put(delivery)
         await delivery.taken.wait()
 
 
-def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnResult) -> None:
+def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnReply) -> None:
     """Runs `work` on an event loop in a thread of its own, and `take` in this one for each answer
     that it hands over.
 
@@ -231,7 +290,7 @@ def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnRes
         working.add_done_callback(lambda _: inbox.put(None))
         try:
             while (delivery := inbox.get()) is not None:
-                take(delivery.index, delivery.generation)
+                take(delivery.index, delivery.reply)
                 loop.call_soon_threadsafe(delivery.taken.set)
         except BaseException as error:
             working.cancel()
@@ -241,11 +300,11 @@ def run_apart(work: Callable[[HandOver], Coroutine[Any, Any, None]], take: OnRes
         working.result()
 
 
-def _take_the_rest(inbox: SimpleQueue[_Delivery | None], take: OnResult) -> None:
+def _take_the_rest(inbox: SimpleQueue[_Delivery | None], take: OnReply) -> None:
     while not inbox.empty():
         delivery = inbox.get()
         if delivery is not None:
-            take(delivery.index, delivery.generation)
+            take(delivery.index, delivery.reply)
 
 
 @contextmanager
@@ -275,8 +334,8 @@ class APIModel:
     """A model that a server answers for: a hosted service, vLLM, Ollama, llama.cpp, LM Studio, or
     whatever speaks OpenAI's chat API.
 
-    It gives text and nothing else: a teacher, a generation model, an integration model or a judge,
-    but no student.
+    It gives text, and scores of tokens where its server does: a teacher, a generation model, an
+    integration model or a judge, but no student.
 
     Args:
         model: The model's name on the server.
@@ -293,6 +352,8 @@ class APIModel:
         limits: What it is asked for at most, and what may be spent.
         retries: How long it is waited for, and when it is given up.
         prices: What tokens cost; None where it does not matter.
+        scores: Have a vLLM or SGLang server score tokens too, for `objective: distribution`: it
+            needs the student's tokenizer. `Dialect` says how it is asked.
         allow_insecure_http: Allow plain http to another machine: whoever listens reads the key and
             every text.
 
@@ -304,6 +365,7 @@ class APIModel:
     Attributes:
         name: What reports call it.
         base_url: Where it is asked; the first of several addresses.
+        scores: Whether its server is asked for scores.
         fingerprint: Changes with the address, the model, the system prompt and the settings that
             decide its answers.
 
@@ -328,6 +390,7 @@ class APIModel:
         limits: Limits = Limits(),
         retries: Retries = Retries(),
         prices: Prices | None = None,
+        scores: bool = False,
         allow_insecure_http: bool = False,
     ) -> None:
         if not model.strip():
@@ -365,6 +428,7 @@ class APIModel:
             token_field="max_completion_tokens" if self.base_url == OPENAI_URL else "max_tokens",
         )
         self.fingerprint = self._fingerprint()
+        self.scores = scores
         self._limits = limits
         self._retries = retries
         self._traffic = Traffic(limits)
@@ -379,6 +443,11 @@ class APIModel:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._writer.model!r}, base_url={self.base_url!r})"
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens are scored at each place."""
+        return self._writer.dialect.scored_tokens
 
     @property
     def usage(self) -> Usage:
@@ -433,22 +502,76 @@ class APIModel:
         """
         if not conversations:
             return []
-        with self._one_call:
-            asker = Asker(
-                self._endpoint,
-                self._writer,
-                self._limits,
-                self._retries,
-                self._traffic,
-                self._account,
+        questions = [
+            _Question(self._writer, self._account, conversation, sampling, seed)
+            for conversation, seed in zip(
+                conversations, sample_seeds(sampling.seed, conversations), strict=True
             )
-            outcome = asker.ask(
-                conversations, sample_seeds(sampling.seed, conversations), sampling, on_result
-            )
-        logger.info("%s: %s", self.name, self.usage)
-        if len(outcome.answers) < len(conversations):
+        ]
+
+        def take(index: int, reply: Reply) -> None:
+            if on_result is not None:
+                on_result(index, reply.generation)
+
+        outcome = self._send(questions, take)
+        if len(outcome.replies) < len(conversations):
             raise self._error(outcome, conversations)
-        return [outcome.answers[index] for index in range(len(conversations))]
+        return [outcome.replies[index].generation for index in range(len(conversations))]
+
+    def score_answers(
+        self,
+        answers: Sequence[tuple[Conversation, Sequence[int]]],
+        student: TokenScorer,
+        on_scores: OnScores,
+    ) -> dict[int, str]:
+        """Scores the tokens of answers on the server; see `ServedScorer`.
+
+        The server's own chat template writes the prompt where it is vLLM, and the student's where
+        it is SGLang, which renders no conversation for others.
+
+        Raises:
+            CapabilityError: Its tokens are not the student's, or the server gives no
+                log-probabilities of a prompt.
+            ModelError: The server was given up; what it scored before was handed over.
+        """
+        # They load Transformers, which whoever asks for text does without.
+        from domainfusion.models.api.scoring import ScoredReply, Scoring
+
+        if not answers:
+            return {}
+        scoring = Scoring(self._writer, self._account, student)
+        probes = scoring.probes()
+        found = self._send(probes, lambda _, __: None)
+        self._refuse_stopped(found, len(probes), "texts that show its tokens")
+        requests = scoring.requests(answers)
+
+        def take(index: int, reply: Reply) -> None:
+            assert isinstance(reply, ScoredReply)
+            on_scores(index, reply.scores)
+
+        outcome = self._send(requests, take)
+        self._refuse_stopped(outcome, len(requests), "answers")
+        return {index: failure.reason for index, failure in outcome.failures.items()}
+
+    def _refuse_stopped(self, outcome: Outcome, count: int, what: str) -> None:
+        for failure in outcome.failures.values():
+            if isinstance(failure, CantScore):
+                raise CapabilityError(
+                    f"{self._where} can't score tokens: {failure.reason}", fix=failure.fix
+                )
+        if outcome.stop is not None:
+            raise ModelError(
+                f"{self._where} scored {len(outcome.replies)} of {count} {what} before it was given"
+                f" up: {outcome.stop.reason}",
+                fix=f"{outcome.stop.fix}; what was scored is kept",
+            )
+
+    def _send(self, requests: Sequence[Request], on_reply: OnReply) -> Outcome:
+        with self._one_call:
+            asker = Asker(self._endpoint, self._limits, self._retries, self._traffic, self._account)
+            outcome = asker.ask(requests, on_reply)
+        logger.info("%s: %s", self.name, self.usage)
+        return outcome
 
     def _endpoint(self) -> Endpoint | Endpoints:
         found = [self._endpoint_at(url) for url in self._urls]
@@ -463,14 +586,18 @@ class APIModel:
             max_concurrency=self._limits.max_concurrency,
         )
 
-    def _error(self, outcome: Outcome, conversations: Sequence[Conversation]) -> ModelError:
-        missing = [index for index in range(len(conversations)) if index not in outcome.answers]
+    @property
+    def _where(self) -> str:
         others = f" and {len(self._urls) - 1} more" if len(self._urls) > 1 else ""
-        where = f"{self.name} at {urlsplit(self.base_url).netloc}{others}"
+        return f"{self.name} at {urlsplit(self.base_url).netloc}{others}"
+
+    def _error(self, outcome: Outcome, conversations: Sequence[Conversation]) -> ModelError:
+        missing = [index for index in range(len(conversations)) if index not in outcome.replies]
+        where = self._where
         if outcome.stop is not None:
             rest, fix = outcome.stop.reason, outcome.stop.fix
             what = (
-                f"{where} answered {len(outcome.answers)} of {len(conversations)} questions before"
+                f"{where} answered {len(outcome.replies)} of {len(conversations)} questions before"
                 f" it was given up: {rest}"
             )
         else:
