@@ -135,7 +135,7 @@ def test_one_answer_leaves_every_file_as_it_was(base: LlamaModel, tmp_path: Path
         run = distiller(base, tmp_path / name, Drawing(2), **settings)
         records_of(run)
         assert not (tmp_path / name / "samples.json").exists()
-        assert "samples" not in run._inputs(date=None)
+        assert "samples" not in run._parts.inputs(date=None)
     for name in names:
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 

@@ -433,7 +433,7 @@ def test_a_student_on_a_base_without_a_template_speaks_as_its_experts(
     }
     run = distiller(student, teachers, tmp_path / "run")
     assert shown(run.student_model) == shown(teachers["b"])  # two speak so, and one otherwise
-    assert "expert of b; a speak otherwise" in str(run._inputs(date=None)["student"])
+    assert "expert of b; a speak otherwise" in str(run._parts.inputs(date=None)["student"])
     assert shown(student) != shown(run.student_model)
     own = local(base, chat_template=CHATML)
     assert distiller(own, teachers, tmp_path / "other").student_model is own

@@ -15,10 +15,11 @@ from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.errors import DomainFusionError, ModelError, StoreError
 from domainfusion.models.base import LanguageModel
+from domainfusion.models.books import PaidModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress
 from domainfusion.records import write_json
-from domainfusion.types import Conversation, Generation, Sampling
+from domainfusion.types import Conversation, Generation, Sampling, user
 
 logger = logging.getLogger("domainfusion")
 
@@ -227,3 +228,33 @@ class AskOverGaps:
             Generation(text="", finish_reason="failed") if each in unanswered else next(stored)
             for each in conversations
         ]
+
+
+FIRST_QUESTION = user("Please answer this with one word: are you there?")
+
+
+def ask_first(
+    ask: Ask, experts: Mapping[str, LanguageModel], sampling: Sampling, *, stops: bool
+) -> None:
+    """Asks every expert behind an API one question, so that a wrong key, address or name shows
+    before anything else is done.
+
+    Args:
+        ask: How models are called.
+        experts: The experts by domain; those that run on this machine are not asked.
+        sampling: How they answer.
+        stops: Whether one that does not answer ends the run; else a warning names it.
+
+    Raises:
+        ModelError: One did not answer, and `stops` is set.
+    """
+    for domain, expert in experts.items():
+        if not isinstance(expert, PaidModel):
+            continue
+        try:
+            label = f"asking the expert of {domain} a first question"
+            ask(expert, [FIRST_QUESTION], sampling, label=label)
+        except ModelError as error:
+            if stops:
+                raise
+            logger.warning("The expert of %s did not answer: %s", domain, error)

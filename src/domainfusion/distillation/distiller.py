@@ -6,23 +6,21 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from domainfusion.description import describe
 from domainfusion.distillation import outcomes
-from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk
+from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk, ask_first
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import (
     GeneratedBatch,
-    HeldOut,
     assemble,
     assemble_more,
     read_held_out,
     run_generator,
 )
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.evaluator import Ensemble, Evaluator, check_examples
+from domainfusion.distillation.evaluator import Ensemble, Evaluator
 from domainfusion.distillation.examples import ExampleLike, read_examples
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
 from domainfusion.distillation.measuring import (
@@ -31,13 +29,7 @@ from domainfusion.distillation.measuring import (
     measure_savings,
     merge_of,
 )
-from domainfusion.distillation.parts import (
-    Lengths,
-    check_part,
-    check_parts,
-    check_refinement,
-    check_teachers,
-)
+from domainfusion.distillation.parts import Parts, check_teachers
 from domainfusion.distillation.refinement import (
     Refiner,
     Stages,
@@ -50,45 +42,32 @@ from domainfusion.distillation.run import (
     StageFiles,
     about_student,
     default_publisher,
-    pin_dates,
 )
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.targets import (
     Collected,
-    Sampled,
-    SampledTarget,
-    ask_until_verified,
+    make_records,
     read_records_of,
     read_samples,
-    to_record,
     warn_of_cut_thoughts,
     warn_of_refusals,
 )
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.distillation.trainer.training import check_seed
-from domainfusion.errors import ModelError, RunError
-from domainfusion.models.base import AdapterModel, LanguageModel, TrainableModel
-from domainfusion.models.books import PaidModel
-from domainfusion.models.huggingface import choose_speech
+from domainfusion.errors import RunError
+from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress
 from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
-    Integration,
     Response,
-    Sampling,
     TrainingRecord,
-    fingerprint,
-    user,
 )
 
 __all__ = ["Distiller", "ResponseIntegrator"]
 
 logger = logging.getLogger("domainfusion")
-
-FIRST_QUESTION = user("Please answer this with one word: are you there?")
 
 
 class Distiller:
@@ -146,58 +125,37 @@ class Distiller:
         settings: RunSettings = RunSettings(),
         progress: ProgressChoice = "auto",
     ) -> None:
-        shown = choose_progress(progress)
-        check_parts(student_model, teacher_models, data_generators)
-        check_part("trainer", trainer, Trainer)
-        if evaluator is not None:
-            check_part("evaluator", evaluator, Evaluator)
-        if integrator is not None:
-            check_part("integrator", integrator, ResponseIntegrator)
-        check_part("data", data, DataSettings)
-        check_part("settings", settings, RunSettings)
-        check_seed(seed)
-        self.student_model, self._speech = choose_speech(student_model, teacher_models)
-        if self._speech:
-            logger.info("The student's chat template is %s.", self._speech)
-        self.teacher_models = dict(teacher_models)
-        self.data_generators = list(data_generators)
+        self.progress = choose_progress(progress)
+        parts = Parts.checked(
+            student_model,
+            teacher_models,
+            data_generators,
+            trainer,
+            evaluator,
+            integrator,
+            test_examples=test_examples,
+            data=data,
+            settings=settings,
+            seed=seed,
+        )
+        self._parts = parts
+        self.student_model = parts.student
+        self.teacher_models = parts.teachers
+        self.data_generators = parts.generators
         self.trainer = trainer
         self.evaluator = evaluator
-        self.integrator = integrator or ResponseIntegrator()
-        self.integrator.check_domains(self.teacher_models)
+        self.integrator = parts.integrator
         self.seed = seed
-        # Without an evaluator nothing is held out to evaluate on.
-        self.data = data if evaluator is not None else replace(data, holdout=0.0)
+        self.data = parts.data
         self.settings = settings
-        self.progress = shown
         self.publisher = settings.publisher or default_publisher()
         self.student: TrainableModel | None = None
         self._is_refined = False
         self.report: EvaluationReport | None = None
-        self._given_test = None if test_examples is None else tuple(read_examples(test_examples))
-        self._given_validation = (
-            None
-            if data.validation_examples is None
-            else tuple(read_examples(data.validation_examples))
-        )
-        if self._given_test is not None:
-            check_examples(self._given_test, teacher_models)
-        if self._given_validation:
-            check_examples(self._given_validation, teacher_models)
-        has_validation = bool(self._given_validation) or data.validation_holdout > 0
-        trainer.check_validation(given=has_validation)
-        check_refinement(settings.refinement_rounds, data_generators, has_validation=has_validation)
         path = None if output_dir is None else Path(output_dir)
-        parts = [
-            self.student_model,
-            self.teacher_models,
-            self.data_generators,
-            self.integrator,
-            evaluator,
-        ]
         self._run = RunDirectory(
             path,
-            self._inputs(date=pin_dates(parts, path)),
+            parts.inputs(date=parts.pin_date(path)),
             settings.title,
             say=self.progress.say if isinstance(self.progress, Speaks) else None,
         )
@@ -208,25 +166,16 @@ class Distiller:
         )
         if settings.on_teacher_failure == "stop" and not self._run.examples.is_file():
             # Before the directory is claimed: a test set that is corrected makes another run.
-            self._lengths().fitting(self._given_test, "test")
-            self._lengths().fitting(self._given_validation, "validation")
+            parts.lengths.fitting(parts.test, "test")
+            parts.lengths.fitting(parts.validation, "validation")
 
     def __repr__(self) -> str:
-        made = ", ".join(type(generator).__name__ for generator in self.data_generators)
-        done = [
-            name
-            for name, is_there in (
-                ("examples", self._run.examples.is_file()),
-                ("records", self._run.records.is_file()),
-                ("a student", self.student is not None),
-                ("a report", self._run.html_report.is_file()),
-            )
-            if is_there
-        ]
+        generators = ", ".join(type(generator).__name__ for generator in self.data_generators)
+        made = self._run.made(has_student=self.student is not None)
         return (
-            f"Distiller({', '.join(self.teacher_models)} → {self.student_model.name}; {made};"
+            f"Distiller({', '.join(self.teacher_models)} → {self.student_model.name}; {generators};"
             f" {type(self.trainer).__name__}; kept in {self.output_dir}, which has"
-            f" {listed(done or ['nothing yet'])})"
+            f" {listed(made or ['nothing yet'])})"
         )
 
     def distill(self, *, on_trained: Callable[[], object] = lambda: None) -> TrainableModel:
@@ -240,7 +189,7 @@ class Distiller:
         stage; the others come to train.
         """
         distributed.init_process_group()
-        self._check_start()
+        self._parts.note_start()
         if not distributed.is_main_process():
             distributed.barrier()
             self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
@@ -282,18 +231,12 @@ class Distiller:
         if self._run.records.is_file():
             return
         with self._run.open():
-            for domain, teacher in self.teacher_models.items():
-                if not isinstance(teacher, PaidModel):
-                    continue
-                try:
-                    label = f"asking the expert of {domain} a first question"
-                    self._ask(
-                        teacher, [FIRST_QUESTION], self.settings.response_sampling, label=label
-                    )
-                except ModelError as error:
-                    if self.settings.on_teacher_failure == "stop":
-                        raise
-                    logger.warning("The expert of %s did not answer: %s", domain, error)
+            ask_first(
+                self._ask,
+                self.teacher_models,
+                self.settings.response_sampling,
+                stops=self.settings.on_teacher_failure == "stop",
+            )
 
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to
@@ -361,7 +304,9 @@ class Distiller:
                 rounds=self.settings.refinement_rounds,
                 files=self._run,
                 stages=Stages(
-                    make=self._make_more, integrate=self._collect_and_integrate, train=self._train
+                    make=self._generate_more,
+                    integrate=self._collect_and_integrate,
+                    train=self._train,
                 ),
                 validation=self._validation(),
                 teachers=self.teacher_models,
@@ -439,6 +384,97 @@ class Distiller:
 
     # The stages' details
 
+    def _made_by(
+        self, generators: Sequence[DataGenerator], focus: Focus | None = None
+    ) -> list[GeneratedBatch]:
+        """Runs generators; their examples have teachers for their domains and fit the contexts."""
+        batches = [run_generator(generator, self._ask, focus) for generator in generators]
+        check_teachers(
+            [example for batch in batches for example in batch.generated], self.teacher_models
+        )
+        lengths = self._parts.lengths
+        for batch in batches:
+            lengths.check_batch(batch)
+        return batches
+
+    def _generate(self) -> None:
+        batches = self._made_by(self.data_generators)
+        lengths = self._parts.lengths
+        held_out = replace(
+            self._parts.held_out,
+            test=lengths.fitting(self._parts.test, "test"),
+            validation=lengths.fitting(self._parts.validation, "validation"),
+        )
+        dataset = assemble(batches, held_out, self.data.hygiene)
+        if self.evaluator is not None:
+            dataset.check_test(self.evaluator.metric, self.data.holdout)
+        if self.settings.refinement_rounds:
+            dataset.check_validation(self.settings.verifier)
+        dataset.warn_of_idle(self.teacher_models)
+        dataset.write(self._run)
+
+    def _generate_more(self, focus: Focus, files: StageFiles) -> list[Example]:
+        """Lets every generator that can make more examples where the focus says; they are trained
+        on and nothing else.
+        """
+        if not files.examples.is_file():
+            with self._run.stage("generate"):
+                able = [generator for generator in self.data_generators if generator.has_more]
+                batches = self._made_by(able, focus)
+                frozen = replace(
+                    self._parts.held_out,
+                    test=read_held_out(self._run, "test"),
+                    validation=read_held_out(self._run, "validation"),
+                )
+                examples = assemble_more(batches, focus.earlier, frozen, self.data.hygiene)
+                write_json(files.generation, [batch.count() for batch in batches], listed=True)
+                write_records(files.examples, examples, listed=True)
+        return read_records(files.examples, Example)
+
+    def _experts(self) -> Experts:
+        return Experts(
+            self.teacher_models,
+            self._over_gaps(),
+            self.settings.response_sampling,
+            self.integrator.screening,
+        )
+
+    def _over_gaps(self) -> AskOverGaps:
+        """Returns how models are asked where an expert may leave a gap, if the run is to continue
+        over it.
+        """
+        continues = self.settings.on_teacher_failure == "continue"
+        return AskOverGaps(self._ask, self.teacher_models if continues else {})
+
+    def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
+        if files.records.is_file():
+            records = read_records_of(collected, files)
+            made = outcomes.integrated(records, read_samples(files))
+            self._run.tell_made_before("integrate", made)
+            return records
+        with self._run.stage("integrate") as tell:
+            records, sampled = make_records(
+                [Task(example, responses) for example, responses in collected],
+                partial(
+                    self.integrator.integrate_all,
+                    domains=self._parts.descriptions,
+                    ask=self._ask,
+                ),
+                samples=self.settings.samples,
+                experts=self._experts(),
+                verifier=self.settings.verifier,
+            )
+            if self.settings.samples > 1:
+                write_json(files.samples, sampled, listed=True)
+            write_records(files.records, records, listed=True)
+            tell(outcomes.integrated(records, sampled))
+        return read_records(files.records, TrainingRecord)
+
+    def _collect_and_integrate(
+        self, examples: Sequence[Example], files: StageFiles
+    ) -> list[TrainingRecord]:
+        return self._integrate(self.collect(examples), files)
+
     def _train(
         self,
         records: Sequence[TrainingRecord],
@@ -458,171 +494,25 @@ class Distiller:
             progress=self.progress,
         )
 
-    def _check_start(self) -> None:
-        """Tells before anything is asked where the student will start, where that is not the merge
-        that its experts suggest.
-        """
-        why = self.trainer.start_of(self.student_model, self.teacher_models).why_not_merged
-        if why:
-            is_suggested = any(
-                isinstance(teacher, AdapterModel) and teacher.is_adapter_on(self.student_model)
-                for teacher in self.teacher_models.values()
-            )
-            level = logging.WARNING if is_suggested else logging.INFO
-            message = "The student starts from its base, not from the merge of its experts: %s"
-            logger.log(level, message, why)
-
-    def _generate(self) -> None:
-        batches = [run_generator(generator, self._ask) for generator in self.data_generators]
-        self._check_batches(batches)
-        lengths = self._lengths()
-        held_out = replace(
-            self._held_out,
-            test=lengths.fitting(self._given_test, "test"),
-            validation=lengths.fitting(self._given_validation, "validation"),
-        )
-        dataset = assemble(batches, held_out, self.data.hygiene)
-        if self.evaluator is not None:
-            dataset.check_test(self.evaluator.metric, self.data.holdout)
-        if self.settings.refinement_rounds:
-            dataset.check_validation(self.settings.verifier)
-        dataset.warn_of_idle(self.teacher_models)
-        dataset.write(self._run)
-
-    def _check_batches(self, batches: Sequence[GeneratedBatch]) -> None:
-        generated = [example for batch in batches for example in batch.generated]
-        check_teachers(generated, self.teacher_models)
-        lengths = self._lengths()
-        for batch in batches:
-            lengths.check_batch(batch)
-
-    def _lengths(self) -> Lengths:
-        sampling = getattr(self.evaluator, "sampling", None) or self.settings.response_sampling
-        return Lengths(
-            self.teacher_models,
-            self.student_model,
-            expert_tokens=self.settings.response_sampling.max_new_tokens,
-            student_tokens=sampling.max_new_tokens,
-            leaves_out=self.settings.on_teacher_failure == "continue",
-        )
-
-    def _make_more(self, focus: Focus, files: StageFiles) -> list[Example]:
-        """Lets every generator that can make more examples where the focus says; they are trained
-        on and nothing else.
-        """
-        if not files.examples.is_file():
-            with self._run.stage("generate"):
-                batches = [
-                    run_generator(generator, self._ask, focus)
-                    for generator in self.data_generators
-                    if generator.has_more
-                ]
-                self._check_batches(batches)
-                frozen = replace(
-                    self._held_out,
-                    test=read_held_out(self._run, "test"),
-                    validation=read_held_out(self._run, "validation"),
-                )
-                examples = assemble_more(batches, focus.earlier, frozen, self.data.hygiene)
-                write_json(files.generation, [batch.count() for batch in batches], listed=True)
-                write_records(files.examples, examples, listed=True)
-        return read_records(files.examples, Example)
-
-    @property
-    def _held_out(self) -> HeldOut:
-        return HeldOut(
-            test=self._given_test,
-            validation=self._given_validation,
-            benchmarks={} if self.evaluator is None else self.evaluator.own_examples,
-            test_share=self.data.holdout,
-            validation_share=self.data.validation_holdout,
-            group_by=self.data.group_by,
-            seed=self.seed,
-        )
-
-    def _collect_and_integrate(
-        self, examples: Sequence[Example], files: StageFiles
-    ) -> list[TrainingRecord]:
-        return self._integrate(self.collect(examples), files)
-
-    def _integrate(self, collected: Collected, files: StageFiles) -> list[TrainingRecord]:
-        if files.records.is_file():
-            records = read_records_of(collected, files)
-            made = outcomes.integrated(records, read_samples(files))
-            self._run.tell_made_before("integrate", made)
-            return records
-        with self._run.stage("integrate") as tell:
-            tasks = [Task(example, responses) for example, responses in collected]
-            targets = self.integrator.integrate_all(
-                tasks,
-                domains=self._descriptions(),
-                ask=self._ask,
-            )
-            records = [
-                to_record(task, target, self.settings.verifier)
-                for task, target in zip(tasks, targets, strict=True)
-            ]
-            sampled: list[SampledTarget] = []
-            if self.settings.samples > 1:
-                records, sampled = self._ask_again(tasks, records)
-                write_json(files.samples, sampled, listed=True)
-            write_records(files.records, records, listed=True)
-            tell(outcomes.integrated(records, sampled))
-        return read_records(files.records, TrainingRecord)
-
-    def _ask_again(self, tasks: Sequence[Task], records: Sequence[TrainingRecord]) -> Sampled:
-        def integrate(again: Sequence[Task]) -> list[Integration]:
-            return self.integrator.integrate_all(again, domains=self._descriptions(), ask=self._ask)
-
-        return ask_until_verified(
-            tasks,
-            records,
-            samples=self.settings.samples,
-            experts=self._experts(),
-            integrate=integrate,
-            verifier=self.settings.verifier,
-        )
-
-    def _experts(self) -> Experts:
-        return Experts(
-            self.teacher_models,
-            self._over_gaps(),
-            self.settings.response_sampling,
-            self.integrator.screening,
-        )
-
-    def _descriptions(self) -> dict[str, str]:
-        """Returns what the domains are about, as far as the generators describe them."""
-        described: dict[str, str] = {}
-        for generator in self.data_generators:
-            if isinstance(generator.domains, Mapping):
-                described.update(generator.domains)
-        return described
-
     def _validation(self) -> Validation:
         is_frozen = self._run.validation_examples.is_file()
         examples = (
             read_held_out(self._run, "validation")
             if is_frozen
-            else list(self._given_validation or ())
+            else list(self._parts.validation or ())
         )
-        return Validation(examples, self.settings.verifier, self._sampling)
-
-    @property
-    def _sampling(self) -> Sampling:
-        """How models answer where they are measured."""
-        own = None if self.evaluator is None else self.evaluator.sampling
-        return own or self.settings.response_sampling
+        return Validation(examples, self.settings.verifier, self._parts.sampling)
 
     def _measure(
         self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]
     ) -> EvaluationReport:
+        """Evaluates the student beside its base and the experts' merge."""
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
         merge = merge_of(self.trainer, self.student_model, self.teacher_models, self._run)
         if merge is not None:
             baselines["merge"] = merge.model
         self._roles.measured = {**evaluator.baselines, **baselines, "student": student}
-        report = measure(
+        return measure(
             evaluator,
             student,
             self.teacher_models,
@@ -631,18 +521,12 @@ class Distiller:
             trained_on=examples_trained_on(self._run),
             ensemble=self._ensemble,
             ask=self._over_gaps(),
+            notes=() if merge is None else (merge.note,),
         )
-        notes = () if merge is None else (merge.note,)
-        return replace(report, notes=(*report.notes, *notes))
-
-    @property
-    def _ensemble(self) -> Ensemble:
-        """What the student replaces: the experts and the integrator."""
-        return Ensemble(self.integrator, self._descriptions())
 
     def _measure_savings(self, student: TrainableModel, examples: Sequence[Example]) -> None:
         """Times the student against its experts, once in a run: the times of a busier hour would
-        tell something else.
+        differ.
         """
         if self._run.savings.is_file():
             return
@@ -651,46 +535,12 @@ class Distiller:
             logger.info("The experts are not timed: their answers were there from other runs.")
             return
         savings = measure_savings(
-            student, self.teacher_models, examples, self._sampling, self._ensemble.answer
+            student, self.teacher_models, examples, self._parts.sampling, self._ensemble.answer
         )
         if savings is not None:
             write_json(self._run.savings, savings, listed=True)
 
-    def _over_gaps(self) -> AskOverGaps:
-        """Returns how models are asked where an expert may leave a gap, if the run is to continue
-        over it.
-        """
-        return AskOverGaps(
-            self._ask, self.teacher_models if self.settings.on_teacher_failure == "continue" else {}
-        )
-
-    def _inputs(self, *, date: str | None) -> dict[str, Any]:
-        """Returns what decides the outcome of the run."""
-        return {
-            **({} if date is None else {"date": date}),
-            "student": (
-                describe(self.student_model)
-                | ({"chat_template": self._speech} if self._speech else {})
-            ),
-            "teachers": describe(self.teacher_models),
-            "generators": describe(self.data_generators),
-            "trainer": describe(self.trainer),
-            "integrator": describe(self.integrator),
-            **(
-                {"refinement_rounds": self.settings.refinement_rounds}
-                if self.settings.refinement_rounds
-                else {}
-            ),
-            **({"samples": self.settings.samples} if self.settings.samples > 1 else {}),
-            "response_sampling": describe(self.settings.response_sampling),
-            "verifier": describe(self.settings.verifier),
-            "test_examples": None if self._given_test is None else fingerprint(self._given_test),
-            "validation_examples": (
-                None if self._given_validation is None else fingerprint(self._given_validation)
-            ),
-            "holdout": self.data.holdout,
-            "validation_holdout": self.data.validation_holdout,
-            "group_by": describe(self.data.group_by),
-            "hygiene": describe(self.data.hygiene),
-            "seed": self.seed,
-        }
+    @property
+    def _ensemble(self) -> Ensemble:
+        """What the student replaces: the experts and the integrator."""
+        return Ensemble(self.integrator, self._parts.descriptions)

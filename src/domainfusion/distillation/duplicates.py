@@ -1,4 +1,6 @@
-"""Questions that ask the same: word for word, or all but."""
+"""Questions that ask the same, word for word or nearly: duplicates among examples, evaluation
+questions in training data, and test queries that were trained on.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from domainfusion.distillation.examples import query_key
+from domainfusion.distillation.examples import ExampleLike, query_key, read_examples
+from domainfusion.distillation.metrics import normalize
+from domainfusion.distillation.results import Overlap
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.words import (
     ARTICLES,
@@ -19,8 +24,8 @@ from domainfusion.distillation.text.words import (
     split_words,
     words_of,
 )
-from domainfusion.errors import ConfigurationError
-from domainfusion.types import Example, transcript
+from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.types import Example, Part, transcript
 
 Likeness = Literal["duplicate", "near-duplicate"]
 
@@ -400,3 +405,136 @@ def _words(example: Example) -> list[str]:
 
 def _ngrams(words: Sequence[str], size: int) -> Iterator[NGram]:
     return (tuple(words[start : start + size]) for start in range(len(words) - size + 1))
+
+
+OnOverlap = Literal["refuse", "report"]
+"""What to do with test queries that were trained on: refuse to evaluate, or leave them out and
+report them.
+"""
+
+OVERLAP_METHOD = (
+    "a training query contains 70 % of the test query's eight-word sequences, or a shorter one as a"
+    " whole, and all its content words"
+)
+
+
+class HeldApart(NamedTuple):
+    """The examples that nothing was trained on, and what was found among the others; None where
+    nobody said what was trained on.
+    """
+
+    examples: list[Example]
+    overlap: Overlap | None
+
+
+def hold_apart(
+    examples: Sequence[Example],
+    trained_on: str | Path | Sequence[ExampleLike] | None,
+    on_overlap: OnOverlap = "refuse",
+) -> HeldApart:
+    """Separates examples that were not trained on from those that were.
+
+    Args:
+        examples: The examples to evaluate on.
+        trained_on: What was trained on, as objects, dicts or a file, such as the `examples.jsonl`
+            of a run; None where that is not known.
+        on_overlap: What to do with queries that were trained on, as they are or nearly (see
+            `EvaluationSets`).
+
+    Raises:
+        DataError: Queries were trained on, and that is to be refused; or no others are left.
+    """
+    if trained_on is None:
+        return HeldApart(list(examples), None)
+    trained = list(read_examples(trained_on))
+    keys = {query_key(example) for example in trained}
+    same = tuple(example.id for example in examples if query_key(example) in keys)
+    near = _contained([example for example in examples if example.id not in set(same)], trained)
+    found = {*same, *near}
+    kept = [example for example in examples if example.id not in found]
+    facts = asked_in_other_words(kept, trained)
+    overlap = Overlap(
+        trained=len(trained), same=same, near=near, method=OVERLAP_METHOD, facts=facts
+    )
+    first = next((example.query for example in examples if example.id in found), "")
+    if found and on_overlap == "refuse":
+        raise DataError(
+            f"{len(found)} of {len(examples)} test queries were trained on, {len(same)} as they are"
+            f" and {len(near)} nearly",
+            received=first,
+            fix='evaluate on held-out examples, or set on_overlap="report", which leaves them out',
+        )
+    if found and not kept:
+        raise DataError(
+            "All test queries were trained on", received=first, fix="evaluate on held-out examples"
+        )
+    return HeldApart(kept, overlap)
+
+
+COMMON_FROM = 0.05
+"""The share of the test queries from which on a word that they have in common does not tell one
+from another.
+"""
+
+
+def asked_in_other_words(
+    examples: Sequence[Example], trained: Sequence[Example]
+) -> tuple[str, ...]:
+    """Returns the ids of the examples that ask for what was trained on, however it was put.
+
+    That is where a training query has each word that tells the test query from the others (a name,
+    a code, a rare word) and accepts the same answer; of a query with several parts, one such word
+    for each part, in one training query or in several. Accuracy there is recall of what was
+    trained, and not what the expert knows beyond it.
+
+    Args:
+        examples: The examples to evaluate on.
+        trained: What was trained on.
+    """
+    queries = [content_words(transcript(example.conversation)) for example in examples]
+    counts = Counter(word for words in queries for word in words)
+    common = max(2.0, COMMON_FROM * len(examples))
+    by_answer: dict[tuple[str, str], list[frozenset[str]]] = {}
+    for example in trained:
+        words = content_words(transcript(example.conversation))
+        for part in example.parts:
+            for answer in part.answers:
+                by_answer.setdefault((part.domain, normalize(answer)), []).append(words)
+    found = []
+    for example, words in zip(examples, queries, strict=True):
+        telling = frozenset(word for word in words if counts[word] <= common) or words
+        needed = telling if len(example.parts) == 1 else frozenset()
+        if example.parts and all(
+            _is_taught(part, telling, needed, by_answer) for part in example.parts
+        ):
+            found.append(example.id)
+    return tuple(found)
+
+
+def _is_taught(
+    part: Part,
+    telling: frozenset[str],
+    needed: frozenset[str],
+    by_answer: Mapping[tuple[str, str], Sequence[frozenset[str]]],
+) -> bool:
+    """Whether a training query accepts the answer of a part, has a telling word, and all that are
+    needed.
+    """
+    keys = [(part.domain, normalize(answer)) for answer in part.answers]
+    asked = [words for key in keys for words in by_answer.get(key, ())]
+    return any(needed <= words and telling & words for words in asked)
+
+
+def _contained(examples: Sequence[Example], trained: Sequence[Example]) -> tuple[str, ...]:
+    """Returns the ids of the examples whose query stands in one that was trained on. One search
+    finds one in each training query.
+    """
+    left, found = list(examples), set[str]()
+    while left:
+        index = EvaluationSets({"test": left})
+        queries = {leak.query for example in trained if (leak := index.find(example)) is not None}
+        if not queries:
+            break
+        found |= {example.id for example in left if example.query in queries}
+        left = [example for example in left if example.query not in queries]
+    return tuple(example.id for example in examples if example.id in found)

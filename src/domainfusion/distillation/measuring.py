@@ -80,6 +80,7 @@ def measure(
     trained_on: Sequence[Example] | None,
     ensemble: Ensemble,
     ask: AskOverGaps,
+    notes: Sequence[str] = (),
 ) -> EvaluationReport:
     """Evaluates a student with those of the options that the evaluator takes.
 
@@ -93,6 +94,7 @@ def measure(
         trained_on: What the student was trained on; None where that is not known.
         ensemble: How teachers and integrator answer together.
         ask: How models are called. What teachers left unanswered is noted in the report.
+        notes: Further notes for the report.
 
     Raises:
         DataError: Examples were trained on, and the evaluator refuses such.
@@ -104,7 +106,7 @@ def measure(
         examples, _ = hold_apart(examples, trained_on)
     report = evaluator.evaluate(student, teachers, examples, **options)
     gaps = (f"{gap}; these have no grade." for gap in ask.gaps)
-    return replace(report, notes=(*report.notes, *gaps))
+    return replace(report, notes=(*report.notes, *gaps, *notes))
 
 
 MOST_QUESTIONS = 16

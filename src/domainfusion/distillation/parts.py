@@ -1,19 +1,222 @@
-"""What the parts of a distillation have to be, alone and to each other; refused before anything is
-done.
+"""The parts of a distillation: what each has to be, alone and together with the others, and what
+follows from them; mistakes are refused before anything is done.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, check_names
-from domainfusion.distillation.dataset import GeneratedBatch, Removed
+from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, Removed
+from domainfusion.distillation.evaluator import Evaluator, check_examples
+from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.distillation.integration import ResponseIntegrator
+from domainfusion.distillation.run import pin_dates
+from domainfusion.distillation.settings import DataSettings, RunSettings
+from domainfusion.distillation.trainer import Trainer
+from domainfusion.distillation.trainer.training import check_seed
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
-from domainfusion.models.base import LanguageModel, TokenScorer, TrainableModel
+from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, TrainableModel
+from domainfusion.models.huggingface import choose_speech
 from domainfusion.training import distributed
-from domainfusion.types import Conversation, Example, domains_of, user
+from domainfusion.types import Conversation, Example, Sampling, domains_of, fingerprint, user
+
+logger = logging.getLogger("domainfusion")
+
+_SHOWN = 3
+"""Questions that an error names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a distillation is given, checked.
+
+    Attributes:
+        student: Where the student starts, with the chat template that it is trained in.
+        speech: The name of that template, where its own is not used; else empty.
+        teachers: The expert of each domain.
+        generators: Make the training examples.
+        trainer: Trains the student.
+        evaluator: Measures the student; None leaves the evaluation out.
+        integrator: Combines the experts' responses.
+        test: The examples to evaluate on; None where a share of the generated ones is held out.
+        validation: The examples to choose checkpoints by; None likewise.
+        data: What else is held out, and what is removed.
+        settings: How the run asks, checks, refines and reports.
+        seed: Seed of all that is random.
+    """
+
+    student: TrainableModel
+    speech: str
+    teachers: dict[str, LanguageModel]
+    generators: list[DataGenerator]
+    trainer: Trainer
+    evaluator: Evaluator | None
+    integrator: ResponseIntegrator
+    test: tuple[Example, ...] | None
+    validation: tuple[Example, ...] | None
+    data: DataSettings
+    settings: RunSettings
+    seed: int
+
+    @classmethod
+    def checked(
+        cls,
+        student: TrainableModel,
+        teachers: Mapping[str, LanguageModel],
+        generators: Sequence[DataGenerator],
+        trainer: Trainer,
+        evaluator: Evaluator | None,
+        integrator: ResponseIntegrator | None,
+        *,
+        test_examples: str | Path | Sequence[ExampleLike] | None,
+        data: DataSettings,
+        settings: RunSettings,
+        seed: int,
+    ) -> Parts:
+        """Returns the parts of a distillation; see `Distiller` for arguments and errors."""
+        check_parts(student, teachers, generators)
+        check_part("trainer", trainer, Trainer)
+        if evaluator is not None:
+            check_part("evaluator", evaluator, Evaluator)
+        if integrator is not None:
+            check_part("integrator", integrator, ResponseIntegrator)
+        check_part("data", data, DataSettings)
+        check_part("settings", settings, RunSettings)
+        check_seed(seed)
+        student, speech = choose_speech(student, teachers)
+        if speech:
+            logger.info("The student's chat template is %s.", speech)
+        integrator = integrator or ResponseIntegrator()
+        integrator.check_domains(teachers)
+        test = _read(test_examples)
+        validation = _read(data.validation_examples)
+        if test is not None:
+            check_examples(test, teachers)
+        if validation:
+            check_examples(validation, teachers)
+        has_validation = bool(validation) or data.validation_holdout > 0
+        trainer.check_validation(given=has_validation)
+        check_refinement(settings.refinement_rounds, generators, has_validation=has_validation)
+        return cls(
+            student=student,
+            speech=speech,
+            teachers=dict(teachers),
+            generators=list(generators),
+            trainer=trainer,
+            evaluator=evaluator,
+            integrator=integrator,
+            test=test,
+            validation=validation,
+            # Without an evaluator nothing is held out to evaluate on.
+            data=data if evaluator is not None else replace(data, holdout=0.0),
+            settings=settings,
+            seed=seed,
+        )
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What is not trained on."""
+        return HeldOut(
+            test=self.test,
+            validation=self.validation,
+            benchmarks={} if self.evaluator is None else self.evaluator.own_examples,
+            test_share=self.data.holdout,
+            validation_share=self.data.validation_holdout,
+            group_by=self.data.group_by,
+            seed=self.seed,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How models answer where they are measured."""
+        own = None if self.evaluator is None else self.evaluator.sampling
+        return own or self.settings.response_sampling
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What the domains are about, as far as the generators describe them."""
+        described: dict[str, str] = {}
+        for generator in self.generators:
+            if isinstance(generator.domains, Mapping):
+                described.update(generator.domains)
+        return described
+
+    @property
+    def lengths(self) -> Lengths:
+        """Compares questions with the contexts of the models that read them."""
+        return Lengths(
+            self.teachers,
+            self.student,
+            expert_tokens=self.settings.response_sampling.max_new_tokens,
+            student_tokens=self.sampling.max_new_tokens,
+            leaves_out=self.settings.on_teacher_failure == "continue",
+        )
+
+    def pin_date(self, path: Path | None) -> str | None:
+        """Has all models write the day on which the run began into their prompts; see
+        `pin_dates`.
+        """
+        holders = [self.student, self.teachers, self.generators, self.integrator, self.evaluator]
+        return pin_dates(holders, path)
+
+    def inputs(self, *, date: str | None) -> dict[str, Any]:
+        """Returns what decides the outcome of the run; settings that are off are left out.
+
+        Args:
+            date: The day that the models write into their prompts; None where none does.
+        """
+        student = describe(self.student)
+        if self.speech:
+            student |= {"chat_template": self.speech}
+        inputs: dict[str, Any] = {} if date is None else {"date": date}
+        inputs |= {
+            "student": student,
+            "teachers": describe(self.teachers),
+            "generators": describe(self.generators),
+            "trainer": describe(self.trainer),
+            "integrator": describe(self.integrator),
+            "response_sampling": describe(self.settings.response_sampling),
+            "verifier": describe(self.settings.verifier),
+            "test_examples": None if self.test is None else fingerprint(self.test),
+            "validation_examples": None
+            if self.validation is None
+            else fingerprint(self.validation),
+            "holdout": self.data.holdout,
+            "validation_holdout": self.data.validation_holdout,
+            "group_by": describe(self.data.group_by),
+            "hygiene": describe(self.data.hygiene),
+            "seed": self.seed,
+        }
+        if self.settings.refinement_rounds:
+            inputs["refinement_rounds"] = self.settings.refinement_rounds
+        if self.settings.samples > 1:
+            inputs["samples"] = self.settings.samples
+        return inputs
+
+    def note_start(self) -> None:
+        """Logs why the student does not start from the merge of its experts, where it does not: as
+        a warning where the experts are adapters on the student, which suggests it.
+        """
+        why = self.trainer.start_of(self.student, self.teachers).why_not_merged
+        if not why:
+            return
+        is_suggested = any(
+            isinstance(teacher, AdapterModel) and teacher.is_adapter_on(self.student)
+            for teacher in self.teachers.values()
+        )
+        level = logging.WARNING if is_suggested else logging.INFO
+        message = "The student starts from its base, not from the merge of its experts: %s"
+        logger.log(level, message, why)
+
+
+def _read(source: str | Path | Sequence[ExampleLike] | None) -> tuple[Example, ...] | None:
+    return None if source is None else tuple(read_examples(source))
 
 
 def check_parts(
@@ -211,12 +414,6 @@ def check_teachers(examples: Sequence[Example], teachers: Mapping[str, LanguageM
             allowed=", ".join(teachers),
             fix="add its expert",
         )
-
-
-logger = logging.getLogger("domainfusion")
-
-_SHOWN = 3
-"""Questions that an error names."""
 
 
 class QuestionReader:

@@ -143,6 +143,16 @@ class RunFiles(StageFiles):
         self.demo = path / "demo.json"
         self.log = path / "run.log"
 
+    def made(self, *, has_student: bool) -> list[str]:
+        """Returns what of the run is there, in words; whether it has a student, no file says."""
+        found = {
+            "examples": self.examples.is_file(),
+            "records": self.records.is_file(),
+            "a student": has_student,
+            "a report": self.html_report.is_file(),
+        }
+        return [name for name, is_there in found.items() if is_there]
+
 
 _NAMES = frozenset(file.name for file in vars(RunFiles(Path())).values())
 """The names of a run's files: what was begun under one of them and left is cleared away."""

@@ -214,6 +214,35 @@ class Sampled(NamedTuple):
     targets: list[SampledTarget]
 
 
+def make_records(
+    tasks: Sequence[Task],
+    integrate: Callable[[Sequence[Task]], list[Integration]],
+    *,
+    samples: int,
+    experts: Experts,
+    verifier: AccuracyMetric,
+) -> Sampled:
+    """Makes a target of each example's responses and checks it against the reference; where it is
+    rejected, experts are asked again.
+
+    Args:
+        tasks: The examples with their responses.
+        integrate: Makes targets of responses.
+        samples: Answers of an expert at most, the first included.
+        experts: Whom to ask again, and how the first answers were drawn.
+        verifier: Compares a target with the example's reference.
+    """
+    records = [
+        to_record(task, target, verifier)
+        for task, target in zip(tasks, integrate(tasks), strict=True)
+    ]
+    if samples == 1:
+        return Sampled(records, [])
+    return ask_until_verified(
+        tasks, records, samples=samples, experts=experts, integrate=integrate, verifier=verifier
+    )
+
+
 def ask_until_verified(
     tasks: Sequence[Task],
     records: Sequence[TrainingRecord],

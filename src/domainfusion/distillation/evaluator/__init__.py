@@ -2,15 +2,11 @@
 answers hold together.
 """
 
+from domainfusion.distillation.duplicates import OnOverlap, hold_apart
 from domainfusion.distillation.evaluator.agreement import consistency
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
-from domainfusion.distillation.evaluator.evaluator import (
-    Ensemble,
-    Evaluator,
-    OnOverlap,
-    check_examples,
-    hold_apart,
-)
+from domainfusion.distillation.evaluator.ensemble import Ensemble
+from domainfusion.distillation.evaluator.evaluator import Evaluator, check_examples
 from domainfusion.distillation.evaluator.harness import HarnessTask
 from domainfusion.distillation.evaluator.retention import DomainRetentionEvaluator
 

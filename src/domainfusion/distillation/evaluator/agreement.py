@@ -64,6 +64,35 @@ class Sides:
     again: Mapping[str, Mapping[int, Generation]]
 
 
+def ask_again(
+    examples: Sequence[Example],
+    teachers: Mapping[str, LanguageModel],
+    sampling: Sampling,
+    ask: Ask,
+) -> dict[str, dict[int, Generation]]:
+    """Asks each expert the examples of its domain once more.
+
+    Args:
+        examples: The examples.
+        teachers: The experts by domain.
+        sampling: How the second answers are drawn.
+        ask: How a model is called.
+
+    Returns:
+        The answers by domain and by the place of each example; only domains that some example
+        needs.
+    """
+    second = {}
+    for domain, teacher in teachers.items():
+        own = [place for place, example in enumerate(examples) if domain in example.domains]
+        if own:
+            conversations = [examples[place].conversation for place in own]
+            label = f"asking the expert of {domain} again"
+            answers = ask(teacher, conversations, sampling, label=label)
+            second[domain] = dict(zip(own, answers, strict=True))
+    return second
+
+
 Measure = Callable[[Sequence[ExpertPair]], list[Score]]
 
 

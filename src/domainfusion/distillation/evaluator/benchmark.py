@@ -10,18 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from domainfusion.distillation.duplicates import with_groups
+from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
 from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.evaluator.ensemble import Ensemble, routed
 from domainfusion.distillation.evaluator.evaluator import (
-    Ensemble,
     MeasuringEvaluator,
-    OnOverlap,
     Remembering,
     by_slice,
-    hold_apart,
-    name_of,
     role_of,
-    routed,
 )
 from domainfusion.distillation.evaluator.harness import HarnessTask, LoadedTask
 from domainfusion.distillation.examples import (
@@ -30,7 +26,7 @@ from domainfusion.distillation.examples import (
     refuse_shared_ids,
     slice_of,
 )
-from domainfusion.distillation.metrics import Graded, MetricChoice, stated_parts
+from domainfusion.distillation.metrics import Graded, MetricChoice, name_of, stated_parts
 from domainfusion.distillation.results import (
     Benchmark,
     Estimate,

@@ -7,15 +7,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-from domainfusion.distillation.duplicates import with_groups
-from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
+from domainfusion.distillation.evaluation_report import (
+    WEIGHTS,
+    EvaluationReport,
+    check_weights,
+    overall,
+)
 from domainfusion.distillation.evaluator.agreement import (
     Sides,
     Similarity,
+    ask_again,
     by_coverage,
     by_judge,
     by_similarity,
@@ -24,22 +29,16 @@ from domainfusion.distillation.evaluator.agreement import (
     measure_agreement,
 )
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator, joined
+from domainfusion.distillation.evaluator.ensemble import Ensemble, Metered, grade_together, routed
 from domainfusion.distillation.evaluator.evaluator import (
     NOT_GRADED,
-    Ensemble,
     MeasuringEvaluator,
-    Metered,
-    OnOverlap,
     Remembering,
     by_slice,
     chance_of,
     check_examples,
     edge_cases,
-    grade_together,
-    hold_apart,
-    name_of,
     role_of,
-    routed,
 )
 from domainfusion.distillation.examples import CROSS_DOMAIN, ExampleLike
 from domainfusion.distillation.integration import Experts, Task
@@ -51,6 +50,7 @@ from domainfusion.distillation.metrics import (
     check_metric,
     grade_coherence,
     known_validation,
+    name_of,
     normalize,
     stated_parts,
     token_f1,
@@ -60,12 +60,10 @@ from domainfusion.distillation.results import (
     AnswerCost,
     Coherence,
     CoherenceValidation,
-    Component,
     DomainRetention,
     Estimate,
     ModelResult,
     NonInferiority,
-    OverallScore,
     percent,
 )
 from domainfusion.distillation.statistics import (
@@ -79,101 +77,6 @@ from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, fingerprint
-
-WEIGHTS: Mapping[str, float] = {"DER": 0.5, "CDA": 0.3, "IC": 0.2}
-"""The default weight of each figure: a convention, which every report states."""
-
-
-def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Returns the weights that are not 0, scaled to a sum of 1.
-
-    Raises:
-        ConfigurationError: One is not of a known figure, is negative, or all are 0.
-    """
-    strange = [
-        name
-        for name, weight in weights.items()
-        if name not in WEIGHTS or not (isfinite(weight) and weight >= 0)
-    ]
-    if strange or not sum(weights.values()) > 0:
-        raise ConfigurationError(
-            "These are not weights of an overall score",
-            received=dict(weights),
-            allowed=f"numbers from 0, not all 0, for {', '.join(WEIGHTS)}",
-        )
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items() if weight}
-
-
-def overall(
-    weights: Mapping[str, float],
-    retention: Sequence[DomainRetention],
-    cross_domain: Estimate,
-    coherence: Coherence | None,
-) -> OverallScore:
-    """Returns the weighted mean of what was found; undefined where a figure that has a weight is.
-
-    A coherence metric that is not known to reach an AUROC of 0.90 on what it is meant to see has no
-    weight; the others are scaled to a sum of 1.
-    """
-    counts = {
-        name: weight for name, weight in weights.items() if name != "IC" or _counts(coherence)
-    }
-    total = sum(counts.values())
-    figures = {
-        "DER": (_mean_retention(retention), "mean over the domains, each counted up to 1"),
-        "CDA": (cross_domain, "every part right"),
-        "IC": _coherence(coherence),
-    }
-    components = tuple(
-        Component(
-            name=name,
-            score=figures[name][0],
-            weight=counts[name] / total if name in counts else 0.0,
-            about=figures[name][1],
-        )
-        for name in weights
-    )
-    missing = [part.name for part in components if part.weight and part.score.value is None]
-    if not counts or missing:
-        reason = (
-            f"{' and '.join(missing)} undefined"
-            if missing
-            else "no figure that has a weight is validated"
-        )
-        return OverallScore(score=Estimate(value=None, reason=reason), components=components)
-    score = sum(part.weight * (part.score.value or 0.0) for part in components)
-    return OverallScore(score=Estimate(value=score), components=components)
-
-
-def _counts(coherence: Coherence | None) -> bool:
-    # Without cross-domain answers a weight of IC is kept, so that the score is undefined and says
-    # why.
-    return coherence is None or coherence.validated
-
-
-def _mean_retention(rows: Sequence[DomainRetention]) -> Estimate:
-    values = [row.retention.value for row in rows if row.retention.value is not None]
-    if not rows or len(values) < len(rows):
-        undefined = [row.domain for row in rows if row.retention.value is None]
-        return Estimate(
-            value=None,
-            reason=(
-                f"DER is undefined in {', '.join(undefined)}"
-                if undefined
-                else "no domain was measured"
-            ),
-        )
-    return Estimate(value=sum(min(1.0, value) for value in values) / len(values))
-
-
-def _coherence(found: Coherence | None) -> tuple[Estimate, str]:
-    if found is None:
-        return Estimate(value=None, reason="there are no cross-domain answers to measure"), ""
-    about = "coverage × the coherence metric"
-    if found.validated:
-        return found.score, about
-    return found.score, f"{about}; no weight, as that is {found.standing}"
 
 
 class DomainRetentionEvaluator(MeasuringEvaluator):
@@ -298,43 +201,28 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
                 trained on.
         """
         check_metric(self.metric, teacher_models)
-        given, overlap = hold_apart(
-            check_examples(examples, teacher_models), trained_on, self.on_overlap
-        )
+        given = check_examples(examples, teacher_models)
+        given, overlap = hold_apart(given, trained_on, self.on_overlap)
         items = with_groups(given)
+        others = {**(baselines or {}), **self.baselines}
         ask = Remembering(ask)
-        student = self._grade(student_model, items, ask, "the student")
-        models = [self._costed(self._result("student", "student", items, student), student)]
-        others: dict[str, Sequence[Graded]] = {}
-        for name, model in {**(baselines or {}), **self.baselines}.items():
-            others[name] = self._grade(model, items, ask, name)
-            models.append(self._result(name, role_of(name), items, others[name]))
-        experts: dict[str, Sequence[Graded]] = {}
-        for domain, teacher in teacher_models.items():
-            experts[domain] = self._grade(teacher, items, ask, f"the expert of {domain}")
-            models.append(self._result(domain, "expert", items, experts[domain]))
-        together = self._together(ensemble or Ensemble(), items, teacher_models, experts, ask)
-        models.append(replace(self._result("oracle", "oracle", items, together.oracle), answers=()))
-        row = self._result("ensemble", "ensemble", items, together.ensemble)
-        models.append(replace(row, cost=together.cost))
-        places = by_slice(items)
-        found = EvaluationReport(
-            models=tuple(models),
-            retention=tuple(
-                self._retention(
-                    domain, items, places.get(domain, []), student, experts, others.get("base")
-                )
-                for domain in teacher_models
-            ),
-            coherence=self._coherence(items, student, together.tasks, ask),
+        grades = self._grade_all(student_model, others, teacher_models, items, ask)
+        together = self._together(
+            ensemble or Ensemble(), items, teacher_models, grades.experts, ask
+        )
+        report = EvaluationReport(
+            models=self._results(items, grades, together),
+            retention=tuple(self._retention(domain, items, grades) for domain in teacher_models),
+            coherence=self._coherence(items, grades.student, together.tasks, ask),
             edge_cases=edge_cases(
                 items,
-                [answer.correct for answer in models[0].answers],
-                [item.correct for item in together.oracle],
+                [
+                    None if self._is_overlap(example) else graded.correct
+                    for example, graded in zip(items, grades.student, strict=True)
+                ],
+                [graded.correct for graded in together.oracle],
             ),
-            agreement=self._agreement(
-                items, student, experts, others.get("base"), teacher_models, ask
-            ),
+            agreement=self._agreement(items, grades, teacher_models, ask),
             overlap=overlap,
             examples=tuple(given),
             test_set=fingerprint(given),
@@ -344,22 +232,65 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             metric=name_of(self.metric),
             coherence_metric=name_of(self.coherence_metric),
         )
-        found = replace(
-            found,
-            overall=overall(
-                self.weights, found.retention, found.cross_domain_accuracy, found.coherence
-            ),
+        score = overall(
+            self.weights, report.retention, report.cross_domain_accuracy, report.coherence
         )
+        report = replace(report, overall=score)
         if self.benchmarks is None:
-            return found
-        more = self.benchmarks.evaluate(
+            return report
+        measured = self.benchmarks.evaluate(
             student_model,
             teacher_models,
-            baselines={**(baselines or {}), **self.baselines},
+            baselines=others,
             trained_on=trained_on,
             ask=ask,
         )
-        return joined(found, more)
+        return joined(report, measured)
+
+    # The answers of all models
+
+    def _grade_all(
+        self,
+        student: LanguageModel,
+        others: Mapping[str, LanguageModel],
+        teachers: Mapping[str, LanguageModel],
+        items: Sequence[Example],
+        ask: Ask,
+    ) -> _Grades:
+        """Asks every model every query, and grades the answers."""
+        return _Grades(
+            student=self._grade(student, items, ask, "the student"),
+            others={name: self._grade(model, items, ask, name) for name, model in others.items()},
+            experts={
+                domain: self._grade(teacher, items, ask, f"the expert of {domain}")
+                for domain, teacher in teachers.items()
+            },
+        )
+
+    def _results(
+        self, items: Sequence[Example], grades: _Grades, together: _Together
+    ) -> tuple[ModelResult, ...]:
+        """Returns the rows of the report: the student, what it is compared with, the experts, and
+        these together.
+        """
+        student = self._result("student", "student", items, grades.student)
+        others = (
+            self._result(name, role_of(name), items, graded)
+            for name, graded in grades.others.items()
+        )
+        experts = (
+            self._result(domain, "expert", items, graded)
+            for domain, graded in grades.experts.items()
+        )
+        oracle = self._result("oracle", "oracle", items, together.oracle)
+        ensemble = self._result("ensemble", "ensemble", items, together.ensemble)
+        return (
+            self._costed(student, grades.student),
+            *others,
+            *experts,
+            replace(oracle, answers=()),
+            replace(ensemble, cost=together.cost),
+        )
 
     def _together(
         self,
@@ -392,19 +323,16 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         )
         return replace(result, cost=cost)
 
+    # Retention of one domain
+
     def _retention(
-        self,
-        domain: str,
-        examples: Sequence[Example],
-        own: Sequence[int],
-        student: Sequence[Graded],
-        experts: Mapping[str, Sequence[Graded]],
-        base: Sequence[Graded] | None,
+        self, domain: str, examples: Sequence[Example], grades: _Grades
     ) -> DomainRetention:
         """Measures DER of strict accuracy over the domain's items that student and expert were
         graded on.
         """
-        expert = experts[domain]
+        own = by_slice(examples).get(domain, [])
+        student, expert, base = grades.student, grades.experts[domain], grades.base
         places = [
             place
             for place in own
@@ -420,7 +348,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         if retention.value is None:
             retention = Estimate(value=None, reason="the expert got nothing right")
         constant = constant_answer([examples[place] for place in places])
-        doubt = _better_expert(domain, places, theirs, groups, experts)
+        doubt = _better_expert(domain, places, theirs, groups, grades.experts)
         if non_inferiority(retention, len(places), self.margin).verdict == "yes" and not doubt:
             doubt = _constant_is_as_good(mine, theirs, groups, constant, self.margin)
         if doubt:
@@ -518,12 +446,12 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             return Estimate(value=None, reason=reason)
         return _above(self._bootstrap(examples, places), mine, theirs, before)
 
+    # Examples without a reference, and coherence
+
     def _agreement(
         self,
         examples: Sequence[Example],
-        student: Sequence[Graded],
-        experts: Mapping[str, Sequence[Graded]],
-        base: Sequence[Graded] | None,
+        grades: _Grades,
         teachers: Mapping[str, LanguageModel],
         ask: Ask,
     ) -> tuple[AgreementScore, ...]:
@@ -533,19 +461,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             return ()
         chosen = [examples[place] for place in places]
         again = replace(self.sampling, temperature=self.second_temperature, seed=self.seed + 1)
-        needed = {
-            domain: teacher
-            for domain, teacher in teachers.items()
-            if any(domain in example.domains for example in chosen)
-        }
-        second = {}
-        for domain, teacher in needed.items():
-            own = [place for place, example in enumerate(chosen) if domain in example.domains]
-            label = f"asking the expert of {domain} again"
-            answers = ask(
-                teacher, [chosen[place].conversation for place in own], again, label=label
-            )
-            second[domain] = dict(zip(own, answers, strict=True))
+        second = ask_again(chosen, teachers, again, ask)
         measures = {
             f"similarity ({name_of(self.similarity)})": by_similarity(self.similarity),
             "claim coverage": by_coverage,
@@ -557,9 +473,9 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             return [side[place].generation for place in places]
 
         sides = Sides(
-            student=answers_of(student),
-            base=None if base is None else answers_of(base),
-            experts={domain: answers_of(experts[domain]) for domain in needed},
+            student=answers_of(grades.student),
+            base=None if grades.base is None else answers_of(grades.base),
+            experts={domain: answers_of(grades.experts[domain]) for domain in second},
             again=second,
         )
         return measure_agreement(
@@ -589,6 +505,19 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         )
 
 
+class _Grades(NamedTuple):
+    """The graded answers of each model to all examples, in order."""
+
+    student: Sequence[Graded]
+    others: Mapping[str, Sequence[Graded]]
+    experts: Mapping[str, Sequence[Graded]]
+
+    @property
+    def base(self) -> Sequence[Graded] | None:
+        """Those of the student before training; None where it was not measured."""
+        return self.others.get("base")
+
+
 class _Together(NamedTuple):
     """What the experts said to their own questions, and how that was graded."""
 
@@ -596,6 +525,9 @@ class _Together(NamedTuple):
     oracle: Sequence[Graded]
     ensemble: Sequence[Graded]
     cost: AnswerCost
+
+
+# Doubts about a domain's figure
 
 
 class ConstantAnswer(NamedTuple):
