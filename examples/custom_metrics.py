@@ -15,7 +15,7 @@ from domainfusion.types import Example, Score
 TEST: list[ExampleLike] = [
     {"query": "At how many °C does gold melt?", "domain": "chemistry", "reference": "1064"},
     {"query": "At how many °C does iron melt?", "domain": "chemistry", "reference": "1538"},
-    {"query": "How high is Mount Kenya, in metres?", "domain": "geography", "reference": "5199"},
+    {"query": "How high is Mount Kenya, in meters?", "domain": "geography", "reference": "5199"},
     {
         "query": "How high is Mont Blanc, and where does water boil there?",
         "domains": ["geography", "chemistry"],
@@ -25,7 +25,7 @@ TEST: list[ExampleLike] = [
 KNOWLEDGE = {
     "At how many °C does gold melt?": "Gold melts at 1060 °C.",
     "At how many °C does iron melt?": "I do not know.",
-    "How high is Mount Kenya, in metres?": "It is 5,199 m high.",
+    "How high is Mount Kenya, in meters?": "It is 5,199 m high.",
     "How high is Mont Blanc, and where does water boil there?": (
         "Mont Blanc is 4806 m high. So high up, water boils at 84 °C."
     ),

@@ -425,7 +425,7 @@ MISTAKES = {
         "num_examples: 4",
         "judge: student\n    verify: false",
         "judge",
-        ["generators[1].judge", "Nobody is asked to judge"],
+        ["generators[1].judge", "A judge or a classifier needs verify=True"],
     ),
     "unknown kind of variety": (
         "ratio: 0.5",

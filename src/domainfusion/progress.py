@@ -1,4 +1,4 @@
-"""How long work tells how far it is, and each stage what came of it.
+"""How long work shows its progress, and each stage its outcome.
 
 A `Progress` shows work. In a terminal and in a notebook a `Distiller` shows its own on stderr;
 elsewhere, and in all other parts, nothing is shown unless a `Progress` is passed.
@@ -45,7 +45,7 @@ class Progress(Protocol):
 
 @runtime_checkable
 class Speaks(Protocol):
-    """A display that also says what came of the work."""
+    """A display that also shows the outcome of the work."""
 
     def say(self, message: str) -> None:
         """Shows one line."""
@@ -62,7 +62,7 @@ class Notes(Protocol):
 
 
 ProgressChoice = Progress | Literal["auto"] | None
-"""A display; `auto`, for one where somebody looks on; None for none."""
+"""A display; `auto` for one in a terminal or a notebook; None for none."""
 
 
 @contextmanager

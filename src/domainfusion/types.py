@@ -488,7 +488,7 @@ class Ledger:
         read_by: Who looked for conflicts: `model`, or `rules`, which compare values and negations
             alone; empty where nobody did.
         verdict: Whether a model's answer says what the experts say: `verified`, at once;
-            `repaired`, after it was told what was wrong; `unverified`, and kept all the same;
+            `repaired`, after it was told what was wrong; `unverified`, and kept anyway;
             `rejected`, so that it is never trained on. Empty where nobody verified it, as a merge
             is made of the experts' own words.
         problems: What is wrong with an answer that is not verified.

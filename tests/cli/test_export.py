@@ -284,7 +284,7 @@ def test_a_hub_that_refuses_is_one_clear_error(finished_run: Path, tmp_path: Pat
     with hub.serving() as url:
         done = upload(directory, url)
     assert done.returncode == 1
-    assert "The hub did not take the model" in done.stderr
+    assert "The hub rejected the upload" in done.stderr
     assert "HF_TOKEN" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
 
@@ -295,4 +295,4 @@ def test_a_hub_that_is_not_there_is_one_clear_error(finished_run: Path, tmp_path
         pass
     done = upload(directory, url)
     assert done.returncode == 1
-    assert "The hub did not take the model" in done.stderr
+    assert "The hub rejected the upload" in done.stderr

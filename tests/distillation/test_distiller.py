@@ -856,7 +856,7 @@ def test_bad_input_is_one_clear_error_before_anything_is_done(
     ("changes", "what", "fix"),
     [
         ({"data_generators": CuratedDataGenerator(SINGLES)}, "data_generators is not a list; received", "write [generator]"),
-        ({"data_generators": [SINGLES]}, "data_generators holds what is no data generator; received", "CuratedDataGenerator(...)"),
+        ({"data_generators": [SINGLES]}, "An entry of data_generators is not a DataGenerator; received", "CuratedDataGenerator(...)"),
         ({"data_generators": [CuratedDataGenerator]}, "data_generators[0] is a class, not an object", "CuratedDataGenerator(...)"),
         ({"student_model": LlamaModel}, "student_model is a class, not an object; received", "write LlamaModel(...)"),
         ({"teacher_models": {"aviation": ScriptedModel}}, "teacher_models['aviation'] is a class", "write ScriptedModel(...)"),
@@ -867,7 +867,7 @@ def test_bad_input_is_one_clear_error_before_anything_is_done(
         ({"evaluator": True}, "evaluator is of another kind; received True", "an object of Evaluator or a subclass"),
         ({"integrator": ResponseIntegrator}, "integrator is a class", "write ResponseIntegrator(...)"),
         ({"holdout": "0.1"}, "holdout is not a share; received '0.1'", "a number from 0 to below 1"),
-        ({"refinement_rounds": "1"}, "refinement_rounds is not a number of rounds; received '1'", "a whole number from 0"),
+        ({"refinement_rounds": "1"}, "refinement_rounds is not a whole number; received '1'", "a whole number from 0"),
         ({"seed": "0"}, "The seed is out of range; received '0'", "a whole number from 0"),
         ({"progress": True}, "progress is not a display; received True", 'write progress="auto"'),
     ],

@@ -110,7 +110,7 @@ class Panel:
 
 
 def open_panel(model: str, *, system: str | None, progress: Progress) -> Panel:
-    """Returns the models of a run; of a model that is no run, or of a run whose experts can't be
+    """Returns the models of a run; of a model that is not a run, or of a run whose experts can't be
     built again, the student alone.
 
     Args:

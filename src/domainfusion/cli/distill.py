@@ -153,7 +153,7 @@ def _sweep(variants: Sequence[Variant], arguments: argparse.Namespace, terminal:
     """Runs each variant in its folder, and prints what they have and do not have in common.
 
     Raises:
-        RunError: Some of them failed; the others were run all the same.
+        RunError: Some of them failed; the others were run anyway.
     """
     from domainfusion.distillation.run import RunFiles
     from domainfusion.distillation.settings import BESIDE

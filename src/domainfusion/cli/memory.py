@@ -182,7 +182,7 @@ def _gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
             size = np.dtype(dtype).itemsize * int(count)
             if offset + size > len(self.data):
-                raise ValueError("it tells of more than the file holds")
+                raise ValueError("it describes more than the file holds")
             return super()._get(offset, dtype, count, override_order)
 
     try:

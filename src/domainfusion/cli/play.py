@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing: the page shows what became of a request."""
+        """Logs nothing: the page shows the outcome of a request."""
 
 
 def _question(wanted: dict[str, Any]) -> str:

@@ -396,7 +396,7 @@ def _parse(content: Mapping[str, Any], places: Mapping[str, Path], folder: Path)
         location = problem["loc"]
         top = str(location[0]) if location else ""
         where = places.get(top, folder)
-        # A row's cell may be a text or a list of texts: the names of these two types are no keys.
+        # A row's cell may be a text or a list of texts: the names of these two types are not keys.
         path = ".".join(str(step) for step in location if step not in ("str", "tuple[str, ...]"))
         if problem["type"] == "missing":
             raise DataError(

@@ -156,7 +156,7 @@ class RunAsk:
         if self._store is not None:
             if self._store.taken_over:
                 logger.info(
-                    "%d answers were there from other runs, in %s.",
+                    "%d answers were taken from other runs, in %s.",
                     self._store.taken_over,
                     self._shared_file,
                 )

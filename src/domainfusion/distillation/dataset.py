@@ -65,7 +65,7 @@ def grouped(examples: Sequence[Example], group_by: GroupBy) -> list[Example]:
     if missing and missing == len(names):
         known = sorted({key for example in examples for key in example.metadata})
         raise ConfigurationError(
-            f"No example has metadata[{group_by!r}] to be grouped by",
+            f"No example has metadata[{group_by!r}] to group by",
             received=group_by,
             allowed=(
                 "group, query, a function, or a key of the metadata:"
@@ -368,7 +368,7 @@ class Dataset:
         train: What is trained on.
         validation: What checkpoints are chosen by.
         test: What is evaluated on.
-        counts: What each generator was asked for, what became of it, and which questions were
+        counts: What each generator was asked for, the outcome, and which questions were
             removed.
     """
 
@@ -629,7 +629,7 @@ def _warn_of_repeated(repeated: Sequence[Removed]) -> None:
     others = [item.query for item in repeated if item.reason == OTHER_ANSWER]
     shown = (others or [item.query for item in repeated])[0]
     logger.warning(
-        "%d given questions came before and are left out, the first of each is kept%s. Such as: %s",
+        "%d given questions are repeated and left out; the first of each is kept%s. Such as: %s",
         len(repeated),
         f"; {len(others)} of them have another reference or other domains" if others else "",
         textwrap.shorten(shown, 120, placeholder=" …"),

@@ -92,7 +92,7 @@ class Distiller:
             the generated ones is held out.
         data: What else is held out, and what is removed from the generated examples.
         settings: How the run asks, checks, refines and reports.
-        progress: Shows how far each stage is, and a line of what came of it: by default on stderr
+        progress: Shows how far each stage is, and a line with its outcome: by default on stderr
             where that is a terminal or a notebook; None shows nothing.
 
     Raises:
@@ -532,7 +532,7 @@ class Distiller:
             return
         if not self._ask.has_asked_experts():
             # Timing means asking; a second try with the answers of the first asks no expert.
-            logger.info("The experts are not timed: their answers were there from other runs.")
+            logger.info("The experts are not timed: their answers were taken from other runs.")
             return
         savings = measure_savings(
             student, self.teacher_models, examples, self._parts.sampling, self._ensemble.answer

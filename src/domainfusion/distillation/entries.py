@@ -310,7 +310,7 @@ def _entries_of_parquet(path: Path) -> Iterator[Entry]:
                 position += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(
-            f"The file is no Parquet file that can be read: {error}", received=str(path)
+            f"The file is not a readable Parquet file: {error}", received=str(path)
         ) from error
 
 

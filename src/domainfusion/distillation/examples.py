@@ -232,7 +232,7 @@ def _structured(value: Mapping[str, Any], place: str) -> tuple[dict[str, Any], i
             try:
                 read[name] = without_missing(json.loads(text))
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{place}: {name} is no JSON: {error}", received=text) from error
+                raise DataError(f"{place}: {name} is not JSON: {error}", received=text) from error
         elif name == "domains" and isinstance(text, str):
             read[name] = [part.strip() for part in text.split(";") if part.strip()]
     return read, emptied

@@ -56,7 +56,7 @@ def merge_of(
         return None
     note = (
         f"The merge of the experts is {how.name}. Choosing and making it took"
-        f" {how.seconds:,.0f} seconds, and nothing of it is trained."
+        f" {how.seconds:,.0f} seconds, and no part of it is trained."
     )
     return UntrainedMerge(model, note)
 
@@ -126,7 +126,7 @@ def measure_savings(
     sampling: Sampling,
     ensemble: Answering | None = None,
 ) -> Savings | None:
-    """Asks the student and its experts the same questions and times them; nothing of it is stored.
+    """Asks the student and its experts the same questions and times them; nothing is stored.
 
     Args:
         student: The trained student.

@@ -1,4 +1,4 @@
-"""What came of each stage, in one line for whoever looks on."""
+"""The outcome of each stage, in one line for the user."""
 
 from __future__ import annotations
 

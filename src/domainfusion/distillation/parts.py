@@ -282,7 +282,7 @@ def check_parts(
     for generator in generators:
         if not isinstance(generator, DataGenerator):
             raise ConfigurationError(
-                "data_generators holds what is no data generator",
+                "An entry of data_generators is not a DataGenerator",
                 received=generator,
                 allowed="objects of DataGenerator's subclasses, such as CuratedDataGenerator(...)",
             )
@@ -303,7 +303,7 @@ def check_part(name: str, given: object, kind: type) -> None:
     _refuse_classes({name: given})
     if not isinstance(given, kind):
         raise ConfigurationError(
-            f"{name} is of another kind",
+            f"{name} has the wrong type",
             received=given,
             allowed=f"an object of {kind.__name__} or a subclass",
         )
@@ -372,7 +372,7 @@ def check_refinement(
     """
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 0:
         raise ConfigurationError(
-            "refinement_rounds is not a number of rounds",
+            "refinement_rounds is not a whole number",
             received=rounds,
             allowed="a whole number from 0",
         )
@@ -381,7 +381,7 @@ def check_refinement(
     if not has_validation:
         fix = "give validation_examples, or validation_holdout=0.1"
         raise ConfigurationError(
-            "Validation says where to refine, and there is none",
+            "A refinement needs validation examples",
             received=f"refinement_rounds={rounds}",
             fix=fix,
             field="refinement_rounds",

@@ -130,7 +130,7 @@ class SliceScore:
         items: Examples in the slice; 0 where the score was given without a number.
         strict: Share of the graded answers in which every part is right.
         partial: Mean share of right parts.
-        unscored: Answers that could not be graded, such as for want of a reference; they are in
+        unscored: Answers that could not be graded, such as without a reference; they are in
             neither mean.
         truncated: Answers that were cut at the token limit.
         not_readable: Answers in which the metric found nothing to grade, such as no number; they
@@ -258,7 +258,7 @@ class DomainRetention:
         non_inferiority: Whether the student keeps enough of its expert; None in reports of earlier
             versions.
         constant: Accuracy of the one answer that is right most often, given to every question.
-        ungraded: Examples of the domain that could not be graded, such as for want of a reference.
+        ungraded: Examples of the domain that could not be graded, such as without a reference.
         warnings: What a reader has to know before the verdict, in sentences.
     """
 

@@ -210,7 +210,7 @@ class RunDirectory(RunFiles):
         inputs: What decides the outcome of the run; a directory that was made with other inputs is
             refused.
         title: What reports call the run.
-        say: Shows a line to whoever looks on, where the log of the package shows none.
+        say: Shows a line to the user where the log of the package shows none.
 
     Raises:
         RunError: The directory belongs to other inputs, another process is writing to it, or it
@@ -245,7 +245,7 @@ class RunDirectory(RunFiles):
         """Holds the directory for this process while a stage writes to it."""
         if os.environ.get("RANK", "0") != "0":
             raise RunError(
-                "Of several processes the main one alone runs the stages of a run",
+                "Only the main process runs the stages of a run",
                 received=f"process {os.environ['RANK']}",
                 fix="call distill(), which lets the others train beside it",
             )
@@ -286,7 +286,7 @@ class RunDirectory(RunFiles):
             sys.stderr.write(f"{message}\n")
 
     def tell(self, message: str) -> None:
-        """Says what came of a stage: in the log, and to whoever looks on where it is not shown
+        """Reports the outcome of a stage: in the log, and to the user where it is not shown
         there.
         """
         logger.info("%s", message)
@@ -294,7 +294,7 @@ class RunDirectory(RunFiles):
             self._say(message)
 
     def tell_made_before(self, stage: str, outcome: str) -> None:
-        """Says once what came of a stage that an earlier process ended."""
+        """Reports once the outcome of a stage that an earlier process ended."""
         if stage not in self._told:
             self._told.add(stage)
             self.tell(f"{stage}: {outcome}, made before")
@@ -352,7 +352,7 @@ class RunDirectory(RunFiles):
                 received=str(self.refinement),
                 fix=(
                     "restore it from a copy; without one, delete the folder refinement/ too: the"
-                    " rounds are gone through again"
+                    " rounds are run again"
                 ),
             )
 
@@ -415,7 +415,7 @@ class RunDirectory(RunFiles):
         Within another stage, as in a refinement, it is that stage's time.
 
         Yields:
-            Receives, in a line, what came of the stage; it is told when the stage is over.
+            Receives the outcome of the stage in one line; it is shown when the stage is over.
         """
         outcomes: list[str] = []
         started, finished, around = time.perf_counter(), False, self.current_stage

@@ -358,7 +358,7 @@ def _answers(
 
 def refusing(record: TrainingRecord, verifier: AccuracyMetric) -> tuple[str, ...]:
     """Returns the domains whose experts a rejection is due to, as far as one can see; empty where
-    the record is not rejected, or for want of an answer.
+    the record is not rejected, or has no answer.
     """
     given = {response.domain: response.finish_reason for response in record.responses}
     if record.verification != "rejected" or "failed" in given.values():

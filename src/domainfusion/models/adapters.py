@@ -210,7 +210,7 @@ def lora_config(settings: Mapping[str, Any], adapter: Path) -> LoraConfig:
         return LoraConfig(**used, task_type="CAUSAL_LM", bias="none")
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"The adapter's settings can't be right: {error}", received=str(adapter)
+            f"The adapter's settings are invalid: {error}", received=str(adapter)
         ) from error
 
 
@@ -284,7 +284,7 @@ def _without_wrappers(name: str) -> str:
 
 def changes_nothing(factors: Mapping[str, torch.Tensor]) -> bool:
     """Whether on every layer one of the two factors is zero; the magnitudes of a DoRA adapter may
-    change it all the same.
+    change it anyway.
     """
     if any("magnitude" in name for name in factors):
         return False
@@ -414,7 +414,7 @@ def add_new_adapter(
             return add_adapter(module, peft, name, config, on_meta=on_meta)
         except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
             raise CapabilityError(
-                f"There can be no such LoRA adapter on this model: {_first_lines(error)}",
+                f"This LoRA adapter can't be created on this model: {_first_lines(error)}",
                 received=type(module).__name__,
                 allowed="a model with linear layers in transformer blocks",
                 fix="train all weights with adaptation='full'",

@@ -20,7 +20,7 @@ class Books(Protocol):
 
     What a request costs at most is noted before it is sent. Its price stands there from when its
     answer has come; where none comes, the request stays noted at its most, since the server may
-    have written an answer all the same.
+    have written an answer anyway.
     """
 
     def spent(self, account: str) -> float:
@@ -57,7 +57,7 @@ class PaidModel(LanguageModel, Protocol):
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Writes all of a block or nothing of it, and lets no other process write between its lines."""
+    """Writes all of a block or none of it, and lets no other process write between its lines."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -379,7 +379,7 @@ class Decoding:
         """Writes on, until all answers have ended, or some have and a time is over.
 
         Args:
-            module: The model, as it is to compute: in every call the same.
+            module: The model, as it is to compute: the same in every call.
             seconds: The time.
 
         Returns:

@@ -72,7 +72,7 @@ def write_gguf(
         folder: A folder that `save()` wrote, with the whole weights.
         file: The file to write.
         dtype: The numbers of the matrices. `q8_0` has blocks of 32 numbers of eight bits with a
-            scale each; a matrix whose rows are no multiple of 32 is kept in f16.
+            scale each; a matrix whose rows are not a multiple of 32 is kept in f16.
         name: What llama.cpp calls the model; by default the folder's name.
 
     Raises:

@@ -156,12 +156,10 @@ def push_to_hub(
             "The hub has no repositories of this name", received=repository, allowed="owner/name"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise ConfigurationError(
-            "Hugging Face's libraries are told to stay offline", fix="unset HF_HUB_OFFLINE"
-        ) from error
+        raise ConfigurationError("HF_HUB_OFFLINE is set", fix="unset HF_HUB_OFFLINE") from error
     except Exception as error:  # of the hub's client, of what it sends by, or of the disk
         raise RunError(
-            f"The hub did not take the model: {_without(token, str(error))}",
+            f"The hub rejected the upload: {_without(token, str(error))}",
             received=repository,
             fix="log in with `hf auth login` or set HF_TOKEN to a token that may write",
         ) from None  # the whole error would repeat the request

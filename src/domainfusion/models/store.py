@@ -237,7 +237,7 @@ class ResponseStore:
             )
         if not tables <= _TABLES.keys():
             raise StoreError(
-                "The file is a database, but no store of answers",
+                "The file is a database, but not a store of answers",
                 received=str(self.path),
                 fix="give another path",
             )

@@ -259,7 +259,7 @@ def _text_of(path: Path) -> str:
             )
         return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigurationError(
             f"The recipe can't be read: {reason}",
             received=str(path),

@@ -133,12 +133,12 @@ def derived_from(
     """Returns a decorator that adds the arguments of a constructor to a section's keys.
 
     Keys that the section has itself stay as they are there. Arguments that YAML can't express, such
-    as functions, are no keys.
+    as functions, are not keys.
 
     Args:
         place: The class; see `settings_of`.
         only: The arguments to add; by default all.
-        without: Arguments that are no keys.
+        without: Arguments that are not keys.
     """
 
     def add(section: type[Derived]) -> type[Derived]:

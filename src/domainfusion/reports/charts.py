@@ -23,7 +23,7 @@ MarkKind = Literal["student", "expert", "base"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """A labelled place on an axis, in per cent of its length."""
+    """A labeled place on an axis, in per cent of its length."""
 
     at: float
     label: str

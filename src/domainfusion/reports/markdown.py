@@ -30,7 +30,7 @@ are left.
 
 
 def render_markdown(summary: RunSummary) -> str:
-    """Returns the report as GitHub-flavoured Markdown.
+    """Returns the report as GitHub-flavored Markdown.
 
     Text that models or users wrote is escaped, so it neither makes markup nor breaks a table.
 

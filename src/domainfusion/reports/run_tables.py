@@ -37,7 +37,7 @@ Number = TypeVar("Number", int, float)
 
 
 def generation_table(counts: Sequence[GenerationCount]) -> Table:
-    """Returns what became of the examples asked for, a row a generator."""
+    """Returns the outcome of the examples asked for, a row a generator."""
     return Table(
         caption=(
             "Examples by generator; kept is the share of its candidates that entered the run,"

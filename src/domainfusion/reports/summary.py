@@ -49,7 +49,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class GenerationCount:
-    """What became of the examples that one generator was asked for.
+    """The outcome of the examples that one generator was asked for.
 
     Attributes:
         generator: Its name.
@@ -112,7 +112,7 @@ class RunSummary:
     Attributes:
         title: The headline; empty for a neutral one.
         evaluation: What the evaluation found; None before there was one.
-        generation: What became of the examples asked for, a row a generator.
+        generation: The outcome of the examples asked for, a row a generator.
         records: The training records, the rejected ones too.
         samples: The examples whose experts were asked again, as their target was rejected.
         stages: Time of each stage, in order.

@@ -114,7 +114,7 @@ def merge_sentence(report: EvaluationReport) -> str:
 
 def cross_domain_sentence(report: EvaluationReport) -> str:
     """Returns what the student answers across domains, beside the base, the best expert and the
-    ensemble; empty where nothing of it was graded.
+    ensemble; empty where none of it was graded.
     """
     score = report.student.slices.get("cross-domain")
     if score is None or score.strict.value is None:

@@ -32,7 +32,7 @@ _READER = TypeAdapter(Example)
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What came of a review.
+    """The outcome of a review.
 
     Attributes:
         examples: The accepted ones, and the edited ones as they were edited; a comment is kept in

@@ -111,7 +111,7 @@ def mixed(*parts: Sequence[Slot]) -> list[Slot]:
 
 
 class CheckedCandidate(NamedTuple):
-    """What became of a candidate that passed the common checks: as it is kept, why it is not, and
+    """The outcome of a candidate that passed the common checks: as it is kept, why it is not, and
     whether it was judged at all.
     """
 
@@ -122,7 +122,7 @@ class CheckedCandidate(NamedTuple):
 
 @dataclass
 class _Work:
-    """What is wanted, from which model and how it is asked for, and what became of it so far:
+    """What is wanted, from which model and how it is asked for, and the outcome so far:
     accepted examples by slot, and counts.
     """
 
@@ -205,7 +205,7 @@ class WrittenByModel(DataGenerator):
             )
         if not verify and (judge is not None or classifier is not None):
             raise ConfigurationError(
-                "Nobody is asked to judge",
+                "A judge or a classifier needs verify=True",
                 received="verify=False",
                 fix="leave out judge and classifier, or verify",
                 field="classifier" if judge is None else "judge",
@@ -243,7 +243,7 @@ class WrittenByModel(DataGenerator):
         )
         if sub_questions and not writes_json:
             raise ConfigurationError(
-                "Sub-questions come in JSON",
+                "Sub-questions need replies in JSON",
                 received=f"reply_format={reply_format!r}",
                 fix="set reply_format='json'",
                 field="sub_questions",

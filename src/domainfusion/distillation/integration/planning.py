@@ -56,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a point.
+    """The outcome of a point.
 
     Attributes:
         point: The point.
@@ -119,7 +119,7 @@ def points_of(
 
 
 def settle(example: Example, point: Point, copies: Sequence[Collection[str]]) -> Settled:
-    """Returns what becomes of a point.
+    """Returns the outcome of a point.
 
     In this order: the reference, where it supports one side alone; the expert of the domain that
     the point belongs to, or of the primary domain, if somebody named one; the majority, copies
@@ -308,7 +308,7 @@ class Plan:
         claims: Every claim, in the order in which the answer may state them: the primary domain's
             first.
         relations: How they stand to each other.
-        settled: What became of each point of conflict.
+        settled: The outcome of each point of conflict.
         left_out: The ids of the claims that the answer does not state, with the reason.
         copies: Groups of domains whose answers are copies of each other.
         read_by: Who read the responses.
@@ -408,7 +408,7 @@ def _left_out(
         task: The example and its responses.
         claims: What the experts claim.
         relations: How the claims stand to each other.
-        settled: What became of each point of conflict.
+        settled: The outcome of each point of conflict.
         keeps_together: Whether the responses are not torn apart; see `keep_together`.
     """
     lost: dict[str, str] = {}

@@ -304,7 +304,7 @@ def _apply(
 ) -> list[Score]:
     if isinstance(metric, ModelMetric):
         raise ConfigurationError(
-            "This metric needs the model itself, and can't grade what it wrote",
+            "This metric needs the model itself and can't grade text",
             received=metric,
             fix="grade with another, such as choice",
         )

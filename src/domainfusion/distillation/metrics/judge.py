@@ -221,7 +221,7 @@ class JudgeAgreement:
     """How far a judge agrees with people on the same pairs.
 
     Attributes:
-        items: Pairs that people labelled.
+        items: Pairs that people labeled.
         raw: Share of the judged pairs on which judge and people prefer the same.
         kappa: Cohen's kappa: the agreement beyond chance, (observed − expected) / (1 − expected)
             (Cohen, 1960, doi 10.1177/001316446002000104). Undefined where chance alone would make
@@ -318,7 +318,7 @@ def _read_labelled(path: Path) -> tuple[list[AnswerPair], list[Preference]]:
         )
         if label is None or not all(isinstance(entry.get(name), str) for name in _FIELDS):
             raise DataError(
-                f"{place} is not a labelled pair",
+                f"{place} is not a labeled pair",
                 received=entry,
                 allowed=(
                     '{"query": "...", "first": "...", "second": "...", "preferred": "first",'
@@ -328,7 +328,7 @@ def _read_labelled(path: Path) -> tuple[list[AnswerPair], list[Preference]]:
         pairs.append(AnswerPair(entry["query"], entry["first"], entry["second"]))
         wanted.append(label)
     if not pairs:
-        raise DataError("The file has no labelled pairs", received=str(path), fix="add some lines")
+        raise DataError("The file has no labeled pairs", received=str(path), fix="add some lines")
     return pairs, wanted
 
 

@@ -94,7 +94,7 @@ class Numeric:
             )
         if self.which not in ("any", "first", "last"):
             raise ConfigurationError(
-                "There is no such choice of numbers",
+                "which is not known",
                 received=self.which,
                 allowed="any, first, last",
             )
@@ -269,7 +269,7 @@ class LikelyChoice:
     def __post_init__(self) -> None:
         if self.per not in ("characters", "tokens", "nothing"):
             raise ConfigurationError(
-                "There is no such normalization",
+                "per is not known",
                 received=self.per,
                 allowed="characters, tokens, nothing",
             )

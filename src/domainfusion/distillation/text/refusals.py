@@ -98,8 +98,8 @@ _FOREIGN_REFUSAL = re.compile(
 _MOST_AFTER = 200
 """Characters after a foreign refusal that still are no answer, as long as there is no digit."""
 
-# What may follow a refusal and is no answer: what the model says of itself, why it refuses, whom to
-# ask, and what else it offers.
+# What may follow a refusal and is not an answer: what the model says of itself, why it refuses, where
+# else to ask, and what else it offers.
 _FOLLOWS = re.compile(
     _any(
         r"i\b|my\b|if you\b|if there\b|is there\b|please\b|feel free\b|let me know\b|thank|consult",

@@ -106,7 +106,7 @@ class Trainer(ABC):
         keep_merge: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank`
             that is added to it: what the merge knows and no record asks about is forgotten less.
         known_share: Share of the records whose target the student would already write at its start
-            that phases show all the same; the others are skipped. Before the first step the start
+            that phases show anyway; the others are skipped. Before the first step the start
             reads the targets in one forward pass. Only slices of which it knows 95 % lose records:
             one that is known in part is learned whole. 1 shows every record, and asks nothing.
             Replay is not touched by it, nor a training that continues an earlier student.
@@ -399,7 +399,7 @@ class Trainer(ABC):
             )
         if directory is None and distributed.world_size() > 1:
             raise ConfigurationError(
-                "Several processes train in one directory, and there is none",
+                "Training in several processes needs a directory",
                 fix="give directory=...",
             )
         distributed.init_process_group()
@@ -485,7 +485,7 @@ def _merge_weight(
         )
     if initialization == "base" and several:
         raise ConfigurationError(
-            "merge_weight is chosen for a start from the merge",
+            "merge_weight applies only to a start from the merge",
             received="initialization='base'",
             fix="set initialization='auto'",
         )

@@ -457,7 +457,7 @@ class Training:
         is asked once, and the outcome kept.
 
         Args:
-            trainer: Says how many of them are shown all the same.
+            trainer: Says how many of them are shown anyway.
             student: The copy that is trained, at its start.
         """
         before = distributed.broadcast(self._skipped_before(trainer))

@@ -26,7 +26,7 @@ CONTEXT_FIX = (
 
 _THROTTLED = 429
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
-# A gateway gave up waiting: the model behind it may have written its answer all the same.
+# A gateway gave up waiting: the model behind it may have written its answer anyway.
 _MAYBE_CHARGED = {408, 504, 524}
 _TRANSIENT = {408, 409, 425, _THROTTLED}
 _OF_THE_REQUEST = {400, 413, 422, 451}

@@ -76,7 +76,7 @@ class Request(Protocol):
 
 @dataclass
 class Outcome:
-    """What came of the questions.
+    """The outcome of the questions.
 
     Attributes:
         replies: The answers by position.
