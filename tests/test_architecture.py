@@ -29,7 +29,8 @@ LAYERS = (
     ),
     ("distillation.data_generation", "distillation.integration", "distillation.trainer", "distillation.evaluator"),
     UPPERMOST := (
-        "distillation.asking", "distillation.targets", "distillation.measuring", "distillation.dataset",
+        "distillation.asking", "distillation.forecast", "distillation.targets", "distillation.measuring",
+        "distillation.dataset",
         "distillation.settings", "distillation.parts", "distillation.refinement", "distillation.outcomes", "distillation.distiller",
     ),
     ("reports",),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -16,7 +17,19 @@ import pytest
 from rich.console import Console
 
 from domainfusion.errors import ConfigurationError
-from domainfusion.progress import Bars, Lines, Notes, Pace, choose_progress, silent
+from domainfusion.progress import (
+    Bars,
+    Foresees,
+    Lines,
+    Notes,
+    Pace,
+    Watches,
+    choose_progress,
+    doing,
+    seconds_spent,
+    silent,
+    watching,
+)
 
 
 class Clock:
@@ -47,13 +60,15 @@ def test_lines_come_every_five_seconds_and_at_the_end() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_time_left_is_right_within_a_factor_of_two_from_the_second_batch_on(seed: int) -> None:
-    """Batches of 8 after a time of loading, each up to a third faster or slower than usual."""
+    """Batches of 8, each up to a third faster or slower than usual. Loading, for which the clock of
+    a display stops, is over when they begin.
+    """
     random = Random(seed)
     loading, usual, batches = random.uniform(0, 60), random.uniform(0.1, 20), 20
     ends = [loading]
     for _ in range(batches):
         ends.append(ends[-1] + usual * random.uniform(0.75, 1.33))
-    pace, total = Pace(0.0), 8 * batches
+    pace, total = Pace(loading), 8 * batches
     for number, end in enumerate(ends[1:], start=1):
         if number > 2:
             for share in (0.2, 0.5, 0.9):
@@ -119,9 +134,11 @@ def test_bars_show_description_count_rate_and_time_left_and_can_be_opened_again(
     console = Console(file=screen, force_terminal=True, width=100)
     bars = Bars(console, clock=clock)
     with bars("asking [bold]animals", 40, 8) as advance:
-        clock.now = 4.0
-        for _ in range(16):  # a batch, all at once: sixteen in four seconds are four a second
-            advance(1)
+        for clock.now in (2.0, 4.0):
+            for _ in range(
+                8
+            ):  # a batch, all at once: two of eight in four seconds are four a second
+                advance(1)
         with bars("within", 1) as inner:
             inner(1)
         advance(16)
@@ -271,3 +288,113 @@ def test_a_display_of_ones_own_is_taken_as_it_is() -> None:
     written: list[str] = []
     own = Lines(written.append)
     assert choose_progress(own) is own
+
+
+def test_no_time_is_told_before_the_second_burst() -> None:
+    """One answer after 28 seconds, of 100 that take 34, says nothing about the others."""
+    pace = Pace(0.0)
+    assert pace.left(100, 20.0) is None
+    pace.advance(1, 28.0)
+    assert pace.left(99, 28.5) is None and pace.rate(28.5) == 0
+    pace.advance(1, 28.4)
+    assert pace.left(98, 28.4) is None
+
+
+BURSTS = (
+    (411, ((5.2, 16), (6.2, 237), (6.4, 3), (9.6, 5), (10.4, 150))),
+    (560, ((6.3, 84), (7.1, 172), (11.6, 62), (12.4, 194), (13.7, 2), (14.1, 46))),
+)
+"""Seconds and answers of two pieces of a demo: a batch of 256 comes in two bursts."""
+
+
+@pytest.mark.parametrize(("total", "bursts"), BURSTS)
+def test_two_bursts_of_one_batch_do_not_look_like_a_fast_model(
+    total: int, bursts: tuple[tuple[float, int], ...]
+) -> None:
+    pace, done = Pace(0.0), 0
+    end = bursts[-1][0]
+    for number, (when, count) in enumerate(bursts):
+        pace.advance(count, when)
+        done += count
+        left = pace.left(total - done, when)
+        if number and left is not None:
+            # A batch takes some five seconds, and nothing is known within one.
+            assert (end - when) / 2 - 2 <= left <= 2 * (end - when) + 5
+
+
+def test_what_takes_more_than_two_seconds_is_named_and_nothing_is_silent_for_five() -> None:
+    clock = Clock()
+    written: list[tuple[float, str]] = []
+    lines = Lines(lambda line: written.append((clock.now, line)), clock=clock)
+
+    def wait(seconds: float) -> None:
+        for _ in range(int(seconds * 2)):
+            clock.now += 0.5
+            lines.look()
+
+    with lines.over(lambda: "stage 1 of 3, generate"):
+        with doing("loading small"):
+            wait(1.5)
+        assert written == []
+        with doing("loading large"):
+            wait(8)
+        with lines("asking", 10) as advance:
+            wait(12)
+            with doing("loading other"):
+                wait(9)
+            advance(10)
+        wait(6)
+    times = [0.0, *(when for when, _ in written), clock.now]
+    assert max(after - before for before, after in pairwise(times)) <= 5.0
+    shown = [line for _, line in written]
+    assert shown[0] == "loading large …; stage 1 of 3, generate"
+    assert shown[1] == "loading large: 0:07 so far; stage 1 of 3, generate"
+    assert any("asking: 0 of 10 (0%), loading other; stage 1" in line for line in shown)
+    assert shown[-1] == "at work; stage 1 of 3, generate"
+
+
+def test_nothing_is_written_where_nothing_is_under_way() -> None:
+    clock = Clock()
+    written: list[str] = []
+    lines = Lines(written.append, clock=clock)
+    with lines.over():  # such as a chat that waits for its user
+        for _ in range(100):
+            clock.now += 1
+            lines.look()
+    assert written == []
+
+
+def test_time_of_loading_counts_into_no_rate() -> None:
+    before = seconds_spent()
+    with doing("loading"), doing("reading"):
+        time.sleep(0.05)
+    assert 0.05 <= seconds_spent() - before < 5
+    with pytest.raises(ValueError), doing("loading"):
+        raise ValueError
+    screen = io.StringIO()
+    with watching(silent), watching(Bars(Console(file=screen))):
+        pass
+    assert isinstance(Bars(Console(file=screen)), Watches)
+    assert not isinstance(silent, Watches | Foresees)
+
+
+def test_bars_show_what_is_under_way_between_and_below_them() -> None:
+    screen, clock = io.StringIO(), Clock()
+    bars = Bars(Console(file=screen, force_terminal=True, width=120), clock=clock)
+    with bars.over(lambda: "stage 2 of 5, collect"):
+        with doing("loading large"):
+            bars.look()
+            clock.now += 3
+            bars.look()
+            until = time.monotonic() + 10
+            while "loading large, 0:03 so far" not in screen.getvalue():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        with bars("asking", 4) as advance:
+            advance(1)
+            time.sleep(0.3)
+    shown = screen.getvalue()
+    assert "loading large, 0:03 so far; stage 2 of 5, collect" in shown
+    assert shown.count("stage 2 of 5, collect") > 1
+    # What is left on the screen is the bar alone.
+    assert "stage" not in shown.rsplit("asking", 1)[-1]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from distillation.builders import Cut, Failing, Writer, example, grouped
@@ -234,6 +235,46 @@ def test_every_stage_says_in_a_line_what_came_of_it(world: World) -> None:
         without_seconds[4],
         *without_seconds[5:],
     ]
+
+
+class Overseer(Watch):
+    """A display that watches over the run, and notes how far all of it is at each answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: list[str] = []
+        self._words: Callable[[], str] = str
+
+    @contextmanager
+    def over(self, whole: Callable[[], str] | None = None) -> Iterator[None]:
+        self._words = whole or self._words
+        yield
+
+    @contextmanager
+    def __call__(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        with super().__call__(label, total, done) as advance:
+
+            def show(count: int) -> None:
+                advance(count)
+                self.whole.append(self._words())
+
+            yield show
+
+
+def test_how_long_the_whole_run_takes_is_known_before_it_trains(
+    world: World, tmp_path: Path
+) -> None:
+    overseer = Overseer()
+    student = world.evaluated(progress=overseer).distill()
+    first_step = next(place for place, words in enumerate(overseer.whole) if "train" in words)
+    before = overseer.whole[:first_step]
+    assert any(re.fullmatch(r"stage 2 of 5, collect, .* left", words) for words in before)
+    assert overseer.whole[-1] == "stage 5 of 5, evaluate, less than a minute left"
+    # The step that was timed for it left no trace.
+    unseen = World(world.base, tmp_path / "unseen").evaluated(progress=None).distill()
+    found, wanted = student.trained_state(), unseen.trained_state()
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
+    assert found.keys() == wanted.keys()
 
 
 def test_what_the_log_shows_is_not_said_twice(

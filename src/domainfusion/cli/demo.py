@@ -49,8 +49,11 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Runs the demo, saves its student and writes its reports."""
-    from domainfusion.cli.runs import check_student_folder, publish, remember_demo, run_stages
-    from domainfusion.demo.run import build_demo
+    from domainfusion.progress import doing
+
+    with doing("starting"):
+        from domainfusion.cli.runs import check_student_folder, publish, remember_demo, run_stages
+        from domainfusion.demo.run import build_demo
 
     name = "demo" if arguments.data is None else f"demo-{arguments.data.resolve().name}"
     directory = arguments.output_dir or Path("runs") / (
@@ -58,9 +61,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     )
     check_student_folder(directory)
     terminal.log_to(directory)
-    distiller = build_demo(
-        directory, data=arguments.data, progress=terminal.progress, small=arguments.small
-    )
+    with doing("reading the experts and the questions"):
+        distiller = build_demo(
+            directory, data=arguments.data, progress=terminal.progress, small=arguments.small
+        )
     with distiller.hold():
         run_stages(
             distiller,

@@ -213,9 +213,12 @@ def run_recipe(
         terminal: Where results go.
         answers_of: The store of an earlier run, whose answers are used again.
     """
-    from domainfusion.cli.preflight import notes_on
-    from domainfusion.models.store import ResponseStore
-    from domainfusion.recipe import build_distiller
+    from domainfusion.progress import doing
+
+    with doing("starting"):
+        from domainfusion.cli.preflight import notes_on
+        from domainfusion.models.store import ResponseStore
+        from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
         from domainfusion.cli.plan import plan_of, render_plan
@@ -239,7 +242,8 @@ def run_recipe(
     from domainfusion.cli.status import render_status, status_of
     from domainfusion.distillation.run import RunFiles
 
-    distiller = build_distiller(recipe, output_dir=output_dir, progress=terminal.progress)
+    with doing("reading the models"):
+        distiller = build_distiller(recipe, output_dir=output_dir, progress=terminal.progress)
     directory = distiller.output_dir
     terminal.log_to(directory)
     check_student_folder(directory)

@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # cores from others, and from their own team where another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from domainfusion.cli.terminal import Terminal
+    from domainfusion.progress import watching
 
     is_main = (
         os.environ.get("RANK", "0") == "0"
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main
     ) as terminal:
         try:
-            with stopping_on_signals():
+            with stopping_on_signals(), watching(terminal.progress):
                 code: int | None = arguments.run(arguments, terminal)
                 sys.stdout.flush()
         except BaseException as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainfusion.distillation.data_generation import DataGenerator
+from domainfusion.distillation.forecast import Forecast, kind_of
 from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.errors import DomainFusionError, ModelError, StoreError
@@ -82,7 +83,7 @@ class RunAsk:
     Args:
         run: The directory of the run.
         roles: What a model is asked as.
-        progress: Shows how far a call has got.
+        progress: Shows how far a call has got; a `Forecast` also learns how long answers take.
         shared: The file of a store that other runs use too; None for none. What the trained student
             answers is not kept there.
     """
@@ -107,6 +108,8 @@ class RunAsk:
     ) -> list[Generation]:
         """See `Ask`."""
         store = self._open_store()
+        if isinstance(self._progress, Forecast):
+            self._progress.name(label, kind_of(model))
         try:
             role = self._roles.of(model, self._run.current_stage)
             answers = store.ask(

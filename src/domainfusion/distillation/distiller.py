@@ -22,6 +22,13 @@ from domainfusion.distillation.dataset import (
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator import Ensemble, Evaluator
 from domainfusion.distillation.examples import ExampleLike, read_examples
+from domainfusion.distillation.forecast import (
+    Forecast,
+    foresee,
+    stages_of,
+    time_a_step,
+    time_answers,
+)
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
 from domainfusion.distillation.measuring import (
     examples_trained_on,
@@ -56,7 +63,7 @@ from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import RunError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.placement import DataType
-from domainfusion.progress import ProgressChoice, Speaks, choose_progress
+from domainfusion.progress import ProgressChoice, Speaks, choose_progress, doing
 from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
@@ -139,6 +146,7 @@ class Distiller:
             seed=seed,
         )
         self._parts = parts
+        self._forecast = Forecast(self.progress, stages_of(parts), lambda: self._run.current_stage)
         self.student_model = parts.student
         self.teacher_models = parts.teachers
         self.data_generators = parts.generators
@@ -158,11 +166,12 @@ class Distiller:
             parts.inputs(date=parts.pin_date(path)),
             settings.title,
             say=self.progress.say if isinstance(self.progress, Speaks) else None,
+            watch=self._forecast.over,
         )
         self.output_dir = self._run.path
         self._roles = Roles(self.teacher_models, self.data_generators, self.integrator)
         self._ask = RunAsk(
-            self._run, self._roles, self.progress, settings.answers_for(self._run.path)
+            self._run, self._roles, self._forecast, settings.answers_for(self._run.path)
         )
         if settings.on_teacher_failure == "stop" and not self._run.examples.is_file():
             # Before the directory is claimed: a test set that is corrected makes another run.
@@ -189,14 +198,17 @@ class Distiller:
         stage; the others come to train.
         """
         distributed.init_process_group()
-        self._parts.note_start()
+        with doing("looking at where the student starts"):
+            self._parts.note_start()
         if not distributed.is_main_process():
             distributed.barrier()
             self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
             return self.student
         with self._run.open():
             examples = self.generate()
+            time_a_step(self._forecast, self._parts, self._run, examples)
             responses = self.collect(examples)
+            time_answers(self._forecast, self._parts, self._run, examples)
             records = self.integrate(responses)
             distributed.barrier()
             student = self.train(records)
@@ -250,7 +262,9 @@ class Distiller:
                 with self._run.stage("generate") as tell:
                     self._generate()
                     tell(outcomes.generated(self._run))
-            return read_records(self._run.examples, Example)
+            examples = read_records(self._run.examples, Example)
+            foresee(self._forecast, self._parts, self._run, examples)
+            return examples
 
     def collect(self, examples: Sequence[Example]) -> list[tuple[Example, Mapping[str, Response]]]:
         """Asks the expert of each of an example's domains: its sub-question if there is one, else
@@ -354,7 +368,8 @@ class Distiller:
                 write_json(self._run.evaluation, self.report, listed=True)
                 self._measure_savings(student, held_out)
                 tell(self.report.headline)
-            self.publisher.write_reports(self.output_dir)
+            with doing("writing the report"):
+                self.publisher.write_reports(self.output_dir)
             self._run.tell(f"The report is in {self._run.html_report}.")
             return self.report
 
@@ -491,7 +506,7 @@ class Distiller:
             validate=validation if validation.examples else None,
             directory=files.training,
             seed=self.seed,
-            progress=self.progress,
+            progress=self._forecast,
         )
 
     def _validation(self) -> Validation:
@@ -501,14 +516,16 @@ class Distiller:
             if is_frozen
             else list(self._parts.validation or ())
         )
-        return Validation(examples, self.settings.verifier, self._parts.sampling)
+        return Validation(examples, self.settings.verifier, self._parts.sampling, self._forecast)
 
     def _measure(
         self, evaluator: Evaluator, student: TrainableModel, examples: Sequence[Example]
     ) -> EvaluationReport:
         """Evaluates the student beside its base and the experts' merge."""
         baselines: dict[str, LanguageModel] = {"base": self.student_model}
-        merge = merge_of(self.trainer, self.student_model, self.teacher_models, self._run)
+        merge = merge_of(
+            self.trainer, self.student_model, self.teacher_models, self._run, self._forecast
+        )
         if merge is not None:
             baselines["merge"] = merge.model
         self._roles.measured = {**evaluator.baselines, **baselines, "student": student}
@@ -534,9 +551,10 @@ class Distiller:
             # Timing means asking; a second try with the answers of the first asks no expert.
             logger.info("The experts are not timed: their answers were taken from other runs.")
             return
-        savings = measure_savings(
-            student, self.teacher_models, examples, self._parts.sampling, self._ensemble.answer
-        )
+        with doing("timing the student against its experts"):
+            savings = measure_savings(
+                student, self.teacher_models, examples, self._parts.sampling, self._ensemble.answer
+            )
         if savings is not None:
             write_json(self._run.savings, savings, listed=True)
 

@@ -21,6 +21,7 @@ from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError
 from domainfusion.models.base import LanguageModel, LocalWeights, TrainableModel
 from domainfusion.models.store import Ask
+from domainfusion.progress import Progress, doing, silent
 from domainfusion.records import read_records
 from domainfusion.types import Conversation, Example, Generation, Sampling, TrainingRecord
 
@@ -44,13 +45,16 @@ def merge_of(
     student: TrainableModel,
     teachers: Mapping[str, LanguageModel],
     files: RunFiles,
+    progress: Progress = silent,
 ) -> UntrainedMerge | None:
     """Returns the weight merge of the teachers: the best as it is of those that the training chose
     its start from, or would have; None where they can't be merged.
     """
     records = read_records(files.records, TrainingRecord) if files.records.is_file() else []
     try:
-        model, how = trainer.merged(student, teachers, records, files.training)
+        with doing("merging the experts, to compare with"):
+            options = options_for(trainer.merged, progress=progress)
+            model, how = trainer.merged(student, teachers, records, files.training, **options)
     except CapabilityError as error:
         logger.info("There is no weight merge of the experts to compare with: %s", error)
         return None

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,8 +18,10 @@ from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TrainingError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ask_directly
+from domainfusion.progress import Advance, Progress, silent
 from domainfusion.records import read_json, read_records, write_json
-from domainfusion.types import Example, Sampling, TrainingRecord
+from domainfusion.training.loop import VALIDATING
+from domainfusion.types import Conversation, Example, Generation, Sampling, TrainingRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,15 +126,22 @@ class Validation:
         examples: The examples.
         metric: Grades an answer.
         sampling: How models answer.
+        progress: Shows how far a student is.
     """
 
     examples: Sequence[Example]
     metric: AccuracyMetric
     sampling: Sampling
+    progress: Progress = silent
+
+    def __len__(self) -> int:
+        return len(self.examples)
 
     def __call__(self, student: LanguageModel) -> dict[str, float]:
         """Returns the mean grade of every slice that has one."""
-        return self.by_slice(self.grades(student, self.examples))
+        with self.progress(VALIDATING, len(self.examples)) as advance:
+            ask = partial(_ask_counting, advance)
+            return self.by_slice(self.grades(student, self.examples, ask=ask))
 
     def grades(
         self,
@@ -159,6 +169,25 @@ class Validation:
             if grade is not None:
                 found.setdefault(slice_of(example), []).append(grade)
         return {name: mean_of(values) for name, values in found.items()}
+
+
+def _ask_counting(
+    advance: Advance,
+    model: LanguageModel,
+    conversations: Sequence[Conversation],
+    sampling: Sampling = Sampling(),
+    *,
+    label: str = "",
+) -> list[Generation]:
+    """Asks the model, keeps nothing, and tells of each answer."""
+    seen: set[int] = set()
+
+    def on_answer(position: int, _: Generation) -> None:
+        if position not in seen:
+            seen.add(position)
+            advance(1)
+
+    return model.generate(conversations, sampling, on_answer)
 
 
 def mean_of(values: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -211,6 +211,7 @@ class RunDirectory(RunFiles):
             refused.
         title: What reports call the run.
         say: Shows a line to the user where the log of the package shows none.
+        watch: Gives what watches over the work for as long as the directory is held.
 
     Raises:
         RunError: The directory belongs to other inputs, another process is writing to it, or it
@@ -228,12 +229,14 @@ class RunDirectory(RunFiles):
         title: str,
         *,
         say: Callable[[str], None] | None = None,
+        watch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__(path or Path("runs") / fingerprint(inputs, length=12))
         self._is_derived, self._is_announced = path is None, False
         self._inputs = dict(inputs)
         self._title = title
         self._say = say
+        self._watch = watch
         self._told: set[str] = set()
         self._lock = FileLock(self.lock, thread_local=False)
         self._depth = 0
@@ -265,7 +268,8 @@ class RunDirectory(RunFiles):
                 raise
         self._depth += 1
         try:
-            yield
+            with self._watch() if self._depth == 1 else nullcontext():
+                yield
         finally:
             self._depth -= 1
             if self._depth == 0:

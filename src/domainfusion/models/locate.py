@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, base_of, read_settings
+from domainfusion.progress import doing
 from domainfusion.types import fingerprint
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
@@ -299,7 +300,7 @@ def _hash_file(file: Path) -> str:
     stat = file.stat()
     key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:
-        with file.open("rb") as stream:
+        with file.open("rb") as stream, doing(f"reading {file.name}, to know it by its contents"):
             _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
     return _hashes[key]
 

@@ -43,6 +43,7 @@ from domainfusion.models.placement import (
     quantization_settings,
 )
 from domainfusion.models.summing import adapted_layers, sum_config, write_sum
+from domainfusion.progress import doing
 
 _ROW = (1, 2, 3)
 """Tokens that every vocabulary has; what comes after them, or stands before them as padding, must
@@ -195,7 +196,8 @@ class SharedBase:
         """Returns the base of `key`, loaded once however many models use it."""
         base = _loaded.get(key)
         if base is None:
-            base = _loaded[key] = cls(key)
+            with doing(f"loading {Path(key.path).name}"):
+                base = _loaded[key] = cls(key)
         return base
 
     @_OUTSIDE_INFERENCE

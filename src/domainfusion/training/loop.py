@@ -183,7 +183,7 @@ def train_phase(
         )
 
     started, done, is_early, scores = time.perf_counter(), start, False, None
-    with progress(f"training: {name}", steps, start) as advance, DeferredSignals() as signals:
+    with progress(phase_label(name), steps, start) as advance, DeferredSignals() as signals:
         for step in range(start, steps):
             # What is random in a step follows from its number, so a resumed phase draws what an
             # undisturbed one does.
@@ -244,6 +244,15 @@ def train_phase(
     weights.gather()
     accelerator.free_memory()
     return PhaseEnd(is_early=is_early, scores=scores)
+
+
+VALIDATING = "validating"
+"""What a validation is called where its progress is shown."""
+
+
+def phase_label(name: str) -> str:
+    """Returns what a phase is called where its progress is shown."""
+    return f"training: {name}"
 
 
 def scheduled(step: int, steps: int, warmup_share: float) -> float:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
@@ -452,8 +453,13 @@ def find_known(
     """
     if not isinstance(student, TokenScorer):
         return [False] * len(rows)
+    if not rows:
+        return []
     by_length = sorted(range(len(rows)), key=lambda place: len(rows[place].tokens))
     groups = [by_length[at : at + ROWS_READ] for at in range(0, len(rows), ROWS_READ)]
+    # Short and long ones mixed: from the shortest to the longest, the time left would be told far
+    # too short.
+    random.Random(0).shuffle(groups)
     found: dict[int, bool] = {}
     own = shard(groups)
     with progress("training: what the start knows", sum(map(len, own)), 0) as advance:

@@ -220,6 +220,8 @@ class Trainer(ABC):
         teachers: Mapping[str, LanguageModel],
         records: Sequence[TrainingRecord] = (),
         directory: Path | None = None,
+        *,
+        progress: Progress = silent,
     ) -> tuple[TrainableModel, Adaptation | None]:
         """Returns the copy of the student that is trained, and the adapter it is trained in (None
         where all weights are).
@@ -229,6 +231,7 @@ class Trainer(ABC):
             teachers: The experts.
             records: What they answered, which `merge_method="regmean"` has them read.
             directory: The training's; see `merging`.
+            progress: Shows how far a merge is.
 
         Raises:
             CapabilityError: The student can't be trained, or a merge is asked for and the experts
@@ -247,7 +250,9 @@ class Trainer(ABC):
             return student.trainable_copy(start), start
         settings = self._merge_settings
         material = material_of(teachers, records, settings)
-        with merging(start, student, teachers, material.read, directory=directory) as merger:
+        with merging(
+            start, student, teachers, material.read, progress, directory=directory
+        ) as merger:
             chosen = choose_merge(merger, settings, material.compared).start
             return merger.merge(chosen.method, chosen.weight), start
 
@@ -269,6 +274,8 @@ class Trainer(ABC):
         teachers: Mapping[str, LanguageModel],
         records: Sequence[TrainingRecord],
         directory: Path,
+        *,
+        progress: Progress = silent,
     ) -> tuple[TrainableModel, Candidate]:
         """Returns the experts' merge as a model by itself, with nothing trained, and how it was
         made: the best as it is, of those that the training in `directory` chose its start from.
@@ -278,6 +285,7 @@ class Trainer(ABC):
             teachers: The experts.
             records: What they answered.
             directory: The training's.
+            progress: Shows how far the merge is.
 
         Raises:
             CapabilityError: The experts can't be merged.
@@ -295,7 +303,9 @@ class Trainer(ABC):
         material = material_of(teachers, records, self._merge_settings)
         earlier = made_choice(Choices(directory / CHOICES))
         searched = sum(one.seconds for one in earlier.candidates) if earlier else 0.0
-        with merging(start, student, teachers, material.read, directory=directory) as merger:
+        with merging(
+            start, student, teachers, material.read, progress, directory=directory
+        ) as merger:
             choice = earlier or choose_merge(merger, self._merge_settings, material.compared)
             merged = merger.merge(choice.product.method, choice.product.weight)
             # Where candidates were measured, making the merge was a part of it.

@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.errors import RunError, TrainingError, advice_on
 from domainfusion.files import remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
-from domainfusion.progress import Progress
+from domainfusion.progress import Foresees, Progress, doing
 from domainfusion.records import file_name, read_json, to_json, write_json, write_text
 from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
@@ -39,7 +39,13 @@ from domainfusion.training.checkpoints import (
     save_state,
 )
 from domainfusion.training.distributed import make_accelerator
-from domainfusion.training.loop import LoopSettings, Validate, train_phase
+from domainfusion.training.loop import (
+    VALIDATING,
+    LoopSettings,
+    Validate,
+    phase_label,
+    train_phase,
+)
 from domainfusion.training.losses import Taught, find_known, token_losses
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import Objective, Setting
@@ -236,6 +242,13 @@ def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
     )
 
 
+def validations(trainer: Trainer, rows: int) -> int:
+    """Returns how often a phase of so many rows is validated, if it is trained to its end."""
+    epoch = math.ceil(rows / trainer.batch_size)
+    steps = math.ceil(rows * trainer.epochs / trainer.batch_size)
+    return math.ceil(steps / (trainer.evaluation_steps or epoch))
+
+
 class JsonLog:
     """A log of JSON lines. A line that a crash left unfinished, or that is damaged, is dropped
     before the next one is written, and no other. What is there already, but for the seconds it
@@ -383,10 +396,19 @@ class Training:
         if why := trainer.start_of(self.student, self.teachers).why_not_merged:
             self.log({"start": "base", "why_not_merged": why})
         set_seed(self.seed)
-        trained, _ = trainer.adapt(self.student, self.teachers, self.records, self.directory)
+        with doing("setting up the student to train"):
+            trained, _ = trainer.adapt(
+                self.student,
+                self.teachers,
+                self.records,
+                self.directory,
+                progress=self.progress,
+            )
         if self.start is not None:
             trained.load_trained_state(self.start.trained_state())
         folders = self._folders(trainer, self._skipped(trainer, trained))
+        if isinstance(self.progress, Foresees):
+            self.progress.expect(self._pieces(trainer, folders))
         accelerator = make_accelerator(
             trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory
         )
@@ -413,6 +435,16 @@ class Training:
         if distributed.is_main_process():
             shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
         return trained
+
+    def _pieces(self, trainer: Trainer, folders: Mapping[Path, Phase]) -> Iterator[tuple[str, int]]:
+        """Yields what is to be trained and validated, by label and number of items."""
+        for number, (folder, phase) in enumerate(folders.items(), start=1):
+            if (folder / FINISHED).is_file():
+                continue
+            rows = len(self._shown(phase, number))
+            yield phase_label(phase.name), math.ceil(rows * trainer.epochs / trainer.batch_size)
+            if isinstance(self.validate, Sized):
+                yield from [(VALIDATING, len(self.validate))] * validations(trainer, rows)
 
     def _remove_damaged(self) -> None:
         """Removes the phases whose outcome or best state is damaged: nothing else holds these
@@ -627,7 +659,10 @@ class Training:
             and isinstance(self.student, TokenScorer)
             and isinstance(student, TokenScorer)
         ):
-            found["divergence_from_base"] = divergence_from(self.student, student, self.compared)
+            with doing("comparing the student with its base"):
+                found["divergence_from_base"] = divergence_from(
+                    self.student, student, self.compared
+                )
         self.log({"phase": phase.name, "finished": True, **found})
 
 
