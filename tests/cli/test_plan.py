@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from domainfusion.cli.main import main
 from domainfusion.cli.memory import _gguf_shapes, memory_of
-from domainfusion.cli.plan import RunPlan, plan_of
+from domainfusion.cli.plan import RunPlan, Timed, plan_of, render_times, time_plan
+from domainfusion.distillation.forecast import in_words
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
@@ -413,3 +415,25 @@ def test_a_header_that_tells_of_more_than_the_file_holds_is_one_error_in_time(
     path.write_bytes(content)
     with pytest.raises(ModelError, match="header of the GGUF file can't be read"):
         _gguf_shapes(path)
+
+
+def test_time_is_estimated_from_answers_and_steps_that_were_timed(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = read_recipe(recipe_file)
+    plan = plan_of(recipe)
+    timed = time_plan(recipe, plan)
+    assert timed.step is not None and timed.step > 0
+    assert set(timed.answers) >= {*recipe.teachers, "student"}
+    shown = render_times(plan, Timed({"animals": 2.0}, 3.0))
+    calls = {call.model: 0 for call in plan.calls}
+    for call in plan.calls:
+        calls[call.model] += call.count
+    assert f"{plan.steps:,} steps: {in_words(3.0 * plan.steps)}, at 3 s each" in shown
+    assert f"answers: {in_words(2.0 * calls['animals'])}, at 2 s each" in shown
+    assert "without colours" in shown and "the training" not in shown
+    assert "the training" in render_times(plan, Timed({"animals": 2.0}, None))
+    assert render_times(plan, Timed({}, None)).startswith("Time:      not known")
+    capsys.readouterr()
+    assert main(["distill", str(recipe_file), "--dry-run"]) == 0
+    assert re.search(r"^Time: .* on this machine$", capsys.readouterr().out, re.MULTILINE)

@@ -34,7 +34,10 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print calls, tokens, cost and memory, and load no model",
+        help=(
+            "print calls, tokens, cost, memory and time, and keep nothing; time is estimated from a"
+            " few answers and steps of local models that are small"
+        ),
     )
     parser.add_argument(
         "--no-check",
@@ -221,9 +224,12 @@ def run_recipe(
         from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
-        from domainfusion.cli.plan import plan_of, render_plan
+        from domainfusion.cli.plan import plan_of, render_plan, render_times, time_plan
 
-        terminal.print(render_plan(plan_of(recipe)))
+        with doing("counting the work"):
+            plan = plan_of(recipe)
+        terminal.print(render_plan(plan))
+        terminal.print(render_times(plan, time_plan(recipe, plan)))
         for note in notes_on(recipe):
             terminal.print(f"Note: {note}")
         return

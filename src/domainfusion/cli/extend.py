@@ -65,7 +65,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
         "--output-dir", type=Path, help="where it is kept; by default beside the run, as RUN+DOMAIN"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what it would take, and load no model"
+        "--dry-run", action="store_true", help="print what it would take, and keep nothing"
     )
     parser.set_defaults(run=run, until="evaluate", no_check=False)
 

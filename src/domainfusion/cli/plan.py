@@ -1,5 +1,5 @@
-"""What a recipe would take: calls, tokens, training steps, memory and cost, from files alone and
-before any model is loaded.
+"""What a recipe would take: calls, tokens, training steps, memory and cost, from files alone; and
+time, from a few answers and steps of those local models that are small enough.
 
 The stages themselves are run, with stand-ins that answer at once and are counted. Where the number
 of calls depends on the answers, the stand-ins answer so that there are as many as there can be:
@@ -15,7 +15,9 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -28,8 +30,18 @@ from domainfusion.distillation.data_generation.writing import WrittenByModel
 from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, assemble, run_generator
 from domainfusion.distillation.evaluator import Ensemble
 from domainfusion.distillation.examples import read_examples
+from domainfusion.distillation.forecast import (
+    MOST_WEIGHTS,
+    QUESTIONS_TIMED,
+    in_words,
+    seconds_of_a_step,
+    seconds_of_an_answer,
+    unwritten_records,
+)
 from domainfusion.distillation.integration import Experts, Task
+from domainfusion.models import HuggingFaceModel
 from domainfusion.models.base import LanguageModel
+from domainfusion.progress import doing
 from domainfusion.prompts import ANSWER_JSON
 from domainfusion.recipe.building import (
     STUDENT,
@@ -38,10 +50,17 @@ from domainfusion.recipe.building import (
     build_generator,
     build_hygiene,
     build_integrator,
+    build_model,
     build_trainer,
     stand_ins,
 )
-from domainfusion.recipe.sections import APISection, Benchmarks, ModelName, Recipe
+from domainfusion.recipe.sections import (
+    APISection,
+    Benchmarks,
+    ModelName,
+    Recipe,
+    StudentSection,
+)
 from domainfusion.recipe.values import settings_of
 from domainfusion.reports.tables import money, size
 from domainfusion.types import (
@@ -104,6 +123,8 @@ class RunPlan:
         memory: Memory by what needs it.
         limits: `max_cost` by the model that has one.
         uncounted: Tasks of lm-evaluation-harness, whose items are not known before they are loaded.
+        records: What is trained on, with what stands for its targets.
+        questions: Examples to test on.
     """
 
     calls: tuple[Calls, ...]
@@ -113,6 +134,8 @@ class RunPlan:
     memory: tuple[Memory, ...]
     limits: Mapping[str, float]
     uncounted: tuple[str, ...] = ()
+    records: tuple[TrainingRecord, ...] = field(default=(), repr=False)
+    questions: tuple[Example, ...] = field(default=(), repr=False)
 
 
 def plan_of(recipe: Recipe) -> RunPlan:
@@ -214,6 +237,106 @@ def _count(call: Calls) -> str:
     return f"{call.count:,}"
 
 
+class Timed(NamedTuple):
+    """How long the work of a plan takes on this machine.
+
+    Attributes:
+        answers: Seconds for an answer, by the name of the model; of local models alone.
+        step: Seconds for a step of the training; None where it was not timed.
+    """
+
+    answers: Mapping[str, float]
+    step: float | None
+
+
+def time_plan(recipe: Recipe, plan: RunPlan) -> Timed:
+    """Asks each local model a few questions, trains a copy of the student for two steps, keeps
+    nothing, and returns what that took. Models that are not on this machine, are served by an
+    engine or have more than `MOST_WEIGHTS` weights are left out.
+    """
+    answers: dict[str, float] = {}
+    test = list(plan.questions)
+    trained = [record.example for record in plan.records]
+    for domain, section in recipe.teachers.items():
+        model = _to_time(section)
+        own = [example for example in trained or test if domain in example.domains]
+        if model is None:
+            continue
+        with doing(f"timing the expert of {domain}"):
+            seconds = seconds_of_an_answer(
+                model, own, recipe.responses.sampling(recipe.seed), domain
+            )
+        if seconds is not None:
+            answers[domain] = seconds
+    student = _to_time(recipe.student)
+    if student is None:
+        return Timed(answers, None)
+    evaluation = recipe.evaluation
+    with doing("timing the student"):
+        tokens = 256 if evaluation is None else evaluation.max_new_tokens
+        seconds = seconds_of_an_answer(student, test or trained, Sampling(max_new_tokens=tokens))
+    if seconds is not None:
+        answers |= dict.fromkeys((STUDENT, _BASE, _MERGE), seconds)
+    with doing("timing a step of the training"):
+        # Its targets are as long as the question: those of stand-ins are as long as they may be.
+        step = seconds_of_a_step(student, build_trainer(recipe.trainer), unwritten_records(trained))
+    return Timed(answers, step)
+
+
+def _to_time(section: StudentSection | APISection) -> HuggingFaceModel | None:
+    """Returns the model of a section where it can be timed in seconds."""
+    if isinstance(section, APISection) or section.engine is not None:
+        return None
+    places = [section.path, *([section.base_model] if section.base_model else [])]
+    if not all(Path(place).exists() for place in places):
+        return None  # it would be downloaded
+    model = build_model(section)
+    if not isinstance(model, HuggingFaceModel) or model.parameter_count > MOST_WEIGHTS:
+        return None
+    return model
+
+
+def render_times(plan: RunPlan, timed: Timed) -> str:
+    """Returns in lines how long a plan takes, and what was timed for it."""
+    if not timed.answers and timed.step is None:
+        return (
+            "Time:      not known: no model is on this machine, outside of an engine and with at"
+            f" most {MOST_WEIGHTS / 1e9:g} billion weights"
+        )
+    least = sum(call.fewest * timed.answers.get(call.model, 0.0) for call in plan.calls)
+    most = sum(call.count * timed.answers.get(call.model, 0.0) for call in plan.calls)
+    steps = plan.steps * (timed.step or 0.0)
+    low, high = in_words(least + steps), in_words(most + steps)
+    lines = [f"Time:      {low}" if low == high else f"Time:      {low}, at most {high}"]
+    lines[0] += " on this machine"
+    if timed.step is not None:
+        lines.append(
+            f"           {plan.steps:,} steps: {in_words(steps)}, at {timed.step:.2g} s each, as the"
+            " second of two steps took"
+        )
+    if timed.answers:
+        slowest = max(timed.answers, key=lambda name: timed.answers[name])
+        lines.append(
+            f"           answers: {in_words(most)}, at {_seconds(timed.answers)} each, as up to"
+            f" {QUESTIONS_TIMED} questions took; {slowest} is slowest"
+        )
+    left_out = {call.model for call in plan.calls if call.model not in timed.answers}
+    missing = sorted(left_out) + ([] if timed.step is not None else ["the training"])
+    if missing:
+        lines.append(f"           without {', '.join(missing)}")
+    lines.append("           Loading, merging experts and validating are not in it.")
+    return "\n".join(lines)
+
+
+def _seconds(answers: Mapping[str, float]) -> str:
+    low, high = min(answers.values()), max(answers.values())
+    return f"{low:.2g} s" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g} s"
+
+
+_BASE, _MERGE = "its base", "the experts' merge"
+"""What stands beside the student in the evaluation."""
+
+
 class _Planning:
     """Runs the stages of a recipe with stand-ins for its models."""
 
@@ -252,6 +375,8 @@ class _Planning:
             memory=memory_of(recipe),
             limits=limits,
             uncounted=tasks,
+            records=tuple(records),
+            questions=tuple(dataset.test),
         )
 
     def _made_by(self, generator: DataGenerator, focus: Focus | None = None) -> GeneratedBatch:
@@ -348,9 +473,9 @@ class _Planning:
             return
         self.ask.stage = "evaluate"
         recipe, student = self.recipe, self.model(ModelName(STUDENT))
-        baselines: dict[str, LanguageModel] = {"base": StandIn("its base", recipe.student)}
+        baselines: dict[str, LanguageModel] = {"base": StandIn(_BASE, recipe.student)}
         if all(teacher.is_adapter for teacher in recipe.teachers.values()):
-            baselines["merge"] = StandIn("the experts' merge", recipe.student)
+            baselines["merge"] = StandIn(_MERGE, recipe.student)
         ensemble = Ensemble(self.integrator, recipe.domains)
         self.evaluator.evaluate(
             student, self.teachers, test, baselines=baselines, ensemble=ensemble, ask=self.ask
