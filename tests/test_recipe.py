@@ -248,7 +248,7 @@ MISTAKES = {
         "seed: 3",
         "seed: 3\nrefinement_rounds: 2",
         "refinement_rounds",
-        ["says where to refine", "validation_holdout: 0.1"],
+        ["A refinement needs validation", "validation_holdout: 0.1"],
     ),
     "refinement that is negative": (
         "seed: 3",
@@ -413,7 +413,7 @@ MISTAKES = {
         "ratio: 0.5",
         "ratio: 0.5\n    reply_format: lines\n    sub_questions: true",
         "sub_q",
-        ["generators[0].sub_questions come in JSON", "set reply_format: json"],
+        ["generators[0].sub_questions need replies in JSON", "set reply_format: json"],
     ),
     "unknown judge": (
         "num_examples: 4",
@@ -425,7 +425,7 @@ MISTAKES = {
         "num_examples: 4",
         "judge: student\n    verify: false",
         "judge",
-        ["generators[1].judge", "A judge or a classifier needs verify=True"],
+        ["generators[1].judge and classifier need verify", "leave out judge and classifier"],
     ),
     "unknown kind of variety": (
         "ratio: 0.5",
@@ -678,7 +678,7 @@ MISTAKES = {
         "epochs: 2",
         "merge_weight: [0.5, 1]\n  initialization: base",
         "merge_weight",
-        ["chosen for a start"],
+        ["applies only to a start"],
     ),
     "patience without validation": (
         "epochs: 2",
@@ -824,7 +824,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_error(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="can't be read: No such file"):
         read_recipe(tmp_path / "gone.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigurationError, match="no UTF-8"):
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
         read_recipe(tmp_path / "binary.yaml")
     with pytest.raises(ConfigurationError, match="can't be read"):
         read_recipe(tmp_path)

@@ -104,7 +104,7 @@ def test_what_the_csv_module_writes_is_read(
         ("empty.csv", "", r"empty\.csv:1 is not a header"),
         ("twice.csv", "query,query\na,b\n", r"twice\.csv:1 is not a header"),
         ("broken.jsonl", '{"query": "a"}\n{"query": \n', r"broken\.jsonl:2 is not JSON"),
-        ("none.parquet", "no parquet", "no Parquet file that can be read"),
+        ("none.parquet", "no parquet", "not a readable Parquet file"),
     ],
 )
 def test_a_broken_file_is_one_error_that_names_the_line(

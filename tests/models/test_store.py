@@ -456,7 +456,7 @@ def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Pat
         connection.execute("CREATE TABLE photos (name TEXT)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="no store of answers"):
+    with pytest.raises(StoreError, match="not a store of answers"):
         ResponseStore(path)
     assert path.read_bytes() == before
 

@@ -145,7 +145,7 @@ def test_several_domains_and_what_has_structure_fit_into_a_table(tmp_path: Path)
     assert example.domains == ("aviation", "chemistry")
     assert [part.answers for part in example.parts] == [("Japan", "Nippon"), ("Au",)]
     assert (example.question_for("chemistry"), example.reference) == ("What is gold?", None)
-    with pytest.raises(DataError, match=r"rows\.csv:2: answers is no JSON"):
+    with pytest.raises(DataError, match=r"rows\.csv:2: answers is not JSON"):
         CuratedDataGenerator(write(tmp_path, "csv", [{**row, "answers": '{"aviation": '}]))
 
 

@@ -328,7 +328,7 @@ def test_the_writer_judges_where_no_other_is_named_and_a_judge_that_nobody_asks_
     writer = Scribe()
     synthetic(writer, num_examples=1, ratio=0, verify=True, max_rounds=1).generate()
     assert len(writer.calls) == 2
-    with pytest.raises(ConfigurationError, match="Nobody is asked"):
+    with pytest.raises(ConfigurationError, match="need verify"):
         synthetic(judge=Judge(), verify=False)
     with pytest.raises(CapabilityError, match="The judge can't answer"):
         synthetic(verify=True, judge="gpt")
@@ -425,7 +425,7 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
     assert example.question_for("nutrition") == "How do runners and cooks win?"
     assert '"sub_questions"' in writer.prompts[0]
     assert "sub_questions" in writer.schemas[0]["properties"]["questions"]["items"]["required"]
-    with pytest.raises(ConfigurationError, match="come in JSON"):
+    with pytest.raises(ConfigurationError, match="need replies in JSON"):
         synthetic(Scribe(), **options)
 
 
@@ -865,7 +865,7 @@ def test_a_classifier_that_names_no_domain_is_an_error() -> None:
 
 @pytest.mark.parametrize("options", [{"judge": Judge_of_adversarial()}, {"classifier": str.lower}])
 def test_a_judge_that_nobody_asks_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="Nobody is asked"):
+    with pytest.raises(ConfigurationError, match="need verify"):
         adversarial(1, verify=False, **options)
 
 

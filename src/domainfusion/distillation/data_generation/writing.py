@@ -205,7 +205,7 @@ class WrittenByModel(DataGenerator):
             )
         if not verify and (judge is not None or classifier is not None):
             raise ConfigurationError(
-                "A judge or a classifier needs verify=True",
+                "Judge and classifier need verify",
                 received="verify=False",
                 fix="leave out judge and classifier, or verify",
                 field="classifier" if judge is None else "judge",
