@@ -162,6 +162,45 @@ def test_a_signal_stops_with_its_code(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+AGAIN = """
+import signal, sys
+from domainfusion.cli import init, terminal
+from domainfusion.cli.main import main
+
+def stop(*_):
+    signal.raise_signal(signal.{number})
+
+def fail(*_, **__):
+    print("the message", flush=True)
+    stop()
+
+if {is_told}:
+    terminal.Terminal.fail = fail
+else:
+    terminal.Terminal.__exit__ = stop
+init.run = stop if {is_first} else lambda *_: 0
+sys.exit(main(["init"]))
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_second_signal_while_the_first_is_told_ends_the_process_without_a_traceback(
+    number: str, is_told: bool
+) -> None:
+    code = AGAIN.format(number=number, is_told=is_told, is_first=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.Signals[number]
+    assert "Traceback" not in done.stderr
+    assert ("the message" in done.stdout) == is_told
+
+
+def test_a_signal_after_the_verb_has_ended_is_a_stop_too() -> None:
+    code = AGAIN.format(number="SIGINT", is_told=False, is_first=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process = start(["init", tmp_path / "recipe.yaml"])
     assert process.stdout is not None and process.stderr is not None

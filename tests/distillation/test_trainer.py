@@ -765,22 +765,55 @@ def test_a_trainer_without_records_in_a_phase_is_an_error(base: LlamaModel) -> N
         None_().train(base, RECORDS)
 
 
+def keeping(
+    scores: Iterator[float], kept: list[dict[str, torch.Tensor]]
+) -> Callable[[LanguageModel], dict[str, float]]:
+    """Validates with these scores, and keeps the state that each was given to."""
+
+    def validate(student: LanguageModel) -> dict[str, float]:
+        assert isinstance(student, LlamaModel)
+        kept.append({name: each.clone() for name, each in student.trained_state().items()})
+        return {"a": next(scores, 0.0)}
+
+    return validate
+
+
+def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_only_the_last_phase_goes_back_to_its_best_state(base: LlamaModel, tmp_path: Path) -> None:
-    scores = iter([0.9, 0.1, 0.8, 0.2])
+    states: list[dict[str, torch.Tensor]] = []
     trainer = IntegrationTrainer(**{**QUICK, "evaluation_steps": 2, "epochs": 2}, replay=1.0)
     student = trainer.train(
-        base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)}
+        base, RECORDS, directory=tmp_path, validate=keeping(iter([0.9, 0.1, 0.8, 0.2]), states)
     )
     first, last = tmp_path / "phase-1-domains", tmp_path / "phase-2-integration"
-    assert json.loads((first / "best.json").read_text())["step"] == 2
-    assert json.loads((last / "best.json").read_text())["step"] == 2
-    finished = {folder: (folder / "finished.safetensors").read_bytes() for folder in (first, last)}
-    assert finished[last] == (last / "best.safetensors").read_bytes()
-    assert finished[first] != (first / "best.safetensors").read_bytes()
-    assert all(
-        torch.equal(tensor, student.trained_state()[name])
-        for name, tensor in _load(last / "best.safetensors").items()
-    )
+    steps = [
+        (line["phase"], line["step"])
+        for line in log_of(tmp_path)
+        if "validation" in line and "step" in line
+    ]
+    assert [phase for phase, _ in steps] == 2 * ["domains"] + 3 * ["integration"]
+    assert is_same(_load(first / "finished.safetensors"), states[1])
+    assert is_same(_load(last / "finished.safetensors"), states[2])
+    assert is_same(student.trained_state(), states[2])
+
+
+def test_a_phase_that_is_done_keeps_its_outcome_alone(base: LlamaModel, tmp_path: Path) -> None:
+    """What a process left that was killed before it removed the rest goes when it is resumed."""
+    trainer = IntegrationTrainer(**QUICK, checkpoint_steps=1)
+
+    def train() -> set[str]:
+        trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
+        return {path.name for path in (tmp_path / "phase-1-domains").iterdir()}
+
+    assert train() == {"finished.safetensors", "checksums.json"}
+    folder = tmp_path / "phase-1-domains"
+    (folder / "best.json").write_text("{}")
+    (folder / "best.safetensors").write_bytes(b"")
+    (folder / "checkpoint-1").mkdir()
+    assert train() == {"finished.safetensors", "checksums.json"}
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
@@ -828,15 +861,13 @@ def test_the_way_from_the_base_is_the_divergence_of_the_distributions(base: Llam
 def test_a_phase_that_ends_early_goes_back_to_its_best_state(
     base: LlamaModel, tmp_path: Path
 ) -> None:
-    scores = iter([0.9, 0.1, 0.2, 0.8])
+    states: list[dict[str, torch.Tensor]] = []
     trainer = IntegrationTrainer(
         **{**QUICK, "epochs": 6, "evaluation_steps": 2}, early_stopping_patience=2
     )
-    trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": next(scores, 0.0)})
-    first = tmp_path / "phase-1-domains"
-    assert (first / "finished.safetensors").read_bytes() == (
-        first / "best.safetensors"
-    ).read_bytes()
+    validate = keeping(iter([0.9, 0.1, 0.2, 0.8]), states)
+    trainer.train(base, RECORDS, directory=tmp_path, validate=validate)
+    assert is_same(_load(tmp_path / "phase-1-domains" / "finished.safetensors"), states[0])
     assert (
         max(
             line["step"]

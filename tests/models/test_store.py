@@ -5,6 +5,7 @@ the model said.
 import json
 import random
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -780,6 +781,52 @@ def test_runs_that_ask_at_once_keep_the_same_answer(tmp_path: Path) -> None:
         slower.fingerprint = faster.fingerprint
         [answer] = one.ask(slower, [user("?")])
         assert answer.text == "the faster one" == one.ask(slower, [user("?")])[0].text
+
+
+def test_an_answer_that_only_the_shared_store_had_room_for_counts_for_the_run_that_asked(
+    tmp_path: Path,
+) -> None:
+    """The run finds it there when it is resumed; another run that takes it counts no call."""
+    long = ScriptedModel("word " * 4_000, name="expert")
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+            one.ask(SeededModel(), questions(1))
+            [pages] = one._connection.execute("PRAGMA page_count").fetchone()
+            one._connection.execute(f"PRAGMA max_page_count={pages}")
+            with pytest.raises(StoreError, match="free disk space"):
+                one.ask(long, questions(1), role="expert of law")
+        assert len(shared) == 2
+        again = ScriptedModel("another answer", name="expert")
+        again.fingerprint = long.fingerprint
+        with ResponseStore(tmp_path / "two.sqlite", shared=shared) as two:
+            [other] = two.ask(again, questions(1), role="expert of law")
+            assert two.usage() == ()
+        with ResponseStore(tmp_path / "one.sqlite", shared=shared) as one:
+            [kept] = one.ask(again, questions(1), role="expert of law")
+            one.ask(again, questions(1), role="expert of law")
+            assert kept.text == other.text == "word " * 4_000
+            [_, counted] = one.usage()
+            assert (counted.calls, counted.roles) == (1, ("expert of law",))
+            assert counted.completion_tokens == kept.completion_tokens
+
+
+@pytest.mark.parametrize("moved", ["copied", "made anew"])
+def test_another_store_does_not_count_what_one_asked(tmp_path: Path, moved: str) -> None:
+    path, place = tmp_path / "one.sqlite", tmp_path / "two.sqlite"
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(path, shared=shared) as one:
+            one.ask(SeededModel(), questions(1))
+        if moved == "copied":
+            shutil.copyfile(path, place)
+        else:
+            path.unlink()
+            place = path
+        with ResponseStore(path, shared=shared) as one:
+            one.ask(SeededModel(), questions(2))
+        with ResponseStore(place, shared=shared) as other:
+            before = [usage.calls for usage in other.usage()]
+            other.ask(SeededModel(), questions(2))
+            assert [usage.calls for usage in other.usage()] == before == [1]
 
 
 def test_a_student_s_answers_are_kept_with_its_run_alone(tmp_path: Path) -> None:

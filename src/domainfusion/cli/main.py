@@ -111,22 +111,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is loaded, which no verb has done yet. Threads that wait by spinning take the
     # cores from others, and from their own team where another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from domainfusion.cli.terminal import Terminal
-    from domainfusion.progress import watching
-
     is_main = (
         os.environ.get("RANK", "0") == "0"
     )  # of several processes, which torchrun starts, only the main one prints
-    with Terminal(
-        quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main
-    ) as terminal:
-        try:
-            with stopping_on_signals(), watching(terminal.progress):
-                code: int | None = arguments.run(arguments, terminal)
-                sys.stdout.flush()
-        except BaseException as error:
-            return _failed(error, terminal)
-    return code or 0
+    try:
+        # Around all of it, so that a second signal never meets Python's own handler, which would
+        # show a traceback after the message.
+        with stopping_on_signals():
+            from domainfusion.cli.terminal import Terminal
+            from domainfusion.progress import watching
+
+            with Terminal(
+                quiet=arguments.quiet or not is_main, verbose=arguments.verbose and is_main
+            ) as terminal:
+                try:
+                    with watching(terminal.progress):
+                        code: int | None = arguments.run(arguments, terminal)
+                        sys.stdout.flush()
+                except BaseException as error:
+                    return _failed(error, terminal)
+        return code or 0
+    except Stop as stop:  # while it began, or ended by another error
+        return 128 + stop.signal_number
 
 
 def _failed(error: BaseException, terminal: Terminal) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import sqlite3
 import time
 import warnings
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -336,13 +338,13 @@ class ResponseStore:
             for request in requests
             if (found := self._read(request.key)) is not None
         }
+        writer = _Writer(model.name, model.fingerprint, role, is_shared)
         if is_shared:
-            self._take_over(model.name, requests, sampling, answers)
+            self._take_over(writer, requests, sampling, answers)
         missing = list(
             {request.key: request for request in requests if request.key not in answers}.values()
         )
         self.reused += len(requests) - len(missing)
-        writer = _Writer(model.name, model.fingerprint, role, is_shared)
         if missing:
             with self._progress(
                 label or f"asking {model.name}", len(requests), len(requests) - len(missing)
@@ -353,23 +355,33 @@ class ResponseStore:
 
     def _take_over(
         self,
-        name: str,
+        writer: _Writer,
         requests: Iterable[_Request],
         sampling: Sampling,
         answers: dict[str, Generation],
     ) -> None:
-        """Adds to the answers, and to this store, what the shared one has."""
+        """Adds to the answers, and to this store, what the shared one has.
+
+        An answer that this store asked for is counted: whoever asked was stopped, or found no room
+        on the disk, between its being shared and its being kept here.
+        """
         if self._shared is None:
             return
         for request in requests:
             if request.key in answers:
                 continue
             found = self._shared._read(request.shared_key)
-            if found is not None:
-                with _write_errors(self.path), transaction(self._connection):
-                    kept = self._keep(request.key, name, request, sampling, found)
-                answers[request.key] = kept
-                self.taken_over += 1
+            if found is None:
+                continue
+            is_own = self._shared._asker_of(request.shared_key) == self._name
+            with _write_errors(self.path), transaction(self._connection):
+                answers[request.key] = self._keep(
+                    request.key, writer.name, request, sampling, found
+                )
+                if is_own:
+                    self._note_asked(writer)
+                    self._count(writer, found, seconds=0.0)
+            self.taken_over += not is_own
 
     def _share(
         self, name: str, request: _Request, sampling: Sampling, generation: Generation
@@ -379,24 +391,36 @@ class ResponseStore:
         """
         if self._shared is None:
             return generation
+        own_name = self._name
         try:
             with _write_errors(self._shared.path), transaction(self._shared._connection):
-                return self._shared._keep(request.shared_key, name, request, sampling, generation)
+                return self._shared._keep(
+                    request.shared_key, name, request, sampling, generation, asker=own_name
+                )
         except StoreError as error:
             logger.warning("Answers are kept with this run alone from now on: %s", error)
             self._shared = None
             return generation
 
     def _keep(
-        self, key: str, name: str, request: _Request, sampling: Sampling, generation: Generation
+        self,
+        key: str,
+        name: str,
+        request: _Request,
+        sampling: Sampling,
+        generation: Generation,
+        *,
+        asker: str | None = None,
     ) -> Generation:
         """Writes an answer where none is there, and returns the one that is, which another process
-        may have written.
+        may have written. In a shared store the request says which store asked.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "messages": [asdict(message) for message in request.conversation],
             "sampling": asdict(sampling),
         }
+        if asker is not None:
+            asked[_ASKER] = asker
         answer = asdict(generation)
         answer[_DIGEST] = _digest(key, answer)
         row = (
@@ -443,10 +467,7 @@ class ResponseStore:
     def _noting(self, model: LanguageModel, writer: _Writer) -> Iterator[None]:
         """Notes that a model is asked and, while it is, what it spends."""
         with _write_errors(self.path):
-            self._connection.execute(
-                "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, 0, 0, 0, 0)",
-                (writer.fingerprint, writer.role, writer.name),
-            )
+            self._note_asked(writer)
         if not isinstance(model, PaidModel):
             yield
             return
@@ -496,19 +517,49 @@ class ResponseStore:
             kept = self._share(writer.name, request, sampling, generation)
         with _write_errors(self.path), transaction(self._connection):
             kept = self._keep(request.key, writer.name, request, sampling, kept)
-            self._connection.execute(
-                "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?,"
-                " completion_tokens = completion_tokens + ?, seconds = seconds + ? WHERE model = ?"
-                " AND role = ?",
-                (
-                    generation.prompt_tokens,
-                    generation.completion_tokens,
-                    seconds,
-                    writer.fingerprint,
-                    writer.role,
-                ),
-            )
+            self._count(writer, generation, seconds)
         return kept
+
+    def _note_asked(self, writer: _Writer) -> None:
+        """Gives a model its line among the calls, in the order in which models are first asked."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, 0, 0, 0, 0)",
+            (writer.fingerprint, writer.role, writer.name),
+        )
+
+    def _count(self, writer: _Writer, generation: Generation, seconds: float) -> None:
+        """Counts an answer that a model wrote for this store."""
+        self._connection.execute(
+            "UPDATE calls SET calls = calls + 1, prompt_tokens = prompt_tokens + ?,"
+            " completion_tokens = completion_tokens + ?, seconds = seconds + ? WHERE model = ?"
+            " AND role = ?",
+            (
+                generation.prompt_tokens,
+                generation.completion_tokens,
+                seconds,
+                writer.fingerprint,
+                writer.role,
+            ),
+        )
+
+    def _asker_of(self, key: str) -> str | None:
+        """Returns which store asked for an answer of this one; None where it is not noted."""
+        with _read_errors(self.path):
+            [request] = self._connection.execute(
+                "SELECT request FROM answers WHERE key = ?", (key,)
+            ).fetchone()
+            asked = json.loads(request)
+            return asked.get(_ASKER) if isinstance(asked, dict) else None
+
+    @cached_property
+    def _name(self) -> str:
+        """What tells this store from others, a copy of it and a later one in its place too."""
+        with _write_errors(self.path), transaction(self._connection):
+            [number] = self._connection.execute("PRAGMA application_id").fetchone()
+            if not number:
+                number = secrets.randbelow(2**31 - 1) + 1
+                self._connection.execute(f"PRAGMA application_id={number}")
+        return fingerprint([number, str(self.path.resolve())], length=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,6 +584,8 @@ class _Request:
 
 _DIGEST = "digest"
 """The field of a stored answer by which damage is noticed."""
+_ASKER = "asked_by"
+"""The field of a request in a shared store that says which store asked."""
 
 
 def _digest(key: str, answer: Mapping[str, Any]) -> str:

@@ -101,6 +101,19 @@ def steps_done(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
+def remove_states_between(directory: Path) -> None:
+    """Removes what nothing reads once a phase has its outcome: checkpoints, and the best state.
+
+    Raises:
+        TrainingError: A file can't be removed.
+    """
+    with write_errors(directory):
+        for checkpoint in checkpoints(directory):
+            shutil.rmtree(checkpoint)
+        for name in (BEST, BEST_SCORES):
+            (directory / name).unlink(missing_ok=True)
+
+
 def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes weights by name, and lists their checksum; a reader finds the old file or the new one,
     never a part.

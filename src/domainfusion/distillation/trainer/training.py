@@ -36,6 +36,7 @@ from domainfusion.training.checkpoints import (
     BEST_SCORES,
     BestState,
     is_damaged,
+    remove_states_between,
     save_state,
 )
 from domainfusion.training.distributed import make_accelerator
@@ -430,6 +431,8 @@ class Training:
                     is_last=is_last,
                 )
             trained.load_trained_state(load_file(folder / FINISHED))
+            if distributed.is_main_process():
+                remove_states_between(folder)
             steps_before += math.ceil(len(self._order(trainer, phase, number)) / trainer.batch_size)
         accelerator.end_training()
         if distributed.is_main_process():
@@ -639,8 +642,6 @@ class Training:
         self._log_outcome(student, phase, scores)
         if distributed.is_main_process():
             save_state(student.trained_state(), folder / FINISHED)
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
         distributed.barrier()
 
     def _log_outcome(
