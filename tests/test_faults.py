@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from domainfusion.files import replacing
+from domainfusion.distillation.trainer.training import JsonLog
+from domainfusion.files import remove_unfinished, replacing
 from domainfusion.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -52,6 +55,38 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name_and_its_name_before_anyt
         ("replace", "new.json"),
         ("fsync", tmp_path.name),
     ]
+
+
+@needs_proc
+def test_the_log_is_on_the_disk_before_what_keeps_its_lines_from_being_logged_again(
+    tmp_path: Path, disk: list[tuple[str, str]]
+) -> None:
+    log = JsonLog(tmp_path / "log.jsonl")
+    log({"step": 1, "loss": 0.5})
+    assert disk == []
+    log.flush()
+    assert disk == [("fsync", "log.jsonl"), ("fsync", tmp_path.name)]
+    log({"phase": "domains", "finished": True})
+    assert disk[2:] == [("fsync", "log.jsonl"), ("fsync", tmp_path.name)]
+
+
+def test_what_a_writer_makes_beside_its_file_goes_with_it(tmp_path: Path) -> None:
+    """safetensors writes a file with a random name, and leaves it where it is killed."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from domainfusion.files import replacing\n"
+        "with replacing(Path(sys.argv[1]), apart=True) as temporary:\n"
+        "    temporary.with_name('.tmpX1').write_text('a part')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "finished.safetensors"
+    path.write_text("old")
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_unfinished(tmp_path)
+    assert {found.name: found.read_text() for found in tmp_path.iterdir()} == {path.name: "old"}
+    with replacing(path, apart=True) as temporary:
+        temporary.write_text("new")
+    assert {found.name: found.read_text() for found in tmp_path.iterdir()} == {path.name: "new"}
 
 
 @needs_proc

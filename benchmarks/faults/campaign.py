@@ -7,22 +7,25 @@ run folder that equals an undisturbed one to the byte, but for measured times an
 one of ours, named; after it the damaged file is put back and the run resumed.
 
     python benchmarks/faults/campaign.py --write          # resumes where it was stopped
-    python benchmarks/faults/campaign.py --sample 40      # a few of each kind
+    python benchmarks/faults/campaign.py --share 0.1      # a tenth of each kind
+    python benchmarks/faults/campaign.py --fault "kill / rename model / 811"
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
@@ -30,34 +33,53 @@ from pathlib import Path
 from typing import Any
 
 from world import (
-    CHANGES,
-    WRITES,
+    CAN_FAIL,
+    Change,
     Outcome,
+    Strike,
     World,
-    _behaviors,
-    calls_in,
-    can_trace,
+    changes_in,
     differences,
-    inject,
+    load_strikes,
+    server_failures,
     state_of,
 )
 
 SEED = 0
 FOLDER = Path(__file__).resolve().parent
 KINDS = {
-    "kill": "kill -9 before and after each change of a file",
-    "full disk": "ENOSPC from each write on",
-    "one ENOSPC": "ENOSPC at one write",
-    "one EIO": "EIO at one write",
+    "kill": "kill -9 between two changes of files",
+    "kill halfway": "kill -9 in the middle of a write",
+    "full disk": "ENOSPC from a write on, with a part of its bytes written",
+    "one ENOSPC": "ENOSPC at one change, with a part of its bytes written",
+    "one EIO": "EIO at one change",
+    "power cut": "what was not flushed is lost: bytes, or names, or both",
     "damaged, finished": "a file of a finished run is damaged, and the run resumed",
     "damaged, training": "a file of a run killed in training is damaged",
     "damaged, collected": "a file of a run killed after its answers came is damaged",
-    "SIGTERM": "SIGTERM at changes of files over all stages",
-    "SIGINT twice": "Ctrl-C, and again at the next change of a file",
+    "SIGTERM": "SIGTERM at a change of a file",
+    "SIGINT twice": "Ctrl-C at a change of a file, and again at the next",
     "two writers": "two processes start the same run",
     "clock": "the clock jumps by years, days or seconds, forward or back",
     "server": "the server of an expert fails, once, twice or for good",
 }
+MOST = {
+    "kill": 220,
+    "kill halfway": 60,
+    "full disk": 120,
+    "one ENOSPC": 140,
+    "one EIO": 140,
+    "power cut": 120,
+    "damaged, finished": 130,
+    "damaged, training": 90,
+    "damaged, collected": 60,
+    "SIGTERM": 50,
+    "SIGINT twice": 50,
+}
+"""How many faults of a kind are made at most. Of a kind's places, one for each file and kind of call
+comes first, then as many of the others, evenly spaced; of damages, each file in turn, with each
+damage in turn.
+"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +141,7 @@ class Campaign:
         expected: Its state.
         asked: How often its server was asked.
         snapshots: Runs that are damaged, by when they ended.
-        changes: The system calls by which its main thread changes files, in order.
+        changes: The changes of files that it makes, in order.
     """
 
     world: World
@@ -127,28 +149,23 @@ class Campaign:
     expected: dict[str, str]
     asked: int
     snapshots: dict[str, Path]
-    changes: Sequence[str]
+    changes: Sequence[Change]
 
     # What strikes
 
     def faults(self) -> list[Fault]:
-        """Returns every fault, in an order that mixes the kinds."""
-        every = range(len(self.changes))
-        writes = [place for place in every if self.changes[place] in WRITES]
-        found = [Fault("kill", self.changes[place], f"{place}") for place in every]
-        for kind in ("full disk", "one ENOSPC", "one EIO"):
-            found += [Fault(kind, self.changes[place], f"{place}") for place in writes]
+        """Returns the faults, in an order that mixes the kinds."""
+        found = []
+        for kind in ("kill", "kill halfway", "full disk", "one ENOSPC", "one EIO", "power cut"):
+            found += self._at_changes(kind)
         for state, folder in self.snapshots.items():
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                name = path.relative_to(folder).as_posix()
-                if not name.endswith("-shm") and name not in ("lock", "writer"):
-                    found += [Fault(f"damaged, {state}", what, name) for what in DAMAGES]
+            found += _damages(f"damaged, {state}", folder)
         for kind in ("SIGTERM", "SIGINT twice"):
-            found += [Fault(kind, self.changes[place], f"{place}") for place in every[:-1:8]]
+            found += self._at_changes(kind)
         found += [Fault("two writers", f"{n * 40} ms apart", f"{n}") for n in range(12)]
         for jump in ("+10 years", "-10 years", "+1 day", "-1 hour", "-1 second"):
             found += [Fault("clock", jump, f"{n}") for n in (1, 5, 20, 60)]
-        for kind in _behaviors():
+        for kind in server_failures():
             found += [Fault("server", kind, place) for place in ("0:1", "2:1", "3:2", "1:1000000")]
         random.Random(SEED).shuffle(found)
         # One of each kind in turn, so that a campaign that is stopped has struck in every way.
@@ -156,9 +173,40 @@ class Campaign:
         rounds = zip_longest(*by_kind.values())
         return [fault for each in rounds for fault in each if fault is not None]
 
+    def _at_changes(self, kind: str) -> list[Fault]:
+        """Returns the faults of a kind that strike changes of files."""
+        threads = [(change.is_main, change) for change in self.changes]
+        if kind.startswith(("SIG", "power")):
+            threads = [each for each in threads if each[0]]
+        numbers, places = Counter[bool](), []
+        for is_main, change in threads:
+            numbers[is_main] += 1
+            fits = {
+                "kill halfway": len(change.content) > 1,
+                "full disk": change.call in CAN_FAIL,
+                "one ENOSPC": change.call in CAN_FAIL,
+                "one EIO": change.call in CAN_FAIL,
+            }
+            if fits.get(kind, True):
+                mark = "" if is_main else "thread "
+                what = f"{change.call} {self._file(change.path)}"
+                places.append(Fault(kind, what, f"{mark}{numbers[is_main]}"))
+        if kind == "power cut":
+            places = [
+                replace(fault, what=f"{fault.what}, {LOST[number % len(LOST)]} lost")
+                for number, fault in enumerate(places)
+            ]
+        return _chosen(places, MOST[kind])
+
+    def _file(self, path: str) -> str:
+        """Names a file as it is named in every run."""
+        path = path.replace(f"{self.reference}/", "").replace(f"{self.reference.parent}/", "../")
+        path = path.replace(str(self.reference), ".")
+        return re.sub(r"\.unfinished-\d+", ".unfinished", path)  # an id of a process
+
     # How it strikes
 
-    def strike(self, fault: Fault) -> Finding:
+    def strike(self, fault: Fault, *, is_kept: bool = False) -> Finding:
         """Makes a run, strikes it, resumes it, and compares."""
         # A folder of its own, as runs side by side share a store of answers.
         name = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -173,6 +221,13 @@ class Campaign:
                 DAMAGES[fault.what](damaged)
                 restore = partial(_put_back, damaged, whole)
                 struck = self.world.distill(run)
+            elif fault.kind == "power cut":
+                _, _, lost = fault.what.rpartition(", ")
+                cut(self.changes, int(fault.where), lost, self.reference.parent, run.parent)
+                left = run.parent / self.reference.name
+                if left.is_dir():
+                    left.rename(run)
+                struck = Outcome(-signal.SIGKILL, "", False, 0.0)
             elif fault.kind == "two writers":
                 struck = self._two_writers(run, int(fault.where) * 0.04)
             else:
@@ -193,39 +248,25 @@ class Campaign:
                 round(struck.seconds + resumed.seconds, 2),
             )
         finally:
-            shutil.rmtree(run.parent, ignore_errors=True)
+            if not is_kept:
+                shutil.rmtree(run.parent, ignore_errors=True)
 
     def _options(self, fault: Fault) -> dict[str, Any]:
         if fault.kind == "clock":
             return {"before": partial(_jump, fault.what, int(fault.where))}
         if fault.kind == "server":
             return {"server": f"{fault.what}:{fault.where}"}
-        place = int(fault.where)
-        call, number = fault.what, self._number(place)
-        if fault.kind == "full disk":
-            return {"strace": inject(self._from(place))}
-        if fault.kind == "SIGINT twice":
-            following, next_number = self.changes[place + 1], self._number(place + 1)
-            when = f"{number}..{next_number}" if following == call else f"{number}"
-            effects = {following: f"signal=INT:when={next_number}", call: f"signal=INT:when={when}"}
-            return {"strace": inject(effects)}
-        effect = {
-            "kill": "signal=KILL",
-            "SIGTERM": "signal=TERM",
-            "one ENOSPC": "error=ENOSPC",
-            "one EIO": "error=EIO",
+        action, value = {
+            "kill": ("kill", 0),
+            "kill halfway": ("kill halfway", 0),
+            "full disk": ("fail from", errno.ENOSPC),
+            "one ENOSPC": ("fail once", errno.ENOSPC),
+            "one EIO": ("fail once", errno.EIO),
+            "SIGTERM": ("signal", signal.SIGTERM),
+            "SIGINT twice": ("signal twice", signal.SIGINT),
         }[fault.kind]
-        return {"strace": inject({call: f"{effect}:when={number}"})}
-
-    def _number(self, place: int) -> int:
-        """Returns how many calls of its kind there are up to a call."""
-        return _number(self.changes, place)
-
-    def _from(self, place: int) -> dict[str, str]:
-        """Returns the effects that let every write from a call on find a full disk."""
-        before = Counter(self.changes[:place])
-        writes = {call for call in self.changes if call in WRITES}
-        return {call: f"error=ENOSPC:when={before[call] + 1}+" for call in sorted(writes)}
+        *thread, place = fault.where.split()
+        return {"strike": Strike(action, int(place), bool(thread), value)}
 
     def _two_writers(self, run: Path, apart: float) -> Outcome:
         """Starts the run twice; one has to end it, and the other may be refused."""
@@ -234,7 +275,7 @@ class Campaign:
         second = self.world.start(
             run.with_name(run.name), errors=run.with_name(f"{run.name}.second")
         )
-        outcomes = [self.world.finish(started, 60) for started in (first, second)]
+        outcomes = [self.world.finish(started) for started in (first, second)]
         done = [outcome for outcome in outcomes if outcome.code == 0]
         others = [outcome for outcome in outcomes if outcome.code != 0]
         bad = [outcome for outcome in others if outcome.foreign or outcome.code != 1]
@@ -257,6 +298,8 @@ class Campaign:
             return "lost", outcome.message
         stopping = {
             "kill": (-signal.SIGKILL,),
+            "kill halfway": (-signal.SIGKILL,),
+            "power cut": (-signal.SIGKILL,),
             "SIGTERM": (128 + signal.SIGTERM, -signal.SIGTERM),
             "SIGINT twice": (128 + signal.SIGINT, -signal.SIGINT),
         }
@@ -327,14 +370,135 @@ def _jump(what: str, after: int) -> None:
     run.datetime = Jumping  # type: ignore[misc]
 
 
+# A power cut
+
+LOST = ("bytes and names", "bytes", "names")
+
+
+class _File:
+    """A file, or a folder, as it is in memory and on the disk."""
+
+    def __init__(self, *, is_folder: bool) -> None:
+        self.is_folder = is_folder
+        self.content, self.flushed = b"", b""
+        self.names: dict[str, _File] = {}
+        self.flushed_names: dict[str, _File] = {}
+
+    def write(self, at: int, content: bytes) -> None:
+        before = self.content[:at].ljust(at, b"\0")
+        self.content = before + content + self.content[at + len(content) :]
+
+    def flush(self) -> None:
+        self.flushed, self.flushed_names = self.content, dict(self.names)
+
+
+def cut(changes: Sequence[Change], place: int, lost: str, start: Path, target: Path) -> None:
+    """Makes the folder that is left of `start` where the power is cut before a change.
+
+    Only what was flushed is sure to be there: the bytes of a file by `fsync` of the file, its name by
+    that of its folder. A disk may also keep what was not flushed, so each is lost by turns.
+
+    Args:
+        changes: Those of the run, from an empty folder on.
+        place: Which change of the main thread is not made any more, from 1.
+        lost: One of `LOST`, and the word `lost`.
+        start: Where the run was.
+        target: The folder to fill.
+    """
+    root, seen = _File(is_folder=True), 0
+    for change in changes:
+        seen += change.is_main
+        if seen == place:
+            break
+        if change.path == str(start) or change.path.startswith(f"{start}/"):
+            _apply(change, root, start)
+    keeps_bytes, keeps_names = lost == "names lost", lost == "bytes lost"
+    _lay_out(root, target, keeps_bytes=keeps_bytes, keeps_names=keeps_names)
+
+
+def _apply(change: Change, root: _File, start: Path) -> None:
+    def folder_of(path: str) -> tuple[_File, str]:
+        *parents, name = Path(path).relative_to(start).parts
+        folder = root
+        for parent in parents:
+            folder = folder.names[parent]
+        return folder, name
+
+    if change.path == str(start):
+        root.flush()
+        return
+    folder, name = folder_of(change.path)
+    if name not in folder.names and change.call not in ("open", "mkdir"):
+        # safetensors makes a file of another name and renames it, by system calls of its own.
+        made = [each for each in folder.names if each.startswith(".tmp")]
+        folder.names[name] = folder.names.pop(made[0]) if made else _File(is_folder=False)
+    if change.call in ("open", "mkdir"):
+        if name in folder.names:
+            folder.names[name].content = b""
+        else:
+            folder.names[name] = _File(is_folder=change.call == "mkdir")
+    elif change.call in ("unlink", "rmdir"):
+        del folder.names[name]
+    elif change.call == "rename":
+        target, new_name = folder_of(change.other)
+        target.names[new_name] = folder.names.pop(name)
+    else:
+        file = folder.names[name]
+        if change.call == "fsync":
+            file.flush()
+        elif change.call == "truncate":
+            file.content = file.content[: change.at].ljust(change.at, b"\0")
+        else:
+            file.write(change.at, change.content)
+
+
+def _lay_out(file: _File, path: Path, *, keeps_bytes: bool, keeps_names: bool) -> None:
+    if not file.is_folder:
+        path.write_bytes(file.content if keeps_bytes else file.flushed)
+        return
+    path.mkdir(exist_ok=True)
+    for name, inner in (file.names if keeps_names else file.flushed_names).items():
+        _lay_out(inner, path / name, keeps_bytes=keeps_bytes, keeps_names=keeps_names)
+
+
 # The campaign
+
+
+def _chosen(places: Sequence[Fault], most: int) -> list[Fault]:
+    """Returns at most so many: one for each file and call, then the others, evenly spaced."""
+    by_what = defaultdict(list)
+    for fault in places:
+        by_what[fault.what].append(fault)
+    # Of those that are alike the middle one, as the first may be of no consequence.
+    first = [alike[len(alike) // 2] for alike in by_what.values()]
+    first = _spread(first, most)
+    others = [fault for fault in places if fault not in set(first)]
+    return first + _spread(others, most - len(first))
+
+
+def _spread(items: Sequence[Fault], most: int) -> list[Fault]:
+    count = min(most, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _damages(kind: str, folder: Path) -> list[Fault]:
+    names = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if not name.endswith("-shm") and name not in ("lock", "writer"):
+            names.append(name)
+    found = []
+    for turn in range(len(DAMAGES)):
+        for number, name in enumerate(names):
+            found.append(Fault(kind, list(DAMAGES)[(number + turn) % len(DAMAGES)], name))
+    return found[: MOST[kind]]
 
 
 def prepare(world: World) -> Campaign:
     """Makes the undisturbed run, and those that are damaged."""
     world.build()
     world.warm()
-    reference, trace = world.folder / "reference" / "run", world.folder / "trace"
+    reference, journal = world.folder / "reference" / "run", world.folder / "journal"
     snapshots = {
         name: world.folder / f"snapshot-{name}" / name
         for name in ("finished", "training", "collected")
@@ -342,33 +506,23 @@ def prepare(world: World) -> Campaign:
     for folder in (reference, *snapshots.values()):
         shutil.rmtree(folder.parent, ignore_errors=True)
         folder.parent.mkdir()
-    outcome = world.distill(reference, strace=["-y", "-o", str(trace), "-e", f"trace={CHANGES}"])
+    outcome = world.distill(reference, strike=Strike(journal=journal))
     assert outcome.code == 0, outcome
     asked = sum(world.requests(reference).values())
-    calls = list(calls_in(trace))
-    threads = [call for call in calls if call.thread == calls[0].thread]
-    places = {name: _first(threads, fits) for name, fits in MOMENTS.items()}
-    changes = [call.name for call in threads]
+    changes = list(changes_in(journal))
     shutil.copytree(reference, snapshots["finished"])
-    for name, place in places.items():
-        killed = {changes[place]: f"signal=KILL:when={_number(changes, place)}"}
-        outcome = world.distill(snapshots[name], strace=inject(killed))
+    main_thread = [change for change in changes if change.is_main]
+    for name, fits in MOMENTS.items():
+        place = next(number for number, change in enumerate(main_thread, 1) if fits(change))
+        outcome = world.distill(snapshots[name], strike=Strike("kill", place))
         assert outcome.code == -signal.SIGKILL, outcome
     return Campaign(world, reference, state_of(reference), asked, snapshots, changes)
 
 
-def _number(changes: Sequence[str], place: int) -> int:
-    return Counter(changes[: place + 1])[changes[place]]
-
-
-def _first(calls: Sequence[Any], fits: Callable[[Any], bool]) -> int:
-    return next(number for number, call in enumerate(calls) if fits(call))
-
-
-MOMENTS: dict[str, Callable[[Any], bool]] = {
+MOMENTS: dict[str, Callable[[Change], bool]] = {
     # The third checkpoint is begun: two are there.
-    "training": lambda call: call.name == "mkdir" and "checkpoint-3" in call.paths[0],
-    "collected": lambda call: ".records.jsonl.unfinished" in call.paths[0],
+    "training": lambda change: change.call == "mkdir" and "checkpoint-3" in change.path,
+    "collected": lambda change: ".records.jsonl.unfinished" in change.path,
 }
 
 
@@ -377,7 +531,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the published table")
     parser.add_argument("--folder", type=Path, default=Path("build/faults"))
     parser.add_argument("--only", help="a kind")
-    parser.add_argument("--sample", type=int, help="so many of each kind at most")
+    parser.add_argument("--fault", help="one fault, by its name; its run is kept")
+    parser.add_argument("--share", type=float, default=1.0, help="so much of each kind")
     parser.add_argument("--part", default="0/1", help="K/N: every Nth fault, from the Kth on")
     parser.add_argument(
         "--table", nargs="*", type=Path, help="render these findings, and run nothing"
@@ -387,20 +542,24 @@ def main() -> None:
     if options.table:
         publish([finding for log in options.table for finding in _findings(log)], options.write)
         return
-    if not can_trace():
-        raise SystemExit("strace is not there, or not allowed to trace")
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    load_strikes(folder)
     log = folder / "findings.jsonl"
     done = {finding.fault: finding for finding in _findings(log)}
     until = time.monotonic() + 60 * options.minutes
     world = World(folder)
     try:
         campaign = prepare(world)
-        faults, taken = [], Counter[str]()
-        for fault in campaign.faults():
+        if options.fault:
+            kind, what, where = options.fault.split(" / ")
+            print(campaign.strike(Fault(kind, what, where), is_kept=True))
+            return
+        planned = campaign.faults()
+        counts, taken, faults = Counter(fault.kind for fault in planned), Counter[str](), []
+        for fault in planned:
             taken[fault.kind] += 1
-            if options.sample is None or taken[fault.kind] <= options.sample:
+            if taken[fault.kind] <= max(1, options.share * counts[fault.kind]):
                 faults.append(fault)
         part, parts = map(int, options.part.split("/"))
         for number, fault in enumerate(faults):
@@ -485,8 +644,8 @@ def _counts(findings: Sequence[Finding]) -> Counter[str]:
 INTRODUCTION = """# Faults
 
 Each fault strikes a run of its own: a recipe with an expert behind a server on loopback, a LoRA expert and
-a tiny Llama, from questions to the saved student and the report. strace makes the faults of system calls, so they
-strike SQLite and safetensors as they strike Python. Then the same command is given again. *Right* is a run folder that
+a tiny Llama, from questions to the saved student and the report. A library loaded before the C library (`strike.c`) makes
+the faults of system calls, so they strike SQLite and safetensors as they strike Python. Then the same command is given again. *Right* is a run folder that
 equals that of an undisturbed run to the byte, but for measured times, memory and costs; databases are compared by their rows.
 A *named error* is one message of ours; after one for a damaged file, the file is put back. *Lost* is a run that the same
 command can't end right; *silent* one that says that all is well and is not right; *foreign* a message

@@ -2,17 +2,18 @@
 """The run that the faults strike: a recipe with a server's expert, a LoRA expert and a tiny Llama, run
 by the command line in a process forked from one that has loaded everything.
 
-A fault at a system call is made by strace, so it strikes SQLite and safetensors as it strikes Python.
+A fault at a change of a file is made by `strike.c`, which is loaded before the C library, so it
+strikes SQLite and safetensors as it strikes Python.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
 import mmap
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -20,37 +21,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-CHANGES = (
-    "write,pwrite64,writev,pwritev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,"
-    "mkdir,mkdirat,ftruncate,fallocate,copy_file_range,sendfile"
-)
-"""System calls that change files. Between two of them the disk stays as it is, so being killed at
-the start of each is being killed before and after each."""
-WRITES = {
-    "write",
-    "pwrite64",
-    "writev",
-    "pwritev",
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "fallocate",
-    "rename",
-    "mkdir",
-    "mkdirat",
-}
-"""Those that fail where a disk is full, or broken."""
+SHIM = Path(__file__).with_name("strike.c")
+CAN_FAIL = {"write", "pwrite", "fsync", "truncate", "rename", "mkdir", "open"}
+"""Changes that fail where a disk is full, or broken."""
+ACTIONS = ("nothing", "kill", "kill halfway", "signal", "signal twice", "fail once", "fail from")
+"""What `strike.c` can do, by number."""
+
 
 KEY = "FAULTS_API_KEY"
 RECIPE = """\
@@ -106,7 +95,7 @@ TEST = [
 # The server
 
 
-def _behaviors() -> dict[str, Any]:
+def server_failures() -> dict[str, Any]:
     from models import faulty_server as server
 
     def slow(exchange: Any) -> None:
@@ -170,7 +159,7 @@ def start_server(log: Path) -> tuple[str, int]:
             return stream.readline().strip(), process
     from models.faulty_server import FaultyServer, right
 
-    behaviors, seen = _behaviors(), Counter[str]()
+    behaviors, seen = server_failures(), Counter[str]()
 
     def behave(exchange: Any) -> None:
         key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
@@ -244,7 +233,7 @@ class World:
 
             base, adapter = self.folder / "base", self.folder / "expert"
             if not adapter.is_dir():
-                write_adapter(write_llama(base), adapter, 1, {})
+                write_adapter(write_llama(base, num_hidden_layers=1), adapter, 1, {})
             for name, lines in (("questions", QUESTIONS), ("test", TEST)):
                 text = "".join(f"{json.dumps(line)}\n" for line in lines)
                 (self.folder / f"{name}.jsonl").write_text(text)
@@ -266,71 +255,56 @@ class World:
         gc.collect()
         gc.freeze()
 
-    def distill(
-        self,
-        run: Path,
-        *,
-        strace: Sequence[str] = (),
-        server: str = "right:0:0",
-        before: Callable[[], None] | None = None,
-        after: Callable[[], None] | None = None,
-        timeout: float = 60.0,
-    ) -> Outcome:
+    def distill(self, run: Path, **options: Any) -> Outcome:
         """Runs the recipe into `run` by the command line.
 
         Args:
             run: The run's directory.
-            strace: Options of strace that make the fault, if there is one.
-            server: What the server does.
-            before: Called in the process before the run.
-            after: Called in the process after it.
-            timeout: CPU seconds and, tenfold, seconds after which it is stopped.
+            **options: See `start`.
         """
-        return self.finish(
-            self.start(run, strace=strace, server=server, before=before, after=after), timeout
-        )
+        return self.finish(self.start(run, **options))
 
     def start(
         self,
         run: Path,
         *,
-        strace: Sequence[str] = (),
+        strike: Strike | None = None,
         server: str = "right:0:0",
         before: Callable[[], None] | None = None,
-        after: Callable[[], None] | None = None,
         errors: Path | None = None,
-    ) -> tuple[int, Path, mmap.mmap, subprocess.Popen[bytes] | None]:
-        """Starts what `distill` waits for."""
+    ) -> tuple[int, Path, mmap.mmap]:
+        """Starts what `finish` waits for.
+
+        Args:
+            run: The run's directory.
+            strike: The fault at a change of a file, if there is one.
+            server: What the server does.
+            before: Called in the process before the run.
+            errors: Where its stderr goes.
+        """
         told = mmap.mmap(-1, 65_536)
         errors = errors or run.with_name(f"{run.name}.stderr")
-        waiting, going = os.pipe()
         process = os.fork()
         if not process:
-            os.close(going)
-            os.read(waiting, 1)
-            self._run(run, server, errors, told, before, after)
-        os.close(waiting)
-        tracer = _attach(process, strace) if strace else None
-        os.write(going, b"x")
-        os.close(going)
-        return process, errors, told, tracer
+            self._run(run, server, errors, told, before, strike or Strike())
+        return process, errors, told
 
-    def finish(
-        self, started: tuple[int, Path, mmap.mmap, subprocess.Popen[bytes] | None], timeout: float
-    ) -> Outcome:
-        """Waits for what `start` started."""
-        process, errors, told, tracer = started
-        until, status, usage, is_hung = time.monotonic() + timeout, 0, None, False
+    def finish(self, started: tuple[int, Path, mmap.mmap]) -> Outcome:
+        """Waits for a process; one that takes `PATIENCE` seconds of CPU, or tenfold that in all,
+        is stopped.
+        """
+        process, errors, told = started
+        until, is_hung = time.monotonic() + 10 * PATIENCE, False
+        measured = psutil.Process(process)
         while True:
             ended, status, usage = os.wait4(process, os.WNOHANG)
             if ended:
                 break
-            if time.monotonic() > until:
-                is_hung = True
+            with suppress(psutil.Error):
+                is_hung = sum(measured.cpu_times()[:2]) > PATIENCE or time.monotonic() > until
+            if is_hung:
                 os.kill(process, signal.SIGKILL)
-            time.sleep(0.004)
-        if tracer is not None:
-            tracer.wait(timeout=30)
+            time.sleep(0.01)
         message = told[:].rstrip(b"\0").decode(errors="replace")
         told.close()
         shown = errors.read_text(errors="replace") if errors.is_file() else ""
@@ -348,7 +322,7 @@ class World:
         errors: Path,
         told: mmap.mmap,
         before: Callable[[], None] | None,
-        after: Callable[[], None] | None,
+        strike: Strike,
     ) -> None:
         code = 99
         try:
@@ -374,9 +348,8 @@ class World:
             os.chdir(self.folder)
             if before:
                 before()
+            strike.begin()
             code = main(["distill", "recipe.yaml", "--output-dir", str(run)])
-            if after:
-                after()
             with suppress(OSError):
                 sys.stdout.flush()
         except BaseException:
@@ -393,37 +366,48 @@ class World:
         return Counter(question for key, question in lines if key.endswith(f":{run.name}"))
 
 
-def _attach(process: int, options: Sequence[str]) -> subprocess.Popen[bytes]:
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-q", *options, "-p", str(process)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    status = Path(f"/proc/{process}/status")
-    while "TracerPid:\t0\n" in status.read_text():
-        if tracer.poll() is not None:
-            raise RuntimeError(f"strace ended with {tracer.returncode}: is tracing allowed here?")
-        time.sleep(0.002)
-    return tracer
+PATIENCE = 60.0
+"""CPU seconds that no run takes."""
 
 
-def can_trace() -> bool:
-    """Whether strace is there and allowed to trace."""
-    return bool(shutil.which("strace")) and (
-        subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
-    )
+@dataclass(frozen=True)
+class Strike:
+    """A fault at a change of a file.
 
-
-def inject(effects: Mapping[str, str]) -> list[str]:
-    """Returns strace's options for a fault: for each system call its effect, with the number of the
-    call, which strace counts for each kind of call and each thread by itself.
+    Attributes:
+        action: One of `ACTIONS`.
+        place: The number of the change, from 1.
+        is_elsewhere: Whether changes of other threads than the main one are counted.
+        value: The signal, or the error's number.
+        journal: Where all changes are noted; None for nowhere.
     """
-    calls = ",".join(effects)
-    options = ["-o", os.devnull, "-e", f"trace={calls}"]
-    for call, effect in effects.items():
-        options += ["-e", f"inject={call}:{effect}"]
-    return options
+
+    action: str = "nothing"
+    place: int = 0
+    is_elsewhere: bool = False
+    value: int = 0
+    journal: Path | None = None
+
+    def begin(self) -> None:
+        """Begins to count in this process."""
+        begin = ctypes.CDLL(None).strike_from_now
+        begin.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+        descriptor = -1
+        if self.journal is not None:
+            descriptor = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        begin(ACTIONS.index(self.action), self.place, self.is_elsewhere, self.value, descriptor)
+
+
+def load_strikes(folder: Path) -> None:
+    """Starts this program again with `strike.c` loaded, unless it is."""
+    if hasattr(ctypes.CDLL(None), "strike_from_now"):
+        os.environ.pop("LD_PRELOAD", None)
+        return
+    library = folder / "strike.so"
+    build = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SHIM)]
+    subprocess.run(build, check=True)
+    os.environ["LD_PRELOAD"] = str(library)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 # What has to be equal
@@ -436,6 +420,7 @@ _MEASURED = {
     "created",
     "seconds_per_answer",
     "unknown_cost",
+    "cost",
 }
 """Fields that a clock, the memory or the place of a run fills, in any file."""
 _SHOWN = {
@@ -446,7 +431,6 @@ _SHOWN = {
     "savings.json",
     "lock",
     "writer",
-    "usage.json",
 }
 """Files that show these, which must be there."""
 
@@ -460,6 +444,8 @@ def state_of(run: Path) -> dict[str, str]:
         name = path.relative_to(run).as_posix()
         if path.is_dir():
             found[f"{name}/"] = ""
+        elif name.endswith(("sqlite-wal", "sqlite-shm")):
+            continue  # parts of the database, which is compared by its rows
         elif name in _SHOWN:
             found[name] = "there" if path.stat().st_size or name in ("lock", "writer") else "empty"
         elif name == "responses.sqlite":
@@ -510,38 +496,35 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-# A trace
+# A journal
 
 
 @dataclass(frozen=True)
-class Call:
-    """A system call that changed files.
+class Change:
+    """A change of a file, as a journal has it.
 
     Attributes:
-        thread: The thread that made it.
-        name: Its name.
-        paths: The files that it names, with the file of its descriptor first.
-        text: The line of the trace.
+        call: `write`, `pwrite`, `open` (made or emptied), `truncate`, `fsync`, `rename`, `unlink`,
+            `mkdir`, `rmdir`.
+        is_main: Whether the main thread made it.
+        path: The file or folder.
+        other: Its new name, of a rename.
+        at: Where in the file; of `truncate`, its new size.
+        content: The bytes.
     """
 
-    thread: str
-    name: str
-    paths: tuple[str, ...]
-    text: str
+    call: str
+    is_main: bool
+    path: str
+    other: str
+    at: int
+    content: bytes
 
 
-_CALL = re.compile(r"^(\d+)? *(\w+)\((.*)$")
-"""A line of `strace -f -y`: a thread's number if there are several, a name, arguments."""
-_NAMED = re.compile(r'\d+<([^>]*)>|"((?:[^"\\]|\\.)*)"')
-"""A descriptor with its file, or a string."""
-
-
-def calls_in(trace: Path) -> Iterator[Call]:
-    """Yields the calls of a trace that was made with `-y`."""
-    for line in trace.read_text(errors="replace").splitlines():
-        match = _CALL.match(line)
-        if match is None or "resumed>" in line:
-            continue
-        thread, name, rest = match.groups()
-        paths = [described or quoted for described, quoted in _NAMED.findall(rest)]
-        yield Call(thread or "", name, tuple(paths[: 2 if name.startswith("rename") else 1]), line)
+def changes_in(journal: Path) -> Iterator[Change]:
+    """Yields what a journal notes."""
+    with journal.open("rb") as stream:
+        while line := stream.readline():
+            call, is_main, path, other, at, size = line.decode().rstrip("\n").split("\t")
+            content = stream.read(int(size))
+            yield Change(call, is_main == "1", path, other, int(at), content)

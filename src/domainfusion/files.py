@@ -17,7 +17,7 @@ _UNFINISHED = ".unfinished-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, apart: bool = False) -> Iterator[Path]:
     """Gives a temporary path to write to, and puts what was written in the place of `path`.
 
     After a crash or a power cut, a reader finds the old file or the new one, never a part. Where
@@ -25,13 +25,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to write, or a folder that is not there yet; its parent has to be there.
+        apart: Whether the temporary path is in a folder of its own, for writers that make further
+            files beside it.
     """
-    temporary = unfinished(path)
+    temporary = whole = unfinished(path)
     _discard(temporary)  # of a process that was killed, and had the id that this one has
     try:
-        yield temporary
-        flush_to_disk(temporary)
-        temporary.replace(path)
+        if apart:
+            temporary.mkdir()
+            whole = temporary / path.name
+        yield whole
+        flush_to_disk(whole)
+        whole.replace(path)
         flush_names(path.parent)
     finally:
         _discard(temporary)

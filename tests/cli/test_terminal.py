@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_a_log_on_a_full_disk_stops_nothing(
         terminal.log_to(tmp_path)
         terminal.say("on it goes")
     assert capsys.readouterr().err == "on it goes\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_messages_that_find_no_room_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        with Terminal() as terminal:
+            terminal.say("a message")
+            with terminal.progress("work", 1) as advance:
+                advance(1)
+            terminal.fail("an error")
+        with suppress(OSError):
+            full.close()
 
 
 def test_wide_tables_are_not_folded_where_there_is_no_terminal(

@@ -275,6 +275,19 @@ def test_the_seconds_of_an_interrupted_stage_add_up_and_a_finished_one_is_not_ti
     assert stages(run)["collect"]["seconds"] == 13
 
 
+def test_a_stage_whose_end_was_not_listed_is_listed_when_it_is_found_made(tmp_path: Path) -> None:
+    """As where the process is killed, or the disk full, between the two."""
+    run = run_in(tmp_path)
+    run.tell_made_before("generate", "4 examples")
+    assert stages(run)["generate"]["finished"] is True
+    before = run.stages.read_bytes()
+    run.tell_made_before("generate", "4 examples")
+    assert run.stages.read_bytes() == before
+    with run.stage("refine"):
+        run.tell_made_before("integrate", "of a round")
+    assert list(stages(run)) == ["generate", "refine"]
+
+
 # What a killed process leaves
 
 

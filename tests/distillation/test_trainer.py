@@ -43,7 +43,7 @@ from domainfusion.errors import (
 )
 from domainfusion.merging import fit, merger
 from domainfusion.models import LlamaModel, ScriptedModel
-from domainfusion.models.base import Adaptation, TrainableModel
+from domainfusion.models.base import Adaptation, LanguageModel, TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training.batching import encode_record, interleaved_order
 from domainfusion.training.objectives import SequenceObjective
@@ -802,7 +802,7 @@ def test_only_the_last_phase_goes_back_to_its_best_state(base: LlamaModel, tmp_p
 
 def test_a_phase_that_is_done_keeps_its_outcome_alone(base: LlamaModel, tmp_path: Path) -> None:
     """What a process left that was killed before it removed the rest goes when it is resumed."""
-    trainer = IntegrationTrainer(**QUICK, checkpoint_steps=1)
+    trainer = IntegrationTrainer(**{**QUICK, "checkpoint_steps": 1})
 
     def train() -> set[str]:
         trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})

@@ -148,7 +148,8 @@ class Terminal:
         warnings.showwarning = show
 
     def _write_message(self, message: str) -> None:
-        self._messages.print(printable(message), markup=False, soft_wrap=True)
+        with suppress(OSError):  # a stderr that is closed, or on a full disk, stops no run
+            self._messages.print(printable(message), markup=False, soft_wrap=True)
 
 
 class _Printable:
@@ -175,8 +176,7 @@ class _MessageHandler(logging.Handler):
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # a closed stderr stops no run
-            self._write(self.format(record))
+        self._write(self.format(record))
 
 
 class _RunLog(logging.FileHandler):

@@ -298,7 +298,11 @@ class RunDirectory(RunFiles):
             self._say(message)
 
     def tell_made_before(self, stage: str, outcome: str) -> None:
-        """Reports once the outcome of a stage that an earlier process ended."""
+        """Reports once the outcome of a stage that an earlier process ended; it may have been killed
+        before it listed the stage.
+        """
+        if not self.current_stage:
+            self._list_stage(stage, 0.0, finished=True)
         if stage not in self._told:
             self._told.add(stage)
             self.tell(f"{stage}: {outcome}, made before")
@@ -429,25 +433,8 @@ class RunDirectory(RunFiles):
             finished = True
         finally:
             self.current_stage = around
-            entries = (
-                {entry["stage"]: entry for entry in read_json(self.stages)}
-                if self.stages.is_file()
-                else {}
-            )
-            known = entries.get(
-                name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False}
-            )
-            if not around and not known["finished"]:
-                seconds = time.perf_counter() - started
-                measured = (known["peak_memory_bytes"], peak_memory_bytes())
-                peaks = [peak for peak in measured if peak is not None]
-                entries[name] = {
-                    "stage": name,
-                    "seconds": round(known["seconds"] + seconds, 2),
-                    "peak_memory_bytes": max(peaks, default=None),
-                    "finished": finished,
-                }
-                write_json(self.stages, list(entries.values()), listed=True)
+            seconds = time.perf_counter() - started
+            if not around and self._list_stage(name, seconds, finished=finished):
                 if finished:
                     outcomes.append(f"{seconds:.1f} s")
                 else:
@@ -455,6 +442,23 @@ class RunDirectory(RunFiles):
             if finished and outcomes:
                 self._told.add(name)
                 self.tell(f"{name}: {'; '.join(outcomes)}")
+
+    def _list_stage(self, name: str, seconds: float, *, finished: bool) -> bool:
+        """Adds to what a stage took; returns whether it was not finished before."""
+        listed = read_json(self.stages) if self.stages.is_file() else []
+        entries = {entry["stage"]: entry for entry in listed}
+        known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False})
+        if known["finished"]:
+            return False
+        measured = (known["peak_memory_bytes"], peak_memory_bytes())
+        entries[name] = {
+            "stage": name,
+            "seconds": round(known["seconds"] + seconds, 2),
+            "peak_memory_bytes": max((peak for peak in measured if peak is not None), default=None),
+            "finished": finished,
+        }
+        write_json(self.stages, list(entries.values()), listed=True)
+        return True
 
 
 def peak_memory_bytes() -> int | None:

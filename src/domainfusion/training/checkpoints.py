@@ -121,7 +121,8 @@ def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
     Raises:
         TrainingError: The file can't be written.
     """
-    with write_errors(path), replacing(path) as temporary:
+    # Where it is killed, safetensors leaves a file with a random name beside the one it writes.
+    with write_errors(path), replacing(path, apart=True) as temporary:
         save_file(dict(state), temporary)
         expect(path, checksum_of(temporary))
 

@@ -119,6 +119,7 @@ def train_phase(
     accelerator: Accelerator | None = None,
     validate: Validate | None = None,
     log: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    before_checkpoint: Callable[[], None] = lambda: None,
     progress: Progress = silent,
 ) -> PhaseEnd:
     """Trains the student in place on `rows` in the given order, resuming from the last checkpoint
@@ -139,6 +140,8 @@ def train_phase(
         validate: Scores the student every `evaluation_steps`; the best state is kept as
             `best.safetensors`.
         log: Receives a dict every step, and for every validation.
+        before_checkpoint: Called before a checkpoint is written, as what was logged until then is
+            not logged again.
         progress: Shows the steps.
 
     Returns:
@@ -238,6 +241,7 @@ def train_phase(
                 is_early = broadcast(best.is_exhausted(done))
             is_stopped = any(received is not None for received in all_gather(signals.received))
             if done % settings.checkpoint_steps == 0 or done == steps or is_early or is_stopped:
+                before_checkpoint()
                 _save(directory, done, student, weights, model, optimizer)
             if is_early or is_stopped:
                 break

@@ -355,7 +355,7 @@ class SignalStore:
         self, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
     ) -> None:
         try:
-            with replacing(file) as temporary:
+            with replacing(file, apart=True) as temporary:
                 save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:
             fix = f"{advice_on(error)}; what was kept before is not computed again"

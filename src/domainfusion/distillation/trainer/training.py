@@ -25,7 +25,7 @@ from domainfusion.description import describe, differences
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.errors import RunError, TrainingError, advice_on
-from domainfusion.files import remove_unfinished
+from domainfusion.files import flush_names, flush_to_disk, remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import Foresees, Progress, doing
 from domainfusion.records import file_name, read_json, to_json, write_json, write_text
@@ -272,7 +272,7 @@ class JsonLog:
             write_text(path, b"".join(line + b"\n" for line in whole).decode())
 
     def __call__(self, fields: Mapping[str, Any]) -> None:
-        """Adds a line that is not there."""
+        """Adds a line that is not there; one that is not of a step is on the disk at once."""
         line = _without_seconds(fields)
         if line in self._known:
             return
@@ -281,11 +281,26 @@ class JsonLog:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(to_json(dict(fields)) + "\n")
         except OSError as error:
-            raise TrainingError(
-                f"The training log could not be written: {error.strerror or error}",
-                received=str(self._path),
-                fix=f"{advice_on(error)}; the last checkpoint is kept",
-            ) from error
+            raise self._failure(error) from error
+        if "step" not in fields:
+            self.flush()
+
+    def flush(self) -> None:
+        """Waits until every line is on the disk."""
+        if not self._path.is_file():
+            return
+        try:
+            flush_to_disk(self._path)
+            flush_names(self._path.parent)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"The training log could not be written: {error.strerror or error}",
+            received=str(self._path),
+            fix=f"{advice_on(error)}; the last checkpoint is kept",
+        )
 
 
 def _without_seconds(fields: Mapping[str, Any]) -> str:
@@ -339,7 +354,7 @@ class Training:
     progress: Progress
 
     @cached_property
-    def log(self) -> Callable[[Mapping[str, Any]], None]:
+    def log(self) -> JsonLog | Callable[[Mapping[str, Any]], None]:
         """What happened, as the main process tells it."""
         return (
             JsonLog(self.directory / "log.jsonl")
@@ -633,6 +648,7 @@ class Training:
             accelerator=accelerator,
             validate=self.validate,
             log=log,
+            before_checkpoint=self._flush_log,
             progress=self.progress,
         )
         scores = end.scores
@@ -643,6 +659,10 @@ class Training:
         if distributed.is_main_process():
             save_state(student.trained_state(), folder / FINISHED)
         distributed.barrier()
+
+    def _flush_log(self) -> None:
+        if isinstance(self.log, JsonLog):
+            self.log.flush()
 
     def _log_outcome(
         self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None
