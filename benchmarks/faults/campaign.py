@@ -24,7 +24,7 @@ import shutil
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -79,6 +79,12 @@ MOST = {
 """How many faults of a kind are made at most. Of a kind's places, one for each file and kind of call
 comes first, then as many of the others, evenly spaced; of damages, each file in turn, with each
 damage in turn.
+"""
+
+
+ANSWERS = ("half a character", "wrong usage")
+"""Failures of a server that bring an answer all the same, another one than in the undisturbed run: it
+is kept, and resuming changes nothing.
 """
 
 
@@ -232,11 +238,14 @@ class Campaign:
                 struck = self._two_writers(run, int(fault.where) * 0.04)
             else:
                 struck = self.world.distill(run, **self._options(fault))
-            first, message = self._judge(struck, run, fault)
+            expected = self.expected
+            if fault.what in ANSWERS and struck.code == 0:
+                expected = state_of(run)
+            first, message = self._judge(struck, run, fault, expected)
             if first == "named error":
                 restore()
             resumed = self.world.distill(run)
-            second, later = self._judge(resumed, run, fault, is_resumed=True)
+            second, later = self._judge(resumed, run, fault, expected, is_resumed=True)
             repeated = sum(self.world.requests(run).values()) - self.asked
             return Finding(
                 fault.name,
@@ -284,14 +293,20 @@ class Campaign:
         return done[0]
 
     def _judge(
-        self, outcome: Outcome, run: Path, fault: Fault, *, is_resumed: bool = False
+        self,
+        outcome: Outcome,
+        run: Path,
+        fault: Fault,
+        expected: Mapping[str, str],
+        *,
+        is_resumed: bool = False,
     ) -> tuple[str, str]:
         if outcome.code is None:
             return "hung", outcome.message
         if outcome.foreign:
             return "foreign", outcome.message
         if outcome.code == 0:
-            found = differences(self.expected, state_of(run))
+            found = differences(expected, state_of(run))
             # A file of the user's that lies in the run is no difference.
             return ("right", "") if not found else ("lost" if is_resumed else "silent", f"{found}")
         if is_resumed:
@@ -644,12 +659,20 @@ def _counts(findings: Sequence[Finding]) -> Counter[str]:
 INTRODUCTION = """# Faults
 
 Each fault strikes a run of its own: a recipe with an expert behind a server on loopback, a LoRA expert and
-a tiny Llama, from questions to the saved student and the report. A library loaded before the C library (`strike.c`) makes
-the faults of system calls, so they strike SQLite and safetensors as they strike Python. Then the same command is given again. *Right* is a run folder that
-equals that of an undisturbed run to the byte, but for measured times, memory and costs; databases are compared by their rows.
-A *named error* is one message of ours; after one for a damaged file, the file is put back. *Lost* is a run that the same
-command can't end right; *silent* one that says that all is well and is not right; *foreign* a message
-of another library, or a traceback.
+a tiny Llama, from questions to the saved student and the report. A library that is loaded before the C library
+(`strike.c`) makes the faults of system calls, so they strike SQLite and safetensors as they strike Python. Then the same
+command is given again.
+
+*Right* is a run folder that equals that of an undisturbed run to the byte, but for measured times and memory, for costs
+(a request that was in flight counts as paid), and for the files that show these; databases are compared by their rows. A
+*named error* is one message of ours; after one for a damaged file, the file is put back. *Lost* is a run that the same
+command can't end right; *silent* one that says that all is well and is not right; *foreign* a message of another
+library, or a traceback.
+
+A power cut is simulated: of the changes of files that an undisturbed run made until then, with their bytes, those are undone
+that no `fsync` of the file (its bytes) or of its folder (its name) had put on the disk; only bytes, only names, or both. No
+power was cut. The calls by which safetensors makes and renames a file of its own can't be struck; its writes are.
+
 """
 
 

@@ -86,8 +86,9 @@ static void note(const char *call, const char *path, const char *other, long at,
   errno = before;
 }
 
-/* What becomes of a call. `can_fail` is whether it is one that a full or broken disk fails. */
-static int strike(int can_fail) {
+/* What becomes of a call. `can_fail` is whether it is one that a full or broken disk fails, and
+   `has_bytes` whether half of it can be done. */
+static int strike(int can_fail, int has_bytes) {
   if (action == NOTHING && journal < 0) return PROCEED;
   int is_other = !is_main();
   long number = is_other ? ++of_others : ++of_main;
@@ -98,7 +99,7 @@ static int strike(int can_fail) {
   if (is_other != strikes_others || action == NOTHING) return PROCEED;
   long since = number - place;
   if (since == 0 && (action == KILL || action == KILL_HALFWAY)) {
-    if (action == KILL_HALFWAY) return HALFWAY;
+    if (action == KILL_HALFWAY && has_bytes) return HALFWAY;
     syscall(SYS_kill, getpid(), SIGKILL);
   }
   if ((action == SIGNAL && since == 0) || (action == SIGNAL_TWICE && (since == 0 || since == 1)))
@@ -113,7 +114,7 @@ static int strike(int can_fail) {
 
 /* A disk that gets full takes a part of the bytes first; whoever writes the rest finds it full. */
 static ssize_t written(int descriptor, const void *bytes, size_t count, long at, const char *call) {
-  int fate = is_file(descriptor) ? strike(1) : PROCEED;
+  int fate = is_file(descriptor) ? strike(1, 1) : PROCEED;
   int is_positioned = at >= 0;
   if (fate == FAILED && (value != ENOSPC || is_halved || count < 2)) return -1;
   if (fate != PROCEED) {
@@ -170,7 +171,7 @@ ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *place_of, size_t
 }
 
 static int on_descriptor(int descriptor, const char *call, long number, long argument, int is_cut) {
-  if (strike(1) != PROCEED) return -1;
+  if (strike(1, 0) != PROCEED) return -1;
   long done = is_cut ? syscall(number, descriptor, argument) : syscall(number, descriptor);
   if (done == 0 && journal >= 0) {
     char path[PATH_MAX];
@@ -187,7 +188,7 @@ int ftruncate64(int descriptor, off64_t size) {
 }
 int ftruncate(int descriptor, off_t size) { return ftruncate64(descriptor, size); }
 int fallocate64(int descriptor, int mode, off64_t at, off64_t size) {
-  if (strike(1) != PROCEED) return -1;
+  if (strike(1, 0) != PROCEED) return -1;
   return (int)syscall(SYS_fallocate, descriptor, mode, at, size);
 }
 int fallocate(int descriptor, int mode, off_t at, off_t size) {
@@ -197,7 +198,7 @@ int fallocate(int descriptor, int mode, off_t at, off_t size) {
 static int on_name(const char *call, int folder, const char *name, int other_folder, const char *other,
                    int can_fail, long number, long argument) {
   char path[PATH_MAX], second[PATH_MAX] = "";
-  if (strike(can_fail) != PROCEED) return -1;
+  if (strike(can_fail, 0) != PROCEED) return -1;
   if (journal >= 0) {
     path_at(folder, name, path);
     if (other) path_at(other_folder, other, second);
@@ -233,7 +234,7 @@ static int opened(int folder, const char *name, int flags, mode_t mode) {
   if (makes && (action != NOTHING || journal >= 0)) {
     int is_there = syscall(SYS_newfstatat, folder, name, &found, 0) == 0;
     makes = !is_there || ((flags & O_TRUNC) && S_ISREG(found.st_mode));
-    if (makes && strike(!is_there) != PROCEED) return -1;
+    if (makes && strike(!is_there, 0) != PROCEED) return -1;
   } else {
     makes = 0;
   }

@@ -86,13 +86,17 @@ def is_changed(path: Path) -> bool:
     return checksum_of(path) not in _checksums_in(path.parent).get(path.name, [])
 
 
-def refuse_changed(folder: Path) -> None:
+def refuse_changed(folder: Path, *names: str) -> None:
     """Raises where a file of a folder has other bytes than a run wrote, or the list is damaged.
+
+    Args:
+        folder: The folder.
+        names: The files that are looked at; by default all that are listed.
 
     Raises:
         DataError: The first such file.
     """
-    for name in _checksums_in(folder):
+    for name in names or _checksums_in(folder):
         _refuse_changed(folder / name)
 
 

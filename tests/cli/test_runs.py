@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from domainfusion.cli.runs import check_student_folder, save_student
-from domainfusion.errors import RunError
+from domainfusion.cli.main import main
+from domainfusion.cli.runs import check_student, check_student_folder, save_student
+from domainfusion.errors import DataError, RunError
 from domainfusion.files import unfinished
+from domainfusion.recipe import read_recipe
 
 OLD = {
     "config.json": "old",
@@ -132,6 +134,8 @@ def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_o
             for folder in (run / "model", run / ".model.replaced")
             if folder.is_dir()
         ]
+        if (run / "model").is_dir():
+            check_student(run)
         whole = [
             files
             for files in standing
@@ -142,6 +146,7 @@ def test_whatever_operation_is_the_last_one_a_whole_student_stands_and_nothing_o
             unfinished(run / "model"), ignore_errors=True
         )  # as a run does that opens its directory
         save_student(distiller(run, NEW))
+        check_student(run)
         assert content_of(run / "model") == {**NEW, **({"notes.txt": "mine"} if has_old else {})}
         if is_over:
             return
@@ -168,6 +173,61 @@ def test_a_ledger_that_leads_out_of_the_folder_removes_nothing_there(tmp_path: P
     )
     save_student(distiller(tmp_path, NEW))
     assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_a_file_of_the_student_that_was_changed_is_named(tmp_path: Path) -> None:
+    save_student(distiller(tmp_path, NEW))
+    check_student(tmp_path)
+    (tmp_path / "model" / "README.md").write_text("another card")
+    (tmp_path / "model" / "notes.json").write_text("{}")
+    check_student(tmp_path)
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_text("nex")
+    with pytest.raises(DataError, match=r"model\.safetensors.*saves the student anew"):
+        check_student(tmp_path)
+    save_student(distiller(tmp_path, NEW))
+    check_student(tmp_path)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        ("model/model.safetensors", ["ask", "RUN", "What does a cow eat?"]),
+        ("model/model.safetensors", ["evaluate", "RUN"]),
+        ("model/model.safetensors", ["evaluate", "RUN", "--against", "test.jsonl"]),
+        ("model/model.safetensors", ["distill", "recipe.yaml", "--from", "RUN", "--dry-run"]),
+        ("model/model.safetensors", ["extend", "RUN", "--expert", "animals=EXPERT", "--dry-run"]),
+        ("model/model.safetensors", ["export", "RUN", "--format", "gguf", "--output", "new"]),
+        ("model/tokenizer.json", ["ask", "RUN", "What does a cow eat?"]),
+        ("recipe.yaml", ["evaluate", "RUN"]),
+        ("recipe.yaml", ["extend", "RUN", "--expert", "animals=EXPERT", "--dry-run"]),
+    ],
+)
+def test_a_flipped_bit_is_noticed_by_whatever_reads_the_file(
+    damaged: str,
+    words: list[str],
+    finished_run: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    flip(run / damaged)
+    monkeypatch.chdir(recipe_file.parent)
+    expert = read_recipe(recipe_file).teachers["animals"].path
+    replaced = [word.replace("RUN", str(run)).replace("EXPERT", str(expert)) for word in words]
+    assert main(replaced) == 1
+    error = capsys.readouterr().err
+    assert "is damaged, or was changed after the run wrote it" in error
+    assert str(run / damaged) in error
 
 
 def test_a_linked_folder_or_a_file_is_told_before_anything_is_trained(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ what was asked, never by a step.
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,21 +115,55 @@ def test_a_file_that_was_not_finished_is_no_file(
     store = SignalStore(tmp_path)
     name = store.keep_head(a_head())
 
-    def half_written(tensors: Any, path: Path, metadata: Any) -> None:
-        path.write_bytes(b"half")
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(teacher_signals, "save_file", half_written)
+    monkeypatch.setattr(os, "fsync", full)
     store.keep("row", name, hidden(2))
     with pytest.raises(TrainingError, match=r"No space left on device.*free disk space"):
         store.flush()
     assert "row" not in SignalStore(tmp_path)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "shard-a.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(TrainingError, match=r"shard-a\.safetensors.*delete this file"):
-        SignalStore(tmp_path)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "no tensors"])
+def test_what_a_damaged_file_held_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    store = SignalStore(tmp_path)
+    name = store.keep_head(a_head())
+    for key in "ab":
+        store.keep(key, name, hidden(2, ord(key)))
+        store.flush()
+    shard = store._places["a"].shard
+    whole = shard.read_bytes()
+    shard.write_bytes(
+        {
+            "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
+            "cut": whole[: len(whole) // 2],
+            "emptied": b"",
+            "no tensors": b"no tensors",
+        }[damage]
+    )
+    reader = SignalStore(tmp_path)
+    assert ("a" in reader, "b" in reader) == (False, True)
+    assert f"{shard} is damaged" in caplog.text
+    reader.keep("a", name, hidden(2, ord("a")))
+    reader.flush()
+    assert shard.read_bytes() == whole
+    assert "a" in SignalStore(tmp_path)
+
+
+def test_a_damaged_head_is_named(tmp_path: Path) -> None:
+    store = SignalStore(tmp_path)
+    name = store.keep_head(a_head())
+    store.keep("a", name, hidden(2))
+    store.flush()
+    [file] = tmp_path.glob("head-*")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"damaged.*head-.*delete it"):
+        SignalStore(tmp_path).head("a", CPU)
 
 
 def test_a_shard_is_full_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

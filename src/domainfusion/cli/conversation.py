@@ -74,6 +74,7 @@ def student_of(model: str) -> ModelToAsk:
     Raises:
         RunError: The run has no student yet.
     """
+    from domainfusion.cli.runs import check_student
     from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
@@ -87,6 +88,7 @@ def student_of(model: str) -> ModelToAsk:
             received=model,
             fix=f"see `domainfusion status {model}`, and run its command again",
         )
+    check_student(run.path)
     return ModelToAsk(
         str(run.student), read_json(run.description).get("student", {}).get("system_prompt")
     )

@@ -136,7 +136,7 @@ def student_of(run_directory: Path, recipe: Recipe) -> Any:
     Raises:
         RunError: The run has no student.
     """
-    from domainfusion.cli.runs import check_run
+    from domainfusion.cli.runs import check_run, check_student
     from domainfusion.distillation.run import RunFiles
 
     folder = RunFiles(check_run(run_directory)).student
@@ -147,6 +147,7 @@ def student_of(run_directory: Path, recipe: Recipe) -> Any:
             allowed="a run of `domainfusion distill` that was trained to its end",
             fix="run its command again, which resumes it",
         )
+    check_student(run_directory)
     place = {"path": os.path.abspath(folder), "base_model": None}
     name = recipe.student.name or f"student of {run_directory.resolve().name}"
     return recipe.student.model_copy(update={**place, "name": name})

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from domainfusion.cli.distill import STAGES
 from domainfusion.distillation.run import RunFiles
-from domainfusion.errors import RunError
+from domainfusion.errors import DataError, RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
-from domainfusion.records import read_json, write_json
+from domainfusion.records import read_json, refuse_changed, write_json
 from domainfusion.reports import RunSummary, render_terminal, write_reports
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ logger = logging.getLogger("domainfusion")
 
 def remember_recipe(run_directory: Path, recipe: Recipe) -> None:
     """Keeps the recipe of a run in its directory, with full paths."""
-    write_recipe(recipe, RunFiles(run_directory).recipe)
+    write_recipe(recipe, RunFiles(run_directory).recipe, listed=True)
 
 
 def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> None:
@@ -43,9 +43,16 @@ def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> Non
 
 
 def recipe_of(run_directory: Path) -> Recipe | None:
-    """Returns the recipe that a run was made with; None where it was made without one."""
+    """Returns the recipe that a run was made with; None where it was made without one.
+
+    Raises:
+        DataError: It is damaged, or was changed since.
+    """
     file = RunFiles(run_directory).recipe
-    return read_recipe(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    refuse_changed(run_directory, file.name)
+    return read_recipe(file)
 
 
 def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
@@ -156,17 +163,60 @@ def save_student(distiller: Distiller) -> None:
     try:
         distiller.save(fresh)
         flush_to_disk(fresh)
-        files = _files_in(fresh)
+        files, sums = _files_in(fresh), _checksums_in(fresh, ledger)
         if folder.exists():
-            write_json(ledger, {"written": _listed(ledger, "written"), "next": files})
+            before = _listed(ledger, "written")
+            write_json(ledger, {"written": before, "next": files, "checksums": sums})
             folder.rename(_old_student(run))
         else:
-            write_json(ledger, {"written": files})
+            write_json(ledger, {"written": files, "checksums": sums})
         fresh.rename(folder)
         flush_names(folder.parent)
     finally:
         _finish_replacing(run)
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_student(run_directory: Path) -> None:
+    """Compares the saved student with what the run wrote.
+
+    Raises:
+        DataError: A file that decides what the student answers is damaged, or was changed.
+    """
+    from domainfusion.models.locate import hash_file
+
+    run = RunFiles(run_directory)
+    for name, sums in _known_checksums(run.student_files).items():
+        file = run.student / name
+        if file.is_file() and hash_file(file) not in sums:
+            raise DataError(
+                "A file of the student is damaged, or was changed after the run wrote it",
+                received=str(file),
+                fix=(
+                    "run the run's command again, which saves the student anew; to use the file as"
+                    f" it is, delete {name} from the checksums in {run.student_files}"
+                ),
+            )
+
+
+def _checksums_in(folder: Path, ledger: Path) -> dict[str, list[str]]:
+    """Returns the SHA-256 of each file of a new student that decides what it answers, and after it
+    that of the old one, as a process that is killed leaves either.
+    """
+    from domainfusion.models.locate import DECISIVE, hash_file
+
+    before, found = _known_checksums(ledger), {}
+    for name in _files_in(folder):
+        if Path(name).suffix in DECISIVE:
+            new = hash_file(folder / name)
+            found[name] = [new, *(old for old in before.get(name, [])[:1] if old != new)]
+    return found
+
+
+def _known_checksums(ledger: Path) -> dict[str, list[str]]:
+    found = read_json(ledger) if ledger.is_file() else {}
+    sums = found.get("checksums") if isinstance(found, dict) else None
+    return sums if isinstance(sums, dict) else {}
 
 
 def _old_student(run: RunFiles) -> Path:
@@ -203,7 +253,8 @@ def _finish_replacing(run: RunFiles) -> None:
             )
         place.parent.mkdir(parents=True, exist_ok=True)
         (old / name).replace(place)
-    write_json(ledger, {"written": _listed(ledger, "next") or _listed(ledger, "written")})
+    written = _listed(ledger, "next") or _listed(ledger, "written")
+    write_json(ledger, {"written": written, "checksums": _known_checksums(ledger)})
     # What is left are folders without files.
     shutil.rmtree(old, ignore_errors=True)
 

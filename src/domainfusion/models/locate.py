@@ -278,7 +278,7 @@ def _base_of(adapter: Path, base_model: str | Path | None) -> tuple[str, str | N
     return base, None if Path(base).exists() else read_settings(adapter).get("revision")
 
 
-_HASHED = (".safetensors", ".json", ".gguf", ".jinja", ".model", ".txt")
+DECISIVE = (".safetensors", ".json", ".gguf", ".jinja", ".model", ".txt")
 """The files of a folder that decide what its model answers."""
 
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -291,12 +291,13 @@ def hash_files(path: Path) -> str:
     files = (
         [path]
         if path.is_file()
-        else sorted(file for file in path.iterdir() if file.suffix in _HASHED)
+        else sorted(file for file in path.iterdir() if file.suffix in DECISIVE)
     )
-    return fingerprint([[file.name, _hash_file(file)] for file in files])
+    return fingerprint([[file.name, hash_file(file)] for file in files])
 
 
-def _hash_file(file: Path) -> str:
+def hash_file(file: Path) -> str:
+    """Returns the SHA-256 of a file; one that did not change is not read twice."""
     stat = file.stat()
     key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:

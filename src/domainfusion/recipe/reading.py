@@ -272,13 +272,15 @@ def read_recipe(path: str | Path, changes: Sequence[Change] = ()) -> Recipe:
     return recipe
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Writes a recipe that `read_recipe` reads back as the same, from whatever folder."""
+def write_recipe(recipe: Recipe, path: Path, *, listed: bool = False) -> None:
+    """Writes a recipe that `read_recipe` reads back as the same, from whatever folder. `listed` is
+    that of `write_text`.
+    """
     plain = _written_out(recipe)
     if recipe.evaluation is None:
         plain["evaluation"] = False
     first = {name: plain[name] for name in ("title", "seed")}
-    write_text(path, _HEADING + to_yaml(first | plain))
+    write_text(path, _HEADING + to_yaml(first | plain), listed=listed)
 
 
 def _written_out(value: Any) -> Any:

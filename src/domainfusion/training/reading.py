@@ -5,22 +5,22 @@ served ones.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
-import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from domainfusion.errors import CapabilityError, TrainingError, advice_on
-from domainfusion.files import replacing
+from domainfusion.files import checksum_of, replacing
 from domainfusion.models.answering import buckets
 from domainfusion.models.base import (
     AdapterModel,
@@ -202,6 +202,9 @@ logger = logging.getLogger("domainfusion")
 _ROWS_WAITING = 32
 """Rows of a served teacher after which a shard is written: what was asked for may be paid."""
 
+_DIGITS = 32
+"""Of a digest in the name of a file."""
+
 SHARD_BYTES = 16 << 20
 """A shard is written when it has reached this size: about what a kill costs."""
 
@@ -220,11 +223,11 @@ class _Place(NamedTuple):
 class SignalStore:
     """Teacher signals in a folder, memory-mapped.
 
+    A file's name is made of a digest of its content, by which damage is noticed: what a damaged one
+    held is computed again.
+
     Args:
         directory: The folder; it is made if it is not there.
-
-    Raises:
-        TrainingError: A file in it is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -235,7 +238,14 @@ class SignalStore:
         self._waiting: dict[str, tuple[str, Mapping[str, torch.Tensor]]] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for shard in sorted(directory.glob("shard-*.safetensors")):
-            self._index(shard)
+            if shard.stem == f"shard-{checksum_of(shard)[:_DIGITS]}":
+                self._index(shard)
+            else:
+                logger.warning(
+                    "%s is damaged; the teacher signals in it are computed again, and it can be"
+                    " deleted.",
+                    shard,
+                )
 
     def _index(self, shard: Path) -> None:
         header = json.loads(self._open(shard).metadata()["rows"])
@@ -279,10 +289,17 @@ class SignalStore:
         name = self._places[key].head
         wanted = (name, device, dtype)
         if wanted not in self._heads:
-            file = self._open(self._head_file(name))
+            path = self._head_file(name)
+            file = self._open(path)
+            state = {part: file.get_tensor(part) for part in file.keys()}  # noqa: SIM118 - the file is not a mapping
             settings = json.loads(file.metadata()["settings"])
-            bias = file.get_tensor("bias") if "bias" in file.keys() else None  # noqa: SIM118 - the file is not a mapping
-            head = Head(file.get_tensor("weight"), bias, settings["scale"], settings["cap"])
+            if fingerprint([hash_tensors(state), settings]) != name:
+                raise TrainingError(
+                    "A file of teacher signals is damaged",
+                    received=str(path),
+                    fix="delete it; it is written again, from the teacher's weights",
+                )
+            head = Head(state["weight"], state.get("bias"), settings["scale"], settings["cap"])
             self._heads[wanted] = head.to(device, dtype)
         return self._heads[wanted]
 
@@ -297,7 +314,8 @@ class SignalStore:
         settings = {"scale": head.scale, "cap": head.cap}
         name = fingerprint([hash_tensors(state), settings])
         if not self._head_file(name).is_file():
-            self._write(self._head_file(name), state, {"settings": json.dumps(settings)})
+            about = {"settings": json.dumps(settings)}
+            self._write(self._head_file(name), lambda path: save_file(state, path, about))
         return name
 
     def keep(self, key: str, head: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -342,21 +360,20 @@ class SignalStore:
                 lengths[name] = first + len(tensor)
                 spans[name] = (first, lengths[name])
                 columns.setdefault(name, []).append(tensor)
-        shard = self._directory / f"shard-{uuid.uuid4().hex}.safetensors"
-        self._write(
-            shard,
+        content = save(
             {name: torch.cat(parts) for name, parts in columns.items()},
             {"rows": json.dumps(header)},
         )
+        digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+        shard = self._directory / f"shard-{digest}.safetensors"
+        self._write(shard, lambda path: path.write_bytes(content))
         self._waiting = {}
         self._index(shard)
 
-    def _write(
-        self, file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
-    ) -> None:
+    def _write(self, file: Path, write: Callable[[Path], object]) -> None:
         try:
             with replacing(file, apart=True) as temporary:
-                save_file(tensors, temporary, metadata)
+                write(temporary)
         except (OSError, SafetensorError) as error:
             fix = f"{advice_on(error)}; what was kept before is not computed again"
             raise TrainingError(
