@@ -565,7 +565,7 @@ class Lines:
             if piece is not None:
                 if is_silent and piece.done < piece.total:
                     self._say_far(piece, what if seconds > SECONDS_UNSAID else "")
-            elif what and what not in self._told and seconds >= SECONDS_UNSAID:
+            elif what and what not in self._told and (seconds >= SECONDS_UNSAID or is_silent):
                 self._told.add(what)
                 self._say_whole(f"{what} …")
             elif is_silent and what:

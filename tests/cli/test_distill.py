@@ -273,7 +273,7 @@ def test_several_values_make_a_run_each_and_a_table(
     shown = capsys.readouterr().out
     assert "What differs in the inputs" in shown and "learning_rate=0.003" in shown
     once = len(asked)
-    assert main([*words, "--set", "trainer.learning_rate=2e-4,5e-4"]) == 0
+    assert main([*words, "--set", "trainer.learning_rate=[2e-4, 5e-4]"]) == 0
     assert len(asked) == once > 0, "the experts were asked by the first run alone"
     rates = [
         read_recipe(path / "recipe.yaml").trainer.learning_rate
@@ -314,7 +314,7 @@ def test_training_starts_from_the_student_of_another_run(
         ("generators[4].seed=1", "generators has no 4; received"),
         ("title.length=1", "title has no 'length'"),
         ("trainer.epochs", "there is no key with a value"),
-        ("seed=1,1", "Two runs of the sweep are the same"),
+        ("seed=[1,1]", "Two runs of the sweep are the same"),
         ("title=[", "the value is not YAML"),
     ],
 )

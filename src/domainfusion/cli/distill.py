@@ -15,6 +15,7 @@ from domainfusion.errors import ConfigurationError, DomainFusionError, RunError
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.recipe import Recipe
+    from domainfusion.recipe.document import Change
 
 STAGES = ("generate", "collect", "integrate", "train", "refine", "evaluate")
 
@@ -60,7 +61,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help=(
             "a value in place of what the recipe says, such as trainer.epochs=3; several with"
-            " commas between them make a run each, in a folder each, and a table at the end"
+            " commas between them, or in brackets, make a run each, in a folder each, and a table at the end"
         ),
     )
     parser.add_argument("--seed", metavar="N", help="the same as --set seed=N")
@@ -101,13 +102,12 @@ class Variant(NamedTuple):
 
 def _variants(arguments: argparse.Namespace) -> list[Variant]:
     """Reads the recipe with every combination of the values that were set."""
-    from domainfusion.recipe.document import read_changes
     from domainfusion.recipe.reading import read_recipe
 
     words = list(arguments.set)
     if arguments.seed is not None:
         words.append(f"seed={arguments.seed}")
-    choices = [read_changes(text) for text in words]
+    choices = [_values_of(arguments.recipe, text) for text in words]
     variants = []
     for combination in itertools.product(*choices):
         recipe = read_recipe(arguments.recipe, combination)
@@ -128,6 +128,24 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
             "Two runs of the sweep are the same", received=twice, fix="name each value once"
         )
     return variants
+
+
+def _values_of(recipe: Path, text: str) -> list[Change]:
+    """Returns a change of the recipe for each value; a list in brackets is several where the key
+    takes no list.
+    """
+    from domainfusion.recipe.document import read_changes
+    from domainfusion.recipe.reading import read_recipe
+
+    found = read_changes(text)
+    if len(found) > 1 or not isinstance(found[0].value, list) or not found[0].value:
+        return found
+    try:
+        read_recipe(recipe, found)
+    except ConfigurationError:
+        key, _, listed = text.partition("=")
+        return read_changes(f"{key}={listed.strip().removeprefix('[').removesuffix(']')}")
+    return found
 
 
 def student_of(run_directory: Path, recipe: Recipe) -> Any:

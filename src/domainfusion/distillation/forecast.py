@@ -48,6 +48,9 @@ STEP = "step"
 MOST_WEIGHTS = 2_000_000_000
 """Weights of a student up to which a step is timed beforehand: a larger one takes minutes to load."""
 
+MOST_SECONDS = 15.0
+"""Seconds of a first step after which no second one is waited for."""
+
 QUESTIONS_TIMED = 16
 """Questions that a model is asked to see how long an answer takes."""
 
@@ -111,6 +114,11 @@ class Forecast:
     def is_shown(self) -> bool:
         """Whether somebody looks on."""
         return self._shown is not silent
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is known what work there is."""
+        return bool(self._coming)
 
     def plan(self, stage: str, pieces: Iterable[Piece]) -> None:
         """Says what a stage has to do, in place of what was said of it before."""
@@ -268,7 +276,7 @@ def foresee(
         files: Of the run.
         examples: What is trained on.
     """
-    if not forecast.is_shown:
+    if not forecast.is_shown or forecast.is_planned:
         return
     with doing("counting the work"):
         for stage in ("generate", "integrate", "refine"):
@@ -391,7 +399,7 @@ def seconds_of_a_step(
     student: TrainableModel, trainer: Trainer, records: Sequence[TrainingRecord]
 ) -> float | None:
     """Trains a copy of the student for two steps, throws it away, and returns what the second one
-    took.
+    took; where the first one took more than `MOST_SECONDS`, it is enough.
 
     The copy is trained from the base, as a merge would take its own time.
 
@@ -416,10 +424,11 @@ def seconds_of_a_step(
         activation_checkpointing=trainer.activation_checkpointing,
     )
     ends: list[float] = []
+    began = time.perf_counter()
 
     def log(fields: Mapping[str, Any]) -> None:
         ends.append(time.perf_counter())
-        if len(ends) == 2:
+        if len(ends) == 2 or ends[0] - began > MOST_SECONDS:
             # Before anything is saved: nobody wants this copy.
             raise _EnoughError
 
@@ -429,12 +438,13 @@ def seconds_of_a_step(
         rows = [encode_record(record, copy) for record in chosen]
         order = [place % len(rows) for place in range(2 * settings.batch_size)]
         with TemporaryDirectory() as folder:
+            began = time.perf_counter()
             train_phase(
                 copy, rows, order, name="", settings=settings, directory=Path(folder), log=log
             )
     except _EnoughError:
         scale = trainer.batch_size / settings.batch_size
-        return (ends[1] - ends[0]) * scale
+        return (ends[-1] - (ends[0] if len(ends) > 1 else began)) * scale
     except (DomainFusionError, RuntimeError) as error:  # RuntimeError: there is no memory for it
         logger.debug("No step could be timed: %s", error)
     return None
