@@ -12,6 +12,7 @@ from typing import Any
 
 from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, check_names
+from domainfusion.distillation.data_generation.writing import WrittenByModel
 from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, Removed
 from domainfusion.distillation.evaluator import Evaluator, check_examples
 from domainfusion.distillation.examples import ExampleLike, read_examples
@@ -107,7 +108,12 @@ class Parts:
             student=student,
             speech=speech,
             teachers=dict(teachers),
-            generators=list(generators),
+            generators=[
+                generator.written_by(student)
+                if isinstance(generator, WrittenByModel)
+                else generator
+                for generator in generators
+            ],
             trainer=trainer,
             evaluator=evaluator,
             integrator=integrator,

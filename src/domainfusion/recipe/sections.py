@@ -387,7 +387,7 @@ class WritingSection(Section):
     """What the generators that let a model write share.
 
     Keys:
-        model: Writes the questions.
+        model: Writes the questions; by default the student, as it is before the training.
         variety: What the prompts differ in: a mapping of `topics_per_domain` (how many topics the
             model lists, 20), `topics` of your own by domain, and lists of `personas`,
             `difficulties` and `forms`; an empty list leaves one out.
@@ -396,7 +396,7 @@ class WritingSection(Section):
             [sampling](#sampling).
     """
 
-    model: ModelChoice
+    model: ModelChoice = ModelName("student")
     variety: VarietySection | None = None
     seed: int | None = None
     sampling: QuestionSamplingSection = QuestionSamplingSection()

@@ -936,3 +936,18 @@ def test_a_writer_with_a_question_shows_no_replies(caplog: pytest.LogCaptureFixt
     )
     assert generator.generate().replies == ()
     assert "no question at all" not in caplog.text
+
+
+def test_without_a_model_the_student_writes_in_a_distiller() -> None:
+    generator = SyntheticDataGenerator(domains={"a": "About a"}, num_examples=2, cross_domain_ratio=0)
+    with pytest.raises(ConfigurationError, match=r"No model writes.*generation_model=") as error:
+        generator.generate()
+    assert "student" in str(error.value)
+    student = ScriptedModel("x", name="student")
+    written = generator.written_by(student)
+    assert written.generation_model is student and written.judge is student
+    assert generator.generation_model is None, "another distiller may have another student"
+    other = ScriptedModel("y", name="other")
+    assert written.written_by(other) is written
+    with pytest.raises(ConfigurationError, match="domains"):
+        SyntheticDataGenerator()

@@ -86,7 +86,8 @@ class SyntheticDataGenerator(WrittenByModel):
     does not say "none", the question is kept and says so (`metadata["domain_check"]`).
 
     Args:
-        generation_model: Writes the questions.
+        generation_model: Writes the questions; by default, in a `Distiller`, its student as it is
+            before the training.
         domains: A one-line description of each domain.
         num_examples: How many examples are wanted; there may be fewer where what may be asked is
             spent, never more.
@@ -129,8 +130,8 @@ class SyntheticDataGenerator(WrittenByModel):
 
     def __init__(
         self,
-        generation_model: LanguageModel,
-        domains: Mapping[str, str],
+        generation_model: LanguageModel | None = None,
+        domains: Mapping[str, str] | None = None,
         num_examples: int = 100,
         cross_domain_ratio: float = 0.5,
         *,
@@ -294,7 +295,8 @@ class AdversarialDataGenerator(WrittenByModel):
     given, its weights of single domains say how often each is the one that is needed.
 
     Args:
-        generation_model: Writes the questions.
+        generation_model: Writes the questions; by default, in a `Distiller`, its student as it is
+            before the training.
         domains: A one-line description of each domain; at least two.
         num_examples: How many examples are wanted.
         judge: The model that says what a question looks like and needs; by default the generation
@@ -327,8 +329,8 @@ class AdversarialDataGenerator(WrittenByModel):
 
     def __init__(
         self,
-        generation_model: LanguageModel,
-        domains: Mapping[str, str],
+        generation_model: LanguageModel | None = None,
+        domains: Mapping[str, str] | None = None,
         num_examples: int = 50,
         *,
         judge: LanguageModel | None = None,

@@ -11,8 +11,9 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
@@ -169,14 +170,14 @@ class WrittenByModel(DataGenerator):
 
     source: Source
     domains: dict[str, str]
-    generation_model: LanguageModel
-    judge: LanguageModel
+    generation_model: LanguageModel | None
+    judge: LanguageModel | None
     has_more = True
 
     def __init__(
         self,
-        generation_model: LanguageModel,
-        domains: Mapping[str, str],
+        generation_model: LanguageModel | None,
+        domains: Mapping[str, str] | None,
         num_examples: int,
         *,
         sampling: Sampling | None,
@@ -193,7 +194,7 @@ class WrittenByModel(DataGenerator):
         verify: bool,
         seed: int,
     ) -> None:
-        if not isinstance(generation_model, LanguageModel):
+        if generation_model is not None and not isinstance(generation_model, LanguageModel):
             raise CapabilityError(
                 "The generation model can't write",
                 received=generation_model,
@@ -250,7 +251,7 @@ class WrittenByModel(DataGenerator):
             )
         Duplicates(duplicate_threshold)
         self.generation_model = generation_model
-        self.domains = check_domains(domains)
+        self.domains = check_domains({} if domains is None else domains)
         self.num_examples = num_examples
         self.sampling = sampling or QUESTION_SAMPLING
         self.reply_format: ReplyFormat = "json" if writes_json else "lines"
@@ -269,6 +270,29 @@ class WrittenByModel(DataGenerator):
         self.verify = verify
         self.seed = seed
 
+    def written_by(self, model: LanguageModel) -> Self:
+        """Returns this generator; where no model was given to it, a copy that `model` writes and
+        judges for.
+        """
+        if self.generation_model is not None:
+            return self
+        written = copy(self)
+        written.generation_model = model
+        written.judge = self.judge or model
+        return written
+
+    def _model(self) -> LanguageModel:
+        if self.generation_model is None:
+            raise ConfigurationError(
+                "No model writes the questions",
+                received="generation_model=None",
+                fix=(
+                    "give generation_model=..., or give this generator to a Distiller: the student,"
+                    " before it is trained, writes them there"
+                ),
+            )
+        return self.generation_model
+
     def generate(self, ask: Ask = ask_directly, *, focus: Focus | None = None) -> Generated:
         """Asks the model in rounds until there are enough examples, or what may be asked is spent;
         see `DataGenerator.generate`.
@@ -281,7 +305,7 @@ class WrittenByModel(DataGenerator):
         slots = self._slots() if focus is None else self._focused_slots(focus)
         if not slots:
             return Generated((), wanted=0)
-        topics = list_topics(self.generation_model, self.domains, self.variety, self.sampling, ask)
+        topics = list_topics(self._model(), self.domains, self.variety, self.sampling, ask)
         begin = (
             0 if focus is None else focus.round * self.max_rounds
         )  # no two times draw with the same seeds
@@ -307,7 +331,7 @@ class WrittenByModel(DataGenerator):
         if not work.has_questions and work.unreadable:
             logger.warning(
                 "%s wrote no question at all. %s",
-                self.generation_model.name,
+                self._model().name,
                 no_questions(work.unreadable),
             )
         spent = f"{work.asked} asked for, as many as max_questions or max_rounds allow"
@@ -387,9 +411,10 @@ class WrittenByModel(DataGenerator):
                 work.accepted[index] = verdict.example
 
     def _writer(self) -> LanguageModel:
-        if self.reply_format == "json" and isinstance(self.generation_model, SchemaModel):
-            return self.generation_model.with_json_schema(_schema(self.sub_questions))
-        return self.generation_model
+        model = self._model()
+        if self.reply_format == "json" and isinstance(model, SchemaModel):
+            return model.with_json_schema(_schema(self.sub_questions))
+        return model
 
     def _sampling(self, number: int) -> Sampling:
         seed = self.sampling.seed + self.seed + 1000 * number
@@ -463,7 +488,10 @@ class WrittenByModel(DataGenerator):
         values = {"subjects": subjects, "domains": ", ".join(self.domains)}
         prompts = [user(fill(template, {**values, "query": example.query})) for example in examples]
         replies = ask(
-            self.judge, prompts, Sampling(max_new_tokens=JUDGE_TOKENS), label="judging questions"
+            self.judge or self._model(),
+            prompts,
+            Sampling(max_new_tokens=JUDGE_TOKENS),
+            label="judging questions",
         )
         return [without_thoughts(reply.text) for reply in replies]
 
