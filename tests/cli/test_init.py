@@ -42,4 +42,5 @@ def test_the_recipe_of_init_can_be_planned_without_its_models(
     assert main(["distill", str(path), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert "known once it is on this machine" in captured.out
-    assert captured.err == ""
+    # On a slow machine, a line says what is under way.
+    assert all(line.startswith("counting the work") for line in captured.err.splitlines())
