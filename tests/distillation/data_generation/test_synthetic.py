@@ -939,7 +939,9 @@ def test_a_writer_with_a_question_shows_no_replies(caplog: pytest.LogCaptureFixt
 
 
 def test_without_a_model_the_student_writes_in_a_distiller() -> None:
-    generator = SyntheticDataGenerator(domains={"a": "About a"}, num_examples=2, cross_domain_ratio=0)
+    generator = SyntheticDataGenerator(
+        domains={"a": "About a"}, num_examples=2, cross_domain_ratio=0
+    )
     with pytest.raises(ConfigurationError, match=r"No model writes.*generation_model=") as error:
         generator.generate()
     assert "student" in str(error.value)
