@@ -5,20 +5,18 @@ what is saved is what was there.
 import gc
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import (
@@ -33,62 +31,23 @@ from domainfusion.models import (
 from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
 
-MakeAdapter = Callable[..., Path]
+from .local_models import (
+    CLOSED_BY_END_OF_TEXT,
+    CONVERSATIONS,
+    MERGING_TOLERANCE,
+    QUESTIONS,
+    SHORT,
+    MakeAdapter,
+    load,
+    logits_of,
+    perturb,
+)
 
-QUESTIONS = [
-    "What is the capital of France?",
-    "Why?",
-    (
-        "Which element has the symbol Fe, and what is it used for in the muscles of a runner who"
-        " recovers after a long race?"
-    ),
-    "How do aircraft land near a river?",
-    "Is the fox quick?",
-    "Name seven wizards.",
-    "?",
-]
-CONVERSATIONS = [user(question) for question in QUESTIONS]
-SHORT = Sampling(max_new_tokens=12)
 WARM = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
 BATCHING_TOLERANCE = 1e-4
 """How far a logit (of size 10) may move in float32 with the rows that stand beside its own, and
 with the padding that they bring.
 """
-
-MERGING_TOLERANCE = 1e-3
-"""How far a logit (of size 10) may move when (x·W + x·A·B) is computed as x·(W + A·B) in
-float32.
-"""
-
-
-def load(path: Path, **options: Any) -> HuggingFaceModel:
-    return HuggingFaceModel(path, **{"dtype": "float32", "device": "cpu", **options})
-
-
-def logits_of(model: HuggingFaceModel, *, merge: bool = True) -> torch.Tensor:
-    """Returns the model's logits along a fixed conversation."""
-    tokens = torch.tensor(
-        [model.encode((*CONVERSATIONS[0], Message("assistant", "It is Paris.")), reply=False)]
-    )
-    with torch.inference_mode(), model._load().using(model._adapter or None, merge=merge) as module:
-        return module(tokens).logits.clone()
-
-
-def plain_logits(module: Any, tokenizer: Any) -> torch.Tensor:
-    """Returns what plain Transformers computes along the same conversation."""
-    messages = [
-        {"role": "user", "content": QUESTIONS[0]},
-        {"role": "assistant", "content": "It is Paris."},
-    ]
-    tokens = torch.tensor(
-        [
-            tokenizer(
-                tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False
-            )["input_ids"]
-        ]
-    )
-    with torch.inference_mode():
-        return module.eval()(tokens).logits
 
 
 def plain_tokens(
@@ -118,15 +77,6 @@ def copy_of(folder: Path, target: Path, **replaced: Any) -> Path:
         file = target / f"{name}.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
     return target
-
-
-def perturb(model: HuggingFaceModel) -> None:
-    """Moves every weight that is trained."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.trainable_module().parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
 
 
 # Importing
@@ -554,7 +504,6 @@ def _emitting(folder: Path, target: Path, instead_of: int, token: int, **replace
     return target
 
 
-CLOSED_BY_END_OF_TEXT = CHATML_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")
 WITHOUT_SPECIAL_TOKENS = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
 )
@@ -995,355 +944,3 @@ def test_a_state_of_another_model_is_refused_and_nothing_is_changed(tiny_llama: 
         with pytest.raises(ModelError, match="another model"):
             student.load_trained_state(state)
     assert student.fingerprint == before
-
-
-# Saving
-
-
-def _assert_plain_transformers_gives(
-    folder: Path, expected: torch.Tensor, tolerance: float = 1e-5
-) -> None:
-    module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    torch.testing.assert_close(
-        plain_logits(module, AutoTokenizer.from_pretrained(folder)),
-        expected,
-        rtol=0,
-        atol=tolerance,
-    )
-
-
-def _make(kind: str, tiny_llama: Path, make_adapter: MakeAdapter) -> HuggingFaceModel:
-    if kind == "base":
-        return load(tiny_llama)
-    if kind == "expert":
-        return load(make_adapter("one", 1))
-    adaptations = {
-        "full student": None,
-        "adapter student": Adaptation(rank=2),
-        "merged student": Adaptation(
-            start_from=(load(make_adapter("one", 1)), load(make_adapter("two", 2))),
-            merge_weight=0.5,
-        ),
-    }
-    student = load(tiny_llama).trainable_copy(adaptations[kind])
-    perturb(student)
-    return student
-
-
-KINDS = ["base", "expert", "full student", "adapter student", "merged student"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_model_is_loaded_by_plain_transformers_and_is_the_same(
-    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
-) -> None:
-    neighbour, model = load(make_adapter("two", 2)), _make(kind, tiny_llama, make_adapter)
-    neighbour.generate(
-        CONVERSATIONS[:1], SHORT
-    )  # its adapter is merged now, and must not be saved with the model
-    expected, bare = logits_of(model), logits_of(load(tiny_llama))
-    neighbour.generate(CONVERSATIONS[:1], SHORT)
-    model.save(tmp_path / "saved")
-    assert (kind == "base") == torch.equal(expected, bare)
-    _assert_plain_transformers_gives(tmp_path / "saved", expected)
-    assert torch.equal(logits_of(model), expected)
-    assert torch.equal(logits_of(load(tiny_llama)), bare)
-    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == model.generate(
-        CONVERSATIONS, SHORT
-    )
-    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(
-        load_file(tiny_llama / "model.safetensors")
-    )
-
-
-@pytest.mark.parametrize("kind", ["expert", "adapter student", "merged student"])
-def test_an_adapter_saved_as_one_is_loaded_by_plain_peft_and_is_the_same(
-    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path, kind: str
-) -> None:
-    model = _make(kind, tiny_llama, make_adapter)
-    expected = logits_of(model, merge=False)
-    model.save(tmp_path / "saved", merge=False)
-    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
-    peft = PeftModel.from_pretrained(base, str(tmp_path / "saved"))
-    torch.testing.assert_close(
-        plain_logits(peft, AutoTokenizer.from_pretrained(tmp_path / "saved")),
-        expected,
-        rtol=0,
-        atol=1e-5,
-    )
-    assert torch.equal(logits_of(load(tmp_path / "saved"), merge=False), expected)
-    assert not (tmp_path / "saved" / "model.safetensors").exists()
-
-
-def test_an_adapter_is_saved_in_the_same_words_by_every_process(
-    make_adapter: MakeAdapter, tmp_path: Path
-) -> None:
-    load(make_adapter("one", 1)).save(tmp_path / "saved", merge=False)
-    targets = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"]
-    assert targets == sorted(
-        targets
-    )  # the order of a set would differ from one process to the next, and the fingerprint with it
-
-
-def test_whole_weights_are_not_saved_beside_an_adapter(
-    tiny_llama: Path, make_adapter: MakeAdapter, tmp_path: Path
-) -> None:
-    expert = load(make_adapter("one", 1))
-    expert.save(tmp_path / "saved", merge=False)
-    before = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
-    for model, merge in ((expert, True), (load(tiny_llama), True), (load(tiny_llama), False)):
-        with pytest.raises(ConfigurationError, match="holds an adapter"):
-            model.save(tmp_path / "saved", merge=merge)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()} == before
-    expert.save(tmp_path / "saved", merge=False)
-
-
-def test_an_expert_of_two_domains_counts_once_in_a_merge(
-    tiny_llama: Path, make_adapter: MakeAdapter
-) -> None:
-    one, other = load(make_adapter("one", 1)), load(make_adapter("two", 2))
-    base = load(tiny_llama)
-    once = base.trainable_copy(Adaptation(start_from=(one, other)))
-    twice = base.trainable_copy(Adaptation(start_from=(one, other, one)))
-    assert {name: tensor.shape for name, tensor in once.trained_state().items()} == {
-        name: tensor.shape for name, tensor in twice.trained_state().items()
-    }
-    assert all(
-        torch.equal(tensor, twice.trained_state()[name])
-        for name, tensor in once.trained_state().items()
-    )
-
-
-def test_an_adapter_whose_targets_are_a_pattern_keeps_it(
-    make_adapter: MakeAdapter, tmp_path: Path
-) -> None:
-    expert = load(make_adapter("one", 1, target_modules=r".*\.(q_proj|up_proj)"))
-    expert.save(tmp_path / "saved", merge=False)
-    assert (
-        json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["target_modules"]
-        == r".*\.(q_proj|up_proj)"
-    )
-    assert torch.equal(logits_of(load(tmp_path / "saved")), logits_of(expert))
-
-
-def test_a_whole_model_saved_without_merging_is_saved_whole(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
-    student = load(tiny_llama).trainable_copy(None)
-    perturb(student)
-    student.save(tmp_path / "saved", merge=False)
-    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
-
-
-@pytest.mark.parametrize("merge", [True, False])
-def test_a_saved_model_brings_its_tokenizer_template_and_end_tokens(
-    tiny_llama: Path, tmp_path: Path, merge: bool
-) -> None:
-    student = load(tiny_llama, chat_template=CLOSED_BY_END_OF_TEXT).trainable_copy(
-        Adaptation(rank=2)
-    )
-    student.save(tmp_path / "saved", merge=merge)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    assert tokenizer.chat_template == CLOSED_BY_END_OF_TEXT
-    assert (
-        tokenizer("The capital of France 😀")["input_ids"]
-        == student.tokenizer("The capital of France 😀")["input_ids"]
-    )
-    if merge:
-        settings = GenerationConfig.from_pretrained(tmp_path / "saved")
-        assert set(settings.eos_token_id) == student.end_tokens
-        assert len(student.end_tokens) == 2
-        assert settings.pad_token_id == tokenizer.pad_token_id
-
-
-def test_tied_weights_are_saved_tied(make_llama: Callable[..., Path], tmp_path: Path) -> None:
-    folder = make_llama("tied", tie_word_embeddings=True)
-    student = load(folder).trainable_copy(Adaptation(rank=2))
-    perturb(student)
-    student.save(tmp_path / "saved")
-    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
-    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(
-        load_file(folder / "model.safetensors")
-    )
-    whole = load(folder).trainable_copy(None)
-    perturb(whole)
-    whole.save(tmp_path / "whole")
-    _assert_plain_transformers_gives(tmp_path / "whole", logits_of(whole))
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_model_is_saved_in_the_numbers_of_its_base_or_in_others(
-    make_llama: Callable[..., Path], tmp_path: Path, tied: bool
-) -> None:
-    whole = make_llama("numbers", 4, tie_word_embeddings=tied)
-    HuggingFaceModel(whole).save(tmp_path / "half", dtype="bfloat16")
-    # Computing in wider numbers does not make a file larger.
-    HuggingFaceModel(tmp_path / "half", dtype="float32").save(tmp_path / "again")
-    sizes = {}
-    for name in ("half", "again"):
-        assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == "bfloat16"
-        state = load_file(tmp_path / name / "model.safetensors")
-        assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
-        assert ("lm_head.weight" in state) is not tied
-        sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
-        assert AutoModelForCausalLM.from_pretrained(tmp_path / name).dtype == torch.bfloat16
-        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / name).iterdir()}
-        assert modes == {0o666 & ~current_umask()}
-    assert sizes["half"] == sizes["again"]
-    HuggingFaceModel(tmp_path / "half").save(tmp_path / "wide", dtype="float32")
-    assert load_file(tmp_path / "wide" / "model.safetensors")["model.norm.weight"].dtype == (
-        torch.float32
-    )
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_saved_model_says_the_data_type_that_it_has(tiny_llama: Path, tmp_path: Path) -> None:
-    load(tiny_llama, dtype="bfloat16").save(tmp_path / "saved")
-    weights = load_file(tmp_path / "saved" / "model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "bfloat16"
-
-
-def test_saving_is_silent(
-    tiny_llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    model = load(tiny_llama).trainable_copy(Adaptation(rank=2))
-    model.generate(CONVERSATIONS[:2], SHORT)
-    model.save(tmp_path / "whole")
-    model.save(tmp_path / "adapter", merge=False)
-    assert capfd.readouterr() == ("", "")
-
-
-# GGUF files
-
-
-def _write_gguf(folder: Path, target: Path, *, quantized: bool = False) -> Path:
-    """Writes a Llama as llama.cpp's converter does, its matrices in float32 or in blocks of 8-bit
-    numbers.
-    """
-    import gguf
-
-    config = json.loads((folder / "config.json").read_text())
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    weights = {
-        name: tensor.numpy() for name, tensor in load_file(folder / "model.safetensors").items()
-    }
-    writer = gguf.GGUFWriter(target, "llama")
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_vocab_size(config["vocab_size"])
-
-    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-    vocabulary = {**tokenizer["model"]["vocab"], **special}
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(
-        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
-    )
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    writer.add_eos_token_id(special["<|im_end|>"])
-    writer.add_bos_token_id(special["<|im_end|>"])
-    writer.add_pad_token_id(special["<|endoftext|>"])
-    writer.add_chat_template((folder / "chat_template.jinja").read_text())
-
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    for name, tensor in weights.items():
-        if ".q_proj." in name or ".k_proj." in name:
-            heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
-            # llama.cpp rotates neighbors where Transformers rotates halves.
-            tensor = (
-                tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
-            )
-        kind = (
-            gguf.GGMLQuantizationType.Q8_0
-            if quantized and tensor.ndim == 2
-            else gguf.GGMLQuantizationType.F32
-        )
-        writer.add_tensor(
-            cast(str, names.get_name(name, try_suffixes=(".weight",))),
-            gguf.quantize(tensor, kind),
-            raw_dtype=kind,
-        )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
-
-
-@pytest.fixture(scope="module")
-def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _write_gguf(tiny_llama, tmp_path_factory.mktemp("gguf") / "tiny-llama.gguf")
-
-
-def test_a_gguf_file_is_the_model_that_it_was_made_from(tiny_llama: Path, tiny_gguf: Path) -> None:
-    model, original = load(tiny_gguf), load(tiny_llama)
-    assert list(map(model.encode, CONVERSATIONS)) == list(map(original.encode, CONVERSATIONS))
-    torch.testing.assert_close(logits_of(model), logits_of(original), rtol=0, atol=1e-5)
-    assert model.generate(CONVERSATIONS, SHORT) == original.generate(CONVERSATIONS, SHORT)
-    assert model.end_tokens == original.end_tokens
-    assert model.name == "tiny-llama.gguf"
-
-
-@pytest.mark.parametrize("adaptation", [None, Adaptation(rank=2)], ids=["all weights", "adapter"])
-def test_a_model_from_a_gguf_file_is_trained_and_saved_as_any_other(
-    tiny_gguf: Path, tmp_path: Path, adaptation: Adaptation | None
-) -> None:
-    student = load(tiny_gguf).trainable_copy(adaptation)
-    perturb(student)
-    student.save(tmp_path / "saved")
-    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(student))
-    assert load(tmp_path / "saved").generate(CONVERSATIONS, SHORT) == student.generate(
-        CONVERSATIONS, SHORT
-    )
-
-
-def test_a_quantized_gguf_file_is_read_as_the_numbers_that_it_holds(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
-    import gguf
-
-    kind = gguf.GGMLQuantizationType.Q8_0
-    model = load(_write_gguf(tiny_llama, tmp_path / "small.gguf", quantized=True))
-    model.save(tmp_path / "saved")
-    saved = load_file(tmp_path / "saved" / "model.safetensors")
-    for name, tensor in load_file(tiny_llama / "model.safetensors").items():
-        held = (
-            torch.tensor(gguf.dequantize(gguf.quantize(tensor.numpy(), kind), kind))
-            if tensor.ndim == 2
-            else tensor
-        )
-        assert torch.equal(saved[name], held), name
-    _assert_plain_transformers_gives(tmp_path / "saved", logits_of(model))
-    perturb(model.trainable_copy(None))
-
-
-def test_experts_can_stand_on_a_gguf_file(tiny_gguf: Path, make_adapter: MakeAdapter) -> None:
-    expert = load(make_adapter("one", 1), base_model=tiny_gguf)
-    assert expert._load().module is load(tiny_gguf)._load().module
-    torch.testing.assert_close(
-        logits_of(expert), logits_of(load(make_adapter("one", 1))), rtol=0, atol=MERGING_TOLERANCE
-    )
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.003, 0.5, 0.999])
-def test_a_gguf_file_that_ends_too_early_is_a_model_error(
-    tiny_gguf: Path, tmp_path: Path, kept: float
-) -> None:
-    content = tiny_gguf.read_bytes()
-    (tmp_path / "cut.gguf").write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ModelError, match=r"cut\.gguf"):
-        load(tmp_path / "cut.gguf").ask("Why?")
