@@ -88,6 +88,10 @@ is kept, and resuming changes nothing.
 """
 
 
+LOG = "training/log.jsonl"
+"""The one file whose lost lines are warned of: nothing but the report reads them."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """What happens to a run.
@@ -115,8 +119,8 @@ class Finding:
     Attributes:
         fault: Its name.
         kind: Its kind.
-        struck: `right`, `named error`, `stopped` by the signal; or, each of which is a defect,
-            `foreign`, `silent`, `hung`.
+        struck: `right`, `named error`, `stopped` by the signal, `warned`; or, each of which is a
+            defect, `foreign`, `silent`, `hung`.
         resumed: `right`; or `lost`, `foreign`, `hung`.
         message: The error, or in what the run differs.
         repeated: Requests that were made again.
@@ -134,7 +138,7 @@ class Finding:
     @property
     def is_defect(self) -> bool:
         """Whether something has to be fixed."""
-        return self.struck not in ("right", "named error", "stopped") or self.resumed != "right"
+        return not {self.struck, self.resumed} <= {"right", "named error", "stopped", "warned"}
 
 
 @dataclass
@@ -307,7 +311,10 @@ class Campaign:
             return "foreign", outcome.message
         if outcome.code == 0:
             found = differences(expected, state_of(run))
-            # A file of the user's that lies in the run is no difference.
+            if fault.what == "deleted" and found == [fault.where] and _is_list(fault.where):
+                return "right", ""
+            if found == [LOG] and LOG in _warnings_in(run):
+                return "warned", ""
             return ("right", "") if not found else ("lost" if is_resumed else "silent", f"{found}")
         if is_resumed:
             return "lost", outcome.message
@@ -323,6 +330,16 @@ class Campaign:
         if outcome.code == 1 and outcome.message.startswith("Error: "):
             return "named error", outcome.message
         return "foreign", f"exit code {outcome.code}: {outcome.message}"
+
+
+def _is_list(name: str) -> bool:
+    """Whether a file lists checksums: who deletes it wants the files beside it unchecked."""
+    return name.endswith("checksums.json")
+
+
+def _warnings_in(run: Path) -> str:
+    lines = (run / "run.log").read_text(errors="replace").splitlines()
+    return "\n".join(line for line in lines if " WARNING " in line)
 
 
 def _put_back(path: Path, content: bytes) -> None:
@@ -619,6 +636,7 @@ def render(findings: Sequence[Finding]) -> str:
         "right at once",
         "named error",
         "stopped",
+        "warned",
         "right after resuming",
         "lost",
         "silent",
@@ -648,8 +666,9 @@ def _counts(findings: Sequence[Finding]) -> Counter[str]:
         counts["right at once"] += finding.struck == "right"
         counts["named error"] += finding.struck == "named error"
         counts["stopped"] += finding.struck == "stopped"
+        counts["warned"] += finding.struck == "warned"
         counts["silent"] += finding.struck == "silent"
-        counts["right after resuming"] += finding.resumed == "right"
+        counts["right after resuming"] += finding.resumed in ("right", "warned")
         counts["lost"] += finding.resumed == "lost"
         counts["foreign error"] += "foreign" in (finding.struck, finding.resumed)
         counts["hung"] += "hung" in (finding.struck, finding.resumed)
@@ -665,7 +684,9 @@ command is given again.
 
 *Right* is a run folder that equals that of an undisturbed run to the byte, but for measured times and memory, for costs
 (a request that was in flight counts as paid), and for the files that show these; databases are compared by their rows. A
-*named error* is one message of ours; after one for a damaged file, the file is put back. *Lost* is a run that the same
+*named error* is one message of ours; after one for a damaged file, the file is put back. *Warned* is a training log that
+lost lines and says so: nothing but the report reads it. Deleting a list of checksums is how the files beside it are accepted
+as they are, so the list is then shorter. *Lost* is a run that the same
 command can't end right; *silent* one that says that all is well and is not right; *foreign* a message of another
 library, or a traceback.
 

@@ -90,6 +90,38 @@ def test_the_command_is_kept_but_not_what_another_program_was_told(
         assert read_json(run.description)["settings"]["command"] == kept
 
 
+def test_a_run_whose_description_is_lost_is_not_taken_for_one_of_other_inputs(
+    tmp_path: Path,
+) -> None:
+    with run_in(tmp_path).open():
+        pass
+    (tmp_path / "run.json").unlink()
+    with run_in(tmp_path).open():  # nothing was made with it yet
+        pass
+    for name in ("examples.jsonl", "test_examples.jsonl"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "run.json").unlink()
+    with (
+        pytest.raises(DataError, match=r"description.*run\.json.*all but responses\.sqlite"),
+        run_in(tmp_path).open(),
+    ):
+        pass
+
+
+def test_a_store_that_is_lost_is_named_before_anything_is_paid_again(tmp_path: Path) -> None:
+    with run_in(tmp_path).open():
+        pass
+    (tmp_path / "usage.json").write_text("[]")
+    with (
+        pytest.raises(DataError, match=r"responses\.sqlite.*delete usage\.json too"),
+        run_in(tmp_path).open(),
+    ):
+        pass
+    (tmp_path / "usage.json").unlink()
+    with run_in(tmp_path).open():
+        pass
+
+
 def test_the_same_inputs_go_on(tmp_path: Path) -> None:
     with run_in(tmp_path).open():
         before = (tmp_path / "run.json").read_bytes()

@@ -445,6 +445,15 @@ def test_a_phase_that_is_done_keeps_its_outcome_alone(base: LlamaModel, tmp_path
     assert train() == {"finished.safetensors", "checksums.json"}
 
 
+def test_a_log_that_is_lost_is_warned_of(
+    base: LlamaModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for expected in (False, True):
+        IntegrationTrainer(**QUICK).train(base, RECORDS, directory=tmp_path)
+        assert ("log.jsonl is missing" in caplog.text) is expected
+        (tmp_path / "log.jsonl").unlink(missing_ok=True)
+
+
 def _load(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 

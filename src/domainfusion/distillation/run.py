@@ -343,6 +343,24 @@ class RunDirectory(RunFiles):
             DataError: A file was changed, or is missing where others were made with it.
         """
         refuse_changed(self.path)
+        if self.examples.is_file() and not self.description.is_file():
+            raise DataError(
+                "The description of the run is missing, with the models and settings that it is of",
+                received=str(self.description),
+                fix=(
+                    f"restore it from a copy; without one, delete all but {self.responses.name}: the"
+                    " run is made again, of the answers that are stored"
+                ),
+            )
+        if self.usage.is_file() and not self.responses.is_file():
+            raise DataError(
+                "The store of answers is missing",
+                received=str(self.responses),
+                fix=(
+                    f"restore it from a copy; without one, delete {self.usage.name} too: the models"
+                    " are asked again, and max_cost no longer knows what was spent"
+                ),
+            )
         beside = (self.test_examples, self.validation_examples, self.generation)
         lost = [path for path in beside if not path.is_file()]
         if lost and self.examples.is_file():

@@ -314,6 +314,9 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
+LOG = "log.jsonl"
+"""A line a step, and one for each validation and choice."""
+
 CHOICES = "choices.json"
 """What the training chose before its first step."""
 
@@ -356,11 +359,7 @@ class Training:
     @cached_property
     def log(self) -> JsonLog | Callable[[Mapping[str, Any]], None]:
         """What happened, as the main process tells it."""
-        return (
-            JsonLog(self.directory / "log.jsonl")
-            if distributed.is_main_process()
-            else lambda _: None
-        )
+        return JsonLog(self.directory / LOG) if distributed.is_main_process() else lambda _: None
 
     @cached_property
     def choices(self) -> Choices:
@@ -388,6 +387,7 @@ class Training:
             if distributed.is_main_process():
                 remove_unfinished(self.directory)
                 self._remove_damaged()
+                self._warn_of_lost_log()
             trainer = self.trainer.decided(self)
             # What it makes ready belongs to this training alone.
             objective = copy(trainer.objective)
@@ -472,6 +472,12 @@ class Training:
             names = [FINISHED] if (folder / FINISHED).is_file() else [BEST, BEST_SCORES]
             if any(is_damaged(folder / name) for name in names):
                 shutil.rmtree(folder)
+
+    def _warn_of_lost_log(self) -> None:
+        """Warns where steps were trained that no log tells of: they are not trained again."""
+        path = self.directory / LOG
+        if not path.is_file() and any(self.directory.glob("phase-*/*")):
+            logger.warning("%s is missing; the report shows no step before this one.", path)
 
     def _phases(self, trainer: Trainer) -> list[Phase]:
         phases = trainer.phases(self.records)
