@@ -28,7 +28,7 @@ PUBLIC = {
         AdversarialDataGenerator BenchmarkEvaluator CrossEncoderVerifier
         CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
-        Generated HarnessTask Hygiene IntegrationTrainer ModelResult MultiTaskTrainer
+        Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective ModelResult MultiTaskTrainer
         Objective Phase Publisher Requirement ResponseIntegrator RunSettings Screening SequenceObjective
         SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
         check_requirements export_messages hold_apart hold_out slice_of to_pandas
@@ -56,7 +56,7 @@ PUBLIC = {
         stated_parts states token_f1 validate_coherence
     """,
     "domainfusion.distillation.trainer": """
-        DistributionObjective IntegrationTrainer MultiTaskTrainer Objective
+        DistributionObjective IntegrationTrainer LikelihoodObjective MultiTaskTrainer Objective
         Phase SequenceObjective SequentialTrainer Trainer
     """,
     "domainfusion.errors": """

@@ -35,6 +35,7 @@ from domainfusion.models import (
     Limits,
     LlamaModel,
     Prices,
+    RayPool,
     Retries,
 )
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
@@ -993,6 +994,10 @@ DERIVED = {
         sections.DistributionSection,
         distillation.DistributionObjective,
     ),
+    "training.likelihood:LikelihoodObjective": (
+        sections.LikelihoodSection,
+        distillation.LikelihoodObjective,
+    ),
     "distillation.data_generation.synthetic:SyntheticDataGenerator": (
         sections.SyntheticSection,
         distillation.SyntheticDataGenerator,
@@ -1020,6 +1025,7 @@ DERIVED = {
     "models.api.limits:Retries": (sections.APISection, Retries),
     "models.api.costs:Prices": (sections.APISection, Prices),
     "models.engine:Engine": (sections.EngineSection, Engine),
+    "models.ray_pool:RayPool": (sections.RaySection, RayPool),
     "types:Sampling": (sections.SamplingSection, Sampling),
     "distillation.dataset:Hygiene": (sections.HygieneSection, Hygiene),
     "distillation.distiller:Distiller": (Recipe, distillation.Distiller),

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import Adaptation, Engine, HuggingFaceModel, generate_with
 from domainfusion.models.engine import stop_engines
-from domainfusion.recipe.sections import ModelSection
+from domainfusion.recipe.sections import ModelSection, RaySection
 from domainfusion.types import Conversation, Generation, Sampling, user
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
@@ -214,3 +215,24 @@ def test_a_recipe_names_or_describes_an_engine(tiny_llama: Path) -> None:
     described = {"kind": "vllm", "command": list(FAKE), "options": ["--x", "1"], "port": 5_000}
     section = ModelSection.model_validate({"path": str(tiny_llama), "engine": described})
     assert section.engine.engine() == Engine(command=FAKE, options=("--x", "1"), port=5_000)
+
+
+@pytest.mark.parametrize("key", ["kind", "type"])
+def test_a_recipe_describes_a_pool_of_ray(tiny_llama: Path, key: str) -> None:
+    described = {key: "ray", "replicas": [1, 8], "gpus": 1}
+    section = ModelSection.model_validate({"path": str(tiny_llama), "engine": described}).engine
+    assert isinstance(section, RaySection)
+    assert (section.replicas, section.gpus, section.batch_size) == ([1, 8], 1, 16)
+    with pytest.raises(ValidationError, match="is not a key of a recipe"):
+        ModelSection.model_validate(
+            {"path": str(tiny_llama), "engine": {**described, "command": ["ray"]}}
+        )
+    assert ModelSection.model_validate({"path": str(tiny_llama), "engine": "ray"}).engine == (
+        RaySection(kind="ray")
+    )
+
+
+@pytest.mark.parametrize("replicas", [[3, 2], [0, 1], [1], [1, 2, 3]])
+def test_a_range_of_actors_that_is_none_is_refused(replicas: list[int]) -> None:
+    with pytest.raises(ConfigurationError, match="replicas are not a range"):
+        RaySection.model_validate({"kind": "ray", "replicas": replicas}).pool()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -16,6 +19,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import HuggingFaceModel, ResponseStore
 from domainfusion.models.base import Adaptation, AnswersForModels, OnResult
 from domainfusion.models.ray_pool import RayPool
+from domainfusion.recipe import build_distiller, read_recipe
 from domainfusion.types import Conversation, Generation, Sampling, user
 
 ray = pytest.importorskip("ray")
@@ -39,6 +43,10 @@ def cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     ray.shutdown()
+    # Ray leaves handles of its processes behind, which warn when they are collected.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Deadly:
@@ -193,3 +201,50 @@ def test_a_cluster_without_room_is_one_clear_error(
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RayPool(**settings)
+
+
+def test_a_recipe_has_all_experts_on_one_base_answer_from_one_pool(
+    make_adapter: Callable[..., Path], tiny_llama: Path, tmp_path: Path
+) -> None:
+    examples = [
+        {"query": f"What is {number} plus {domain}?", "domain": domain}
+        for number in range(4)
+        for domain in ("law", "tax")
+    ]
+    (tmp_path / "examples.jsonl").write_text(
+        "".join(json.dumps(example) + "\n" for example in examples), encoding="utf-8"
+    )
+    experts = {name: make_adapter(name, seed) for seed, name in enumerate(("law", "tax"), 7)}
+    paths = {"student": tiny_llama, "examples": tmp_path / "examples.jsonl", **experts}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(**paths), encoding="utf-8")
+    distiller = build_distiller(read_recipe(recipe))
+    teachers: list[Any] = list(distiller.teacher_models.values())
+    shared = teachers[0]._pool
+    assert shared is teachers[1]._pool
+    assert isinstance(shared, RayPool)
+    assert (shared.replicas, shared.gpus) == ((1, 2), 0)
+    collected = distiller.collect(distiller.generate())
+    shared.stop()
+    # They are the answers of the experts themselves, under their names: none would ask them again.
+    own = {name: HuggingFaceModel(path) for name, path in experts.items()}
+    for example, responses in collected:
+        name = example.primary_domain
+        expected = own[name].generate([example.conversation], SHORT)
+        assert responses[name].text == expected[0].text
+    assert [one.fingerprint for one in teachers] == [one.fingerprint for one in own.values()]
+
+
+RECIPE = """
+output_dir: run
+answers: off
+domains: {{law: Statutes., tax: Taxes.}}
+student: {student}
+teachers:
+  law: {{path: {law}, engine: {{type: ray, replicas: [1, 2], gpus: 0, cpus: 0.5}}}}
+  tax: {{path: {tax}, engine: {{kind: ray, replicas: [1, 2], gpus: 0, cpus: 0.5}}}}
+generators: [{{type: curated, file: {examples}}}]
+responses: {{max_new_tokens: 8}}
+trainer: {{type: integration, learning_rate: 1e-3, epochs: 1, adaptation: lora, batch_size: 4}}
+evaluation: off
+"""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.trainer import (
         DistributionObjective,
         IntegrationTrainer,
+        LikelihoodObjective,
         MultiTaskTrainer,
         Objective,
         Phase,
@@ -65,6 +66,7 @@ __all__ = [
     "HarnessTask",
     "Hygiene",
     "IntegrationTrainer",
+    "LikelihoodObjective",
     "ModelResult",
     "MultiTaskTrainer",
     "Objective",

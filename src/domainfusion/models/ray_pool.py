@@ -70,12 +70,12 @@ class RayPool:
         address: str | None = None,
         start_seconds: float = 900.0,
     ) -> None:
-        fewest, most = replicas
-        if not 1 <= fewest <= most:
+        if len(replicas) != 2 or not 1 <= replicas[0] <= replicas[1]:
             raise ConfigurationError(
                 "replicas are not a range of actors",
                 received=replicas,
                 allowed="two whole numbers from 1, the smaller first, such as (1, 8)",
+                field="replicas",
             )
         if gpus < 0 or cpus < 0 or batch_size < 1 or not start_seconds > 0:
             raise ConfigurationError(
@@ -128,6 +128,8 @@ class RayPool:
             ModelError: No actor could be started, or some questions were given up; then every
                 other one was answered and told to `on_result`.
         """
+        if not any(one is model for one in self._members):
+            self.add(model)  # a copy that was changed since
         place = next(place for place, one in enumerate(self._members) if one is model)
         seeds = sample_seeds(sampling.seed, conversations)
         # Long questions first: at the end no actor is left alone with a long batch.

@@ -24,11 +24,14 @@ from domainfusion.recipe.sections import (
     Choice,
     CuratedSection,
     DistributionSection,
+    EngineSection,
     EvaluationSection,
+    LikelihoodSection,
     ModelIntegratorSection,
     ModelName,
     ModelSection,
     MultiTaskSection,
+    RaySection,
     Recipe,
     Section,
     SequentialSection,
@@ -46,6 +49,9 @@ logger = logging.getLogger("domainfusion")
 
 STUDENT = "student"
 """The name under which generators and integrator find the student; no domain may have it."""
+
+Pools = dict[str, models.RayPool]
+"""The pools of actors of a recipe, by what models have to agree in that share one."""
 
 ModelOf = Callable[[Choice], LanguageModel]
 """Gives the model that a section names or describes."""
@@ -68,12 +74,13 @@ def build_distiller(
         MissingDependencyError: A model behind an API is asked for, and the package openai is not
             installed.
     """
-    student = _local(recipe.student)
-    teachers = {domain: build_model(section) for domain, section in recipe.teachers.items()}
+    pools: Pools = {}
+    student = _local(recipe.student, pools)
+    teachers = {domain: build_model(section, pools) for domain, section in recipe.teachers.items()}
     named = {**teachers, STUDENT: student}
 
     def model(choice: Choice) -> LanguageModel:
-        return named[choice] if isinstance(choice, str) else build_model(choice)
+        return named[choice] if isinstance(choice, str) else build_model(choice, pools)
 
     evaluation = recipe.evaluation
     given = {} if evaluation is None else evaluation.arguments()
@@ -106,11 +113,16 @@ def build_distiller(
     )
 
 
-def build_model(section: StudentSection | APISection) -> LanguageModel:
-    """Builds the model of a section; weights are loaded on first use, and nothing is sent."""
+def build_model(section: StudentSection | APISection, pools: Pools | None = None) -> LanguageModel:
+    """Builds the model of a section; weights are loaded on first use, and nothing is sent.
+
+    Args:
+        section: What describes it.
+        pools: The pools of actors that there are; a new one is added.
+    """
     if isinstance(section, APISection):
         return _remote(section)
-    return _local(section)
+    return _local(section, {} if pools is None else pools)
 
 
 def _remote(section: APISection) -> LanguageModel:
@@ -128,9 +140,9 @@ def _remote(section: APISection) -> LanguageModel:
     return models.APIModel(**settings)
 
 
-def _local(section: StudentSection) -> HuggingFaceModel:
+def _local(section: StudentSection, pools: Pools) -> HuggingFaceModel:
     settings = section.arguments(without=("path", "engine"))
-    if section.engine is not None:
+    if isinstance(section.engine, EngineSection):
         settings["engine"] = section.engine.engine()
     if section.is_adapter:
         # An adapter may name its base by another path than the student's; in the same words they
@@ -141,7 +153,15 @@ def _local(section: StudentSection) -> HuggingFaceModel:
     for path in (section.path, settings.get("base_model") or ""):
         if is_hub_id(path) and not Path(path).exists():
             logger.info("Looking for %s among the downloaded models, else on the hub.", path)
-    return models.HuggingFaceModel(section.path, **settings)
+    model = models.HuggingFaceModel(section.path, **settings)
+    if not isinstance(section.engine, RaySection):
+        return model
+    # Models on one base are one pool: each of its actors has the base's weights once.
+    base = settings.get("base_model") or os.path.abspath(section.path)
+    key = repr((base, section.dtype, section.quantization, section.engine))
+    if key not in pools:
+        pools[key] = section.engine.pool()
+    return pools[key].spread(model)
 
 
 def build_hygiene(recipe: Recipe) -> Hygiene:
@@ -227,6 +247,8 @@ def build_trainer(section: TrainerSection) -> distillation.Trainer:
 def _objective(section: Section) -> str | distillation.Objective:
     if isinstance(section, DistributionSection):
         return distillation.DistributionObjective(**section.arguments())
+    if isinstance(section, LikelihoodSection):
+        return distillation.LikelihoodObjective(**section.arguments())
     return str(section.type)
 
 

@@ -42,6 +42,7 @@ from domainfusion.recipe.sections import (
     Location,
     ModelName,
     MultiTaskSection,
+    RaySection,
     Recipe,
     Section,
     SequentialSection,
@@ -329,7 +330,9 @@ class _Trials:
             if isinstance(named, APISection):
                 yield from self._said(named, place, _trial_of_model(named))
             elif isinstance(named, StudentSection) and named.engine is not None:
-                yield from self._said(named.engine, (*place, "engine"), named.engine.engine)
+                engine = named.engine
+                trial = engine.pool if isinstance(engine, RaySection) else engine.engine
+                yield from self._said(engine, (*place, "engine"), trial)
         for position, section in enumerate(recipe.generators):
             at: Location = ("generators", position)
             if isinstance(section, CuratedSection):

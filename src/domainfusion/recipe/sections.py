@@ -42,6 +42,7 @@ from domainfusion.errors import ConfigurationError, DomainFusionError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.models.engine import Engine
+from domainfusion.models.ray_pool import RayPool
 from domainfusion.recipe.values import (
     BESIDE,
     AnswersPath,
@@ -221,6 +222,30 @@ class EngineSection(Section):
         return Engine(**given)
 
 
+@derived_from("models.ray_pool:RayPool")
+class RaySection(Section):
+    """A `RayPool`: actors on a Ray cluster, or on this machine, that answer for models. Models on
+    one base whose keys here are the same share one.
+
+    Keys:
+        kind: `ray`.
+        replicas: The fewest and the most actors, such as `[1, 8]`: more are started while questions
+            wait.
+    """
+
+    kind: Literal["ray"]
+
+    def pool(self) -> RayPool:
+        """Returns a new pool; Ray itself is started when it is first asked."""
+        given = self.arguments(without=("kind",))
+        return RayPool(**{**given, "replicas": tuple(given["replicas"])})
+
+
+def _kind_of_engine(given: object) -> str:
+    kind = given.get("kind") if isinstance(given, dict) else None
+    return "(ray)" if kind == "ray" or isinstance(given, RaySection) else "(server)"
+
+
 @derived_from("models.huggingface:HuggingFaceModel", without=("model_path", "device_map"))
 class StudentSection(Section):
     """A model whose weights are on this machine: whole, or an adapter on a base. A path alone may
@@ -229,13 +254,20 @@ class StudentSection(Section):
     Keys:
         path: A folder, a LoRA adapter's folder, a `.gguf` file or a hub id such as `owner/name`. A
             student that is an adapter is trained on.
-        engine: `vllm` or `llamacpp`: an inference engine, started as a server of its own on this
-            machine, writes the answers; see [engines](#engines). Tokens are scored, and a student
-            is trained, without it.
+        engine: What writes the answers: `vllm` or `llamacpp`, an inference engine that is started
+            as a server of its own on this machine, or `ray`, a pool of actors; see
+            [engines](#engines). Tokens are scored, and a student is trained, without it.
     """
 
     path: ModelPath
-    engine: Annotated[EngineSection, "a name or a mapping"] | None = None
+    engine: (
+        Annotated[
+            Annotated[EngineSection, Tag("(server)")] | Annotated[RaySection, Tag("(ray)")],
+            Discriminator(_kind_of_engine),
+            "a name or a mapping",
+        ]
+        | None
+    ) = None
     base_model: ModelPath | None = None
     date: Day | None = None
     device: Device = "auto"
@@ -243,6 +275,9 @@ class StudentSection(Section):
     @field_validator("engine", mode="before")
     @classmethod
     def _engine_by_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "type" in given and "kind" not in given:
+            # Most other parts of a recipe say so.
+            given = {"kind" if key == "type" else key: value for key, value in given.items()}
         return {"kind": given} if isinstance(given, str) else given
 
     @field_validator("template_arguments", check_fields=False)
@@ -551,10 +586,18 @@ class DistributionSection(Section):
     keep_in: NewPath | None = None
 
 
+@derived_from("training.likelihood:LikelihoodObjective")
+class LikelihoodSection(Section):
+    """A `LikelihoodObjective`."""
+
+    type: Literal["likelihood"]
+    keep_in: NewPath | None = None
+
+
 ObjectiveSection = Annotated[
-    SequenceSection | AutoSection | DistributionSection,
+    SequenceSection | AutoSection | DistributionSection | LikelihoodSection,
     Field(discriminator="type"),
-    "sequence, distribution, auto or a mapping",
+    "sequence, distribution, likelihood, auto or a mapping",
 ]
 
 

@@ -91,7 +91,7 @@ class Teaching:
         return {"taught": dict(self.taught), "word_for_word": dict(self.untaught)}
 
 
-def plan_teaching(setting: Setting) -> Teaching:
+def plan_teaching(setting: Setting, *, any_tokens: bool = False) -> Teaching:
     """Finds the teacher of each row.
 
     A single-domain row is scored by its domain's teacher, which reads what it was asked. A
@@ -101,6 +101,8 @@ def plan_teaching(setting: Setting) -> Teaching:
 
     Args:
         setting: Student, teachers and records.
+        any_tokens: Whether teachers may have other tokens than the student: they are local, and a
+            lesson then has the conversation in place of the prompt.
 
     Raises:
         CapabilityError: A teacher's tokens differ from the student's, or no teacher scores tokens.
@@ -110,7 +112,7 @@ def plan_teaching(setting: Setting) -> Teaching:
         raise CapabilityError(
             "The student does not score tokens", received=setting.student, allowed="a local model"
         )
-    roster = _Roster(setting, setting.student)
+    roster = _Roster(setting, setting.student, any_tokens=any_tokens)
     lessons: dict[Row, Lesson] = {}
     taught, untaught = Counter[str](), Counter[str]()
     for row, record in setting.records.items():
@@ -131,8 +133,8 @@ def plan_teaching(setting: Setting) -> Teaching:
             fix="use objective='sequence'",
         )
     for teacher, model in roster.models.items():
-        if isinstance(model, ServedScorer):
-            continue  # its server says what is too long
+        if isinstance(model, ServedScorer) or any_tokens:
+            continue  # whoever makes the tokens says what is too long
         rows = [
             _as_read(row, lesson) for row, lesson in lessons.items() if lesson.teacher == teacher
         ]
@@ -149,7 +151,8 @@ class _Roster:
     once.
     """
 
-    def __init__(self, setting: Setting, student: TokenScorer) -> None:
+    def __init__(self, setting: Setting, student: TokenScorer, *, any_tokens: bool = False) -> None:
+        self._any_tokens = any_tokens
         self.models: dict[str, TokenScorer | ServedScorer] = {}
         self.vocabulary: dict[str, int] = {}
         self._student = student
@@ -176,13 +179,16 @@ class _Roster:
 
     def _lesson(self, teacher: LanguageModel, conversation: Conversation) -> Lesson | str:
         fingerprint = teacher.fingerprint
-        if isinstance(teacher, ServedScorer) and teacher.scores:
+        if isinstance(teacher, ServedScorer) and teacher.scores and not self._any_tokens:
             # Its tokens are compared when it is asked, which it is not where all is kept.
             self.models[fingerprint] = teacher
             self.vocabulary[fingerprint] = self._student.vocabulary_size
             return Lesson(fingerprint, (), conversation)
         if not isinstance(teacher, TokenScorer):
             return f"{teacher.name} gives text alone"
+        if self._any_tokens:
+            self.models[fingerprint] = teacher
+            return Lesson(fingerprint, (), conversation)
         if fingerprint not in self.models:
             match = compare_tokenizers(teacher, self._student)
             if match.use == "text":
@@ -460,7 +466,7 @@ class KeptSignals:
             self._let_read(teacher, model, progress)
             held.append(model)
             needed = [student, *(self._teaching.models[other] for other in waiting)]
-            held = [own for own in held if not _release(own, needed)]
+            held = [own for own in held if not release_unless_needed(own, needed)]
         sizes = {key: len(row.answer) for row, key in self._keys.items()}
         tokens, size = sum(sizes.values()), sum(self._store.bytes_of(key) for key in sizes)
         unscored = sum(not self._store.bytes_of(key) for key in sizes)
@@ -583,7 +589,7 @@ def _answer_states(model: TokenScorer, readings: Sequence[_Reading]) -> list[tor
     ]
 
 
-def _release(model: TokenScorer, needed: Sequence[object]) -> bool:
+def release_unless_needed(model: TokenScorer, needed: Sequence[object]) -> bool:
     """Releases a model unless one that is needed is the same or has the same weights; returns
     whether it did.
     """

@@ -8,11 +8,13 @@ from domainfusion.distillation.trainer.trainer import (
 )
 from domainfusion.distillation.trainer.training import Phase
 from domainfusion.training.distribution import DistributionObjective
+from domainfusion.training.likelihood import LikelihoodObjective
 from domainfusion.training.objectives import Objective, SequenceObjective
 
 __all__ = [
     "DistributionObjective",
     "IntegrationTrainer",
+    "LikelihoodObjective",
     "MultiTaskTrainer",
     "Objective",
     "Phase",

@@ -43,6 +43,7 @@ from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.progress import Progress, silent
 from domainfusion.training import distributed
 from domainfusion.training.distribution import DistributionObjective
+from domainfusion.training.likelihood import LikelihoodObjective
 from domainfusion.training.loop import Validate
 from domainfusion.training.mixtures import check_shares, natural_shares
 from domainfusion.training.objectives import Objective, SequenceObjective
@@ -54,6 +55,7 @@ LORA_FROM_PARAMETERS = 100_000_000
 OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "sequence": SequenceObjective,
     "distribution": DistributionObjective,
+    "likelihood": LikelihoodObjective,
 }
 """Objectives by name, each as it is without settings."""
 
