@@ -52,10 +52,6 @@ def _homes_of(module: ModuleType) -> dict[str, str]:
     spec = module.__spec__
     source = spec.loader.get_source(module.__name__)  # type: ignore[union-attr]
     blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
-    imports = [
-        node
-        for block in blocks
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.module
-    ]
+    nodes = [node for block in blocks for node in block.body]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     return {alias.name: str(node.module) for node in imports for alias in node.names}

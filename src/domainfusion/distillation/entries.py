@@ -611,9 +611,8 @@ def proposed_fields(columns: Collection[str], own: Collection[str]) -> str:
         has_it = name in columns or (
             name == "query" and ({"messages", "conversations"} & set(columns))
         )
-        other = next(
-            (column for synonym in synonyms for column in free if column.lower() == synonym), None
-        )
+        by_name = {column.lower(): column for column in reversed(free)}
+        other = next((by_name[synonym] for synonym in synonyms if synonym in by_name), None)
         if other is not None and not has_it and other not in found.values():
             found[name] = other
     has_query = not {"query", "messages", "conversations"}.isdisjoint({*columns, *found})

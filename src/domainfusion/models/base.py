@@ -417,3 +417,12 @@ class TrainableModel(LanguageModel, Protocol):
         adapter.
         """
         ...
+
+
+@runtime_checkable
+class StartChecker(Protocol):
+    """Says before it loads any weights whether it can start as an adaptation asks."""
+
+    def check_start(self, adaptation: Adaptation) -> None:
+        """Raises a `CapabilityError` where it can't."""
+        ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
@@ -152,12 +152,8 @@ def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
     """Returns what the ledgers hold; what occurs nowhere is left out."""
     integrations = [record.integration for record in records]
     found = [integration.ledger for integration in integrations]
-    settled = Counter(
-        conflict.rule
-        for ledger in found
-        for conflict in ledger.conflicts
-        if conflict.kept is not None
-    )
+    conflicts = [conflict for ledger in found for conflict in ledger.conflicts]
+    settled = Counter(conflict.rule for conflict in conflicts if conflict.kept is not None)
     verdicts = Counter(ledger.verdict for ledger in found)
     # A merge that names a model stands in for what that model wrote, or did not write.
     fallbacks = sum(
@@ -233,8 +229,8 @@ def worth_reading(records: Sequence[TrainingRecord], most: int = 9) -> list[Trai
         [record for (kind, _), record in first.items() if kind == wanted]
         for wanted in ("single", "cross-domain", "rejected")
     ]
-    turns = zip_longest(*kinds)
-    return [record for turn in turns for record in turn if record is not None][:most]
+    in_turn = chain.from_iterable(zip_longest(*kinds))
+    return [record for record in in_turn if record is not None][:most]
 
 
 def _kind(record: TrainingRecord) -> str:

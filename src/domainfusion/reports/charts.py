@@ -91,12 +91,10 @@ def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | 
     figures = [_retention_words(row) for row in rows]
     rows = [_without_long_tail(row) for row in rows]
     found = [(row, row.retention.value) for row in rows if row.retention.value is not None]
-    ends = [
-        end
-        for row, value in found
-        for end in (row.retention.low, value, row.retention.high)
-        if end is not None
-    ]
+    ends: list[float] = []
+    for row, value in found:
+        bounds = (row.retention.low, row.retention.high)
+        ends += [value, *(bound for bound in bounds if bound is not None)]
     axis = _Axis.around([*ends, goal, 1.0])
     return DotChart(
         rows=tuple(

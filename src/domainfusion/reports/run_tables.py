@@ -102,12 +102,10 @@ def _kept(count: GenerationCount) -> str:
 
 def rejects_table(counts: Sequence[GenerationCount]) -> Table | None:
     """Returns the candidates left out, by generator and reason; None where all were accepted."""
-    found = [
-        (count.generator, reason, number)
-        for count in counts
-        for reason, number in descending(count.rejected)
-        if number
-    ]
+    found: list[tuple[str, str, int]] = []
+    for count in counts:
+        reasons = [(reason, number) for reason, number in descending(count.rejected) if number]
+        found += [(count.generator, reason, number) for reason, number in reasons]
     if not found:
         return None
     most = max(number for _, _, number in found)

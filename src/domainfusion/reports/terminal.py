@@ -246,7 +246,8 @@ def _all_inputs(run: RunSummary) -> dict[str, object]:
 def _accuracies(runs: Mapping[str, RunSummary]) -> Table:
     """A row a slice: the student's accuracy in each run, with the paired difference below it."""
     reports = [run.evaluation for run in runs.values()]
-    names = dict.fromkeys(name for report in reports if report for name in report.slices)
+    evaluated = [report for report in reports if report]
+    names = dict.fromkeys(name for report in evaluated for name in report.slices)
     rows = []
     for name in names:
         cells = [_accuracy(report, name) for report in reports]

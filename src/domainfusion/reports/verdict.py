@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
@@ -307,13 +308,9 @@ def _lost_answers(report: EvaluationReport) -> str:
 
 
 def _lost_in(report: EvaluationReport, domain: str) -> int:
-    right = {
-        answer.example_id
-        for model in report.models
-        if _is_expert(model, domain)
-        for answer in model.answers
-        if answer.correct
-    }
+    experts = [model for model in report.models if _is_expert(model, domain)]
+    answers = [answer for model in experts for answer in model.answers]
+    right = {answer.example_id for answer in answers if answer.correct}
     own = {example.id for example in report.examples if slice_of(example) == domain}
     return sum(
         answer.correct is False and answer.example_id in right & own
@@ -387,7 +384,8 @@ def _beaten(report: EvaluationReport) -> list[str]:
 
 def _better(report: EvaluationReport, name: str, mine: float) -> list[tuple[ModelResult, float]]:
     rivals: tuple[Role, ...] = ("base", "merge", "baseline")
-    return [pair for role in rivals for pair in _measured(report, name, role) if pair[1] > mine]
+    measured = chain.from_iterable(_measured(report, name, role) for role in rivals)
+    return [(model, share) for model, share in measured if share > mine]
 
 
 def _apart(report: EvaluationReport) -> str:

@@ -156,15 +156,14 @@ def material_of(
     apart = {id(record) for own in held.values() for record in own}
     read = {}
     for domain in domains:
-        answered = [
-            (
-                id(record),
-                (*record.example.conversation_for(domain), Message("assistant", said.text)),
-            )
-            for record in records
-            for said in record.responses
-            if said.domain == domain and said.text.strip() and said.finish_reason == "stop"
-        ]
+        answered = []
+        for record in records:
+            question = record.example.conversation_for(domain)
+            answered += [
+                (id(record), (*question, Message("assistant", said.text)))
+                for said in record.responses
+                if said.domain == domain and said.text.strip() and said.finish_reason == "stop"
+            ]
         others = [dialogue for key, dialogue in answered if key not in apart]
         read[domain] = _spread(others or [dialogue for _, dialogue in answered], READ_FOR_MERGE)
     compared = {

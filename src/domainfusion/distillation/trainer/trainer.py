@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, Self, TypeGuard, get_args
+from typing import Any, Literal, NamedTuple, Self, TypeGuard, cast, get_args
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -38,7 +38,14 @@ from domainfusion.distillation.trainer.training import (
 )
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.merging import Candidate, MergeMethod
-from domainfusion.models.base import Adaptation, LanguageModel, TokenScorer, TrainableModel
+from domainfusion.models.base import (
+    Adaptation,
+    LanguageModel,
+    SizedModel,
+    StartChecker,
+    TokenScorer,
+    TrainableModel,
+)
 from domainfusion.models.huggingface import HuggingFaceModel
 from domainfusion.progress import Progress, silent
 from domainfusion.training import distributed
@@ -293,10 +300,9 @@ class Trainer(ABC):
             CapabilityError: The experts can't be merged.
         """
         start = Adaptation(start_from=tuple(teachers.values()), merge_weight=self._usual_weight)
-        check = getattr(student, "check_start", None)  # a model of a user's own may have none
-        if check is None or not teachers:
+        if not isinstance(student, StartChecker) or not teachers:
             raise CapabilityError("The experts can't be merged", received=list(teachers.values()))
-        check(start)
+        student.check_start(start)
         began = time.perf_counter()
         if not isinstance(student, HuggingFaceModel):
             chosen = Candidate(method="sum", weight=start.merge_weight)
@@ -325,9 +331,8 @@ class Trainer(ABC):
         _refuse_untrainable(student)
         all_weights = self._trains_all_weights(student)
         plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank, all_weights=all_weights)
-        check = getattr(student, "check_start", None)  # a model of a user's own may have none
-        if check is not None:
-            check(plain)
+        if isinstance(student, StartChecker):
+            student.check_start(plain)
         may_merge = self.initialization == "merge" or (
             self.initialization == "auto" and not all_weights
         )
@@ -340,11 +345,11 @@ class Trainer(ABC):
             keeps_start=self.keep_merge and not all_weights,
         )
         try:
-            if check is None:
+            if not isinstance(student, StartChecker):
                 raise CapabilityError(
                     "The student does not say whether it can start from a merge", received=student
                 )
-            check(merged)
+            student.check_start(merged)
         except CapabilityError as error:
             if self.initialization == "merge":
                 raise
@@ -354,10 +359,9 @@ class Trainer(ABC):
     def _trains_all_weights(self, student: TrainableModel) -> bool:
         if self.adaptation != "auto":
             return self.adaptation == "full"
-        return (
-            not getattr(student, "quantization", None)
-            and _parameter_count(student) < LORA_FROM_PARAMETERS
-        )
+        if isinstance(student, HuggingFaceModel) and student.quantization:
+            return False
+        return _parameter_count(student) < LORA_FROM_PARAMETERS
 
     def train(
         self,
@@ -460,8 +464,11 @@ class Trainer(ABC):
         decided = copy(self)
         if training.start is not None:
             # What was trained replaces all but the weights below an adapter: those it was on.
-            merged_as = getattr(training.start, "merged_as", None)
-            decided.merge_method, decided.merge_weight = merged_as or ("sum", 1.0)
+            decided.merge_method, decided.merge_weight = "sum", 1.0
+            if isinstance(training.start, HuggingFaceModel) and training.start.merged_as:
+                method, weight = training.start.merged_as
+                decided.merge_method = cast(MergeMethod, method)  # as it was given to the merge
+                decided.merge_weight = weight
             return decided
         start = self.start_of(training.student, training.teachers).adaptation
         if not (start.start_from and isinstance(training.student, HuggingFaceModel)):
@@ -537,7 +544,7 @@ def _refuse_untrainable(student: object) -> None:
 
 
 def _parameter_count(student: TrainableModel) -> int:
-    return int(getattr(student, "parameter_count", 0))
+    return student.parameter_count if isinstance(student, SizedModel) else 0
 
 
 class IntegrationTrainer(Trainer):
