@@ -36,6 +36,7 @@ __all__ = [
     "TrainingError",
 ]
 
+# Control characters but for tab and line breaks, marks that turn the direction of writing, surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_MESSAGE = 8_000
 """Characters; what a server or a file says stands in messages, too."""

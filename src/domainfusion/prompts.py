@@ -10,6 +10,7 @@ from domainfusion.errors import TemplateError
 
 _FIELD = re.compile(r"\{([^\W\d][\w \-]*)\}")  # a name in any alphabet: domains are named by people
 
+# Runs of backticks, of which a fence has to be longer.
 _TICKS = re.compile(r"`+")
 
 

@@ -152,6 +152,7 @@ def file_name(name: str) -> str:
 
 
 _LONGEST_NAME = 60
+# What a file name made of a text does not keep.
 _OTHER_THAN_PLAIN = re.compile(r"[^a-z0-9_]+")
 _LOOKS_MADE = re.compile(r"-[0-9a-f]{8}$")
 """How a made name ends, which another text could have as its own."""

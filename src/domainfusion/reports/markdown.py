@@ -236,6 +236,7 @@ def code(text: str, language: str) -> str:
     return f"{fence}{language}\n{printable(text)}\n{fence}"
 
 
+# A repository's name on the hub, with or without its owner.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _LOAD = """

@@ -250,6 +250,7 @@ _CLOSERS = re.escape(_CLOSING)
 # A sentence: up to its stop and the quotes or brackets that close after it. A full stop ends one
 # before a space alone, so that 3.5 is one number. The Greek question mark is a semicolon.
 _SENTENCE = re.compile(rf".+?(?:[{_MARKS}]+[{_CLOSERS}]*|[.!](?=\s)|[。！।။។։]|\Z)", re.DOTALL)
+# As above, where a semicolon (or U+037E, which looks the same) asks.
 _GREEK_SENTENCE = re.compile(rf".+?(?:[;\u037e?]+[{_CLOSERS}]*|[.!](?=\s)|\Z)", re.DOTALL)
 
 # Words that make a sentence a question in languages that are also written without the mark.

@@ -49,7 +49,9 @@ MOST = 1000
 repetition.
 """
 
+# The mark of a list's item at the beginning of a line: "- ", "3. ".
 _MARKER = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
+# An expert that says it does not know: "I am not sure", "I couldn't say", "not my field".
 _UNSURE = re.compile(
     r"\b(?:I|we)(?:'m| am| are|'re)? (?:really |simply |just )?(?:(?:do|can|could|would|have)(?:"
     r" ?not|n't)|cannot|not|un)(?: be)? ?"
@@ -58,6 +60,7 @@ _UNSURE = re.compile(
     r" )?my (?:field|area|domain|subject)\b",
     re.IGNORECASE,
 )
+# A condition before a sentence and its comma: "At high altitude, …", "Bei Hitze, …".
 _CONDITION = re.compile(
     r"^(?:at|in|on|under|above|below|during|after|before|for|near|within|by|since|until|with|without|inside|outside|between|"
     r"among|across|throughout|while|bei|im|in"
@@ -224,36 +227,47 @@ MOST_QUESTIONS = 20
 
 _AUXILIARY = "is|are|was|were|do|does|did|can|could|may|might|must|should|will|would|has|have|had"
 _WH = "what|which|who|whose|whom|when|where|why|how"
+# Between two questions of one query: a question mark, or "and" before a question word or verb.
 _BORDER = re.compile(
     rf"\?|;|\n|(?:,\s*|\s)(?:and|also|or)[,:]?\s+(?=(?:(?:in|at|on|to|from|by|of|for)\s+)?(?:{_WH})\b)|"
     r",?\s+and\s+(?=(?:does|do|did|is|are)\s)"
 )
+# What a question of several may begin with: "and then", "second,".
 _BEGINNING = re.compile(
     r"^(?:\W|\b(?:and|also|then|next|finally|second|secondly|first)\b)+", re.IGNORECASE
 )
+# Asks for a date: "when", "which year".
 _DATED = re.compile(r"\bwhen\b|\b(?:what|which) (?:day|date|year|month|century)\b")
+# Asks for a number: "how many", "how high"; not "how is", "how to".
 _COUNTED = re.compile(rf"\bhow (?!(?:{_AUXILIARY}|to|come|about)\b)\w+")
+# Asks for a quantity by name within six words: "what is the boiling temperature".
 _MEASURED = re.compile(
     rf"\b(?:what|which)\b(?:\W+\w+){{0,6}}?\W+(?:{'|'.join(sorted(MEASURES))})s?\b"
 )
 _MEASURES = frozenset(map(stem, MEASURES))
+# Asks for a name: a person or a place.
 _NAMED = re.compile(r"\b(?:who|whom|whose|where)\b")
+# Any question word.
 _ASKING = re.compile(rf"\b(?:{_WH})\b")
+# Asks for several things: "which countries are", "name three", "examples".
 _SEVERAL = re.compile(
     r"\b(?:what|which) (?:\w+ )?(?!is\b|was\b|does\b|has\b)\w{3,}s"
     r" (?:are|were|do|can|have|did)\b|\bwhat can\b|"
     r"\b(?:name|list) (?:some|two|three|all|the main)\b|\bwhat are\b|\bexamples?\b"
 )
+# A question with a hop: "the capital of the country where …"; group 1 is what comes before it.
 _OVER = re.compile(
     r"(.*?)\b(?:of|in|for|from|to|with|call) (?:the|a|an) "
     r"(?:\w+ (?:(?:in"
     r" )?which|where|that|whose)|(?:country|city|state|continent|company|author|inventor|founder)"
     r" of)\b"
 )
+# What a question is about, after "of": "the symbol of gold"; up to the next preposition.
 _ABOUT_OF = re.compile(
     r"\bof"
     rf" (?:(?:an?|the)\s)?(?P<about>[\w\s'-]+?)(?=$|\s(?:in|on|at|for|during|when|if|and|or|from|with|under|{_AUXILIARY})\b|[,?.])"
 )
+# What a question is about, after its verb: "where is NRT".
 _ABOUT_VERB = re.compile(
     rf"\b(?:{_AUXILIARY})\s(?:(?:an?|the|all|any|most)\s)?(?P<about>[\w'-]+(?:\s[\w'-]+)?)"
 )
@@ -393,6 +407,7 @@ _NEGATIVE = re.compile(
     re.IGNORECASE,
 )
 """Words that deny something without a negation."""
+# A permission with a condition.
 _CONDITIONAL = re.compile(r"\b(?:if|unless|provided|only)\b", re.IGNORECASE)
 
 

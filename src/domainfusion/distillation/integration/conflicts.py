@@ -49,19 +49,25 @@ from domainfusion.distillation.metrics import normalize
 from domainfusion.models.store import Ask
 from domainfusion.types import Example, Response
 
+# A frame of which one value is right: "NAME is the …".
 _ONLY_ONE = re.compile(r"<name> (?:is|was|are|were) the\b")
+# Words by which others may be right too: "for example", "some", "can".
 _ONE_OF_SEVERAL = re.compile(
     r"\b(?:can|may|might|could|includ\w+|such as|for example|e\.g\.|one"
     r" of|some|many|among|also|likes?)\b"
 )
+# Words by which a name is one of several: "a city", "near Rome".
 _ONE_OF_A_KIND = re.compile(r"\b(?:an?|near|with)\b")
+# An answer that begins with yes or no; not "no city is …", which denies something else.
 _YES = re.compile(
     r"^\W*(?P<yes>yes|yeah|correct|true|right)\b|^\W*(?P<no>no|nope|false|wrong)\b(?!\s\w+"
     r" (?:is|are|has))",
     re.IGNORECASE,
 )
+# A preposition of place just before a value: "in the ".
 _WHERE = re.compile(r"\b(?:in|on|at|under|above|below|near)(?: the)? $", re.IGNORECASE)
 _YEARS = range(1000, 2101)
+# A verb that states what something is.
 _IS = re.compile(r"\b(?:is|are|was|were|called)\b")
 _LONGEST_GREETING = 6
 """Words of a first sentence that says nothing yet, such as "Let me answer this one."."""

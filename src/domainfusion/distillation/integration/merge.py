@@ -26,6 +26,7 @@ DISAGREE = "The experts disagree."
 
 _ITEM = re.compile(r"\s*(?:[-*+•–]|\(?\d{1,3}[.)])\s+")
 """The mark of a list's item."""
+# A line that opens or closes a block of code in Markdown.
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _LONGEST_SPACE = 100
 """White space between two sentences that is kept as it is; more than that is cut."""

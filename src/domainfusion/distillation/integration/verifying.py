@@ -264,6 +264,7 @@ def problem_of(check: Check, reason: str = "") -> str:
 _QUOTED = re.compile(r"“([^”\n]{8,300})”|„([^“\n]{8,300})“|«([^»\n]{8,300})»|\"([^\"\n]{8,300})\"")
 # The number of a list's item.
 _NUMBERED = re.compile(r"\s*\(?\d{1,3}[.)](?:\s|\Z)")
+# A sentence that reports the disagreement itself.
 _MARKED_AS_OPEN = re.compile(
     r"\b(?:disagree\w*|differ(?:s|ed)?|contradict\w*|disput\w*|according to|expert'?s?)\b",
     re.IGNORECASE,

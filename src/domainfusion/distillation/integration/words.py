@@ -402,6 +402,7 @@ _CJK_AXES = (
     ("permission", ("允许", "合法"), ("禁止", "违法", "非法")),
     ("order", ("之前", "以前"), ("之后", "以后")),
 )
+# Phrases of two words, with the scale that they move along and in which direction.
 _PHRASES = (
     (
         re.compile(r"\b(?:push|go|bring|drive|move|send)(?:es|s|ing)? up\b|\bfait monter\b"),

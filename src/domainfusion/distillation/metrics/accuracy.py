@@ -125,6 +125,7 @@ EMPTY = "the answer is empty"
 
 _WRAPPING = " \t\r\n\"'`*.!?。！？、，,;:،؟।()[]「」『』（）"
 """What may stand around an answer that is the accepted one."""
+# The mark of a list's item at the beginning of an answer.
 _BULLET = re.compile(r"^\s*[-*•–]\s+")
 
 

@@ -193,6 +193,7 @@ def _score(text: str, given: tuple[str, ...], view: _View | None) -> Score:
 _ENDS = (".", "!", "?", '"', "”", ")", "]", "`", ":")
 _LETTERS_AT_ONCE = 4
 
+# What a sentence begins with that refers to the one before it: "However", "They", "One of".
 _POINTS_BACK_FROM_THE_START = re.compile(
     r"(?:"
     r"however|therefore|thus|hence|then|later|afterwards?|so|but|still|instead|meanwhile|also|moreover|otherwise|"
@@ -208,6 +209,7 @@ _POINTS_BACK_FROM_THE_START = re.compile(
     r")\b",
     re.IGNORECASE,
 )
+# Words anywhere in a sentence that refer to one before it.
 _POINTS_BACK = re.compile(
     r"\b(?:"
     r"it|its|they|their|them|he|she|his|her|this|these|those|then|also|however|therefore|thus|hence|instead|though|such|so|"
@@ -313,10 +315,13 @@ _NUMBER_WORDS = (
     "forty",
     "sixty",
 )
+# A number, in digits or in words, which a corruption replaces.
 _VALUE = re.compile(rf"\b(?:\d+|{'|'.join(_NUMBER_WORDS)})\b", re.IGNORECASE)
+# A verb that a corruption can deny.
 _VERB = re.compile(
     r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)\b(?! not\b)"
 )
+# A denied verb, whose "not" a corruption removes.
 _DENIED = re.compile(
     r"\b(is|are|was|were|can|could|will|would|may|must|should|has|have|had)(?: not|not) "
 )

@@ -43,7 +43,9 @@ VERDICT_TOKENS = 16
 _FIELDS = ("query", "first", "second")
 _LABELS = {"a": "first", "b": "second", "same": "tie", "tie": "tie"}
 _SWAPPED: dict[Preference, Preference] = {"first": "second", "second": "first", "tie": "tie"}
+# A verdict and nothing else: "A", "Answer B.", "tie".
 _ALONE = re.compile(r"\W*(?:answer\W+)?(a|b|same|tie)\W*", re.IGNORECASE)
+# A verdict in a sentence: "the better answer is B".
 _IN_WORDS = re.compile(
     r"\b(?:answer|verdict|better|winner)\b(?:\W+is\b)?\W+(?:answer\W+)?(A|B|same|tie)\b",
     re.IGNORECASE,

@@ -210,6 +210,7 @@ _CONCLUSION = re.compile(
     r" be)\s(?:the\s)?(?:correct|right|best|true|answer)\b",
     re.MULTILINE | re.IGNORECASE,
 )
+# A choice's letter at the beginning of a line: "B) …".
 _AT_LINE = re.compile(rf"^(?:{_LABEL})", re.MULTILINE)
 
 

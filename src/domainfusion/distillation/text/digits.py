@@ -238,16 +238,25 @@ as K2.
 """
 _NOT_IN_WORD = rf"(?<!{LETTER})(?<![\d_])"
 _SIGN = r"(?P<sign>(?<![\w)\]%°'\"])[-+–](?=[\d.]))?"
+# A number in digits with its sign: in groups of three with spaces, or in one piece, each with
+# any points, commas and apostrophes between digits; or decimals alone, ".5".
 _DIGITS = re.compile(
     rf"{_NOT_IN_WORD}(?<![.,/:^]){_SIGN}{_NOT_IN_WORD}"
     r"(?P<digits>(?:[1-9]\d{0,2}(?: \d{3}(?!\d)){1,8}|\d+)(?:[.,']\d+)*|(?<![\d.])\.\d+)"
 )
+# After a number: "× 10^3", "e-5".
 _POWER_OF_TEN = re.compile(r"\s?[x×·*]\s?10\s?\^\s?([-+–]?\d{1,6})|[eE]([-+]?\d{1,6})(?!\w)")
+# After a number: "^3".
 _POWER = re.compile(r"\^\s?([-+]?\d{1,6})(?!\w)")
+# After a whole number: "/4", not a date or a decimal.
 _FRACTION = re.compile(r" ?/ ?(\d{1,6})(?![\d/]|[.,]\d)")
+# After a whole number: " 1/2", as in 3 1/2.
 _MIXED = re.compile(r" (\d{1,3})/(\d{1,3})(?![\d/]|[.,]\d)")
+# After an hour: ":30", ":30:15", with "am" or "pm".
 _CLOCK = re.compile(r":([0-5]\d)(?::([0-5]\d))?(?![\d:])(?:\s?([ap])\.?m\b\.?)?", re.IGNORECASE)
+# After an hour without minutes: " pm".
 _HALF_DAY = re.compile(r"\s?([ap])\.?m\b\.?", re.IGNORECASE)
+# The ending of an ordinal: 1st, 2º, 3ème.
 _ORDINAL = re.compile(r"(?:st|nd|rd|th|\.º|º|ª|er|ème|th)(?!\w)")
 _LOCANT = re.compile(
     r"(?:,\d+)*-(?=[A-Za-z(])[a-z]*(?:meth|eth|prop|but(?:an|en|yl|yr)|pent|hex|hept|oct|benz|phen|tolu|chlor|brom|fluor"
@@ -255,6 +264,7 @@ _LOCANT = re.compile(
 )
 """A place in a molecule: 1,2-dichloroethane has no number."""
 
+# A word that makes the number after it negative.
 _MINUS = re.compile(
     r"(?:(?<!\w)(?:minus|negative|moins|menos|meno|минус)\s|零下|负|負|マイナス|영하\s?)$",
     re.IGNORECASE,
@@ -272,17 +282,21 @@ def numbers_in(text: str) -> Iterator[Number]:
             end = number.end
 
 
+# A number whose comma can only set its decimals apart: 0,5; 3,14; 1.064,5.
 _CERTAIN_COMMA = re.compile(
     r"(?<![\d.,])(?:0,\d|\d+,(?:\d{1,2}|\d{4,})(?![\d,])|\d{1,3}(?:\.\d{3})+,\d)"
 )
+# A number whose point can only set its decimals apart: 0.5; 3.14; 1,064.5.
 _CERTAIN_POINT = re.compile(
     r"(?<![\d.,])(?:0\.\d|\d+\.(?:\d{1,2}|\d{4,})(?![\d.])|\d{1,3}(?:,\d{3})+\.\d)"
 )
+# Function words of languages that write decimals after a comma.
 _FOREIGN = re.compile(
     r"\b(?:ist|sind|beträgt|liegt|und|bis|etwa|ungefähr|zwischen|eine?[nmrs]?|est|sont|entre|jusqu|environ|une|des|tiene|hasta|"
     r"aproximadamente|según|los|las|sono|della|het|een|tussen|são|uma|от|до|составляет|около|в|на)\b",
     re.IGNORECASE,
 )
+# Function words of English, which writes them after a point.
 _ENGLISH = re.compile(r"\b(?:is|are|the|of|about|and|it|its|at|with|has|was)\b", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}[.,]\d{3}(?![\d.,]\d|\d)")
 """1.064 or 1,064: which of the two has decimals is for the rest of the text to say."""

@@ -75,23 +75,30 @@ _DECADE = re.compile(
 )
 """The 1990s and somebody's thirties are not seconds."""
 
+# A word that scales the number before it, the longest first: "million"; or "k".
 _SCALE = re.compile(
     rf"(?P<word>[\s-]?(?:{'|'.join(sorted(map(re.escape, SCALES), key=len, reverse=True))}))(?!{LETTER})"
     r"|(?P<kilo>k)(?![\w/])",
     re.IGNORECASE,
 )
+# A letter that scales an amount of money: $3bn, €5k.
 _MONEY_SCALE = re.compile(r"\s?(bn|[kmb])(?!\w)", re.IGNORECASE)
 _MONEY_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "bn": 1e9}
 
 _TO = r"\s?(?:to|bis|à|a|до|tot|til|till|through)\s|\s?[–—~-]\s?|\s?(?:至|到|から|에서|ถึง)\s?"
 _AND = r"\s(?:and|und|et|y|e|en|и|och|og)\s|\s?(?:和|と|与)\s?"
+# Before a range joined by "and": "between 5 and 7".
 _BETWEEN = re.compile(
     r"(?:\b(?:between|zwischen|entre|tra|fra|tussen|mellem|mellan|между)|之间|介于)\s?$",
     re.IGNORECASE,
 )
+# Between the ends of a range: "to", a dash.
 _JOINED_BY_TO = re.compile(_TO)
+# Between the ends of a range that "between" begins.
 _JOINED_BY_AND = re.compile(_AND)
+# Between a value and its tolerance.
 _PLUS_MINUS = re.compile(r"\s?(?:±|\+/-|\+-)\s?")
+# Between the parts of one quantity: "5 feet and 3 inches".
 _COMPOUND = re.compile(r"(?:,? (?:and|und|et|y|e) |,? )?")
 
 _ROUGH = (
@@ -115,11 +122,13 @@ _UPPER = (
     r" более|менее|меньше|最多|不到|"
     r"少于|최대|せいぜい"
 )
+# What stands directly before a number and makes it rough or a bound, an article in between.
 _BEFORE = re.compile(
     rf"(?:(?<!\w)|(?<=[{UNSPACED}]))(?:(?P<rough>{_ROUGH})|(?P<lower>{_LOWER})|(?P<upper>{_UPPER}))\s*(?:the"
     r" |a )?$",
     re.IGNORECASE,
 )
+# What stands directly after a quantity and makes it rough or a bound.
 _AFTER = re.compile(
     r"(?P<lower>\s?(?:or|oder|ou|o)\s(?:more|greater|higher|above|over|longer|older|mehr|plus|más)\b|\s?and"
     r" (?:above|over|up)\b|以上|이상)"

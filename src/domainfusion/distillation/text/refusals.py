@@ -65,6 +65,7 @@ _REFUSAL = re.compile(
     ),
     re.IGNORECASE,
 )
+# An apology and nothing else.
 _MERELY_SORRY = re.compile(rf"{_APOLOGY}\W*", re.IGNORECASE)
 
 # In each language an apology, or a machine that speaks of itself, and in the same sentence that it

@@ -39,8 +39,11 @@ _CODE = re.compile(r"`[^`\n]{1,300}`")
 _BEGINNING = re.compile(rf"[{_OPENERS}]*(?:[^\W\d_]|\d)|[{_OPENERS}]+\S|[-–—•]\s|[^\w\s]")
 # A name of code begins a sentence with a small letter: `utf8mb4`, `pg_repack`, `localStorage`.
 _CODE_NAME = re.compile(r"[a-z][a-z]*(?:\d\w|[A-Z_])")
+# The first word after a stop, past opening marks.
 _WORD_AFTER = re.compile(rf"[{_OPENERS}]*([^\W_]+)")
+# A line break of any system.
 _LINE_BREAK = re.compile(r"\r\n?|\n")
+# The mark of a list's item: "- ", "a) ", "iii. ".
 _ITEM = re.compile(r"(?:[-*+•–]|\(?\w{1,3}[.)])\s")
 _WINDOW = 48
 """Characters before a stop that are looked at to tell an abbreviation from the end of a
@@ -339,7 +342,9 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 # A line that its author meant as a list's item, where Markdown reads a part of a paragraph: "•
 # Eat", "2) Sleep", "b) Rest".
 _LISTED_LINE = re.compile(r"\s*(?:[-*+•◦▪–]|\(?\d{1,3}[.)]|\(?[a-h]\))\s+\S")
+# A row of a Markdown table.
 _ROW = re.compile(r"\s*\|.*\|\s*$")
+# A line that is bold as a whole, which stands for a heading.
 _BOLD_LINE = re.compile(r"\s*(\*\*|__)(?!\s)[^*_\n]{1,120}\1[:.]?\s*$")
 _MATH_ENDS = {"$$": "$$", "\\[": "\\]", "\\begin{": "\\end{"}
 """What a displayed formula begins with, at the beginning of a line, and what ends it."""

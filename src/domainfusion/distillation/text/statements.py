@@ -141,6 +141,7 @@ _GOLD_DATES = tuple(
 """Forms of an accepted answer that is a whole date and nothing else: 20 July 1969, July 20, 1969,
 1969-07-20. A date of numbers alone may have the day or the month first, and has no other forms.
 """
+# A year with its era: 44 BC, AD 79, 79 CE.
 _GOLD_ERA = re.compile(r"(?P<bc>\d{1,4} b\.?c\.?(?:e\.?)?)|a\.?d\.? ?\d{1,4}|\d{1,4} (?:ad|ce)")
 
 
@@ -256,6 +257,7 @@ def _is_equal(one: Stated, other: Stated) -> bool:
 
 # Denial
 
+# A stop before a space or a closing mark; in scripts without spaces, the stop alone.
 _SENTENCE_END = re.compile(r"[.!?](?=[\s\"')\]]|\Z)|[。！？;；\n।؟]")
 _BUT = (
     r"\b(?:but|sondern|sino|mais|ma|aber|pero|but rather|maar|men|utan|αλλά|но|а)\b|而是|而|，|。"
@@ -337,6 +339,7 @@ _WRONG_AFTER = re.compile(
     re.IGNORECASE,
 )
 """What follows an answer that is said to be wrong: is not the capital, is wrong."""
+# A denied verb directly after an answer: "Paris is not …".
 _PLAIN_NOT_AFTER = re.compile(
     r"\W{0,4}\s?(?:(?:is|are|was|ist|est|es|è|é)\s(?:not|nicht|pas)|isn't|aren't|wasn't|n'est"
     r" pas|no es|non è|não é|不是)",
@@ -361,7 +364,9 @@ _ONCE_AFTER = re.compile(
     r"|war (?:fruher|einst|ehemals)\b|era antes\b|etait autrefois\b)"
 )
 """After an answer: it was so once."""
+# A verb of the past directly before an answer.
 _WAS = re.compile(r"\b(?:was|were|had been|war|waren|era|fue|etait|был[аои]?) (?:the |in )?$")
+# After an answer: it was so until then.
 _UNTIL = re.compile(r"^,? (?:until|till|up to|bis|hasta|jusqu)\b")
 _NOW = re.compile(
     r"\b(?:now|today|currently|nowadays|these days|at present|presently|has been|have been|moved to"
@@ -371,9 +376,11 @@ _NOW = re.compile(
     r"|现在|如今|目前|今は|現在"
 )
 """What says that something else is so at present."""
+# What says that another thing is so by now: "since 1960 it is".
 _IS_INSTEAD = re.compile(
     r"\b(?:since (?:then|\d{4})|now|today|currently)\b,? (?:it|that|this|the \w+) (?:is|has been)\b"
 )
+# Words of a question that asks what was so once, a past tense or a year among them.
 _ASKS_FOR_THE_PAST = re.compile(
     r"\b(?:was(?! ist| sind| heisst)|were|did|had|used to|former(?:ly)?|previous(?:ly)?|before|once|original(?:ly)?|old|earlier|past"
     r"|ancient|histor\w+|first|until|\w{3,}ed|wrote|won|became|made|led|held|built|found|[12]\d{3}"
@@ -487,18 +494,22 @@ _HEDGE = (
     r"vielleicht|peut-être|quizás|tal vez|может быть|the answer is|it would be|i guess|i"
     r" think|or|and|oder)"
 )
+# Words that leave it open whether something is so.
 _MODAL = re.compile(
     r"\b(?:maybe|perhaps|possibly|could be|might be|may be|vielleicht|peut-être|quizás)\b",
     re.IGNORECASE,
 )
+# What may stand before a guess: marks of lists, quotes, hedges.
 _LEAD = re.compile(
     rf"^(?:[\s\-*•·–—(\[\"']|\d{{1,2}}[.)]\s|[a-zA-Z][.)]\s|{_HEDGE}(?!\w)[,:]?)*", re.IGNORECASE
 )
+# Between the items of a list of guesses: a comma, a stop, "or", "and".
 _ITEM_END = re.compile(
     r"[,;/\n]|[.!?](?=\s|\Z)|[。！？、，"
     rf"]|(?<!\w)(?:{_OR}|and|und|et|y|e|и|&)(?!\w)|{_OR_UNSPACED}",
     re.IGNORECASE,
 )
+# What an item begins with that is not another guess: "or more", "or something".
 _NO_CANDIDATE = re.compile(
     r"(?:so|more|less|fewer|greater|higher|lower|later|earlier|about|roughly|rather|simply|even|both|not|else|otherwise|other|others|"
     r"something|anything|similar|the like|in other"
@@ -533,18 +544,23 @@ _JOINING = frozenset(
         "and",
     ]
 )
+# Marks before a clause: white space, bullets, quotes, numbers of lists.
 _LEAD_MARKS = re.compile(r"^(?:[\s\-*•·–—(\[\"']|\d{1,2}[.)]\s)*")
 _LEAD_WORDS = rf"^(?:(?:{_HEDGE}|the|a|an)\s)*"
+# The end of a clause: a stop, a line break, a comma before a space.
 _CLAUSE_END = re.compile(r"[.!?;](?=\s|\Z)|[\n。！？；]|,\s")
 _INTRODUCTION = re.compile(
     r"^[^,.;!?\n]{0,120}?(?::|\b(?:is|are|was|be|ist|est|es|è|é|would be)\b|是|は)\s*",
     re.IGNORECASE,
 )
 """What stands before a list: The capital is."""
+# An "or" of any language.
 _OR_WORD = re.compile(rf"(?<!\w)(?:{_OR})(?!\w)|{_OR_UNSPACED}", re.IGNORECASE)
+# An "or" directly before an answer, with a hedge or an article in between.
 _OR_BEFORE = re.compile(
     rf"(?:\s(?:{_OR})\s(?:{_HEDGE}\s)?(?:the\s|an?\s)?|(?:{_OR_UNSPACED}))$", re.IGNORECASE
 )
+# The end of a sentence, a semicolon among them.
 _STOP = re.compile(r"[;!?\n。！？]|\.(?=\s|\Z)")
 _Test = Callable[[str], bool]
 

@@ -176,6 +176,7 @@ _PHRASES = {
     r"swiss francs?\b": "swiss_franc",
 }
 """Units of several words, whatever their case."""
+# Any unit of several words; its group p0, p1, … tells which.
 _PHRASE = re.compile(
     "|".join(f"(?P<p{i}>{words})" for i, words in enumerate(_PHRASES)), re.IGNORECASE
 )
@@ -194,11 +195,13 @@ _ATOM = re.compile(
     r"(?P<raised>\s(?:squared|cubed|cuadrados?|carrés?|cubes?|quadrati|quadrados?)\b)?",
     re.IGNORECASE,
 )
+# Between two units: the second divides.
 _DIVIDED = re.compile(r"\s?/\s?|\sper\s|\spro\s|\spor\s|\spar\s")
 _DIVIDED_LATER = re.compile(
     r"\s(?:of|de|d'|an)\s(?:[^\W\d_]+\s){1,2}?per\s(?=[^\W\d_])", re.IGNORECASE
 )
 """What is measured may stand between a unit and the one it is divided by: g of protein per kg."""
+# Between two units: they are multiplied; a space does so before a negative power alone: "m s^-1".
 _TIMES = re.compile(r"\s?[·*]\s?|-(?=[^\W\d_])|\s(?=[^\W\d_]{1,3}\^?-[1-4])")
 _CUBED = frozenset(("cubic", "cu", "cu.", "cubed", "cubes"))
 

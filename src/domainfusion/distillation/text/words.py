@@ -102,6 +102,7 @@ _MARKUP = re.compile(
     rf"|(?P<ligature>[{''.join(_LIGATURES)}℃℉])",
     re.MULTILINE,
 )
+# Any invisible character.
 _UNSEEN = re.compile(f"[{_INVISIBLE}]")
 _PLAIN = re.compile(r"[A-Za-z0-9\s.,;:!?'\"()/%+=-]*", re.ASCII)
 """Text in which there is nothing to resolve."""
