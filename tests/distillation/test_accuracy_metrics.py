@@ -491,3 +491,114 @@ def test_examples_keep_their_metric_on_disk(tmp_path: Path) -> None:
         stated_parts, list(read_examples(tmp_path / "test.jsonl")), ["3 hours, so 5,000 m"]
     )
     assert score.value == 1
+
+
+STATED = (
+    # A bare statement in the question's words answers a question for yes or no.
+    ("Is it safe to swim here?", "yes", "It is safe.", 1),
+    ("Is it safe to swim here?", "no", "It is safe.", 0),
+    ("Is it safe to swim here?", "no", "It is not safe.", 1),
+    ("Is it safe to swim here?", "no", "It is unsafe.", 1),
+    ("Is it safe to swim here?", "yes", "It isn't safe.", 0),
+    ("Can penguins fly?", "no", "Penguins can't fly.", 1),
+    ("Can penguins fly?", "no", "They can fly.", 0),
+    ("Is aspirin safe for cats?", "yes", "Aspirin is toxic to cats.", 0),
+    ("Is aspirin safe for cats?", "yes", "It might be safe.", 0),
+    ("Is aspirin safe for cats?", "yes", "Is it safe?", 0),
+    ("Is it legal or illegal?", "yes", "It is legal.", 0),
+    ("Is Pluto a planet?", "yes", "Pluto is a dwarf planet.", 0),
+    # The names of the world wars
+    ("Which war ended in 1945?", "World War II", "WWII", 1),
+    ("Which war ended in 1945?", "World War II", "The Second World War ended then.", 1),
+    ("Which war ended in 1945?", "the Second World War", "World War 2.", 1),
+    ("Which war ended in 1945?", "WWII", "The First World War.", 0),
+    ("Which war ended in 1945?", "World War II", "It was not WWII.", 0),
+    ("Which war ended in 1918?", "World War I", "World War II", 0),
+    # Days of the year
+    ("When did they land?", "20 July", "On the twentieth of July.", 1),
+    ("When did they land?", "20 July", "July 20th.", 1),
+    ("When did they land?", "the twentieth of July", "On 20 July 1969.", 1),
+    ("When did they land?", "20 July 1969", "On the twentieth of July 1969.", 1),
+    ("When did they land?", "20 July", "On the twenty-first of July.", 0),
+    ("When is it?", "4 July", "14 July", 0),
+    ("When is it?", "July 1", "July 1st, 1867", 1),
+    # Code, whose flags have a case
+    ("How do you print x in Python?", "print(x)", "```python\nprint(x)\n```", 1),
+    ("How do you print x in Python?", "print(x)", "print(y)", 0),
+    ("Which command lists all?", "ls -a", "Run `ls -a`.", 1),
+    ("Which command lists all?", "ls -a", "Run `ls -A`.", 0),
+    ("Which command lists all?", "ls -a", "ls -A", 0),
+    # A guess by somebody who says that he does not know
+    ("What color is the sky?", "blue", "I don't know. Maybe blue?", 0),
+    ("What color is the sky?", "blue", "I'm not sure, but it could be blue.", 0),
+    ("What color is the sky?", "blue", "I'm not sure, but I think it is blue.", 1),
+    ("What color is the sky?", "blue", "Blue. I don't know why, though.", 1),
+    ("What color is the sky?", "blue", "I don't know much, but it is blue.", 1),
+    # Quotations and tables
+    ("What is Peru's capital?", "Lima", 'Somebody wrote "It is Lima", which is wrong.', 0),
+    ("What did Caesar say?", "alea iacta est", 'He said: "Alea iacta est."', 1),
+    ("What is Peru's capital?", "Lima", "| Country | Capital |\n|---|---|\n| Peru | Lima |", 1),
+    ("Сколько ног у паука?", "8", "У паука восемь ног.", 1),
+    ("Сколько ног у паука?", "восемь", "У паука шесть ног.", 0),
+)
+
+
+@pytest.mark.parametrize(("query", "gold", "text", "wanted"), STATED)
+def test_what_an_answer_states_in_other_forms(
+    query: str, gold: str, text: str, wanted: float
+) -> None:
+    example = Example(query=query, domains=("a",), parts=(Part(domain="a", answers=(gold,)),))
+    assert stated_parts(example, text).value == wanted
+    assert stated_parts(example, gold).value == 1
+
+
+NUMBERS = (
+    ("50 %", "About half of it.", 1),
+    ("50 %", "0.5", 1),
+    ("50 %", "One half.", 1),
+    ("50 %", "50", 1),
+    ("50 %", "A third.", 0),
+    ("50 %", "It is not half.", 0),
+    ("50 %", "In the second half of the year.", 0),
+    ("25 %", "A quarter of all.", 1),
+    ("0.5", "half", 1),
+    ("2", "half", 0),
+    ("90 minutes", "An hour and a half.", 1),
+    ("an hour and a half", "90 minutes", 1),
+    ("an hour and a half", "60 minutes", 0),
+    ("150 minutes", "Two hours and a half.", 1),
+    ("5 hours", "five hours and a half", 0),
+    ("25", "двадцать пять", 1),
+    ("1200", "тысяча двести", 1),
+    ("5000", "пять тысяч", 1),
+    ("2000", "2 тысячи", 1),
+    ("8", "семь", 0),
+)
+
+
+@pytest.mark.parametrize(("gold", "text", "wanted"), NUMBERS)
+def test_numbers_in_other_words(gold: str, text: str, wanted: float) -> None:
+    example = Example(query="How much?", domains=("a",), reference=gold)
+    assert Numeric()(example, text).value == wanted
+    assert Numeric()(example, gold).value == 1
+
+
+PARTLY_KNOWN = (
+    (("geography", "chemistry"), "Lima, and Fe.", 1),
+    (("geography", "chemistry"), "It is Lima. It is Iron.", 1),
+    (("geography", "chemistry"), "The capital is Lima. The symbol is Fe.", 1),
+    (("geography", "chemistry", "literature"), "Lima, Mercury, Goethe", 1),
+    (("geography", "chemistry"), "Lima, Quito, Bogotá", 0),
+    (("geography", "chemistry"), "Lima or Quito, and Fe.", 0),
+    (("geography", "chemistry"), "It is Lima. It is Quito. It is Bogotá.", 0),
+    (("geography",), "It is Lima. It is Quito.", 0),
+)
+
+
+@pytest.mark.parametrize(("domains", "text", "wanted"), PARTLY_KNOWN)
+def test_what_answers_a_part_without_a_reference_is_no_guess_at_another(
+    domains: tuple[str, ...], text: str, wanted: float
+) -> None:
+    parts = (Part(domain="geography", answers=("Lima",)),)
+    query = "What is the capital of Peru, and what is asked of the others?"
+    assert stated_parts(Example(query=query, domains=domains, parts=parts), text).value == wanted

@@ -16,9 +16,11 @@ from typing_extensions import Protocol, runtime_checkable
 
 from domainfusion.distillation.text.statements import (
     MOST_SPANS,
+    has_same_flags,
     is_denied,
     is_one_of_guesses,
     is_symbol,
+    says_yes_or_no,
     spans_of,
 )
 from domainfusion.distillation.text.words import ARTICLES, normalize, render, words_of
@@ -178,7 +180,7 @@ def is_the_answer(text: str, answer: str) -> bool:
     A symbol of up to three letters has its own case: cobalt's `Co` is not `CO`.
     """
     said, wanted = _bare(text), _bare(answer)
-    if normalize(said) != normalize(wanted):
+    if normalize(said) != normalize(wanted) or not has_same_flags(said, wanted):
         return False
     if said == wanted or not is_symbol(wanted):
         return True
@@ -233,10 +235,20 @@ def gives_one(example: Example, text: str, answers: Sequence[str]) -> bool:
     for answer in answers:
         for span in islice(spans_of(seen, answer), MOST_SPANS):
             if not is_denied(seen, span, query=example.query) and not is_one_of_guesses(
-                seen, span, known, example.query
+                seen, span, known, example.query, spare=parts_unknown(example)
             ):
                 return True
-    return False
+    verdicts = [normalize(answer) for answer in answers if normalize(answer) in ("yes", "no")]
+    return bool(verdicts) and says_yes_or_no(example.query, seen) in verdicts
+
+
+def parts_unknown(example: Example) -> int:
+    """Returns how many of the domains of an example have no part: what a right answer states of
+    these is not known, and so no wrong guess at the others.
+    """
+    if not example.parts:
+        return 0
+    return len(set(example.domains) - {part.domain for part in example.parts})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,14 @@ from domainfusion.distillation.metrics.accuracy import (
     Graded,
     accepted_answers,
     is_the_answer,
+    parts_unknown,
 )
-from domainfusion.distillation.text.quantities import Stated, in_unit, read_quantities
+from domainfusion.distillation.text.quantities import (
+    Quantity,
+    Stated,
+    in_unit,
+    read_quantities,
+)
 from domainfusion.distillation.text.sentences import Span
 from domainfusion.distillation.text.statements import (
     MOST_SPANS,
@@ -111,6 +117,8 @@ class Numeric:
             return Score.unscored("the reference has no number")
         seen = render(text).text
         stated = read_quantities(seen)
+        if any(_is_share(number) for numbers in golds for number in numbers):
+            stated = sorted([*stated, *_portions(seen, stated)], key=lambda number: number.start)
         if not stated:
             return Score.not_readable("the answer has no number", parts=len(golds))
         committed = [
@@ -123,7 +131,9 @@ class Numeric:
         def is_given(gold: Stated) -> bool:
             found = self._found(gold, committed + stated[_MOST_NUMBERS:])
             return any(
-                not is_one_of_guesses(seen, _span(number), known, example.query)
+                not is_one_of_guesses(
+                    seen, _span(number), known, example.query, spare=parts_unknown(example)
+                )
                 for number in found[:_MOST_NUMBERS]
             )
 
@@ -159,16 +169,45 @@ class Numeric:
         )
         if self._is_near(ends[0], gold.first) and self._is_near(ends[1], gold.last):
             return True
-        is_share = number.unit == PERCENT and not gold.unit  # 50 % of a whole is 0.5 of it
-        return (
-            is_share
-            and self._is_near(ends[0] / 100, gold.first)
-            and self._is_near(ends[1] / 100, gold.last)
+        # 50 % of a whole is 0.5 of it
+        if number.unit == PERCENT and not gold.unit:
+            scale = 0.01
+        elif gold.unit == PERCENT and not number.unit and 0 < abs(number.first) < 1:
+            scale = 100.0
+        else:
+            return False
+        return self._is_near(ends[0] * scale, gold.first) and self._is_near(
+            ends[1] * scale, gold.last
         )
 
     def _is_near(self, value: float, wanted: float) -> bool:
         allowed = max(self.absolute_tolerance, self.relative_tolerance * abs(wanted))
         return value == wanted or abs(value - wanted) <= allowed
+
+
+_PORTION = re.compile(
+    r"(?<![\w-])(?<!first )(?<!second )(?<!last )(?<!latter )(?<!other )(?<!and a )"
+    r"(?:(?:an?|one)\s)?(?P<name>half|third|quarter|fifth|tenth)\b(?!-)(?=\s+of\b|\W*$|[.,;!)])",
+    re.IGNORECASE,
+)
+"""A share in words, with nothing that it is a unit of: about half of it, a third."""
+_PORTIONS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "tenth": 10}
+
+
+def _is_share(gold: Stated) -> bool:
+    return gold.unit == PERCENT or (not gold.unit and 0 < abs(gold.first) < 1)
+
+
+def _portions(seen: str, stated: Sequence[Stated]) -> list[Stated]:
+    """Returns the shares of a text in words that are not among its quantities."""
+    found = []
+    for match in islice(_PORTION.finditer(seen), _MOST_NUMBERS):
+        if any(number.start < match.end() and match.start() < number.end for number in stated):
+            continue
+        value = 1 / _PORTIONS[match["name"].lower()]
+        quantity = Quantity(value, value, value, "")
+        found.append(Stated(match.start(), match.end(), value, value, "", quantity, in_words=True))
+    return found
 
 
 def _span(number: Stated) -> Span:

@@ -49,30 +49,83 @@ SCALES = {
 
 _FOREIGN_NUMERALS = """
     1 ein eine einer einem einen un une una uno um uma een один одна одно
-    2 zwei deux dos due dois duas twee два две
-    3 drei trois tres tre três drie три
-    4 vier quatre cuatro quattro quatro четыре
-    5 fünf cinq cinco cinque vijf пять
-    6 sechs seis sei zes шесть
-    7 sieben sept siete sette sete zeven семь
-    8 acht huit ocho otto oito восемь
-    9 neun neuf nueve nove negen девять
-    10 zehn dix diez dieci dez tien десять
-    11 elf onze once undici одиннадцать
-    12 zwölf douze doce dodici doze twaalf двенадцать
-    15 fünfzehn quinze quince quindici vijftien пятнадцать
-    20 zwanzig vingt veinte venti vinte twintig двадцать
-    30 dreißig dreissig trente treinta trenta trinta dertig тридцать
-    40 vierzig quarante cuarenta quaranta quarenta veertig сорок
-    50 fünfzig cinquante cincuenta cinquanta cinquenta vijftig пятьдесят
-    60 sechzig soixante sesenta sessanta sessenta zestig шестьдесят
-    100 hundert cent cien cento honderd сто
+    2 zwei deux dos due dois duas twee
+    3 drei trois tres tre três drie
+    4 vier quatre cuatro quattro quatro
+    5 fünf cinq cinco cinque vijf
+    6 sechs seis sei zes
+    7 sieben sept siete sette sete zeven
+    8 acht huit ocho otto oito
+    9 neun neuf nueve nove negen
+    10 zehn dix diez dieci dez tien
+    11 elf onze once undici
+    12 zwölf douze doce dodici doze twaalf
+    15 fünfzehn quinze quince quindici vijftien
+    20 zwanzig vingt veinte venti vinte twintig
+    30 dreißig dreissig trente treinta trenta trinta dertig
+    40 vierzig quarante cuarenta quaranta quarenta veertig
+    50 fünfzig cinquante cincuenta cinquanta cinquenta vijftig
+    60 sechzig soixante sesenta sessanta sessenta zestig
+    100 hundert cent cien cento honderd
 """
 _FOREIGN_VALUES = {
     word: float(number)
     for number, *words in (line.split() for line in _FOREIGN_NUMERALS.strip().splitlines())
     for word in words
 }
+
+_RUSSIAN_NUMERALS = """
+    1 один одна одно одного одной
+    2 два две двух
+    3 три трёх трех
+    4 четыре четырёх четырех
+    5 пять пяти
+    6 шесть шести
+    7 семь семи
+    8 восемь восьми
+    9 девять девяти
+    10 десять десяти
+    11 одиннадцать одиннадцати
+    12 двенадцать двенадцати
+    13 тринадцать тринадцати
+    14 четырнадцать четырнадцати
+    15 пятнадцать пятнадцати
+    16 шестнадцать шестнадцати
+    17 семнадцать семнадцати
+    18 восемнадцать восемнадцати
+    19 девятнадцать девятнадцати
+    20 двадцать двадцати
+    30 тридцать тридцати
+    40 сорок сорока
+    50 пятьдесят пятидесяти
+    60 шестьдесят шестидесяти
+    70 семьдесят семидесяти
+    80 восемьдесят восьмидесяти
+    90 девяносто девяноста
+    100 сто ста
+    200 двести двухсот
+    300 триста трёхсот трехсот
+    400 четыреста четырёхсот четырехсот
+    500 пятьсот пятисот
+    600 шестьсот шестисот
+    700 семьсот семисот
+    800 восемьсот восьмисот
+    900 девятьсот девятисот
+    1000 тысяча тысячи тысяч
+    1000000 миллион миллиона миллионов
+    1000000000 миллиард миллиарда миллиардов
+"""
+"""In the nominative and the genitive. Unlike numerals that are also articles or other words, these
+are numbers by themselves, but for one.
+"""
+_RUSSIAN_VALUES = {
+    word: float(number)
+    for number, *words in (line.split() for line in _RUSSIAN_NUMERALS.strip().splitlines())
+    for word in words
+}
+_RUSSIAN_WORD = "|".join(sorted(_RUSSIAN_VALUES, key=len, reverse=True))
+# The words of one numeral; after digits, тысяч is their scale: 5 тысяч.
+_RUSSIAN = rf"(?<!\d )(?P<russian>(?:{_RUSSIAN_WORD})(?: (?:{_RUSSIAN_WORD})(?!\w))*)"
 
 _HAN_DIGITS = {
     "零": 0,
@@ -109,6 +162,8 @@ _AFTER_WORDS = (
 NUMBER_WORDS = re.compile(
     r"(?<![\w-])(?:(?P<dozen>a dozen)|(?P<half>half an?(?="
     rf" [^\W\d_]))|(?P<english>{_WHOLE}){_AFTER_WORDS}"
+    r"|(?P<single>an?(?= [^\W\d_]+ and a half\b))"
+    rf"|{_RUSSIAN}"
     rf"|(?P<foreign>{'|'.join(sorted(_FOREIGN_VALUES, key=len, reverse=True))}))(?!\w)"
     rf"|(?P<han>[{''.join((*_HAN_DIGITS, *_HAN_TENS, *_HAN_BIG))}]+)",
     re.IGNORECASE,
@@ -142,6 +197,12 @@ def number_in_words(match: re.Match[str]) -> NumberInWords | None:
     if match["han"]:
         value = _han(match["han"])
         return None if value is None else NumberInWords(value, True, needs_unit=True)
+    if match["single"]:
+        return NumberInWords(1.0, True, needs_unit=True)
+    if match["russian"]:
+        words = match["russian"].casefold().split()
+        value = _russian(words)
+        return NumberInWords(value, value < 10_000, needs_unit=value == 1)
     if match["foreign"]:
         return NumberInWords(_FOREIGN_VALUES[match["foreign"].casefold()], True, needs_unit=True)
     if match["dozen"]:
@@ -176,6 +237,17 @@ def _english(words: list[str]) -> float:
             current *= 100
         elif word in _BIG:
             total, current = total + current * _BIG[word], 0.0
+    return total + current
+
+
+def _russian(words: list[str]) -> float:
+    total, current = 0.0, 0.0
+    for word in words:
+        value = _RUSSIAN_VALUES[word]
+        if value >= 1000:
+            total, current = total + (current or 1.0) * value, 0.0
+        else:
+            current += value
     return total + current
 
 

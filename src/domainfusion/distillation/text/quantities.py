@@ -98,6 +98,8 @@ _JOINED_BY_TO = re.compile(_TO)
 _JOINED_BY_AND = re.compile(_AND)
 # Between a value and its tolerance.
 _PLUS_MINUS = re.compile(r"\s?(?:±|\+/-|\+-)\s?")
+_AND_A_HALF = re.compile(r" and a half\b", re.IGNORECASE)
+"""After a unit: an hour and a half."""
 # Between the parts of one quantity: "5 feet and 3 inches".
 _COMPOUND = re.compile(r"(?:,? (?:and|und|et|y|e) |,? )?")
 
@@ -253,7 +255,9 @@ def _amount_at(text: str, numbers: list[Number], place: int, free_from: int) -> 
         low, high = first.value - tolerance.value, first.value + tolerance.value
         return _Amount(start, end, low, high, first.value, 0.0, name, "range", False, 2)
     used, value = 1, first.value
-    if unit is not None and first.kind == "number" and currency is None:
+    if unit is not None and (half := _AND_A_HALF.match(text, end)):
+        value, end = first.value + 0.5, half.end()
+    elif unit is not None and first.kind == "number" and currency is None:
         value, end, used = _compound(text, numbers, place, first, unit)
     if used > 1:
         return _Amount(start, end, value, value, value, 0.0, name, "number", first.in_words, used)

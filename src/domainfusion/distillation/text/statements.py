@@ -72,15 +72,49 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
         forms = [_forms_of_word(kept, place) for place in range(len(kept))]
         bare, pattern = plain.text, r" (?:(?:a|an|the) )*".join(forms)
         places = list(plain.places)
+    flags = _FLAG.findall(wanted)
     for match in re.finditer(_bounded(pattern, wanted), bare):
         found = True
-        yield Span(places[match.start()], places[match.end() - 1] + 1)
-    if not found and (date := _forms_of_date(fold(wanted))):
-        for match in re.finditer(rf"(?<![\w./-])(?:{date})(?![\w/-])", plain.text):
+        span = Span(places[match.start()], places[match.end() - 1] + 1)
+        if not flags or _FLAG.findall(seen[span.start : span.end]) == flags:
+            yield span
+    others = "" if found else _forms_of_date(fold(wanted)) or _forms_of_world_war(fold(wanted))
+    if others:
+        for match in re.finditer(rf"(?<![\w./-])(?:{others})(?![\w/-])", plain.text):
             found = True
             yield Span(plain.places[match.start()], plain.places[match.end() - 1] + 1)
     if not found:
         yield from _same_quantity(seen, wanted)
+
+
+_FLAG = re.compile(r"(?<!\S)-{1,2}[A-Za-z][\w-]*")
+"""A flag of a command, which has a case of its own: -a is not -A."""
+
+
+def has_same_flags(text: str, answer: str) -> bool:
+    """Whether two commands have the same flags, in the same case; true of all that has none."""
+    return _FLAG.findall(text) == _FLAG.findall(answer)
+
+
+_WORLD_WAR = re.compile(
+    r"(?:the )?(?:world war (?P<roman>i{1,2})|world war (?P<number>1|2|one|two)"
+    r"|(?P<nth>first|second|1st|2nd) world war|ww ?(?P<short>i{1,2}|1|2))"
+)
+
+
+def _forms_of_world_war(answer: str) -> str:
+    """Returns a pattern of the names of one of the two world wars; empty for other answers.
+
+    Example:
+        >>> bool(re.fullmatch(_forms_of_world_war("wwii"), "second world war")), _forms_of_world_war("war")
+        (True, '')
+    """
+    said = _WORLD_WAR.fullmatch(answer)
+    if said is None:
+        return ""
+    if next(name for name in said.groups() if name) in ("i", "1", "one", "first", "1st"):
+        return r"world war (?:i|1|one)|(?:first|1st) world war|ww ?(?:i|1)"
+    return r"world war (?:ii|2|two)|(?:second|2nd) world war|ww ?(?:ii|2)"
 
 
 _NUMBERINGS = """
@@ -141,6 +175,21 @@ _GOLD_DATES = tuple(
 """Forms of an accepted answer that is a whole date and nothing else: 20 July 1969, July 20, 1969,
 1969-07-20. A date of numbers alone may have the day or the month first, and has no other forms.
 """
+_NTH = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth",
+    "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth",
+    "twenty[- ]first", "twenty[- ]second", "twenty[- ]third", "twenty[- ]fourth", "twenty[- ]fifth", "twenty[- ]sixth",
+    "twenty[- ]seventh", "twenty[- ]eighth", "twenty[- ]ninth", "thirtieth", "thirty[- ]first",
+)  # fmt: skip
+_NTH_IN_WORDS = rf"(?P<nth>{'|'.join(sorted(_NTH, key=len, reverse=True))})"
+_GOLD_DAYS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"(?:the )?(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?|{_NTH_IN_WORDS}) (?:of )?{_NAMED_MONTH}",
+        rf"{_NAMED_MONTH} (?:the )?(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|{_NTH_IN_WORDS})",
+    )
+)
+"""Forms of an accepted answer that is a day of the year: 20 July, the twentieth of July."""
 # A year with its era: 44 BC, AD 79, 79 CE.
 _GOLD_ERA = re.compile(r"(?P<bc>\d{1,4} b\.?c\.?(?:e\.?)?)|a\.?d\.? ?\d{1,4}|\d{1,4} (?:ad|ce)")
 
@@ -157,6 +206,8 @@ def _forms_of_date(answer: str) -> str:
         if era["bc"]:
             return rf"{year} ?b\.?c\.?(?:e\.?)?"
         return rf"a\.?d\.? ?{year}|{year} ?(?:a\.?d\.?|c\.?e\.?)"
+    if day := _forms_of_day(answer):
+        return day
     said = next((match for form in _GOLD_DATES if (match := form.fullmatch(answer))), None)
     if said is None:
         return ""
@@ -171,11 +222,38 @@ def _forms_of_date(answer: str) -> str:
     day, year = int(parts["day"]), parts["year"]
     name = _MONTHS[number - 1]
     month = rf"(?:{name}|{name[:3]}\.?{'|sept' if number == 9 else ''})"
-    nth = rf"0?{day}(?:st|nd|rd|th|\.)?"
+    nth = rf"(?:0?{day}(?:st|nd|rd|th|\.)?{_in_words(day)})"
     return (
         rf"{nth} (?:of )?{month},? {year}|{month} (?:the )?{nth},? {year}"
         rf"|{year}-{number:02}-{day:02}|0?{day}[./] ?0?{number}[./] ?{year}|0?{number}/0?{day}/{year}"
     )
+
+
+def _in_words(day: int) -> str:
+    return f"|{_NTH[day - 1]}" if 1 <= day <= len(_NTH) else ""
+
+
+def _forms_of_day(answer: str) -> str:
+    """Returns a pattern of the forms of a day of the year; empty for other answers.
+
+    Example:
+        >>> bool(re.fullmatch(_forms_of_day("20 july"), "twentieth of july")), _forms_of_day("july")
+        (True, '')
+    """
+    said = next((match for form in _GOLD_DAYS if (match := form.fullmatch(answer))), None)
+    if said is None:
+        return ""
+    day = int(said["day"]) if said["day"] else _place_of_nth(said["nth"])
+    if not 1 <= day <= len(_NTH):
+        return ""
+    name = next(month for month in _MONTHS if month[:3] == said["month"][:3])
+    month = rf"(?:{name}|{name[:3]}\.?{'|sept' if name == 'september' else ''})"
+    nth = rf"(?:0?{day}(?:st|nd|rd|th|\.)?{_in_words(day)})"
+    return rf"{nth} (?:of )?{month}|{month} (?:the )?{nth}"
+
+
+def _place_of_nth(word: str) -> int:
+    return next(place for place, form in enumerate(_NTH, 1) if re.fullmatch(form, word))
 
 
 def is_symbol(wanted: str) -> bool:
@@ -329,6 +407,8 @@ _WRONG_AFTER = re.compile(
     rf"{_BE}\s(?:definitely |clearly |certainly |simply |therefore |also )?(?:(?:not|never)"
     rf" {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|(?:isn't|aren't|wasn't)(?: {_RIGHT}\b|{_END})"
+    rf"|which {_BE}\s(?:definitely |clearly |certainly |simply |of course )?(?:(?:not|never)"
+    rf" {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|but (?:that|this|it)(?:'s| is| was) (?:(?:not|never) {_RIGHT}\b|not(?={_END})|{_WRONG})"
     rf"|can(?:not|'t| not) be (?:the|right|correct|true|it)\b"
     r"|n'est pas\b|no es\b|non è\b|não é\b|is niet\b|är inte\b|er ikke\b|nie jest\b|не"
@@ -565,7 +645,9 @@ _STOP = re.compile(r"[;!?\n。！？]|\.(?=\s|\Z)")
 _Test = Callable[[str], bool]
 
 
-def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = "") -> bool:
+def is_one_of_guesses(
+    seen: str, span: Span, known: Iterable[str], query: str = "", *, spare: int = 0
+) -> bool:
     """Whether what stands at a place of a rendered text is one of several candidates that exclude
     each other.
 
@@ -578,6 +660,8 @@ def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = 
         span: Where the answer stands.
         known: Every accepted answer of the example.
         query: What was asked.
+        spare: How many other things are asked for whose answers are not known: so many others
+            in a list, or in sentences of the same form, may be these.
 
     Example:
         >>> [is_one_of_guesses(text, Span(text.index("Lima"), text.index("Lima") + 4), ["Lima"]) for text in
@@ -602,9 +686,30 @@ def is_one_of_guesses(seen: str, span: Span, known: Iterable[str], query: str = 
 
     return (
         _is_joined_by_or(seen, span, is_other)
-        or _is_in_list(seen, span, is_new)
-        or _is_said_of_others(seen, span, is_new)
+        or _is_in_list(seen, span, is_new, spare)
+        or _is_said_of_others(seen, span, is_new, spare)
+        or _is_admitted_guess(seen, span)
     )
+
+
+_KNOWS_NOT = re.compile(
+    r"\b(?:(?:don't|do not|can't|cannot) (?:really |actually )?(?:know|say|tell)\b"
+    r"(?! (?:if|whether|why|how|what|who|anyone|anybody|of a better))"
+    r"|(?:not|un)\s?(?:sure|certain)\b|no idea\b|no clue\b)",
+    re.IGNORECASE,
+)
+
+
+def _is_admitted_guess(seen: str, span: Span) -> bool:
+    """Whether a text says that it does not know, and brings in the answer in doubt: I don't know.
+    Maybe blue?
+    """
+    if len(seen) > _MOST_LIST or not _KNOWS_NOT.search(seen, 0, span.start):
+        return False
+    start = max((match.end() for match in _CLAUSE_END.finditer(seen, 0, span.start)), default=0)
+    stop = _STOP.search(seen, span.end)
+    own = seen[start : stop.end() if stop else len(seen)]
+    return own.rstrip().endswith("?") or _MODAL.search(own) is not None
 
 
 def _is_joined_by_or(seen: str, span: Span, is_other: _Test) -> bool:
@@ -660,8 +765,10 @@ def _trailing(text: str) -> str:
     return " ".join(names)
 
 
-def _is_in_list(seen: str, span: Span, is_other: _Test) -> bool:
-    """Whether the whole text is a list of three candidates or more, or of two that are in doubt."""
+def _is_in_list(seen: str, span: Span, is_other: _Test, spare: int) -> bool:
+    """Whether the whole text is a list of three candidates or more, or of two that are in doubt;
+    `spare` others may be answers to something else.
+    """
     if len(seen) > _MOST_LIST:
         return False
     items = [item.strip() for item in _ITEM_END.split(_INTRODUCTION.sub("", seen, count=1))]
@@ -670,13 +777,17 @@ def _is_in_list(seen: str, span: Span, is_other: _Test) -> bool:
     if any(len(item.split()) > _MOST_WORDS or _VERB.search(item) for item in bare):
         return False
     answer = normalize(seen[span.start : span.end])
-    others = sum(is_other(item) for item in bare)
+    others = sum(is_other(item) for item in bare if normalize(item) != answer)
     is_doubtful = _MODAL.search(seen) is not None or seen.count("?") > 1
-    return answer in map(normalize, bare) and others >= (1 if is_doubtful else 2)
+    fewest = 1 + spare if is_doubtful else max(2, 1 + spare)
+    return answer in map(normalize, bare) and others >= fewest
 
 
-def _is_said_of_others(seen: str, span: Span, is_other: _Test) -> bool:
-    """Whether another sentence differs from the one with the answer in nothing but the answer."""
+def _is_said_of_others(seen: str, span: Span, is_other: _Test, spare: int) -> bool:
+    """Whether another sentence, or more than `spare` others, differ from the one with the answer
+    in nothing but the answer.
+    """
+    others = 0
     if len(seen) > _MOST_LIST:
         return False
     start = max((match.end() for match in _CLAUSE_END.finditer(seen, 0, span.start)), default=0)
@@ -700,8 +811,8 @@ def _is_said_of_others(seen: str, span: Span, is_other: _Test) -> bool:
             and not _NOT.search(filler)
             and is_other(filler)
         ):
-            return True
-    return False
+            others += 1
+    return others > spare
 
 
 def _filler(clause: str, before: int, after: int) -> str:
@@ -737,3 +848,72 @@ def _is_close(one: Stated, other: Stated) -> bool:
         return False
     off = 1e-9 if one.unit == other.unit else 0.02
     return abs(one.quantity.middle - other.quantity.middle) <= off * abs(one.quantity.middle)
+
+
+# Yes or no
+
+_POLAR = re.compile(
+    r"(?:^|(?<=[.!?:,;] )|(?<=\band ))(?:is|are|was|were|am|do|does|did|can|could|will|would|should|shall|must|may|might"
+    r"|has|have|had)\s(?P<rest>[^?.!]*)\?",
+    re.IGNORECASE,
+)
+"""A question that wants yes or no."""
+_FINITE = re.compile(
+    r"\b(?:is|are|was|were|do|does|did|can|could|will|would|should|must|may|has|have|had)\b"
+    r"|\b(?:is|are|was|were|do|does|did|could|would|should|has|have|had|ca|wo)n't\b|\bcannot\b"
+    r"|'s\b|'re\b",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"\b(?:not|never|cannot)\b|n't\b", re.IGNORECASE)
+_DENYING_WORD = re.compile(r"\b\w+n't\b|\b(?:cannot|not|never)\b", re.IGNORECASE)
+_NEGATING_PREFIX = re.compile(r"(?:un|in|im|il|ir|non-?)(?=[a-z]{4})")
+
+
+def says_yes_or_no(query: str, seen: str) -> str:
+    """Returns `yes` or `no` where a text answers a question that wants one of them by stating the
+    question's own words, or denying them: "It is safe." to "Is it safe to swim here?". Empty where
+    it brings in other words, which a reader would have to understand, or where several such
+    questions are asked.
+
+    Args:
+        query: What was asked.
+        seen: The rendered answer.
+
+    Example:
+        >>> says_yes_or_no("Is it safe to swim here?", "It isn't safe."), says_yes_or_no("Is it safe?", "It is risky.")
+        ('no', '')
+    """
+    asked = _POLAR.findall(query)
+    if len(asked) != 1 or _OR_WORD.search(asked[0]) or _NEGATION.search(asked[0]):
+        return ""
+    stop = _SENTENCE_END.search(seen)
+    first = seen[: stop.start()] if stop else seen
+    if (stop and stop[0] == "?") or not _FINITE.search(first) or _MODAL.search(first):
+        return ""
+    known = set(words_of(asked[0])) - _PLAIN_WORDS
+    said = words_of(_FINITE.sub(" ", _DENYING_WORD.sub(" ", first)))
+    denials = len(_NEGATION.findall(first))
+    stated = 0
+    for word in said:
+        if word in _PLAIN_WORDS or word in ARTICLES:
+            continue
+        bare = _NEGATING_PREFIX.sub("", word)
+        if word not in known and bare not in known:
+            return ""
+        denials += word not in known
+        stated += 1
+    if not stated:
+        return ""
+    return "no" if denials % 2 else "yes"
+
+
+_PLAIN_WORDS = frozenset(
+    (
+        "i", "you", "he", "she", "it", "we", "they", "this", "that", "these", "those", "there", "here",
+        "his", "her", "its", "my", "your", "our", "their", "him", "them", "to", "of", "in", "on", "at",
+        "for", "by", "with", "from", "as", "and", "very", "quite", "really", "indeed", "also", "still",
+        "certainly", "definitely", "generally", "always", "now", "so", "be", "been", "being", "t", "s",
+        "re",
+    )
+)  # fmt: skip
+"""Words that say nothing of what was asked."""
