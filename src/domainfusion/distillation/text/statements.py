@@ -206,8 +206,8 @@ def _forms_of_date(answer: str) -> str:
         if era["bc"]:
             return rf"{year} ?b\.?c\.?(?:e\.?)?"
         return rf"a\.?d\.? ?{year}|{year} ?(?:a\.?d\.?|c\.?e\.?)"
-    if day := _forms_of_day(answer):
-        return day
+    if day_of_year := _forms_of_day(answer):
+        return day_of_year
     said = next((match for form in _GOLD_DATES if (match := form.fullmatch(answer))), None)
     if said is None:
         return ""
