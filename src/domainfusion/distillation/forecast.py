@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from domainfusion.distillation.dataset import read_held_out
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
-from domainfusion.distillation.measuring import MOST_QUESTIONS
 from domainfusion.distillation.parts import Parts
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.distillation.trainer import Trainer
@@ -357,7 +356,7 @@ def evaluating_pieces(
         Piece(f"evaluating {name}", questions, kind_of(model)) for name, model in measured.items()
     ]
     # The student and its experts are timed on a few of them, alone and together.
-    timed = 3 * min(questions, MOST_QUESTIONS)
+    timed = 3 * min(questions, QUESTIONS_TIMED)
     return [*pieces, Piece("timing the student against its experts", timed, kind_of(parts.student))]
 
 
