@@ -275,7 +275,7 @@ def test_none_shows_nothing_in_a_terminal_either(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("wrong", [True, False, 1, "bars", Bars])
-def test_what_is_no_display_is_refused(wrong: object) -> None:
+def test_what_is_not_a_display_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError) as failure:
         choose_progress(wrong)  # type: ignore[arg-type]
     message = str(failure.value)
@@ -284,7 +284,7 @@ def test_what_is_no_display_is_refused(wrong: object) -> None:
     assert "To fix it: write progress=" in message
 
 
-def test_a_display_of_ones_own_is_taken_as_it_is() -> None:
+def test_a_custom_display_is_taken_as_it_is() -> None:
     written: list[str] = []
     own = Lines(written.append)
     assert choose_progress(own) is own

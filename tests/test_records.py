@@ -313,7 +313,7 @@ def test_json_never_has_a_number_that_json_does_not_have(number: float, tmp_path
         Example(query="Why?", domains=("a",), metadata={"level": number})
 
 
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_json(tmp_path / "a.json") == {"a": 1}
     assert [line for _, line in read_lines(tmp_path / "a.json")] == [{"a": 1}]

@@ -202,7 +202,7 @@ def test_basic_distillation_saves_what_plain_transformers_loads(outcomes: list[O
     assert model.num_parameters() == student.parameter_count
 
 
-def test_basic_distillation_returns_a_student_that_answers_and_has_learnt(
+def test_basic_distillation_returns_a_student_that_answers_and_has_learned(
     outcomes: list[Outcome],
 ) -> None:
     names = outcomes[0].names

@@ -12,7 +12,7 @@ to the letter (`verbatim`), and statements that two experts make in different wo
 patterns each).
 
 - found: the share of the contradictions that a conflict of the ledger joins.
-- false alarms: conflicts of the ledger that join no labelled contradiction, as a count.
+- false alarms: conflicts of the ledger that join no labeled contradiction, as a count.
 - unmarked: the share of the contradictions of which both sides stand in the answer without a
   conflict in the ledger. What was found and not settled is marked in the answer.
 - right side kept: of the contradictions with a label of who is right (`right`, the first or the

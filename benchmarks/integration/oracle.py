@@ -48,7 +48,7 @@ class Labels:
 
     Attributes:
         query: The question.
-        contradicts: Whether two quotes of different experts contradict each other on a labelled
+        contradicts: Whether two quotes of different experts contradict each other on a labeled
             point.
         same: Whether they say the same.
         owner: The domain that the disputed point belongs to; empty where nobody owns it.

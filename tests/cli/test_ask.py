@@ -38,7 +38,7 @@ def test_a_run_a_folder_and_an_adapter_answer(
         )
 
 
-def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learnt_with(
+def test_the_student_of_a_run_is_asked_with_the_system_prompt_that_it_learned_with(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = copy_of(finished_run, tmp_path)

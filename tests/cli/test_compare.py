@@ -16,6 +16,6 @@ def test_a_run_beside_itself_has_no_difference(
     assert "What differs in the inputs" not in shown
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(tmp_path), str(tmp_path)]) == 1
     assert str(tmp_path) in capsys.readouterr().err

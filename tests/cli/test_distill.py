@@ -59,7 +59,7 @@ def test_a_run_leaves_student_reports_log_and_recipe(finished_run: Path, recipe_
     assert "train" in (finished_run / "run.log").read_text()
 
 
-def test_a_run_that_is_stopped_goes_on_and_ends_as_one_that_was_not(
+def test_a_run_that_is_stopped_continues_and_ends_as_one_that_was_not(
     recipe_file: Path, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / "run"

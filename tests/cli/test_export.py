@@ -106,7 +106,7 @@ def test_the_adapter_that_was_trained(
     assert (directory / "usage.json").read_text() == usage
 
 
-def test_a_student_whose_weights_were_all_trained_is_no_adapter(
+def test_a_student_whose_weights_were_all_trained_is_not_an_adapter(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = copy_of(finished_run, tmp_path)

@@ -201,7 +201,7 @@ def test_a_signal_after_the_verb_has_ended_is_a_stop_too() -> None:
     assert (done.returncode, done.stderr) == (130, "")
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_leaves_is_not_an_error(tmp_path: Path) -> None:
     process = start(["init", tmp_path / "recipe.yaml"])
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()

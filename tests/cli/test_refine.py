@@ -67,7 +67,7 @@ def test_the_report_has_its_section(refined: Path, capsys: pytest.CaptureFixture
     assert 'id="refinement"' in (refined / "report.html").read_text()
 
 
-def test_what_is_exported_is_what_the_last_student_learnt(refined: Path, tmp_path: Path) -> None:
+def test_what_is_exported_is_what_the_last_student_learned(refined: Path, tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     assert main(["export", str(refined), "--output", str(file)]) == 0
     usable = [

@@ -68,7 +68,7 @@ def test_what_the_run_did_not_write_is_kept(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_a_file_of_ones_own_with_the_name_of_a_new_one_is_kept_beside_it(
+def test_a_custom_file_with_the_name_of_a_new_one_is_kept_beside_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_student(distiller(tmp_path, OLD))

@@ -79,7 +79,7 @@ def test_status_loads_no_torch_and_changes_nothing(finished_run: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "report", "evaluate"])
-def test_a_folder_that_is_no_run_is_one_error(
+def test_a_folder_that_is_not_a_run_is_one_error(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for directory in (tmp_path, tmp_path / "gone"):

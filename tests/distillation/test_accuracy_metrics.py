@@ -355,7 +355,7 @@ def test_an_example_without_choices_is_one_error(choices: object) -> None:
         )
 
 
-def test_a_reference_that_is_no_choice_leaves_the_answer_unscored() -> None:
+def test_a_reference_that_is_not_a_choice_leaves_the_answer_unscored() -> None:
     score = NamedChoice()(
         example("?", domains=["d"], reference="gold", metadata={"choices": ["iron", "lead"]}),
         "iron",
@@ -427,7 +427,7 @@ def test_each_part_is_graded_by_the_metric_of_its_domain() -> None:
     assert score.parts == (0.0, 0.0) and not score.readable
 
 
-def test_a_metric_of_ones_own_is_any_function_and_may_return_a_number() -> None:
+def test_a_custom_metric_is_any_function_and_may_return_a_number() -> None:
     asked = example("?", domains=["d"])
     assert grade(lambda one, text: 0.25, ScriptedModel("yes"), [asked])[0].score.value == 0.25  # type: ignore[arg-type]
     [score] = grade_texts(lambda one, text: 2, [asked], ["yes"])  # type: ignore[arg-type]
@@ -468,7 +468,7 @@ def test_a_metric_that_is_not_there_is_one_error(named: object) -> None:
         grade_texts(stated_parts, [asked], ["x"])
 
 
-def test_a_metric_of_what_is_no_domain_is_refused() -> None:
+def test_a_metric_of_what_is_not_a_domain_is_refused() -> None:
     evaluator = DomainRetentionEvaluator(
         metric={"chemistry": "exact", "physics": "numeric"}, resamples=100
     )

@@ -134,7 +134,7 @@ def test_a_test_question_that_an_expert_leaves_unanswered_has_no_grade_and_is_to
     assert kept is not None and kept.notes == report.notes
 
 
-def test_a_gap_in_the_evaluation_stops_a_run_that_is_to_stop_and_the_same_run_goes_on(
+def test_a_gap_in_the_evaluation_stops_a_run_that_is_to_stop_and_the_same_run_continues(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     patchy = Patchy("a", "Test 1")

@@ -258,7 +258,7 @@ def test_one_text_is_too_few() -> None:
         validate_coherence(consistency, few()[:1])
 
 
-def test_a_metric_of_ones_own_is_not_known() -> None:
+def test_a_custom_metric_is_not_known() -> None:
     def own(text: str) -> Score:
         return Score(1.0)
 

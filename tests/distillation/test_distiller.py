@@ -319,7 +319,7 @@ class NeverCut(LlamaModel):
         return list(map(whole, super().generate(conversations, sampling, told)))
 
 
-def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_learnt_word_for_word(
+def test_experts_and_integrator_teach_what_they_find_probable_and_text_is_trained_with_cross_entropy(
     world: World, make_adapter: Callable[..., Path]
 ) -> None:
     examples = [example(f"{item.query} Why?", domains=item.domains) for item in (*SINGLES, *PAIRS)]
@@ -426,7 +426,7 @@ def test_without_a_reference_a_target_is_unverified_and_trained_on(world: World)
     )
 
 
-def test_a_verifier_of_ones_own_decides(world: World) -> None:
+def test_a_custom_verifier_decides(world: World) -> None:
     in_words = example("Where is LHR, in words?", domains=["aviation"], reference="In London.")
 
     def strict(given: Example, text: str) -> Score:

@@ -196,7 +196,7 @@ def test_a_merge_that_can_not_be_is_told_before_anything_is_asked(
     assert "why_not_merged" in log
 
 
-def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a model"):
         LlamaModel(model_path=tmp_path)
 
@@ -212,7 +212,7 @@ def test_a_generator_whose_every_question_was_rejected_says_why(world: World) ->
         world.distiller(data_generators=[useless]).distill()
 
 
-def test_a_generator_and_an_evaluator_of_ones_own_name_only_what_they_need(world: World) -> None:
+def test_a_custom_generator_and_an_evaluator_name_only_what_they_need(world: World) -> None:
     class Own(DataGenerator):
         def generate(self) -> list[Example]:  # type: ignore[override]
             return [*SINGLES, *PAIRS]
@@ -247,7 +247,7 @@ def test_a_generator_that_returns_no_examples_is_one_clear_error(world: World, m
         world.distiller(data_generators=[Own()]).distill()
 
 
-def test_an_evaluator_of_ones_own_is_never_given_what_was_trained_on(world: World) -> None:
+def test_a_custom_evaluator_is_never_given_what_was_trained_on(world: World) -> None:
     class Blind(Evaluator):
         def evaluate(  # type: ignore[override]
             self, student_model: Any, teacher_models: Any, examples: Any

@@ -134,7 +134,7 @@ def test_a_teacher_that_breaks_down_loses_no_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("write", range(6))
-def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_one_clear_error_and_the_run_continues_when_there_is_room(
     world: World, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
     writes = 0

@@ -131,7 +131,7 @@ def test_the_order_of_words_changes_nothing(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.4, -1, 1.1, float("nan")])
-def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
+def test_a_threshold_that_is_not_a_share_is_refused(threshold: float) -> None:
     with pytest.raises(ConfigurationError, match="threshold"):
         Duplicates(threshold)
 

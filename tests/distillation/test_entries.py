@@ -177,7 +177,7 @@ def test_a_table_may_be_separated_by_something_else(mark: str, tmp_path: Path) -
     ]
 
 
-def test_an_index_and_empty_margins_are_no_columns(tmp_path: Path) -> None:
+def test_an_index_and_empty_margins_are_not_columns(tmp_path: Path) -> None:
     pandas.DataFrame(ROWS).to_csv(tmp_path / "index.csv")
     (tmp_path / "margin.csv").write_text("query,answer,,\nWhere?,Japan,,\n", encoding="utf-8")
     assert [entry.value for entry in read_entries(tmp_path / "index.csv")] == ROWS
@@ -412,7 +412,7 @@ def test_the_developers_message_is_the_systems() -> None:
         {"role": "assistant", "content": "Iron.", "reasoning_content": "Easy."},
     ],
 )
-def test_reasoning_is_no_part_of_the_answer(answer: dict[str, Any]) -> None:
+def test_reasoning_is_not_part_of_the_answer(answer: dict[str, Any]) -> None:
     question = {"role": "user", "content": "What is Fe?"}
     assert read_dialogue([question, answer], "here").reference == "Iron."
     assert read_dialogue([question, answer, question], "here").history[1].content == "Iron."
@@ -456,7 +456,7 @@ def test_an_instruction_has_its_input_its_history_and_the_rest() -> None:
         {"query": "a", "instruction": "b", "output": "c"},
     ],
 )
-def test_what_is_no_alpaca_is_left(entry: dict[str, str]) -> None:
+def test_what_is_not_an_alpaca_is_left(entry: dict[str, str]) -> None:
     assert read_alpaca(entry) is None
 
 

@@ -139,7 +139,7 @@ def test_a_broken_line_is_an_error_that_names_file_and_line(
         list(read_examples(file))
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(f"{json.dumps(GOOD)}\n{{'query': 1}}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"questions\.jsonl:2 is not JSON"):

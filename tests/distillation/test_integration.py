@@ -334,7 +334,7 @@ def test_a_reference_that_supports_both_or_neither_settles_nothing() -> None:
     )
 
 
-def test_answers_to_two_questions_are_no_conflict() -> None:
+def test_answers_to_two_questions_are_not_a_conflict() -> None:
     parts = {"a": "Code of gold?", "b": "Code of Japan?"}
     asked = Example(
         query="Their codes?", domains=("a", "b"), primary_domain="a", sub_questions=parts
@@ -351,7 +351,7 @@ def test_answers_to_two_questions_are_no_conflict() -> None:
     assert merge(asked, together).text == "The code is Au."
 
 
-def test_claims_that_the_reference_wants_both_are_no_conflict() -> None:
+def test_claims_that_the_reference_wants_both_are_not_a_conflict() -> None:
     asked = Example(
         query="?",
         domains=("a", "b"),
@@ -501,7 +501,7 @@ def test_what_the_model_put_into_one_sentence_is_not_said_to_be_left_out() -> No
     assert {part.domain for part in answer.ledger.contributions} == {*EXPERTS, "biomechanics"}
 
 
-def test_an_empty_template_is_no_template() -> None:
+def test_an_empty_template_is_not_a_template() -> None:
     with pytest.raises(TemplateError, match="no place for the query"):
         ResponseIntegrator(ScriptedModel("One answer."), "")
 
@@ -615,7 +615,7 @@ def test_a_response_is_text_a_dict_or_an_object(response: object) -> None:
 @pytest.mark.parametrize(
     "response", [3, None, {"texts": "Eat."}, {"text": 3}, {"text": "Eat.", "txet": 1}]
 )
-def test_anything_else_is_no_response(response: object) -> None:
+def test_anything_else_is_not_a_response(response: object) -> None:
     with pytest.raises(DataError, match="can't be read"):
         as_response("a", response)  # type: ignore[arg-type]
 

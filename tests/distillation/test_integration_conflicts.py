@@ -353,7 +353,7 @@ def test_the_reference_settles_in_another_unit() -> None:
 # Copies
 
 
-def test_a_copy_is_found_in_spite_of_changed_words_and_short_answers_are_no_copies() -> None:
+def test_a_copy_is_found_in_spite_of_changed_words_and_short_answers_are_not_copies() -> None:
     text = (
         "The gestation of a sheep lasts 221 days. Breeds differ a little from each other, as"
         " farmers know."

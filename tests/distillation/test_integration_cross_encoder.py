@@ -121,7 +121,7 @@ def test_a_claim_that_lost_must_not_follow_from_the_answer(monkeypatch: pytest.M
     assert verdict.problems == ('It states what was found to be wrong: "Gold melts at 961 °C."',)
 
 
-def test_what_is_no_cross_encoder_for_inference_is_one_clear_error(
+def test_what_is_not_a_cross_encoder_for_inference_is_one_clear_error(
     encoder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match="can't be loaded"):

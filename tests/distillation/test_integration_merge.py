@@ -70,7 +70,9 @@ def test_one_answer_is_taken_to_the_byte_beside_empty_ones_and_with_a_model(
 
 
 @given(texts=responses)
-def test_a_block_that_is_no_paragraph_is_in_the_answer_to_the_byte(texts: dict[str, str]) -> None:
+def test_a_block_that_is_not_a_paragraph_is_in_the_answer_to_the_byte(
+    texts: dict[str, str],
+) -> None:
     answer = integrate(texts).text
     for text in texts.values():
         for block in blocks_of(text):

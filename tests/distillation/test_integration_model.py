@@ -145,7 +145,7 @@ def read(reply: str, experts: Mapping[str, str] = EXPERTS) -> list[tuple[str, st
     return [(claim.id, claim.quote) for claim in found]
 
 
-def test_a_quote_that_is_not_in_the_response_is_dropped_and_what_no_quote_covers_is_a_claim_all_the_same() -> (
+def test_a_quote_that_is_not_in_the_response_is_dropped_and_what_no_quote_covers_is_a_claim_anyway() -> (
     None
 ):
     found = read(
@@ -202,7 +202,7 @@ def test_white_space_and_the_marks_around_a_quote_do_not_matter(quote: str) -> N
         claims(("law", "x")),
     ],
 )
-def test_a_reply_without_a_quote_that_holds_is_no_reading(reply: str) -> None:
+def test_a_reply_without_a_quote_that_holds_is_not_a_reading(reply: str) -> None:
     assert read(reply) is None
 
 
@@ -274,14 +274,14 @@ def test_a_relation_that_names_what_is_not_there_is_dropped(entry: dict[str, Any
     assert (ledger.conflicts, ledger.possible_conflicts, ledger.read_by) == ((), (), "model")
 
 
-def test_an_owner_that_is_no_expert_owns_nothing() -> None:
+def test_an_owner_that_is_not_an_expert_owns_nothing() -> None:
     (conflict,) = relate(
         relations(relation("1.1", "2.1", "contradicts", owner="astrology"))
     ).ledger.conflicts
     assert (conflict.kept, conflict.owner) == (None, "")
 
 
-def test_two_values_that_the_rules_read_as_one_are_no_sure_conflict() -> None:
+def test_two_values_that_the_rules_read_as_one_are_not_certain_conflicts() -> None:
     experts = {"a": "Gold melts at 1064 °C.", "b": "Gold melts at 1947 °F."}
     reply = relations(relation("1.1", "2.1", "contradicts", values=["1064 °C", "1947 °F"]))
     ledger = relate(reply, claims(*experts.items()), experts=experts).ledger
@@ -294,7 +294,7 @@ def test_a_claim_with_another_number_is_not_left_out_as_the_same() -> None:
 
 
 @pytest.mark.parametrize("field", [{"hedged": True}, {"scope": "of the claim itself"}])
-def test_hedges_and_other_scopes_are_no_sure_conflicts(field: dict[str, Any]) -> None:
+def test_hedges_and_other_scopes_are_not_certain_conflicts(field: dict[str, Any]) -> None:
     reading = json.loads(READING)
     for number, claim in enumerate(reading["claims"]):
         claim |= {
@@ -393,12 +393,12 @@ def test_a_model_that_is_held_to_a_schema_says_which_claims_a_sentence_rests_on(
     "reply",
     ['{"sentences": []}', '{"a": 1}', "[[", "{" * 9999, "```json\n{}\n```", "  ", "<think>Hm."],
 )
-def test_a_reply_that_is_neither_prose_nor_sentences_is_no_answer(reply: str) -> None:
+def test_a_reply_that_is_neither_prose_nor_sentences_is_not_an_answer(reply: str) -> None:
     answer = integrate(HeldSteps(write=reply))
     assert answer.method == "merge"
 
 
-def test_half_a_character_in_json_is_no_half_character_in_a_target() -> None:
+def test_half_a_character_in_json_is_not_a_half_character_in_a_target() -> None:
     answer = integrate(
         HeldSteps(write='{"sentences": [{"text": "It is \\ud800 fine.", "claims": []}]}'),
         verify=False,
@@ -547,7 +547,7 @@ def test_the_rules_add_numbers_dates_and_quotations_that_no_expert_gave_and_valu
         "The experts disagree on 0.8 g per kg.",
     ],
 )
-def test_numbers_in_other_words_and_units_and_values_marked_as_disputed_are_no_problem(
+def test_numbers_in_other_words_and_units_and_values_marked_as_disputed_are_not_a_problem(
     right: str,
 ) -> None:
     decided = relations(relation("1.1", "2.1", "contradicts", owner="nutrition"))

@@ -48,7 +48,7 @@ def test_a_judge_of_any_opinion_accepts_the_gold_itself(gold: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("longer", 1), ("five", 1), ("no", 0)])
-def test_an_answer_is_held_against_the_accepted_one(text: str, value: float) -> None:
+def test_an_answer_is_compared_with_the_accepted_one(text: str, value: float) -> None:
     assert grade_texts(judge(by_length), [ASKED], [text])[0].value == value
 
 
@@ -70,7 +70,7 @@ def test_swapping_a_pair_swaps_the_preference(first: str, second: str) -> None:
     assert one.consistent and other.consistent
 
 
-def test_nonsense_leaves_an_answer_unscored_and_is_no_failure_of_the_answer() -> None:
+def test_nonsense_leaves_an_answer_unscored_and_is_not_a_failure_of_the_answer() -> None:
     for reply in ("", "Both are lovely.", "A or B", "I'd say 7.", "A\nB\nC"):
         [score] = grade_texts(judge(reply), [ASKED], ["other"])
         assert score.value is None and "verdict" in score.reason
@@ -128,7 +128,7 @@ def test_a_prompt_without_a_place_is_refused() -> None:
 # Agreement with people
 
 
-def labelled(path: Path, *preferred: str) -> Path:
+def labeled(path: Path, *preferred: str) -> Path:
     """A file on which `by_length` prefers the first of every pair."""
     lines = [
         {"query": f"{n}?", "first": "long answer", "second": "short", "preferred": label}
@@ -140,14 +140,14 @@ def labelled(path: Path, *preferred: str) -> Path:
 
 def test_agreement_is_raw_and_beyond_chance(tmp_path: Path) -> None:
     all_right = judge_agreement(
-        judge(by_length), labelled(tmp_path / "a.jsonl", *["first"] * 8), resamples=200
+        judge(by_length), labeled(tmp_path / "a.jsonl", *["first"] * 8), resamples=200
     )
     assert all_right.raw.value == 1
     assert (
         all_right.kappa.value is None
     )  # where both always say the same, chance would agree as well
     half = judge_agreement(
-        judge(by_length), labelled(tmp_path / "b.jsonl", *["first", "second"] * 4), resamples=200
+        judge(by_length), labeled(tmp_path / "b.jsonl", *["first", "second"] * 4), resamples=200
     )
     assert half.raw.value == 0.5
     assert half.kappa.value == pytest.approx(0)
@@ -168,7 +168,7 @@ def test_perfect_agreement_on_both_sides_is_a_kappa_of_one(tmp_path: Path) -> No
 
 
 def test_nonsense_and_self_contradiction_are_counted(tmp_path: Path) -> None:
-    file = labelled(tmp_path / "a.jsonl", "first", "tie", "tie")
+    file = labeled(tmp_path / "a.jsonl", "first", "tie", "tie")
     stubborn = judge_agreement(judge("A"), file, resamples=200)
     assert (stubborn.contradicted_itself, stubborn.without_verdict) == (3, 0)
     assert stubborn.raw.value == pytest.approx(2 / 3)
@@ -203,7 +203,7 @@ def test_a_judges_grade_becomes_a_share(reply: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("reply", ["", "fine", "0", "6", "3 or 4", "4.5"])
-def test_a_reply_that_is_no_grade_leaves_the_text_unscored(reply: str) -> None:
+def test_a_reply_that_is_not_a_grade_leaves_the_text_unscored(reply: str) -> None:
     assert grade_coherence(JudgedCoherence(ScriptedModel(reply)), ["A text."])[0].value is None
 
 

@@ -34,7 +34,7 @@ def test_case_accents_and_a_leading_article_do_not_matter(gold: str) -> None:
 
 
 @given(gold=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=1, max_size=3))
-def test_a_symbol_is_no_word_of_the_same_letters(gold: str) -> None:
+def test_a_symbol_is_not_a_word_of_the_same_letters(gold: str) -> None:
     assert not states(f"so {gold.lower()} it goes", gold)
     assert states(f"It is {gold}.", gold)
 

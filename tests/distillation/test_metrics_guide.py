@@ -59,7 +59,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.chdir(tmp_path_factory.mktemp("guide"))
         pair = json.loads(blocks("json")[0])
         swapped = {**pair, "first": pair["second"], "second": pair["first"], "preferred": "second"}
-        Path("labelled.jsonl").write_text(
+        Path("labeled.jsonl").write_text(
             "".join(f"{json.dumps(line)}\n" for line in [pair, swapped] * 3)
         )
         for block in blocks("python"):

@@ -371,7 +371,7 @@ def test_a_refinement_that_is_over_is_not_gone_through_again(world: World) -> No
     assert distiller.refine() is student
 
 
-def test_a_round_that_helps_is_kept_and_the_run_goes_on_with_its_student(world: World) -> None:
+def test_a_round_that_helps_is_kept_and_the_run_continues_with_its_student(world: World) -> None:
     distiller = world.distiller()
     student = distiller.distill()
     found = refinement_of(world)

@@ -231,7 +231,7 @@ def test_all_that_was_found_is_printed() -> None:
     assert row.split() == ["aviation", "token", "F1", "4", "0.625", "0.500", "0.800"]
 
 
-def test_what_is_no_wrong_answer_is_counted_apart() -> None:
+def test_what_is_not_a_wrong_answer_is_counted_apart() -> None:
     kinds: list[dict[str, Any]] = [
         {"finish_reason": "length"},
         {"readable": False},

@@ -157,7 +157,7 @@ def test_other_inputs_are_refused_with_the_difference_and_change_nothing(
         pass
 
 
-def test_what_is_learnt_later_is_added_to_the_description(tmp_path: Path) -> None:
+def test_what_is_learned_later_is_added_to_the_description(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     with run.open():
         run.add_to_description("student", {"name": "student"})
@@ -216,7 +216,7 @@ def test_looking_at_a_run_never_keeps_a_process_from_writing_to_it(tmp_path: Pat
 @pytest.mark.parametrize(
     "content", ["", "x", "0", "-1", "99999999999999999999", "1 2 3", "\xff\xfe", "None"]
 )
-def test_what_is_no_process_writes_to_no_run(content: str, tmp_path: Path) -> None:
+def test_what_is_not_a_process_writes_to_no_run(content: str, tmp_path: Path) -> None:
     (tmp_path / "writer").write_text(content, encoding="latin-1")
     assert writer_of(tmp_path) is None
     assert writer_of(tmp_path / "nowhere") is None

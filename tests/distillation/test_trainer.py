@@ -218,7 +218,7 @@ def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
     "shares",
     [{}, {"aviation": 0.0}, {"aviation": -1.0, "chemistry": 2.0}, {"aviation": float("nan")}],
 )
-def test_shares_that_are_no_mixture_are_refused(shares: dict[str, float]) -> None:
+def test_shares_that_are_not_a_mixture_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="shares do not make a mixture"):
         MultiTaskTrainer(shares=shares)
 
@@ -231,12 +231,12 @@ def test_a_protection_out_of_range_is_refused(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("order", [(), "aviation", ("aviation", "aviation")])
-def test_an_order_that_is_none_is_refused(order: Any) -> None:
+def test_an_order_that_is_invalid_is_refused(order: Any) -> None:
     with pytest.raises(ConfigurationError, match="exactly once"):
         SequentialTrainer(order=order)
 
 
-def test_a_word_that_is_no_argument_is_refused() -> None:
+def test_a_word_that_is_not_an_argument_is_refused() -> None:
     with pytest.raises(TypeError, match="learnign_rate"):
         IntegrationTrainer(learnign_rate=1e-3)
 
@@ -286,7 +286,7 @@ def test_the_objective_is_among_what_a_training_is_known_by() -> None:
     [partial(IntegrationTrainer, replay=1.0), MultiTaskTrainer],
     ids=["integration", "multi-task"],
 )
-def test_a_handful_of_records_is_learnt_word_for_word(
+def test_a_handful_of_records_is_trained_with_cross_entropy(
     base: LlamaModel, kind: Any, settings: dict[str, Any]
 ) -> None:
     before = base.fingerprint
@@ -586,7 +586,7 @@ def test_a_slice_that_is_known_in_part_is_learned_whole(
     assert shown_in(tmp_path)["aviation"] == QUICK["epochs"] * aviation
 
 
-def test_what_is_known_is_replayed_all_the_same(learned: LlamaModel, tmp_path: Path) -> None:
+def test_what_is_known_is_replayed_anyway(learned: LlamaModel, tmp_path: Path) -> None:
     records = [*RECORDS[:2], RECORDS[4]]  # the phase of single domains has nothing to teach
     IntegrationTrainer(**QUICK, replay=1.0, known_share=0.0).train(
         learned, records, directory=tmp_path

@@ -180,7 +180,7 @@ def test_what_a_training_chose_is_not_read_where_it_was_damaged(tmp_path: Path) 
 
 @pytest.mark.filterwarnings("ignore:learning_rate=1e-09 is low for LoRA")
 @pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"adaptation": "lora"}])
-def test_a_training_goes_on_from_its_start_and_leaves_it_as_it_is(
+def test_a_training_continues_from_its_start_and_leaves_it_as_it_is(
     base: LlamaModel, experts: dict[str, LlamaModel], settings: dict[str, Any]
 ) -> None:
     first = MultiTaskTrainer(**QUICK, **settings).train(base, RECORDS[:3], teachers=experts)

@@ -234,7 +234,7 @@ def test_the_order_goes_from_what_the_student_knows_to_what_it_does_not(
 @pytest.mark.parametrize(
     "name", ["a/../../../escaped", "/tmp/escaped", "..", "con", "Law.", "x" * 300, "法律 / Recht\0"]
 )
-def test_the_name_of_a_domain_is_no_path(name: str, base: LlamaModel, tmp_path: Path) -> None:
+def test_the_name_of_a_domain_is_not_a_path(name: str, base: LlamaModel, tmp_path: Path) -> None:
     records = [
         replace(record, example=replace(record.example, domains=(name,), primary_domain=name))
         for record in RECORDS[:2]

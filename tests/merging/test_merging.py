@@ -478,7 +478,7 @@ def test_adapters_and_the_whole_models_that_they_make_merge_alike(
         close(found, as_adapters, rtol=1e-2, atol=2e-3)
 
 
-def test_every_weight_that_is_no_matrix_of_a_layer_is_averaged(
+def test_every_weight_that_is_not_a_matrix_of_a_layer_is_averaged(
     whole: tuple[LlamaModel, dict[str, LlamaModel]],
 ) -> None:
     base, experts = whole

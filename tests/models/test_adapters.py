@@ -176,7 +176,9 @@ def test_a_deeper_base_is_not_filled_by_half_an_adapter(
         load(make_adapter("some", 1, **SOME), base_model=deep)
 
 
-def test_settings_of_training_are_no_obstacle(make_adapter: MakeAdapter, tmp_path: Path) -> None:
+def test_settings_of_training_are_not_an_obstacle(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     expert = make_adapter("one", 1)
     training: dict[str, Any] = {
         "bias": "all",

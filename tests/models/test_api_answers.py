@@ -56,13 +56,13 @@ def test_anything_at_all_is_an_answer_or_a_clear_failure(payload: Any) -> None:
 
 
 @given(st.integers(0, 40))
-def test_a_body_that_is_cut_anywhere_is_no_answer(missing: int) -> None:
+def test_a_body_that_is_cut_anywhere_is_not_an_answer(missing: int) -> None:
     body = json.dumps(completion({"content": "A long enough answer"}))
     with pytest.raises(UnreadableAnswer):
         read_body(body[: len(body) - 1 - missing])
 
 
-def test_a_body_that_is_nested_too_deeply_is_no_answer() -> None:
+def test_a_body_that_is_nested_too_deeply_is_not_an_answer() -> None:
     with pytest.raises(UnreadableAnswer):
         read_body("[" * 200_000)
 
@@ -287,7 +287,7 @@ def test_an_error_in_place_of_an_answer_has_its_message_and_its_status(
         {**completion({"content": "a"}), "error": None},
     ],
 )
-def test_what_is_no_error_is_none(payload: object) -> None:
+def test_what_is_not_an_error_is_none(payload: object) -> None:
     assert error_in(payload) is None
 
 
@@ -326,7 +326,7 @@ def test_a_whole_answer_may_be_framed_as_a_stream() -> None:
     assert read_body(stream(whole)) == read({"content": "Fe."})
 
 
-def test_a_stream_that_breaks_off_is_no_answer() -> None:
+def test_a_stream_that_breaks_off_is_not_an_answer() -> None:
     body = stream(chunk(content="Iron "), chunk(content="is"), chunk("stop"))
     ends = [place for place in range(len(body)) if place < body.index('"stop"') + 6]
     for end in ends:
@@ -344,7 +344,7 @@ def test_an_error_in_a_stream_is_told() -> None:
     assert error is not None and (error.message, error.meant_status) == ("overloaded", 503)
 
 
-def test_a_refusal_is_no_answer_that_stopped() -> None:
+def test_a_refusal_is_not_an_answer_that_stopped() -> None:
     reply = read({"content": None, "refusal": "I can't help with that."})
     assert (reply.generation.finish_reason, reply.generation.text) == (
         "refused",
@@ -430,7 +430,7 @@ def test_tokens_are_counted_as_the_server_says() -> None:
 
 
 @pytest.mark.parametrize("prompt", [-1, "3", None, 0.5, True, 10**30])
-def test_a_number_that_makes_no_sense_is_no_count(prompt: object) -> None:
+def test_a_number_that_makes_no_sense_is_not_a_count(prompt: object) -> None:
     assert (
         read({"content": "a"}, usage={"prompt_tokens": prompt, "completion_tokens": 2}).tokens
         is None
@@ -438,7 +438,7 @@ def test_a_number_that_makes_no_sense_is_no_count(prompt: object) -> None:
 
 
 @pytest.mark.parametrize("usage", ["none", [1], {"prompt_tokens": 3}])
-def test_a_usage_that_makes_no_sense_is_no_count(usage: object) -> None:
+def test_a_usage_that_makes_no_sense_is_not_a_count(usage: object) -> None:
     assert read({"content": "a"}, usage=usage).tokens is None
 
 

@@ -85,7 +85,7 @@ def test_refused_and_filtered_answers_are_never_targets(tiny_llama: Path, tmp_pa
     )
 
 
-def test_a_refusal_is_no_question() -> None:
+def test_a_refusal_is_not_a_question() -> None:
     refusal = message(
         content=None, refusal="Could you please ask me for something that is more harmless?"
     )
@@ -149,7 +149,7 @@ def test_reasoning_is_kept_in_the_record_and_out_of_the_target(
 GAPS = {"Question 3?": [status(400, text="too long")], "Both 2?": [status(500, text="broken")]}
 
 
-def test_a_teacher_that_fails_stops_the_run_and_the_same_run_goes_on(
+def test_a_teacher_that_fails_stops_the_run_and_the_same_run_continues(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     with FaultyServer(GAPS) as server:

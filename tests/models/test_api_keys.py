@@ -226,7 +226,7 @@ def test_another_host_gets_nothing_that_was_meant_for_openai(
     assert "secret" not in str(headers) and KEY not in str(headers)
 
 
-def test_a_proxy_is_no_way_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_not_a_way_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyServer() as proxy, FaultyServer() as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
@@ -264,7 +264,7 @@ def test_a_proxy_learns_no_key_by_itself_and_its_password_is_not_shown(
 @pytest.mark.parametrize(
     "proxy", ["ftp://me:a-long-password@127.0.0.1:9", "http://me:a-long-password@127.0.0.1:port"]
 )
-def test_a_proxy_that_is_none_is_a_clear_error_without_its_password(
+def test_a_proxy_that_is_invalid_is_a_clear_error_without_its_password(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -342,7 +342,7 @@ def test_plain_http_to_another_machine_needs_a_word(url: str) -> None:
         "https://[::1/v1",
     ],
 )
-def test_what_is_no_address(url: str) -> None:
+def test_what_is_not_an_address(url: str) -> None:
     with pytest.raises(ConfigurationError, match="not an address"):
         APIModel("m", base_url=url)
 

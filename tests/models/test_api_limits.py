@@ -141,7 +141,7 @@ def test_no_stretch_of_a_minute_has_more_tokens_than_allowed_but_for_a_request_t
     assert record.most_in(WINDOW_SECONDS - 0.001, [min(weight, 100) for weight in weights]) <= 100
 
 
-def test_the_rate_is_no_lower_than_it_has_to_be() -> None:
+def test_the_rate_is_not_lower_than_it_has_to_be() -> None:
     record = send_all([0.1] * 30, limits(requests_per_minute=10, max_concurrency=30))
     assert max(record.ended.values()) - 1_000 == pytest.approx(2 * WINDOW_SECONDS + 0.1)
 
@@ -401,7 +401,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "Thu, 99 Foo 2026", "-", "1e", "Thu"])
-def test_a_wait_that_makes_no_sense_is_no_wait(text: str) -> None:
+def test_a_wait_that_makes_no_sense_is_not_a_wait(text: str) -> None:
     assert retry_after_seconds({"retry-after": text}, NOW) is None
 
 
@@ -420,7 +420,7 @@ def test_a_wait_is_read_in_seconds_or_as_a_date(seconds: int) -> None:
     )
 
 
-def test_a_date_that_is_past_is_no_wait() -> None:
+def test_a_date_that_is_past_is_not_a_wait() -> None:
     assert retry_after_seconds({"retry-after": "Thu, 01 Jan 2015 00:00:00 GMT"}, NOW) == 0
     assert retry_after_seconds({"retry-after": "-5"}, NOW) == 0
 

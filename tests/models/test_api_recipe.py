@@ -259,7 +259,7 @@ def test_a_dry_run_says_whose_prices_it_lacks(
     assert "Cost:      not known, as there are no prices of physiology" in capsys.readouterr().out
 
 
-def test_a_run_that_reached_its_limit_goes_on_where_it_was_once_it_is_raised(
+def test_a_run_that_reached_its_limit_continues_where_it_was_once_it_is_raised(
     make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--output-dir", str(tmp_path / "run")]
@@ -277,7 +277,7 @@ def test_a_run_that_reached_its_limit_goes_on_where_it_was_once_it_is_raised(
     assert sum(model.cost or 0 for model in RunSummary.read(tmp_path / "run").usage) == COST_OF_ALL
 
 
-def test_a_run_goes_on_over_a_gap_where_recipe_or_command_say_so(
+def test_a_run_continues_over_a_gap_where_recipe_or_command_say_so(
     make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gaps = {"How do they rest?": [status(400)] * 9, "How do lungs work?": [status(400)] * 9}

@@ -173,7 +173,7 @@ def test_a_tokenizer_that_can_not_write_its_control_token_as_text_says_so() -> N
         encode_text(tokenizer, "a </s> b")
 
 
-def test_an_unknown_word_is_no_control_token() -> None:
+def test_an_unknown_word_is_not_a_control_token() -> None:
     tokenizer = _pieces()
     assert tokenizer.unk_token_id in encode_text(tokenizer, "a 中 b")
 

@@ -233,6 +233,6 @@ def test_a_recipe_describes_a_pool_of_ray(tiny_llama: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("replicas", [[3, 2], [0, 1], [1], [1, 2, 3]])
-def test_a_range_of_actors_that_is_none_is_refused(replicas: list[int]) -> None:
+def test_a_range_of_actors_that_is_invalid_is_refused(replicas: list[int]) -> None:
     with pytest.raises(ConfigurationError, match="replicas are not a range"):
         RaySection.model_validate({"kind": "ray", "replicas": replicas}).pool()

@@ -81,7 +81,7 @@ words = st.text(st.characters(categories=("L", "N"), include_characters=" .,\n")
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_reasoning_is_no_part_of_the_answer(form: str) -> None:
+def test_reasoning_is_not_part_of_the_answer(form: str) -> None:
     assert split_reasoning(form.format("I think.\n\nStill.", ANSWER)) == Reasoned(
         "I think.\n\nStill.", ANSWER
     )
@@ -211,7 +211,7 @@ def test_parts_of_reasoning_are_told_from_parts_of_text() -> None:
 @pytest.mark.parametrize(
     "content", [None, 4, {}, [None], [[]], [{"type": 4}], [{"type": "text", "text": 4}]]
 )
-def test_content_that_is_no_text_raises_nothing(content: object) -> None:
+def test_content_that_is_not_a_text_raises_nothing(content: object) -> None:
     found = read_content(content)
     assert found.texts == ()
     assert len(found.others) == 1

@@ -150,7 +150,7 @@ def test_an_answer_that_greedy_decoding_writes_is_the_likeliest_token_by_token(
     assert best.indices.tolist() == tokens[prompt:]
 
 
-def test_nothing_to_score_is_no_score(tiny_llama: Path) -> None:
+def test_nothing_to_score_is_not_a_score(tiny_llama: Path) -> None:
     assert load(tiny_llama).score([]) == []
     assert load(tiny_llama).hidden_states([]) == []
 
@@ -200,7 +200,7 @@ def test_hidden_states_can_be_kept_and_trained_on(tiny_llama: Path) -> None:
     )  # no padding is kept alive
 
 
-def test_a_student_is_scored_without_dropout_and_goes_on_training(
+def test_a_student_is_scored_without_dropout_and_continues_training(
     tiny_llama: Path, make_llama: Callable[..., Path]
 ) -> None:
     folder = make_llama("dropping", attention_dropout=0.5)

@@ -219,7 +219,7 @@ def test_fine_tunes_and_adapters_add_up(
         is_the_sum(student, base, experts, 0.5)
 
 
-def test_a_model_that_is_no_fine_tune_is_refused(
+def test_a_model_that_is_not_a_fine_tune_is_refused(
     tiny_llama: Path, make_llama: MakeLlama, tmp_path: Path
 ) -> None:
     base = load(tiny_llama)

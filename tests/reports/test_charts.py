@@ -84,7 +84,7 @@ def test_an_undefined_row_has_no_dot_and_says_so() -> None:
     assert retention_chart([row(None)], goal=0.95) is None
 
 
-def test_what_was_to_be_learnt_needs_the_base() -> None:
+def test_what_was_to_be_learned_needs_the_base() -> None:
     assert learning_chart([row(0.9, base=None)]) is None
     chart = learning_chart([row(0.9)])
     assert chart is not None
@@ -122,7 +122,7 @@ def test_steps_that_a_resumed_run_repeats_count_once_as_taken_last() -> None:
     assert curves.losses == {"a": ((1, 3.0), (2, 2.0), (3, 1.0))}
 
 
-def test_a_loss_that_is_no_number_is_counted_and_not_drawn() -> None:
+def test_a_loss_that_is_not_a_number_is_counted_and_not_drawn() -> None:
     curves = training_curves(
         [line("a", 1, loss=1.0), line("a", 2, loss=math.nan), line("a", 3, loss=math.inf)]
     )

@@ -84,7 +84,7 @@ def test_what_is_not_known_is_not_claimed(run: RunSummary) -> None:
 @pytest.mark.parametrize(
     "folder", ["/home/someone/base", "runs/base/model", "./base", "C:\\models\\base"]
 )
-def test_a_folder_is_no_base_model_for_the_hub(run: RunSummary, folder: str) -> None:
+def test_a_folder_is_not_a_base_model_for_the_hub(run: RunSummary, folder: str) -> None:
     assert "base_model" not in metadata(
         render_model_card(replace(run, student={"base_model": folder}))
     )

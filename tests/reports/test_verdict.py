@@ -270,7 +270,7 @@ def test_a_rule_that_beats_the_student_is_named() -> None:
     assert not any("oracle" in sentence and "better" in sentence for sentence in found.misses)
 
 
-def test_a_slice_that_is_mostly_wrong_is_no_merit() -> None:
+def test_a_slice_that_is_mostly_wrong_is_not_merit() -> None:
     found = verdict(
         report(
             retained("a", 0.96, 0.95, 1.0),

@@ -165,7 +165,7 @@ def test_a_teacher_that_gives_text_alone_teaches_word_for_word_in_the_same_train
         ),
     ],
 )
-def test_a_cross_domain_record_without_its_integrator_is_learnt_word_for_word(
+def test_a_cross_domain_record_without_its_integrator_is_trained_with_cross_entropy(
     base: LlamaModel,
     experts: dict[str, LlamaModel],
     tmp_path: Path,
@@ -179,7 +179,7 @@ def test_a_cross_domain_record_without_its_integrator_is_learnt_word_for_word(
     assert found["word_for_word"] == {reason: 1}
 
 
-def test_the_integrator_teaches_what_it_integrated_though_it_is_no_expert(
+def test_the_integrator_teaches_what_it_integrated_though_it_is_not_an_expert(
     base: LlamaModel,
     experts: dict[str, LlamaModel],
     make_adapter: Callable[..., Path],
@@ -255,7 +255,7 @@ def test_a_teacher_with_other_tokens_is_refused_with_the_difference(
         )
 
 
-def test_a_teacher_whose_vocabulary_is_padded_further_is_learnt_from(
+def test_a_teacher_whose_vocabulary_is_padded_further_is_learned_from(
     base: LlamaModel, student: TrainableModel, make_llama: Callable[..., Path], tmp_path: Path
 ) -> None:
     padded = LlamaModel(
@@ -308,7 +308,7 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: st
         DistributionObjective(**settings)
 
 
-def test_every_setting_that_decides_what_is_learnt_is_described() -> None:
+def test_every_setting_that_decides_what_is_learned_is_described() -> None:
     plain = describe(DistributionObjective())
     changed: list[dict[str, Any]] = [
         {"divergence": "skew_kl"},

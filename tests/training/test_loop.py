@@ -278,7 +278,7 @@ def test_an_incomplete_last_batch_is_trained_on(
 
 @pytest.mark.parametrize("kind", ["full", "adapter", "dropout"])
 @pytest.mark.parametrize("step", [1, 4, 5])
-def test_a_training_that_was_killed_and_goes_on_ends_as_one_that_was_not(
+def test_a_training_that_was_killed_and_continues_ends_as_one_that_was_not(
     base: LlamaModel,
     rows: list[Row],
     whole: Callable[[str], State],
@@ -320,7 +320,7 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_keeps_it(
 @pytest.mark.parametrize(
     ("module", "instant"), [(states, "save_file"), (states, "write_json"), (files, "flush_to_disk")]
 )
-def test_a_checkpoint_that_was_not_finished_is_no_checkpoint(
+def test_a_checkpoint_that_was_not_finished_is_not_a_checkpoint(
     base: LlamaModel,
     rows: list[Row],
     whole: Callable[[str], State],
@@ -461,7 +461,7 @@ def test_full_memory_is_not_told_as_a_full_disk(full: RuntimeError, tmp_path: Pa
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_a_loss_that_is_no_number_names_the_records(
+def test_a_loss_that_is_not_a_number_names_the_records(
     base: LlamaModel, rows: list[Row], tmp_path: Path, size: int
 ) -> None:
     class Poisoned(SequenceObjective):
@@ -491,7 +491,7 @@ def test_a_loss_that_is_no_number_names_the_records(
 
 
 @pytest.mark.parametrize("kind", ["full", "adapter"])
-def test_validating_changes_nothing_that_is_learnt(
+def test_validating_changes_nothing_that_is_learned(
     base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, kind: str
 ) -> None:
     def ask(student: TrainableModel) -> dict[str, float]:
@@ -610,7 +610,7 @@ def test_a_phase_that_ends_early_ends_alike_whenever_it_was_killed(
 
 
 @pytest.mark.parametrize("step", [2, 4, 6])
-def test_a_training_that_was_killed_in_its_validation_goes_on(
+def test_a_training_that_was_killed_in_its_validation_continues(
     base: LlamaModel, rows: list[Row], whole: Callable[[str], State], tmp_path: Path, step: int
 ) -> None:
     countdown = iter(range(2, 99, 2))

@@ -242,7 +242,7 @@ def test_at_the_end_every_process_has_a_plain_student(finished: Callable[..., Ru
 
 
 @pytest.mark.slow
-def test_a_training_that_was_killed_goes_on_with_any_number_of_processes(
+def test_a_training_that_was_killed_continues_with_any_number_of_processes(
     finished: Callable[..., Run], train: Callable[..., Run], tmp_path: Path
 ) -> None:
     killed = train("mixed", 2, tmp_path / "two", DIES_AT="5", **FSDP)

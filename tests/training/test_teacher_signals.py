@@ -109,7 +109,7 @@ def test_what_was_not_flushed_is_lost_and_nothing_else(tmp_path: Path) -> None:
     assert "lost" not in reader
 
 
-def test_a_file_that_was_not_finished_is_no_file(
+def test_a_file_that_was_not_finished_is_not_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SignalStore(tmp_path)

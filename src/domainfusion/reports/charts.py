@@ -67,7 +67,7 @@ class DotChart:
     description: str
 
     @property
-    def labelled(self) -> tuple[Tick, ...]:
+    def labeled(self) -> tuple[Tick, ...]:
         """The ticks that have a label: more than six would touch each other on a phone."""
         return self.ticks[:: -(-len(self.ticks) // 6)]
 

@@ -293,7 +293,7 @@ def test_no_cell_is_a_formula_or_a_number_to_a_spreadsheet(text: str, tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["\t=1+1", "\r=1+1", "\n=1+1", " \t@home"])
-def test_a_cell_that_begins_with_a_control_character_is_no_formula(
+def test_a_cell_that_begins_with_a_control_character_is_not_a_formula(
     text: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "review.csv"
@@ -373,7 +373,7 @@ def test_a_row_that_can_not_be_read_is_one_error_with_its_line(
         read_review(path)
 
 
-def test_a_file_that_is_no_review_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_review_says_so(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("query,domain\nWhere?,a\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"no column 'decision'.*write_review"):
         read_review(tmp_path / "other.csv")

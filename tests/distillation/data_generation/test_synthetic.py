@@ -214,7 +214,7 @@ def test_a_reply_that_was_cut_before_its_end_says_so() -> None:
     assert outcome.rejected == {"cut before its end": 1}
 
 
-def test_a_check_of_ones_own_rejects_for_its_reason() -> None:
+def test_a_custom_check_rejects_for_its_reason() -> None:
     outcome = synthetic(
         num_examples=6,
         max_rounds=1,
@@ -637,7 +637,7 @@ def test_a_number_that_is_not_positive_is_refused(make: Callable[..., object], o
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
-def test_a_ratio_that_is_no_share_is_refused(ratio: float) -> None:
+def test_a_ratio_that_is_not_a_share_is_refused(ratio: float) -> None:
     with pytest.raises(ConfigurationError, match="cross_domain_ratio"):
         synthetic(ratio=ratio)
 

@@ -57,7 +57,7 @@ def test_agreement_across_domains_is_the_mean_over_the_experts() -> None:
     assert row(measured(PERFECT), "claim coverage", "cross-domain").student.value == 1
 
 
-def test_agreement_is_no_accuracy() -> None:
+def test_agreement_is_not_accuracy() -> None:
     report = measured(EXPERTS["aviation"])
     assert report.student.slices["aviation"].strict.value is None
     assert report.retention[0].retention.value is None

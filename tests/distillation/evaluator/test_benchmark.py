@@ -184,7 +184,7 @@ def adding(name: str, *, up_to: int) -> ScriptedModel:
         (197, 200, 100, "not enough data"),
     ],
 )
-def test_general_ability_is_held_against_the_base(
+def test_general_ability_is_compared_with_the_base(
     student: int, base: int, items: int, verdict: str
 ) -> None:
     evaluator = BenchmarkEvaluator({}, general=GENERAL[:items], resamples=500)

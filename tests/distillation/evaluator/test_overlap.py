@@ -23,7 +23,7 @@ TEST = [
 ]
 
 
-def test_nothing_is_held_against_what_nobody_names() -> None:
+def test_nothing_is_compared_with_what_nobody_names() -> None:
     assert hold_apart(TEST, None) == (TEST, None)
 
 

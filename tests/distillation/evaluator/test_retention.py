@@ -206,7 +206,7 @@ def test_a_slice_in_which_nothing_could_be_graded_is_undefined_and_not_zero() ->
 
 
 @pytest.mark.parametrize("grade", [1.5, -0.1, float("nan")])
-def test_a_grade_out_of_range_is_no_grade(grade: float) -> None:
+def test_a_grade_out_of_range_is_not_a_grade(grade: float) -> None:
     slices = evaluate(PERFECT, metric=lambda given, text: Score(grade)).student.slices
     assert slices["aviation"].unscored == 4
 

@@ -115,7 +115,7 @@ def test_a_range_is_one_quantity(text: str, first: float, last: float, unit: str
         "10^99999",
     ],
 )
-def test_what_is_no_number_or_fits_in_none_is_not_read(text: str) -> None:
+def test_what_is_not_a_number_or_fits_in_none_is_not_read(text: str) -> None:
     assert read_quantities(text) == []
 
 

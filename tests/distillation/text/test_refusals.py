@@ -185,7 +185,7 @@ def test_an_endless_text_is_read_in_no_time(part: str) -> None:
     assert time.process_time() - started < 10
 
 
-def test_a_rule_and_patterns_of_ones_own_add_to_the_list() -> None:
+def test_a_custom_rule_and_patterns_add_to_the_list() -> None:
     def is_shrug(query: str, text: str) -> bool:
         return query.endswith("?") and text == "¯\\_(ツ)_/¯"
 

@@ -191,7 +191,7 @@ def test_one_of_several_candidates_is_a_guess(text: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "answer"), NOT_GUESSED)
-def test_an_answer_with_more_to_it_is_no_guess(text: str, answer: str) -> None:
+def test_an_answer_with_more_to_it_is_not_a_guess(text: str, answer: str) -> None:
     assert not all(guesses(text, answer))
 
 
@@ -270,7 +270,7 @@ def test_every_grader_refuses_the_negation_of_its_gold(gold: str, metric: str, f
 
 
 @given(gold=names, others=st.lists(names, min_size=2, max_size=3, unique=True))
-def test_several_guesses_are_no_answer(gold: str, others: list[str]) -> None:
+def test_several_guesses_are_not_an_answer(gold: str, others: list[str]) -> None:
     alike = [one for one in ("Quito", "Bogotá", "Caracas") if gold != one]
     if gold in ("Lima", "New York", "São Paulo"):
         assert graded("stated_parts", gold, f"{gold}, {alike[0]} or {alike[1]}") == 0

@@ -249,7 +249,7 @@ class JudgeAgreement:
 
 def judge_agreement(
     judge: Judge,
-    labelled: str | Path,
+    labeled: str | Path,
     *,
     ask: Ask = ask_directly,
     resamples: int = 10_000,
@@ -259,7 +259,7 @@ def judge_agreement(
 
     Args:
         judge: The judge.
-        labelled: A JSON Lines file; each line has `query`, `first`, `second`, and as `preferred`
+        labeled: A JSON Lines file; each line has `query`, `first`, `second`, and as `preferred`
             what people said: `first`, `second` or `tie`.
         ask: How the judge is called.
         resamples: Bootstrap resamples behind the intervals.
@@ -268,7 +268,7 @@ def judge_agreement(
     Raises:
         DataError: The file is empty, or a line can't be read.
     """
-    pairs, wanted = _read_labelled(Path(labelled))
+    pairs, wanted = _read_labeled(Path(labeled))
     found = judge.compare(pairs, ask=ask)
     judged = [
         (person, one.preferred)
@@ -311,7 +311,7 @@ def _cohens_kappa(sums: Sequence[Values]) -> Values:
     return (agree - expected) / (1 - expected)
 
 
-def _read_labelled(path: Path) -> tuple[list[AnswerPair], list[Preference]]:
+def _read_labeled(path: Path) -> tuple[list[AnswerPair], list[Preference]]:
     pairs: list[AnswerPair] = []
     wanted: list[Preference] = []
     for place, entry in read_lines(path):

@@ -342,7 +342,7 @@ def parse_unit(words: str) -> str:
     name none.
 
     Example:
-        >>> parse_unit("km/h"), parse_unit("square metres"), parse_unit("people")
+        >>> parse_unit("km/h"), parse_unit("square meters"), parse_unit("people")
         ('kilometer / hour', 'meter ** 2', '')
     """
     found = unit_at(words, 0)
