@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -43,10 +43,10 @@ def cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     ray.shutdown()
-    # Ray leaves handles of its processes behind, which warn when they are collected.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    # Ray does not wait for its processes, and their handles warn when they are collected.
+    for one in gc.get_objects():
+        if isinstance(one, subprocess.Popen):
+            one.wait(120)
 
 
 class Deadly:

@@ -131,6 +131,7 @@ TEXTS = [
     "e\u0301 \u200b العربية हिन्दी",
     " leading",
     "trailing ",
+    "a\ufffdb \ufffd",
     "a",
 ]
 

@@ -91,7 +91,9 @@ def _ends(text: str, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) 
         spelled = tokenizer.decode(
             list(tokens[:count]), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        if isinstance(spelled, str) and text.startswith(spelled):
+        # An unfinished character is decoded as this one, which a text may hold itself.
+        is_open = str(spelled).endswith("\ufffd") and count < len(tokens)
+        if isinstance(spelled, str) and text.startswith(spelled) and not is_open:
             found.setdefault(len(spelled), count)
     return found
 
