@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from domainfusion.reports.charts import (
     domain_charts,
     learning_chart,
     loss_chart,
+    phase_marks,
     retention_chart,
     thinned,
     training_curves,
@@ -246,3 +248,28 @@ def test_a_domain_looks_the_same_in_every_chart() -> None:
     charts = [loss_chart(curves), validation_chart(curves), *domain_charts(curves).values()]
     looks = {(curve.name, curve.style) for chart in charts if chart for curve in chart.curves}
     assert looks == {("a", 0), ("b", 1), ("d", 2)}
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        [("domains", 0.0), ("integration", 0.6)],
+        [("domains", 0.0), ("integration", 98.0)],
+        [(f"domain-{number:02}", number * 100 / 12) for number in range(12)],
+        [("a phase with a name as long as a sentence that somebody wrote", 0.0), ("b", 50.0)],
+        [("x", 0.0), *((f"p{number}", 99.0) for number in range(5))],
+    ],
+)
+def test_names_of_phases_do_not_run_into_each_other(phases: list[tuple[str, float]]) -> None:
+    marks = phase_marks(phases)
+    assert [mark.at for mark in marks] == [at for _, at in phases]
+    spans: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
+    for mark in marks:
+        width = 1.6 * len(mark.label)
+        begin = 100 - width if mark.is_right else mark.at
+        if mark.label:
+            spans[mark.row].append((max(0.0, begin), min(100.0, begin + width)))
+    for own in spans.values():
+        assert all(after[0] >= before[1] for before, after in pairwise(sorted(own)))
+    shown = [mark.label for mark in marks if mark.label]
+    assert len(shown) >= min(2, len(phases))

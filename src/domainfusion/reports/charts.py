@@ -233,6 +233,24 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseMark:
+    """Where a phase begins, and where its name stands: in one of two rows, so that the names of
+    short phases do not run into each other.
+
+    Attributes:
+        at: Where it begins, in per cent of the width.
+        label: Its name; empty where there is no room for it.
+        row: The row of the name, 0 or 1.
+        is_right: Whether the name ends at the right edge of the chart.
+    """
+
+    at: float
+    label: str
+    row: int = 0
+    is_right: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
     """Curves over the steps of training.
 
@@ -248,7 +266,7 @@ class LineChart:
     curves: tuple[Curve, ...]
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
-    phases: tuple[Tick, ...]
+    phases: tuple[PhaseMark, ...]
     logarithmic: bool
     description: str
 
@@ -499,10 +517,35 @@ def _line_chart(
         x_ticks=tuple(
             Tick(at=_across(curves, step), label=f"{step:,}") for step in _steps(curves.steps)
         ),
-        phases=tuple(Tick(at=_across(curves, start), label=name) for name, start in curves.phases),
+        phases=phase_marks([(name, _across(curves, start)) for name, start in curves.phases]),
         logarithmic=logarithmic,
         description=description,
     )
+
+
+_WIDTH_OF_A_LETTER = 1.7
+"""In per cent of a chart on a phone, which is some 350 pixels wide."""
+
+
+def phase_marks(phases: Sequence[tuple[str, float]]) -> tuple[PhaseMark, ...]:
+    """Returns where the names of phases stand; one that fits into neither row is left out.
+
+    Args:
+        phases: Each phase with where it begins, in per cent of the width.
+    """
+    free_from = [0.0, 0.0]
+    marks = []
+    for name, at in phases:
+        width = _WIDTH_OF_A_LETTER * (len(name) + 1)
+        is_right = at + width > 100
+        begin = max(0.0, 100 - width) if is_right else at
+        row = next((row for row, free in enumerate(free_from) if free <= begin), None)
+        if row is None:
+            marks.append(PhaseMark(at=at, label=""))
+            continue
+        free_from[row] = begin + width
+        marks.append(PhaseMark(at=at, label=name, row=row, is_right=is_right))
+    return tuple(marks)
 
 
 def _across(curves: TrainingCurves, step: int) -> float:
