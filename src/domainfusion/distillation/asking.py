@@ -26,7 +26,7 @@ logger = logging.getLogger("domainfusion")
 
 
 class Roles:
-    """What each model of a run is asked as, for `usage.json`.
+    """The roles in which a run asks its models, for `usage.json`.
 
     Args:
         teachers: The teacher of each domain.

@@ -539,7 +539,7 @@ def assemble_more(
     held_out: HeldOut,
     hygiene: Hygiene = Hygiene(),
 ) -> list[Example]:
-    """Returns what further batches add to the examples that are trained on; there may be nothing.
+    """Returns the training examples that further batches add; there may be none.
 
     Questions like an earlier one are dropped as `assemble` drops them, and so is what contains a
     question that is held out, belongs to a group that is, or was written by a model and is nearly

@@ -392,8 +392,8 @@ class Subsets:
 
 
 def _key(example: Example) -> str:
-    """Returns what two questions share that are one but for articles: to leave out one more than
-    need be does no harm here.
+    """Returns a key that is the same for questions that differ in articles alone: leaving out one
+    question too many does no harm here.
     """
     words = query_key(example).split()
     return " ".join([word for word in words if word not in ARTICLES] or words)

@@ -213,7 +213,7 @@ def _entries_of_csv(path: Path, delimiter: str) -> Iterator[Entry]:
 
 
 def _delimiter_of(text: str, usual: str) -> str:
-    """Returns what separates the cells of a table, by its header: Excel writes semicolons where
+    """Returns the delimiter of a table, by its header: Excel writes semicolons where
     commas are decimal.
     """
     header = text.lstrip().partition("\n")[0]
@@ -365,7 +365,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "domain": ("category", "subject", "topic", "field"),
 }
-"""What other tools call the fields of an example, the likeliest name first."""
+"""Other tools' names for the fields of an example, the likeliest first."""
 
 
 # Dialogues
@@ -486,7 +486,7 @@ _PAIRS = (
     ("prompt", "response"),
     ("question", "response"),
 )
-"""What other tools call a question and its answer."""
+"""Other tools' names for a question and its answer."""
 
 
 def read_plain(value: Any) -> Any:

@@ -115,7 +115,7 @@ class EvaluationReport:
 
     @property
     def headline(self) -> str:
-        """What the evaluation says, in a few words: the same in every form of a report."""
+        """The result in a few words, the same in every form of a report."""
         claims = self._domain_claims()
         if claims:
             return f"The student {'; '.join(claims)}."
@@ -155,7 +155,7 @@ class EvaluationReport:
         return (*found, *warnings, *self._recall())
 
     def _recall(self) -> list[str]:
-        """Says how the student does on what it was trained on in other words, and on the rest."""
+        """Reports accuracy on facts that were trained on in other words, and on the rest."""
         if self.overlap is None or not self.overlap.facts:
             return []
         known = set(self.overlap.facts)

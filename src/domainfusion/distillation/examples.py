@@ -149,7 +149,7 @@ def read_examples(
 def _renamed(
     entry: Entry, fields: Mapping[str, str] | None, missing: dict[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what an entry says under the names of an example's fields, and what is left of it for
+    """Returns an entry under the names of an example's fields, and the rest of it for
     the metadata.
     """
     refuse_unreadable(entry.value, entry.place)
@@ -208,7 +208,7 @@ def _with_metadata(value: Any, more: Mapping[str, Any], place: str) -> Any:
 
 
 def _at(value: Mapping[str, Any], path: str) -> Any:
-    """Returns what stands at a key, or at a path of keys with dots between."""
+    """Returns the value at a key, or at a path of keys with dots between."""
     if path in value or "." not in path:
         return value.get(path)
     first, rest = path.split(".", 1)

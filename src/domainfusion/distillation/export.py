@@ -21,7 +21,7 @@ answers alone, as is done here), or `sharegpt` (LLaMA-Factory).
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The outcome of an export.
 
     Attributes:
         written: Rows.

@@ -35,7 +35,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a distillation is given, checked.
+    """The checked arguments of a distillation.
 
     Attributes:
         student: Where the student starts, with the chat template that it is trained in.
@@ -127,7 +127,7 @@ class Parts:
 
     @property
     def held_out(self) -> HeldOut:
-        """What is not trained on."""
+        """The examples that are not trained on."""
         return HeldOut(
             test=self.test,
             validation=self.validation,
@@ -146,7 +146,7 @@ class Parts:
 
     @property
     def descriptions(self) -> dict[str, str]:
-        """What the domains are about, as far as the generators describe them."""
+        """The descriptions of the domains, as far as the generators have them."""
         described: dict[str, str] = {}
         for generator in self.generators:
             if isinstance(generator.domains, Mapping):
@@ -172,7 +172,7 @@ class Parts:
         return pin_dates(holders, path)
 
     def inputs(self, *, date: str | None) -> dict[str, Any]:
-        """Returns what decides the outcome of the run; settings that are off are left out.
+        """Returns the inputs that decide the outcome; settings that are off are left out.
 
         Args:
             date: The day that the models write into their prompts; None where none does.
@@ -316,7 +316,7 @@ def check_part(name: str, given: object, kind: type) -> None:
 
 
 def _entries(name: str, given: object) -> dict[str, object]:
-    """Returns what a dict or a list holds, each with the words that lead to it."""
+    """Returns the values of a dict or a list by the expressions that name them."""
     if isinstance(given, Mapping):
         return {f"{name}[{key!r}]": value for key, value in given.items()}
     if isinstance(given, list | tuple):

@@ -372,7 +372,7 @@ class Refiner:
         return self.stages.train(self._lesson(number), self.files.round(number), student)
 
     def _lesson(self, number: int) -> list[TrainingRecord]:
-        """Returns what a round trains on: its own records, and some that came before."""
+        """Returns the records of a round: its own, and some of earlier ones."""
         new = _usable(self.files.round(number))
         earlier = [
             record
@@ -392,7 +392,7 @@ def shortfalls_of(
     student: Sequence[float | None],
     experts: Mapping[str, Mapping[int, float | None]],
 ) -> tuple[Shortfall, ...]:
-    """Returns what is missing of each domain and combination of domains, the most first.
+    """Returns the shortfall of each domain and combination of domains, the largest first.
 
     Args:
         examples: The validation examples.
@@ -445,7 +445,7 @@ def replayed(
 
 
 def read_refinement(files: StageFiles) -> Refinement:
-    """Returns what the refinement of a run came to so far; an empty one before it begins.
+    """Returns the refinement of a run so far; an empty one before it begins.
 
     Raises:
         DataError: The file is damaged.

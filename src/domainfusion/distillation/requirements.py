@@ -18,7 +18,7 @@ from domainfusion.errors import ConfigurationError, printable
 from domainfusion.files import replacing
 
 FIGURES = ("DER", "accuracy", "CDA", "IC", "overall")
-"""What a requirement can be about; `DER` and `accuracy` exist for each domain or slice."""
+"""The figures that a requirement can name; `DER` and `accuracy` exist for each domain or slice."""
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -44,7 +44,7 @@ _NO_LOSS = re.compile(r"\s*(?P<slice>.+?)\s*:\s*no loss\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """What an evaluation has to show.
+    """A condition that an evaluation has to meet.
 
     Attributes:
         text: The requirement as it was written.
@@ -107,7 +107,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementOutcome:
-    """What an evaluation shows of one requirement.
+    """The outcome of one requirement in an evaluation.
 
     Attributes:
         requirement: As it was written.

@@ -77,7 +77,7 @@ Role = Literal["student", "base", "expert", "merge", "oracle", "ensemble", "base
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerCost:
-    """What it takes to answer the test questions.
+    """The cost of answering the test questions.
 
     Attributes:
         questions: Questions answered.
@@ -95,7 +95,7 @@ class AnswerCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one model said to one example, and its grade.
+    """One model's answer to one example, and its grade.
 
     Attributes:
         example_id: The example.
@@ -438,7 +438,7 @@ class Coherence:
 
     @property
     def standing(self) -> str:
-        """What is known of the metric, in words."""
+        """The validation of the metric, in words."""
         return "not validated" if self.validation is None else str(self.validation)
 
     @property
@@ -570,7 +570,7 @@ class Regression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """What the test set was compared with, and what was found.
+    """The comparison of the test set with the training data.
 
     Attributes:
         trained: How many training queries the test set was compared with.
@@ -590,7 +590,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What it takes to answer a set of questions.
+    """The cost of answering a set of questions.
 
     Attributes:
         parameters: Weights; those that several models share count once.

@@ -144,7 +144,7 @@ class RunFiles(StageFiles):
         self.log = path / "run.log"
 
     def made(self, *, has_student: bool) -> list[str]:
-        """Returns what of the run is there, in words; whether it has a student, no file says."""
+        """Names the outputs that the run has; whether there is a student, no file shows."""
         found = {
             "examples": self.examples.is_file(),
             "records": self.records.is_file(),
@@ -175,7 +175,7 @@ def date_of_run(path: Path) -> date | None:
 
 
 def about_student(student: TrainableModel) -> dict[str, Any]:
-    """Returns what `run.json` says of a trained student."""
+    """Returns the description of a trained student for `run.json`."""
     return {
         "name": student.name,
         "parameters": student.parameter_count if isinstance(student, SizedModel) else None,

@@ -1,4 +1,4 @@
-"""What a distillation may be told beyond its models: what is held out, and how the run goes."""
+"""The settings of a distillation beside its models: held-out data, and the course of the run."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _NO_ANSWER = {
     "filtered": "was held back by a filter",
     "failed": "did not answer",
 }
-"""What a teacher did that did not end with an answer, by finish reason."""
+"""Why a teacher gave no answer, in words, by finish reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,8 +386,8 @@ def _misses_its_part(example: Example, response: Response, verifier: AccuracyMet
 
 
 def _worth(record: TrainingRecord, verifier: AccuracyMetric) -> tuple[int, float]:
-    """Returns what a record is compared by: whether it is verified, and the share of its reference
-    that it states.
+    """Returns the rank of a record among those of the same example: whether it is verified, and the
+    share of its reference that it states.
     """
     score = 0.0
     if record.example.has_reference and record.target.strip():

@@ -110,7 +110,7 @@ def damped(gram: torch.Tensor) -> torch.Tensor:
 
 @dataclass(eq=False)
 class Grams:
-    """What the experts' inputs to one layer add up to.
+    """Sums over the experts' inputs to one layer.
 
     Xₖ, of shape (tokens, in), is what the layer reads of expert k's dialogues in the merge, whose
     earlier layers are merged already, and Xₖ* what it reads in the expert itself. With Gₖ =

@@ -284,7 +284,7 @@ def build_evaluator(recipe: Recipe, model: ModelOf) -> distillation.DomainRetent
 
 
 def metrics_of(recipe: Recipe, section: EvaluationSection, model: ModelOf) -> MetricChoice:
-    """Returns what grades answers: one metric, or one for each domain."""
+    """Returns the metric that grades answers, or one for each domain."""
     judge = None if section.judge is None else metrics.Judge(model(section.judge))
 
     def metric(spec: Any) -> Metric:
@@ -300,7 +300,7 @@ def metrics_of(recipe: Recipe, section: EvaluationSection, model: ModelOf) -> Me
 def coherence_of(
     section: EvaluationSection, model: ModelOf
 ) -> metrics.CoherenceMetric | metrics.BatchCoherence:
-    """Returns what grades how an answer holds together."""
+    """Returns the coherence metric."""
     if section.coherence == "model":
         reference = model(section.reference_model)
         # A stand-in has no probabilities, and those of a local model are not to be doubted.

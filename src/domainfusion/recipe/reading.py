@@ -320,7 +320,7 @@ class _Trials:
         self._document = document
 
     def of_parts(self, recipe: Recipe) -> Iterator[Problem]:
-        """Yields what the constructors of single parts say."""
+        """Yields the errors of the constructors of single parts."""
         model = stand_ins(recipe)
         yield from self._said(recipe.hygiene, ("hygiene",), lambda: build_hygiene(recipe))
         yield from self._said(
@@ -404,7 +404,7 @@ class _Trials:
     def _said(
         self, section: Section, at: Location, trial: Callable[[], object]
     ) -> Iterator[Problem]:
-        """Yields what a constructor says of the section that it is called for."""
+        """Yields the error of a constructor that is called for a section."""
         try:
             trial()
         except MissingDependencyError:

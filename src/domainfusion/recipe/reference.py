@@ -62,7 +62,7 @@ def _rows(name: str) -> dict[str, str]:
 
 
 def _value(field: FieldInfo) -> str:
-    """Returns what may stand for a key, in a few words."""
+    """Describes the values of a key in a few words."""
     # Of `Annotated`, pydantic keeps what it annotates and the annotations apart.
     said = [item for item in field.metadata if isinstance(item, str)]
     return said[0] if said else in_words(field.annotation)

@@ -292,7 +292,7 @@ class StudentSection(Section):
 
     @property
     def called(self) -> str:
-        """What reports call the model."""
+        """The model's name in reports."""
         return str(self.name or Path(self.path).name)
 
     @property
@@ -329,7 +329,7 @@ class APISection(Section):
 
     @property
     def called(self) -> str:
-        """What reports call the model."""
+        """The model's name in reports."""
         return str(self.name or self.model)
 
     @property
@@ -338,7 +338,7 @@ class APISection(Section):
         return False
 
     def cost(self, *, read: int, written: int) -> float | None:
-        """Returns what so many tokens cost; None without prices."""
+        """Returns the price of so many tokens; None without prices."""
         prices = (self.price_per_million_input_tokens, self.price_per_million_output_tokens)
         if None in prices:
             return None
@@ -419,7 +419,7 @@ class VarietySection(Section):
 
 
 class WritingSection(Section):
-    """What the generators that let a model write share.
+    """Keys of all generators that let a model write.
 
     Keys:
         model: Writes the questions; by default the student, as it is before the training.
@@ -602,7 +602,7 @@ ObjectiveSection = Annotated[
 
 
 class TrainerSection(Section):
-    """What every trainer takes.
+    """Keys of every trainer.
 
     Keys:
         objective: What the student is trained toward: a name or a mapping; see

@@ -145,7 +145,7 @@ def in_words(kind: Any) -> str:
 
 
 def _folder(info: Info) -> Path:
-    """Returns what relative paths are relative to."""
+    """Returns the folder that relative paths start from."""
     return Path((info.context or {}).get("folder", ""))
 
 
@@ -250,7 +250,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 class Default(Enum):
-    """What stands for a default that is not a plain value."""
+    """A default that is not a plain value."""
 
     NONE_GIVEN = "the argument is required"
     ITS_OWN = "the class has a default that is not a plain value"

@@ -149,7 +149,7 @@ def conflicts_in(records: Sequence[TrainingRecord]) -> list[SettledConflict]:
 
 
 def ledger_counts(records: Sequence[TrainingRecord]) -> dict[str, int]:
-    """Returns what the ledgers hold; what occurs nowhere is left out."""
+    """Returns the counts of the ledgers' entries; zeros are left out."""
     integrations = [record.integration for record in records]
     found = [integration.ledger for integration in integrations]
     conflicts = [conflict for ledger in found for conflict in ledger.conflicts]

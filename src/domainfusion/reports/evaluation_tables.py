@@ -51,7 +51,7 @@ ROLES: dict[Role, str] = {
     ),
     "baseline": "something else to compare with",
 }
-"""What each row of the matrix is."""
+"""The meaning of each row of the matrix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class Matrix:
 
 
 def label_of(model: ModelResult) -> str:
-    """Returns what a reader calls the model."""
+    """Returns the model's name for a reader."""
     known = {
         ("oracle", "oracle"): "routed oracle",
         ("ensemble", "ensemble"): "ensemble of the experts",
@@ -530,7 +530,7 @@ def _right(model: ModelResult) -> dict[str, bool]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What training added to the untrained merge of the experts on one slice.
+    """The gain of training over the untrained merge of the experts on one slice.
 
     Attributes:
         slice: The slice.
@@ -555,7 +555,7 @@ class Gain:
 
 
 def gains(report: EvaluationReport) -> list[Gain]:
-    """Returns what training added to the untrained merge, a slice each; empty where no merge was
+    """Returns the gain of training over the untrained merge, a slice each; empty where no merge was
     measured.
     """
     merge = next((model for model in report.models if model.role == "merge"), None)
@@ -604,7 +604,7 @@ def gains_table(report: EvaluationReport) -> Table | None:
 
 
 def domain_table(report: EvaluationReport, domain: str) -> Table:
-    """Returns what each model answers right of the questions of one domain."""
+    """Returns each model's share of right answers to the questions of one domain."""
     rows = []
     for model in report.models:
         score = model.slices.get(domain)

@@ -217,7 +217,7 @@ def _training(summary: RunSummary) -> list[str]:
 
 
 def repeat_blocks(summary: RunSummary) -> list[str]:
-    """Returns what is needed to repeat the run."""
+    """Returns the settings and versions that repeat the run."""
     command = command_line(summary.settings)
     found = [
         item

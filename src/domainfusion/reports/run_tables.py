@@ -82,7 +82,7 @@ def _crossing(count: GenerationCount) -> str:
 
 
 def _shares_missed(counts: Sequence[GenerationCount]) -> Iterator[str]:
-    """Says where the share of cross-domain examples is another than the one asked for."""
+    """Reports where the share of cross-domain examples differs from the one asked for."""
     for count in counts:
         accepted, wanted = count.cross_domain.get("accepted"), count.cross_domain.get("wanted")
         if accepted is None or wanted is None or not count.wanted or not count.accepted:
@@ -221,7 +221,7 @@ def stages_table(stages: Sequence[StageTime], peak_memory_bytes: int | None) -> 
 
 
 def usage_table(usage: Sequence[ModelUsage]) -> Table:
-    """Returns what each model was asked and what that took, a row a model, and the sum where there
+    """Returns the questions to each model and their cost, a row a model, and the sum where there
     are several.
     """
     priced = any(model.cost is not None for model in usage)
@@ -383,7 +383,7 @@ def refinement_sentence(refinement: Refinement) -> str:
 
 
 def rounds_table(refinement: Refinement) -> Table:
-    """Returns what each round made and whether it was kept."""
+    """Returns the outcome of each round, and whether it was kept."""
     return Table(
         caption=(
             "Rounds of refinement: examples made where validation was weakest, how many of them"

@@ -78,7 +78,7 @@ class GenerationCount:
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """What one stage of the run took.
+    """The time and memory of one stage of the run.
 
     Attributes:
         stage: Its name.
@@ -221,7 +221,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What `run.json` holds."""
+    """The content of `run.json`."""
 
     title: str = ""
     student: dict[str, Any] = field(default_factory=dict)

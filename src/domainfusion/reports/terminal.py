@@ -1,4 +1,4 @@
-"""What a terminal shows of a run, and of several runs side by side."""
+"""A run in the terminal, and several runs side by side."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MOST_LISTED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What an evaluation says.
+    """The conclusions of an evaluation.
 
     Attributes:
         headline: One sentence, that of `EvaluationReport.headline`.
@@ -158,7 +158,7 @@ def _kept(report: EvaluationReport) -> list[str]:
 
 
 def introduction(summary: RunSummary) -> str:
-    """Returns what was done and how it was measured, for a reader who was not there."""
+    """Describes the run and its measurements for a reader who was not there."""
     base = summary.about_student("base_model")
     names = list(summary.teachers)
     experts = f"{counted(len(names), 'expert')} ({_some(names)})" if names else "domain experts"

@@ -1,3 +1,3 @@
-"""What every trainer shares: batches, mixtures of domains, objectives and their losses, and the
+"""Shared by every trainer: batches, mixtures of domains, objectives and their losses, and the
 loop over phases.
 """

@@ -16,7 +16,7 @@ IGNORED = -100
 """Label of a token that is not trained on."""
 
 CROSS_DOMAIN = "cross-domain"
-"""What rows that need several domains are counted under."""
+"""The name under which rows that need several domains are counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ class BestState:
 
     @staticmethod
     def scores_in(directory: Path) -> dict[str, float]:
-        """Returns what the best state of a phase scored."""
+        """Returns the scores of the best state of a phase."""
         return dict(read_json(directory / BEST_SCORES)["scores"])
 
     def consider(self, student: TrainableModel, step: int, scores: Mapping[str, float]) -> None:

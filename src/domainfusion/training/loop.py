@@ -251,11 +251,11 @@ def train_phase(
 
 
 VALIDATING = "validating"
-"""What a validation is called where its progress is shown."""
+"""The label of a validation's progress."""
 
 
 def phase_label(name: str) -> str:
-    """Returns what a phase is called where its progress is shown."""
+    """Returns the label of a phase's progress."""
     return f"training: {name}"
 
 

@@ -20,7 +20,7 @@ from domainfusion.types import TrainingRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an objective may look at before the first step.
+    """The models and data that an objective may look at before the first step.
 
     Attributes:
         student: The student as it was given; what is trained is a copy.
@@ -69,7 +69,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What a batch costs.
+    """The losses of a batch.
 
     Attributes:
         total: What is minimized, a scalar with a gradient.
@@ -108,7 +108,7 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, answers: Answers) -> Losses:
-        """Returns what is minimized on a batch."""
+        """Returns the loss that is minimized on a batch."""
 
 
 class SequenceObjective(Objective):
@@ -131,7 +131,7 @@ class Tally:
 
     @classmethod
     def over(cls, tallies: Sequence[Tally]) -> Tally:
-        """Returns what several tallies counted together."""
+        """Returns the sum of several tallies."""
         whole = cls()
         for tally in tallies:
             for domain, sums in tally._sums.items():

@@ -570,7 +570,7 @@ class KeptSignals:
 
 
 def signal_key(row: Row, lesson: Lesson) -> str:
-    """Returns what a signal is found by: example, teacher, and every token that the teacher
+    """Returns the key of a signal: example, teacher, and every token that the teacher
     reads.
     """
     return fingerprint([row.record_id, lesson.teacher, lesson.prompt, row.answer], length=32)

@@ -151,7 +151,7 @@ class _Work:
         return left if budget is None else left[: budget - self.asked]
 
     def outcome(self) -> Generated:
-        """Returns what is there."""
+        """Returns the accepted examples."""
         examples = tuple(self.accepted[index] for index in sorted(self.accepted))
         return Generated(
             examples,
@@ -166,7 +166,7 @@ class _Work:
 
 
 class WrittenByModel(DataGenerator):
-    """What the generators that ask a model share."""
+    """Base of the generators that ask a model."""
 
     source: Source
     domains: dict[str, str]

@@ -51,7 +51,7 @@ BenchmarkSources = BenchmarkSource | Sequence[str | Path | HarnessTask | Sequenc
 """One benchmark, or a list of several."""
 
 GENERAL = "general"
-"""What the items of general ability have for a domain."""
+"""The domain of items that measure general ability."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Metered:
         return answers
 
     def cost(self, questions: int) -> AnswerCost:
-        """Returns what was counted."""
+        """Returns the counts."""
         return AnswerCost(
             questions=questions,
             calls=self.calls,
@@ -183,7 +183,7 @@ def _is_gradable(metric: MetricChoice, example: Example, task: Task) -> bool:
 
 
 def _without_text(example: Example, place: int, experts: Mapping[str, Sequence[Graded]]) -> Graded:
-    """Returns what is known where no text of the experts can be graded: how the one expert did, if
+    """Returns the grade where no text of the experts can be graded: how the one expert did, if
     one is enough.
     """
     if len(example.domains) == 1:

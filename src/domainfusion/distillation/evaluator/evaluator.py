@@ -123,7 +123,7 @@ NOT_GRADED = "no answer could be graded"
 
 
 class MeasuringEvaluator(Evaluator):
-    """What the evaluators share: how answers are asked for, graded, and summed up by slice."""
+    """Base of the evaluators: asks for answers, grades them, and sums up by slice."""
 
     metric: MetricChoice
     sampling: Sampling
@@ -245,7 +245,7 @@ def _as_answer(example: Example, graded: Graded, *, is_overlap: bool) -> Answer:
 
 
 def role_of(name: str) -> Role:
-    """Returns what a baseline of that name is to the run."""
+    """Returns the role of a baseline, by its name."""
     return "base" if name == "base" else "merge" if name == "merge" else "baseline"
 
 

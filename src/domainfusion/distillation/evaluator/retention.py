@@ -519,7 +519,7 @@ class _Grades(NamedTuple):
 
 
 class _Together(NamedTuple):
-    """What the experts said to their own questions, and how that was graded."""
+    """The experts' answers to their own questions, and their grades."""
 
     tasks: Sequence[Task]
     oracle: Sequence[Graded]
@@ -570,8 +570,8 @@ def _better_expert(
     groups: Sequence[str],
     experts: Mapping[str, Sequence[Graded]],
 ) -> str:
-    """Says which other expert knows the domain more than twice as well as its own; empty where none
-    does.
+    """Names another expert that knows the domain more than twice as well as its own; empty where
+    there is none.
     """
     for name, graded in experts.items():
         other = _right(graded, places)

@@ -77,7 +77,7 @@ _LEAST_COVERED = 0.6
 
 @dataclass(frozen=True, slots=True)
 class StatedPoint:
-    """What several experts state of one thing.
+    """Statements of several experts about one thing.
 
     Attributes:
         question: What was asked; empty where no part of the query asks it.
@@ -282,7 +282,7 @@ def _answers(question: Question, claim: Sentence) -> bool:
 
 
 def _verdict(question: Question, is_ambiguous: bool, one: Sentence, other: Sentence) -> Verdict:
-    """Says whether two answers to a question agree."""
+    """Whether two answers to a question agree."""
     if not hold_for_the_same(
         one, other, topic(question.text), is_permission=asks_for_permission(question.text)
     ):
@@ -619,8 +619,8 @@ def _with_sides(point: StatedPoint) -> list[tuple[Sentence, int]]:
 
 
 def _agreement(first: Sentence, second: Sentence, point: StatedPoint) -> Kind:
-    """Says whether the second sentence says in other words what the first one says, and nothing
-    beyond it.
+    """Returns `same` where the second sentence repeats the first one in other words and adds nothing,
+    else `agrees`.
     """
     if normalize(first.bare) == normalize(second.bare):
         return "same"
@@ -657,7 +657,7 @@ def _says_again(sentence: Sentence, earlier: Sentence, other: Sentence) -> bool:
 
 
 def rule_limits(task: Task) -> Iterator[str]:
-    """Yields what the rules did not compare."""
+    """Yields the pairs that the rules did not compare."""
     for domain, response in task.responses.items():
         said = [response.text[start:end] for start, end in claim_spans(response.text)]
         if len(said) > MOST:

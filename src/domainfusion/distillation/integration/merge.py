@@ -22,7 +22,7 @@ from domainfusion.distillation.text.sentences import Block
 from domainfusion.types import Contribution
 
 DISAGREE = "The experts disagree."
-"""What the answer says where nothing settles a conflict, before what each expert says."""
+"""The answer's words for an unsettled conflict, before each expert's statement."""
 
 _ITEM = re.compile(r"\s*(?:[-*+•–]|\(?\d{1,3}[.)])\s+")
 """The mark of a list's item."""
@@ -166,7 +166,7 @@ class _Merge:
     def _without_empty_sections(
         self, units: Sequence[ResponseUnit], kept: Sequence[ResponseUnit]
     ) -> list[ResponseUnit]:
-        """Returns what is kept without the headings whose whole section is left out."""
+        """Returns the kept pieces without the headings whose whole section is left out."""
         stays = set(kept)
         shown: list[ResponseUnit] = []
         for place, unit in enumerate(units):

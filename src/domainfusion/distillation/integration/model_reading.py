@@ -298,7 +298,7 @@ class ModelReader:
 
 
 def reading_prompt(task: Task) -> Conversation:
-    """Returns what the model is asked for the claims in a task's responses."""
+    """Returns the prompt that asks for the claims in a task's responses."""
     texts = {domain: task.responses[domain].text for domain in sorted(task.responses)}
     return user(
         fill(
@@ -387,7 +387,7 @@ def _quotes(task: Task, entries: Sequence[dict[str, Any]]) -> dict[str, list[_Qu
 
 
 class _Said(NamedTuple):
-    """What a model says of two claims in one order of the experts."""
+    """A model's relation of two claims, in one order of the experts."""
 
     kind: Kind
     about: str
@@ -438,7 +438,7 @@ class ModelRelater:
 def relating_prompt(
     task: Task, claims: Sequence[Claim], order: Order, domains: Mapping[str, str]
 ) -> Conversation:
-    """Returns what the model is asked for the relations among claims."""
+    """Returns the prompt that asks for the relations among claims."""
     experts = sorted(task.responses, reverse=order == "backwards")
     listed = "\n\n".join(
         "\n".join(
@@ -482,8 +482,8 @@ def _one_line(text: str) -> str:
 def _relations_in(
     reply: Generation | None, task: Task, claims: Sequence[Claim]
 ) -> dict[tuple[str, str], _Said] | None:
-    """Returns what a reply says of pairs of claims, by their ids in order; None where it is not an
-    answer.
+    """Returns a reply's relations of pairs of claims, by their ids in order; None where it is not
+    an answer.
     """
     if reply is None or not is_answer(reply):
         return None

@@ -34,7 +34,7 @@ UNSETTLED = "no rule settles it"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What experts contradict each other on.
+    """A point on which experts contradict each other.
 
     Attributes:
         about: What it is, in a few words; empty where that is not known.
@@ -171,7 +171,7 @@ def _sides(
 
 
 def _only(texts: Iterable[str]) -> str:
-    """Returns what all say who say something; empty where they differ."""
+    """Returns the value that all non-empty ones share; empty where they differ."""
     said = {text for text in texts if text}
     return said.pop() if len(said) == 1 else ""
 
@@ -301,7 +301,7 @@ ABSTAINED = "the experts disagree, so there is no answer"
 
 @dataclass(frozen=True)
 class Plan:
-    """What the answer to one task is to state.
+    """The statements that the answer to one task has to make.
 
     Attributes:
         task: The example and its responses.
@@ -492,7 +492,7 @@ def _repeated(
 
 
 def ledger_of(plan: Plan, contributions: Sequence[Contribution] = ()) -> Ledger:
-    """Returns what a plan says of the experts' claims.
+    """Returns a plan's decisions on the experts' claims.
 
     Args:
         plan: The plan.

@@ -303,7 +303,7 @@ class ResponseUnit:
 
 @lru_cache(maxsize=64)
 def units_of(text: str) -> tuple[ResponseUnit, ...]:
-    r"""Returns what a response consists of, in order.
+    r"""Returns the pieces of a response, in order.
 
     Example:
         >>> [(unit.start, unit.end, unit.is_fixed) for unit in units_of("Eat. It helps. Steps:\n- a")]
@@ -442,7 +442,7 @@ def _may_go(unit: ResponseUnit, claims: Sequence[Claim], left_out: Mapping[str, 
 
 
 def _sections(units: Sequence[ResponseUnit]) -> Iterator[list[ResponseUnit]]:
-    """Yields what stands under each heading, up to the next one."""
+    """Yields the pieces under each heading, up to the next one."""
     is_headed = False
     for is_heading, run in groupby(units, key=lambda unit: unit.block.kind == "heading"):
         if not is_heading and is_headed:
@@ -454,7 +454,7 @@ CUT = "cut at the token limit"
 REFUSED = "the expert refused"
 CHATTER = "chatter around the answer"
 _ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।", '"', "”", "’", ")", "`")
-"""What a finished sentence ends with."""
+"""The ends of a finished sentence."""
 
 
 def screened(task: Task, screening: Screening) -> tuple[Task, tuple[Dropped, ...]]:

@@ -72,7 +72,7 @@ CHECKS_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class VerifierFinding:
-    """What a verifier found.
+    """The findings of a verifier.
 
     Attributes:
         problems: What is wrong with an answer, each in words that tell its writer what to do.
@@ -85,7 +85,7 @@ class VerifierFinding:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Says whether answers state what their plans want, and nothing else."""
+    """Checks that answers state what their plans want, and nothing else."""
 
     def verify(
         self, plans: Sequence[Plan], drafts: Sequence[Draft], *, ask: Ask
@@ -184,7 +184,7 @@ class ModelVerifier:
 
 
 def verification_prompt(plan: Plan, checks: Sequence[Check]) -> Conversation:
-    """Returns what a verifier is asked."""
+    """Returns the prompt of a verifier."""
     claims = "\n".join(f"- {claim_line(claim)} [{claim.domain}]" for claim in plan.claims)
     said = [check for check in checks if check.kind == "supported"]
     listed = "\n".join(
@@ -311,7 +311,7 @@ def rule_problems(plan: Plan, draft: Draft) -> tuple[str, ...]:
 
 
 class _Known:
-    """What the experts and the question say."""
+    """The text of the experts' answers and of the question."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._folded = [" ".join(text.casefold().split()) for text in texts]

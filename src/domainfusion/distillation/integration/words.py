@@ -194,7 +194,7 @@ def find_values(sentence: str) -> list[Found]:
 
 
 def compare(first: Value, second: Value) -> Verdict:
-    """Says whether two values can both be right of one thing; values of two kinds have nothing to
+    """Whether two values can both be right of one thing; values of two kinds have nothing to
     do with each other.
 
     Two quantities are the same where one, as it was written and rounded, allows the other, in
@@ -478,7 +478,7 @@ _PEOPLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Stance:
-    """What a sentence says for or against something.
+    """How a sentence takes sides: what it denies or allows, and which ends of oppositions it names.
 
     Attributes:
         denies: Whether its main clause has a negation.
@@ -499,7 +499,7 @@ NO_STANCE = Stance(denies=False, ends={}, is_hedged=False, may=False, people=fro
 
 
 def stance_of(sentence: str) -> Stance:
-    """Returns what a sentence says for or against something.
+    """Returns the stance of a sentence.
 
     Example:
         >>> stance_of("Salt does not raise it, because it is not absorbed.").denies, stance_of("Salt may raise it.").may

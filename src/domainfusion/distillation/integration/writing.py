@@ -112,7 +112,7 @@ class Draft:
 
 
 class NoDraft(NamedTuple):
-    """Says why there is no draft.
+    """The reason why there is no draft.
 
     Attributes:
         reason: Why.
@@ -127,7 +127,7 @@ NO_ANSWER = NoDraft("the integration model gave no answer")
 
 
 class Assignment(NamedTuple):
-    """What is to be written.
+    """The task of a writer.
 
     Attributes:
         plan: The plan of the answer.
@@ -293,7 +293,7 @@ def _free_name(texts: Sequence[str]) -> str:
 def writing_prompt(
     template: str, plan: Plan, blocks: Sequence[WholeBlock] = (), form: str = ANSWER_ONLY
 ) -> Conversation:
-    """Returns what a model is asked: the template with query and responses, and then the plan.
+    """Returns the prompt: the template with query and responses, and then the plan.
 
     Raises:
         TemplateError: The template has no place for a response.

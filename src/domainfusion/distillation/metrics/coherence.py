@@ -37,7 +37,7 @@ _QUESTION = user("Write a short, well-ordered paragraph.")
 
 
 class _View(NamedTuple):
-    """What the model finds of one text.
+    """A model's judgment of one text.
 
     Attributes:
         order: How much more probable the text is than its sentences in other orders, in nats a
@@ -442,7 +442,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "truncated": truncate,
     "concatenated": concatenate,
 }
-"""What a coherence metric is tested on, by name."""
+"""The corruptions that a coherence metric is tested on, by name."""
 
 
 def corrupt(passages: Sequence[Passage], *, seed: int) -> dict[str, list[str | None]]:
@@ -530,8 +530,8 @@ def validate_coherence(
 
 
 def known_validation(metric: CoherenceMetric | BatchCoherence) -> CoherenceValidation | None:
-    """Returns what was measured of a metric of this package, as `benchmarks/coherence.py` keeps it;
-    None for any other.
+    """Returns the measured validation of a metric of this package, as `benchmarks/coherence.py`
+    keeps it; None for any other.
 
     A metric that looks through a model is another one with another model.
     """

@@ -237,7 +237,7 @@ def _is_overlap(metric: Metric, example: Example) -> bool:
 
 
 def name_of(metric: object) -> str:
-    """Returns what a report calls a metric.
+    """Returns the name of a metric in reports.
 
     Example:
         >>> name_of({"chemistry": "numeric", "law": stated_parts})

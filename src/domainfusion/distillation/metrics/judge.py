@@ -54,7 +54,7 @@ _IN_WORDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PairVerdict:
-    """What a judge said of two answers.
+    """A judge's preference between two answers.
 
     Attributes:
         preferred: The better one; `tie` where both are as good or the judge contradicted itself;
@@ -164,7 +164,7 @@ class Judge:
 
 
 def read_verdict(reply: str) -> Preference | None:
-    """Returns what a judge's reply says; None where it says nothing that can be read, or two
+    """Returns the preference in a judge's reply; None where there is none that can be read, or two
     things.
 
     Example:

@@ -173,7 +173,7 @@ def _look_alike(character: str) -> str | None:
 
 
 def _shown(match: re.Match[str]) -> str:
-    """Returns what is seen of a piece of markup."""
+    """Returns the visible text of a piece of markup."""
     kind, found = match.lastgroup, match.group()
     if match["fraction"]:
         top, under = match["top"] or match["top1"], match["under"] or match["under1"]

@@ -31,7 +31,7 @@ MERGE = "merge.safetensors"
 """What `regmean` made of LoRA experts, in the training's directory."""
 
 SECONDS = "seconds"
-"""What that took, among the tensors of the file."""
+"""The seconds that it took, among the tensors of the file."""
 
 Item = TypeVar("Item")
 
@@ -53,11 +53,11 @@ class Choices:
         self._entries: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
 
     def made(self, name: str) -> Any:
-        """Returns what was chosen; None where nothing was."""
+        """Returns the choice; None where none was made."""
         return self._entries.get(name, {}).get("value")
 
     def measured(self, name: str) -> dict[str, Any]:
-        """Returns what was measured of each option so far."""
+        """Returns the figure of each option that was measured so far."""
         return dict(self._entries.get(name, {}).get("measured", {}))
 
     def keep(self, name: str, option: str, measured: Any) -> None:
@@ -123,7 +123,7 @@ class MergeSettings(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What there is to merge by.
+    """The dialogues that a merge is made and chosen by.
 
     Attributes:
         read: What each expert answered, by domain.

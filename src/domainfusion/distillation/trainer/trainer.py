@@ -322,7 +322,7 @@ class Trainer(ABC):
         return merged, replace(choice.product, seconds=round(seconds, 1))
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
-        """Returns what of the student is trained, and where it starts, without loading any weights.
+        """Returns which weights are trained and where they start, without loading any.
 
         Raises:
             CapabilityError: The student can't be trained so, or a merge is asked for and the

@@ -318,7 +318,7 @@ LOG = "log.jsonl"
 """A line a step, and one for each validation and choice."""
 
 CHOICES = "choices.json"
-"""What the training chose before its first step."""
+"""The choices of a training before its first step."""
 
 USUAL_PATIENCE = 3
 """Validations without a better mean score after which a phase ends, where nothing else is said."""
@@ -343,7 +343,7 @@ OBJECTIVE = "objective"
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a trainer was given to train with, and where; see `Trainer.train`."""
+    """The arguments of one training, and its directory; see `Trainer.train`."""
 
     trainer: Trainer
     student: TrainableModel
@@ -358,12 +358,12 @@ class Training:
 
     @cached_property
     def log(self) -> JsonLog | Callable[[Mapping[str, Any]], None]:
-        """What happened, as the main process tells it."""
+        """The log of the training, which the main process writes."""
         return JsonLog(self.directory / LOG) if distributed.is_main_process() else lambda _: None
 
     @cached_property
     def choices(self) -> Choices:
-        """What was left to the training to choose."""
+        """The choices that were left to the training."""
         return Choices(self.directory / CHOICES, self.log)
 
     @cached_property
@@ -455,7 +455,7 @@ class Training:
         return trained
 
     def _pieces(self, trainer: Trainer, folders: Mapping[Path, Phase]) -> Iterator[tuple[str, int]]:
-        """Yields what is to be trained and validated, by label and number of items."""
+        """Yields the work of training and validation: labels with their number of items."""
         for number, (folder, phase) in enumerate(folders.items(), start=1):
             if (folder / FINISHED).is_file():
                 continue
