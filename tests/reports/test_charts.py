@@ -273,3 +273,9 @@ def test_names_of_phases_do_not_run_into_each_other(phases: list[tuple[str, floa
         assert all(after[0] >= before[1] for before, after in pairwise(sorted(own)))
     shown = [mark.label for mark in marks if mark.label]
     assert len(shown) >= min(2, len(phases))
+
+
+def test_an_interval_that_goes_on_beyond_the_axis_says_so() -> None:
+    chart = retention_chart([row(1.0, 0.4, 2.5), row(1.0, 0.4, 1.2)], goal=0.95)
+    assert chart is not None
+    assert [drawn.is_cut for drawn in chart.rows] == [True, False]

@@ -48,6 +48,8 @@ class DotRow:
     marks: tuple[Mark, ...] = ()
     low: float | None = None
     high: float | None = None
+    is_cut: bool = False
+    """Whether the interval goes on beyond `high`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | 
     if not found:
         return None
     figures = [_retention_words(row) for row in rows]
-    rows = [_without_long_tail(row) for row in rows]
+    whole, rows = rows, [_without_long_tail(row) for row in rows]
     found = [(row, row.retention.value) for row in rows if row.retention.value is not None]
     ends: list[float] = []
     for row, value in found:
@@ -98,7 +100,8 @@ def retention_chart(rows: Sequence[DomainRetention], goal: float) -> DotChart | 
     axis = _Axis.around([*ends, goal, 1.0])
     return DotChart(
         rows=tuple(
-            _retention_row(row, figure, axis) for row, figure in zip(rows, figures, strict=True)
+            replace(_retention_row(row, figure, axis), is_cut=row != before)
+            for row, figure, before in zip(rows, figures, whole, strict=True)
         ),
         ticks=axis.ticks(),
         references=(
