@@ -14,15 +14,13 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from typing_extensions import Protocol, runtime_checkable
 
-from domainfusion.distillation.text.statements import (
+from domainfusion.distillation.text.denial import (
     MOST_SPANS,
-    has_same_flags,
     is_denied,
     is_one_of_guesses,
-    is_symbol,
     says_yes_or_no,
-    spans_of,
 )
+from domainfusion.distillation.text.statements import has_same_flags, is_symbol, spans_of
 from domainfusion.distillation.text.words import ARTICLES, normalize, render, words_of
 from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
 from domainfusion.models.base import LanguageModel

@@ -16,6 +16,7 @@ from domainfusion.distillation.metrics.accuracy import (
     is_the_answer,
     parts_unknown,
 )
+from domainfusion.distillation.text.denial import MOST_SPANS, is_denied, is_one_of_guesses
 from domainfusion.distillation.text.quantities import (
     Quantity,
     Stated,
@@ -23,13 +24,7 @@ from domainfusion.distillation.text.quantities import (
     read_quantities,
 )
 from domainfusion.distillation.text.sentences import Span
-from domainfusion.distillation.text.statements import (
-    MOST_SPANS,
-    is_denied,
-    is_one_of_guesses,
-    spans_of,
-    states,
-)
+from domainfusion.distillation.text.statements import spans_of, states
 from domainfusion.distillation.text.units import (
     NO_UNIT,
     PERCENT,
