@@ -191,6 +191,18 @@ MISTAKES = {
         "batch: 1",
         ["nutrition.batch is no"],
     ),
+    "unknown key of a pool": (
+        "{path: models/expert, sys",
+        "{path: models/expert, engine: {type: ray, gpu: 1}, sys",
+        "gpu: 1",
+        ["nutrition.engine.gpu is not a key", "write gpus"],
+    ),
+    "unknown key of an engine": (
+        "{path: models/expert, sys",
+        "{path: models/expert, engine: {option: []}, sys",
+        "option: []",
+        ["nutrition.engine.option is not a key", "write options"],
+    ),
     "missing file": (
         "file: examples",
         "file: exampels",

@@ -23,7 +23,11 @@ from domainfusion.recipe import build_distiller, read_recipe
 from domainfusion.types import Conversation, Generation, Sampling, user
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.timeout(1_800),  # an actor imports torch, which takes a minute on a busy machine
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 SHORT = Sampling(max_new_tokens=8)
 QUESTIONS = [user(f"What is {number} plus one?") for number in range(12)]

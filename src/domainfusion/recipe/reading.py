@@ -537,7 +537,7 @@ def _as_problem(error: Mapping[str, Any]) -> Problem:
 
 def _without_tags(location: Sequence[Any]) -> Location:
     """Leaves out the names of union members, which pydantic puts into a location."""
-    tags = ("(name)", "(model)", "(api)", "(file)", "(task)", "[key]")
+    tags = ("(name)", "(model)", "(api)", "(file)", "(task)", "(server)", "(ray)", "[key]")
     steps = [step for step in location if step not in tags]
     tag = {"generators": 2, "trainer": 1, "integrator": 1}.get(str(steps[0]) if steps else "")
     steps = [step for position, step in enumerate(steps) if position != tag]
