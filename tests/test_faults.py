@@ -4,6 +4,7 @@ their order. `benchmarks/faults/` strikes whole runs.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -105,3 +106,27 @@ def test_a_checkpoint_is_on_the_disk_file_and_folder_before_the_older_one_goes(
     assert disk.index(("rmtree", "checkpoint-1")) > place + 1
     left = load_checkpoint(tmp_path)
     assert left is not None and left.step == 3
+
+
+CAMPAIGN = Path(__file__).parents[1] / "benchmarks" / "faults" / "campaign.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("cc") is None, reason="the faults are made in C"
+)
+def test_a_few_faults_of_each_kind_lose_nothing_and_pass_nothing_by(tmp_path: Path) -> None:
+    """Kills, full and broken disks, power cuts, damage, signals, two writers, a jumping clock and
+    failing servers; whole run folders are compared to the byte.
+    """
+    command = [sys.executable, str(CAMPAIGN), "--folder", str(tmp_path), "--share", "0.04"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "findings.jsonl").read_text().splitlines()
+    findings = [json.loads(line) for line in lines]
+    assert len({finding["kind"] for finding in findings}) == 14
+    assert len(findings) > 40
+    right = {"right", "named error", "stopped", "warned"}
+    defects = [one for one in findings if not {one["struck"], one["resumed"]} <= right]
+    assert defects == []

@@ -45,6 +45,7 @@ from world import (
     state_of,
 )
 
+COMMAND = "python benchmarks/faults/campaign.py --write"
 SEED = 0
 FOLDER = Path(__file__).resolve().parent
 KINDS = {
@@ -569,10 +570,12 @@ def main() -> None:
     parser.add_argument(
         "--table", nargs="*", type=Path, help="render these findings, and run nothing"
     )
+    parser.add_argument("--note", default="", help="words at the end of the table")
     parser.add_argument("--minutes", type=float, default=600.0, help="then stop")
     options = parser.parse_args()
     if options.table:
-        publish([finding for log in options.table for finding in _findings(log)], options.write)
+        findings = [finding for log in options.table for finding in _findings(log)]
+        publish(findings, options.write, options.note)
         return
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -609,15 +612,26 @@ def main() -> None:
                 print(number, len(faults), finding if finding.is_defect else "", flush=True)
     finally:
         world.close()
-    publish(list(done.values()), options.write)
+    publish(list(done.values()), options.write, options.note)
 
 
-def publish(findings: Sequence[Finding], is_written: bool) -> None:
+def publish(findings: Sequence[Finding], is_written: bool, note: str = "") -> None:
     """Prints the table of counts, and puts it in its place."""
-    table = render(findings)
+    table = f"{render(findings).rstrip()} {note}".rstrip() + "\n"
     print(table)
     if is_written:
-        (FOLDER / "results.md").write_text(table)
+        (FOLDER / "README.md").write_text(table)
+        rows = [asdict(finding) for finding in findings]
+        about = {
+            "command": COMMAND,
+            "seed": SEED,
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+        }
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        text = json.dumps({**about, "findings": []}, indent=1).replace("[]", f"[\n  {lines}\n ]")
+        (FOLDER / "results.json").write_text(f"{text}\n")
 
 
 def _findings(log: Path) -> Iterator[Finding]:
@@ -652,7 +666,7 @@ def render(findings: Sequence[Finding]) -> str:
     lines.append(f"| **all** | {' | '.join(f'**{total[name]}**' for name in columns)} |")
     seconds = sum(finding.seconds for finding in findings)
     about = (
-        f"Command: `python benchmarks/faults/campaign.py --write`; seed {SEED}; {datetime.now(UTC):%Y-%m-%d};"
+        f"Command: `{COMMAND}`; seed {SEED}; {datetime.now(UTC):%Y-%m-%d};"
         f" {platform.system()} {platform.machine()}, {os.cpu_count()} cores, one process at a time beside"
         f" other work; Python {platform.python_version()}. CPU time of the runs: {seconds / 60:.0f} minutes."
     )

@@ -944,3 +944,14 @@ def test_a_state_of_another_model_is_refused_and_nothing_is_changed(tiny_llama: 
         with pytest.raises(ModelError, match="another model"):
             student.load_trained_state(state)
     assert student.fingerprint == before
+
+
+@pytest.mark.parametrize("writer", ["weights", "tokenizer"])
+def test_a_model_that_can_not_be_written_is_one_clear_error(
+    tiny_llama: Path, tmp_path: Path, writer: str
+) -> None:
+    """A folder lies where a file has to come: safetensors and tokenizers raise errors of their own."""
+    name = {"weights": "model.safetensors", "tokenizer": "tokenizer.json"}[writer]
+    (tmp_path / name / "inner").mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"could not be saved: .*os error"):
+        HuggingFaceModel(tiny_llama).save(tmp_path)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError, advice_on
 from domainfusion.files import make_readable
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, read_settings
 from domainfusion.models.adapters import (
@@ -512,6 +513,7 @@ class HuggingFaceModel(AnsweringModel):
                 whose base lies nowhere.
             ConfigurationError: Whole weights would come to lie beside an adapter, which a reader
                 would put on them.
+            ModelError: The files can't be written.
         """
         folder = Path(path)
         if (folder / SETTINGS_FILE).is_file() and (merge or not self._adapter):
@@ -533,15 +535,16 @@ class HuggingFaceModel(AnsweringModel):
                 fix="save it with merge=True",
             )
         numbers = self._dtype_to_save(dtype)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._adapter and not merge:
-            self._save_adapter(folder)
-        elif self._key.quantization:
-            self._save_in_full_precision(folder, numbers)
-        else:
-            self._save_weights(folder, numbers)
-        self.tokenizer.save_pretrained(folder)
-        make_readable(folder)
+        with _save_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._adapter and not merge:
+                self._save_adapter(folder)
+            elif self._key.quantization:
+                self._save_in_full_precision(folder, numbers)
+            else:
+                self._save_weights(folder, numbers)
+            self.tokenizer.save_pretrained(folder)
+            make_readable(folder)
 
     def _dtype_to_save(self, dtype: DataType | None) -> torch.dtype:
         if dtype not in (None, "auto"):
@@ -601,6 +604,25 @@ class HuggingFaceModel(AnsweringModel):
         }
         note = {UNTRAINED: "true"} if changes_nothing(state) else {}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt", **note})
+
+
+@contextmanager
+def _save_errors(folder: Path) -> Iterator[None]:
+    """Raises one clear error where a model can't be written.
+
+    Raises:
+        ModelError: It can't.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Writers in Rust raise errors of their own, tokenizers' a bare Exception, with the system's
+        # number in words.
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
+        raise ModelError(
+            f"The model could not be saved: {error}", received=str(folder), fix=advice_on(error)
+        ) from error
 
 
 class OwnWeight(NamedTuple):
