@@ -12,6 +12,7 @@ in the same table, four times as many examples or more, says whether a step is l
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import platform
@@ -223,7 +224,7 @@ def render(results: dict[str, Any]) -> str:
         if not rows:
             continue
         columns = [column for column in rows[0] if column not in ("measure", "size")]
-        lines += [f"## {name}", "", (MEASURES[name].__doc__ or "").strip(), ""]
+        lines += [f"## {name}", "", inspect.getdoc(MEASURES[name]) or "", ""]
         size = {"domains": "domains", "store": "answers asked"}.get(name, "examples given")
         lines += [f"| {size} | {' | '.join(columns)} |", f"|---:|{'---:|' * len(columns)}"]
         for row in rows:

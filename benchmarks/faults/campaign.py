@@ -667,8 +667,8 @@ def render(findings: Sequence[Finding]) -> str:
     seconds = sum(finding.seconds for finding in findings)
     about = (
         f"Command: `{COMMAND}`; seed {SEED}; {datetime.now(UTC):%Y-%m-%d};"
-        f" {platform.system()} {platform.machine()}, {os.cpu_count()} cores, one process at a time beside"
-        f" other work; Python {platform.python_version()}. CPU time of the runs: {seconds / 60:.0f} minutes."
+        f" {platform.system()} {platform.machine()}, {os.cpu_count()} cores;"
+        f" Python {platform.python_version()}. CPU time of the runs: {seconds / 60:.0f} minutes."
     )
     return "\n".join([INTRODUCTION, *lines, "", about, ""])
 
