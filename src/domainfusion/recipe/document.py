@@ -258,10 +258,15 @@ def _text_of(path: Path) -> str:
                 f"{path}: the recipe is too long", allowed=allowed, fix=_TOO_MUCH
             )
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+    except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"The recipe can't be read: {reason}",
+            "The recipe can't be read: it is not UTF-8 text",
+            received=str(path),
+            fix="save it as UTF-8, or check the path",
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"The recipe can't be read: {error.strerror or error}",
             received=str(path),
             fix=f"check the path; {_START}",
         ) from error
