@@ -196,6 +196,9 @@ def _write_line(console: Console, message: str) -> None:
     console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
+VALIDATING = "validating"
+"""What a validation is called where its progress is shown."""
+
 SECONDS_BETWEEN_LINES = 5.0
 
 SECONDS_UNSAID = 2.0

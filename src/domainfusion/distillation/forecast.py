@@ -25,6 +25,7 @@ from domainfusion.errors import DomainFusionError
 from domainfusion.models.base import LanguageModel, LocalWeights, SizedModel, TrainableModel
 from domainfusion.models.scripted import ScriptedModel
 from domainfusion.progress import (
+    VALIDATING,
     Advance,
     Notes,
     Pace,
@@ -37,7 +38,7 @@ from domainfusion.progress import (
 )
 from domainfusion.training import distributed
 from domainfusion.training.batching import encode_record
-from domainfusion.training.loop import VALIDATING, LoopSettings, phase_label, train_phase
+from domainfusion.training.loop import LoopSettings, phase_label, train_phase
 from domainfusion.types import Example, Integration, Sampling, TrainingRecord
 
 logger = logging.getLogger("domainfusion")

@@ -18,9 +18,8 @@ from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TrainingError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.store import Ask, ask_directly
-from domainfusion.progress import Advance, Progress, silent
+from domainfusion.progress import VALIDATING, Advance, Progress, silent
 from domainfusion.records import read_json, read_records, write_json
-from domainfusion.training.loop import VALIDATING
 from domainfusion.types import Conversation, Example, Generation, Sampling, TrainingRecord
 
 

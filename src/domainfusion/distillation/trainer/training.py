@@ -27,7 +27,7 @@ from domainfusion.distillation.trainer.merging import Choices
 from domainfusion.errors import RunError, TrainingError, advice_on
 from domainfusion.files import flush_names, flush_to_disk, remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
-from domainfusion.progress import Foresees, Progress, doing
+from domainfusion.progress import VALIDATING, Foresees, Progress, doing
 from domainfusion.records import file_name, read_json, to_json, write_json, write_text
 from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
@@ -41,7 +41,6 @@ from domainfusion.training.checkpoints import (
 )
 from domainfusion.training.distributed import make_accelerator
 from domainfusion.training.loop import (
-    VALIDATING,
     LoopSettings,
     Validate,
     phase_label,
