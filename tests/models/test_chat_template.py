@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import HuggingFaceModel, compare_tokenizers, generate_with
-from domainfusion.models.base import DatedModel
+from domainfusion.models.base import DatedModel, TrainableModel
 from domainfusion.models.chat_template import (
     literal_template,
     pinned_to,
@@ -60,7 +60,7 @@ def load(tmp_path: Path, write_chat_model: Callable[..., Path]) -> Callable[...,
     return make
 
 
-def shown(model: HuggingFaceModel, question: str = "Hello you") -> str:
+def shown(model: TrainableModel, question: str = "Hello you") -> str:
     return str(model.tokenizer.decode(model.encode(user(question))))
 
 
