@@ -392,7 +392,7 @@ def test_an_equal_question_is_reported_with_what_differs(caplog: pytest.LogCaptu
     assert [kept.id for kept in dataset.train] == ["1", "4"]
     assert dataset.counts[0]["rejected"] == {"duplicate": 1, "duplicate with another answer": 1}
     (told,) = caplog.messages
-    assert "2 given questions came before" in told
+    assert "2 given questions are repeated" in told
     assert "1 of them have another reference or other domains" in told
     assert "Where is NRT?" in told
 
