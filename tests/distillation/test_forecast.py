@@ -97,6 +97,23 @@ def test_time_of_the_whole_run_is_within_a_factor_of_two() -> None:
     assert run.forecast.words() == "stage 5 of 5, evaluate, less than a minute left"
 
 
+def test_a_validation_within_a_training_is_not_taken_for_a_slow_step() -> None:
+    clock, stage = Clock(), "train"
+    forecast = Forecast(Run(clock=clock)._shown, STAGES, lambda: stage, clock=clock)
+    for name in STAGES:
+        forecast.plan(name, [])
+    forecast.plan("train", [Piece("one", 2, STEP), Piece("other", 100, STEP)])
+    forecast.name("validating", "answer")
+    with forecast("one", 2) as advance:
+        for _ in range(2):
+            clock.now += 5
+            advance(1)
+            with forecast("validating", 10) as answered, forecast("loading", 1):
+                clock.now += 30
+                answered(10)
+    assert forecast.seconds_left() == pytest.approx(500)
+
+
 def test_what_a_training_leaves_out_is_not_waited_for() -> None:
     run = Run()
     run.plan()

@@ -7,10 +7,11 @@ from __future__ import annotations
 import logging
 import math
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -80,6 +81,9 @@ class _Open:
     pace: Pace
     done: int
     done_before: int
+    inside: float = 0.0
+    """Seconds that other pieces took within this one, such as a validation within a training."""
+    thread: int = field(default_factory=threading.get_ident)
 
 
 class Forecast:
@@ -159,17 +163,18 @@ class Forecast:
 
                 def advance(count: int) -> None:
                     piece.done += count
-                    piece.pace.advance(count, self._worked())
+                    piece.pace.advance(count, self._time_of(piece))
                     show(count)
 
                 yield advance
         finally:
+            took = self._time_of(piece) - piece.began
             self._open.remove(piece)
+            for outer in self._open:
+                if outer.thread == piece.thread:
+                    outer.inside += took
             seconds, items = self._took.get(piece.kind, (0.0, 0))
-            self._took[piece.kind] = (
-                seconds + self._worked() - piece.began,
-                items + piece.done - piece.done_before,
-            )
+            self._took[piece.kind] = (seconds + took, items + piece.done - piece.done_before)
 
     def say(self, message: str) -> None:
         """Shows a line."""
@@ -194,12 +199,12 @@ class Forecast:
 
     def seconds_left(self) -> float | None:
         """Returns the seconds until the run is over; None where they are not known."""
-        place, now = self._now(), self._worked()
+        place = self._now()
         if any(stage not in self._coming for stage in self._stages[place:]):
             return None
         total = 0.0
         for piece in self._open:
-            left = piece.pace.left(piece.total - piece.done, now)
+            left = piece.pace.left(piece.total - piece.done, self._time_of(piece))
             each = self._each(piece.kind)
             if left is None and each is None:
                 return None
@@ -215,6 +220,18 @@ class Forecast:
     def _worked(self) -> float:
         return self._clock() - seconds_spent()
 
+    def _time_of(self, piece: _Open) -> float:
+        """Returns the time by a piece's own clock, which stands still while a piece within it is
+        under way.
+        """
+        later = [
+            other
+            for other in self._open[self._open.index(piece) + 1 :]
+            if other.thread == piece.thread
+        ]
+        now = later[0].began + later[0].inside if later else self._worked()
+        return now - piece.inside
+
     def _now(self) -> int:
         """Returns the place of the stage that is under way, or was last."""
         stage = self._stage()
@@ -227,8 +244,9 @@ class Forecast:
 
     def _each(self, kind: str) -> float | None:
         """Returns the seconds that an item of a kind takes; None where that is not known."""
-        now = self._worked()
-        rates = [piece.pace.rate(now) for piece in self._open if piece.kind == kind]
+        rates = [
+            piece.pace.rate(self._time_of(piece)) for piece in self._open if piece.kind == kind
+        ]
         if rates and rates[-1] > 0:
             return 1 / rates[-1]
         seconds, items = self._took.get(kind, (0.0, 0))
