@@ -31,7 +31,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A fork does not have the threads of its parent, and would wait for them.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 SHIM = Path(__file__).with_name("strike.c")
