@@ -244,8 +244,8 @@ class Pace:
         self._latest = now
 
     def rate(self, now: float) -> float:
-        """Returns items a second; 0 until some time after the first burst. The time of the first one, in which
-        much is made ready, says little about the others.
+        """Returns items a second; 0 until some time after the first burst. The time of the first one,
+        in which much is made ready, says little about the others.
         """
         if self._first is None:
             return 0.0

@@ -383,7 +383,8 @@ class Distiller:
             path: The folder.
             merge: Merge an adapter into its base; with False it stays an adapter.
             dtype: The numbers of whole weights, such as `bfloat16`; by default those that the base
-                was saved in, or smaller ones that it computes in. A student that is not a `HuggingFaceModel` chooses them itself.
+                was saved in, or smaller ones that it computes in. A student that is not a
+                `HuggingFaceModel` chooses them itself.
 
         Raises:
             RunError: There is no student yet.

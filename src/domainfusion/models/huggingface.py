@@ -61,7 +61,6 @@ class HuggingFaceModel(AnsweringModel):
 
     Construction checks that the model is there; its weights are loaded on first use. Models with
     the same base, data type and device share the base's weights in memory.
-    saved_dtype,
 
     Args:
         model_path: A folder, a `.gguf` file, a hub id, or the folder or hub id of a PEFT adapter.
