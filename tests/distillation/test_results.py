@@ -252,17 +252,6 @@ def test_what_is_not_a_wrong_answer_is_counted_apart() -> None:
     assert "Of the student's" not in str(report())
 
 
-def test_the_best_single_expert_is_best_over_all_items() -> None:
-    narrow = ModelResult(
-        name="narrow", role="expert", slices={"a": score(1.0, items=2), "b": score(0.0, items=8)}
-    )
-    broad = ModelResult(
-        name="broad", role="expert", slices={"a": score(0.5, items=2), "b": score(0.5, items=8)}
-    )
-    assert report(models=(report().student, narrow, broad)).best_expert is broad
-    assert report(models=(report().student,)).best_expert is None
-
-
 def test_a_report_comes_back_from_the_disk_as_it_was(tmp_path: Path) -> None:
     whole = report(**FULL)
     write_json(tmp_path / "evaluation.json", whole)

@@ -96,13 +96,6 @@ def test_resamples_without_a_denominator_are_left_out_of_the_interval() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
 
 
-def test_a_difference_is_seen_where_it_is_and_not_where_it_is_noise() -> None:
-    assert bootstrap(30).excludes_zero([0.1] * 30)
-    assert bootstrap(30).excludes_zero([-0.1] * 30)
-    assert not bootstrap(30).excludes_zero([0.1, -0.1] * 15)
-    assert not bootstrap(1).excludes_zero([0.0])
-
-
 # Memory
 
 

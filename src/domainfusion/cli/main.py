@@ -51,9 +51,6 @@ VERBS = (
 )
 
 FAILED = 1
-MISUSED = 2
-"""What argparse exits with."""
-
 _EPILOG = """exit codes:
   0    done
   1    an error, told in one message; --verbose adds the traceback

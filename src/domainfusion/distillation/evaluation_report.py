@@ -24,7 +24,6 @@ from domainfusion.distillation.results import (
     OverallScore,
     Overlap,
     Regression,
-    SliceScore,
     listed,
     percent,
 )
@@ -95,22 +94,6 @@ class EvaluationReport:
             found.strict
             if found
             else Estimate(value=None, reason="there are no cross-domain examples with a reference")
-        )
-
-    @property
-    def best_expert(self) -> ModelResult | None:
-        """The single expert that gets the most answers right over all slices; None where no expert
-        was graded.
-        """
-        experts = [
-            model
-            for model in self.models
-            if model.role == "expert" and any(_right(score) for score in model.slices.values())
-        ]
-        return max(
-            experts,
-            key=lambda model: sum(_right(score) for score in model.slices.values()),
-            default=None,
         )
 
     @property
@@ -410,10 +393,6 @@ def _experts(rows: Sequence[DomainRetention], total: int) -> str:
         return f"{len(rows)} of its {total} experts"
     names = listed(row.domain for row in rows)
     return f"the {names} expert{'s' if len(rows) > 1 else ''}"
-
-
-def _right(score: SliceScore) -> float:
-    return (score.strict.value or 0.0) * (score.items - score.unscored - score.overlap_items)
 
 
 def _number(value: float | None) -> str:

@@ -121,11 +121,6 @@ class Bootstrap:
             drawn = drawn_above / drawn_below
         return self._interval(float(above.sum() / below.sum()), drawn)
 
-    def excludes_zero(self, values: Sequence[float]) -> bool:
-        """Whether the 95 % interval of the sum of `values` lies on one side of 0."""
-        low, high = np.quantile(self._sums(np.array(values, dtype=np.float64))[0], [0.025, 0.975])
-        return bool(low > 0 or high < 0)
-
     def formula(
         self, figure: Callable[[Sequence[Values]], Values], columns: Sequence[Sequence[float]]
     ) -> Estimate:

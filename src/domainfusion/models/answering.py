@@ -522,13 +522,6 @@ class AnsweringModel(LocalModel):
         head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
         return next(str(name) for name, layer in module.named_modules() if layer is head)
 
-    def input_size(self, layer: str) -> int:
-        """Returns the width of a linear layer's inputs."""
-        found: Any = self._load().module.get_submodule(layer)
-        while isinstance(found, BaseTunerLayer):
-            found = found.get_base_layer()
-        return int(getattr(found, "in_features", None) or found.weight.shape[0])
-
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the float32 logits of final hidden states, of shape (…, vocabulary)."""
         with self._scoring() as module:

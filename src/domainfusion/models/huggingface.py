@@ -429,11 +429,6 @@ class HuggingFaceModel(AnsweringModel):
         self._start = fingerprint([self._start, method, weight])
         self._fingerprint = ""
 
-    @property
-    def stands_alone(self) -> bool:
-        """Whether a trainable copy has base weights of its own, and not only an adapter."""
-        return bool(self._key.owner)
-
     def _linear_layers(self) -> dict[str, Any]:
         if not self._adapter:
             raise CapabilityError(

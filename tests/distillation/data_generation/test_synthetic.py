@@ -25,7 +25,6 @@ from domainfusion.distillation.data_generation import (
     Variety,
     check_domains,
 )
-from domainfusion.distillation.data_generation.generator import NO_VARIETY
 from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
 from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
 from domainfusion.distillation.dataset import HeldOut, assemble, run_generator
@@ -34,6 +33,9 @@ from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import LanguageModel, OnResult, sample_seeds
 from domainfusion.models.store import ResponseStore, ask_directly
 from domainfusion.types import Conversation, Example, Generation, Part, Sampling, fingerprint
+
+NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
+"""Prompts that differ in their domains alone."""
 
 
 def synthetic(

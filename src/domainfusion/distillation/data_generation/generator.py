@@ -297,12 +297,6 @@ class Variety:
             )
 
 
-NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
-"""Prompts that differ in their domains alone, for a model so small that every further word confuses
-it.
-"""
-
-
 class Seeds:
     """Deals what prompts differ in, for each combination of domains from its own deck.
 

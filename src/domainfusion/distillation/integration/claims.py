@@ -247,8 +247,6 @@ _MEASURED = re.compile(
 _MEASURES = frozenset(map(stem, MEASURES))
 # Asks for a name: a person or a place.
 _NAMED = re.compile(r"\b(?:who|whom|whose|where)\b")
-# Any question word.
-_ASKING = re.compile(rf"\b(?:{_WH})\b")
 # Asks for several things: "which countries are", "name three", "examples".
 _SEVERAL = re.compile(
     r"\b(?:what|which) (?:\w+ )?(?!is\b|was\b|does\b|has\b)\w{3,}s"

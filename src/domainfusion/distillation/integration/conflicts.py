@@ -46,7 +46,6 @@ from domainfusion.distillation.integration.words import (
     topic,
 )
 from domainfusion.distillation.metrics import normalize
-from domainfusion.models.store import Ask
 from domainfusion.types import Example, Response
 
 # A frame of which one value is right: "NAME is the …".
@@ -513,24 +512,6 @@ def _alike_verdict(
         if not one.words and len(one.values) < 2:
             return "unrelated"
     return verdict
-
-
-class RuleReader:
-    """Takes every sentence for a claim; asks nothing."""
-
-    def read(self, tasks: Sequence[Task], *, ask: Ask) -> list[tuple[Claim, ...]]:
-        """Returns the sentences of each task's responses; see `Reader`."""
-        return [rule_claims(task) for task in tasks]
-
-
-class RuleRelater:
-    """Compares the values and negations of claims; asks nothing."""
-
-    def relate(
-        self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask
-    ) -> list[tuple[Relation, ...]]:
-        """Returns what the rules see of how claims stand to each other; see `Relater`."""
-        return [rule_relations(task, said) for task, said in zip(tasks, claims, strict=True)]
 
 
 def rule_claims(task: Task) -> tuple[Claim, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import groupby, zip_longest
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from domainfusion.distillation.text.refusals import Screening
 from domainfusion.distillation.text.sentences import (
@@ -21,7 +21,6 @@ from domainfusion.distillation.text.sentences import (
     sentence_spans,
 )
 from domainfusion.errors import DataError
-from domainfusion.models.store import Ask
 from domainfusion.types import Dropped, Example, Response
 
 ResponseLike = str | Response | Mapping[str, Any]
@@ -128,32 +127,6 @@ class Relation:
     point: str = ""
     owner: str = ""
     found_by: FoundBy = "rules"
-
-
-class Reader(Protocol):
-    """Takes responses apart into claims."""
-
-    def read(self, tasks: Sequence[Task], *, ask: Ask) -> Sequence[tuple[Claim, ...] | None]:
-        """Returns the claims of each task, expert by expert in alphabetical order, each expert's in
-        the order of its response.
-
-        None stands for a task that this reader can't read.
-        """
-        ...
-
-
-class Relater(Protocol):
-    """Finds out how the claims of different experts stand to each other."""
-
-    def relate(
-        self, tasks: Sequence[Task], claims: Sequence[Sequence[Claim]], *, ask: Ask
-    ) -> Sequence[tuple[Relation, ...] | None]:
-        """Returns the relations among the claims of each task; two claims without one have nothing
-        to do with each other.
-
-        None stands for a task whose claims this relater can't relate.
-        """
-        ...
 
 
 _SPACE = re.compile(r"\s+")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from domainfusion.distillation.integration.model_reading import (
     Caller,
@@ -138,14 +138,6 @@ class Assignment(NamedTuple):
     plan: Plan
     earlier: Draft | None = None
     problems: tuple[str, ...] = ()
-
-
-class Writer(Protocol):
-    """Writes answers from plans."""
-
-    def write(self, assignments: Sequence[Assignment], *, ask: Ask) -> Sequence[Draft | NoDraft]:
-        """Returns a draft for each assignment, or why there is none."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -106,18 +106,6 @@ def check_share(name: str, share: float) -> None:
         )
 
 
-def check_weight(name: str, weight: float) -> None:
-    """Refuses anything but a finite number from 0.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if not 0 <= weight < math.inf:
-        raise ConfigurationError(
-            f"{name} is not a weight", received=weight, allowed="a number from 0"
-        )
-
-
 def check_word(name: str, word: str, allowed: Sequence[str]) -> None:
     """Refuses a word that is not among those allowed.
 
