@@ -213,7 +213,9 @@ class Campaign:
         """Names a file as it is named in every run."""
         path = path.replace(f"{self.reference}/", "").replace(f"{self.reference.parent}/", "../")
         path = path.replace(str(self.reference), ".")
-        return re.sub(r"\.unfinished-\d+", ".unfinished", path)  # an id of a process
+        path = re.sub(r"\.unfinished-\d+", ".unfinished", path)  # an id of a process
+        # The random name that safetensors gives a file until it is whole.
+        return re.sub(r"/\.tmp\w{6}$", "/.tmp", path)
 
     # How it strikes
 

@@ -118,8 +118,8 @@ def _checksums_in(folder: Path) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        found = from_json(path.read_bytes())
+    except ValueError:
         found = None
     except OSError as error:
         raise DataError(
@@ -189,8 +189,30 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, default=asdict, allow_nan=False)
     except ValueError:  # seldom: so the way without a copy comes first
-        plain = json.loads(json.dumps(value, default=asdict), parse_constant=lambda constant: None)
+        plain = from_json(json.dumps(value, default=asdict), parse_constant=lambda constant: None)
         return json.dumps(plain, indent=indent, ensure_ascii=False)
+
+
+def from_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """Returns what a JSON text of anybody's says.
+
+    Args:
+        text: The text, or its bytes.
+        parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
+
+    Raises:
+        ValueError: It is not JSON, or not UTF-8, or is nested more deeply than Python reads.
+
+    Example:
+        >>> from_json("[" * 100_000)
+        Traceback (most recent call last):
+            ...
+        ValueError: it is nested too deeply
+    """
+    try:
+        return json.loads(text, parse_constant=parse_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -204,13 +226,15 @@ def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None)
         DataError: The file is not there, can't be read or is not JSON.
     """
     try:
-        return json.loads(read_text(path), parse_constant=parse_constant)
-    except RecursionError as error:
-        raise DataError("The file is nested too deeply", received=str(path)) from error
+        return from_json(read_text(path), parse_constant=parse_constant)
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"The file is not JSON: {error}", received=str(path)) from error
+        raise DataError(
+            f"The file is not JSON: {error}",
+            received=str(path),
+            fix="correct it there, or restore it from a copy",
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -306,9 +330,7 @@ def read_lines(
             continue
         place = f"{path}:{number}"
         try:
-            record = json.loads(line, parse_constant=parse_constant)
-        except RecursionError as error:
-            raise DataError(f"{place} is nested too deeply", received=line) from error
+            record = from_json(line, parse_constant=parse_constant)
         except ValueError as error:
             raise DataError(
                 f"{place} is not JSON: {error}", received=line, fix="correct or remove the line"

@@ -169,10 +169,45 @@ def test_a_ledger_that_leads_out_of_the_folder_removes_nothing_there(tmp_path: P
     (tmp_path / "precious").write_text("x")
     save_student(distiller(tmp_path, OLD))
     (tmp_path / "student_files.json").write_text(
-        f'{{"written": ["../precious", "{tmp_path}/precious", 3]}}'
+        f'{{"written": ["../precious", "{tmp_path}/precious"]}}'
     )
     save_student(distiller(tmp_path, NEW))
     assert (tmp_path / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "[" * 100_000,
+        '{"written": 3}',
+        '{"written": ["a", 3]}',
+        '{"next": {"a": "b"}}',
+        '{"checksums": {"model.safetensors": "0"}}',
+        '{"checksums": ["model.safetensors"]}',
+    ],
+)
+def test_a_damaged_ledger_is_named_before_anything_and_can_be_deleted(
+    content: str, tmp_path: Path
+) -> None:
+    save_student(distiller(tmp_path, OLD))
+    ledger = tmp_path / "student_files.json"
+    ledger.write_text(content)
+    for look in (check_student_folder, check_student):
+        with pytest.raises(
+            DataError, match=r"list of the student's files is damaged.*or delete it"
+        ):
+            look(tmp_path)
+    with pytest.raises(DataError, match="or delete it"):
+        save_student(distiller(tmp_path, NEW))
+    assert content_of(tmp_path / "model") == OLD and hidden(tmp_path) == []
+    ledger.unlink()
+    save_student(distiller(tmp_path, NEW))
+    kept = {f"{name}.kept" if name in NEW else name: text for name, text in OLD.items()}
+    assert content_of(tmp_path / "model") == {**NEW, **kept}
 
 
 def test_a_file_of_the_student_that_was_changed_is_named(tmp_path: Path) -> None:

@@ -108,6 +108,25 @@ def test_a_run_whose_description_is_lost_is_not_taken_for_one_of_other_inputs(
         pass
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "examples.jsonl", "report.html", "training"])
+def test_a_new_run_replaces_no_file_of_somebody_else(name: str, tmp_path: Path) -> None:
+    if name == "training":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("mine")
+    for theirs in ("run.log", "responses.sqlite", "notes.md", "questions.jsonl"):
+        (tmp_path / theirs).write_text("")
+    before = {path.name for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(RunError, match=f"not of a run.*replace: {name}; .*use another output_dir"),
+        run_in(tmp_path).open(),
+    ):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} - {"lock", "writer"} == before
+    with run_in(tmp_path / "in a folder").open():
+        pass
+
+
 def test_a_store_that_is_lost_is_named_before_anything_is_paid_again(tmp_path: Path) -> None:
     with run_in(tmp_path).open():
         pass

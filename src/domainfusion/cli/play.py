@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainfusion.cli.conversation import Panel, add_sampling_options, open_panel, sampling_of
 from domainfusion.errors import DataError, DomainFusionError, printable
+from domainfusion.records import from_json
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -278,8 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
                 allowed=f"up to {MOST_BYTES:,} bytes",
             )
         try:
-            found = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
+            found = from_json(self.rfile.read(int(length)))
+        except ValueError:
             found = None
         if not isinstance(found, dict):
             raise DataError("The request is not a JSON object", received=type(found).__name__)

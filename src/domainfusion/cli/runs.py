@@ -6,10 +6,12 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domainfusion.cli.distill import STAGES
 from domainfusion.distillation.run import RunFiles
@@ -146,6 +148,7 @@ def check_student_folder(run_directory: Path) -> None:
             received=str(folder),
             fix="move it away; to have the student elsewhere, give another output directory",
         )
+    _read_ledger(RunFiles(run_directory).student_files)
 
 
 def save_student(distiller: Distiller) -> None:
@@ -165,7 +168,7 @@ def save_student(distiller: Distiller) -> None:
         flush_to_disk(fresh)
         files, sums = _files_in(fresh), _checksums_in(fresh, ledger)
         if folder.exists():
-            before = _listed(ledger, "written")
+            before = _inside(_read_ledger(ledger).written)
             write_json(ledger, {"written": before, "next": files, "checksums": sums})
             folder.rename(_old_student(run))
         else:
@@ -214,9 +217,45 @@ def _checksums_in(folder: Path, ledger: Path) -> dict[str, list[str]]:
 
 
 def _known_checksums(ledger: Path) -> dict[str, list[str]]:
-    found = read_json(ledger) if ledger.is_file() else {}
-    sums = found.get("checksums") if isinstance(found, dict) else None
-    return sums if isinstance(sums, dict) else {}
+    return _read_ledger(ledger).checksums
+
+
+class _Ledger(BaseModel):
+    """What `student_files.json` says.
+
+    Attributes:
+        written: The files in `model/` that a run wrote.
+        next: Those of a student that is to take its place.
+        checksums: The SHA-256 that each file may have.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    written: list[str] = []
+    next: list[str] = []
+    checksums: dict[str, list[str]] = {}
+
+
+def _read_ledger(ledger: Path) -> _Ledger:
+    """Returns what the list of the student's files says; one that is not there says nothing.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    if not ledger.is_file():
+        return _Ledger()
+    fix = (
+        "restore it from a copy, or delete it: then all that lies in model/ counts as yours, and"
+        " is kept beside the files of the next student"
+    )
+    try:
+        return _Ledger.model_validate(read_json(ledger))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+    except DataError as error:
+        reason = str(error.__cause__ or error)
+    raise DataError(
+        f"The list of the student's files is damaged: {reason}", received=str(ledger), fix=fix
+    )
 
 
 def _old_student(run: RunFiles) -> Path:
@@ -237,7 +276,8 @@ def _finish_replacing(run: RunFiles) -> None:
     if not folder.exists():
         old.rename(folder)
         return
-    for name in _listed(ledger, "written"):
+    known = _read_ledger(ledger)
+    for name in _inside(known.written):
         with suppress(FileNotFoundError, NotADirectoryError):
             (old / name).unlink()
     for name in _files_in(old):
@@ -253,23 +293,15 @@ def _finish_replacing(run: RunFiles) -> None:
             )
         place.parent.mkdir(parents=True, exist_ok=True)
         (old / name).replace(place)
-    written = _listed(ledger, "next") or _listed(ledger, "written")
-    write_json(ledger, {"written": written, "checksums": _known_checksums(ledger)})
+    written = _inside(known.next) or _inside(known.written)
+    write_json(ledger, {"written": written, "checksums": known.checksums})
     # What is left are folders without files.
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _listed(ledger: Path, key: str) -> list[str]:
-    """Returns names of files from the ledger; one that leads out of the folder was written by
-    nobody here.
-    """
-    found = read_json(ledger) if ledger.is_file() else {}
-    names = found.get(key, []) if isinstance(found, dict) else []
-    return [
-        name
-        for name in names
-        if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
-    ]
+def _inside(names: Sequence[str]) -> list[str]:
+    """Returns the names from a ledger that stay in the folder; nobody here wrote another one."""
+    return [name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -30,6 +30,7 @@ from domainfusion.distillation.entries import (
 )
 from domainfusion.distillation.text.words import identity
 from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.records import from_json
 from domainfusion.types import Example, transcript
 
 ExampleLike = Example | Mapping[str, Any] | tuple[str, ...] | str
@@ -230,8 +231,8 @@ def _structured(value: Mapping[str, Any], place: str) -> tuple[dict[str, Any], i
         text = read[name]
         if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
             try:
-                read[name] = without_missing(json.loads(text))
-            except (ValueError, RecursionError) as error:
+                read[name] = without_missing(from_json(text))
+            except ValueError as error:
                 raise DataError(f"{place}: {name} is not JSON: {error}", received=text) from error
         elif name == "domains" and isinstance(text, str):
             read[name] = [part.strip() for part in text.split(";") if part.strip()]

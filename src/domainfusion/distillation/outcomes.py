@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,7 +9,7 @@ from domainfusion.distillation.integration import CHATTER
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.distillation.targets import SampledTarget
-from domainfusion.records import read_json
+from domainfusion.records import from_json, read_json
 from domainfusion.types import Response, TrainingRecord
 
 _REASONS_SHOWN = 3
@@ -81,7 +80,7 @@ def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:
     losses = []
     if files.training_log.is_file():
         for line in files.training_log.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
+            entry = from_json(line)
             if "loss" in entry:
                 losses.append(entry["loss"])
     if not losses:

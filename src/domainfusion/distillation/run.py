@@ -5,7 +5,6 @@ what it took.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import platform
@@ -25,7 +24,7 @@ from domainfusion.description import differences, models_in
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
-from domainfusion.records import CHECKSUMS, read_json, refuse_changed, write_json
+from domainfusion.records import CHECKSUMS, from_json, read_json, refuse_changed, write_json
 from domainfusion.types import fingerprint
 
 try:
@@ -158,12 +157,18 @@ _NAMES = frozenset(file.name for file in vars(RunFiles(Path())).values())
 """The names of a run's files: what was begun under one of them and left is cleared away."""
 
 
+_NOT_REPLACED = frozenset({"", "lock", "writer", "run.log", "responses.sqlite", "model"})
+"""Of these, what a new run may find in its directory: it adds to a log, answers may be copied there,
+and whatever lies in `model/` is kept.
+"""
+
+
 def date_of_run(path: Path) -> date | None:
     """Returns the day that the models of the run at `path` write into their prompts; None where
     there is no such run.
     """
     try:
-        written = json.loads(RunFiles(path).description.read_text(encoding="utf-8"))
+        written = from_json(RunFiles(path).description.read_bytes())
         return date.fromisoformat(written["inputs"]["date"])
     except (
         OSError,
@@ -343,6 +348,8 @@ class RunDirectory(RunFiles):
             DataError: A file was changed, or is missing where others were made with it.
         """
         refuse_changed(self.path)
+        if not self.description.exists() and not self.checksums.is_file():
+            self._refuse_files_of_others()
         if self.examples.is_file() and not self.description.is_file():
             raise DataError(
                 "The description of the run is missing, with the models and settings that it is of",
@@ -380,6 +387,19 @@ class RunDirectory(RunFiles):
                     "restore it from a copy; without one, delete the folder refinement/ too: the"
                     " rounds are run again"
                 ),
+            )
+
+    def _refuse_files_of_others(self) -> None:
+        """Makes sure that a new run replaces nothing: its directory may be one that a user keeps
+        files in.
+        """
+        outputs = {file.name for file in vars(RunFiles(self.path)).values()} - _NOT_REPLACED
+        if found := sorted(name for name in outputs if os.path.lexists(self.path / name)):
+            raise RunError(
+                "The output directory holds files that are not of a run, and that a run would"
+                f" replace: {', '.join(found)}",
+                received=str(self.path),
+                fix="use another output_dir, such as a folder in it, or move these files away",
             )
 
     def _check_inputs(self) -> None:

@@ -4,12 +4,12 @@ whether it can stand on a shared one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from domainfusion.errors import ModelError
+from domainfusion.records import from_json
 
 SETTINGS_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -54,7 +54,7 @@ def read_settings(adapter: Path) -> dict[str, Any]:
         ModelError: They can't be read.
     """
     try:
-        settings = json.loads((adapter / SETTINGS_FILE).read_text(encoding="utf-8"))
+        settings = from_json((adapter / SETTINGS_FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{SETTINGS_FILE} can't be read: {error}", received=str(adapter)

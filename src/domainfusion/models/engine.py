@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import read_settings
 from domainfusion.models.base import OnResult
+from domainfusion.records import from_json
 from domainfusion.types import Conversation, Generation, Sampling
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ class Server:
         """
         try:
             with _direct.open(f"{self.url}/models", timeout=30) as answer:
-                listed = [str(each["id"]) for each in json.load(answer)["data"]]
+                listed = [str(each["id"]) for each in from_json(answer.read())["data"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._ended(f"does not list its models ({error})") from None
         missing = [name for name in (BASE_NAME, *self._adapters) if name not in listed]

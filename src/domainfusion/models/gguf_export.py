@@ -34,6 +34,7 @@ from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.files import replacing
 from domainfusion.models.adapter_settings import SETTINGS_FILE
 from domainfusion.models.chat_template import within_time
+from domainfusion.records import from_json
 
 GGUFType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """The numbers in a GGUF file; `auto` are those of the saved model. llama.cpp's own `llama-quantize`
@@ -389,7 +390,7 @@ def _begins_texts(tokenizer: Any) -> bool:
 def _end_tokens(folder: Path, tokenizer: Any) -> list[int]:
     """Returns the tokens that end an answer, that of the tokenizer first."""
     file = folder / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = from_json(file.read_bytes()) if file.is_file() else {}
     named = settings.get("eos_token_id")
     ends = named if isinstance(named, list) else [] if named is None else [named]
     own = tokenizer.eos_token_id

@@ -5,7 +5,6 @@ is loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, base_of, read_settings
 from domainfusion.progress import doing
+from domainfusion.records import from_json
 from domainfusion.types import fingerprint
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
@@ -223,7 +223,7 @@ def read_whole_config(files: Path) -> Any:
 
 def _brings_code(files: Path) -> bool:
     try:
-        return "auto_map" in json.loads((files / "config.json").read_text(encoding="utf-8"))
+        return "auto_map" in from_json((files / "config.json").read_bytes())
     except (OSError, ValueError, TypeError):
         return False
 
@@ -239,7 +239,7 @@ def _absent_parts(folder: Path) -> list[str]:
     if not index.is_file() or (folder / "model.safetensors").is_file():
         return []
     try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        named = set(from_json(index.read_bytes())["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{index.name} can't be read: {error}",

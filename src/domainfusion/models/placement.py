@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from domainfusion.errors import ConfigurationError, MissingDependencyError
+from domainfusion.records import from_json
 
 Quantization = Literal["4bit", "8bit"]
 """How the weights of a teacher are shrunk: to 4-bit NormalFloat (Dettmers et al., 2023, arXiv
@@ -116,7 +116,7 @@ def saved_dtype(files: Path) -> str | None:
     """
     if not files.is_dir():
         return None
-    config = json.loads((files / "config.json").read_text(encoding="utf-8"))
+    config = from_json((files / "config.json").read_bytes())
     saved = config.get("dtype", config.get("torch_dtype"))
     return saved if isinstance(saved, str) else None
 

@@ -23,6 +23,7 @@ from domainfusion.errors import StoreError, advice_on
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
 from domainfusion.models.books import PaidModel, StoredBooks, transaction
 from domainfusion.progress import Advance, Progress, silent
+from domainfusion.records import from_json
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 logger = logging.getLogger("domainfusion")
@@ -486,7 +487,7 @@ class ResponseStore:
             ).fetchone()
             if row is None:
                 return None
-            answer = json.loads(row[0])
+            answer = from_json(row[0])
             if not isinstance(answer, dict):
                 raise ValueError(f"row {key} holds no answer")
             # Stores of before this was written have rows without one.
@@ -548,7 +549,7 @@ class ResponseStore:
             [request] = self._connection.execute(
                 "SELECT request FROM answers WHERE key = ?", (key,)
             ).fetchone()
-            asked = json.loads(request)
+            asked = from_json(request)
             return asked.get(_ASKER) if isinstance(asked, dict) else None
 
     @cached_property

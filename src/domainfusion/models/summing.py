@@ -7,7 +7,6 @@ Ilharco et al., 2022, arXiv 2212.04089).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from domainfusion.errors import CapabilityError, ModelError
+from domainfusion.records import from_json
 
 LARGEST_STEP = 0.5
 """The largest ‖θₖ − θ‖ / ‖θ‖ of a matrix that is taken for fine-tuning; independent weights differ
@@ -219,7 +219,7 @@ class WeightsFolder:
             files = sorted(folder.glob("*.safetensors"))
             self._files = {name: file for file in files for name in _names(file)}
         else:
-            placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            placed = from_json(index.read_bytes())["weight_map"]
             self._files = {name: folder / file for name, file in placed.items()}
 
     def names(self) -> list[str]:

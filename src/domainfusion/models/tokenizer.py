@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from domainfusion.models.chat_template import (
     with_arguments,
 )
 from domainfusion.models.encoding import control_tokens, encode_conversation, encode_text, turn_end
+from domainfusion.records import from_json
 from domainfusion.types import Conversation, Message, user
 
 if TYPE_CHECKING:
@@ -157,11 +157,7 @@ def _template_in(folder: Path) -> str | None:
     try:
         if beside.is_file():
             return beside.read_text(encoding="utf-8")
-        own = (
-            json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-            if settings.is_file()
-            else None
-        )
+        own = from_json(settings.read_bytes()).get("chat_template") if settings.is_file() else None
         if isinstance(own, list):
             own = {entry["name"]: entry["template"] for entry in own}
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:

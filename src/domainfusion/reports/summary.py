@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.errors import DataError
 from domainfusion.models.store import ModelUsage
-from domainfusion.records import read_json, read_records
+from domainfusion.records import from_json, read_json, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
 
 logger = logging.getLogger("domainfusion")
@@ -279,8 +278,8 @@ def _log_lines(path: Path) -> list[Mapping[str, Any]]:
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):  # ValueError is also that of bytes that are not UTF-8
+            fields = from_json(line)
+        except ValueError:
             fields = None
         if isinstance(fields, dict):
             found.append(fields)

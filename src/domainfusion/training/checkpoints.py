@@ -93,7 +93,12 @@ def _is_whole(folder: Path) -> bool:
 
 def checkpoints(directory: Path) -> list[Path]:
     """Returns the checkpoints of a phase, the latest last."""
-    return sorted(directory.glob("checkpoint-*"), key=steps_done)
+    numbered = [
+        found
+        for found in directory.glob("checkpoint-*")
+        if found.name.removeprefix("checkpoint-").isdecimal()
+    ]
+    return sorted(numbered, key=steps_done)
 
 
 def steps_done(checkpoint: Path) -> int:

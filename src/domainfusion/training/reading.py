@@ -34,6 +34,7 @@ from domainfusion.models.locate import hash_tensors
 from domainfusion.models.projection import Head
 from domainfusion.models.tokenizer import compare_tokenizers
 from domainfusion.progress import Progress
+from domainfusion.records import from_json
 from domainfusion.training.batching import Row, refuse_overlong
 from domainfusion.training.losses import Taught, TaughtTop
 from domainfusion.training.objectives import Setting
@@ -254,7 +255,7 @@ class SignalStore:
                 )
 
     def _index(self, shard: Path) -> None:
-        header = json.loads(self._open(shard).metadata()["rows"])
+        header = from_json(self._open(shard).metadata()["rows"])
         self._places |= {key: _Place(shard, *about) for key, about in header.items()}
 
     def _open(self, file: Path) -> Any:
@@ -298,7 +299,7 @@ class SignalStore:
             path = self._head_file(name)
             file = self._open(path)
             state = {part: file.get_tensor(part) for part in file.keys()}  # noqa: SIM118 - the file is not a mapping
-            settings = json.loads(file.metadata()["settings"])
+            settings = from_json(file.metadata()["settings"])
             if fingerprint([hash_tensors(state), settings]) != name:
                 raise TrainingError(
                     "A file of teacher signals is damaged",

@@ -4,7 +4,6 @@ resumes.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -28,7 +27,7 @@ from domainfusion.errors import RunError, TrainingError, advice_on
 from domainfusion.files import flush_names, flush_to_disk, remove_unfinished
 from domainfusion.models.base import LanguageModel, LocalWeights, TokenScorer, TrainableModel
 from domainfusion.progress import VALIDATING, Foresees, Progress, doing
-from domainfusion.records import file_name, read_json, to_json, write_json, write_text
+from domainfusion.records import file_name, from_json, read_json, to_json, write_json, write_text
 from domainfusion.training import distributed
 from domainfusion.training.batching import Row, encode_record, refuse_overlong
 from domainfusion.training.checkpoints import (
@@ -253,7 +252,7 @@ class JsonLog:
             return
         lines = path.read_bytes().split(b"\n")
         whole = [line for line in lines if _is_json(line)]
-        self._known = {_without_seconds(json.loads(line)) for line in whole}
+        self._known = {_without_seconds(from_json(line)) for line in whole}
         if lines != [*whole, b""]:
             logger.warning("A damaged line is dropped from %s.", path)
             write_text(path, b"".join(line + b"\n" for line in whole).decode())
@@ -296,8 +295,8 @@ def _without_seconds(fields: Mapping[str, Any]) -> str:
 
 def _is_json(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):  # ValueError is also that of bytes which are not UTF-8
+        return isinstance(from_json(line), dict)
+    except ValueError:
         return False
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.reasoning import read_content, split_reasoning
+from domainfusion.records import from_json
 from domainfusion.types import FinishReason, Generation
 
 
@@ -150,8 +151,8 @@ def parse_body(body: str) -> dict[str, Any]:
         [{'type': 'text', 'text': 'F'}]
     """
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        payload = from_json(body)
+    except ValueError as error:
         events = list(_events(body))
         if not events:
             raise _unreadable(f"the answer is not JSON ({error})", body) from None
@@ -173,8 +174,8 @@ def _events(body: str) -> Iterator[Any]:
         elif not line.strip() and data:
             text, data = "\n".join(data).strip(), []
             try:
-                yield text if text == "[DONE]" else json.loads(text)
-            except (ValueError, RecursionError):
+                yield text if text == "[DONE]" else from_json(text)
+            except ValueError:
                 return
 
 

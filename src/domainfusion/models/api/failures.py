@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from domainfusion.models.api.costs import TokenCount
+from domainfusion.records import from_json
 
 Scope = Literal["attempt", "request", "endpoint"]
 """What a failure spoils: this attempt (the next may work), this request (no attempt will), or every
@@ -250,8 +251,8 @@ def error_in(payload: object) -> ServerError | None:
 def error_of_body(body: str) -> ServerError:
     """Returns the error in the body of a response whose status says that it is one."""
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
+        payload = from_json(body)
+    except ValueError:
         return ServerError(body[:_LONGEST])
     return error_in(payload) or ServerError(body[:_LONGEST])
 
