@@ -2,7 +2,7 @@
 tokens and the GPU's data sheet.
 
 For each size a base, experts and student are written as safetensors headers over empty (sparse)
-files, and the recipe beside `examples/` is read with them: memory is `domainfusion.cli.memory` on
+files, and the recipe beside `examples/` is read with them: memory is `domainfusion.cli.preflight` on
 it, the arithmetic of `domainfusion distill --dry-run`. No weight is computed with.
 
     python benchmarks/large_models.py --write
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from domainfusion.cli.memory import memory_of
+from domainfusion.cli.preflight import memory_of
 from domainfusion.recipe import read_recipe
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from domainfusion import distillation
 from domainfusion.cli import init
-from domainfusion.cli.memory import LORA_FROM_PARAMETERS
+from domainfusion.cli.preflight import LORA_FROM_PARAMETERS
 from domainfusion.description import describe
 from domainfusion.distillation import DomainRetentionEvaluator
 from domainfusion.distillation.data_generation import Variety

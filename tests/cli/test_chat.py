@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from domainfusion.cli.chat import Chat
-from domainfusion.cli.conversation import Panel
+from domainfusion.cli.ask import Chat, Panel
 from domainfusion.cli.main import main
 from domainfusion.cli.terminal import Terminal
 from domainfusion.errors import ModelError

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from domainfusion.cli.main import main
-from domainfusion.cli.memory import _gguf_shapes, memory_of
 from domainfusion.cli.plan import RunPlan, Timed, plan_of, render_times, time_plan
+from domainfusion.cli.preflight import _gguf_shapes, memory_of
 from domainfusion.distillation.forecast import in_words
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,

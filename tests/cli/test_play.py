@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from domainfusion.cli.conversation import Panel
+from domainfusion.cli.ask import Panel
 from domainfusion.cli.play import MOST_BYTES, Playroom, PlayServer, serve
 from domainfusion.distillation import ResponseIntegrator
 from domainfusion.distillation.data_generation.curated import read_review

@@ -1,26 +1,42 @@
-"""`domainfusion ask`: questions to one model."""
+"""The models of a run, loaded once to be asked: `domainfusion ask` puts questions to one of them,
+`domainfusion chat` talks to the student and its experts. `play` opens the same models.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domainfusion.cli.conversation import add_sampling_options, sampling_of, student_of
+from domainfusion.errors import DomainFusionError
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
-    from domainfusion.types import Generation
+    from domainfusion.distillation import ResponseIntegrator
+    from domainfusion.models import LanguageModel
+    from domainfusion.progress import Progress
+    from domainfusion.types import Generation, Message, Sampling
 
+_ASK = """Ask a model questions; it is loaded once. Without a question, or with -, one is read from each line of stdin."""
 
-_DESCRIPTION = """Ask a model questions; it is loaded once. Without a question, or with -, one is read from each line of stdin."""
+_CHAT = """Talk to the student of a run. Models are loaded once, and earlier turns are remembered. Lines of stdin are turns too."""
+
+_HELP = """/expert NAME     talk to NAME from now on: {names}
+/all [QUESTION]  ask all of them, side by side; without a question, the last one
+/system TEXT     give the system prompt; without a text, none
+/new             forget the conversation
+/quit            end (Ctrl-D too)"""
 
 
 def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
-    """Adds the verb to the parser."""
+    """Adds the verbs `ask` and `chat` to the parser."""
     parser = verbs.add_parser(
-        "ask", parents=[shared], help="ask a model questions", description=_DESCRIPTION
+        "ask", parents=[shared], help="ask a model questions", description=_ASK
     )
     parser.add_argument(
         "model",
@@ -34,10 +50,153 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object with question and answer a line"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=ask)
+
+    parser = verbs.add_parser(
+        "chat", parents=[shared], help="talk to the student of a run", description=_CHAT
+    )
+    parser.add_argument(
+        "model", metavar="RUN", help="a run, or a folder, an adapter or a hub id of one model"
+    )
+    add_sampling_options(parser)
+    parser.set_defaults(run=chat)
 
 
-def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that decide how answers are written."""
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="the system prompt (default: the one that the student of a run learned with)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="tokens after which an answer is cut (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 takes the most probable token, more draws (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw from the most probable tokens that have this share (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the draws (default: %(default)s)"
+    )
+
+
+def sampling_of(arguments: argparse.Namespace) -> Sampling:
+    """Returns how answers are written, as the options say."""
+    from domainfusion.types import Sampling
+
+    return Sampling(
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
+
+
+class ModelToAsk(NamedTuple):
+    """Where a model lies, and the system prompt that it learned with."""
+
+    path: str
+    system_prompt: str | None
+
+
+def student_of(model: str) -> ModelToAsk:
+    """Returns the student's folder, and the system prompt that it learned with, where `model` is a
+    run; else `model` itself.
+
+    Raises:
+        RunError: The run has no student yet.
+    """
+    from domainfusion.cli.runs import check_student
+    from domainfusion.distillation.run import RunFiles
+    from domainfusion.errors import RunError
+    from domainfusion.records import read_json
+
+    run = RunFiles(Path(model))
+    if not run.description.is_file():
+        return ModelToAsk(model, None)
+    if not (run.student / "config.json").is_file():
+        raise RunError(
+            "This run has no student yet",
+            received=model,
+            fix=f"see `domainfusion status {model}`, and run its command again",
+        )
+    check_student(run.path)
+    return ModelToAsk(
+        str(run.student), read_json(run.description).get("student", {}).get("system_prompt")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Who can be asked. Weights are loaded when a model is asked first, and stay.
+
+    Attributes:
+        models: `student`, `base`, and the expert of each domain by the domain's name.
+        experts: The domains that have an expert here.
+        integrator: Makes one answer of the experts'; None where there are no experts.
+        domains: The description of each domain.
+    """
+
+    models: Mapping[str, LanguageModel]
+    experts: tuple[str, ...] = ()
+    integrator: ResponseIntegrator | None = None
+    domains: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_panel(model: str, *, system: str | None, progress: Progress) -> Panel:
+    """Returns the models of a run; of a model that is not a run, or of a run whose experts can't be
+    built again, the student alone.
+
+    Args:
+        model: A run, or whatever `ask` takes.
+        system: A system prompt in place of the one that the student learned with.
+        progress: Shows how far loading is.
+    """
+    from domainfusion.distillation.run import RunFiles
+    from domainfusion.models import HuggingFaceModel
+
+    path, system_prompt = student_of(model)
+    prompt = system_prompt if system is None else system
+    student = HuggingFaceModel(path, system_prompt=prompt)
+    files = RunFiles(Path(model))
+    if not (files.recipe.is_file() or files.demo.is_file()):
+        return Panel(models={"student": student})
+    from domainfusion.cli.runs import rebuild
+
+    distiller = rebuild(Path(model), progress=progress)
+    experts = dict(distiller.teacher_models)
+    # A domain may be called as the others are; its expert is then asked under another name.
+    named = {f"{name} expert" if name in ("student", "base") else name: name for name in experts}
+    return Panel(
+        models={
+            "student": student,
+            "base": distiller.student_model,
+            **{name: experts[domain] for name, domain in named.items()},
+        },
+        experts=tuple(named),
+        integrator=distiller.integrator,
+    )
+
+
+# --- ask
+
+
+def ask(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Prints the answers."""
     from domainfusion.types import user
 
@@ -91,3 +250,133 @@ def _shown(question: str, answer: Generation, as_json: bool, *, only: bool) -> s
         }
         return json.dumps(fields, ensure_ascii=False)
     return answer.text if only else f"> {question}\n{answer.text}\n"
+
+
+# --- chat
+
+
+def chat(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Answers turn by turn, until there are no more."""
+    sampling = sampling_of(arguments)
+    panel = open_panel(arguments.model, system=arguments.system, progress=terminal.progress)
+    conversation = Chat(panel, sampling, terminal, system=arguments.system)
+    if sys.stdin.isatty():
+        terminal.say(f"Talking to the student. /help names the commands.\n{conversation.help}")
+    for line in _typed_lines():
+        if not conversation.take(line):
+            return
+
+
+def _typed_lines() -> Iterator[str]:
+    """Yields the lines that a person types, with a prompt and editing, or those of a pipe."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  # input() edits lines once it is loaded
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return
+
+
+class Chat:
+    """One conversation.
+
+    Args:
+        panel: Who can be asked.
+        sampling: How answers are written.
+        terminal: Where they are printed.
+        system: The system prompt that is put before the turns; None leaves each model its own.
+    """
+
+    def __init__(
+        self, panel: Panel, sampling: Sampling, terminal: Terminal, *, system: str | None = None
+    ) -> None:
+        self._panel = panel
+        self._sampling = sampling
+        self._terminal = terminal
+        self._system = system
+        self._name = "student"
+        self._turns: tuple[Message, ...] = ()
+        self._last = ""
+
+    @property
+    def help(self) -> str:
+        """The commands, and who can be asked."""
+        return _HELP.format(names=", ".join(self._panel.models))
+
+    def take(self, line: str) -> bool:
+        """Answers a line, or does what it commands.
+
+        Args:
+            line: What was typed.
+
+        Returns:
+            Whether the conversation continues.
+        """
+        command, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        if command == "/quit":
+            return False
+        if command == "/expert":
+            self._switch(rest)
+        elif command == "/all":
+            self._ask_all(rest or self._last)
+        elif command == "/system":
+            self._system, self._turns = rest, ()
+            self._terminal.say("The system prompt is set, and the conversation starts anew.")
+        elif command == "/new":
+            self._turns = ()
+        elif command.startswith("/"):
+            self._terminal.say(self.help)
+        elif line.strip():
+            self._answer(line.strip())
+        return True
+
+    def _switch(self, name: str) -> None:
+        if name not in self._panel.models:
+            names = ", ".join(self._panel.models)
+            self._terminal.say(f"There is no {name!r} here. There are: {names}.")
+            return
+        self._name = name
+        self._turns = ()
+        self._terminal.say(f"Talking to {name}, from the start.")
+
+    def _answer(self, question: str) -> None:
+        from domainfusion.types import Message
+
+        self._last = question
+        turns = (*self._turns, Message("user", question))
+        answer = self._ask(self._name, turns)
+        if answer is not None:
+            self._turns = (*turns, Message("assistant", answer))
+            self._terminal.print(answer)
+
+    def _ask_all(self, question: str) -> None:
+        from domainfusion.types import user
+
+        if not question:
+            self._terminal.say("There is no question yet: /all QUESTION")
+            return
+        self._last = question
+        for name in self._panel.models:
+            answer = self._ask(name, user(question))
+            if answer is not None:
+                self._terminal.print(f"{name}: {answer}")
+
+    def _ask(self, name: str, turns: tuple[Message, ...]) -> str | None:
+        """Returns the answer; None where a model can't give one, which is said and ends nothing."""
+        from domainfusion.types import Message
+
+        if self._system is not None and self._system:
+            turns = (Message("system", self._system), *turns)
+        try:
+            (found,) = self._panel.models[name].generate([turns], self._sampling)
+        except DomainFusionError as error:
+            self._terminal.say(f"{name} gives no answer: {error}")
+            return None
+        if found.finish_reason == "length":
+            self._terminal.say(f"Cut after {self._sampling.max_new_tokens} tokens.")
+        return found.text

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from domainfusion import __version__
 from domainfusion.cli import (
     ask,
-    chat,
-    compare,
     demo,
     distill,
     evaluate,
@@ -41,14 +39,13 @@ VERBS = (
     extend,
     status,
     evaluate,
-    compare,
+    report,
     ask,
-    chat,
     play,
     merge,
-    report,
     export,
 )
+"""Each module adds one verb, or the two that do one thing: `report` and `compare`, `ask` and `chat`."""
 
 FAILED = 1
 _EPILOG = """exit codes:

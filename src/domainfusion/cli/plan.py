@@ -24,7 +24,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from domainfusion.cli.memory import Memory, memory_of
+from domainfusion.cli.preflight import Memory, memory_of
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.data_generation.writing import WrittenByModel
 from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, assemble, run_generator

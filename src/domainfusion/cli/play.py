@@ -18,7 +18,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.cli.conversation import Panel, add_sampling_options, open_panel, sampling_of
+from domainfusion.cli.ask import Panel, add_sampling_options, open_panel, sampling_of
 from domainfusion.errors import DataError, DomainFusionError, printable
 from domainfusion.records import from_json
 
