@@ -595,6 +595,30 @@ def test_what_is_known_is_replayed_anyway(learned: LlamaModel, tmp_path: Path) -
     assert set(shown_in(tmp_path)) == {"aviation", "cross-domain"}
 
 
+def test_what_skipping_leaves_of_a_phase_joins_the_next_one_where_it_fills_no_step(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    lesson = RECORDS[2]  # of chemistry, which the start does not know
+    records = [*RECORDS[:2], lesson, RECORDS[4]]
+    settings = {**QUICK, "batch_size": 2}
+    IntegrationTrainer(**settings, replay=1.0, known_share=0.0).train(
+        learned, records, directory=tmp_path
+    )
+    assert {line["phase"] for line in log_of(tmp_path) if "phase" in line} == {"integration"}
+    tokens = len(encode_record(lesson, learned).answer)
+    assert shown_in(tmp_path)["chemistry"] == QUICK["epochs"] * tokens
+
+
+def test_a_phase_that_was_small_from_the_beginning_stands_alone(
+    learned: LlamaModel, tmp_path: Path
+) -> None:
+    IntegrationTrainer(**{**QUICK, "batch_size": 8}).train(
+        learned, [RECORDS[2], RECORDS[4]], directory=tmp_path
+    )
+    phases = [line["phase"] for line in log_of(tmp_path) if "step" in line]
+    assert list(dict.fromkeys(phases)) == ["domains", "integration"]
+
+
 def test_a_start_that_knows_everything_is_returned_as_it_is(
     learned: LlamaModel, tmp_path: Path
 ) -> None:

@@ -117,8 +117,9 @@ class Trainer(ABC):
         known_share: Share of the records whose target the student would already write at its start
             that phases show anyway; the others are skipped. Before the first step the start
             reads the targets in one forward pass. Only slices of which it knows 95 % lose records:
-            one that is known in part is learned whole. 1 shows every record, and asks nothing.
-            Replay is not touched by it, nor a training that continues an earlier student.
+            one that is known in part is learned whole. A phase to which less than one step is left
+            joins the next. 1 shows every record, and asks nothing. Replay is not touched by it, nor
+            a training that continues an earlier student.
         device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by
             default `batch_size` itself.
         checkpoint_steps: Optimizer steps between two checkpoints.

@@ -169,6 +169,16 @@ class Phase:
             return None
         return replace(self, records=kept, shares=shares)
 
+    def joined_by(self, records: Sequence[TrainingRecord]) -> Phase:
+        """Returns the phase with records of an earlier one, which it then does not replay.
+
+        Args:
+            records: The records, which are shown like those of the phase.
+        """
+        joined = {record.example.id for record in records}
+        earlier = tuple(record for record in self.earlier if record.example.id not in joined)
+        return replace(self, records=(*records, *self.records), earlier=earlier)
+
 
 logger = logging.getLogger("domainfusion")
 
@@ -477,12 +487,28 @@ class Training:
         return phases
 
     def _folders(self, trainer: Trainer, skipped: Collection[str]) -> dict[Path, Phase]:
-        """Returns the folder of each phase, without those whose every record is skipped."""
-        found = {}
+        """Returns the folder of each phase, without those whose every record is skipped.
+
+        A phase to which skipping leaves less than one step joins the next one: what surrounds a
+        phase (its validations, its outcome on disk) takes longer than such a step.
+        """
+        found: dict[Path, Phase] = {}
+        small: tuple[Path, Phase] | None = None
         for number, phase in enumerate(self._phases(trainer), start=1):
             lessons = phase.without(skipped) if skipped else phase
-            if lessons is not None:
-                found[self.directory / f"phase-{number}-{file_name(phase.name)}"] = lessons
+            if lessons is None:
+                continue
+            folder = self.directory / f"phase-{number}-{file_name(phase.name)}"
+            if small is not None and lessons.shares is None:
+                lessons, small = lessons.joined_by(small[1].records), None
+            elif small is not None:
+                found[small[0]], small = small[1], None
+            if len(lessons.records) < min(trainer.batch_size, len(phase.records)):
+                small = folder, lessons
+            else:
+                found[folder] = lessons
+        if small is not None:
+            found[small[0]] = small[1]
         return found
 
     def _skipped_before(self, trainer: Trainer) -> Collection[str] | None:
