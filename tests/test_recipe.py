@@ -384,7 +384,7 @@ MISTAKES = {
         "epochs: 2",
         "epochs: 0",
         "epochs: 0",
-        ["trainer.epochs is not a positive number", "a whole number from 1"],
+        ["trainer.epochs is out of range", "a whole number from 1"],
     ),
     "no number": (
         "learning_rate: 1e-4",

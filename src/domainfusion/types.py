@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import numbers
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from html import escape
 from typing import Any, Literal
 
+from domainfusion.checks import check_count, check_number, is_number
 from domainfusion.errors import ConfigurationError, DataError
 
 __all__ = [
@@ -138,32 +138,12 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _refuse_text(self, "max_new_tokens", "temperature", "top_p", "seed")
-        if self.max_new_tokens < 1:
+        check_count("max_new_tokens", self.max_new_tokens)
+        check_number("temperature", self.temperature, "[0, inf)")
+        check_number("top_p", self.top_p, "(0, 1]")
+        if not is_number(self.seed):
             raise ConfigurationError(
-                "max_new_tokens is not positive",
-                received=self.max_new_tokens,
-                allowed="a whole number from 1",
-            )
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigurationError(
-                "temperature is out of range",
-                received=self.temperature,
-                allowed="0 (greedy) or a number above it",
-            )
-        if not 0 < self.top_p <= 1:
-            raise ConfigurationError(
-                "top_p is out of range", received=self.top_p, allowed="a number above 0, up to 1"
-            )
-
-
-def _refuse_text(sampling: Sampling, *names: str) -> None:
-    """Refuses a number that is written as text, as settings from a form or the environment are."""
-    for name in names:
-        value = getattr(sampling, name)
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise ConfigurationError(
-                f"{name} is not a number", received=value, allowed="a number, such as 1"
+                "seed is not a number", received=self.seed, allowed="a whole number, such as 1"
             )
 
 

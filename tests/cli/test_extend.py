@@ -91,7 +91,7 @@ def questions_of(directory: Path) -> list[dict[str, str]]:
         (["--expert", "animals=./nowhere"], "extend --expert animals=./nowhere"),
         (["--expert", "animals"], "there is no key with a value"),
         (["--expert", "animals=x,y"], "--expert takes one value here"),
-        (["--expert", "animals=x", "--replay", "2"], "replay is not a share"),
+        (["--expert", "animals=x", "--replay", "2"], "replay is out of range"),
         (["--expert", "animals=x", "--test", "nowhere.jsonl"], "a file that is not there"),
     ],
 )

@@ -114,9 +114,9 @@ def test_bad_input_is_one_clear_error_before_anything_is_done(
         ({"evaluator": DomainRetentionEvaluator}, "evaluator is a class", "write DomainRetentionEvaluator(...)"),
         ({"evaluator": True}, "evaluator has the wrong type; received True", "an object of Evaluator or a subclass"),
         ({"integrator": ResponseIntegrator}, "integrator is a class", "write ResponseIntegrator(...)"),
-        ({"holdout": "0.1"}, "holdout is not a share; received '0.1'", "a number from 0 to below 1"),
-        ({"refinement_rounds": "1"}, "refinement_rounds is not a whole number; received '1'", "a whole number from 0"),
-        ({"seed": "0"}, "The seed is out of range; received '0'", "a whole number from 0"),
+        ({"holdout": "0.1"}, "holdout is out of range; received '0.1'", "a number from 0 to below 1"),
+        ({"refinement_rounds": "1"}, "refinement_rounds is out of range; received '1'", "a whole number from 0"),
+        ({"seed": "0"}, "seed is out of range; received '0'", "a whole number from 0"),
         ({"progress": True}, "progress is not a display; received True", 'write progress="auto"'),
     ],
 )  # fmt: skip
@@ -135,13 +135,13 @@ AS_TEXT: Any = "2"
 @pytest.mark.parametrize(
     ("build", "what"),
     [
-        (lambda: CuratedDataGenerator(SINGLES, num_examples=AS_TEXT), "num_examples is out of range; received '2'; allowed: 1 to 8"),
+        (lambda: CuratedDataGenerator(SINGLES, num_examples=AS_TEXT), "num_examples is out of range; received '2'; allowed: a whole number from 1 to 8"),
         (
             lambda: SyntheticDataGenerator(Writer(), DOMAINS, num_examples=AS_TEXT),
-            "num_examples is not positive; received '2'; allowed: a whole number from 1",
+            "num_examples is out of range; received '2'; allowed: a whole number from 1",
         ),
-        (lambda: Sampling(max_new_tokens=AS_TEXT), "max_new_tokens is not a number; received '2'; allowed: a number, such as 1"),
-        (lambda: Sampling(temperature=AS_TEXT), "temperature is not a number; received '2'"),
+        (lambda: Sampling(max_new_tokens=AS_TEXT), "max_new_tokens is out of range; received '2'; allowed: a whole number from 1"),
+        (lambda: Sampling(temperature=AS_TEXT), "temperature is out of range; received '2'"),
     ],
 )  # fmt: skip
 def test_a_number_as_text_is_refused_where_it_is_given(
@@ -462,7 +462,7 @@ def test_a_seed_that_nothing_can_be_drawn_with_is_refused_at_once(world: World, 
 
 
 def test_epochs_that_would_never_end_are_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"epochs is too high.*1 to 1,000"):
+    with pytest.raises(ConfigurationError, match=r"epochs is out of range.*1 to 1,000"):
         IntegrationTrainer(epochs=10**7)
 
 

@@ -634,7 +634,7 @@ def test_a_run_that_was_killed_at_any_file_of_a_round_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"refinement_rounds": -1}, "refinement_rounds is not a whole number"),
+        ({"refinement_rounds": -1}, "refinement_rounds is out of range"),
         ({"validation_examples": None}, "A refinement needs validation examples"),
         ({"data_generators": [CuratedDataGenerator(FIRST)]}, "No generator can make more"),
     ],

@@ -417,7 +417,7 @@ def test_a_recipe_with_every_setting_is_read_back_and_builds_the_same_model(
             "",
             ["teachers.physiology: One price is missing", "give both"],
         ),
-        ("max_retries: 0", "max_retries: -1", ["max_retries is negative", "from 0"]),
+        ("max_retries: 0", "max_retries: -1", ["max_retries is out of range", "from 0"]),
         ("max_retries: 0", "omit: [top_k]", ["teachers.physiology.omit names fields", "top_p"]),
         ("model: clinic-large\n    ", "", ["teachers.physiology has no model"]),
         (

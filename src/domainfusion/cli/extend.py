@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainfusion.checks import check_number
 from domainfusion.errors import ConfigurationError, RunError
 
 if TYPE_CHECKING:
@@ -121,10 +122,7 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
             received=str(files.path),
             fix="distill a recipe in which the new expert stands, with --from this run",
         )
-    if not 0 <= arguments.replay <= 1:
-        raise ConfigurationError(
-            "replay is not a share", received=arguments.replay, allowed="a number from 0 to 1"
-        )
+    check_number("replay", arguments.replay, "[0, 1]")
     is_new = domain not in recipe.domains
     for option, use in (("examples", "train"), ("test", "measure")):
         given = getattr(arguments, option)

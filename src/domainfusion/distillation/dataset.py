@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.data_generation import DataGenerator, Focus, Generated
 from domainfusion.distillation.data_generation.generator import options_for
 from domainfusion.distillation.data_generation.writing import no_questions
@@ -177,10 +178,7 @@ def hold_out(
         >>> len(apart.kept), len(apart.held_out), apart.held_out[0].metadata["slice"]
         (4, 1, 'unasked')
     """
-    if not 0 < share < 1:
-        raise ConfigurationError(
-            "share is out of range", received=share, allowed="a number between 0 and 1"
-        )
+    check_number("share", share, "(0, 1)")
     found = list(read_examples(examples))
     names = [_names_of(example, by) for example in found]
     strata: dict[tuple[str, ...], list[str]] = {}

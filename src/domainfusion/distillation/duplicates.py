@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from domainfusion.checks import check_count, check_number
 from domainfusion.distillation.examples import ExampleLike, query_key, read_examples
 from domainfusion.distillation.metrics import normalize
 from domainfusion.distillation.results import Overlap
@@ -298,18 +299,9 @@ class EvaluationSets:
         ngram_words: int = 8,
         containment: float = 0.7,
     ) -> None:
-        if ngram_words != 0 and ngram_words < FEWEST_WORDS:
-            raise ConfigurationError(
-                "ngram_words is too low",
-                received=ngram_words,
-                allowed=f"a whole number from {FEWEST_WORDS}, or 0",
-            )
-        if not 0 < containment <= 1:
-            raise ConfigurationError(
-                "containment is not a share",
-                received=containment,
-                allowed="a number above 0, up to 1",
-            )
+        if ngram_words != 0:
+            check_count("ngram_words", ngram_words, FEWEST_WORDS)
+        check_number("containment", containment, "(0, 1]")
         self._containment = containment
         self._whole: dict[str, Leak] = {}
         self._leaks: list[Leak] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from domainfusion.checks import is_number
 from domainfusion.distillation.entries import (
     Dialogue,
     Entry,
@@ -283,7 +284,7 @@ def _to_example(
     values = {
         name: value for name, value in entry.items() if name not in ("schema", "answers", "domain")
     }
-    values.update({name: str(values[name]) for name in _TEXTS if _is_number(values.get(name))})
+    values.update({name: str(values[name]) for name in _TEXTS if is_number(values.get(name))})
     if isinstance(values.get("reference"), str):
         values["reference"] = without_reasoning(values["reference"], place)
     values["domains"] = _domains_of(entry, domain, place)
@@ -311,10 +312,6 @@ def _to_example(
             allowed=", ".join(example.domains),
         )
     return example
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse_half_characters(entry: Mapping[str, Any], place: str) -> None:
@@ -391,7 +388,7 @@ def _domains_of(entry: Mapping[str, Any], default: str, place: str) -> list[str]
 
 
 def _parts_of(answers: object, domains: Sequence[str], place: str) -> Iterator[dict[str, Any]]:
-    if (isinstance(answers, str | list | tuple) or _is_number(answers)) and len(domains) == 1:
+    if (isinstance(answers, str | list | tuple) or is_number(answers)) and len(domains) == 1:
         answers = {domains[0]: answers}
     if not isinstance(answers, Mapping | None):
         raise DataError(
@@ -422,7 +419,7 @@ def _given(accepted: Any) -> Any:
     elif not accepted:
         return []
     given = [
-        str(answer) if _is_number(answer) else answer for answer in accepted if answer is not None
+        str(answer) if is_number(answer) else answer for answer in accepted if answer is not None
     ]
     return given or None
 

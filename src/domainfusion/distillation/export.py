@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from domainfusion.errors import ConfigurationError, MissingDependencyError
+from domainfusion.checks import check_word
+from domainfusion.errors import MissingDependencyError
 from domainfusion.records import write_text
 from domainfusion.types import Conversation, Example, Message, TrainingRecord
 
@@ -54,10 +55,7 @@ def export_messages(
         ConfigurationError: The format is not known.
         DataError: The file can't be written.
     """
-    if format not in get_args(ExportFormat):
-        raise ConfigurationError(
-            "The format is not known", received=format, allowed=", ".join(get_args(ExportFormat))
-        )
+    check_word("format", format, get_args(ExportFormat))
     system = () if system_prompt is None else (Message("system", system_prompt),)
     rows, left_out = [], Counter[str]()
     for item in items:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from domainfusion.checks import check_count, check_seed
 from domainfusion.description import describe
 from domainfusion.distillation.data_generation import DataGenerator, check_names
 from domainfusion.distillation.data_generation.writing import WrittenByModel
@@ -20,7 +21,6 @@ from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import pin_dates
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.distillation.trainer.training import check_seed
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, TrainableModel
 from domainfusion.models.huggingface import choose_speech
@@ -376,12 +376,7 @@ def check_refinement(
         ConfigurationError: The number is negative, there is no validation, no generator can make
             more, or several processes train.
     """
-    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 0:
-        raise ConfigurationError(
-            "refinement_rounds is not a whole number",
-            received=rounds,
-            allowed="a whole number from 0",
-        )
+    check_count("refinement_rounds", rounds, 0)
     if rounds == 0:
         return
     if not has_validation:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from domainfusion.checks import check_count, check_number, check_word
 from domainfusion.distillation.dataset import GroupBy, Hygiene
 from domainfusion.distillation.examples import ExampleLike
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
@@ -94,13 +95,7 @@ class RunSettings:
     publisher: Publisher | None = None
 
     def __post_init__(self) -> None:
-        if self.on_teacher_failure not in get_args(OnTeacherFailure):
-            raise ConfigurationError(
-                "on_teacher_failure is not known",
-                received=self.on_teacher_failure,
-                allowed="stop, continue",
-            )
-
+        check_word("on_teacher_failure", self.on_teacher_failure, get_args(OnTeacherFailure))
         check_samples(self.samples)
 
     def answers_for(self, run: Path) -> Path | None:
@@ -119,17 +114,7 @@ def check_samples(samples: object) -> None:
     Raises:
         ConfigurationError: It is not a whole number from 1 to `MOST_SAMPLES`.
     """
-    if (
-        not isinstance(samples, int)
-        or isinstance(samples, bool)
-        or not 1 <= samples <= MOST_SAMPLES
-    ):
-        raise ConfigurationError(
-            "samples is not a number of answers",
-            received=samples,
-            allowed=f"a whole number from 1, with which no expert is asked again, to {MOST_SAMPLES}",
-            field="samples",
-        )
+    check_count("samples", samples, most=MOST_SAMPLES)
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
@@ -142,10 +127,7 @@ def check_shares(shares: Mapping[str, float]) -> None:
         ConfigurationError: One is not a share, or their sum is 1 or more.
     """
     for name, share in shares.items():
-        if not _is_number(share) or not 0 <= share < 1:
-            raise ConfigurationError(
-                f"{name} is not a share", received=share, allowed="a number from 0 to below 1"
-            )
+        check_number(name, share, "[0, 1)")
     if sum(shares.values()) >= 1:
         raise ConfigurationError(
             "Nothing would be left to train on",
@@ -153,7 +135,3 @@ def check_shares(shares: Mapping[str, float]) -> None:
             allowed="shares whose sum is below 1",
             field="validation_holdout" if shares.get("validation_holdout") else "holdout",
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from safetensors.torch import load_file, save_file
 
+from domainfusion.checks import check_word, is_number
 from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.merging.methods import (
     Candidate,
@@ -239,14 +240,8 @@ def held_apart(dialogues: Dialogues) -> tuple[Dialogues, Dialogues]:
 
 
 def _check(method: str, weight: float | str) -> None:
-    if method not in (*get_args(MergeMethod), "auto"):
-        raise ConfigurationError(
-            "The merge method is unknown",
-            received=method,
-            allowed=", ".join(("auto", *get_args(MergeMethod))),
-        )
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if weight != "auto" and not (is_number and math.isfinite(float(weight))):
+    check_word("method", method, ("auto", *get_args(MergeMethod)))
+    if weight != "auto" and not (is_number(weight) and math.isfinite(weight)):
         raise ConfigurationError(
             "The weight of a merge is not finite", received=weight, allowed="a number, or auto"
         )

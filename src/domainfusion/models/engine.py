@@ -22,6 +22,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from domainfusion.checks import check_count, check_number, check_word
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.adapter_settings import read_settings
 from domainfusion.models.base import OnResult
@@ -131,10 +132,7 @@ class Engine:
     max_concurrency: int = 64
 
     def __post_init__(self) -> None:
-        if self.kind not in _COMMANDS:
-            raise ConfigurationError(
-                "engine is not known", received=self.kind, allowed=" or ".join(_COMMANDS)
-            )
+        check_word("engine", self.kind, _COMMANDS)
         for name in ("command", "options"):
             if isinstance(getattr(self, name), str):
                 raise ConfigurationError(
@@ -142,22 +140,9 @@ class Engine:
                     received=getattr(self, name),
                     allowed="a list of the words of a command line",
                 )
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ConfigurationError(
-                "port is out of range", received=self.port, allowed="a number from 1 to 65535"
-            )
-        if not self.start_seconds > 0:
-            raise ConfigurationError(
-                "start_seconds is not positive",
-                received=self.start_seconds,
-                allowed="a number above 0",
-            )
-        if self.max_concurrency < 1:
-            raise ConfigurationError(
-                "max_concurrency is not positive",
-                received=self.max_concurrency,
-                allowed="a whole number from 1",
-            )
+        check_count("port", self.port, most=65_535, optional=True)
+        check_number("start_seconds", self.start_seconds, "(0, inf)")
+        check_count("max_concurrency", self.max_concurrency)
 
     def program(self) -> list[str]:
         """Returns the command line without its arguments.

@@ -30,6 +30,7 @@ from gguf.quants import quantize
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
+from domainfusion.checks import check_word
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.files import replacing
 from domainfusion.models.adapter_settings import SETTINGS_FILE
@@ -82,12 +83,7 @@ def write_gguf(
         CapabilityError: The architecture or the tokenizer is not among those that are tested.
     """
     folder, file = Path(folder), Path(file)
-    if dtype not in get_args(GGUFType):
-        raise ConfigurationError(
-            "The type of a GGUF file is not known",
-            received=dtype,
-            allowed=", ".join(get_args(GGUFType)),
-        )
+    check_word("dtype", dtype, get_args(GGUFType))
     if (folder / SETTINGS_FILE).is_file():
         raise ConfigurationError(
             "The folder holds an adapter, and a GGUF file the whole weights",

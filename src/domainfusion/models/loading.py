@@ -14,7 +14,8 @@ from weakref import WeakSet
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from domainfusion.errors import ConfigurationError, ModelError
+from domainfusion.checks import check_count
+from domainfusion.errors import ModelError
 from domainfusion.models.adapters import (
     check_adapter,
     read_weights,
@@ -92,10 +93,7 @@ class LocalModel:
         batch_size: int | None = None,
         engine: EngineName | Engine | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigurationError(
-                "batch_size is not positive", received=batch_size, allowed="a whole number from 1"
-            )
+        check_count("batch_size", batch_size, optional=True)
         self.model_path = str(model_path)
         self.name = name or Path(self.model_path).name
         self.system_prompt = system_prompt

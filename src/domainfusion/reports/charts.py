@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+from domainfusion.checks import is_number
 from domainfusion.distillation.results import DomainRetention
 from domainfusion.reports.tables import interval, percent, points
 
@@ -336,9 +337,7 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
     for name in names:
         own = [line for line in lines if str(line.get("phase", "")) == name]
         logged = {
-            start + line["step"]: float(line["loss"])
-            for line in own
-            if _is_number(line.get("loss"))
+            start + line["step"]: float(line["loss"]) for line in own if is_number(line.get("loss"))
         }
         finite = {step: loss for step, loss in logged.items() if math.isfinite(loss)}
         not_finite += len(logged) - len(finite)
@@ -379,7 +378,7 @@ def _window_means(
         for domain, found in domains.items():
             tokens = int(found.get("tokens", 0))
             for term, mean in found.items():
-                if term != "tokens" and _is_number(mean) and math.isfinite(mean):
+                if term != "tokens" and is_number(mean) and math.isfinite(mean):
                     total, count = sums.get((term, domain, end), (0.0, 0))
                     sums[term, domain, end] = total + mean * tokens, count + tokens
     return [
@@ -394,12 +393,8 @@ def _figures(by_name: object) -> list[tuple[str, float]]:
     return [
         (str(domain), float(figure))
         for domain, figure in found
-        if _is_number(figure) and math.isfinite(figure)
+        if is_number(figure) and math.isfinite(figure)
     ]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def loss_chart(curves: TrainingCurves) -> LineChart | None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from domainfusion.checks import check_number, check_word
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import TokenScorer
 from domainfusion.training.batching import Row
@@ -70,12 +71,7 @@ class DistributionObjective(Objective):
         alpha: float = 0.5,
         keep_in: str | Path | None = None,
     ) -> None:
-        if divergence not in get_args(Divergence):
-            raise ConfigurationError(
-                "divergence is not known",
-                received=divergence,
-                allowed=", ".join(get_args(Divergence)),
-            )
+        check_word("divergence", divergence, get_args(Divergence))
         if beta is not None and divergence not in _BETAS:
             raise ConfigurationError(
                 f"{divergence} has no beta",
@@ -83,18 +79,9 @@ class DistributionObjective(Objective):
                 fix=f"leave it out, or use {' or '.join(_BETAS)}",
             )
         beta = _BETAS.get(divergence, 0.5) if beta is None else beta
-        if not 0 < beta < 1:
-            raise ConfigurationError(
-                "beta is out of range", received=beta, allowed="a number between 0 and 1"
-            )
-        if not 0 < temperature < float("inf"):
-            raise ConfigurationError(
-                "temperature is out of range", received=temperature, allowed="a number above 0"
-            )
-        if not 0 < alpha <= 1:
-            raise ConfigurationError(
-                "alpha is out of range", received=alpha, allowed="a number above 0, up to 1"
-            )
+        check_number("beta", beta, "(0, 1)")
+        check_number("temperature", temperature, "(0, inf)")
+        check_number("alpha", alpha, "(0, 1]")
         self.divergence: Divergence = divergence
         self.beta = beta
         self.temperature = temperature

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from domainfusion.errors import CapabilityError, ConfigurationError
+from domainfusion.checks import check_number
+from domainfusion.errors import CapabilityError
 from domainfusion.models.answering import buckets
 from domainfusion.models.base import TokenScorer
 from domainfusion.progress import Progress
@@ -161,14 +162,8 @@ class LikelihoodObjective(Objective):
         alpha: float = 0.5,
         keep_in: str | Path | None = None,
     ) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ConfigurationError(
-                "temperature is out of range", received=temperature, allowed="a number above 0"
-            )
-        if not 0 < alpha <= 1:
-            raise ConfigurationError(
-                "alpha is out of range", received=alpha, allowed="a number above 0, up to 1"
-            )
+        check_number("temperature", temperature, "(0, inf)")
+        check_number("alpha", alpha, "(0, 1]")
         self.temperature = temperature
         self.alpha = alpha
         self._keep_in = None if keep_in is None else Path(keep_in)

@@ -14,10 +14,11 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from domainfusion.checks import check_count
 from domainfusion.distillation.data_generation.generator import DataGenerator, Focus, Generated
 from domainfusion.distillation.entries import Entry, read_entries
 from domainfusion.distillation.examples import ExampleSource, read_examples
-from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.errors import DataError
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.records import write_text
 from domainfusion.types import Example, Part, domains_of, transcript
@@ -287,14 +288,7 @@ class CuratedDataGenerator(DataGenerator):
             raise DataError(
                 "There are no curated examples", received=str(examples), fix="give at least one"
             )
-        if num_examples is not None and (
-            not isinstance(num_examples, int) or not 1 <= num_examples <= len(self.examples)
-        ):
-            raise ConfigurationError(
-                "num_examples is out of range",
-                received=num_examples,
-                allowed=f"1 to {len(self.examples)}",
-            )
+        check_count("num_examples", num_examples, most=len(self.examples), optional=True)
         self.num_examples = num_examples
         self.seed = seed
         self.domains = domains_of(self.examples)

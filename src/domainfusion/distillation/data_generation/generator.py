@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
+from domainfusion.checks import check_count
 from domainfusion.distillation.data_generation.replies import find_items
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
@@ -264,12 +265,7 @@ class Variety:
     )
 
     def __post_init__(self) -> None:
-        if self.topics_per_domain < 0:
-            raise ConfigurationError(
-                "topics_per_domain is negative",
-                received=self.topics_per_domain,
-                allowed="a whole number from 0",
-            )
+        check_count("topics_per_domain", self.topics_per_domain, 0)
         if not isinstance(self.topics, Mapping):
             raise ConfigurationError(
                 "topics is not a mapping",

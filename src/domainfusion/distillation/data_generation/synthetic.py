@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.data_generation.generator import Focus, Variety
 from domainfusion.distillation.data_generation.writing import (
     Check,
@@ -170,12 +171,7 @@ class SyntheticDataGenerator(WrittenByModel):
             verify=verify,
             seed=seed,
         )
-        if not 0 <= cross_domain_ratio <= 1:
-            raise ConfigurationError(
-                "cross_domain_ratio is not a share",
-                received=cross_domain_ratio,
-                allowed="a number from 0 to 1",
-            )
+        check_number("cross_domain_ratio", cross_domain_ratio, "[0, 1]")
         sizes = (
             (domains_per_example,)
             if isinstance(domains_per_example, int)

@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
+from domainfusion.checks import check_count, check_word
 from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
     Focus,
@@ -229,16 +230,8 @@ class WrittenByModel(DataGenerator):
             "questions_per_reply": questions_per_reply,
         }
         for name, count in counts.items():
-            if count is not None and (not isinstance(count, int) or count < 1):
-                raise ConfigurationError(
-                    f"{name} is not positive", received=count, allowed="a whole number from 1"
-                )
-        if reply_format not in get_args(ReplyFormat):
-            raise ConfigurationError(
-                "reply_format is not known",
-                received=reply_format,
-                allowed=", ".join(get_args(ReplyFormat)),
-            )
+            check_count(name, count, optional=name in ("max_questions", "questions_per_reply"))
+        check_word("reply_format", reply_format, get_args(ReplyFormat))
         writes_json = reply_format == "json" or (
             reply_format == "auto" and isinstance(generation_model, SchemaModel)
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.evaluator.ensemble import Ensemble, routed
@@ -251,12 +252,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             baselines=baselines,
             on_overlap=on_overlap,
         )
-        if not 0 <= tolerance < 1:
-            raise ConfigurationError(
-                "tolerance is out of range",
-                received=tolerance,
-                allowed="a number from 0 to below 1",
-            )
+        check_number("tolerance", tolerance, "[0, 1)")
         self.benchmarks = {
             domain: normalized(sources, domain) for domain, sources in benchmarks.items()
         }
@@ -488,12 +484,7 @@ class BenchmarkEvaluator(MeasuringEvaluator):
                         received=key,
                         allowed=", ".join(known),
                     )
-                if not 0 <= value <= 1:
-                    raise ConfigurationError(
-                        f"The score of {name} in {key!r} is not a share",
-                        received=value,
-                        allowed="a number from 0 to 1",
-                    )
+                check_number(f"The score of {name} in {key!r}", value, "[0, 1]")
 
 
 def joined(report: EvaluationReport, benchmarks: EvaluationReport) -> EvaluationReport:

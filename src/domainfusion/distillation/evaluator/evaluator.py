@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import get_args
 
+from domainfusion.checks import check_count, check_word
 from domainfusion.distillation.duplicates import OnOverlap
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import (
@@ -34,7 +35,7 @@ from domainfusion.distillation.results import (
     SliceScore,
 )
 from domainfusion.distillation.statistics import Bootstrap, Resampling, share
-from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.errors import DataError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Conversation, Example, Generation, Sampling
@@ -119,6 +120,9 @@ def check_examples(
     return items
 
 
+FEWEST_RESAMPLES = 100
+"""With fewer, the ends of an interval are noise."""
+
 NOT_GRADED = "no answer could be graded"
 
 
@@ -138,19 +142,9 @@ class MeasuringEvaluator(Evaluator):
         baselines: Mapping[str, LanguageModel] | None,
         on_overlap: OnOverlap,
     ) -> None:
-        if resamples < 100:
-            raise ConfigurationError(
-                "resamples is too low for an interval",
-                received=resamples,
-                allowed="a whole number from 100",
-            )
+        check_count("resamples", resamples, FEWEST_RESAMPLES)
         check_metric(metric)
-        if on_overlap not in get_args(OnOverlap):
-            raise ConfigurationError(
-                "on_overlap is not known",
-                received=on_overlap,
-                allowed=", ".join(get_args(OnOverlap)),
-            )
+        check_word("on_overlap", on_overlap, get_args(OnOverlap))
         self.metric = metric
         self.sampling = sampling
         self.resamples = resamples

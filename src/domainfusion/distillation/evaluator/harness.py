@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from domainfusion.checks import check_count
 from domainfusion.distillation.metrics import Graded
 from domainfusion.errors import ConfigurationError, DataError, MissingDependencyError
 from domainfusion.models.base import LanguageModel, TokenScorer
@@ -48,18 +49,8 @@ class HarnessTask:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_fewshot is not None and self.num_fewshot < 0:
-            raise ConfigurationError(
-                "num_fewshot is negative",
-                received=self.num_fewshot,
-                allowed="a whole number from 0, or None",
-            )
-        if self.limit is not None and self.limit < 1:
-            raise ConfigurationError(
-                "limit is not positive",
-                received=self.limit,
-                allowed="a whole number from 1, or None",
-            )
+        check_count("num_fewshot", self.num_fewshot, 0, optional=True)
+        check_count("limit", self.limit, optional=True)
 
 
 class LoadedTask:

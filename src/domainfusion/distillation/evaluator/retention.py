@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
 from domainfusion.distillation.evaluation_report import (
     WEIGHTS,
@@ -73,7 +74,6 @@ from domainfusion.distillation.statistics import (
     non_inferiority,
     share,
 )
-from domainfusion.errors import ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, fingerprint
@@ -148,16 +148,8 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             baselines=baselines,
             on_overlap=on_overlap,
         )
-        if not 0 < margin <= 1:
-            raise ConfigurationError(
-                "The margin is out of range", received=margin, allowed="a number above 0, up to 1"
-            )
-        if not second_temperature > 0:
-            raise ConfigurationError(
-                "second_temperature must be above 0",
-                received=second_temperature,
-                allowed="a number above 0",
-            )
+        check_number("margin", margin, "(0, 1]")
+        check_number("second_temperature", second_temperature, "(0, inf)")
         self.coherence_metric = coherence_metric
         self.coherence_validation = coherence_validation
         self.notes = tuple(notes)

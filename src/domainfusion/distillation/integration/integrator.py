@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from domainfusion.checks import check_word
 from domainfusion.distillation.integration.conflicts import rule_claims, rule_limits, rule_relations
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
@@ -204,14 +205,8 @@ class ResponseIntegrator:
                 fix=fix,
                 field="verifier",
             )
-        for name, value, allowed in (
-            ("on_disagreement", on_disagreement, get_args(OnDisagreement)),
-            ("on_unverified", on_unverified, get_args(OnUnverified)),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(
-                    f"{name} is not known", received=value, allowed=", ".join(allowed)
-                )
+        check_word("on_disagreement", on_disagreement, get_args(OnDisagreement))
+        check_word("on_unverified", on_unverified, get_args(OnUnverified))
         template = unindent(INTEGRATION_PROMPT if prompt_template is None else prompt_template)
         if "query" not in fields_of(template):
             raise TemplateError(

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.integration.model_reading import (
     Caller,
     claim_line,
@@ -33,7 +34,7 @@ from domainfusion.distillation.integration.words import (
 )
 from domainfusion.distillation.integration.writing import Draft, whole_blocks
 from domainfusion.distillation.text.sentences import sentences
-from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
+from domainfusion.errors import MissingDependencyError, ModelError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import VERIFICATION_PROMPT, fill
@@ -449,12 +450,7 @@ class CrossEncoderVerifier:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ConfigurationError(
-                "threshold is out of range",
-                received=self.threshold,
-                allowed="a number between 0 and 1",
-            )
+        check_number("threshold", self.threshold, "(0, 1)")
         _library()
 
     def verify(

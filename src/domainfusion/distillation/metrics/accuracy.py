@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from typing_extensions import Protocol, runtime_checkable
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.text.denial import (
     MOST_SPANS,
     is_denied,
@@ -22,7 +23,7 @@ from domainfusion.distillation.text.denial import (
 )
 from domainfusion.distillation.text.statements import has_same_flags, is_symbol, spans_of
 from domainfusion.distillation.text.words import ARTICLES, normalize, render, words_of
-from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
+from domainfusion.errors import MissingDependencyError, ModelError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, Score
@@ -306,18 +307,6 @@ def token_f1(text: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def check_share(name: str, value: float) -> None:
-    """Refuses a threshold that no grade, or every grade, would reach.
-
-    Raises:
-        ConfigurationError: It is not above 0 and up to 1.
-    """
-    if not 0 < value <= 1:
-        raise ConfigurationError(
-            f"{name} is out of range", received=value, allowed="a number above 0, up to 1"
-        )
-
-
 @dataclass(frozen=True)
 class TokenF1:
     """The F1 of the answer's words against the accepted answer's (Rajpurkar et al., 2016, arXiv
@@ -337,7 +326,7 @@ class TokenF1:
     is_overlap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_share("right_from", self.right_from)
+        check_number("right_from", self.right_from, "(0, 1]")
 
     def __call__(self, example: Example, text: str) -> Score:
         """Grades an answer."""
@@ -385,7 +374,7 @@ class RougeL:
     is_overlap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_share("right_from", self.right_from)
+        check_number("right_from", self.right_from, "(0, 1]")
 
     def __call__(self, example: Example, text: str) -> Score:
         """Grades an answer."""
@@ -415,7 +404,7 @@ class EmbeddingSimilarity:
     is_overlap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_share("right_from", self.right_from)
+        check_number("right_from", self.right_from, "(0, 1]")
         _library()
 
     def grade_all(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from domainfusion.checks import check_number, check_word
 from domainfusion.distillation.metrics.accuracy import (
     NO_REFERENCE,
     Graded,
@@ -81,24 +81,15 @@ class Numeric:
     which: Literal["any", "first", "last"] = "any"
 
     def __post_init__(self) -> None:
-        for name in ("relative_tolerance", "absolute_tolerance"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ConfigurationError(
-                    f"{name} is out of range", received=value, allowed="a number from 0"
-                )
+        check_number("relative_tolerance", self.relative_tolerance, "[0, inf)")
+        check_number("absolute_tolerance", self.absolute_tolerance, "[0, inf)")
         if self.unit and not parse_unit(self.unit):
             raise ConfigurationError(
                 "The unit is not known",
                 received=self.unit,
                 allowed="a unit that pint knows, such as °C, km/h or kJ",
             )
-        if self.which not in ("any", "first", "last"):
-            raise ConfigurationError(
-                "which is not known",
-                received=self.which,
-                allowed="any, first, last",
-            )
+        check_word("which", self.which, ("any", "first", "last"))
 
     def __call__(self, example: Example, text: str) -> Score:
         """Grades an answer."""
@@ -302,12 +293,7 @@ class LikelyChoice:
     per: Literal["characters", "tokens", "nothing"] = "characters"
 
     def __post_init__(self) -> None:
-        if self.per not in ("characters", "tokens", "nothing"):
-            raise ConfigurationError(
-                "per is not known",
-                received=self.per,
-                allowed="characters, tokens, nothing",
-            )
+        check_word("per", self.per, ("characters", "tokens", "nothing"))
 
     def ask_and_grade(
         self,

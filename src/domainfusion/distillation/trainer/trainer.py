@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeGuard, cast, get_args
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
+from domainfusion.checks import check_count, check_number, check_seed, check_word, is_number
 from domainfusion.distillation.trainer.merging import (
     Choices,
     MergeSettings,
@@ -31,10 +32,6 @@ from domainfusion.distillation.trainer.training import (
     CHOICES,
     Phase,
     Training,
-    check_count,
-    check_seed,
-    check_share,
-    check_word,
 )
 from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
 from domainfusion.merging import Candidate, MergeMethod
@@ -65,6 +62,9 @@ OBJECTIVES: Mapping[str, Callable[[], Objective]] = {
     "likelihood": LikelihoodObjective,
 }
 """Objectives by name, each as it is without settings."""
+
+MOST = {"epochs": 1_000, "lora_rank": 8_192}
+"""Above these a number is a slip of the pen, which would fill the memory before the first step."""
 
 USUAL_LORA_RATE = 1e-4
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al., "LoRA Without
@@ -170,19 +170,14 @@ class Trainer(ABC):
             ),
         }
         for name, count in counts.items():
-            check_count(name, count)
+            check_count(name, count, most=MOST.get(name))
         if batch_size % counts["device_batch_size"]:
             raise ConfigurationError(
                 "device_batch_size does not divide batch_size",
                 received=device_batch_size,
                 allowed=f"a divisor of {batch_size}",
             )
-        if not 0 < learning_rate < 1:
-            raise ConfigurationError(
-                "learning_rate is out of range",
-                received=learning_rate,
-                allowed="a number between 0 and 1",
-            )
+        check_number("learning_rate", learning_rate, "(0, 1)")
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_word("initialization", initialization, ("auto", "base", "merge"))
         check_word("merge_method", merge_method, ("auto", *get_args(MergeMethod)))
@@ -203,7 +198,7 @@ class Trainer(ABC):
                 fix="leave keep_merge out, or set adaptation='lora', initialization='merge'",
             )
         self.keep_merge = keep_merge
-        check_share("known_share", known_share)
+        check_number("known_share", known_share, "[0, 1]")
         self.known_share = known_share
         self.device_batch_size = counts["device_batch_size"]
         self.checkpoint_steps = checkpoint_steps
@@ -494,9 +489,9 @@ def _merge_weight(
     given: object, initialization: str
 ) -> float | tuple[float, ...] | Literal["auto"]:
     """Returns the weight, the weights to choose from, or `auto`."""
-    if _is_number(given):
+    if _is_finite(given):
         return float(given)
-    several = isinstance(given, list | tuple) and bool(given) and all(map(_is_number, given))
+    several = isinstance(given, list | tuple) and bool(given) and all(map(_is_finite, given))
     if given != "auto" and not several:
         raise ConfigurationError(
             "merge_weight is not a number",
@@ -512,8 +507,8 @@ def _merge_weight(
     return tuple(map(float, given)) if isinstance(given, list | tuple) else "auto"
 
 
-def _is_number(given: object) -> TypeGuard[float]:
-    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+def _is_finite(given: object) -> TypeGuard[float]:
+    return is_number(given) and math.isfinite(given)
 
 
 def _trackers(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -563,7 +558,7 @@ class IntegrationTrainer(Trainer):
 
     def __init__(self, *, replay: float = 0.25, **settings: Any) -> None:
         super().__init__(**settings)
-        check_share("replay", replay)
+        check_number("replay", replay, "[0, 1]")
         self.replay = replay
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
@@ -617,7 +612,7 @@ class SequentialTrainer(Trainer):
                 received=order,
                 fix="leave it out to infer it",
             )
-        check_share("replay", replay)
+        check_number("replay", replay, "[0, 1]")
         self.order = None if order is None else tuple(order)
         self.replay = replay
 

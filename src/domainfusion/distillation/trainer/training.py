@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import set_seed
 
+from domainfusion.checks import check_number
 from domainfusion.description import describe, differences
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.trainer.merging import Choices
@@ -55,65 +56,6 @@ if TYPE_CHECKING:
 from collections import Counter
 from dataclasses import replace
 
-from domainfusion.errors import ConfigurationError
-
-MOST = {"epochs": 1_000, "lora_rank": 8_192}
-"""Above these a number is a slip of the pen, which would fill the memory before the first step."""
-
-
-def check_count(name: str, count: object) -> None:
-    """Refuses anything but a whole number from 1 to what is plausible.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigurationError(
-            f"{name} is not a positive number", received=count, allowed="a whole number from 1"
-        )
-    if name in MOST and count > MOST[name]:
-        raise ConfigurationError(
-            f"{name} is too high",
-            received=count,
-            allowed=f"a whole number from 1 to {MOST[name]:,}",
-        )
-
-
-def check_seed(seed: object) -> None:
-    """Refuses a seed that NumPy and PyTorch don't both take.
-
-    Raises:
-        ConfigurationError: It is not a whole number from 0, below 2³².
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ConfigurationError(
-            "The seed is out of range",
-            received=seed,
-            allowed=f"a whole number from 0 to {2**32 - 1:,}",
-        )
-
-
-def check_share(name: str, share: float) -> None:
-    """Refuses anything but a number from 0 to 1.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if not 0 <= share <= 1:
-        raise ConfigurationError(
-            f"{name} is not a share", received=share, allowed="a number from 0 to 1"
-        )
-
-
-def check_word(name: str, word: str, allowed: Sequence[str]) -> None:
-    """Refuses a word that is not among those allowed.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if word not in allowed:
-        raise ConfigurationError(f"{name} is not known", received=word, allowed=", ".join(allowed))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -140,7 +82,7 @@ class Phase:
     group_of: Callable[[TrainingRecord], str] = lambda record: record.example.primary_domain
 
     def __post_init__(self) -> None:
-        check_share("replay", self.replay)
+        check_number("replay", self.replay, "[0, 1]")
 
     def shown(self, rng: random.Random) -> tuple[TrainingRecord, ...]:
         """Returns the records of the phase and those that it replays."""

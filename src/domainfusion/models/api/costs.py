@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+from domainfusion.checks import check_number
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.books import Books, MemoryBooks
 from domainfusion.types import Conversation, FinishReason
@@ -66,10 +67,7 @@ class Prices:
     def __post_init__(self) -> None:
         for each in fields(self):
             price = getattr(self, each.name)
-            if price is not None and not 0 <= price < float("inf"):
-                raise ConfigurationError(
-                    f"{each.name} is out of range", received=price, allowed="a number from 0"
-                )
+            check_number(each.name, price, "[0, inf)", optional=True)
         for name in ("price_per_million_input_tokens", "price_per_million_output_tokens"):
             if getattr(self, name) is None:
                 raise ConfigurationError(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from domainfusion.checks import check_count, check_word
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.api.answers import whole_characters
 from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
@@ -105,16 +106,8 @@ class Dialect:
     scored_tokens: int = 20
 
     def __post_init__(self) -> None:
-        if self.scoring not in ("vllm", "sglang"):
-            raise ConfigurationError(
-                "scoring is not known", received=self.scoring, allowed="vllm or sglang"
-            )
-        if self.scored_tokens < 1:
-            raise ConfigurationError(
-                "scored_tokens is not positive",
-                received=self.scored_tokens,
-                allowed="a whole number from 1",
-            )
+        check_word("scoring", self.scoring, ("vllm", "sglang"))
+        check_count("scored_tokens", self.scored_tokens)
         strange = set(self.omit) - set(OPTIONAL_FIELDS)
         if isinstance(self.omit, str) or strange:
             raise ConfigurationError(

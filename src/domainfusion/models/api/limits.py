@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from domainfusion.errors import ConfigurationError
+from domainfusion.checks import check_count, check_number
 from domainfusion.models.api.answers import Reply
 from domainfusion.models.api.costs import Account, Payment
 from domainfusion.models.api.failures import AttemptFailed
@@ -56,16 +56,8 @@ class Limits:
             "tokens_per_minute": self.tokens_per_minute,
         }
         for name, number in counts.items():
-            if number is not None and number < 1:
-                raise ConfigurationError(
-                    f"{name} is not positive", received=number, allowed="a whole number from 1"
-                )
-        if self.max_cost is not None and not self.max_cost > 0:
-            raise ConfigurationError(
-                "max_cost is not positive",
-                received=self.max_cost,
-                allowed="a number above 0, or None for no limit",
-            )
+            check_count(name, number, optional=True)
+        check_number("max_cost", self.max_cost, "(0, inf)", optional=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,27 +87,11 @@ class Retries:
     backoff_seconds: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.max_failures_in_a_row < 1:
-            raise ConfigurationError(
-                "max_failures_in_a_row is not positive",
-                received=self.max_failures_in_a_row,
-                allowed="a whole number from 1",
-            )
-        durations = {
-            "timeout_seconds": self.timeout_seconds,
-            "backoff_seconds": self.backoff_seconds,
-        }
-        for name, seconds in durations.items():
-            if not seconds > 0:
-                raise ConfigurationError(
-                    f"{name} is not positive", received=seconds, allowed="a number above 0"
-                )
-        least = {"max_retries": self.max_retries, "max_wait_seconds": self.max_wait_seconds}
-        for name, number in least.items():
-            if not number >= 0:
-                raise ConfigurationError(
-                    f"{name} is negative", received=number, allowed="a number from 0"
-                )
+        check_count("max_failures_in_a_row", self.max_failures_in_a_row)
+        check_count("max_retries", self.max_retries, 0)
+        check_number("timeout_seconds", self.timeout_seconds, "(0, inf)")
+        check_number("backoff_seconds", self.backoff_seconds, "(0, inf)")
+        check_number("max_wait_seconds", self.max_wait_seconds, "[0, inf)")
 
 
 @dataclass
