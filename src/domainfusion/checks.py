@@ -62,7 +62,7 @@ def check_number(name: str, value: object, within: Interval, *, optional: bool =
         raise ConfigurationError(
             f"{name} is out of range",
             received=value,
-            allowed=_IN_WORDS[within] + (", or None" if optional else ""),
+            allowed=_IN_WORDS[within],
         )
 
 
@@ -93,7 +93,7 @@ def check_count(
         raise ConfigurationError(
             f"{name} is out of range",
             received=value,
-            allowed=f"a whole number from {least:,}{upwards}" + (", or None" if optional else ""),
+            allowed=f"a whole number from {least:,}{upwards}",
         )
 
 

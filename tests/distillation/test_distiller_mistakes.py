@@ -135,7 +135,10 @@ AS_TEXT: Any = "2"
 @pytest.mark.parametrize(
     ("build", "what"),
     [
-        (lambda: CuratedDataGenerator(SINGLES, num_examples=AS_TEXT), "num_examples is out of range; received '2'; allowed: a whole number from 1 to 8"),
+        (
+            lambda: CuratedDataGenerator(SINGLES, num_examples=AS_TEXT),
+            "num_examples is out of range; received '2'; allowed: a whole number from 1 to 8",
+        ),
         (
             lambda: SyntheticDataGenerator(Writer(), DOMAINS, num_examples=AS_TEXT),
             "num_examples is out of range; received '2'; allowed: a whole number from 1",

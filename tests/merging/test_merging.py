@@ -268,7 +268,7 @@ def test_an_expert_of_two_domains_counts_once(
 def test_what_can_not_be_merged_is_one_clear_error(
     base: LlamaModel, experts: dict[str, LlamaModel], make_llama: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="merge method is unknown"):
+    with pytest.raises(ConfigurationError, match="method is not known"):
         merge(base, experts, method="ties")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="not finite"):
         merge(base, experts, method="sum", weight=float("nan"))

@@ -233,6 +233,7 @@ def _check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
         RunError: The run has no evaluation with a coherence metric.
     """
     from domainfusion.cli.runs import check_run, rebuild
+    from domainfusion.distillation import DomainRetentionEvaluator
     from domainfusion.distillation.metrics import validate_coherence
     from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
@@ -242,8 +243,8 @@ def _check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
 
     directory = check_run(run_directory)
     distiller = rebuild(directory, progress=terminal.progress)
-    metric = getattr(distiller.evaluator, "coherence_metric", None)
-    if metric is None:
+    evaluator = distiller.evaluator
+    if not isinstance(evaluator, DomainRetentionEvaluator) or evaluator.coherence_metric is None:
         raise RunError(
             "This run has no coherence metric",
             received=str(directory),
@@ -253,7 +254,9 @@ def _check_metrics_of(run_directory: Path, terminal: Terminal) -> None:
     with distiller.hold():
         with ResponseStore(files.responses, progress=terminal.progress) as store:
             found = validate_coherence(
-                metric, ask=store.ask, command=f"{_CHECK_METRICS} {run_directory}"
+                evaluator.coherence_metric,
+                ask=store.ask,
+                command=f"{_CHECK_METRICS} {run_directory}",
             )
         terminal.print(_validations([found]))
         report = RunSummary.read(directory).evaluation

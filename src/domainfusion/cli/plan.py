@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from domainfusion.cli.preflight import Memory, memory_of
-from domainfusion.distillation.data_generation import DataGenerator, Focus
+from domainfusion.distillation.data_generation import CuratedDataGenerator, DataGenerator, Focus
 from domainfusion.distillation.data_generation.writing import WrittenByModel
 from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, assemble, run_generator
 from domainfusion.distillation.evaluator import Ensemble
@@ -458,7 +458,9 @@ class _Planning:
                 continue
             if isinstance(generator, WrittenByModel):
                 self._made_by(generator, focus)
-            count += getattr(generator, "num_examples", 0) or 0
+                count += generator.num_examples
+            elif isinstance(generator, CuratedDataGenerator):
+                count += generator.num_examples or 0
         questions = itertools.islice(_questions("refined"), count)
         self._trained_on([Example(query=query, domains=every) for query in questions], "refine")
         self.ask.times = 1

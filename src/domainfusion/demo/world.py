@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from platformdirs import user_cache_path
@@ -559,13 +559,13 @@ def _check_facts(
                     f"The grader finds the answer {answer!r} ({fact.id}) even in {NO_ANSWER!r}",
                     fix=f"write more than {answer!r}, or add the value to not_asked",
                 )
-    asked: dict[str, tuple[str, Fact]] = {}
-    for question, name, fact in _every_question(world):
-        other_name, other = asked.setdefault(question, (name, fact))
-        if other_name != name:
+    asked: dict[str, _AskedFact] = {}
+    for one in _every_question(world):
+        other = asked.setdefault(one.question, one)
+        if other.source != one.source:
             raise DataError(
-                f"The question {question!r} asks two facts: {other.answers[0]!r} ({other_name}) "
-                f"and {fact.answers[0]!r} ({name})",
+                f"The question {one.question!r} asks two facts: {other.fact.answers[0]!r}"
+                f" ({other.source}) and {one.fact.answers[0]!r} ({one.source})",
                 fix="ask one of them in other words",
             )
     values = {fact.answers[0] for fact in world.facts}
@@ -577,8 +577,22 @@ def _check_facts(
             )
 
 
-def _every_question(world: World) -> Iterator[tuple[str, str, Fact]]:
-    """Yields each question of one fact with what asks it and the fact that answers it."""
+class _AskedFact(NamedTuple):
+    """A question of one fact.
+
+    Attributes:
+        question: What is asked.
+        source: What of the world asks it, as its files name it, such as `joins.0`.
+        fact: The fact that answers it.
+    """
+
+    question: str
+    source: str
+    fact: Fact
+
+
+def _every_question(world: World) -> Iterator[_AskedFact]:
+    """Yields every question of one fact."""
     asking: list[tuple[str, Questions, list[tuple[Fact, Fact]]]] = []
     for name, relation in world.relations.items():
         asking.append(
@@ -594,7 +608,8 @@ def _every_question(world: World) -> Iterator[tuple[str, str, Fact]]:
     for name, questions, pairs in asking:
         for split in SPLITS:
             for phrasing in questions.of(split):
-                yield from ((fill(phrasing, {"key": named.key}), name, end) for named, end in pairs)
+                for named, end in pairs:
+                    yield _AskedFact(fill(phrasing, {"key": named.key}), name, end)
 
 
 def _check_joins(world: World, places: Mapping[str, Path]) -> None:

@@ -66,27 +66,39 @@ def tsv_of_matrices(updates: Sequence[torch.Tensor]) -> torch.Tensor:
     spectra = []
     for update in updates:
         u, s, vh = torch.linalg.svd(update, full_matrices=False)
-        spectra.append((u[:, :kept], s[:kept], vh[:kept].T))
+        spectra.append(_Spectrum(u[:, :kept], s[:kept], vh[:kept].T))
     a, b = _orthogonalized(spectra)
     return b @ a
 
 
-def _orthogonalized(
-    spectra: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the merge b·a of updates that are given as U, S and V."""
+class _Spectrum(NamedTuple):
+    """A singular value decomposition U·diag(S)·Vᵀ, or its largest part.
+
+    Attributes:
+        u: Left singular vectors as columns, of shape (out, kept).
+        s: Singular values, of shape (kept,).
+        v: Right singular vectors as columns, of shape (in, kept).
+    """
+
+    u: torch.Tensor
+    s: torch.Tensor
+    v: torch.Tensor
+
+
+def _orthogonalized(spectra: Sequence[_Spectrum]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the merge b·a of updates."""
     u, s, v = (torch.cat(parts, -1) for parts in zip(*spectra, strict=True))
     return _nearest_orthogonal(v).T, _nearest_orthogonal(u) * s
 
 
-def _svd_of_product(update: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns U, S and V of B·A from small matrices alone: with B = Q₁R₁ and Aᵀ = Q₂R₂, B·A =
+def _svd_of_product(update: LoraFactors) -> _Spectrum:
+    """Decomposes B·A from small matrices alone: with B = Q₁R₁ and Aᵀ = Q₂R₂, B·A =
     Q₁·(R₁R₂ᵀ)·Q₂ᵀ.
     """
     q_b, r_b = torch.linalg.qr(update.b.double())
     q_a, r_a = torch.linalg.qr(update.a.double().T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    return q_b @ u, s, q_a @ vh.T
+    return _Spectrum(q_b @ u, s, q_a @ vh.T)
 
 
 def _nearest_orthogonal(columns: torch.Tensor) -> torch.Tensor:

@@ -96,6 +96,16 @@ class LocalWeights(LanguageModel, Protocol):
 
 
 @runtime_checkable
+class BatchedModel(LanguageModel, Protocol):
+    """Answers and reads several rows together."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many rows go together; None leaves it to their length."""
+        ...
+
+
+@runtime_checkable
 class DatedModel(LanguageModel, Protocol):
     """May write the date of the day into its prompts, as many chat templates do."""
 

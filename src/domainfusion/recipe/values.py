@@ -312,7 +312,7 @@ def _settings(module: str, node: ast.ClassDef) -> Iterator[Argument]:
     elif node.decorator_list:  # a dataclass, whose fields are its arguments
         fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
         parameters = [
-            (item.target.id, item.annotation, item.value)
+            _Parameter(item.target.id, item.annotation, item.value)
             for item in fields
             if isinstance(item.target, ast.Name)
         ]
@@ -328,15 +328,21 @@ def _is_constructor(item: ast.stmt) -> bool:
     return isinstance(item, ast.FunctionDef) and item.name == "__init__"
 
 
-def _parameters(
-    arguments: ast.arguments,
-) -> list[tuple[str, ast.expr | None, ast.expr | None]]:
-    """Returns name, annotation and default of each parameter but `self`."""
+class _Parameter(NamedTuple):
+    """A parameter of a constructor, as it is written."""
+
+    name: str
+    annotation: ast.expr | None
+    default: ast.expr | None
+
+
+def _parameters(arguments: ast.arguments) -> list[_Parameter]:
+    """Returns each parameter but `self`."""
     plain = arguments.args[1:]
     missing = len(plain) - len(arguments.defaults)
     defaults = [*[None] * missing, *arguments.defaults, *arguments.kw_defaults]
     return [
-        (item.arg, item.annotation, default)
+        _Parameter(item.arg, item.annotation, default)
         for item, default in zip((*plain, *arguments.kwonlyargs), defaults, strict=True)
     ]
 

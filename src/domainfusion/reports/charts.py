@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from domainfusion.checks import is_number
 from domainfusion.distillation.results import DomainRetention
@@ -275,6 +275,14 @@ class LineChart:
     description: str
 
 
+class Stretch(NamedTuple):
+    """A phase with the step that it begins after and its last step."""
+
+    name: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCurves:
     """What the training log holds, on one axis of steps: phases follow each other.
@@ -305,11 +313,11 @@ class TrainingCurves:
         )
         return {name: number for number, name in enumerate(names)}
 
-    def stretches(self) -> tuple[tuple[str, int, int], ...]:
-        """Returns each phase with the step that it begins after and its last step."""
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Returns the phases with their steps."""
         ends = [*(start for _, start in self.phases[1:]), self.steps]
         return tuple(
-            (name, start, end) for (name, start), end in zip(self.phases, ends, strict=True)
+            Stretch(name, start, end) for (name, start), end in zip(self.phases, ends, strict=True)
         )
 
 
@@ -345,8 +353,8 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
         for line in own:
             for domain, figure in _figures(line.get("validation")):
                 validation.setdefault(domain, {})[start + line["step"]] = figure
-        for term, domain, point in _window_means(own, start, window):
-            terms.setdefault(term, {}).setdefault(domain, []).append(point)
+        for mean in _window_means(own, start, window):
+            terms.setdefault(mean.term, {}).setdefault(mean.domain, []).append(mean.point)
         phases.append((name, start))
         start += max(line["step"] for line in own)
     return TrainingCurves(
@@ -363,9 +371,17 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> TrainingCurves:
     )
 
 
-def _window_means(
-    lines: Sequence[Mapping[str, Any]], start: int, window: int
-) -> list[tuple[str, str, tuple[int, float]]]:
+class _WindowMean(NamedTuple):
+    """The mean of a loss term over a domain's tokens in a window of steps: the window's last step,
+    and the mean.
+    """
+
+    term: str
+    domain: str
+    point: tuple[int, float]
+
+
+def _window_means(lines: Sequence[Mapping[str, Any]], start: int, window: int) -> list[_WindowMean]:
     """Returns the means of a phase's loss terms by term and domain, over windows of its steps, each
     answer token counting once.
     """
@@ -382,7 +398,7 @@ def _window_means(
                     total, count = sums.get((term, domain, end), (0.0, 0))
                     sums[term, domain, end] = total + mean * tokens, count + tokens
     return [
-        (term, str(domain), (start + end, total / count))
+        _WindowMean(term, str(domain), (start + end, total / count))
         for (term, domain, end), (total, count) in sums.items()
         if count
     ]

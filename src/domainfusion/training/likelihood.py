@@ -31,6 +31,7 @@ from domainfusion.training.reading import (
     Teaching,
     plan_teaching,
     release_unless_needed,
+    rows_together,
 )
 from domainfusion.types import Message, TrainingRecord, fingerprint
 
@@ -302,7 +303,7 @@ class _KeptChunks:
         label = f"reading: {model.name}"
         with progress(label, len(readings), len(readings) - len(missing)) as advance:
             lengths = [len(one.row.tokens) for one in missing]
-            for batch in buckets(lengths, getattr(model, "batch_size", None) or 32):
+            for batch in buckets(lengths, rows_together(model)):
                 wanted = [missing[index] for index in batch]
                 scores = model.score(
                     [

@@ -24,6 +24,7 @@ from domainfusion.files import checksum_of, replacing
 from domainfusion.models.answering import buckets
 from domainfusion.models.base import (
     AdapterModel,
+    BatchedModel,
     LanguageModel,
     ReleasableModel,
     ServedScorer,
@@ -39,6 +40,9 @@ from domainfusion.training.batching import Row, refuse_overlong
 from domainfusion.training.losses import Taught, TaughtTop
 from domainfusion.training.objectives import Setting
 from domainfusion.types import Conversation, TrainingRecord, fingerprint
+
+ROWS_TOGETHER = 32
+"""Rows that a teacher reads at once, where it does not say how many."""
 
 
 class Lesson(NamedTuple):
@@ -536,7 +540,7 @@ class KeptSignals:
         with progress(
             f"reading: {model.name}", len(readings), len(readings) - len(missing)
         ) as advance:
-            for batch in buckets(lengths, getattr(model, "batch_size", None) or 32):
+            for batch in buckets(lengths, rows_together(model)):
                 wanted = [readings[index] for index in batch]
                 if missing.isdisjoint(reading.key for reading in wanted):
                     continue
@@ -575,6 +579,11 @@ def signal_key(row: Row, lesson: Lesson) -> str:
     reads.
     """
     return fingerprint([row.record_id, lesson.teacher, lesson.prompt, row.answer], length=32)
+
+
+def rows_together(model: TokenScorer) -> int:
+    """Returns how many rows a teacher reads at once."""
+    return (isinstance(model, BatchedModel) and model.batch_size) or ROWS_TOGETHER
 
 
 def _answer_states(model: TokenScorer, readings: Sequence[_Reading]) -> list[torch.Tensor]:

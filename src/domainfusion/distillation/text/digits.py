@@ -445,18 +445,26 @@ def _plain(run: str, has_decimal_comma: bool) -> str | None:
     return whole.replace(separator, "") if marks_thousands else whole.replace(separator, ".")
 
 
-def _value_of(plain: str, power: str = "0") -> tuple[float, float, bool]:
-    """Returns a number, the step it is rounded to as far as its digits tell, and whether it is a
-    whole number.
+class _Value(NamedTuple):
+    """What digits say: the number, the step that it is rounded to as far as they tell, and whether
+    it is a whole number.
     """
+
+    value: float
+    step: float
+    is_whole: bool
+
+
+def _value_of(plain: str, power: str = "0") -> _Value:
+    """Returns what digits with a power of ten say."""
     value = float(f"{plain}e{power}")
     ten = float(f"1e{power}")
     whole, _, decimals = plain.partition(".")
     if decimals:
-        return value, float(f"1e-{len(decimals)}") * ten, False
+        return _Value(value, float(f"1e-{len(decimals)}") * ten, is_whole=False)
     zeros = len(whole) - len(whole.rstrip("0"))
     counted = max(0, min(zeros, len(whole) - _LEAST_DIGITS))
-    return value, float(f"1e{counted}") * ten, power == "0"
+    return _Value(value, float(f"1e{counted}") * ten, is_whole=power == "0")
 
 
 def _completed(text: str, match: re.Match[str], plain: str) -> Number:
@@ -539,7 +547,7 @@ def _in_words(text: str) -> Iterator[Number]:
         read = number_in_words(match)
         if read is None:
             continue
-        step = _value_of(f"{read.value:.0f}")[1] if read.value.is_integer() else 0.0
+        step = _value_of(f"{read.value:.0f}").step if read.value.is_integer() else 0.0
         start, value = match.start(), read.value
         if minus := _MINUS.search(text, max(0, start - 10), start):
             start, value = minus.start(), -value

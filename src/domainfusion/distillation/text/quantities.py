@@ -163,7 +163,7 @@ def read_quantities(text: str) -> list[Stated]:
     found: list[Stated] = []
     for stated in _statements(seen.text):
         start, end = seen.places[stated.start], seen.places[stated.end]
-        found.append(Stated(max(start, found[-1].end) if found else start, end, *_rest(stated)))
+        found.append(replace(stated, start=max(start, found[-1].end) if found else start, end=end))
     return [stated for stated in found if stated.start < stated.end]
 
 
@@ -177,10 +177,6 @@ def in_unit(stated: Stated, unit: str) -> Stated:
         for number in (stated.quantity.low, stated.quantity.high, stated.quantity.middle)
     )
     return replace(stated, unit=unit, quantity=Quantity(low, high, middle, base.dimension))
-
-
-def _rest(stated: Stated) -> tuple[float, float, str, Quantity, Kind, bool]:
-    return stated.first, stated.last, stated.unit, stated.quantity, stated.kind, stated.in_words
 
 
 class _Amount(NamedTuple):
@@ -432,12 +428,18 @@ def _deviation(
     return numbers[place + 1] if _PLUS_MINUS.fullmatch(between) else None
 
 
-def _compound(
-    text: str, numbers: list[Number], place: int, first: Number, unit: Unit
-) -> tuple[float, int, int]:
-    """Adds what follows in smaller units of the same kind, as in 2 hours and 30 minutes; returns
-    value, end and numbers used.
+class _Compound(NamedTuple):
+    """A quantity in several units: its value in the first of them, where it ends, and how many
+    numbers it is made of.
     """
+
+    value: float
+    end: int
+    used: int
+
+
+def _compound(text: str, numbers: list[Number], place: int, first: Number, unit: Unit) -> _Compound:
+    """Adds what follows in smaller units of the same kind, as in 2 hours and 30 minutes."""
     base = base_units_of(unit.name)
     value, end, used, smallest = first.value, unit.end, 1, base.factor if base else 0.0
     while (
@@ -469,4 +471,4 @@ def _compound(
             break  # 2 km, 3000 m is two lengths
         value += following.value * own.factor / base.factor
         end, used, smallest = smaller.end, used + 1, own.factor
-    return value, end, used
+    return _Compound(value, end, used)
