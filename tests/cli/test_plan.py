@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -372,6 +373,28 @@ def test_further_answers_are_counted_at_most_and_none_at_least(recipe_file: Path
         assert after.count == (3 * before.count if is_more else before.count)
         assert after.fewest == before.fewest
     assert [problem for problem in ("0", "-1", "101") if _is_taken(recipe_file, problem)] == []
+
+
+def test_targets_that_a_server_scores_are_counted_at_most_and_none_at_least(
+    recipe_file: Path, make_adapter: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = (
+        "{model: served, base_url: 'http://127.0.0.1:9/v1', scores: true,"
+        " price_per_million_input_tokens: 3, price_per_million_output_tokens: 9}"
+    )
+    remote = with_(recipe_file, f"animals: {make_adapter('animals', 1)}", f"animals: {served}")
+    assert not [call for call in plan_of(read_recipe(remote)).calls if call.doing == "scoring"]
+    taught = with_(remote, "learning_rate: 1e-3", "learning_rate: 1e-3, objective: distribution")
+    plan = plan_of(read_recipe(taught))
+    [call] = [call for call in plan.calls if call.doing == "scoring"]
+    # Two of the four examples are of animals alone; that across domains has no integrator.
+    assert (call.stage, call.model, call.fewest, call.count) == ("train", "animals", 0, 2)
+    assert call.written == 2
+    # A question of 20 letters or so, and an answer of 8 tokens.
+    assert 2 * 8 < call.read < 2 * 40
+    assert call.cost == (3 * call.read + 9 * call.written) / 1e6
+    assert main(["distill", str(taught), "--dry-run"]) == 0
+    assert "animals, scoring" in capsys.readouterr().out
 
 
 def _is_taken(recipe_file: Path, samples: str) -> bool:

@@ -53,7 +53,7 @@ class ScoringServer:
     @property
     def scored(self) -> int:
         """How many rows it was asked to score."""
-        return sum(path != "/tokenize" for path, _ in self.asked)
+        return sum(path in ("/v1/completions", "/generate") for path, _ in self.asked)
 
     def __enter__(self) -> ScoringServer:
         outer = self
@@ -92,6 +92,7 @@ class ScoringServer:
         routes = {
             "/tokenize": self._tokenize,
             "/v1/completions": self._completion,
+            "/v1/chat/completions": self._answer_in_words,
             "/generate": self._generate,
         }
         if path not in routes:
@@ -104,8 +105,22 @@ class ScoringServer:
             tokens = encode_text(self.tokenizing.tokenizer, asked["prompt"])
         else:
             turns = tuple(Message(turn["role"], turn["content"]) for turn in asked["messages"])
-            tokens = self.tokenizing.encode(turns)
-        return {"tokens": tokens, "count": len(tokens), "max_model_len": 512}
+            tokens = self.tokenizing.encode(turns, reply=asked["add_generation_prompt"])
+        said: dict[str, Any] = {"tokens": tokens, "count": len(tokens), "max_model_len": 512}
+        if asked.get("return_token_strs"):
+            said["token_strs"] = self.tokenizing.tokenizer.convert_ids_to_tokens(tokens)
+        return said
+
+    def _answer_in_words(self, asked: dict[str, Any]) -> dict[str, Any]:
+        turns = tuple(Message(turn["role"], turn["content"]) for turn in asked["messages"])
+        text = f"The answer is {sum(map(ord, turns[-1].content))}."
+        usage = {
+            "prompt_tokens": len(self.tokenizing.encode(turns)),
+            "completion_tokens": len(encode_text(self.tokenizing.tokenizer, text)) + 1,
+        }
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return {"object": "chat.completion", "choices": [choice], "usage": usage}
 
     def _distributions(self, row: list[int]) -> torch.Tensor:
         (hidden,) = self.model.hidden_states([row])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,11 +62,20 @@ class Deadly:
         once: Words at which it ends, the first time.
         ever: Words at which it ends every time.
         seconds: The time that an answer takes.
+        by: How it ends: its process exits, the kernel kills it, or there is no memory for an answer.
     """
 
-    def __init__(self, flag: Path, once: str = "", ever: str = "", seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        flag: Path,
+        once: str = "",
+        ever: str = "",
+        seconds: float = 0.0,
+        by: str = "exit",
+    ) -> None:
         self.name = self.fingerprint = "deadly"
         self.flag, self.once, self.ever, self.seconds = flag, once, ever, seconds
+        self.by = by
         self.pool: AnswersForModels | None = None
 
     def generate(
@@ -81,12 +91,19 @@ class Deadly:
             text = conversation[-1].content
             time.sleep(self.seconds)
             if self.ever and self.ever in text:
-                os._exit(1)
+                self.end()
             if self.once and self.once in text and not self.flag.exists():
                 self.flag.touch()
-                os._exit(1)
+                self.end()
             found.append(Generation(text=f"{text} {sampling.seed}"))
         return found
+
+    def end(self) -> None:
+        if self.by == "memory":
+            bytearray(2**62)
+        elif self.by == "kernel":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(1)
 
     def answered_by(self, pool: AnswersForModels) -> Deadly:
         spread = copy(self)
@@ -142,12 +159,13 @@ def test_samples_are_those_that_the_model_draws(
     assert len({one.text for one in found[:3]}) > 1
 
 
+@pytest.mark.parametrize("by", ["exit", "kernel", "memory"])
 def test_an_actor_that_is_killed_loses_nothing_that_was_answered(
-    tmp_path: Path, pool: Callable[..., RayPool]
+    tmp_path: Path, pool: Callable[..., RayPool], by: str
 ) -> None:
     """One of two actors dies in the middle; every question has its answer, each told once."""
     flag = tmp_path / "died"
-    model = pool().spread(Deadly(flag, once="7 plus", seconds=0.02))
+    model = pool().spread(Deadly(flag, once="7 plus", seconds=0.02, by=by))
     told: list[int] = []
     found = model.generate(QUESTIONS, SHORT, lambda index, _: told.append(index))
     assert flag.exists()
@@ -155,10 +173,11 @@ def test_an_actor_that_is_killed_loses_nothing_that_was_answered(
     assert sorted(told) == list(range(len(QUESTIONS)))
 
 
+@pytest.mark.parametrize("by", ["exit", "memory"])
 def test_a_question_that_kills_every_actor_is_given_up_and_no_other(
-    tmp_path: Path, pool: Callable[..., RayPool]
+    tmp_path: Path, pool: Callable[..., RayPool], by: str
 ) -> None:
-    model = pool().spread(Deadly(tmp_path / "never", ever="7 plus"))
+    model = pool().spread(Deadly(tmp_path / "never", ever="7 plus", by=by))
     with ResponseStore(tmp_path / "answers.sqlite") as store:
         with pytest.raises(ModelError, match="given up") as caught:
             store.ask(model, QUESTIONS, SHORT)

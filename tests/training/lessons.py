@@ -4,6 +4,7 @@ distributions computed here and now.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,11 @@ import torch
 from distillation.builders import record
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.projection import head_of
 from domainfusion.progress import Advance
-from domainfusion.training.batching import encode_record
-from domainfusion.training.objectives import Objective, Setting
+from domainfusion.training.batching import collate, encode_record
+from domainfusion.training.losses import answer_hidden_states
+from domainfusion.training.objectives import Answers, Losses, Objective, Setting
 from domainfusion.types import Conversation, Integration, TrainingRecord, user
 
 QUICK: dict[str, Any] = {
@@ -79,6 +82,47 @@ def log_distributions(
         -1
     )
     return found
+
+
+def losses_of(objective: Objective, base: LlamaModel, records: Sequence[TrainingRecord]) -> Losses:
+    """Returns the losses of the untrained student on these records, every token weighing 1."""
+    module = base.trainable_copy(None).trainable_module()
+    rows = tuple(encode_record(own, base) for own in records)
+    hidden, targets = answer_hidden_states(module, collate(rows, 0))
+    return objective.losses(
+        Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows)
+    )
+
+
+def tails_of(
+    expert: LlamaModel, base: LlamaModel, records: Sequence[TrainingRecord], count: int
+) -> torch.Tensor:
+    """Returns the divergence at each answer token that is left out where only the `count` most
+    probable tokens are told apart: by the chain rule of KL, the share of the tail times the
+    divergence inside it.
+    """
+    tails = []
+    for own in records:
+        row = encode_record(own, base)
+        log_p, log_q = (
+            log_distributions(model, own.example.conversation, row.answer)
+            for model in (expert, base)
+        )
+        answer = torch.tensor(row.answer)[:, None]
+        if count == base.vocabulary_size:
+            tails.append(torch.zeros(len(answer)))
+            continue
+        # The answer's own token comes first, then the most probable others.
+        others = log_p.scatter(-1, answer, -math.inf).topk(count - 1).indices
+        kept = torch.cat([answer, others], -1)
+        p_rest, q_rest = (each.scatter(-1, kept, -math.inf) for each in (log_p, log_q))
+        share = p_rest.logsumexp(-1)
+        p_given, q_given = p_rest.log_softmax(-1), q_rest.log_softmax(-1)
+        inside = torch.where(
+            p_given.isneginf(), torch.zeros_like(p_given), p_given.exp() * (p_given - q_given)
+        )
+        tails.append(share.exp() * inside.nansum(-1))
+    return torch.cat(tails)
 
 
 def same(first: TrainableModel, second: TrainableModel) -> bool:

@@ -23,7 +23,7 @@ from conftest import CHAT_TEMPLATE, CORPUS
 from distillation.builders import record
 from domainfusion.distillation import IntegrationTrainer, LikelihoodObjective
 from domainfusion.errors import CapabilityError, ConfigurationError
-from domainfusion.models import LlamaModel, ScriptedModel
+from domainfusion.models import APIModel, Dialect, LlamaModel, Retries, ScriptedModel
 from domainfusion.models.encoding import encode_text
 from domainfusion.models.projection import Head, head_of
 from domainfusion.training.batching import Row, collate, encode_record
@@ -31,6 +31,7 @@ from domainfusion.training.likelihood import align, chunk_losses
 from domainfusion.training.losses import answer_hidden_states
 from domainfusion.training.objectives import Answers, Losses
 from domainfusion.types import Message, TrainingRecord
+from models.scoring_server import Fault, ScoringServer, as_it_is
 from training.lessons import QUICK, SHOWN, Killed, begun, cross_domain, dying_after, same
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -300,6 +301,85 @@ def test_the_same_model_has_nothing_to_teach(base: LlamaModel, tmp_path: Path) -
     whole = [len(base.encode_answer(own.target, finished=False)) + 1 for own in records]
     assert int((~shown.isnan()).sum()) == sum(whole)
     assert all(row.lead_length == 0 for row in rows)
+
+
+def served(server: ScoringServer, **dialect: Any) -> APIModel:
+    return APIModel(
+        "other",
+        base_url=server.url,
+        scores=True,
+        dialect=Dialect(**dialect),
+        retries=Retries(max_retries=1, backoff_seconds=0.001),
+    )
+
+
+@pytest.mark.parametrize("tokenizer", [FEW, WORDS], ids=["bytes", "marked spaces"])
+def test_a_served_teacher_with_other_tokens_teaches_what_it_does_here(
+    base: LlamaModel,
+    make_llama: Callable[..., Path],
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    folder = make_llama(f"served {len(tokenizer)}", 7, vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(folder)
+    teacher = LlamaModel(folder, dtype="float32")
+    found = []
+    with ScoringServer(teacher) as server:
+        for name, each in (("served", served(server)), ("local", teacher)):
+            objective = LikelihoodObjective(alpha=1.0, temperature=10.0)
+            noted = begun(objective, base, {"chemistry": each}, RECORDS, tmp_path / name)
+            assert noted["signals"]["rows_not_aligned"] == 0
+            shown = losses_of(objective, base, RECORDS)[0].terms["likelihood"]
+            found.append((noted["signals"]["chunks"], shown))
+        asked = len(server.asked)
+        again = LikelihoodObjective(alpha=1.0, temperature=10.0)
+        begun(again, base, {"chemistry": served(server)}, RECORDS, tmp_path / "served")
+        assert len(server.asked) == asked, "each row is asked for once"
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def without_names(path: str, asked: dict[str, Any], answer: dict[str, Any]) -> Any:
+    answer.pop("token_strs", None)
+    return answer
+
+
+def without_an_end(path: str, asked: dict[str, Any], answer: dict[str, Any]) -> Any:
+    if "token_strs" in answer:
+        end = answer["token_strs"].index("<|im_end|>", -3)
+        answer |= {name: answer[name][:end] for name in ("tokens", "token_strs")}
+    return answer
+
+
+def too_few(path: str, asked: dict[str, Any], answer: dict[str, Any]) -> Any:
+    if path == "/v1/completions":
+        del answer["choices"][0]["prompt_logprobs"][-1]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("fault", "dialect", "message"),
+    [
+        (as_it_is, {"scoring": "sglang"}, r"SGLang renders no conversation.*serve.*vLLM"),
+        (without_names, {}, r"does not say what its tokens spell: None"),
+        (without_an_end, {}, r"none of 2 records.*nothing ends its turn"),
+        (too_few, {}, r"none of 2 records.*log-probabilities for"),
+    ],
+)
+def test_a_server_that_does_not_say_enough_is_one_clear_error(
+    base: LlamaModel,
+    expert: LlamaModel,
+    tmp_path: Path,
+    fault: Fault,
+    dialect: dict[str, str],
+    message: str,
+) -> None:
+    with (
+        ScoringServer(expert, fault=fault) as server,
+        pytest.raises(CapabilityError, match=message),
+    ):
+        teachers = {"chemistry": served(server, **dialect)}
+        begun(LikelihoodObjective(), base, teachers, RECORDS, tmp_path)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])

@@ -14,15 +14,22 @@ from typing import Any
 import pytest
 import torch
 
-from domainfusion.distillation import IntegrationTrainer
+from domainfusion.distillation import CuratedDataGenerator, Distiller, IntegrationTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models import APIModel, Dialect, LlamaModel, Retries
-from domainfusion.models.projection import Head, head_of
-from domainfusion.training.batching import collate, encode_record
+from domainfusion.models import (
+    APIModel,
+    Dialect,
+    Limits,
+    LlamaModel,
+    Prices,
+    Retries,
+    ScriptedModel,
+)
+from domainfusion.models.projection import Head
+from domainfusion.training.batching import encode_record
 from domainfusion.training.distribution import DistributionObjective
-from domainfusion.training.losses import TaughtTop, answer_hidden_states, token_losses
-from domainfusion.training.objectives import Answers, Losses
-from domainfusion.types import TrainingRecord
+from domainfusion.training.losses import TaughtTop, token_losses
+from domainfusion.types import Example, TrainingRecord
 from models.scoring_server import Fault, ScoringServer, as_it_is
 from training.lessons import (
     QUICK,
@@ -31,9 +38,10 @@ from training.lessons import (
     begun,
     cross_domain,
     dying_after,
-    log_distributions,
+    losses_of,
     same,
     some_records,
+    tails_of,
 )
 
 DIVERGENCES: tuple[Any, ...] = ("forward_kl", "reverse_kl", "skew_kl", "jensen_shannon")
@@ -58,17 +66,6 @@ def at(server: ScoringServer, **dialect: Any) -> APIModel:
 
 def chemistry(base: LlamaModel) -> list[TrainingRecord]:
     return [own for own in some_records(base) if own.example.domains == ("chemistry",)]
-
-
-def losses_of(
-    objective: DistributionObjective, base: LlamaModel, records: list[TrainingRecord]
-) -> Losses:
-    module = base.trainable_copy(None).trainable_module()
-    rows = tuple(encode_record(own, base) for own in records)
-    hidden, targets = answer_hidden_states(module, collate(rows, 0))
-    return objective.losses(
-        Answers(hidden, head_of(module), targets, torch.ones(len(targets)), rows)
-    )
 
 
 # The loss
@@ -157,29 +154,8 @@ def test_a_served_teacher_teaches_what_a_local_one_does_but_for_the_tail(
     local = DistributionObjective(alpha=1.0)
     begun(local, base, {"chemistry": expert}, records, tmp_path / "local")
     found, whole = (losses_of(each, base, records).terms["forward_kl"] for each in (served, local))
-    tails = []
-    for own in records:
-        row = encode_record(own, base)
-        log_p, log_q = (
-            log_distributions(model, own.example.conversation, row.answer)
-            for model in (expert, base)
-        )
-        answer = torch.tensor(row.answer)[:, None]
-        # The answer's own token comes first, then the most probable others.
-        others = log_p.scatter(-1, answer, -math.inf).topk(count - 1).indices
-        kept = torch.cat([answer, others], -1)
-        p_rest, q_rest = (each.scatter(-1, kept, -math.inf) for each in (log_p, log_q))
-        share = p_rest.logsumexp(-1)
-        if count == base.vocabulary_size:
-            tails.append(torch.zeros(len(answer)))
-            continue
-        p_given, q_given = p_rest.log_softmax(-1), q_rest.log_softmax(-1)
-        inside = torch.where(
-            p_given.isneginf(), torch.zeros_like(p_given), p_given.exp() * (p_given - q_given)
-        )
-        # The chain rule of KL: what merging the tail leaves out is its share times its own KL.
-        tails.append(share.exp() * inside.nansum(-1))
-    torch.testing.assert_close(found + torch.cat(tails), whole, rtol=2e-3, atol=5e-4)
+    tails = tails_of(expert, base, records, count)
+    torch.testing.assert_close(found + tails, whole, rtol=2e-3, atol=5e-4)
     assert (whole > 1e-3).all()
 
 
@@ -367,7 +343,7 @@ def test_a_server_with_other_tokens(
     other = LlamaModel(write_chat_model(tmp_path / "other", None), dtype="float32")
     with (
         ScoringServer(expert, tokenizing=other) as server,
-        pytest.raises(CapabilityError, match=r"not the student's: '[\s\S]*sequence"),
+        pytest.raises(CapabilityError, match=r"not the student's: ['\"][\s\S]*sequence"),
     ):
         begun(DistributionObjective(), base, {"chemistry": at(server)}, chemistry(base), tmp_path)
 
@@ -444,3 +420,52 @@ def test_the_log_tells_who_taught(base: LlamaModel, expert: LlamaModel, tmp_path
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[0]["taught"] == {"chemist": 2}
     assert any("forward_kl" in line.get("terms", {}) for line in lines)
+
+
+def test_a_run_counts_what_scores_cost_killed_or_not(
+    base: LlamaModel, expert: LlamaModel, tmp_path: Path
+) -> None:
+    spent: list[tuple[int, int]] = []
+
+    def note(path: str, asked: dict[str, Any], answer: dict[str, Any]) -> Any:
+        if "usage" in answer:
+            counted = answer["usage"]
+            spent.append((counted["prompt_tokens"], counted["completion_tokens"]))
+        return answer
+
+    prices = Prices(price_per_million_input_tokens=2e3, price_per_million_output_tokens=5e3)
+    examples = [Example(query=f"Question {number}?", domains=("a",)) for number in range(4)]
+    other = Example(query="Another question?", domains=("b",))
+
+    def run(server: ScoringServer, **settings: Any) -> Distiller:
+        teacher = APIModel(
+            "chemist",
+            base_url=server.url,
+            scores=True,
+            prices=prices,
+            limits=Limits(max_concurrency=1),
+        )
+        return Distiller(
+            base,
+            {"a": teacher, "b": ScriptedModel("Nothing.")},
+            [CuratedDataGenerator([*examples, other])],
+            IntegrationTrainer(**QUICK, objective="distribution"),
+            output_dir=tmp_path / "run",
+            **settings,
+        )
+
+    with ScoringServer(expert, fault=note) as server:
+        with pytest.raises(Killed):
+            run(server, progress=dying_after(1, "scoring")).distill()
+        run(server).distill()
+        scored = server.scored
+    assert scored in (4, 5), "all, and at most the one that was in flight"
+    usage, _ = json.loads((tmp_path / "run" / "usage.json").read_text())
+    assert usage["roles"] == ["expert of a", "scoring for a"]
+    read, written = (sum(one[place] for one in spent) for place in (0, 1))
+    # What was in flight when it was killed was paid for, and is in no count.
+    lost = scored - 4
+    assert usage["calls"] == len(spent) - lost
+    assert (read - usage["prompt_tokens"] > 0) == bool(lost)
+    assert usage["cost"] + usage["unknown_cost"] >= (read * 2e3 + written * 5e3) / 1e6 - 1e-9
+    assert (usage["unknown_cost"] > 0) == bool(lost)

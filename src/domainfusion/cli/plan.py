@@ -57,6 +57,8 @@ from domainfusion.recipe.building import (
 from domainfusion.recipe.sections import (
     APISection,
     Benchmarks,
+    DistributionSection,
+    LikelihoodSection,
     ModelName,
     Recipe,
     StudentSection,
@@ -67,6 +69,7 @@ from domainfusion.types import (
     Conversation,
     Example,
     Generation,
+    Message,
     Sampling,
     TrainingRecord,
     fingerprint,
@@ -360,6 +363,7 @@ class _Planning:
         held_out = self._held_out()
         dataset = assemble(batches, held_out, build_hygiene(recipe))
         records = self._trained_on(dataset.train)
+        self._score(records, "train")
         self._refine(dataset.validation)
         self._evaluate(dataset.test)
         limits = {
@@ -462,13 +466,41 @@ class _Planning:
             elif isinstance(generator, CuratedDataGenerator):
                 count += generator.num_examples or 0
         questions = itertools.islice(_questions("refined"), count)
-        self._trained_on([Example(query=query, domains=every) for query in questions], "refine")
+        examples = [Example(query=query, domains=every) for query in questions]
+        self._score(self._trained_on(examples, "refine"), "refine")
         self.ask.times = 1
         sampling = Sampling(max_new_tokens=evaluation.max_new_tokens)
         for domain, teacher in self.teachers.items():
             own = [example for example in validation if example.domains == (domain,)]
             asked = [example.conversation for example in own]
             self.ask(teacher, asked, sampling, label=f"validating {domain}")
+
+    def _score(self, records: Sequence[TrainingRecord], stage: str) -> None:
+        """Counts the targets that servers score for an objective that learns from scores: at most
+        all of them, and at least none, as targets may be rejected.
+        """
+        objective = self.recipe.trainer.objective
+        if not isinstance(objective, DistributionSection | LikelihoodSection):
+            return
+        self.ask.stage = stage
+        writer = self.integrator.integration_model
+        scored: dict[StandIn, list[Conversation]] = {}
+        for record in records:
+            example = record.example
+            if example.is_cross_domain:
+                teacher, asked = writer, record.integration.messages
+            else:
+                domain = example.primary_domain
+                teacher, asked = self.teachers.get(domain), example.conversation_for(domain)
+            if not asked or not isinstance(teacher, StandIn):
+                continue
+            if isinstance(teacher.section, APISection) and teacher.section.scores:
+                whole = (*asked, Message("assistant", record.target))
+                scored.setdefault(teacher, []).append(whole)
+        with self.ask.counting_extra():
+            for teacher, conversations in scored.items():
+                # The one token that a server writes beside the scores.
+                self.ask(teacher, conversations, Sampling(max_new_tokens=1), label="scoring")
 
     def _evaluate(self, test: Sequence[Example]) -> None:
         if self.evaluator is None:

@@ -5,8 +5,8 @@ expert leaves unanswered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,16 @@ from domainfusion.distillation.forecast import Forecast, kind_of
 from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import RunDirectory
 from domainfusion.errors import DomainFusionError, ModelError, StoreError
-from domainfusion.models.base import LanguageModel
+from domainfusion.models.base import (
+    LanguageModel,
+    OnPieces,
+    OnResult,
+    OnScores,
+    PieceScores,
+    ServedScorer,
+    TokenScorer,
+    TopScores,
+)
 from domainfusion.models.books import PaidModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress
@@ -128,6 +137,31 @@ class RunAsk:
         self._note(store)
         return answers
 
+    def booked(self, model: LanguageModel, whose: str) -> LanguageModel:
+        """Returns a model whose scores this run counts too, as it counts its answers; the model
+        itself where no server scores for it.
+
+        Args:
+            model: A model that teaches a student.
+            whose: What it teaches, for the role in `usage.json`.
+        """
+        if isinstance(model, ServedScorer) and model.scores:
+            return _BookedScorer(model, f"scoring for {whose}", self)
+        return model
+
+    @contextmanager
+    def counting(self, model: LanguageModel, role: str) -> Iterator[Callable[[int, int], None]]:
+        """See `ResponseStore.counting`; `usage.json` is written when the block ends."""
+        store = self._open_store()
+        try:
+            with store.counting(model, role) as count:
+                yield count
+        except BaseException:
+            with suppress(DomainFusionError):
+                self._note(store)
+            raise
+        self._note(store)
+
     def has_asked_experts(self) -> bool:
         """Whether this run asked an expert, and did not find every answer in the shared store."""
         roles = [role for model in self._open_store().usage() for role in model.roles]
@@ -168,6 +202,66 @@ class RunAsk:
         if self._shared is not None:
             self._shared.close()
             self._shared = None
+
+
+class _BookedScorer:
+    """A served teacher of a training, whose scores a run counts.
+
+    Args:
+        model: The teacher.
+        role: What `usage.json` says that it is asked as.
+        ask: How the run asks its models.
+    """
+
+    def __init__(self, model: ServedScorer, role: str, ask: RunAsk) -> None:
+        self._model, self._role, self._ask = model, role, ask
+        self.name = model.name
+        self.fingerprint = model.fingerprint
+        self.scores = model.scores
+        self.scored_tokens = model.scored_tokens
+
+    def __repr__(self) -> str:
+        return repr(self._model)
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        on_result: OnResult | None = None,
+    ) -> list[Generation]:
+        """See `LanguageModel`."""
+        return self._model.generate(conversations, sampling, on_result)
+
+    def score_answers(
+        self,
+        answers: Sequence[tuple[Conversation, Sequence[int]]],
+        student: TokenScorer,
+        on_scores: OnScores,
+    ) -> dict[int, str]:
+        """See `ServedScorer`."""
+        if not answers:
+            return {}
+        with self._ask.counting(self._model, self._role) as count:
+
+            def take(index: int, scores: TopScores) -> None:
+                count(scores.prompt_tokens, scores.completion_tokens)
+                on_scores(index, scores)
+
+            return self._model.score_answers(answers, student, take)
+
+    def score_pieces(
+        self, conversations: Sequence[Conversation], on_pieces: OnPieces
+    ) -> dict[int, str]:
+        """See `ServedScorer`."""
+        if not conversations:
+            return {}
+        with self._ask.counting(self._model, self._role) as count:
+
+            def take(index: int, scores: PieceScores) -> None:
+                count(scores.prompt_tokens, scores.completion_tokens)
+                on_pieces(index, scores)
+
+            return self._model.score_pieces(conversations, take)
 
 
 class Gap(NamedTuple):

@@ -498,12 +498,16 @@ class Distiller:
         start: TrainableModel | None = None,
     ) -> TrainableModel:
         validation = self._validation()
+        writer = self.integrator.integration_model
         return self.trainer.train(
             self.student_model,
             records,
             start=start,
-            teachers=self.teacher_models,
-            integrator=self.integrator.integration_model,
+            teachers={
+                domain: self._ask.booked(teacher, domain)
+                for domain, teacher in self.teacher_models.items()
+            },
+            integrator=None if writer is None else self._ask.booked(writer, "cross-domain targets"),
             validate=validation if validation.examples else None,
             directory=files.training,
             seed=self.seed,

@@ -274,14 +274,40 @@ class TopScores(NamedTuple):
         tokens: For each token of the answer, the ids of the most probable ones; the answer's own
             token is always among them.
         log_probabilities: The natural logarithms of their probabilities.
+        prompt_tokens: Tokens that the server counted as read for them.
+        completion_tokens: Tokens that it counted as written.
     """
 
     tokens: list[list[int]]
     log_probabilities: list[list[float]]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 OnScores = Callable[[int, TopScores], None]
 """Called with the index of an answer and its scores, the moment they are there."""
+
+
+class PieceScores(NamedTuple):
+    """How probable a model finds the pieces of an answer, cut by its own tokens.
+
+    Attributes:
+        pieces: The bytes that each token of the answer's words stands for; together they are the
+            words.
+        log_probabilities: The natural logarithms of their probabilities, and that of the token that
+            ends the turn after them.
+        prompt_tokens: Tokens that the server counted as read for them.
+        completion_tokens: Tokens that it counted as written.
+    """
+
+    pieces: list[bytes]
+    log_probabilities: list[float]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+OnPieces = Callable[[int, PieceScores], None]
+"""Called with the index of an answer and how probable its pieces are."""
 
 
 @runtime_checkable
@@ -316,6 +342,24 @@ class ServedScorer(LanguageModel, Protocol):
 
         Raises:
             CapabilityError: Its tokens are not the student's, or its server gives no scores.
+            ModelError: The server was given up; what it scored before was handed over.
+        """
+        ...
+
+    def score_pieces(
+        self, conversations: Sequence[Conversation], on_pieces: OnPieces
+    ) -> dict[int, str]:
+        """Scores the last turn of each conversation by the model's own tokens, whatever they are.
+
+        Args:
+            conversations: Conversations that end with an answer.
+            on_pieces: Called for each answer in the calling thread, in any order.
+
+        Returns:
+            Why an answer has no scores, by index; those of all others were handed over.
+
+        Raises:
+            CapabilityError: Its server gives no scores, or does not say what its tokens spell.
             ModelError: The server was given up; what it scored before was handed over.
         """
         ...

@@ -254,6 +254,9 @@ class RayPool:
         try:
             generations = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
+            if _is_of_memory(error.cause):
+                self._take_back(actor, error.cause, waiting, given_up)
+                return {}
             self.stop()
             # What the model itself raised, as it would have in this process.
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
@@ -338,6 +341,13 @@ class _Replica:
 def _as_sent(model: Any) -> Any:
     """Returns a model as an actor gets it: without weights, and answering by itself."""
     return model.unloaded() if isinstance(model, SpreadModel) else copy(model)
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether a model had no memory left, on the GPU or beside it."""
+    # torch's class by its name, as a recipe is read without torch; on a CPU it has no class.
+    is_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or is_torch
 
 
 def _first_line(error: Exception) -> str:

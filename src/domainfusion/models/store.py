@@ -12,7 +12,7 @@ import sqlite3
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -78,8 +78,8 @@ class ModelUsage:
     Attributes:
         name: What people call the model.
         roles: What it was asked as: `generation`, `judge`, `expert of …`, `integration`, `base`,
-            `merge`, `student`.
-        calls: Answers that it wrote; what the run had already is not counted again.
+            `merge`, `student`; `scoring for …` where its server scored targets for a training.
+        calls: Answers that it wrote or scored; what the run had already is not counted again.
         prompt_tokens: Tokens read for them.
         completion_tokens: Tokens written.
         seconds: Wall-clock time in which the run waited for them.
@@ -479,6 +479,34 @@ class ResponseStore:
             model.charging(StoredBooks(connection, model=writer.fingerprint, role=writer.role)),
         ):
             yield
+
+    @contextmanager
+    def counting(self, model: LanguageModel, role: str) -> Iterator[Callable[[int, int], None]]:
+        """Notes that a model is asked for what is kept elsewhere, such as scores, and what it
+        spends in this block.
+
+        Args:
+            model: The model.
+            role: What `usage` says that it is asked as.
+
+        Yields:
+            A function that counts a reply, by the tokens read and written for it.
+        """
+        writer = _Writer(model.name, model.fingerprint, role, is_shared=False)
+        waited_since = time.monotonic()
+
+        def count(prompt_tokens: int, completion_tokens: int) -> None:
+            nonlocal waited_since
+            now = time.monotonic()
+            reply = Generation(
+                text="", prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+            )
+            with _write_errors(self.path):
+                self._count(writer, reply, now - waited_since)
+            waited_since = now
+
+        with self._noting(model, writer):
+            yield count
 
     def _read(self, key: str) -> Generation | None:
         with _read_errors(self.path):

@@ -20,20 +20,22 @@ from transformers import PreTrainedTokenizerBase
 from domainfusion.checks import check_number
 from domainfusion.errors import CapabilityError
 from domainfusion.models.answering import buckets
-from domainfusion.models.base import TokenScorer
+from domainfusion.models.base import PieceScores, ServedScorer, TokenScorer
 from domainfusion.progress import Progress
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import token_losses
 from domainfusion.training.objectives import Answers, Losses, Objective, Setting
 from domainfusion.training.reading import (
+    KeepTensors,
     Lesson,
     SignalStore,
     Teaching,
+    ask_for_scores,
     plan_teaching,
     release_unless_needed,
     rows_together,
 )
-from domainfusion.types import Message, TrainingRecord, fingerprint
+from domainfusion.types import Conversation, Message, TrainingRecord, fingerprint
 
 logger = logging.getLogger("domainfusion")
 
@@ -70,19 +72,34 @@ def align(
 
     A token may end within a character, of which it is some bytes; a chunk does not.
     """
-    ends = [_ends(text, *each) for each in (first, second)]
-    if any(len(text) not in found for found in ends):
+    return _cut(text, _ends(text, *first), _ends(text, *second))
+
+
+def _cut(text: str, first: _Ends, second: _Ends) -> list[Chunk] | None:
+    if any(len(text) not in found.of for found in (first, second)):
         return None
-    shared = sorted(ends[0].keys() & ends[1].keys())
-    chunks = [Chunk(ends[0][place], ends[1][place]) for place in shared if place > 0]
+    shared = sorted(first.of.keys() & second.of.keys())
+    chunks = [Chunk(first.of[place], second.of[place]) for place in shared if place > 0]
     # Tokens after the last character, if any, are of the last chunk.
     if chunks:
-        chunks[-1] = Chunk(len(first[1]), len(second[1]))
+        chunks[-1] = Chunk(first.tokens, second.tokens)
     return chunks
 
 
-def _ends(text: str, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> dict[int, int]:
-    """Returns after how many tokens the first n characters of the text are spelled, by n.
+class _Ends(NamedTuple):
+    """Where tokens end in a text.
+
+    Attributes:
+        of: After how many tokens the first n characters of the text are spelled, by n.
+        tokens: How many tokens there are.
+    """
+
+    of: dict[int, int]
+    tokens: int
+
+
+def _ends(text: str, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> _Ends:
+    """Returns where tokens end in a text.
 
     What a tokenizer spells depends on what stands before (a space that the first token loses, a
     character of several tokens), so that beginnings are decoded, never single tokens. One that
@@ -97,7 +114,24 @@ def _ends(text: str, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) 
         is_open = str(spelled).endswith("\ufffd") and count < len(tokens)
         if isinstance(spelled, str) and text.startswith(spelled) and not is_open:
             found.setdefault(len(spelled), count)
-    return found
+    return _Ends(found, len(tokens))
+
+
+def _ends_of_pieces(text: str, pieces: Sequence[bytes]) -> _Ends:
+    """Returns where tokens end in a text that they spell, given the bytes of each; one that ends
+    within a character is left out.
+    """
+    # A character ends where no further byte of it follows: those are 0b10xxxxxx.
+    whole = text.encode()
+    places = [place for place, byte in enumerate(whole) if byte & 0xC0 != 0x80] + [len(whole)]
+    character_at = {place: number for number, place in enumerate(places)}
+    found: dict[int, int] = {}
+    length = 0
+    for count, piece in enumerate([b"", *pieces]):
+        length += len(piece)
+        if length in character_at:
+            found.setdefault(character_at[length], count)
+    return _Ends(found, len(pieces))
 
 
 class ChunkLosses(NamedTuple):
@@ -244,6 +278,11 @@ class _Aligned(NamedTuple):
     key: str
 
 
+def _answered(reading: _Aligned) -> Conversation:
+    """Returns what the teacher was asked, with the target as the answer."""
+    return (*reading.lesson.conversation, Message("assistant", reading.record.target))
+
+
 class _KeptChunks:
     """The chunks of a training's rows, with what their teachers find probable, on disk.
 
@@ -274,10 +313,12 @@ class _KeptChunks:
         started = time.perf_counter()
         waiting = list(self._teaching.models)
         for teacher, model in self._teaching.models.items():
-            assert isinstance(model, TokenScorer)
             own = [one for one in self._readings.values() if one.lesson.teacher == teacher]
-            self._let_read(model, own, progress)
             waiting.remove(teacher)
+            if isinstance(model, ServedScorer):
+                self._ask(model, own, progress)
+                continue
+            self._let_read(model, own, progress)
             needed = [self._student, *(self._teaching.models[other] for other in waiting)]
             release_unless_needed(model, needed)
         kept = [self._store.read(one.key) for one in self._readings.values()]
@@ -305,25 +346,36 @@ class _KeptChunks:
             lengths = [len(one.row.tokens) for one in missing]
             for batch in buckets(lengths, rows_together(model)):
                 wanted = [missing[index] for index in batch]
-                scores = model.score(
-                    [
-                        (*one.lesson.conversation, Message("assistant", one.record.target))
-                        for one in wanted
-                    ]
-                )
+                scores = model.score([_answered(one) for one in wanted])
                 for one, found in zip(wanted, scores, strict=True):
-                    tensors = self._chunks_of(one, model, found.tokens, found.log_probabilities)
+                    ends = _ends(one.record.target, model.tokenizer, found.tokens[:-1])
+                    tensors = self._chunks_of(one, model.name, ends, found.log_probabilities)
                     self._store.keep(one.key, "", tensors)
                     advance(1)
                 if self._store.is_full:
                     self._store.flush()
         self._store.flush()
 
+    def _ask(self, model: ServedScorer, readings: Sequence[_Aligned], progress: Progress) -> None:
+        """Has a server score what is not kept yet."""
+
+        def ask(places: Sequence[int], keep: KeepTensors) -> dict[int, str]:
+            own = [readings[place] for place in places]
+
+            def keep_chunks(index: int, scores: PieceScores) -> None:
+                ends = _ends_of_pieces(own[index].record.target, scores.pieces)
+                keep(index, self._chunks_of(own[index], model.name, ends, scores.log_probabilities))
+
+            return model.score_pieces([_answered(one) for one in own], keep_chunks)
+
+        rows, keys = [one.row for one in readings], [one.key for one in readings]
+        ask_for_scores(model.name, rows, keys, self._store, ask, progress)
+
     def _chunks_of(
         self,
         reading: _Aligned,
-        model: TokenScorer,
-        tokens: Sequence[int],
+        teacher: str,
+        ends_there: _Ends,
         log_probabilities: Sequence[float],
     ) -> dict[str, torch.Tensor]:
         """Returns where the chunks end among the row's answer tokens, and the logarithm of each
@@ -331,20 +383,21 @@ class _KeptChunks:
 
         Args:
             reading: The row.
-            model: Its teacher.
-            tokens: The teacher's tokens of the target, and the one that ends its turn.
-            log_probabilities: The logarithms of their probabilities.
+            teacher: The name of its teacher.
+            ends_there: Where the teacher's tokens of the target end.
+            log_probabilities: The logarithms of their probabilities, and of that of the token that
+                ends the teacher's turn.
         """
         row, target = reading.row, reading.record.target
         unfinished = self._student.encode_answer(target, finished=False)
         words = unfinished[row.lead_length :]
-        chunks = align(target, (self._student.tokenizer, words), (model.tokenizer, tokens[:-1]))
+        chunks = _cut(target, _ends(target, self._student.tokenizer, words), ends_there)
         if not chunks:
-            logger.warning("%s is spelled otherwise by %s", row.record_id, model.name)
+            logger.warning("%s is spelled otherwise by %s", row.record_id, teacher)
             return {}
         if len(row.answer) > len(unfinished):
             # Both end their turn: the first token of what the student's template writes for it.
-            chunks.append(Chunk(len(words) + 1, len(tokens)))
+            chunks.append(Chunk(len(words) + 1, len(log_probabilities)))
         sums = torch.tensor([0.0, *log_probabilities], dtype=torch.float64).cumsum(0)
         ends = [chunk.second_end for chunk in chunks]
         starts = [0, *ends[:-1]]

@@ -106,8 +106,8 @@ def plan_teaching(setting: Setting, *, any_tokens: bool = False) -> Teaching:
 
     Args:
         setting: Student, teachers and records.
-        any_tokens: Whether teachers may have other tokens than the student: they are local, and a
-            lesson then has the conversation in place of the prompt.
+        any_tokens: Whether teachers may have other tokens than the student; a lesson then has the
+            conversation in place of the prompt.
 
     Raises:
         CapabilityError: A teacher's tokens differ from the student's, or no teacher scores tokens.
@@ -184,9 +184,9 @@ class _Roster:
 
     def _lesson(self, teacher: LanguageModel, conversation: Conversation) -> Lesson | str:
         fingerprint = teacher.fingerprint
-        if isinstance(teacher, ServedScorer) and teacher.scores and not self._any_tokens:
-            # Its tokens are compared when it is asked, which it is not where all is kept.
+        if isinstance(teacher, ServedScorer) and teacher.scores:
             self.models[fingerprint] = teacher
+            # Its tokens are compared when it is asked, which it is not where all is kept.
             self.vocabulary[fingerprint] = self._student.vocabulary_size
             return Lesson(fingerprint, (), conversation)
         if not isinstance(teacher, TokenScorer):
@@ -486,42 +486,27 @@ class KeptSignals:
     def _ask_for_scores(
         self, teacher: str, model: ServedScorer, student: TokenScorer, progress: Progress
     ) -> None:
-        """Has a server score what is not kept yet. A row that it can't score is kept as one without
-        a signal, so that a resumed training learns what an undisturbed one does.
-        """
         own = [
             (row, lesson)
             for row, lesson in self._teaching.lessons.items()
             if lesson.teacher == teacher
         ]
-        missing = [pair for pair in own if self._keys[pair[0]] not in self._store]
-        with progress(f"scoring: {model.name}", len(own), len(own) - len(missing)) as advance:
 
-            def keep(index: int, scores: TopScores) -> None:
+        def ask(places: Sequence[int], keep: KeepTensors) -> dict[int, str]:
+            def keep_top(index: int, scores: TopScores) -> None:
                 tensors = {
                     _TOKENS: torch.tensor(scores.tokens),
                     _LOG_PROBABILITIES: torch.tensor(scores.log_probabilities),
                 }
-                self._store.keep(self._keys[missing[index][0]], "", tensors)
-                if self._store.waiting >= _ROWS_WAITING:
-                    self._store.flush()
-                advance(1)
+                keep(index, tensors)
 
-            answers = [(lesson.conversation, row.answer) for row, lesson in missing]
-            try:
-                failed = model.score_answers(answers, student, keep)
-            finally:
-                self._store.flush()
-        if failed and len(failed) == len(own):
-            raise CapabilityError(
-                f"{model.name} could score none of {len(own)} records: {next(iter(failed.values()))}",
-                fix="look at what its server says, or use objective='sequence'",
-            )
-        for index, reason in failed.items():
-            row = missing[index][0]
-            logger.warning("%s did not score %s: %s", model.name, row.record_id, reason)
-            self._store.keep(self._keys[row], "", {})
-        self._store.flush()
+            answers = [(own[place][1].conversation, own[place][0].answer) for place in places]
+            return model.score_answers(answers, student, keep_top)
+
+        rows = [row for row, _ in own]
+        ask_for_scores(
+            model.name, rows, [self._keys[row] for row in rows], self._store, ask, progress
+        )
 
     def _let_read(self, teacher: str, model: TokenScorer, progress: Progress) -> None:
         """Lets one teacher read. Batches do not depend on what is kept already, so a resumed run
@@ -572,6 +557,58 @@ class KeptSignals:
         if _TOKENS in kept:
             return TopSignal(kept[_TOKENS], kept[_LOG_PROBABILITIES])
         return Signal(kept["hidden"], self._store.head(key, device, dtype))
+
+
+KeepTensors = Callable[[int, Mapping[str, torch.Tensor]], None]
+"""Called with the number of a row that was asked for, and what is kept of it."""
+
+
+def ask_for_scores(
+    name: str,
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    store: SignalStore,
+    ask: Callable[[Sequence[int], KeepTensors], dict[int, str]],
+    progress: Progress,
+) -> None:
+    """Has a server score the rows that are not kept yet. A row that it can't score is kept as one
+    without a signal, so that a resumed training learns what an undisturbed one does.
+
+    Args:
+        name: The teacher's name.
+        rows: Its rows.
+        keys: The keys under which what is said of them is kept.
+        store: Where it is kept.
+        ask: Asks for rows, given by their places; returns why one has no scores, by its number
+            among those.
+        progress: Shows how far it is.
+
+    Raises:
+        CapabilityError: None of the rows could be scored.
+    """
+    places = [place for place, key in enumerate(keys) if key not in store]
+    with progress(f"scoring: {name}", len(rows), len(rows) - len(places)) as advance:
+
+        def keep(index: int, tensors: Mapping[str, torch.Tensor]) -> None:
+            store.keep(keys[places[index]], "", tensors)
+            if store.waiting >= _ROWS_WAITING:
+                store.flush()
+            advance(1)
+
+        try:
+            failed = ask(places, keep)
+        finally:
+            store.flush()
+    if failed and len(failed) == len(rows):
+        raise CapabilityError(
+            f"{name} could score none of {len(rows)} records: {next(iter(failed.values()))}",
+            fix="look at what its server says, or use objective='sequence'",
+        )
+    for index, reason in failed.items():
+        place = places[index]
+        logger.warning("%s did not score %s: %s", name, rows[place].record_id, reason)
+        store.keep(keys[place], "", {})
+    store.flush()
 
 
 def signal_key(row: Row, lesson: Lesson) -> str:

@@ -30,7 +30,7 @@ from domainfusion.models.api.dialect import Dialect, RequestWriter
 from domainfusion.models.api.endpoint import OPENAI_URL, Endpoint, Endpoints, Key, check_url
 from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed, CantScore
 from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
-from domainfusion.models.base import OnResult, OnScores, TokenScorer, sample_seeds
+from domainfusion.models.base import OnPieces, OnResult, OnScores, TokenScorer, sample_seeds
 from domainfusion.models.books import Books
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint, user
 
@@ -352,8 +352,9 @@ class APIModel:
         limits: What it is asked for at most, and what may be spent.
         retries: How long it is waited for, and when it is given up.
         prices: What tokens cost; None where it does not matter.
-        scores: Have a vLLM or SGLang server score tokens too, for `objective: distribution`: it
-            needs the student's tokenizer. `Dialect` says how it is asked.
+        scores: Have a vLLM or SGLang server score tokens too: for `objective: distribution`, which
+            needs the student's tokenizer, or, with vLLM, for `objective: likelihood`, which takes
+            any. `Dialect` says how it is asked.
         allow_insecure_http: Allow plain http to another machine: whoever listens reads the key and
             every text.
 
@@ -535,11 +536,11 @@ class APIModel:
             ModelError: The server was given up; what it scored before was handed over.
         """
         # They load Transformers, which whoever asks for text does without.
-        from domainfusion.models.api.scoring import ScoredReply, Scoring
+        from domainfusion.models.api.scoring import ScoredReply, TokenScoring
 
         if not answers:
             return {}
-        scoring = Scoring(self._writer, self._account, student)
+        scoring = TokenScoring(self._writer, self._account, student)
         probes = scoring.probes()
         found = self._send(probes, lambda _, __: None)
         self._refuse_stopped(found, len(probes), "texts that show its tokens")
@@ -548,6 +549,32 @@ class APIModel:
         def take(index: int, reply: Reply) -> None:
             assert isinstance(reply, ScoredReply)
             on_scores(index, reply.scores)
+
+        outcome = self._send(requests, take)
+        self._refuse_stopped(outcome, len(requests), "answers")
+        return {index: failure.reason for index, failure in outcome.failures.items()}
+
+    def score_pieces(
+        self, conversations: Sequence[Conversation], on_pieces: OnPieces
+    ) -> dict[int, str]:
+        """Scores answers by the server's own tokens; see `ServedScorer`. It has to be vLLM, which
+        says what its tokens spell.
+
+        Raises:
+            CapabilityError: The server gives no log-probabilities of a prompt, or does not say what
+                its tokens spell.
+            ModelError: The server was given up; what it scored before was handed over.
+        """
+        from domainfusion.models.api.scoring import PiecesReply, PiecesRequest, Scoring
+
+        if not conversations:
+            return {}
+        scoring = Scoring(self._writer, self._account)
+        requests = [PiecesRequest(scoring, each) for each in conversations]
+
+        def take(index: int, reply: Reply) -> None:
+            assert isinstance(reply, PiecesReply)
+            on_pieces(index, reply.scores)
 
         outcome = self._send(requests, take)
         self._refuse_stopped(outcome, len(requests), "answers")
