@@ -238,6 +238,38 @@ def _as_answer(example: Example, graded: Graded, *, is_overlap: bool) -> Answer:
     )
 
 
+class Remembering:
+    """An `Ask` that asks no model the same question twice: greedy answers are kept for as long as
+    it lives.
+
+    Args:
+        ask: How a model is called.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._known: dict[tuple[int, Conversation, Sampling], Generation] = {}
+
+    def __call__(
+        self,
+        model: LanguageModel,
+        conversations: Sequence[Conversation],
+        sampling: Sampling = Sampling(),
+        *,
+        label: str = "",
+    ) -> list[Generation]:
+        """See `Ask`."""
+        if sampling.temperature > 0:
+            return self._ask(model, conversations, sampling, label=label)
+        keys = [(id(model), conversation, sampling) for conversation in conversations]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._known))
+        if missing:
+            asked = [conversation for _, conversation, _ in missing]
+            answers = self._ask(model, asked, sampling, label=label)
+            self._known.update(zip(missing, answers, strict=True))
+        return [self._known[key] for key in keys]
+
+
 def role_of(name: str) -> Role:
     """Returns the role of a baseline, by its name."""
     return "base" if name == "base" else "merge" if name == "merge" else "baseline"
@@ -253,17 +285,15 @@ def by_slice(examples: Sequence[Example]) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
         places.setdefault(slice_of(example), []).append(place)
-    singles = sorted(
-        places,
-        key=lambda name: (
-            (name == CROSS_DOMAIN) + 2 * (name not in _single_domains(examples) | {CROSS_DOMAIN})
-        ),
-    )
-    return {name: places[name] for name in singles}
+    domains = {domain for example in examples for domain in example.domains}
 
+    def rank(name: str) -> int:
+        """Returns 0 for a domain, 1 for the cross-domain slice, and 2 for any other."""
+        if name == CROSS_DOMAIN:
+            return 1
+        return 0 if name in domains else 2
 
-def _single_domains(examples: Sequence[Example]) -> set[str]:
-    return {domain for example in examples for domain in example.domains}
+    return {name: places[name] for name in sorted(places, key=rank)}
 
 
 def by_pair(examples: Sequence[Example]) -> dict[str, list[int]]:
@@ -315,7 +345,7 @@ def _joined(example: Example) -> str:
     return " + ".join(sorted(example.domains))
 
 
-# Blind answers and repetitions
+# Answers that say nothing: chance and repetitions
 
 
 def chance_of(example: Example, metric: object) -> float | None:
@@ -372,35 +402,3 @@ def _has_run(words: list[str], period: int) -> bool:
         if run >= needed:
             return True
     return False
-
-
-class Remembering:
-    """An `Ask` that asks no model the same question twice: greedy answers are kept for as long as
-    it lives.
-
-    Args:
-        ask: How a model is called.
-    """
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._known: dict[tuple[int, Conversation, Sampling], Generation] = {}
-
-    def __call__(
-        self,
-        model: LanguageModel,
-        conversations: Sequence[Conversation],
-        sampling: Sampling = Sampling(),
-        *,
-        label: str = "",
-    ) -> list[Generation]:
-        """See `Ask`."""
-        if sampling.temperature > 0:
-            return self._ask(model, conversations, sampling, label=label)
-        keys = [(id(model), conversation, sampling) for conversation in conversations]
-        missing = list(dict.fromkeys(key for key in keys if key not in self._known))
-        if missing:
-            asked = [conversation for _, conversation, _ in missing]
-            answers = self._ask(model, asked, sampling, label=label)
-            self._known.update(zip(missing, answers, strict=True))
-        return [self._known[key] for key in keys]

@@ -8,12 +8,13 @@ import logging
 import math
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -53,8 +54,34 @@ from domainfusion.types import TrainingRecord, fingerprint
 
 if TYPE_CHECKING:
     from domainfusion.distillation.trainer.trainer import Trainer
-from collections import Counter
-from dataclasses import replace
+
+logger = logging.getLogger("domainfusion")
+
+LOG = "log.jsonl"
+"""A line a step, and one for each validation and choice."""
+
+CHOICES = "choices.json"
+"""The choices of a training before its first step."""
+
+KNOWN = "known.json"
+"""Which records the start knows, counted by slice, and which of them are skipped."""
+
+FINISHED = "finished.safetensors"
+"""The outcome of a phase; its presence says that the phase is done."""
+
+OBJECTIVE = "objective"
+"""The folder in which an objective keeps files; it goes when the training is finished."""
+
+USUAL_PATIENCE = 3
+"""Validations without a better mean score after which a phase ends, where nothing else is said."""
+
+MASTERED = 0.95
+"""Share of a slice's records that the start has to know for any of them to be skipped."""
+
+READ_FIRST, READ_ON_FROM = 32, 0.75
+"""Records of a slice that the start reads before all others of it, and the share of them that it has
+to know for the others to be read.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,63 +149,424 @@ class Phase:
         return replace(self, records=(*records, *self.records), earlier=earlier)
 
 
-logger = logging.getLogger("domainfusion")
+class Turn(NamedTuple):
+    """A phase as it is trained.
 
-ROWS_COMPARED = 16
-"""Rows of a domain at which base and student are compared."""
-
-
-def sample_by_domain(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
-    """Returns a few rows of each domain, drawn with the seed."""
-    domains = {
-        domain: [row for row in rows if row.domain == domain]
-        for domain in sorted({row.domain for row in rows})
-    }
-    return {
-        domain: random.Random(f"{seed}/{domain}").sample(own, min(ROWS_COMPARED, len(own)))
-        for domain, own in domains.items()
-    }
-
-
-def divergence_from(
-    base: TokenScorer, student: TokenScorer, rows: Mapping[str, Sequence[Row]]
-) -> dict[str, float]:
-    """Returns KL(base‖student) for each domain, in nats, as the mean over the answer tokens of its
-    rows.
-
-    Args:
-        base: The model before it was trained.
-        student: The model as it is now, with the base's tokenizer.
-        rows: Rows of each domain.
+    Attributes:
+        number: Its number among those that are trained, from 1.
+        phase: The phase, without the records that are skipped.
+        folder: Where its checkpoints and its outcome lie.
+        is_last: Whether none comes after it.
     """
-    return {domain: _divergence(base, student, own) for domain, own in rows.items()}
+
+    number: int
+    phase: Phase
+    folder: Path
+    is_last: bool
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its outcome is there."""
+        return (self.folder / FINISHED).is_file()
 
 
-@torch.no_grad()
-def _divergence(base: TokenScorer, student: TokenScorer, rows: Sequence[Row]) -> float:
-    known, learned = (_answer_states(model, rows) for model in (base, student))
-    targets = torch.tensor([token for row in rows for token in row.answer], device=learned.device)
-    taught = Taught(
-        places=torch.arange(len(targets), device=learned.device),
-        hidden=known,
-        head=base.head(),
-        vocabulary=min(base.vocabulary_size, student.vocabulary_size),
-    )
-    found = token_losses(
-        learned,
-        student.head(),
-        targets,
-        torch.ones(len(targets), device=learned.device),
-        taught=[taught],
-    )
-    return float(found.divergence.mean())
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The arguments of one training, and its directory; see `Trainer.train`."""
+
+    trainer: Trainer
+    student: TrainableModel
+    records: Sequence[TrainingRecord]
+    start: TrainableModel | None
+    teachers: Mapping[str, LanguageModel]
+    integrator: LanguageModel | None
+    validate: Validate | None
+    directory: Path
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def log(self) -> JsonLog | Callable[[Mapping[str, Any]], None]:
+        """The log of the training, which the main process writes."""
+        return JsonLog(self.directory / LOG) if distributed.is_main_process() else lambda _: None
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The choices that were left to the training."""
+        return Choices(self.directory / CHOICES, self.log)
+
+    @cached_property
+    def compared(self) -> dict[str, list[Row]]:
+        """A few rows of each domain, at which the student is compared with its base."""
+        return sample_by_domain(
+            [encode_record(record, self.student) for record in self.records], self.seed
+        )
+
+    def run(self) -> TrainableModel:
+        """Trains a copy of the student and returns it."""
+        rows = self._rows(self._phases())  # checked before the directory is claimed
+        with distributed.main_process_first():
+            self._claim()
+            if distributed.is_main_process():
+                remove_unfinished(self.directory)
+                self._remove_damaged()
+                self._warn_of_lost_log()
+            decided = replace(self, trainer=self.trainer.decided(self))
+            objective = decided._begin(rows)
+        return decided._train(objective)
+
+    def _phases(self) -> list[Phase]:
+        phases = self.trainer.phases(self.records)
+        empty = [phase.name for phase in phases if not phase.records]
+        if empty or not phases:
+            raise TrainingError(
+                f"The phase {', '.join(empty) or 'list'} is empty",
+                received=type(self.trainer).__name__,
+                fix="give it records",
+            )
+        return phases
+
+    def _rows(self, phases: Sequence[Phase]) -> dict[Row, TrainingRecord]:
+        """Returns every record of the phases by the row that it becomes; each fits the student."""
+        rows: dict[Row, TrainingRecord] = {}
+        for phase in phases:
+            for record in (*phase.records, *phase.earlier):
+                rows[encode_record(record, self.student)] = record
+        refuse_overlong(list(rows), self.student.context_length)
+        return rows
+
+    def _begin(self, rows: Mapping[Row, TrainingRecord]) -> Objective:
+        """Returns the objective, ready where there is a phase to train."""
+        objective = copy(self.trainer.objective)  # what it makes ready is of this training alone
+        skipped = self._skipped_before()
+        is_finished = skipped is not None and all(turn.is_finished for turn in self._turns(skipped))
+        if not is_finished:
+            setting = Setting(
+                student=self.student,
+                records=rows,
+                teachers=self.teachers,
+                integrator=self.integrator,
+                directory=self.directory / OBJECTIVE,
+                seed=self.seed,
+                progress=self.progress,
+            )
+            if found := objective.begin(setting):
+                self.log(found)
+        return objective
+
+    def _train(self, objective: Objective) -> TrainableModel:
+        """Trains phase after phase and returns the student."""
+        student = self._student_at_start()
+        turns = self._turns(self._skipped(student))
+        if isinstance(self.progress, Foresees):
+            self.progress.expect(self._pieces(turns))
+        accelerator = make_accelerator(
+            student.device,
+            log_with=list(self.trainer.report_to) or None,
+            project_dir=self.directory,
+        )
+        if self.trainer.report_to:
+            accelerator.init_trackers("domainfusion", config=_settings_of(self.trainer))
+        steps_before = 0
+        for turn in turns:
+            if not turn.is_finished:
+                log = self._log_to_trackers(accelerator, steps_before)
+                self._train_phase(student, turn, objective, accelerator, log)
+            student.load_trained_state(load_file(turn.folder / FINISHED))
+            if distributed.is_main_process():
+                remove_states_between(turn.folder)
+            steps_before += math.ceil(len(self._order(turn)) / self.trainer.batch_size)
+        accelerator.end_training()
+        if distributed.is_main_process():
+            shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
+        return student
+
+    def _student_at_start(self) -> TrainableModel:
+        """Returns the copy of the student that is trained."""
+        if isinstance(self.student, LocalWeights):
+            # loads the student: loading draws from the stream that the adapter starts from
+            self.student.weights()
+        if why := self.trainer.start_of(self.student, self.teachers).why_not_merged:
+            self.log({"start": "base", "why_not_merged": why})
+        set_seed(self.seed)
+        with doing("setting up the student to train"):
+            student, _ = self.trainer.adapt(
+                self.student, self.teachers, self.records, self.directory, progress=self.progress
+            )
+        if self.start is not None:
+            student.load_trained_state(self.start.trained_state())
+        return student
+
+    def _turns(self, skipped: Collection[str]) -> list[Turn]:
+        """Returns the phases as they are trained, without those whose every record is skipped.
+
+        A phase to which skipping leaves less than one step joins the next one: what surrounds a
+        phase (its validations, its outcome on disk) takes longer than such a step.
+        """
+        found: dict[Path, Phase] = {}
+        small: tuple[Path, Phase] | None = None
+        for number, phase in enumerate(self._phases(), start=1):
+            lessons = phase.without(skipped) if skipped else phase
+            if lessons is None:
+                continue
+            folder = self.directory / f"phase-{number}-{file_name(phase.name)}"
+            if small is not None and lessons.shares is None:
+                lessons, small = lessons.joined_by(small[1].records), None
+            elif small is not None:
+                found[small[0]], small = small[1], None
+            if len(lessons.records) < min(self.trainer.batch_size, len(phase.records)):
+                small = folder, lessons
+            else:
+                found[folder] = lessons
+        if small is not None:
+            found[small[0]] = small[1]
+        return [
+            Turn(number, phase, folder, is_last=number == len(found))
+            for number, (folder, phase) in enumerate(found.items(), start=1)
+        ]
+
+    def _pieces(self, turns: Sequence[Turn]) -> Iterator[tuple[str, int]]:
+        """Yields the work of training and validation: labels with their number of items."""
+        trainer = self.trainer
+        for turn in turns:
+            if turn.is_finished:
+                continue
+            rows = len(self._shown(turn))
+            steps = math.ceil(rows * trainer.epochs / trainer.batch_size)
+            yield phase_label(turn.phase.name), steps
+            if isinstance(self.validate, Sized):
+                yield from [(VALIDATING, len(self.validate))] * validations(trainer, rows)
+
+    def _remove_damaged(self) -> None:
+        """Removes the phases whose outcome or best state is damaged: nothing else holds these
+        weights, so the phase is trained again.
+        """
+        for folder in self.directory.glob("phase-*"):
+            names = [FINISHED] if (folder / FINISHED).is_file() else [BEST, BEST_SCORES]
+            if any(is_damaged(folder / name) for name in names):
+                shutil.rmtree(folder)
+
+    def _warn_of_lost_log(self) -> None:
+        """Warns where steps were trained that no log tells of: they are not trained again."""
+        path = self.directory / LOG
+        if not path.is_file() and any(self.directory.glob("phase-*/*")):
+            logger.warning("%s is missing; the report shows no step before this one.", path)
+
+    def _skipped_before(self) -> Collection[str] | None:
+        """Returns the ids of the examples that no phase shows; None where the start has yet to be
+        asked what it knows.
+        """
+        if self.trainer.known_share == 1 or self.start is not None:
+            return ()
+        path = self.directory / KNOWN
+        return read_json(path)["skipped"] if path.is_file() else None
+
+    def _skipped(self, student: TrainableModel) -> Collection[str]:
+        """Returns the ids of the examples that no phase shows, as the start knows their answers; it
+        is asked once, and the outcome kept.
+
+        Args:
+            student: The copy that is trained, at its start.
+        """
+        before = distributed.broadcast(self._skipped_before())
+        if before is not None:
+            return before
+        counts: dict[str, dict[str, int]] = {}
+        skipped: list[str] = []
+        for kind, (own, known) in self._known(student).items():
+            ids = [self.records[place].example.id for place in own if place in known]
+            rng = random.Random(f"{self.seed}/known/{kind}")
+            count = len(ids) - round(self.trainer.known_share * len(ids))
+            # A slice that is known in part is one that the start guesses at: all of it is a lesson.
+            left_out = rng.sample(ids, count) if len(ids) >= MASTERED * len(own) else []
+            counts[kind] = {"records": len(own), "known": len(ids), "skipped": len(left_out)}
+            skipped += left_out
+        if distributed.is_main_process():
+            write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped}, listed=True)
+        self.log({"known": counts})
+        logger.info("Of %d records the start knows %d; %d are skipped.", *_totals(counts))
+        distributed.barrier()
+        return skipped
+
+    def _known(self, student: TrainableModel) -> dict[str, tuple[list[int], set[int]]]:
+        """Returns the places of the records of each slice, and of those among them that the student
+        knows.
+
+        Of each slice a few records are read first. One that these show to be far from mastered is
+        read no further, so that a start that knows little costs little.
+        """
+        places: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            places.setdefault(slice_of(record.example), []).append(place)
+
+        def found(asked: list[int]) -> set[int]:
+            rows = [encode_record(self.records[place], student) for place in asked]
+            knows = find_known(student, rows, progress=self.progress)
+            return {place for place, is_known in zip(asked, knows, strict=True) if is_known}
+
+        first: dict[str, list[int]] = {}
+        for kind, own in places.items():
+            rng = random.Random(f"{self.seed}/known first/{kind}")
+            first[kind] = rng.sample(own, min(READ_FIRST, len(own)))
+        known = found([place for own in first.values() for place in own])
+        rest: list[int] = []
+        for kind, own in places.items():
+            if len(known.intersection(first[kind])) >= READ_ON_FROM * len(first[kind]):
+                rest += sorted(set(own) - set(first[kind]))
+        known |= found(rest)
+        return {kind: (own, known.intersection(own)) for kind, own in places.items()}
+
+    def _claim(self) -> None:
+        """Notes what is trained in the directory, or refuses where that is something else: its
+        checkpoints would be taken for these.
+        """
+        note = self.directory / "inputs.json"
+        inputs: dict[str, Any] = {
+            "student": describe(self.student),
+            **({} if self.start is None else {"start": describe(self.start)}),
+            "teachers": describe(self.teachers),
+            "integrator": describe(self.integrator),
+            "trainer": describe(self.trainer),
+            "records": {"count": len(self.records), "fingerprint": fingerprint(self.records)},
+            "seed": self.seed,
+        }
+        if not note.is_file():
+            write_json(note, inputs, listed=True)
+        elif found := differences(read_json(note), inputs):
+            raise RunError(
+                f"This directory holds a training with other inputs ({found})",
+                received=str(self.directory),
+                fix="use another directory, or delete this one to train afresh",
+            )
+
+    def _shown(self, turn: Turn) -> tuple[TrainingRecord, ...]:
+        """Returns the records of a phase, with those that it replays."""
+        return turn.phase.shown(random.Random(f"{self.seed}/{turn.number}/replay"))
+
+    def _order(self, turn: Turn) -> list[int]:
+        """Returns the order in which a phase goes through its records, all epochs one after the
+        other.
+        """
+        records, shares = self._shown(turn), turn.phase.shares
+        groups = [] if shares is None else [turn.phase.group_of(record) for record in records]
+        rng = random.Random(f"{self.seed}/{turn.number}")
+        order: list[int] = []
+        for _ in range(self.trainer.epochs):
+            if shares is None:
+                order += rng.sample(range(len(records)), len(records))
+            else:
+                order += interleaved_order(groups, shares, rng)
+        return order
+
+    def _log_to_trackers(
+        self, accelerator: Accelerator, steps_before: int
+    ) -> Callable[[Mapping[str, Any]], None]:
+        """Returns what logs a line of a phase, to trackers as well: they count the steps of all
+        phases.
+        """
+
+        def log(line: Mapping[str, Any]) -> None:
+            self.log(line)
+            if self.trainer.report_to and "step" in line:
+                accelerator.log(dict(_figures(line)), step=steps_before + line["step"])
+
+        return log
+
+    def _train_phase(
+        self,
+        student: TrainableModel,
+        turn: Turn,
+        objective: Objective,
+        accelerator: Accelerator,
+        log: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        """Trains one phase and leaves its outcome in its folder: its best state by validation, if
+        it is the last or ended early.
+        """
+        trainer, order = self.trainer, self._order(turn)
+        epoch = math.ceil(len(order) / trainer.epochs / trainer.batch_size)
+        settings = LoopSettings(
+            learning_rate=trainer.learning_rate,
+            batch_size=trainer.batch_size,
+            device_batch_size=trainer.device_batch_size,
+            evaluation_steps=trainer.evaluation_steps or epoch,
+            patience=trainer.early_stopping_patience or USUAL_PATIENCE,
+            checkpoint_steps=trainer.checkpoint_steps,
+            activation_checkpointing=trainer.activation_checkpointing,
+            seed=self.seed,
+        )
+        end = train_phase(
+            student,
+            [encode_record(record, student) for record in self._shown(turn)],
+            order,
+            name=turn.phase.name,
+            settings=settings,
+            directory=turn.folder,
+            objective=objective,
+            accelerator=accelerator,
+            validate=self.validate,
+            log=log,
+            before_checkpoint=self._flush_log,
+            progress=self.progress,
+        )
+        scores = end.scores
+        if (turn.is_last or end.is_early) and (turn.folder / BEST).is_file():
+            student.load_trained_state(load_file(turn.folder / BEST))
+            scores = BestState.scores_in(turn.folder)
+        self._log_outcome(student, turn.phase, scores)
+        if distributed.is_main_process():
+            save_state(student.trained_state(), turn.folder / FINISHED)
+        distributed.barrier()
+
+    def _flush_log(self) -> None:
+        if isinstance(self.log, JsonLog):
+            self.log.flush()
+
+    def _log_outcome(
+        self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None
+    ) -> None:
+        """Logs the held-out score of every domain at the end of a phase, and how far from its base
+        the student went in each.
+        """
+        found: dict[str, Any] = {}
+        if self.validate is not None:
+            found["validation"] = distributed.broadcast(
+                dict(self.validate(student) if scores is None else scores)
+            )
+        if (
+            distributed.is_main_process()
+            and isinstance(self.student, TokenScorer)
+            and isinstance(student, TokenScorer)
+        ):
+            with doing("comparing the student with its base"):
+                found["divergence_from_base"] = divergence_from(
+                    self.student, student, self.compared
+                )
+        self.log({"phase": phase.name, "finished": True, **found})
 
 
-def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
-    states = model.hidden_states([row.tokens for row in rows])
-    return torch.cat(
-        [hidden[row.prompt_length - 1 : -1] for hidden, row in zip(states, rows, strict=True)]
-    )
+# What trackers and logs show
+
+
+def _totals(counts: Mapping[str, Mapping[str, int]]) -> list[int]:
+    """Returns how many records there are, are known, and are skipped, over all slices."""
+    return [sum(own[name] for own in counts.values()) for name in ("records", "known", "skipped")]
+
+
+def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers of a log line, named by their path, as trackers want them."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            yield f"{prefix}{name}", value
+
+
+def _settings_of(trainer: Trainer) -> dict[str, Any]:
+    """Returns the settings of a trainer that trackers can show: numbers and words."""
+    return {
+        name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)
+    }
 
 
 def validations(trainer: Trainer, rows: int) -> int:
@@ -186,6 +574,9 @@ def validations(trainer: Trainer, rows: int) -> int:
     epoch = math.ceil(rows / trainer.batch_size)
     steps = math.ceil(rows * trainer.epochs / trainer.batch_size)
     return math.ceil(steps / (trainer.evaluation_steps or epoch))
+
+
+# The log
 
 
 class JsonLog:
@@ -252,417 +643,60 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-LOG = "log.jsonl"
-"""A line a step, and one for each validation and choice."""
+# How far a student is from its base
 
-CHOICES = "choices.json"
-"""The choices of a training before its first step."""
-
-USUAL_PATIENCE = 3
-"""Validations without a better mean score after which a phase ends, where nothing else is said."""
-
-MASTERED = 0.95
-"""Share of a slice's records that the start has to know for any of them to be skipped."""
-
-READ_FIRST, READ_ON_FROM = 32, 0.75
-"""Records of a slice that the start reads before all others of it, and the share of them that it has
-to know for the others to be read.
-"""
-
-KNOWN = "known.json"
-"""Which records the start knows, counted by slice, and which of them are skipped."""
-
-FINISHED = "finished.safetensors"
-"""The outcome of a phase; its presence says that the phase is done."""
-
-OBJECTIVE = "objective"
-"""The folder in which an objective keeps files; it goes when the training is finished."""
+ROWS_COMPARED = 16
+"""Rows of a domain at which base and student are compared."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The arguments of one training, and its directory; see `Trainer.train`."""
-
-    trainer: Trainer
-    student: TrainableModel
-    records: Sequence[TrainingRecord]
-    start: TrainableModel | None
-    teachers: Mapping[str, LanguageModel]
-    integrator: LanguageModel | None
-    validate: Validate | None
-    directory: Path
-    seed: int
-    progress: Progress
-
-    @cached_property
-    def log(self) -> JsonLog | Callable[[Mapping[str, Any]], None]:
-        """The log of the training, which the main process writes."""
-        return JsonLog(self.directory / LOG) if distributed.is_main_process() else lambda _: None
-
-    @cached_property
-    def choices(self) -> Choices:
-        """The choices that were left to the training."""
-        return Choices(self.directory / CHOICES, self.log)
-
-    @cached_property
-    def compared(self) -> dict[str, list[Row]]:
-        """A few rows of each domain, at which the student is compared with its base."""
-        return sample_by_domain(
-            [encode_record(record, self.student) for record in self.records], self.seed
-        )
-
-    def run(self) -> TrainableModel:
-        """Trains a copy of the student and returns it."""
-        phases = self._phases(self.trainer)  # they are checked before the directory is claimed
-        rows = {
-            encode_record(record, self.student): record
-            for phase in phases
-            for record in (*phase.records, *phase.earlier)
-        }
-        refuse_overlong(list(rows), self.student.context_length)
-        with distributed.main_process_first():
-            self._claim()
-            if distributed.is_main_process():
-                remove_unfinished(self.directory)
-                self._remove_damaged()
-                self._warn_of_lost_log()
-            trainer = self.trainer.decided(self)
-            # What it makes ready belongs to this training alone.
-            objective = copy(trainer.objective)
-            skipped = self._skipped_before(trainer)
-            if skipped is None or not all(
-                (folder / FINISHED).is_file() for folder in self._folders(trainer, skipped)
-            ):
-                setting = Setting(
-                    student=self.student,
-                    records=rows,
-                    teachers=self.teachers,
-                    integrator=self.integrator,
-                    directory=self.directory / OBJECTIVE,
-                    seed=self.seed,
-                    progress=self.progress,
-                )
-                if found := objective.begin(setting):
-                    self.log(found)
-        if isinstance(self.student, LocalWeights):
-            # loads the student: loading draws from the stream that the adapter starts from
-            self.student.weights()
-        if why := trainer.start_of(self.student, self.teachers).why_not_merged:
-            self.log({"start": "base", "why_not_merged": why})
-        set_seed(self.seed)
-        with doing("setting up the student to train"):
-            trained, _ = trainer.adapt(
-                self.student,
-                self.teachers,
-                self.records,
-                self.directory,
-                progress=self.progress,
-            )
-        if self.start is not None:
-            trained.load_trained_state(self.start.trained_state())
-        folders = self._folders(trainer, self._skipped(trainer, trained))
-        if isinstance(self.progress, Foresees):
-            self.progress.expect(self._pieces(trainer, folders))
-        accelerator = make_accelerator(
-            trained.device, log_with=list(trainer.report_to) or None, project_dir=self.directory
-        )
-        if trainer.report_to:
-            accelerator.init_trackers("domainfusion", config=_settings_of(trainer))
-        steps_before = 0
-        for number, (folder, phase) in enumerate(folders.items(), start=1):
-            if not (folder / FINISHED).is_file():
-                is_last = number == len(folders)
-                self._train_phase(
-                    trainer,
-                    trained,
-                    phase,
-                    objective,
-                    folder,
-                    number,
-                    accelerator,
-                    steps_before,
-                    is_last=is_last,
-                )
-            trained.load_trained_state(load_file(folder / FINISHED))
-            if distributed.is_main_process():
-                remove_states_between(folder)
-            steps_before += math.ceil(len(self._order(trainer, phase, number)) / trainer.batch_size)
-        accelerator.end_training()
-        if distributed.is_main_process():
-            shutil.rmtree(self.directory / OBJECTIVE, ignore_errors=True)
-        return trained
-
-    def _pieces(self, trainer: Trainer, folders: Mapping[Path, Phase]) -> Iterator[tuple[str, int]]:
-        """Yields the work of training and validation: labels with their number of items."""
-        for number, (folder, phase) in enumerate(folders.items(), start=1):
-            if (folder / FINISHED).is_file():
-                continue
-            rows = len(self._shown(phase, number))
-            yield phase_label(phase.name), math.ceil(rows * trainer.epochs / trainer.batch_size)
-            if isinstance(self.validate, Sized):
-                yield from [(VALIDATING, len(self.validate))] * validations(trainer, rows)
-
-    def _remove_damaged(self) -> None:
-        """Removes the phases whose outcome or best state is damaged: nothing else holds these
-        weights, so the phase is trained again.
-        """
-        for folder in self.directory.glob("phase-*"):
-            names = [FINISHED] if (folder / FINISHED).is_file() else [BEST, BEST_SCORES]
-            if any(is_damaged(folder / name) for name in names):
-                shutil.rmtree(folder)
-
-    def _warn_of_lost_log(self) -> None:
-        """Warns where steps were trained that no log tells of: they are not trained again."""
-        path = self.directory / LOG
-        if not path.is_file() and any(self.directory.glob("phase-*/*")):
-            logger.warning("%s is missing; the report shows no step before this one.", path)
-
-    def _phases(self, trainer: Trainer) -> list[Phase]:
-        phases = trainer.phases(self.records)
-        empty = [phase.name for phase in phases if not phase.records]
-        if empty or not phases:
-            raise TrainingError(
-                f"The phase {', '.join(empty) or 'list'} is empty",
-                received=type(trainer).__name__,
-                fix="give it records",
-            )
-        return phases
-
-    def _folders(self, trainer: Trainer, skipped: Collection[str]) -> dict[Path, Phase]:
-        """Returns the folder of each phase, without those whose every record is skipped.
-
-        A phase to which skipping leaves less than one step joins the next one: what surrounds a
-        phase (its validations, its outcome on disk) takes longer than such a step.
-        """
-        found: dict[Path, Phase] = {}
-        small: tuple[Path, Phase] | None = None
-        for number, phase in enumerate(self._phases(trainer), start=1):
-            lessons = phase.without(skipped) if skipped else phase
-            if lessons is None:
-                continue
-            folder = self.directory / f"phase-{number}-{file_name(phase.name)}"
-            if small is not None and lessons.shares is None:
-                lessons, small = lessons.joined_by(small[1].records), None
-            elif small is not None:
-                found[small[0]], small = small[1], None
-            if len(lessons.records) < min(trainer.batch_size, len(phase.records)):
-                small = folder, lessons
-            else:
-                found[folder] = lessons
-        if small is not None:
-            found[small[0]] = small[1]
-        return found
-
-    def _skipped_before(self, trainer: Trainer) -> Collection[str] | None:
-        """Returns the ids of the examples that no phase shows; None where the start has yet to be
-        asked what it knows.
-        """
-        if trainer.known_share == 1 or self.start is not None:
-            return ()
-        path = self.directory / KNOWN
-        return read_json(path)["skipped"] if path.is_file() else None
-
-    def _skipped(self, trainer: Trainer, student: TrainableModel) -> Collection[str]:
-        """Returns the ids of the examples that no phase shows, as the start knows their answers; it
-        is asked once, and the outcome kept.
-
-        Args:
-            trainer: Says how many of them are shown anyway.
-            student: The copy that is trained, at its start.
-        """
-        before = distributed.broadcast(self._skipped_before(trainer))
-        if before is not None:
-            return before
-        counts: dict[str, dict[str, int]] = {}
-        skipped: list[str] = []
-        for kind, (own, known) in self._known(student).items():
-            ids = [self.records[place].example.id for place in own if place in known]
-            rng = random.Random(f"{self.seed}/known/{kind}")
-            count = len(ids) - round(trainer.known_share * len(ids))
-            # A slice that is known in part is one that the start guesses at: all of it is a lesson.
-            left_out = rng.sample(ids, count) if len(ids) >= MASTERED * len(own) else []
-            counts[kind] = {"records": len(own), "known": len(ids), "skipped": len(left_out)}
-            skipped += left_out
-        if distributed.is_main_process():
-            write_json(self.directory / KNOWN, {"kinds": counts, "skipped": skipped}, listed=True)
-        self.log({"known": counts})
-        logger.info("Of %d records the start knows %d; %d are skipped.", *_totals(counts))
-        distributed.barrier()
-        return skipped
-
-    def _known(self, student: TrainableModel) -> dict[str, tuple[list[int], set[int]]]:
-        """Returns the places of the records of each slice, and of those among them that the student
-        knows.
-
-        Of each slice a few records are read first. One that these show to be far from mastered is
-        read no further, so that a start that knows little costs little.
-        """
-        places: dict[str, list[int]] = {}
-        for place, record in enumerate(self.records):
-            places.setdefault(slice_of(record.example), []).append(place)
-
-        def found(asked: list[int]) -> set[int]:
-            rows = [encode_record(self.records[place], student) for place in asked]
-            knows = find_known(student, rows, progress=self.progress)
-            return {place for place, is_known in zip(asked, knows, strict=True) if is_known}
-
-        first: dict[str, list[int]] = {}
-        for kind, own in places.items():
-            rng = random.Random(f"{self.seed}/known first/{kind}")
-            first[kind] = rng.sample(own, min(READ_FIRST, len(own)))
-        known = found([place for own in first.values() for place in own])
-        rest: list[int] = []
-        for kind, own in places.items():
-            if len(known.intersection(first[kind])) >= READ_ON_FROM * len(first[kind]):
-                rest += sorted(set(own) - set(first[kind]))
-        known |= found(rest)
-        return {kind: (own, known.intersection(own)) for kind, own in places.items()}
-
-    def _claim(self) -> None:
-        """Notes what is trained in the directory, or refuses where that is something else: its
-        checkpoints would be taken for these.
-        """
-        note = self.directory / "inputs.json"
-        inputs: dict[str, Any] = {
-            "student": describe(self.student),
-            **({} if self.start is None else {"start": describe(self.start)}),
-            "teachers": describe(self.teachers),
-            "integrator": describe(self.integrator),
-            "trainer": describe(self.trainer),
-            "records": {"count": len(self.records), "fingerprint": fingerprint(self.records)},
-            "seed": self.seed,
-        }
-        if not note.is_file():
-            write_json(note, inputs, listed=True)
-        elif found := differences(read_json(note), inputs):
-            raise RunError(
-                f"This directory holds a training with other inputs ({found})",
-                received=str(self.directory),
-                fix="use another directory, or delete this one to train afresh",
-            )
-
-    def _shown(self, phase: Phase, number: int) -> tuple[TrainingRecord, ...]:
-        """Returns the records of a phase, with those that it replays."""
-        return phase.shown(random.Random(f"{self.seed}/{number}/replay"))
-
-    def _order(self, trainer: Trainer, phase: Phase, number: int) -> list[int]:
-        """Returns the order in which a phase goes through its records, all epochs one after the
-        other.
-        """
-        records, rng = self._shown(phase, number), random.Random(f"{self.seed}/{number}")
-        if phase.shares is None:
-            return [
-                index
-                for _ in range(trainer.epochs)
-                for index in rng.sample(range(len(records)), len(records))
-            ]
-        groups = [phase.group_of(record) for record in records]
-        return [
-            index
-            for _ in range(trainer.epochs)
-            for index in interleaved_order(groups, phase.shares, rng)
-        ]
-
-    def _train_phase(
-        self,
-        trainer: Trainer,
-        student: TrainableModel,
-        phase: Phase,
-        objective: Objective,
-        folder: Path,
-        number: int,
-        accelerator: Accelerator,
-        steps_before: int,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Trains one phase and leaves its outcome in `folder`: its best state by validation, if it
-        is the last or ended early.
-        """
-
-        def log(line: Mapping[str, Any]) -> None:
-            self.log(line)
-            if trainer.report_to and "step" in line:
-                accelerator.log(dict(_figures(line)), step=steps_before + line["step"])
-
-        order = self._order(trainer, phase, number)
-        epoch = math.ceil(len(order) / trainer.epochs / trainer.batch_size)
-        settings = LoopSettings(
-            learning_rate=trainer.learning_rate,
-            batch_size=trainer.batch_size,
-            device_batch_size=trainer.device_batch_size,
-            evaluation_steps=trainer.evaluation_steps or epoch,
-            patience=trainer.early_stopping_patience or USUAL_PATIENCE,
-            checkpoint_steps=trainer.checkpoint_steps,
-            activation_checkpointing=trainer.activation_checkpointing,
-            seed=self.seed,
-        )
-        end = train_phase(
-            student,
-            [encode_record(record, student) for record in self._shown(phase, number)],
-            order,
-            name=phase.name,
-            settings=settings,
-            directory=folder,
-            objective=objective,
-            accelerator=accelerator,
-            validate=self.validate,
-            log=log,
-            before_checkpoint=self._flush_log,
-            progress=self.progress,
-        )
-        scores = end.scores
-        if (is_last or end.is_early) and (folder / BEST).is_file():
-            student.load_trained_state(load_file(folder / BEST))
-            scores = BestState.scores_in(folder)
-        self._log_outcome(student, phase, scores)
-        if distributed.is_main_process():
-            save_state(student.trained_state(), folder / FINISHED)
-        distributed.barrier()
-
-    def _flush_log(self) -> None:
-        if isinstance(self.log, JsonLog):
-            self.log.flush()
-
-    def _log_outcome(
-        self, student: TrainableModel, phase: Phase, scores: Mapping[str, float] | None
-    ) -> None:
-        """Logs the held-out score of every domain at the end of a phase, and how far from its base
-        the student went in each.
-        """
-        found: dict[str, Any] = {}
-        if self.validate is not None:
-            found["validation"] = distributed.broadcast(
-                dict(self.validate(student) if scores is None else scores)
-            )
-        if (
-            distributed.is_main_process()
-            and isinstance(self.student, TokenScorer)
-            and isinstance(student, TokenScorer)
-        ):
-            with doing("comparing the student with its base"):
-                found["divergence_from_base"] = divergence_from(
-                    self.student, student, self.compared
-                )
-        self.log({"phase": phase.name, "finished": True, **found})
-
-
-def _totals(counts: Mapping[str, Mapping[str, int]]) -> list[int]:
-    """Returns how many records there are, are known, and are skipped, over all slices."""
-    return [sum(own[name] for own in counts.values()) for name in ("records", "known", "skipped")]
-
-
-def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yields the numbers of a log line, named by their path, as trackers want them."""
-    for name, value in line.items():
-        if isinstance(value, Mapping):
-            yield from _figures(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "step":
-            yield f"{prefix}{name}", value
-
-
-def _settings_of(trainer: Trainer) -> dict[str, Any]:
-    """Returns the settings of a trainer that trackers can show: numbers and words."""
-    return {
-        name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)
+def sample_by_domain(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
+    """Returns a few rows of each domain, drawn with the seed."""
+    domains = {
+        domain: [row for row in rows if row.domain == domain]
+        for domain in sorted({row.domain for row in rows})
     }
+    return {
+        domain: random.Random(f"{seed}/{domain}").sample(own, min(ROWS_COMPARED, len(own)))
+        for domain, own in domains.items()
+    }
+
+
+def divergence_from(
+    base: TokenScorer, student: TokenScorer, rows: Mapping[str, Sequence[Row]]
+) -> dict[str, float]:
+    """Returns KL(base‖student) for each domain, in nats, as the mean over the answer tokens of its
+    rows.
+
+    Args:
+        base: The model before it was trained.
+        student: The model as it is now, with the base's tokenizer.
+        rows: Rows of each domain.
+    """
+    return {domain: _divergence(base, student, own) for domain, own in rows.items()}
+
+
+@torch.no_grad()
+def _divergence(base: TokenScorer, student: TokenScorer, rows: Sequence[Row]) -> float:
+    known, learned = (_answer_states(model, rows) for model in (base, student))
+    targets = torch.tensor([token for row in rows for token in row.answer], device=learned.device)
+    taught = Taught(
+        places=torch.arange(len(targets), device=learned.device),
+        hidden=known,
+        head=base.head(),
+        vocabulary=min(base.vocabulary_size, student.vocabulary_size),
+    )
+    found = token_losses(
+        learned,
+        student.head(),
+        targets,
+        torch.ones(len(targets), device=learned.device),
+        taught=[taught],
+    )
+    return float(found.divergence.mean())
+
+
+def _answer_states(model: TokenScorer, rows: Sequence[Row]) -> torch.Tensor:
+    states = model.hidden_states([row.tokens for row in rows])
+    return torch.cat(
+        [hidden[row.prompt_length - 1 : -1] for hidden, row in zip(states, rows, strict=True)]
+    )
