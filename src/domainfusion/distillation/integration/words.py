@@ -12,7 +12,7 @@ from typing import Literal
 
 from domainfusion.distillation.text.quantities import Quantity as Quantity
 from domainfusion.distillation.text.quantities import read_quantities
-from domainfusion.distillation.text.words import FUNCTION_WORDS, fold
+from domainfusion.distillation.text.words import FUNCTION_WORDS, MONTHS, fold
 
 
 def _words(text: str) -> frozenset[str]:
@@ -62,20 +62,6 @@ DENIED = {
 POINTING = _words("it he she they this that these those its their his her")
 """Words that stand for what was asked about."""
 
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
 MEASURES = _words("""
     age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
     frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed
@@ -101,7 +87,9 @@ Verdict = Literal["same", "different", "unrelated"]
 
 # Months in full in any of the languages above, or an English abbreviation with or without a point.
 _MONTH = (
-    r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|" + "|".join(MONTHS) + ")"
+    r"(?P<month>(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\b\.?|"
+    + "|".join(map(str.title, MONTHS))
+    + ")"
 )
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 # The era after a year: "44 BC".
@@ -268,11 +256,7 @@ def _month_of(said: dict[str, str | None]) -> int | None:
     if not said.get("month"):
         return None
     beginning = (said["month"] or "")[:3].casefold()
-    return next(
-        number
-        for number, name in enumerate(MONTHS, start=1)
-        if name.casefold().startswith(beginning)
-    )
+    return next(number for number, name in enumerate(MONTHS, start=1) if name.startswith(beginning))
 
 
 def _find_quantities(sentence: str) -> Iterator[Found]:

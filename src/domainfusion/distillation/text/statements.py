@@ -15,6 +15,7 @@ from domainfusion.distillation.text.units import UNSPACED
 from domainfusion.distillation.text.words import (
     ARTICLES,
     MARKS,
+    MONTHS,
     fold,
     folded,
     render,
@@ -158,11 +159,7 @@ def _forms_of_word(words: Sequence[str], place: int) -> str:
     return f"(?:{'|'.join(dict.fromkeys(forms))})" if len(forms) > 1 else forms[0]
 
 
-_MONTHS = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-    "november", "december",
-)  # fmt: skip
-_NAMED_MONTH = rf"(?P<month>{'|'.join(_MONTHS)}|{'|'.join(name[:3] for name in _MONTHS)}|sept)\.?"
+_NAMED_MONTH = rf"(?P<month>{'|'.join(MONTHS)}|{'|'.join(name[:3] for name in MONTHS)}|sept)\.?"
 _GOLD_DATES = tuple(
     re.compile(pattern)
     for pattern in (
@@ -212,14 +209,14 @@ def _forms_of_date(answer: str) -> str:
         return ""
     parts = said.groupdict()
     number = (
-        next(place for place, name in enumerate(_MONTHS, 1) if name[:3] == parts["month"][:3])
+        next(place for place, name in enumerate(MONTHS, 1) if name[:3] == parts["month"][:3])
         if parts.get("month")
         else int(parts["number"])
     )
     if not 1 <= number <= 12:
         return ""
     day, year = int(parts["day"]), parts["year"]
-    name = _MONTHS[number - 1]
+    name = MONTHS[number - 1]
     month = rf"(?:{name}|{name[:3]}\.?{'|sept' if number == 9 else ''})"
     nth = rf"(?:0?{day}(?:st|nd|rd|th|\.)?{_in_words(day)})"
     return (
@@ -245,7 +242,7 @@ def _forms_of_day(answer: str) -> str:
     day = int(said["day"]) if said["day"] else _place_of_nth(said["nth"])
     if not 1 <= day <= len(_NTH):
         return ""
-    name = next(month for month in _MONTHS if month[:3] == said["month"][:3])
+    name = next(month for month in MONTHS if month[:3] == said["month"][:3])
     month = rf"(?:{name}|{name[:3]}\.?{'|sept' if name == 'september' else ''})"
     nth = rf"(?:0?{day}(?:st|nd|rd|th|\.)?{_in_words(day)})"
     return rf"{nth} (?:of )?{month}|{month} (?:the )?{nth}"

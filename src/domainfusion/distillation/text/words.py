@@ -260,6 +260,12 @@ def _joins(character: str) -> bool:
     )
 
 
+MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
+)  # fmt: skip
+"""The months in English; the first three letters tell them apart."""
+
 ARTICLES = frozenset(("a", "an", "the"))
 FUNCTION_WORDS = frozenset((
     "a", "about", "an", "and", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do", "does", "for", "from",
