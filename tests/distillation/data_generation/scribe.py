@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from domainfusion.distillation.data_generation import Variety
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
@@ -14,6 +15,9 @@ DOMAINS = {
     "physiology": "What the body does when it works",
     "nutrition": "What athletes eat",
 }
+
+NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
+"""Prompts that differ in their domains alone."""
 
 
 class Scribe(ScriptedModel):
