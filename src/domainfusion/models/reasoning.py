@@ -85,6 +85,7 @@ _CONTROL_WRAPPERS = frozenset({"<|begin_of_solution|>", "<|start_response|>"})
 _MOST_THOUGHTS = 20
 """The most thoughts in a row that are read: a text of tags alone would take quadratic time."""
 
+# An opening tag of reasoning, of either kind.
 _OPENING = re.compile(
     "|".join(
         [
@@ -115,12 +116,15 @@ _NAMES_THE_TAG = re.compile(
 # --- gpt-oss writes messages in channels (https://cookbook.openai.com/articles/openai-harmony):
 # <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 
+# The head of a message, with the channel's name.
 _CHANNEL = re.compile(
     r"(?:<\|start\|>assistant[^<\n]{0,80})?<\|channel\|>(?P<name>\w+)[^<\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>"
 )
+# Where a message ends because another one begins.
 _NEXT_CHANNEL = re.compile(
     rf"(?:<\|(?:end|call)\|>\s*(?={_CHANNEL.pattern.replace('(?P<name>', '(?:')})|(?=<\|start\|>assistant))"
 )
+# The end of the last message.
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 _BARE_CHANNELS = re.compile(r"analysis(?P<reasoning>.*?)assistantfinal(?P<answer>.*)", re.DOTALL)
 """The same where a server dropped the control tokens and left their words."""
@@ -377,6 +381,7 @@ _QUOTES = {
     "*": "*",
     "_": "_",
 }
+# A mark after a quoted tag: the tag stands inside of a sentence.
 _SENTENCE_GOES_ON = re.compile(r"[ \t]*[,;:)]|[.?!]")
 
 

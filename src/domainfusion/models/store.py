@@ -33,6 +33,7 @@ MOUNTS = Path("/proc/mounts")
 no such list.
 """
 
+# The kinds of network file systems, as Linux names them.
 _KINDS = re.compile(
     r"nfs\d?|cifs|smbfs|smb3|9p|afs|ceph|lustre|gpfs|beegfs|pvfs2|orangefs|ocfs2|gfs2|fuse\.(sshfs|s3fs|gcsfuse|rclone|\w*gluster\w*|\w*ceph\w*)"
 )

@@ -457,6 +457,7 @@ def _trial_of_generator(recipe: Recipe, position: int) -> Callable[[], object]:
 
 def _what(text: str) -> str:
     """Returns the part of an error's text that says what is wrong."""
+    # The joints of a `DomainFusionError`'s message.
     return re.split(r"; received |; allowed: |\. To fix it: ", text, maxsplit=1)[0]
 
 

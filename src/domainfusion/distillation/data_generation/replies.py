@@ -109,7 +109,9 @@ _BLOCKS = (
     "|p|li|ol|ul|br|div|table|thead|tbody|tr|td|th|h[1-6]|blockquote"
 )
 _INLINE = "b|i|u|em|strong|span|mark|sub|sup|small|font"
+# An opening or closing tag of them, with its attributes; group 2 is its name.
 _TAG = re.compile(rf"<(/?)({_BLOCKS}|{_INLINE})[ _-]?\d*(?:\s[^<>\n]{{0,80}})?/?>", re.IGNORECASE)
+# The name of a tag that formats words.
 _IS_INLINE = re.compile(rf"(?:{_INLINE})", re.IGNORECASE)
 
 

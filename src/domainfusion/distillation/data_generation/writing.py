@@ -75,6 +75,7 @@ JUDGE_TOKENS = 32
 _SHORT_WORDS = re.compile(
     "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
 )
+# Thai and Lao, Burmese, Khmer.
 _LONG_WORDS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 _TEXT = {"type": "string"}
@@ -494,6 +495,7 @@ class WrittenByModel(DataGenerator):
         for name in sorted(self.domains, key=len, reverse=True):
             if states(reply, name):
                 found.append(name)
+                # Taken out as a word of its own, so that no shorter name is found in it.
                 reply = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", reply, flags=re.IGNORECASE)
         return [name for name in self.domains if name in found]
 

@@ -342,8 +342,10 @@ def _questions_read(text: str) -> Question:
     names = [
         name for name in names if not name.is_initial and name.words and name.words[0] not in EMPTY
     ]
+    # What comes between the question word and its verb: "which large planet is …".
     asked_for = re.search(rf"\b(?:what|which|how)\b(.*?)\b(?:{_AUXILIARY})\b", low)
     words = content(text) - (content(asked_for[1]) if asked_for else frozenset())
+    # "and" between two names joins no questions: Marie and Pierre Curie.
     plain = re.sub(r"[A-Z][\w'-]* (?:and|or) (?=(?:the )?[A-Z])", "", text)
     return Question(
         text=text,

@@ -131,10 +131,12 @@ class Relation:
 
 _SPACE = re.compile(r"\s+")
 _AROUND = " \t\n\"'“”„«»‘’`…"
+# A letter or a digit: a text with none says nothing.
 _LETTER = re.compile(r"[^\W_]")
 # Punctuation that a part of a sentence is left with where the words before or after it were taken
 # out.
 _LEAD = re.compile(r"[\s,;:.!?…、。，；)\]]*")
+# The same after it.
 _TAIL = re.compile(r"[\s,;:(\[]*\Z")
 LEAST_WORDS = 3
 """Words of a part of a sentence that says something by itself; an "and" between two quotes does

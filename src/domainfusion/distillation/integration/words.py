@@ -115,6 +115,7 @@ _DATES = tuple(
 )
 
 _LEAST_STEM = 5
+# A word; marks such as an apostrophe, a hyphen or a point may stand inside.
 _WORD = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
 # A name that may be the initials of a longer one: UNESCO, EU.
 _INITIALS = re.compile(r"[A-Z]{2,5}")
@@ -434,6 +435,7 @@ _SUBORDINATE = re.compile(
 )
 # "Because it is hot, …": what is claimed begins after the comma.
 _BEGINS_SUBORDINATE = re.compile(rf"^\W*(?:{_CONJUNCTIONS})\b[^,]*,\s*")
+# Words by which a speaker is not sure, in English, German, Spanish, French and Chinese, without accents.
 _HEDGE = re.compile(
     r"\b(?:might|could|perhaps|possibly|probably|likely|unlikely|maybe|seems?|appears?|suggests?|apparently|presumably|tends?|unclear|uncertain|"
     r"(?:not|un)(?: \w+)? (?:sure|certain|convinced|clear|known)|(?:do|does|did)(?: not|n['’]t)"
@@ -444,6 +446,7 @@ _HEDGE = re.compile(
 )
 # The verb, not the month in "May 5".
 _MAY = re.compile(r"\bmay\b(?! \d)")
+# A question about what is allowed, where "may" is no hedge.
 _PERMITS = re.compile(
     r"^\W*(?:may|can|could|must|should|do|does|is"
     r" it|are)\b|\b(?:allow|legal|permit|forbid|prohibit|safe|lawful)\w*"
@@ -595,6 +598,7 @@ _WORDS, _BEGINNINGS_BY_LETTER = _read_axes()
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 # What stems leave out: the plural, the third person, -ing, -ed; and one of two consonants before it.
 _ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
+# A consonant twice, as before -ing and -ed: planning.
 _DOUBLED = re.compile(r"([b-df-hj-np-tv-z])\1$")
 _LEAST_ENDED = 3
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")

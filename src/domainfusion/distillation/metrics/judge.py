@@ -397,6 +397,7 @@ def read_grade(reply: str) -> int | None:
         >>> read_grade("4"), read_grade("**Grade: 2/5**"), read_grade("From 1 to 5? It is fine."), read_grade("7")
         (4, 2, None, None)
     """
+    # Numbers of digits that are no part of a decimal, without the scale: 2/5, 4 out of 5.
     numbers = {
         int(number)
         for number in re.findall(

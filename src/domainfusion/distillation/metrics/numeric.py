@@ -377,6 +377,7 @@ def _right_choices(example: Example, choices: Sequence[str]) -> set[int] | Score
         for index, choice in enumerate(choices)
         if any(is_the_answer(choice, answer) for answer in wanted[0])
     }
+    # A reference that is one capital, such as "B", names a choice.
     letters = {
         ord(answer.strip()) - ord("A")
         for answer in wanted[0]

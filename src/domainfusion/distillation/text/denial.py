@@ -175,6 +175,7 @@ def _is_outdated(seen: str, span: Span, before: str, after: str, query: str) -> 
             and _WAS.search(fold(before))
             and _IS_INSTEAD.search(fold(seen[span.end :]))
         )
+    # From the last comma, semicolon or colon that is not inside of a number.
     clause = re.split(r"[,;:](?!\d)|[，；]", before)[-1]
     if clause.strip() in ("", "it was", "it is") or not _USED_TO.search(fold(clause)):
         # "Previously, Lima was the capital": the word and its comma stand before the clause.
@@ -183,6 +184,7 @@ def _is_outdated(seen: str, span: Span, before: str, after: str, query: str) -> 
     used = _USED_TO.search(start)
     if used is not None:
         between = start[used.end() :]
+        # "It used to be Lima, but now …": what comes after the turn holds.
         return not _CALLED.search(between) and not re.search(r"\b(?:but|now|sondern)\b", between)
     if _ONCE_AFTER.match(tail):
         return True
@@ -376,6 +378,7 @@ def is_one_of_guesses(
     )
 
 
+# Says that nobody knows: "I don't know"; not "I don't know whether …", which asks something else.
 _KNOWS_NOT = re.compile(
     r"\b(?:(?:don't|do not|can't|cannot) (?:really |actually )?(?:know|say|tell)\b"
     r"(?! (?:if|whether|why|how|what|who|anyone|anybody|of a better))"
@@ -542,14 +545,18 @@ _POLAR = re.compile(
     re.IGNORECASE,
 )
 """A question that wants yes or no."""
+# A verb in the tense of a sentence, in full or short: without one, an answer is no sentence.
 _FINITE = re.compile(
     r"\b(?:is|are|was|were|do|does|did|can|could|will|would|should|must|may|has|have|had)\b"
     r"|\b(?:is|are|was|were|do|does|did|could|would|should|has|have|had|ca|wo)n't\b|\bcannot\b"
     r"|'s\b|'re\b",
     re.IGNORECASE,
 )
+# A word that denies, by itself or at the end of a verb.
 _NEGATION = re.compile(r"\b(?:not|never|cannot)\b|n't\b", re.IGNORECASE)
+# The same with the verb that it ends: isn't.
 _DENYING_WORD = re.compile(r"\b\w+n't\b|\b(?:cannot|not|never)\b", re.IGNORECASE)
+# A beginning that turns a word around, before four letters or more: unsafe, illegal.
 _NEGATING_PREFIX = re.compile(r"(?:un|in|im|il|ir|non-?)(?=[a-z]{4})")
 
 

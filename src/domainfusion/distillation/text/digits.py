@@ -422,6 +422,7 @@ def _plain(run: str, has_decimal_comma: bool) -> str | None:
     """
     whole = run.replace(" ", "")
     if "'" in whole:
+        # Swiss thousands: 1'064.5; group 2 is what follows the point.
         groups = re.fullmatch(r"(\d{1,3}(?:'\d{3})+)((?:[.,]\d+)?)", whole)
         return groups[1].replace("'", "") + groups[2].replace(",", ".") if groups else None
     points, commas = whole.count("."), whole.count(",")
@@ -429,12 +430,14 @@ def _plain(run: str, has_decimal_comma: bool) -> str | None:
         return whole
     if points and commas:
         decimal, thousands = (".", ",") if whole.rindex(".") > whole.rindex(",") else (",", ".")
+        # Thousands by one separator, decimals by the other: 1,064.5 or 1.064,5.
         if whole.count(decimal) > 1 or not re.match(
             rf"\d{{1,3}}(?:[{thousands}]\d{{3}})+[{decimal}]\d+\Z", whole
         ):
             return None
         return whole.replace(thousands, "").replace(decimal, ".")
     separator = "." if points else ","
+    # Thousands by one separator alone: 1.064, 12,500,000; a leading 0 never begins a group.
     is_grouped = (
         re.fullmatch(rf"[1-9]\d{{0,2}}(?:[{separator}]\d{{3}})+", whole) is not None
         and " " not in run

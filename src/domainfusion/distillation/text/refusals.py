@@ -115,6 +115,7 @@ _FOLLOWS = re.compile(
     ),
     re.IGNORECASE,
 )
+# What leads from a refusal to an answer after all.
 _OFFERS_AN_ANSWER = re.compile(
     r"\b(?:however|but (?:i can(?![’'\w]| not)|here)|here (?:is|are|[’']s)|that said|in general"
     r"|generally|i can tell you|what i can)\b",
@@ -141,6 +142,7 @@ _KIND = (
 )
 _ASSENTS = r"(?:sure(?: thing)?|certainly|of course|absolutely)\W+"
 _WITH_THAT = r"(?: you)?(?: with (?:that|this|your question))?\W*"
+# Politeness before an answer: praise of the question, thanks, the offer to help.
 _OPENING = re.compile(
     _any(
         rf"(?:(?:what|that[’']s|that is|this is|it[’']s)\s+)?{_KIND} question(?: indeed)?\W*",
@@ -173,6 +175,7 @@ _MORE = (
 )
 # The rest of a closing, up to its mark: no digit, as a number says something.
 _REST = r"\b[^.!?。！？\d]{0,80}\W*"
+# Politeness after an answer: an offer of more, a hope that it helped, a wish.
 _CLOSING = re.compile(
     _any(
         r"(?:please )?let me know (?:if|whether|should) (?:there(?:[’']s| is)"

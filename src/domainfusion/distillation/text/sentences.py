@@ -33,6 +33,7 @@ _STOP = re.compile(
     """,
     re.VERBOSE,
 )
+# Code in backticks, on one line.
 _CODE = re.compile(r"`[^`\n]{1,300}`")
 # What a sentence begins with after a stop and a space: a capital, a digit, an opening mark, or a
 # letter of a script without case.
@@ -114,6 +115,7 @@ _ARTICLES = _words("am vom zum der die das den dem des im bis seit ab")
 _OPENING_MARKS = "\"'“‘„«([¿¡「『（【《*_`#-–—"
 _LINE_STOPS = (".", "!", "?", "…", ":", "。", "！", "？", "：")
 
+# A pronoun at the beginning of a sentence, which leans on the one before.
 _LEANING = re.compile(
     r"""
     \W* (?:
@@ -338,6 +340,7 @@ BOLD_LEVEL = 7
 """The level of a paragraph that is one bold line, which authors use as the lowest heading."""
 
 _PARSER = MarkdownIt("commonmark", {"maxNesting": 20}).enable("table")
+# A line with its end, whichever of the three kinds it has.
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 # A line that its author meant as a list's item, where Markdown reads a part of a paragraph: "•
 # Eat", "2) Sleep", "b) Rest".

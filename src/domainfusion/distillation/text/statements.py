@@ -61,6 +61,7 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
     found = False
     plain = folded(render(seen))
     if len(words) == 1 and (words[0] in ARTICLES or is_symbol(wanted)):
+        # Without the caret before a raised symbol: m^2 as m2.
         bare, pattern = (
             re.sub(r"(?<=[^\W\d_)])\^", "", seen),
             re.escape(re.sub(r"(?<=[^\W\d_)])\^", "", wanted)),
@@ -80,6 +81,7 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
             yield span
     others = "" if found else _forms_of_date(fold(wanted)) or _forms_of_world_war(fold(wanted))
     if others:
+        # Not inside of a longer number, path or word.
         for match in re.finditer(rf"(?<![\w./-])(?:{others})(?![\w/-])", plain.text):
             found = True
             yield Span(plain.places[match.start()], plain.places[match.end() - 1] + 1)
@@ -96,6 +98,7 @@ def has_same_flags(text: str, answer: str) -> bool:
     return _FLAG.findall(text) == _FLAG.findall(answer)
 
 
+# The ways to write which of the two world wars it is.
 _WORLD_WAR = re.compile(
     r"(?:the )?(?:world war (?P<roman>i{1,2})|world war (?P<number>1|2|one|two)"
     r"|(?P<nth>first|second|1st|2nd) world war|ww ?(?P<short>i{1,2}|1|2))"
@@ -301,6 +304,7 @@ def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:
     """Yields the quantities that are the wanted one in another form, where the answer is a number:
     1,064 and 1064.
     """
+    # A number without a leading zero, which would be a code; or a text, which needs a digit or a word.
     if not re.match(r"[-–]?[$€£¥]?(?:[1-9]|0(?![\d])|[^\d+\W])", wanted) or not re.search(
         r"[\d½]|[a-z]{3}", wanted
     ):

@@ -20,6 +20,7 @@ _SMALLEST_WINDOW = 256
 """Tokens; no server is run with a smaller context window."""
 _SURELY_LESS = 0.8
 """Of the fewest tokens that a prompt may have: a margin for tokens of two words."""
+# A word, whatever its script.
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Japanese and Chinese, which are written without spaces, and of which a token is seldom more than

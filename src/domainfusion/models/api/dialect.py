@@ -38,7 +38,9 @@ _REFUSALS = frozenset({400, 422, 500, 501})
 
 _UNKNOWN = r"""unsupported | not[ ]support | n't[ ]support | unknown | unrecogni[sz]ed | unexpected | extra | permitted
                | not[ ](?:allowed|enabled|available|accepted) | instead"""
+# What servers say of a field that they do not know.
 _REFUSED_FIELD = re.compile(_UNKNOWN, re.VERBOSE | re.IGNORECASE)
+# The same, and what they say of a value that they do not take.
 _REFUSED = re.compile(
     rf"{_UNKNOWN} | invalid | must[ ]be | only[ ]the[ ]default | fixed[ ]at | greater[ ]than |"
     r" strictly | deprecated | cannot | can't",
