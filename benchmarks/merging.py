@@ -30,7 +30,7 @@ import torch
 from domainfusion.demo.questions import UNASKED, QuestionSet, build_questions
 from domainfusion.demo.world import base_folder, load_world, world_folder
 from domainfusion.distillation.examples import CROSS_DOMAIN, slice_of
-from domainfusion.distillation.metrics import metric_named
+from domainfusion.distillation.metrics.grading import metric_named
 from domainfusion.merging import MergeMethod, merge
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel

@@ -28,50 +28,49 @@ PUBLIC = {
         AdversarialDataGenerator BenchmarkEvaluator CrossEncoderVerifier
         CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
-        Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective ModelResult MultiTaskTrainer
-        Objective Phase Publisher Requirement ResponseIntegrator RunSettings Screening SequenceObjective
-        SequentialTrainer SliceScore SyntheticDataGenerator Trainer Variety check_examples
-        check_requirements export_messages hold_apart hold_out slice_of to_pandas
+        Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective ModelResult
+        MultiTaskTrainer Objective Phase Publisher Requirement ResponseIntegrator
+        RunSettings Screening SequenceObjective SequentialTrainer SliceScore
+        SyntheticDataGenerator Trainer Variety check_examples check_requirements
+        export_messages hold_apart hold_out slice_of to_pandas
     """,
     "domainfusion.distillation.data_generation": """
         AdversarialDataGenerator Check Classifier CuratedDataGenerator DataGenerator Focus
-        Generated ReplyFormat SyntheticDataGenerator Variety WrittenQuestion check_domains
-        check_names find_items find_questions
+        Generated ReplyFormat SyntheticDataGenerator Variety
     """,
     "domainfusion.distillation.evaluator": """
         BenchmarkEvaluator DomainRetentionEvaluator Ensemble Evaluator HarnessTask OnOverlap
         check_examples consistency hold_apart
     """,
     "domainfusion.distillation.integration": """
-        ABSENT CHATTER REFUSED CrossEncoderVerifier Experts OnDisagreement OnUnverified
-        ResponseIntegrator Strategy Task Verifier VerifierFinding as_response contradict primary_first
+        CrossEncoderVerifier Experts OnDisagreement OnUnverified ResponseIntegrator Strategy
+        Task Verifier VerifierFinding contradict
     """,
     "domainfusion.distillation.metrics": """
         AccuracyMetric AnswerPair BatchCoherence BatchMetric CoherenceMetric Contains
         EmbeddingSimilarity Exact Graded Judge JudgeAgreement JudgedCoherence
         JudgedConsistency LikelyChoice Metric MetricChoice ModelCoherence ModelMetric
-        NamedChoice Numeric PairVerdict Passage RougeL TokenF1 check_metric grade
-        grade_coherence grade_texts judge_agreement known_validation measures_overlap
-        metric_named name_of normalize read_passages reads_texts rouge_l sentences
-        stated_parts states token_f1 validate_coherence
+        NamedChoice Numeric PairVerdict Passage RougeL TokenF1 grade judge_agreement
+        measures_overlap normalize read_passages rouge_l sentences stated_parts states
+        token_f1 validate_coherence
     """,
     "domainfusion.distillation.trainer": """
-        DistributionObjective IntegrationTrainer LikelihoodObjective MultiTaskTrainer Objective
-        Phase SequenceObjective SequentialTrainer Trainer
+        DistributionObjective IntegrationTrainer LikelihoodObjective MultiTaskTrainer
+        Objective Phase SequenceObjective SequentialTrainer Trainer
     """,
     "domainfusion.errors": """
         CapabilityError ConfigurationError DataError DomainFusionError
         MissingDependencyError ModelError RunError StoreError TemplateError TrainingError
     """,
     "domainfusion.merging": """
-        Candidate Dialogues Fit MergeChoice MergeMethod Merger fit held_apart
-        merge
+        Candidate Dialogues Fit MergeChoice MergeMethod Merger fit merge
     """,
     "domainfusion.models": """
-        APIModel Adaptation Ask Dialect Engine HuggingFaceModel LanguageModel Limits LlamaModel
-        LocalWeights Prices RayPool ResponseStore Retries SchemaModel ScriptedModel TokenMatch
-        TokenScorer TokenScores TrainableModel ask_directly compare_tokenizers generate_with
-        push_to_hub write_gguf write_modelfile write_vllm_adapter
+        APIModel Adaptation Ask Dialect Engine HuggingFaceModel LanguageModel Limits
+        LlamaModel LocalWeights Prices RayPool ResponseStore Retries SchemaModel
+        ScriptedModel TokenMatch TokenScorer TokenScores TrainableModel ask_directly
+        compare_tokenizers generate_with push_to_hub write_gguf write_modelfile
+        write_vllm_adapter
     """,
     "domainfusion.recipe": """
         Recipe build_distiller read_recipe write_recipe
@@ -82,9 +81,8 @@ PUBLIC = {
     """,
     "domainfusion.types": """
         Agreement Conflict Contribution Conversation Dropped Example FinishReason Generation
-        Integration IntegrationVerdict Ledger Message Part Response Sampling Score
-        Source TrainingRecord Verification domains_of fingerprint transcript
-        user
+        Integration IntegrationVerdict Ledger Message Part Response Sampling Score Source
+        TrainingRecord Verification domains_of fingerprint transcript user
     """,
 }
 """The public modules, each with its sorted names."""

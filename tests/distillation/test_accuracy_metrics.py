@@ -29,12 +29,12 @@ from domainfusion.distillation.metrics import (
     RougeL,
     TokenF1,
     grade,
-    grade_texts,
     measures_overlap,
     normalize,
     rouge_l,
     stated_parts,
 )
+from domainfusion.distillation.metrics.grading import grade_texts
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.types import Example, Part

@@ -19,9 +19,6 @@ from domainfusion.distillation.metrics import (
     JudgedCoherence,
     ModelCoherence,
     Passage,
-    grade_coherence,
-    known_validation,
-    name_of,
     read_passages,
     sentences,
     validate_coherence,
@@ -32,9 +29,11 @@ from domainfusion.distillation.metrics.coherence import (
     dangling,
     form,
     freshness,
+    known_validation,
     likelihood,
     repetition,
 )
+from domainfusion.distillation.metrics.grading import grade_coherence, name_of
 from domainfusion.distillation.results import Coherence, CoherenceValidation, Estimate
 from domainfusion.errors import CapabilityError, DataError
 from domainfusion.models import LlamaModel, ScriptedModel

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from distillation.builders import Cut, responses
 from domainfusion.distillation.integration import (
-    ABSENT,
     OnDisagreement,
     ResponseIntegrator,
     Task,
-    as_response,
     contradict,
 )
+from domainfusion.distillation.integration.reading import as_response
+from domainfusion.distillation.integration.writing import ABSENT
 from domainfusion.distillation.metrics import normalize, sentences
 from domainfusion.distillation.text.sentences import blocks_of
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, TemplateError

@@ -10,7 +10,8 @@ from distillation.builders import example, grouped
 from domainfusion.distillation import Screening, outcomes
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
-from domainfusion.distillation.integration import CHATTER, REFUSED, Experts, ResponseIntegrator
+from domainfusion.distillation.integration import Experts, ResponseIntegrator
+from domainfusion.distillation.integration.reading import CHATTER, REFUSED
 from domainfusion.distillation.trainer import MultiTaskTrainer
 from domainfusion.errors import ConfigurationError, TemplateError
 from domainfusion.models import LlamaModel, ScriptedModel

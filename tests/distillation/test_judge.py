@@ -16,10 +16,9 @@ from domainfusion.distillation.metrics import (
     JudgedCoherence,
     JudgedConsistency,
     grade,
-    grade_coherence,
-    grade_texts,
     judge_agreement,
 )
+from domainfusion.distillation.metrics.grading import grade_coherence, grade_texts
 from domainfusion.distillation.metrics.judge import read_verdict
 from domainfusion.errors import DataError, TemplateError
 from domainfusion.models import ResponseStore, ScriptedModel

@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         arguments.misused(f"argument --expert: {twice} is given twice")
     _check_output(arguments.output)
     from domainfusion.files import unfinished
-    from domainfusion.merging import Merger, held_apart
+    from domainfusion.merging import Merger
+    from domainfusion.merging.merger import held_apart
 
     given = (
         _from_run(Path(arguments.base), terminal) if is_run else _from_paths(arguments, terminal)

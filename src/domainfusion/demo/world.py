@@ -32,7 +32,7 @@ import yaml
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from domainfusion.distillation.data_generation import check_domains
+from domainfusion.distillation.data_generation.generator import check_domains
 from domainfusion.distillation.metrics import states
 from domainfusion.errors import DataError, MissingDependencyError
 from domainfusion.models import LlamaModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from domainfusion.distillation.integration import CHATTER
+from domainfusion.distillation.integration.reading import CHATTER
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.distillation.targets import SampledTarget

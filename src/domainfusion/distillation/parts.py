@@ -12,7 +12,8 @@ from typing import Any
 
 from domainfusion.checks import check_count, check_seed
 from domainfusion.description import describe
-from domainfusion.distillation.data_generation import DataGenerator, check_names
+from domainfusion.distillation.data_generation import DataGenerator
+from domainfusion.distillation.data_generation.generator import check_names
 from domainfusion.distillation.data_generation.writing import WrittenByModel
 from domainfusion.distillation.dataset import GeneratedBatch, HeldOut, Removed
 from domainfusion.distillation.evaluator import Evaluator, check_examples

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from domainfusion.distillation.integration import Experts, Task, primary_first
+from domainfusion.distillation.integration import Experts, Task
+from domainfusion.distillation.integration.reading import primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
 from domainfusion.distillation.run import StageFiles
 from domainfusion.errors import RunError

@@ -17,7 +17,7 @@ a whole fine-tune, the merge is one whole model. By `tsv` and `regmean`, weights
 matrices of linear layers, such as embeddings (tied ones among them) and norms, are averaged.
 """
 
-from domainfusion.merging.merger import Dialogues, Merger, held_apart, merge
+from domainfusion.merging.merger import Dialogues, Merger, merge
 from domainfusion.merging.methods import Candidate, Fit, MergeChoice, MergeMethod, fit
 
 __all__ = [
@@ -28,6 +28,5 @@ __all__ = [
     "MergeMethod",
     "Merger",
     "fit",
-    "held_apart",
     "merge",
 ]

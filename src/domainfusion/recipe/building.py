@@ -14,6 +14,7 @@ from domainfusion.distillation import metrics
 from domainfusion.distillation.data_generation import Variety
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.evaluator import consistency
+from domainfusion.distillation.metrics.grading import metric_named
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.progress import Progress, silent
 from domainfusion.recipe.sections import (
@@ -288,7 +289,7 @@ def metrics_of(recipe: Recipe, section: EvaluationSection, model: ModelOf) -> Me
     judge = None if section.judge is None else metrics.Judge(model(section.judge))
 
     def metric(spec: Any) -> Metric:
-        return judge if judge is not None and spec == JUDGE else metrics.metric_named(spec)
+        return judge if judge is not None and spec == JUDGE else metric_named(spec)
 
     if not section.metrics:
         return metric(section.metric)

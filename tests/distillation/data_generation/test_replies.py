@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.data_generation import WrittenQuestion, find_items, find_questions
-from domainfusion.distillation.data_generation.replies import LONGEST_REPLY, without_thoughts
+from domainfusion.distillation.data_generation.replies import (
+    LONGEST_REPLY,
+    WrittenQuestion,
+    find_items,
+    find_questions,
+    without_thoughts,
+)
 
 TWO = ["Where is Rome?", 'Is it "far"?']
 

@@ -23,8 +23,8 @@ from domainfusion.distillation.data_generation import (
     Generated,
     SyntheticDataGenerator,
     Variety,
-    check_domains,
 )
+from domainfusion.distillation.data_generation.generator import check_domains
 from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
 from domainfusion.distillation.data_generation.writing import DOMAIN_CHECK
 from domainfusion.distillation.dataset import HeldOut, assemble, run_generator

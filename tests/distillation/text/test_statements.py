@@ -12,7 +12,7 @@ from hypothesis import example as case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.metrics import grade_texts
+from domainfusion.distillation.metrics.grading import grade_texts
 from domainfusion.distillation.text.denial import is_one_of_guesses
 from domainfusion.distillation.text.statements import spans_of, states
 from domainfusion.distillation.text.words import fold, identity, normalize, render, words_of

@@ -8,13 +8,6 @@ from domainfusion.distillation.data_generation.generator import (
     Focus,
     Generated,
     Variety,
-    check_domains,
-    check_names,
-)
-from domainfusion.distillation.data_generation.replies import (
-    WrittenQuestion,
-    find_items,
-    find_questions,
 )
 from domainfusion.distillation.data_generation.synthetic import (
     AdversarialDataGenerator,
@@ -34,9 +27,4 @@ __all__ = [
     "ReplyFormat",
     "SyntheticDataGenerator",
     "Variety",
-    "WrittenQuestion",
-    "check_domains",
-    "check_names",
-    "find_items",
-    "find_questions",
 ]

@@ -27,7 +27,8 @@ from domainfusion.distillation.examples import (
     refuse_shared_ids,
     slice_of,
 )
-from domainfusion.distillation.metrics import Graded, MetricChoice, name_of, stated_parts
+from domainfusion.distillation.metrics import Graded, MetricChoice, stated_parts
+from domainfusion.distillation.metrics.grading import name_of
 from domainfusion.distillation.results import (
     Benchmark,
     Estimate,

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from domainfusion.distillation.integration import Experts, ResponseIntegrator, Task
-from domainfusion.distillation.metrics import Graded, MetricChoice, grade_texts, reads_texts
+from domainfusion.distillation.metrics import Graded, MetricChoice
+from domainfusion.distillation.metrics.grading import grade_texts, reads_texts
 from domainfusion.distillation.results import AnswerCost
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask

@@ -21,11 +21,11 @@ from domainfusion.distillation.examples import (
 from domainfusion.distillation.metrics import (
     Graded,
     MetricChoice,
-    check_metric,
     grade,
     measures_overlap,
 )
 from domainfusion.distillation.metrics.accuracy import KnowsChance
+from domainfusion.distillation.metrics.grading import check_metric
 from domainfusion.distillation.results import (
     Answer,
     EdgeCase,

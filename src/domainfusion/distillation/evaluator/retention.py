@@ -48,14 +48,12 @@ from domainfusion.distillation.metrics import (
     CoherenceMetric,
     Graded,
     MetricChoice,
-    check_metric,
-    grade_coherence,
-    known_validation,
-    name_of,
     normalize,
     stated_parts,
     token_f1,
 )
+from domainfusion.distillation.metrics.coherence import known_validation
+from domainfusion.distillation.metrics.grading import check_metric, grade_coherence, name_of
 from domainfusion.distillation.results import (
     AgreementScore,
     AnswerCost,

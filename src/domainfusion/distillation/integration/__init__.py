@@ -11,23 +11,15 @@ from domainfusion.distillation.integration.integrator import (
 from domainfusion.distillation.integration.model_reading import Experts
 from domainfusion.distillation.integration.planning import OnDisagreement
 from domainfusion.distillation.integration.reading import (
-    CHATTER,
-    REFUSED,
     Task,
-    as_response,
-    primary_first,
 )
 from domainfusion.distillation.integration.verifying import (
     CrossEncoderVerifier,
     Verifier,
     VerifierFinding,
 )
-from domainfusion.distillation.integration.writing import ABSENT
 
 __all__ = [
-    "ABSENT",
-    "CHATTER",
-    "REFUSED",
     "CrossEncoderVerifier",
     "Experts",
     "OnDisagreement",
@@ -37,7 +29,5 @@ __all__ = [
     "Task",
     "Verifier",
     "VerifierFinding",
-    "as_response",
     "contradict",
-    "primary_first",
 ]

@@ -29,19 +29,12 @@ if TYPE_CHECKING:
     from domainfusion.distillation.metrics.coherence import (
         ModelCoherence,
         Passage,
-        known_validation,
         read_passages,
         validate_coherence,
     )
     from domainfusion.distillation.metrics.grading import (
-        check_metric,
         grade,
-        grade_coherence,
-        grade_texts,
         measures_overlap,
-        metric_named,
-        name_of,
-        reads_texts,
     )
     from domainfusion.distillation.metrics.judge import (
         AnswerPair,
@@ -79,18 +72,11 @@ __all__ = [
     "Passage",
     "RougeL",
     "TokenF1",
-    "check_metric",
     "grade",
-    "grade_coherence",
-    "grade_texts",
     "judge_agreement",
-    "known_validation",
     "measures_overlap",
-    "metric_named",
-    "name_of",
     "normalize",
     "read_passages",
-    "reads_texts",
     "rouge_l",
     "sentences",
     "stated_parts",
