@@ -38,6 +38,7 @@ __all__ = [
 
 # Control characters but for tab and line breaks, marks that turn the direction of writing, surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_VALUE = 200
 _LONGEST_MESSAGE = 8_000
 """Characters; what a server or a file says stands in messages, too."""
 
@@ -84,7 +85,7 @@ class DomainFusionError(Exception):
         self.field = field
         message = what
         if received is not None:
-            message += f"; received {_shorten(repr(received))}"
+            message += f"; received {clipped(repr(received), _LONGEST_VALUE)}"
         if allowed:
             message += f"; allowed: {allowed}"
         if fix:
@@ -96,7 +97,8 @@ class DomainFusionError(Exception):
         super().__init__(f"{message}.")
 
 
-def _shorten(text: str, limit: int = 200) -> str:
+def clipped(text: str, limit: int) -> str:
+    """Returns `text`, cut at `limit` characters with its true length named."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 

@@ -141,7 +141,7 @@ def test_what_has_no_student_says_what_to_do(
     directory = copy_of(finished_run, tmp_path)
     (directory / "model" / "config.json").unlink()
     assert main(["export", str(directory), "--format", "gguf"]) == 1
-    assert "no saved student" in capsys.readouterr().err
+    assert "no student yet" in capsys.readouterr().err
 
 
 TOKEN = "hf_aSecretTokenOfTheTest"

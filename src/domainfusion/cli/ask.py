@@ -121,24 +121,15 @@ def student_of(model: str) -> ModelToAsk:
     Raises:
         RunError: The run has no student yet.
     """
-    from domainfusion.cli.runs import check_student
+    from domainfusion.cli.runs import saved_student
     from domainfusion.distillation.run import RunFiles
-    from domainfusion.errors import RunError
     from domainfusion.records import read_json
 
     run = RunFiles(Path(model))
     if not run.description.is_file():
         return ModelToAsk(model, None)
-    if not (run.student / "config.json").is_file():
-        raise RunError(
-            "This run has no student yet",
-            received=model,
-            fix=f"see `domainfusion status {model}`, and run its command again",
-        )
-    check_student(run.path)
-    return ModelToAsk(
-        str(run.student), read_json(run.description).get("student", {}).get("system_prompt")
-    )
+    about = read_json(run.description).get("student", {})
+    return ModelToAsk(str(saved_student(run.path)), about.get("system_prompt"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,18 +154,9 @@ def student_of(run_directory: Path, recipe: Recipe) -> Any:
     Raises:
         RunError: The run has no student.
     """
-    from domainfusion.cli.runs import check_run, check_student
-    from domainfusion.distillation.run import RunFiles
+    from domainfusion.cli.runs import check_run, saved_student
 
-    folder = RunFiles(check_run(run_directory)).student
-    if not (folder / "config.json").is_file():
-        raise RunError(
-            "The run has no student to start from",
-            received=str(run_directory),
-            allowed="a run of `domainfusion distill` that was trained to its end",
-            fix="run its command again, which resumes it",
-        )
-    check_student(run_directory)
+    folder = saved_student(check_run(run_directory))
     place = {"path": os.path.abspath(folder), "base_model": None}
     name = recipe.student.name or f"student of {run_directory.resolve().name}"
     return recipe.student.model_copy(update={**place, "name": name})

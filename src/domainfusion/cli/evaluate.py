@@ -164,19 +164,10 @@ def _check(
 
 def _student_of(directory: Path) -> HuggingFaceModel:
     """Returns the student as it was saved, with the settings that the recipe gives it."""
-    from domainfusion.cli.runs import check_student, recipe_of
-    from domainfusion.distillation.run import RunFiles
-    from domainfusion.errors import RunError
+    from domainfusion.cli.runs import recipe_of, saved_student
     from domainfusion.models import HuggingFaceModel
 
-    folder = RunFiles(directory).student
-    if not (folder / "config.json").is_file():
-        raise RunError(
-            "This run has no student yet",
-            received=str(directory),
-            fix=f"see `domainfusion status {directory}`",
-        )
-    check_student(directory)
+    folder = saved_student(directory)
     recipe = recipe_of(directory)
     wanted = {"system_prompt", "dtype", "device", "batch_size"}
     settings = recipe.student.model_dump(include=wanted) if recipe else {}

@@ -193,7 +193,7 @@ def _write_adapter(arguments: argparse.Namespace, terminal: Terminal) -> Path:
 
 def _saved_model(directory: Path) -> tuple[Path, str | None]:
     """Returns the folder of the student that a run saved, or of a model, and its system prompt."""
-    from domainfusion.cli.runs import check_student
+    from domainfusion.cli.runs import saved_student
     from domainfusion.distillation.run import RunFiles
     from domainfusion.errors import RunError
     from domainfusion.records import read_json
@@ -207,15 +207,8 @@ def _saved_model(directory: Path) -> tuple[Path, str | None]:
             received=str(directory),
             fix="name the directory that the run printed",
         )
-    if not (run.student / "config.json").is_file():
-        raise RunError(
-            "This run has no saved student",
-            received=str(directory),
-            fix=f"see `domainfusion status {directory}`; in Python, distiller.save(FOLDER), and"
-            " name that folder here",
-        )
-    check_student(directory)
-    return run.student, read_json(run.description).get("student", {}).get("system_prompt")
+    about = read_json(run.description).get("student", {})
+    return saved_student(directory), about.get("system_prompt")
 
 
 def _name_of(directory: Path) -> str:

@@ -180,6 +180,24 @@ def save_student(distiller: Distiller) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def saved_student(run_directory: Path) -> Path:
+    """Returns the folder of a run's student, whole and as the run wrote it.
+
+    Raises:
+        RunError: The run has no student yet.
+        DataError: A file that decides what the student answers is damaged, or was changed.
+    """
+    folder = RunFiles(run_directory).student
+    if not (folder / "config.json").is_file():
+        raise RunError(
+            "This run has no student yet",
+            received=str(run_directory),
+            fix=f"see `domainfusion status {run_directory}`, and run its command again",
+        )
+    check_student(run_directory)
+    return folder
+
+
 def check_student(run_directory: Path) -> None:
     """Compares the saved student with what the run wrote.
 

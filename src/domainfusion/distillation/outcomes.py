@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from domainfusion.distillation.integration.reading import CHATTER
 from domainfusion.distillation.refinement import Refinement
+from domainfusion.distillation.results import counted
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.records import from_json, read_json
@@ -38,7 +39,7 @@ def collected(responses: Sequence[Response]) -> str:
     ends = Counter(response.finish_reason for response in responses)
     shown = {"length": "cut at the token limit", "failed": "missing"}
     others = [f"{ends[end]:,} {shown.get(end, end)}" for end in sorted(ends) if end != "stop"]
-    told = f"{_counted(len(responses), 'response')} from {_counted(experts, 'expert')}"
+    told = f"{counted(len(responses), 'response')} from {counted(experts, 'expert')}"
     return ", ".join([told, *others])
 
 
@@ -47,7 +48,7 @@ def integrated(records: Sequence[TrainingRecord], sampled: Sequence[SampledTarge
     where a merge stands in for a model's answer, and what asking again saved.
     """
     verified = sum(record.verification == "verified" for record in records)
-    parts = [_counted(len(records), "record"), f"{verified:,} verified by a reference"]
+    parts = [counted(len(records), "record"), f"{verified:,} verified by a reference"]
     # A merge that names a model stands in for what that model wrote, or did not write.
     stand_ins = sum(
         record.integration.method == "merge" and bool(record.integration.model)
@@ -76,7 +77,7 @@ def saved(sampled: Sequence[SampledTarget]) -> str:
 def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:
     """Says on how many records the student was trained, in how many steps, and the last loss."""
     usable = sum(record.is_usable for record in records)
-    told = _counted(usable, "record")
+    told = counted(usable, "record")
     losses = []
     if files.training_log.is_file():
         for line in files.training_log.read_text(encoding="utf-8").splitlines():
@@ -85,17 +86,13 @@ def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:
                 losses.append(entry["loss"])
     if not losses:
         return told
-    return f"{told} in {_counted(len(losses), 'step')}, loss {losses[0]:.3f} → {losses[-1]:.3f}"
+    return f"{told} in {counted(len(losses), 'step')}, loss {losses[0]:.3f} → {losses[-1]:.3f}"
 
 
 def refined(refinement: Refinement) -> str:
     """Says how many rounds there were, how many of them were kept, and why there are no more."""
-    rounds = _counted(len(refinement.rounds), "round")
+    rounds = counted(len(refinement.rounds), "round")
     return f"{rounds}, {len(refinement.kept):,} kept; {refinement.stopped}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _left_out(reasons: Mapping[str, int], what: str) -> str:

@@ -72,6 +72,16 @@ def listed(items: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Writes a number with its noun.
+
+    Example:
+        >>> counted(1, "query", "queries"), counted(1200, "question")
+        ('1 query', '1,200 questions')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 Role = Literal["student", "base", "expert", "merge", "oracle", "ensemble", "baseline"]
 
 

@@ -10,17 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from domainfusion.distillation.results import Estimate, listed, percent, points
+from domainfusion.distillation.results import Estimate, counted, listed, percent, points
+from domainfusion.errors import clipped
 
 __all__ = [
     "capitalised", "clipped", "command_line", "counted", "duration", "flattened", "interval", "listed", "money", "percent", "points",
     "size",
 ]  # fmt: skip
-
-
-def clipped(text: str, limit: int) -> str:
-    """Returns `text`, cut at `limit` characters with its true length named."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
 def interval(estimate: Estimate) -> str:
@@ -81,16 +77,6 @@ def money(amount: float) -> str:
         if amount >= 0.1 or amount == 0
         else f"{float(f'{amount:.2g}'):.15f}".rstrip("0")
     )
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Writes a number with its noun.
-
-    Example:
-        >>> counted(1, "query", "queries"), counted(1200, "question")
-        ('1 query', '1,200 questions')
-    """
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def capitalised(sentence: str) -> str:

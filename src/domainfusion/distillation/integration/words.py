@@ -12,14 +12,9 @@ from typing import Literal
 
 from domainfusion.distillation.text.quantities import Quantity as Quantity
 from domainfusion.distillation.text.quantities import read_quantities
-from domainfusion.distillation.text.words import FUNCTION_WORDS, MONTHS, fold
+from domainfusion.distillation.text.words import FUNCTION_WORDS, MONTHS, fold, word_set
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-EMPTY = FUNCTION_WORDS | _words("""
+EMPTY = FUNCTION_WORDS | word_set("""
     above actually all also am answer any around because being believe both but certainly
     correct correctly definitely doing done down each else ever every exactly fact far get gets
     guess having he her here hers him his however indeed itself just know known let like may
@@ -32,7 +27,7 @@ EMPTY = FUNCTION_WORDS | _words("""
 speakers say of themselves and of how sure they are.
 """
 
-EMPTY_ELSEWHERE = _words("""
+EMPTY_ELSEWHERE = word_set("""
     der die das ein eine einen einem einer eines ist sind war wird werden wurde und oder in im am an auf fur mit von vom zu zum zur den
     dem des muss mussen sollte sollten soll kann konnen darf durfen es sie er nach vor bei pro als auch so man sich ihre ihr
     el la los las un una unos unas es son de del en y o a al con por para se su sus que debe deben puede pueden mas cada lo
@@ -48,8 +43,8 @@ IRREGULAR = {
 }  # fmt: skip
 """Forms whose ending does not tell what they are forms of."""
 
-NEGATIONS = _words("not never no cannot neither nor none nobody nothing nowhere hardly")
-MYTHS = _words("myth misconception")
+NEGATIONS = word_set("not never no cannot neither nor none nobody nothing nowhere hardly")
+MYTHS = word_set("myth misconception")
 DENIED = {
     "forbidden": "allow",
     "prohibited": "allow",
@@ -59,24 +54,24 @@ DENIED = {
 }
 """What denies another word by itself, and the stem of that word."""
 
-POINTING = _words("it he she they this that these those its their his her")
+POINTING = word_set("it he she they this that these those its their his her")
 """Words that stand for what was asked about."""
 
-MEASURES = _words("""
+MEASURES = word_set("""
     age altitude amount area boiling code capacity count cost degree density depth diameter distance duration elevation freezing
     frequency height length lifespan mass melting number percentage period population power pressure price radius rate share size speed
     temperature thickness time value velocity voltage volume weight width wavelength
 """)
 """What a question that wants a number asks for."""
 
-JOINING = _words("of de da do di du van von der den la le el al bin y")
+JOINING = word_set("of de da do di du van von der den la le el al bin y")
 """Words without a capital inside of a name."""
-GENERIC = _words("""
+GENERIC = word_set("""
     city island islands river mount mountain lake sea ocean state states republic kingdom federation union democratic people's saint st sir
     dr mr mrs ms king queen president
 """)
 """Words in a name that don't tell whose it is."""
-OPPOSED = _words(
+OPPOSED = word_set(
     "north south east west northern southern eastern western new old upper lower inner outer"
 )
 """Words that tell two names apart that end alike."""

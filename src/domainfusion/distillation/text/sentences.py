@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from domainfusion.distillation.text.words import word_set
+
 
 class Span(NamedTuple):
     """A part of a text, in characters: `text[start:end]`."""
@@ -56,34 +58,30 @@ continues in the next line.
 """
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_TITLES = _words("""
+_TITLES = word_set("""
     mr mrs ms dr prof mt messrs hon rev gen col lt sgt capt gov sen rep pres fr hr hrn sr sra srta dra ud uds mme mlle mgr st ste
 """)
 """Abbreviations before a name."""
-_BEFORE_ANYTHING = _words("""
+_BEFORE_ANYTHING = word_set("""
     e.g i.e vs cf viz approx ca circa bzw resp z.b d.h u.a v.a i.d.r o.ä s.o s.u p.ej p.ex aprox env incl inkl exkl ggf evtl
     sog bspw max min al ej ex
 """)
 """Abbreviations in small letters that end no sentence: "ca.", but not the "Ca." of calcium."""
-_BEFORE_NUMBERS = _words(
+_BEFORE_NUMBERS = word_set(
     "no nos nr núm num fig figs vol vols ch chap sec art abs abb tab eq eqs pp p pg pág págs para"
     " paras bd kap s app"
 )
 """Abbreviations only where a number, or a single letter, follows: "No. 5", but "The answer is no.
 They left.".
 """
-_BEFORE_NAMES = _words(
+_BEFORE_NAMES = word_set(
     "inc ltd co corp jr bros dept univ assn est ed eds jan feb mar apr jun jul aug sep sept oct"
     " nov dec"
 )
 """Abbreviations that may end a sentence: they do where the next word is one that sentences begin
 with.
 """
-_LABELS = _words("""
+_LABELS = word_set("""
     vitamin vitamins hepatitis plan type class group grade option section part appendix figure table step team point variant version level
     model phase category schedule exhibit room gate platform terminal line product factor influenza party company person site node server
     candidate drug etf fund stock country case example answer choice unit sample test method route zone area district block row column
@@ -93,12 +91,12 @@ _LABELS = _words("""
 """Words after which a single letter names one of several: "hepatitis B." ends a sentence, "George
 B." need not.
 """
-_INTRODUCING = _words(
+_INTRODUCING = word_set(
     "by and or with from of to for as like than said says wrote writes told asked author authors"
     " von und mit y de et par"
 )
 """Words after which a single letter is a person's initial."""
-_STARTERS = _words("""
+_STARTERS = word_set("""
     the a an it its they their this these those that he she his her we our you your i in on at for from with without by if when while
     where after before since because but and or so however therefore thus then there here also both each every all some many most more
     no not never only as to what which who how why do does use take avoid keep try see note consider make
@@ -107,11 +105,11 @@ _STARTERS = _words("""
     le les il elle ils elles ce cela cette ces en dans avec sans pour par si quand mais et aussi
 """)
 """Words that sentences begin with and names don't."""
-_MONTHS = _words("""
+_MONTHS = word_set("""
     januar februar märz april mai juni juli august september oktober november dezember january february march may june july october
     december jänner jahrhundert
 """)
-_ARTICLES = _words("am vom zum der die das den dem des im bis seit ab")
+_ARTICLES = word_set("am vom zum der die das den dem des im bis seit ab")
 _OPENING_MARKS = "\"'“‘„«([¿¡「『（【《*_`#-–—"
 _LINE_STOPS = (".", "!", "?", "…", ":", "。", "！", "？", "：")
 

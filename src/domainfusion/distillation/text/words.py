@@ -260,6 +260,11 @@ def _joins(character: str) -> bool:
     )
 
 
+def word_set(text: str) -> frozenset[str]:
+    """Returns the words of a list that is written with spaces."""
+    return frozenset(text.split())
+
+
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
     "november", "december",
