@@ -212,7 +212,7 @@ def _speaking_like(
     base: HuggingFaceModel, experts: dict[str, HuggingFaceModel]
 ) -> HuggingFaceModel:
     """Returns the base with the chat template that its experts learned, where it has none."""
-    from domainfusion.models.huggingface import choose_speech
+    from domainfusion.models.loading import choose_speech
 
     speech: HuggingFaceModel = choose_speech(base, experts).student
     return speech

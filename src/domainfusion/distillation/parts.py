@@ -24,7 +24,7 @@ from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, TrainableModel
-from domainfusion.models.huggingface import choose_speech
+from domainfusion.models.loading import choose_speech
 from domainfusion.training import distributed
 from domainfusion.types import Conversation, Example, Sampling, domains_of, fingerprint, user
 

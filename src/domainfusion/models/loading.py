@@ -5,10 +5,11 @@ weights in memory, which models on one base share.
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
 import torch
@@ -476,3 +477,50 @@ class LocalModel:
 
 _on_engines: WeakSet[LocalModel] = WeakSet()
 """The models that an engine answers for, so that all on one base can be one server."""
+
+
+class Speech(NamedTuple):
+    """Which chat template a student speaks.
+
+    Attributes:
+        student: The student, with the template.
+        source: Where the template is from, in words; empty where it is the student's own or was
+            given.
+    """
+
+    student: Any
+    source: str
+
+
+def choose_speech(student: object, experts: Mapping[str, object]) -> Speech:
+    """Returns a student with the chat template that it is to speak.
+
+    A base often has none, while its adapters and fine-tunes, which learned from conversations,
+    bring one. Then the student speaks as most of those with its vocabulary do, the first where they
+    are even: none of them has read ChatML.
+
+    Args:
+        student: The student; one that is not a local model, or has a template, stays as it is.
+        experts: The experts by domain.
+    """
+    if not isinstance(student, LocalModel) or student.has_template:
+        return Speech(student, "")
+    local = {name: one for name, one in experts.items() if isinstance(one, LocalModel)}
+    words = student.tokenizer.get_vocab()
+    on_its_base = {
+        name: one
+        for name, one in local.items()
+        if one.has_template and one.tokenizer.get_vocab() == words
+    }
+    if not on_its_base:
+        return Speech(student, "ChatML, as its tokenizer has no chat template")
+    templates = Counter(str(one.tokenizer.chat_template) for one in on_its_base.values())
+    commonest = templates.most_common(1)[0][0]
+    name, chosen = next(
+        item for item in on_its_base.items() if item[1].tokenizer.chat_template == commonest
+    )
+    others = [
+        other for other, one in on_its_base.items() if one.tokenizer.chat_template != commonest
+    ]
+    spoken_otherwise = f"; {', '.join(others)} speak otherwise" if others else ""
+    return Speech(student.speaking_as(chosen), f"that of the expert of {name}{spoken_otherwise}")
