@@ -60,13 +60,14 @@ test-wheel:  ## Install the built wheel, without extras, into clean environments
 	rm -rf build/wheel
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	@for python in $(PYTHONS); do \
-		if ! $$python --version > /dev/null 2>&1; then echo "$$python: not there, skipped"; continue; fi; \
-		$$python -m venv build/wheel/$$python && \
-		build/wheel/$$python/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) build/wheel/*.whl && \
-		build/wheel/$$python/bin/domainfusion --help > /dev/null && \
-		build/wheel/$$python/bin/python tests/installed_faces.py && \
-		build/wheel/$$python/bin/python -m pip install --quiet --constraint constraints.txt pytest pytest-timeout hypothesis && \
-		build/wheel/$$python/bin/python -m pytest $(PORTABLE) && echo "$$python: passed" || exit 1; \
+		version=$$($$python -c "import platform; print(platform.python_version())" 2> /dev/null) || { echo "$$python: not there, skipped"; continue; }; \
+		bin=build/wheel/$$version/bin; \
+		$$python -m venv build/wheel/$$version && \
+		$$bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) build/wheel/*.whl && \
+		$$bin/domainfusion --help > /dev/null && \
+		$$bin/python tests/installed_faces.py && \
+		$$bin/python -m pip install --quiet --constraint constraints.txt pytest pytest-timeout hypothesis && \
+		$$bin/python -m pytest $(PORTABLE) && echo "$$python: passed" || exit 1; \
 	done
 
 test-gpu: setup  ## Run the tests that need CUDA.
