@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from domainfusion.cli.ask import Panel, add_sampling_options, open_panel, sampling_of
 from domainfusion.errors import DataError, DomainFusionError, printable
-from domainfusion.records import from_json
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -270,6 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.BAD_REQUEST, {"error": printable(str(error))})
 
     def _body(self) -> dict[str, Any]:
+        from domainfusion.records import from_json
+
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MOST_BYTES:
             self.close_connection = True
