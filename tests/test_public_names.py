@@ -31,12 +31,13 @@ PUBLIC = {
         Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective ModelResult
         MultiTaskTrainer Objective Phase Publisher Requirement ResponseIntegrator
         RunSettings Screening SequenceObjective SequentialTrainer SliceScore
-        SyntheticDataGenerator Trainer Variety check_examples check_requirements
+        SyntheticDataGenerator Trainer Variety WritingSettings check_examples check_requirements
         export_messages hold_apart hold_out slice_of to_pandas
     """,
     "domainfusion.distillation.data_generation": """
         AdversarialDataGenerator Check Classifier CuratedDataGenerator DataGenerator Focus
         Generated ReplyFormat SyntheticDataGenerator Variety
+        WritingSettings
     """,
     "domainfusion.distillation.evaluator": """
         BenchmarkEvaluator DomainRetentionEvaluator Ensemble Evaluator HarnessTask OnOverlap

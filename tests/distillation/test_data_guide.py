@@ -115,6 +115,7 @@ def test_the_run_is_split_by_template_and_exported(names: dict[str, Any]) -> Non
 def test_every_argument_that_the_guide_names_exists() -> None:
     made = (
         distillation.SyntheticDataGenerator,
+        distillation.WritingSettings,
         distillation.AdversarialDataGenerator,
         distillation.CuratedDataGenerator,
         distillation.Distiller,

@@ -25,6 +25,7 @@ from domainfusion.distillation.data_generation import (
     DataGenerator,
     Focus,
     SyntheticDataGenerator,
+    WritingSettings,
 )
 from domainfusion.distillation.dataset import HeldOut, assemble_more, run_generator
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
@@ -217,7 +218,10 @@ def test_a_writer_fills_the_slots_of_its_focus_with_other_questions_each_round()
 
 def test_a_writer_asks_again_where_it_writes_what_is_there_already() -> None:
     stubborn = SyntheticDataGenerator(
-        ScriptedModel("Where do all the aircraft land?"), DOMAINS, 2, max_rounds=2
+        ScriptedModel("Where do all the aircraft land?"),
+        DOMAINS,
+        2,
+        writing=WritingSettings(max_rounds=2),
     )
     there = example("Where do all the aircraft land?", domains=["aviation"])
     made = stubborn.generate(focus=Focus(weights={("aviation",): 1.0}, earlier=(there,)))
@@ -235,7 +239,9 @@ def test_adversarial_questions_need_the_weak_domain_and_look_like_the_others() -
         ("law", "aviation"): 2,
         ("law", "chemistry"): 2,
     }
-    several = AdversarialDataGenerator(Writer(), domains, 8, verify=False, max_questions=4)
+    several = AdversarialDataGenerator(
+        Writer(), domains, 8, verify=False, writing=WritingSettings(max_questions=4)
+    )
     begun = several.generate(focus=Focus(weights={("law",): 1.0, ("aviation",): 1.0}))
     assert Counter(given.primary_domain for given in begun.examples) == {
         "law": 2,

@@ -18,6 +18,7 @@ from domainfusion.distillation import (
     Distiller,
     IntegrationTrainer,
     SyntheticDataGenerator,
+    WritingSettings,
 )
 from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models import APIModel, LlamaModel, ResponseStore, Retries, ScriptedModel
@@ -92,7 +93,10 @@ def test_a_refusal_is_not_a_question() -> None:
     with FaultyServer(default=refusal) as server:
         writer = APIModel("writer", base_url=server.url)
         made = SyntheticDataGenerator(
-            writer, {"a": "The first", "b": "The second"}, num_examples=4, max_rounds=1
+            writer,
+            {"a": "The first", "b": "The second"},
+            num_examples=4,
+            writing=WritingSettings(max_rounds=1),
         ).generate()
     assert len(made) == 0 and made.rejected == {"the model refused": 4}
 

@@ -70,6 +70,10 @@ DERIVED = {
         sections.AdversarialSection,
         distillation.AdversarialDataGenerator,
     ),
+    "distillation.data_generation.writing:WritingSettings": (
+        sections.SyntheticSection,
+        distillation.WritingSettings,
+    ),
     "distillation.data_generation.curated:CuratedDataGenerator": (
         sections.CuratedSection,
         distillation.CuratedDataGenerator,

@@ -16,6 +16,7 @@ from domainfusion.distillation import (
     IntegrationTrainer,
     RunSettings,
     SyntheticDataGenerator,
+    WritingSettings,
 )
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.types import Example, Part, Sampling
@@ -160,8 +161,12 @@ def build_run(student: Path, directory: Path) -> Distiller:
         teacher_models={domain: expert_of(domain) for domain in DOMAINS},
         data_generators=[
             CuratedDataGenerator(examples(0)),
-            SyntheticDataGenerator(asked, DOMAINS, num_examples=4, max_rounds=2),
-            AdversarialDataGenerator(asked, DOMAINS, num_examples=3, max_rounds=1),
+            SyntheticDataGenerator(
+                asked, DOMAINS, num_examples=4, writing=WritingSettings(max_rounds=2)
+            ),
+            AdversarialDataGenerator(
+                asked, DOMAINS, num_examples=3, writing=WritingSettings(max_rounds=1)
+            ),
         ],
         trainer=IntegrationTrainer(
             learning_rate=5e-3, epochs=24, batch_size=8, evaluation_steps=12

@@ -17,6 +17,7 @@ from domainfusion.distillation.data_generation import (
     CuratedDataGenerator,
     SyntheticDataGenerator,
     Variety,
+    WritingSettings,
 )
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
@@ -177,12 +178,14 @@ def _written(
         domains=world.domains,
         num_examples=6 if small else 24,
         cross_domain_ratio=0.5,
-        max_rounds=1 if small else 2,
-        check=FactCheck(questions.asked, questions.unasked),
         verify=False,  # the facts judge; the base is too small to
-        # Further words than the topic confuse so small a writer.
-        variety=Variety(topics=keys, personas=(), difficulties=(), forms=()),
-        sampling=Sampling(max_new_tokens=48, temperature=0.8, top_p=0.95),
+        writing=WritingSettings(
+            sampling=Sampling(max_new_tokens=48, temperature=0.8, top_p=0.95),
+            # Further words than the topic confuse so small a writer.
+            variety=Variety(topics=keys, personas=(), difficulties=(), forms=()),
+            max_rounds=1 if small else 2,
+            check=FactCheck(questions.asked, questions.unasked),
+        ),
         seed=SEED,
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Generated,
         SyntheticDataGenerator,
         Variety,
+        WritingSettings,
     )
     from domainfusion.distillation.dataset import Hygiene, hold_out
     from domainfusion.distillation.distiller import Distiller
@@ -82,6 +83,7 @@ __all__ = [
     "SyntheticDataGenerator",
     "Trainer",
     "Variety",
+    "WritingSettings",
     "check_examples",
     "check_requirements",
     "export_messages",

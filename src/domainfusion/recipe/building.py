@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainfusion import distillation, models
 from domainfusion.distillation import metrics
-from domainfusion.distillation.data_generation import Variety
+from domainfusion.distillation.data_generation import Variety, WritingSettings
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics.grading import metric_named
@@ -191,12 +191,14 @@ def build_generator(recipe: Recipe, position: int, model: ModelOf) -> distillati
         if is_adversarial
         else distillation.SyntheticDataGenerator
     )
-    return build(
-        model(section.model),
-        recipe.domains,
+    own = {field.name for field in fields(WritingSettings)} & settings.keys()
+    writing = WritingSettings(
         variety=variety_of(section),
         sampling=section.sampling.sampling(0),
-        **{**settings, "seed": seed},
+        **{name: settings.pop(name) for name in own},
+    )
+    return build(
+        model(section.model), recipe.domains, **{**settings, "writing": writing, "seed": seed}
     )
 
 

@@ -440,6 +440,7 @@ class WritingSection(Section):
 _NOT_WRITTEN = ("generation_model", "domains")
 
 
+@derived_from("distillation.data_generation.writing:WritingSettings")
 @derived_from("distillation.data_generation.synthetic:SyntheticDataGenerator", without=_NOT_WRITTEN)
 class SyntheticSection(WritingSection):
     """A `SyntheticDataGenerator`."""
@@ -447,6 +448,7 @@ class SyntheticSection(WritingSection):
     type: Literal["synthetic"]
 
 
+@derived_from("distillation.data_generation.writing:WritingSettings")
 @derived_from(
     "distillation.data_generation.synthetic:AdversarialDataGenerator", without=_NOT_WRITTEN
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from domainfusion.distillation.data_generation import Variety
+from domainfusion.distillation.data_generation import Variety, WritingSettings
 from domainfusion.models import ScriptedModel
 from domainfusion.models.base import OnResult
 from domainfusion.types import Conversation, Generation, Sampling
@@ -18,6 +19,13 @@ DOMAINS = {
 
 NO_VARIETY = Variety(topics_per_domain=0, personas=(), difficulties=(), forms=())
 """Prompts that differ in their domains alone."""
+
+
+def in_groups(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments of a generator, those of how a model writes in their group."""
+    own = {field.name for field in fields(WritingSettings)} & options.keys()
+    rest = {name: value for name, value in options.items() if name not in own}
+    return {**rest, "writing": WritingSettings(**{name: options[name] for name in own})}
 
 
 class Scribe(ScriptedModel):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillation.data_generation.scribe import DOMAINS, NO_VARIETY, Scribe
+from distillation.data_generation.scribe import DOMAINS, NO_VARIETY, Scribe, in_groups
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
 )
@@ -24,7 +24,7 @@ PAIRS = list(itertools.permutations(DOMAINS, 2))
 def adversarial(count: int = 6, **options: Any) -> AdversarialDataGenerator:
     options.setdefault("variety", NO_VARIETY)
     return AdversarialDataGenerator(
-        options.pop("writer", None) or Scribe(), DOMAINS, count, **options
+        options.pop("writer", None) or Scribe(), DOMAINS, count, **in_groups(options)
     )
 
 

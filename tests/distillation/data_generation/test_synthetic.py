@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.builders import Cut
-from distillation.data_generation.scribe import DOMAINS, NO_VARIETY, SchemaScribe, Scribe
+from distillation.data_generation.scribe import DOMAINS, NO_VARIETY, SchemaScribe, Scribe, in_groups
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
     Generated,
     SyntheticDataGenerator,
     Variety,
+    WritingSettings,
 )
 from domainfusion.distillation.data_generation.generator import check_domains
 from domainfusion.distillation.data_generation.synthetic import combinations_in_turn
@@ -34,6 +35,8 @@ from domainfusion.models.base import LanguageModel, OnResult, sample_seeds
 from domainfusion.models.store import ResponseStore, ask_directly
 from domainfusion.types import Conversation, Example, Generation, Part, Sampling, fingerprint
 
+PLAIN = WritingSettings(variety=NO_VARIETY)
+
 
 def synthetic(
     writer: LanguageModel | None = None,
@@ -42,7 +45,9 @@ def synthetic(
     **options: object,
 ) -> SyntheticDataGenerator:
     options = {"variety": NO_VARIETY, "verify": False} | options
-    return SyntheticDataGenerator(writer or Scribe(), DOMAINS, num_examples, ratio, **options)  # type: ignore[arg-type]
+    return SyntheticDataGenerator(
+        writer or Scribe(), DOMAINS, num_examples, ratio, **in_groups(options)
+    )
 
 
 def pairs(examples: Sequence[Example]) -> Counter[tuple[str, ...]]:
@@ -300,7 +305,7 @@ def test_a_question_without_a_verdict_is_kept_and_says_so(reply: str) -> None:
 def test_a_name_inside_of_a_longer_name_is_not_named() -> None:
     domains = {"law": "Courts", "tax law": "Taxes"}
     outcome = SyntheticDataGenerator(
-        Scribe(), domains, 4, 0.0, judge=Judge("Tax law."), max_rounds=1
+        Scribe(), domains, 4, 0.0, judge=Judge("Tax law."), writing=WritingSettings(max_rounds=1)
     ).generate()
     assert [example.domains for example in outcome] == [("tax law",)] * 2
     assert outcome.rejected == {"does not need each of its domains": 2}
@@ -413,9 +418,9 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
     }
     domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
     (example,) = SyntheticDataGenerator(
-        writer, domains, 1, 1.0, variety=NO_VARIETY, sub_questions=True, verify=False
+        writer, domains, 1, 1.0, writing=PLAIN, sub_questions=True, verify=False
     ).generate()
-    bare: dict[str, Any] = {"variety": NO_VARIETY, "sub_questions": True, "verify": False}
+    bare: dict[str, Any] = {"writing": PLAIN, "sub_questions": True, "verify": False}
     single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, **bare).generate()
     assert single.examples[0].sub_questions == {}, (
         "an expert is asked all of a question in its own domain"
@@ -482,7 +487,12 @@ def test_a_local_model_gets_the_same_variety_as_one_behind_an_api() -> None:
     prompts = {}
     for writer in (Scribe(), SchemaScribe()):
         SyntheticDataGenerator(
-            writer, DOMAINS, 4, 0.5, verify=False, max_rounds=1, questions_per_reply=1
+            writer,
+            DOMAINS,
+            4,
+            0.5,
+            verify=False,
+            writing=WritingSettings(max_rounds=1, questions_per_reply=1),
         ).generate()
         kinds = ("Topic in", "Asked by", "Difficulty", "Form")
         prompts[type(writer)] = [[kind in prompt for kind in kinds] for prompt in writer.prompts]
@@ -625,7 +635,11 @@ def test_each_round_draws_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [synthetic, lambda **options: AdversarialDataGenerator(Scribe(), DOMAINS, **options)]
+    "make",
+    [
+        synthetic,
+        lambda **options: AdversarialDataGenerator(Scribe(), DOMAINS, **in_groups(options)),
+    ],
 )
 @pytest.mark.parametrize(
     "option", ["num_examples", "max_rounds", "max_questions", "questions_per_reply"]
@@ -758,8 +772,7 @@ def test_a_writer_without_questions_is_shown_with_what_to_do(
         {"law": "Rules", "sport": "Games"},
         4,
         verify=False,
-        variety=NO_VARIETY,
-        max_rounds=1,
+        writing=replace(PLAIN, max_rounds=1),
     )
     made = generator.generate()
     assert (len(made), len(made.replies)) == (0, 3)
@@ -784,8 +797,7 @@ def test_a_writer_with_a_question_shows_no_replies(caplog: pytest.LogCaptureFixt
         {"law": "Rules", "sport": "Games"},
         2,
         verify=False,
-        variety=NO_VARIETY,
-        max_rounds=1,
+        writing=replace(PLAIN, max_rounds=1),
     )
     assert generator.generate().replies == ()
     assert "no question at all" not in caplog.text

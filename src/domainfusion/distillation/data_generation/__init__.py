@@ -14,7 +14,7 @@ from domainfusion.distillation.data_generation.synthetic import (
     Classifier,
     SyntheticDataGenerator,
 )
-from domainfusion.distillation.data_generation.writing import Check, ReplyFormat
+from domainfusion.distillation.data_generation.writing import Check, ReplyFormat, WritingSettings
 
 __all__ = [
     "AdversarialDataGenerator",
@@ -27,4 +27,5 @@ __all__ = [
     "ReplyFormat",
     "SyntheticDataGenerator",
     "Variety",
+    "WritingSettings",
 ]

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from domainfusion.checks import check_number
-from domainfusion.distillation.data_generation.generator import Focus, Variety
+from domainfusion.distillation.data_generation.generator import Focus
 from domainfusion.distillation.data_generation.writing import (
-    Check,
     CheckedCandidate,
-    ReplyFormat,
     Slot,
+    WritingSettings,
     WrittenByModel,
     mixed,
     noted,
@@ -33,7 +32,7 @@ from domainfusion.prompts import (
     check_fields,
     fill,
 )
-from domainfusion.types import Example, Sampling
+from domainfusion.types import Example
 
 
 def combinations_in_turn(domains: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
@@ -98,26 +97,13 @@ class SyntheticDataGenerator(WrittenByModel):
             are filled.
         cross_domain_template: Asks for questions across domains; `{count}`, `{domains}` and
             `{subjects}` are filled.
-        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
-            temperature 0.8.
-        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
-            held to a schema (`SchemaModel`).
-        questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5
-            in JSON and 1 in lines. What a reply holds beyond that is not read.
         sub_questions: Let the model also write, in JSON, what the expert of each domain of a
             cross-domain question is asked.
         judge: The model that says which domains a question needs; by default the generation model.
         classifier: Tells instead of the judge which domains a question needs: a function from its
             text to a name or several.
         verify: Check the domains of the questions; without it they are as good as the model's word.
-        variety: What the prompts differ in; by default topics, personas, difficulties and forms.
-        max_rounds: How often at most a question is asked for.
-        max_questions: How many questions are asked for at most, over all rounds; None for no such
-            limit.
-        duplicate_threshold: Share of content words from which on two questions are near-duplicates;
-            see `Duplicates`.
-        check: A check of your own: returns why an example is rejected, None, or the example with
-            more in it, such as its `parts`.
+        writing: How the model is asked, and which questions are kept.
         seed: Seed of sampling and variety.
 
     Raises:
@@ -139,37 +125,23 @@ class SyntheticDataGenerator(WrittenByModel):
         domains_per_example: int | Sequence[int] = 2,
         prompt_template: str = QUESTION_PROMPT,
         cross_domain_template: str = CROSS_DOMAIN_PROMPT,
-        sampling: Sampling | None = None,
-        reply_format: ReplyFormat = "auto",
-        questions_per_reply: int | None = None,
         sub_questions: bool = False,
         judge: LanguageModel | None = None,
         classifier: DomainClassifier | None = None,
         verify: bool = True,
-        variety: Variety | None = None,
-        max_rounds: int = 5,
-        max_questions: int | None = None,
-        duplicate_threshold: float = 0.8,
-        check: Check | None = None,
+        writing: WritingSettings = WritingSettings(),
         seed: int = 0,
     ) -> None:
         super().__init__(
             generation_model,
             domains,
             num_examples,
-            sampling=sampling,
-            reply_format=reply_format,
-            questions_per_reply=questions_per_reply,
-            sub_questions=sub_questions,
-            variety=variety,
-            max_rounds=max_rounds,
-            max_questions=max_questions,
-            duplicate_threshold=duplicate_threshold,
-            check=check,
             judge=judge,
             classifier=classifier,
             verify=verify,
+            writing=writing,
             seed=seed,
+            sub_questions=sub_questions,
         )
         check_number("cross_domain_ratio", cross_domain_ratio, "[0, 1]")
         sizes = (
@@ -302,16 +274,7 @@ class AdversarialDataGenerator(WrittenByModel):
             model too small to judge.
         prompt_template: `{count}`, `{apparent}`, `{needed}` and their names, `{apparent_domain}`
             and `{needed_domain}`, are filled.
-        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
-            temperature 0.8.
-        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
-            held to a schema (`SchemaModel`).
-        questions_per_reply: How many questions of one kind a prompt asks for at most.
-        variety: What the prompts differ in.
-        max_rounds: How often at most a question is asked for.
-        max_questions: How many questions are asked for at most, over all rounds.
-        duplicate_threshold: Share of content words from which on two questions are near-duplicates.
-        check: A check of your own: returns why an example is rejected, or None.
+        writing: How the model is asked, and which questions are kept.
         seed: Seed of sampling and variety.
 
     Raises:
@@ -333,32 +296,17 @@ class AdversarialDataGenerator(WrittenByModel):
         classifier: Classifier | None = None,
         verify: bool = True,
         prompt_template: str = ADVERSARIAL_PROMPT,
-        sampling: Sampling | None = None,
-        reply_format: ReplyFormat = "auto",
-        questions_per_reply: int | None = None,
-        variety: Variety | None = None,
-        max_rounds: int = 5,
-        max_questions: int | None = None,
-        duplicate_threshold: float = 0.8,
-        check: Check | None = None,
+        writing: WritingSettings = WritingSettings(),
         seed: int = 0,
     ) -> None:
         super().__init__(
             generation_model,
             domains,
             num_examples,
-            sampling=sampling,
-            reply_format=reply_format,
-            questions_per_reply=questions_per_reply,
-            sub_questions=False,
-            variety=variety,
-            max_rounds=max_rounds,
-            max_questions=max_questions,
-            duplicate_threshold=duplicate_threshold,
-            check=check,
             judge=judge,
             classifier=classifier,
             verify=verify,
+            writing=writing,
             seed=seed,
         )
         if len(self.domains) < 2:

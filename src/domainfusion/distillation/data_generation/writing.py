@@ -167,6 +167,59 @@ class _Work:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class WritingSettings:
+    """How a model is asked for questions, and which of them are kept.
+
+    Args:
+        sampling: How the model writes, `max_new_tokens` for each question; by default 96 tokens at
+            temperature 0.8.
+        reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
+            held to a schema (`SchemaModel`).
+        questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5
+            in JSON and 1 in lines. What a reply holds beyond that is not read.
+        variety: What the prompts differ in; by default topics, personas, difficulties and forms.
+        max_rounds: How often at most a question is asked for.
+        max_questions: How many questions are asked for at most, over all rounds; None for no such
+            limit.
+        duplicate_threshold: Share of content words from which on two questions are near-duplicates;
+            see `Duplicates`.
+        check: A check of your own: returns why an example is rejected, None, or the example with
+            more in it, such as its `parts`.
+
+    Raises:
+        ConfigurationError: A number is out of range, a word is not known, or `check` is not a
+            function.
+    """
+
+    sampling: Sampling = QUESTION_SAMPLING
+    reply_format: ReplyFormat = "auto"
+    questions_per_reply: int | None = None
+    variety: Variety = field(default_factory=Variety)
+    max_rounds: int = 5
+    max_questions: int | None = None
+    duplicate_threshold: float = 0.8
+    check: Check | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.variety, Variety):
+            raise ConfigurationError(
+                "variety is not known", received=self.variety, allowed="Variety(...)"
+            )
+        if self.check is not None and not callable(self.check):
+            raise ConfigurationError(
+                "The check is not a function",
+                received=self.check,
+                allowed="a function of one argument",
+                field="check",
+            )
+        check_count("questions_per_reply", self.questions_per_reply, optional=True)
+        check_count("max_rounds", self.max_rounds)
+        check_count("max_questions", self.max_questions, optional=True)
+        check_word("reply_format", self.reply_format, get_args(ReplyFormat))
+        Duplicates(self.duplicate_threshold)
+
+
 class WrittenByModel(DataGenerator):
     """Base of the generators that ask a model."""
 
@@ -182,19 +235,12 @@ class WrittenByModel(DataGenerator):
         domains: Mapping[str, str] | None,
         num_examples: int,
         *,
-        sampling: Sampling | None,
-        reply_format: ReplyFormat,
-        questions_per_reply: int | None,
-        sub_questions: bool,
-        variety: Variety | None,
-        max_rounds: int,
-        max_questions: int | None,
-        duplicate_threshold: float,
-        check: Check | None,
         judge: LanguageModel | None,
         classifier: Callable[..., Any] | None,
         verify: bool,
+        writing: WritingSettings,
         seed: int,
+        sub_questions: bool = False,
     ) -> None:
         if generation_model is not None and not isinstance(generation_model, LanguageModel):
             raise CapabilityError(
@@ -202,9 +248,9 @@ class WrittenByModel(DataGenerator):
                 received=generation_model,
                 allowed="a model with generate(...)",
             )
-        if variety is not None and not isinstance(variety, Variety):
+        if not isinstance(writing, WritingSettings):
             raise ConfigurationError(
-                "variety is not known", received=variety, allowed="Variety(...), or None"
+                "writing is not known", received=writing, allowed="WritingSettings(...)"
             )
         if not verify and (judge is not None or classifier is not None):
             raise ConfigurationError(
@@ -217,48 +263,38 @@ class WrittenByModel(DataGenerator):
             raise CapabilityError(
                 "The judge can't answer", received=judge, allowed="a model with generate(...)"
             )
-        for name, function in {"classifier": classifier, "check": check}.items():
-            if function is not None and not callable(function):
-                raise ConfigurationError(
-                    f"The {name} is not a function",
-                    received=function,
-                    allowed="a function of one argument",
-                )
-        counts = {
-            "num_examples": num_examples,
-            "max_rounds": max_rounds,
-            "max_questions": max_questions,
-            "questions_per_reply": questions_per_reply,
-        }
-        for name, count in counts.items():
-            check_count(name, count, optional=name in ("max_questions", "questions_per_reply"))
-        check_word("reply_format", reply_format, get_args(ReplyFormat))
-        writes_json = reply_format == "json" or (
-            reply_format == "auto" and isinstance(generation_model, SchemaModel)
+        if classifier is not None and not callable(classifier):
+            raise ConfigurationError(
+                "The classifier is not a function",
+                received=classifier,
+                allowed="a function of one argument",
+            )
+        check_count("num_examples", num_examples)
+        writes_json = writing.reply_format == "json" or (
+            writing.reply_format == "auto" and isinstance(generation_model, SchemaModel)
         )
         if sub_questions and not writes_json:
             raise ConfigurationError(
                 "Sub-questions need replies in JSON",
-                received=f"reply_format={reply_format!r}",
+                received=f"reply_format={writing.reply_format!r}",
                 fix="set reply_format='json'",
                 field="sub_questions",
             )
-        Duplicates(duplicate_threshold)
         self.generation_model = generation_model
         self.domains = check_domains({} if domains is None else domains)
         self.num_examples = num_examples
-        self.sampling = sampling or QUESTION_SAMPLING
+        self.sampling = writing.sampling
         self.reply_format: ReplyFormat = "json" if writes_json else "lines"
-        self.questions_per_reply = questions_per_reply or (
+        self.questions_per_reply = writing.questions_per_reply or (
             QUESTIONS_PER_JSON_REPLY if writes_json else 1
         )
         self.sub_questions = sub_questions
-        self.variety = variety or Variety()
+        self.variety = writing.variety
         self.variety.check_topics(self.domains)
-        self.max_rounds = max_rounds
-        self.max_questions = max_questions
-        self.duplicate_threshold = duplicate_threshold
-        self.check = check
+        self.max_rounds = writing.max_rounds
+        self.max_questions = writing.max_questions
+        self.duplicate_threshold = writing.duplicate_threshold
+        self.check = writing.check
         self.judge = judge or generation_model
         self.classifier = classifier
         self.verify = verify
