@@ -78,7 +78,7 @@ def test_eight_experts_hold_seven_adapters_more_than_one(
         """Returns the bytes of every tensor that the base holds, each storage once, the weights
         kept aside included.
         """
-        aside = [original for _, _, original in base._replaced]
+        aside = [replaced.original for replaced in base._replaced]
         tensors = [*base.module.state_dict().values(), *base._copies.values(), *aside]
         storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -162,6 +162,22 @@ _TRAINED = "student"
 _loaded: weakref.WeakValueDictionary[BaseKey, SharedBase] = weakref.WeakValueDictionary()
 
 
+class _Replaced(NamedTuple):
+    """A weight for which a copy with an adapter merged into it stands in.
+
+    Attributes:
+        layer: The adapter's layer, which notes what is merged.
+        owner: The module that has the weight.
+        attribute: Under which name.
+        original: The weight.
+    """
+
+    layer: Any
+    owner: torch.nn.Module
+    attribute: str
+    original: torch.nn.Parameter
+
+
 class Adapter:
     """A hold on an adapter; see `SharedBase.lend`."""
 
@@ -186,7 +202,7 @@ class SharedBase:
         self.decodes = key.device_map is None and decodes_alike(self.module)
         self.peft: PeftModel | None = None
         self._copies: dict[str, torch.nn.Parameter] = {}
-        self._replaced: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
+        self._replaced: list[_Replaced] = []
         self._merged: str | None = None
         self._packed: Packed | None = None
         self._dropped: list[str] = []
@@ -464,18 +480,17 @@ class SharedBase:
             self._copies[name].data.copy_(original.detach())
         else:
             self._copies[name] = torch.nn.Parameter(original.detach().clone(), requires_grad=False)
-        self._replaced.append((owner, attribute, original))
+        self._replaced.append(_Replaced(layer, owner, attribute, original))
         setattr(owner, attribute, self._copies[name])
 
     def restore(self) -> None:
         """Puts the base's own weights in their places, where copies with an adapter merged into
         them stand in for them.
         """
-        for owner, attribute, original in self._replaced:
-            setattr(owner, attribute, original)
+        for replaced in self._replaced:
+            setattr(replaced.owner, replaced.attribute, replaced.original)
+            replaced.layer.merged_adapters = []
         self._replaced = []
-        for _, layer in self.tuner_layers():
-            layer.merged_adapters = []
         self._merged = self._packed = None
 
     @_OUTSIDE_INFERENCE
@@ -500,15 +515,18 @@ class SharedBase:
         """Undoes PEFT's habit of switching gradients and dropout on and off: what is trained, and
         when, is the trainer's choice.
         """
-        wanted = {
-            name for name, parameter in self.module.named_parameters() if parameter.requires_grad
+        # the parameters themselves are held too, so that no new one has the id of one that went
+        trained = {
+            id(parameter): parameter
+            for parameter in self.module.parameters()
+            if parameter.requires_grad
         }
         training = self.module.training
         try:
             yield
         finally:
-            for name, parameter in self.module.named_parameters():
-                parameter.requires_grad_(name in wanted)
+            for parameter in self.module.parameters():
+                parameter.requires_grad_(id(parameter) in trained)
             if self.module.training != training:
                 self.module.train(training)
 
@@ -647,12 +665,14 @@ def in_evaluation(module: PreTrainedModel) -> Iterator[None]:
     """Switches dropout off for the time of a block: a student that is asked in the midst of its
     training answers as after it.
     """
-    training = module.training
-    module.train(False)
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        module.train(training)
+        for part in training:
+            part.training = True
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _INVISIBLE = (
@@ -374,6 +375,12 @@ def _fold_afresh(character: str) -> str:
     return folded
 
 
+_MOST_NORMALIZED, _LONGEST_NORMALIZED = 4_096, 1_000
+"""How many normalized texts are kept at most, and of how many characters: a grader compares the
+same few answers with many others.
+"""
+
+
 def normalize(text: str) -> str:
     """Returns a text as it is seen without case, optional accents, articles and repeated white
     space; articles alone stay.
@@ -382,6 +389,11 @@ def normalize(text: str) -> str:
         >>> normalize("The  **Élan**"), normalize("A"), normalize("AT&amp;T’s CO₂")
         ('elan', 'a', "at&t's co2")
     """
+    return _normalized(text) if len(text) <= _LONGEST_NORMALIZED else _normalized.__wrapped__(text)
+
+
+@lru_cache(maxsize=_MOST_NORMALIZED)
+def _normalized(text: str) -> str:
     words = folded(render(text)).text.split()
     return " ".join([word for word in words if word not in ARTICLES] or words)
 
