@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from domainfusion.checks import check_number
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
@@ -201,6 +202,14 @@ def in_slice(example: Example, name: str) -> Example:
     return replace(example, metadata={**example.metadata, "slice": name}, id=f"{name}/{example.id}")
 
 
+class _Measured(NamedTuple):
+    """A model's answers to all items, with their grades."""
+
+    name: str
+    role: Role
+    graded: Sequence[Graded]
+
+
 class BenchmarkEvaluator(MeasuringEvaluator):
     """Measures the student, its experts and baselines on benchmarks of each domain, side by side.
 
@@ -322,22 +331,16 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         test_set = fingerprint(items)
         items = with_groups(items)
         ask = Remembering(ask)
-        rows: list[tuple[str, Role, LanguageModel]] = [("student", "student", student_model)]
-        rows += [
-            (name, role_of(name), model)
-            for name, model in {**(baselines or {}), **self.baselines}.items()
-        ]
-        rows += [(domain, "expert", teacher) for domain, teacher in teacher_models.items()]
-        graded = [self._grade_all(model, items, ask, name) for name, _, model in rows]
-        models = [
-            self._result(name, role, items, found)
-            for (name, role, _), found in zip(rows, graded, strict=True)
-        ]
-        experts = {
-            name: found
-            for (name, role, _), found in zip(rows, graded, strict=True)
-            if role == "expert"
-        }
+
+        def measured(name: str, role: Role, model: LanguageModel) -> _Measured:
+            return _Measured(name, role, self._grade_all(model, items, ask, name))
+
+        rows = [measured("student", "student", student_model)]
+        for name, model in {**(baselines or {}), **self.baselines}.items():
+            rows.append(measured(name, role_of(name), model))
+        rows += [measured(domain, "expert", one) for domain, one in teacher_models.items()]
+        models = [self._result(row.name, row.role, items, row.graded) for row in rows]
+        experts = {row.name: row.graded for row in rows if row.role == "expert"}
         if experts:
             models.append(
                 replace(
