@@ -1,11 +1,12 @@
 """Files and folders that are whole or not there: written beside their place, flushed to the disk,
-then renamed.
+then renamed; and on which kind of disk a path lies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -134,3 +135,47 @@ def make_readable(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
             file.chmod(0o666 & ~mask)
+
+
+MOUNTS = Path("/proc/mounts")
+"""Where Linux lists what is mounted: device, folder and kind, a line for each. Other systems have
+no such list.
+"""
+
+# The kinds of network file systems, as Linux names them.
+_NETWORK_KINDS = re.compile(
+    r"nfs\d?|cifs|smbfs|smb3|9p|afs|ceph|lustre|gpfs|beegfs|pvfs2|orangefs|ocfs2|gfs2|fuse\.(sshfs|s3fs|gcsfuse|rclone|\w*gluster\w*|\w*ceph\w*)"
+)
+
+
+def network_file_system(path: Path) -> str | None:
+    """Returns the kind of the network file system on which `path` is, or would be; None on a local
+    disk or where nobody knows.
+
+    Example:
+        >>> network_file_system(Path("/proc/self")) is None
+        True
+    """
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    mounted = [
+        (Path(_unescape(fields[1])), fields[2])
+        for fields in map(str.split, lines)
+        if len(fields) > 2
+    ]
+    wanted = path.resolve()
+    # What was mounted last over a folder hides what was there.
+    over = [
+        (len(folder.parts), place, kind)
+        for place, (folder, kind) in enumerate(mounted)
+        if wanted.is_relative_to(folder)
+    ]
+    kind = max(over, default=(0, 0, ""))[2]
+    return kind if _NETWORK_KINDS.fullmatch(kind) else None
+
+
+def _unescape(folder: str) -> str:
+    """Undoes the escapes of blanks and backslashes, which are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), folder)

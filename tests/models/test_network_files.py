@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from domainfusion import files
+from domainfusion.files import network_file_system
 from domainfusion.models import ResponseStore
-from domainfusion.models import store as network_files_module
-from domainfusion.models.store import network_file_system
 
 MOUNTS = r"""
 /dev/sda1 / ext4 rw,relatime 0 0
@@ -31,7 +31,7 @@ broken line
 def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "mounts"
     file.write_text(MOUNTS)
-    monkeypatch.setattr(network_files_module, "MOUNTS", file)
+    monkeypatch.setattr(files, "MOUNTS", file)
     return file
 
 
