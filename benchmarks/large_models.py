@@ -8,6 +8,13 @@ it, the arithmetic of `domainfusion distill --dry-run`. No weight is computed wi
     python benchmarks/large_models.py --write
 
 writes `large_models.md` beside this file.
+
+    python benchmarks/large_models.py --run 1b
+
+makes a Llama of that size from random weights in bfloat16 and three random LoRA experts, has them
+answer four questions, merges them, trains one step and saves the student, all on the CPU, and
+writes seconds and peak memory of each stage to `large_models.json`, which the page then shows.
+`--run tiny` tries the same on a model of a tenth of a million weights, and prints.
 """
 
 from __future__ import annotations
@@ -15,15 +22,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import platform
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from domainfusion.cli.preflight import memory_of
 from domainfusion.recipe import read_recipe
+from domainfusion.records import write_text
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "examples" / "large_models"
@@ -66,7 +78,15 @@ SIZES = {
     "8b": Size(4096, 32, 14336, 32, 8, 128, 128_256, False),
     "70b": Size(8192, 80, 28672, 64, 8, 128, 128_256, False),
 }
+TINY = Size(64, 2, 128, 4, 2, 16, 1_024, True)
+"""For trying the run itself."""
 RANK = 16
+EXPERTS_RUN = 3
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ ('<q>' if message.role == 'user' else '<a>') + message.content + '</s>' }}"
+    "{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
 
 
 def shapes_of(size: Size) -> dict[str, tuple[int, ...]]:
@@ -230,12 +250,187 @@ def answering(parameters: int, answers: int, gpus: int) -> float:
     return (reading + writing) / gpus / 3600
 
 
+def run(name: str, size: Size) -> dict[str, Any]:
+    """Takes random models of a size through a run, and returns what each stage took."""
+    import torch
+
+    from domainfusion.distillation import (
+        CuratedDataGenerator,
+        Distiller,
+        IntegrationTrainer,
+        RunSettings,
+    )
+    from domainfusion.distillation.run import peak_memory_bytes
+    from domainfusion.models import LlamaModel
+    from domainfusion.types import Example, Sampling
+
+    stages: list[dict[str, Any]] = []
+    began = time.monotonic()
+
+    def done(stage: str) -> None:
+        nonlocal began
+        peak = (peak_memory_bytes() or 0) / 1e9
+        seconds = time.monotonic() - began
+        stages.append({"stage": stage, "seconds": round(seconds, 1), "peak_gb": round(peak, 2)})
+        print(json.dumps(stages[-1]), flush=True)
+        began = time.monotonic()
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        _in_a_process_of_its_own(write_random_models, folder, size)
+        began = time.monotonic()
+        base = LlamaModel(folder / "base", dtype="bfloat16", device="cpu")
+        domains = [f"domain-{number}" for number in range(1, EXPERTS_RUN + 1)]
+        experts = {
+            domain: LlamaModel(folder / "experts" / domain, dtype="bfloat16", device="cpu")
+            for domain in domains
+        }
+        examples = [Example(query=f"Question of {one}?", domains=(one,)) for one in domains]
+        examples.append(Example(query="Question of two?", domains=tuple(domains[:2])))
+        # Drawn nearly evenly: the most probable token of random weights is the last one again,
+        # which is a special one, and no text.
+        drawn = Sampling(max_new_tokens=16, temperature=20.0)
+        distiller = Distiller(
+            base,
+            experts,
+            [CuratedDataGenerator(examples)],
+            IntegrationTrainer(
+                adaptation="lora",
+                initialization="merge",
+                learning_rate=1e-4,
+                epochs=1,
+                batch_size=4,
+                replay=0.0,
+            ),
+            output_dir=folder / "run",
+            settings=RunSettings(response_sampling=drawn),
+        )
+        collected = distiller.collect(distiller.generate())
+        done("load, and collect 5 answers of 16 tokens")
+        records = distiller.integrate(collected)
+        done("integrate")
+        student = distiller.train(records)
+        log = (folder / "run" / "training" / "log.jsonl").read_text(encoding="utf-8")
+        steps = sum("loss" in json.loads(line) for line in log.splitlines())
+        done(f"merge the experts, and train {steps} step{'s' if steps > 1 else ''}")
+        student.save(folder / "student")
+        done("save, the adapter merged into the weights")
+        size_on_disk = sum(file.stat().st_size for file in (folder / "student").iterdir())
+    return {
+        "size": name,
+        "parameters": sum(map(math.prod, shapes_of(size).values())),
+        "experts": EXPERTS_RUN,
+        "stages": stages,
+        "student_gb": round(size_on_disk / 1e9, 2),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()})",
+        "load": round(os.getloadavg()[0], 1),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+
+
+def _in_a_process_of_its_own(function: Any, *arguments: Any) -> None:
+    """Calls a function whose memory is not to count."""
+    import multiprocessing
+
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__} ended with {process.exitcode}")
+
+
+def write_random_models(folder: Path, size: Size) -> None:
+    """Writes a base in bfloat16 and LoRA experts on it, of random weights."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<s>", "</s>", "<q>", "<a>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [f"\u0120w{number}" for number in range(size.vocabulary - len(special) - 256)]
+    vocabulary = {token: place for place, token in enumerate([*special, *alphabet, *words])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<q>", "<a>"],
+        chat_template=TEMPLATE,
+    )
+    config = LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_value_heads,
+        head_dim=size.head_size,
+        tie_word_embeddings=size.is_tied,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=None,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    LlamaForCausalLM(config).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    targets = sorted({name.rpartition(".")[2] for name in linear_shapes(size)})
+    for number in range(1, EXPERTS_RUN + 1):
+        expert = folder / "experts" / f"domain-{number}"
+        expert.mkdir(parents=True)
+        settings = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": RANK,
+            "lora_alpha": RANK,
+            "target_modules": targets,
+            "base_model_name_or_path": str(folder / "base"),
+        }
+        (expert / "adapter_config.json").write_text(json.dumps(settings))
+        weights = {
+            name: 0.01 * torch.randn(shape, dtype=torch.float32)
+            for name, shape in adapter_shapes(size).items()
+        }
+        save_file(weights, expert / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _measured_lines() -> Iterator[str]:
+    """Yields what the page says of the run, where there was one."""
+    file = HERE / "large_models.json"
+    if not file.is_file():
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    yield "## One size measured"
+    yield ""
+    yield (
+        f"A Llama of {found['parameters'] / 1e9:.2f} billion random weights in bfloat16 with"
+        f" {found['experts']} random LoRA experts of rank 16, on the CPU"
+        f" (`python benchmarks/large_models.py --run {found['size']}`, {found['date']},"
+        f" {found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}, torch"
+        f" {found['torch']}; beside other work, at a load of {found['load']:g}: the memory is this"
+        " process's own, the seconds are not what a free machine takes). The student on disk has"
+        f" {found['student_gb']:g} GB."
+    )
+    yield ""
+    yield "| stage | seconds | peak memory of the process so far, GB |"
+    yield "|---|---:|---:|"
+    for stage in found["stages"]:
+        yield f"| {stage['stage']} | {stage['seconds']:g} | {stage['peak_gb']:g} |"
+    yield ""
+
+
 def render() -> str:
     """Returns the page."""
     lines = [
         "# Large models, on paper",
         "",
-        "Nothing here was measured. Memory is what `domainfusion distill --dry-run` estimates for the"
+        "Nothing in this table was measured. Memory is what `domainfusion distill --dry-run` estimates for the"
         " recipes in [examples/large_models](../examples/large_models), from headers of files of these"
         " shapes (Llama 3's; LoRA experts of rank 16; weights in bfloat16). Made by"
         " `python benchmarks/large_models.py --write`.",
@@ -253,6 +448,7 @@ def render() -> str:
         )
     lines += [
         "",
+        *_measured_lines(),
         "## Assumptions",
         "",
         "- Weights: the base once, a copy of it beside a merged adapter, and every adapter in float32."
@@ -281,7 +477,14 @@ def main() -> None:
     """Prints the page, or writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--write", action="store_true", help="write large_models.md")
-    if parser.parse_args().write:
+    parser.add_argument("--run", choices=("tiny", "1b"), help="run this size, and keep the figures")
+    given = parser.parse_args()
+    if given.run == "tiny":
+        print(json.dumps(run("tiny", TINY), indent=1))
+    elif given.run:
+        found = run(given.run, SIZES[given.run])
+        write_text(HERE / "large_models.json", json.dumps(found, indent=1) + "\n")
+    elif given.write:
         (HERE / "large_models.md").write_text(render(), encoding="utf-8")
     else:
         print(render())

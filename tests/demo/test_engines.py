@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from domainfusion.distillation import (
     DistributionObjective,
     IntegrationTrainer,
     LikelihoodObjective,
-    Objective,
     RunSettings,
 )
 from domainfusion.distillation.metrics import stated_parts
@@ -117,44 +117,47 @@ def records(questions: Sequence[Example]) -> list[TrainingRecord]:
     ]
 
 
-def test_what_it_scores_is_the_divergence_of_the_local_expert_but_for_the_tail(
-    served: dict[str, LlamaModel],
-    local: dict[str, LlamaModel],
-    records: list[TrainingRecord],
-    tmp_path: Path,
-) -> None:
-    base = LlamaModel(base_folder(), dtype="float32", device="cpu")
-    domain = DOMAINS[0]
-    teachers = {"served": scoring(served[domain]), "local": local[domain]}
-    terms = {}
-    for name, teacher in teachers.items():
-        objective: Objective = DistributionObjective(alpha=1.0)
-        begun(objective, base, {domain: teacher}, records, tmp_path / name)
-        terms[name] = losses_of(objective, base, records).terms["forward_kl"]
-    tails = tails_of(local[domain], base, records, SCORED)
-    torch.testing.assert_close(terms["served"] + tails, terms["local"], rtol=5e-3, atol=2e-3)
-    assert terms["local"].max() > 0.1, "they have something to teach"
+@dataclass(frozen=True)
+class Taught:
+    """Objectives that were made ready by a served expert, and by the same one here."""
+
+    distribution: tuple[DistributionObjective, DistributionObjective]
+    likelihood: tuple[LikelihoodObjective, LikelihoodObjective]
 
 
-def test_the_pieces_that_it_scores_are_as_probable_as_they_are_here(
+@pytest.fixture(scope="module")
+def base() -> LlamaModel:
+    return LlamaModel(base_folder(), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def taught(
     served: dict[str, LlamaModel],
     local: dict[str, LlamaModel],
+    base: LlamaModel,
     records: list[TrainingRecord],
-    tmp_path: Path,
-) -> None:
-    base = LlamaModel(base_folder(), dtype="float32", device="cpu")
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Taught:
+    """All at once: the server is stopped where a student is trained, and started again."""
     domain = DOMAINS[0]
-    terms = []
-    for name, teacher in (("served", scoring(served[domain])), ("local", local[domain])):
-        objective = LikelihoodObjective(alpha=1.0, temperature=10.0)
-        found = begun(objective, base, {domain: teacher}, records, tmp_path / name)
-        assert found["signals"]["rows_not_aligned"] == 0
-        terms.append(losses_of(objective, base, records).terms["likelihood"])
-    torch.testing.assert_close(*terms, rtol=5e-3, atol=2e-3, equal_nan=True)
+    teachers = (scoring(served[domain]), local[domain])
+    made = Taught(
+        (DistributionObjective(alpha=1.0), DistributionObjective(alpha=1.0)),
+        (
+            LikelihoodObjective(alpha=1.0, temperature=10.0),
+            LikelihoodObjective(alpha=1.0, temperature=10.0),
+        ),
+    )
+    for pair in (made.distribution, made.likelihood):
+        for objective, teacher in zip(pair, teachers, strict=True):
+            folder = tmp_path_factory.mktemp("taught")
+            found = begun(objective, base, {domain: teacher}, records, folder)
+            assert found["signals"].get("rows_not_aligned", 0) == 0
+    return made
 
 
 def test_a_distillation_learns_from_what_it_says_and_scores(
-    served: dict[str, LlamaModel], questions: Sequence[Example], tmp_path: Path
+    served: dict[str, LlamaModel], questions: Sequence[Example], taught: Taught, tmp_path: Path
 ) -> None:
     """Answers by chat, scores of the targets, training toward them, and all of it counted."""
     prices = Prices(price_per_million_input_tokens=1.0, price_per_million_output_tokens=2.0)
@@ -174,14 +177,33 @@ def test_a_distillation_learns_from_what_it_says_and_scores(
     distiller.distill()
     trained = (tmp_path / "run" / "training" / "log.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in trained.splitlines()]
-    taught = next(line["taught"] for line in lines if "taught" in line)
+    by_teacher = next(line["taught"] for line in lines if "taught" in line)
     divergences = [line["terms"]["forward_kl"] for line in lines if "terms" in line]
     assert divergences[-1] < divergences[0]
     usage = json.loads((tmp_path / "run" / "usage.json").read_text(encoding="utf-8"))
-    scored = sum(taught.values())
+    scored = sum(by_teacher.values())
     assert 0 < scored <= len(examples)
-    # And the first question, which every served expert is asked.
-    assert sum(model["calls"] for model in usage) == len(examples) + len(DOMAINS) + scored
+    assert sum(model["calls"] for model in usage) == len(examples) + scored
     for model in usage:
         paid = (model["prompt_tokens"] + 2 * model["completion_tokens"]) / 1e6
         assert model["cost"] == pytest.approx(paid) and model["unknown_cost"] == 0
+
+
+def test_what_it_scores_is_the_divergence_of_the_local_expert_but_for_the_tail(
+    taught: Taught, local: dict[str, LlamaModel], base: LlamaModel, records: list[TrainingRecord]
+) -> None:
+    found, whole = (
+        losses_of(objective, base, records).terms["forward_kl"] for objective in taught.distribution
+    )
+    tails = tails_of(local[DOMAINS[0]], base, records, SCORED)
+    torch.testing.assert_close(found + tails, whole, rtol=5e-3, atol=2e-3)
+    assert whole.max() > 0.1, "the expert has something to teach"
+
+
+def test_the_pieces_that_it_scores_are_as_probable_as_they_are_here(
+    taught: Taught, base: LlamaModel, records: list[TrainingRecord]
+) -> None:
+    found, expected = (
+        losses_of(objective, base, records).terms["likelihood"] for objective in taught.likelihood
+    )
+    torch.testing.assert_close(found, expected, rtol=5e-3, atol=2e-3, equal_nan=True)
