@@ -350,7 +350,7 @@ def test_what_takes_more_than_two_seconds_is_named_and_nothing_is_silent_for_fiv
     assert shown[0] == "loading large …; stage 1 of 3, generate"
     assert shown[1] == "loading large: 0:07 so far; stage 1 of 3, generate"
     assert any("asking: 0 of 10 (0%), loading other; stage 1" in line for line in shown)
-    assert shown[-1] == "at work; stage 1 of 3, generate"
+    assert shown[-1] == "still working; stage 1 of 3, generate"
 
 
 def test_nothing_is_written_where_nothing_is_under_way() -> None:

@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterable
 from typing import Literal, TypeGuard
 
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import ConfigurationError, suggestion
 
 Interval = Literal["(0, 1)", "[0, 1)", "(0, 1]", "[0, 1]", "(0, inf)", "[0, inf)"]
 """A range as mathematics writes it: a square bracket takes its end in, a round one leaves it out."""
@@ -119,4 +119,9 @@ def check_word(name: str, word: object, allowed: Iterable[str]) -> None:
     """
     known = tuple(allowed)
     if word not in known:
-        raise ConfigurationError(f"{name} is not known", received=word, allowed=", ".join(known))
+        raise ConfigurationError(
+            f"{name} is not known",
+            received=word,
+            allowed=", ".join(known),
+            fix=suggestion(str(word), known),
+        )

@@ -98,9 +98,21 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _difference(stored: object, given: object) -> str:
+    return ", ".join(_changes(stored, given, ""))[:300]
+
+
+def _changes(stored: object, given: object, at: str) -> Iterator[str]:
+    """Yields the innermost values that differ, each with the keys that lead to it."""
+    if fingerprint(stored) == fingerprint(given):
+        return
     if isinstance(stored, Mapping) and isinstance(given, Mapping):
-        changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
-        return ", ".join(
-            f"{key} was {stored.get(key)!r}, is {given.get(key)!r}" for key in changed
-        )[:300]
-    return f"was {stored!r:.150}, is {given!r:.150}"
+        for key in {**stored, **given}:
+            place = f"{at}.{key}" if at else str(key)
+            yield from _changes(stored.get(key), given.get(key), place)
+    elif isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
+        for index, (before, now) in enumerate(zip(stored, given, strict=True)):
+            yield from _changes(before, now, f"{at}[{index}]")
+    elif isinstance(stored, list) and isinstance(given, list):
+        yield f"{at} had {len(stored)} entries, has {len(given)}".strip()
+    else:
+        yield f"{at} was {stored!r:.150}, is {given!r:.150}".strip()

@@ -16,10 +16,11 @@ The tree:
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -145,6 +146,19 @@ class TrainingError(DomainFusionError, RuntimeError):
     """Training that can't continue."""
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Returns the advice to write the nearest of the known names; empty where none is near.
+
+    Example:
+        >>> suggestion("epoks", ["epochs", "seed"]), suggestion("batch", ["path", "batch_size"]), suggestion("x", ["seed"])
+        ('write epochs', 'write batch_size', '')
+    """
+    names = list(known)
+    nearest = [other for other in names if name and other.startswith(name)]
+    nearest = nearest or difflib.get_close_matches(name, names, n=1)
+    return f"write {nearest[0]}" if nearest else ""
+
+
 def advice_on(error: Exception) -> str:
     """Returns what to do about a file that can't be read or written; each cause has its own.
 
@@ -191,6 +205,7 @@ _ADVICE: Mapping[int, str] = MappingProxyType(
         errno.ENAMETOOLONG: "choose a shorter path",
         errno.ENOENT: "check the path",
         errno.EISDIR: "this is a folder: name a file",
+        errno.EEXIST: "there is a file of this name: name a folder, or move the file away",
         errno.ENOTDIR: "a part of the path is a file: check the path",
         errno.EMFILE: "allow more open files (ulimit -n 4096), and run again",
     }

@@ -574,7 +574,7 @@ class Lines:
             elif is_silent and what:
                 self._say_whole(f"{what}: {clock_time(seconds)} so far")
             elif is_silent and self._whole is not None:
-                self._say_whole("at work")
+                self._say_whole("still working")
 
     def _worked(self) -> float:
         return self._clock() - seconds_spent()

@@ -90,6 +90,15 @@ class Message:
     role: Literal["system", "user", "assistant"]
     content: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, str):
+            raise DataError(
+                "The content of a message is not a text",
+                received=self.content,
+                allowed="a text",
+                fix="give one question at a time; several are several conversations",
+            )
+
 
 Conversation = tuple[Message, ...]
 
@@ -97,6 +106,37 @@ Conversation = tuple[Message, ...]
 def user(text: str) -> Conversation:
     """Returns the conversation that consists of one question."""
     return (Message("user", text),)
+
+
+def check_conversations(conversations: object, sampling: object) -> None:
+    """Refuses what a model can't be asked, such as texts in place of conversations.
+
+    Raises:
+        ConfigurationError: `conversations` are not tuples of messages, or `sampling` is not a
+            `Sampling`.
+    """
+    if not isinstance(sampling, Sampling):
+        raise ConfigurationError(
+            "sampling is not a Sampling",
+            received=sampling,
+            allowed="an object of Sampling",
+            fix="write Sampling(max_new_tokens=...)",
+        )
+    if (
+        not isinstance(conversations, Sequence)
+        or isinstance(conversations, str)
+        or not all(map(_is_conversation, conversations))
+    ):
+        raise ConfigurationError(
+            "conversations are not conversations",
+            received=conversations,
+            allowed="a list of tuples of messages",
+            fix='write [user("a question")], with user from domainfusion.types',
+        )
+
+
+def _is_conversation(given: object) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(turn, Message) for turn in given)
 
 
 def transcript(conversation: Conversation) -> str:

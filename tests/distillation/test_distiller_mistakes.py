@@ -348,7 +348,7 @@ def test_what_is_not_there_yet_says_what_to_do(world: World) -> None:
     distiller = world.evaluated()
     with pytest.raises(RunError, match="call distill"):
         distiller.save("nowhere")
-    with pytest.raises(RunError, match="train first"):
+    with pytest.raises(RunError, match=r"train\(\) first"):
         distiller.evaluate()
     with pytest.raises(RunError, match=r"call generate\(\) first"):
         distiller.evaluate(world.base)

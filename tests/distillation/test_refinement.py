@@ -677,7 +677,7 @@ def test_without_rounds_a_run_is_what_it_was(world: World) -> None:
     with pytest.raises(RunError, match=r"nothing to refine.*give refinement_rounds"):
         distiller.refine()
     assert distiller.student is student
-    with pytest.raises(RunError, match=r"nothing to refine.*train first"):
+    with pytest.raises(RunError, match=r"nothing to refine.*train\(\) first"):
         world.distiller().refine()
 
 

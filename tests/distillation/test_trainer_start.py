@@ -354,6 +354,20 @@ def test_the_merge_to_compare_with_is_the_one_that_is_right_most_often(
         assert torch.allclose(tensor, expected[name])
 
 
+def test_the_merge_to_compare_with_is_chosen_once(
+    base: LlamaModel,
+    experts: dict[str, LlamaModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = IntegrationTrainer(**SWEPT)
+    first, how = trainer.merged(base, experts, RECORDS, tmp_path)
+    monkeypatch.setattr(merger, "fit", lambda *_: pytest.fail("it was measured again"))
+    again, how_again = trainer.merged(base, experts, RECORDS, tmp_path)
+    assert same(first, again) and how_again == how
+    assert not (tmp_path / "choices.json").exists(), "the training made no choice"
+
+
 def test_what_was_measured_and_chosen_is_not_measured_again(
     base: LlamaModel,
     experts: dict[str, LlamaModel],

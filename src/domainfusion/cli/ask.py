@@ -93,18 +93,27 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the draws (default: %(default)s)"
     )
+    parser.set_defaults(misused=parser.error)
 
 
 def sampling_of(arguments: argparse.Namespace) -> Sampling:
-    """Returns how answers are written, as the options say."""
+    """Returns how answers are written, as the options say; a number out of range ends the command
+    as argparse does.
+    """
+    from domainfusion.errors import ConfigurationError
     from domainfusion.types import Sampling
 
-    return Sampling(
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-    )
+    try:
+        return Sampling(
+            max_new_tokens=arguments.max_new_tokens,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+        )
+    except ConfigurationError as error:
+        # The sentence begins with the argument's name, as --max-new-tokens is max_new_tokens.
+        arguments.misused(f"argument {error}")
+        raise
 
 
 class ModelToAsk(NamedTuple):

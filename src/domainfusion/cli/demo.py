@@ -49,8 +49,15 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Runs the demo, saves its student and writes its reports."""
+    from domainfusion.errors import ConfigurationError
     from domainfusion.progress import doing
 
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise ConfigurationError(
+            "The folder of the world is not there",
+            received=str(arguments.data),
+            fix="check the path; without --data the demo takes the world that comes with it",
+        )
     with doing("starting"):
         from domainfusion.cli.runs import check_student_folder, publish, remember_demo, run_stages
         from domainfusion.demo.run import build_demo

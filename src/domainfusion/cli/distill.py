@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,9 +106,22 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     from domainfusion.recipe.reading import read_recipe
 
     words = list(arguments.set)
-    if arguments.seed is not None:
-        words.append(f"seed={arguments.seed}")
     choices = [_values_of(arguments.recipe, text) for text in words]
+    if arguments.seed is not None:
+        words.append(f"--seed {arguments.seed}")
+        found = _values_of(arguments.recipe, f"seed={arguments.seed}")
+        choices.append(
+            [replace(one, text=one.text.removeprefix("seed="), option="--seed") for one in found]
+        )
+    keys = [values[0].at for values in choices]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        given = [text for text, key in zip(words, keys, strict=True) if key == twice]
+        raise ConfigurationError(
+            f"{'.'.join(map(str, twice))} is set twice",
+            received=given,
+            fix="give it once; several values with commas between them make a run each",
+        )
     variants = []
     for combination in itertools.product(*choices):
         recipe = read_recipe(arguments.recipe, combination)

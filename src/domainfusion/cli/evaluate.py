@@ -106,6 +106,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     requirements = [Requirement.parse(text) for text in arguments.require]
     directory = check_run(arguments.directory)
+    if arguments.against is None:
+        _check_slices(directory, requirements)
     examples = list(read_examples(arguments.against)) if arguments.against else None
     student = _student_of(directory)
     terminal.log_to(directory)
@@ -125,6 +127,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         else:
             report = _evaluate_against(distiller, student, examples, arguments.against, terminal)
     return _check(report, requirements, arguments, terminal)
+
+
+def _check_slices(directory: Path, requirements: list[Requirement]) -> None:
+    """Refuses a requirement on a slice that an earlier evaluation of the run did not have, before
+    anything is measured again.
+    """
+    from domainfusion.distillation.requirements import check_requirements
+    from domainfusion.reports import RunSummary
+
+    earlier = RunSummary.read(directory).evaluation if requirements else None
+    if earlier is not None:
+        check_requirements(earlier, requirements)
 
 
 def _check_words(arguments: argparse.Namespace) -> None:

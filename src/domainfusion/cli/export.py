@@ -81,17 +81,23 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         arguments.misused(f"argument {word}: goes with a model, not with --format {kind}")
     if arguments.dtype and arguments.dtype not in _DTYPES.get(kind, ()):
         allowed = ", ".join(_DTYPES.get(kind, ())) or "none, as an adapter stays as it is"
-        arguments.misused(f"argument --dtype: of {kind} (choose from {allowed})")
+        arguments.misused(
+            f"argument --dtype: invalid choice: {arguments.dtype!r} with --format {kind} (choose"
+            f" from {allowed})"
+        )
     if arguments.public and not arguments.hub:
         arguments.misused("argument --public: goes with --hub")
     if kind in _DATA:
         _write_data(kind, arguments, terminal)
         return
     write = {"transformers": _write_model, "gguf": _write_gguf, "adapter": _write_adapter}[kind]
-    folder = write(arguments, terminal)
     if arguments.hub:
         from domainfusion.models import push_to_hub
+        from domainfusion.models.publishing import check_hub_name
 
+        check_hub_name(arguments.hub)
+    folder = write(arguments, terminal)
+    if arguments.hub:
         terminal.say(f"Uploading {folder} …")
         address = push_to_hub(folder, arguments.hub, public=arguments.public)
         terminal.print(f"On the hub: {address}")
@@ -144,11 +150,18 @@ def _write_model(arguments: argparse.Namespace, terminal: Terminal) -> Path:
 
 
 def _write_gguf(arguments: argparse.Namespace, terminal: Terminal) -> Path:
+    from domainfusion.errors import ConfigurationError
     from domainfusion.models import write_gguf, write_modelfile
 
     saved, system_prompt = _saved_model(arguments.directory)
     name = _name_of(arguments.directory)
     file = arguments.output or arguments.directory / "export-gguf" / f"{name}.gguf"
+    if file.is_dir():
+        raise ConfigurationError(
+            "GGUF is one file, and this is a folder",
+            received=str(file),
+            fix=f"give --output {shlex.quote(str(file / name))}.gguf",
+        )
     file = write_gguf(saved, file, dtype=arguments.dtype or "auto", name=name)
     modelfile = write_modelfile(saved, file, system_prompt=system_prompt)
     if (saved / "README.md").is_file():

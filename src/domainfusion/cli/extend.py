@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainfusion.checks import check_number
 from domainfusion.errors import ConfigurationError, RunError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert",
         required=True,
+        type=_expert,
         metavar="DOMAIN=MODEL",
         help="a domain and its expert: a path, a hub id, or {model: ..., base_url: ...}",
     )
@@ -50,7 +51,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--replay",
-        type=float,
+        type=_share,
         default=1.0,
         metavar="SHARE",
         help="share of the run's examples that is shown again (default: all)",
@@ -69,6 +70,23 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print what it would take, and keep nothing"
     )
     parser.set_defaults(run=run, until="evaluate", no_check=False)
+
+
+def _expert(text: str) -> str:
+    domain, separator, model = text.partition("=")
+    if not (separator and domain.strip() and model.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not DOMAIN=MODEL, as in law=experts/law")
+    return text
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, a number from 0 to 1")
+    return share
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -107,7 +125,7 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
     """Returns the run's recipe with the expert, its examples and those of the run.
 
     Raises:
-        ConfigurationError: A new domain has no examples, or replay is not a share.
+        ConfigurationError: A new domain has no examples.
         RunError: The run has no recipe, no student or no evaluation.
     """
     from domainfusion.cli.distill import student_of
@@ -122,7 +140,6 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
             received=str(files.path),
             fix="distill a recipe in which the new expert stands, with --from this run",
         )
-    check_number("replay", arguments.replay, "[0, 1]")
     is_new = domain not in recipe.domains
     for option, use in (("examples", "train"), ("test", "measure")):
         given = getattr(arguments, option)

@@ -36,6 +36,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from domainfusion.errors import ConfigurationError
     from domainfusion.records import write_text
 
+    if arguments.path.is_dir():
+        raise ConfigurationError(
+            "The recipe is a file, and this is a folder",
+            received=str(arguments.path),
+            fix=f"write {arguments.path / 'recipe.yaml'}",
+        )
     if arguments.path.exists() and not arguments.force:
         raise ConfigurationError(
             "There is a file already",

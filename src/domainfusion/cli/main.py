@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from domainfusion import __version__
 from domainfusion.cli import (
@@ -26,7 +27,7 @@ from domainfusion.cli import (
     report,
     status,
 )
-from domainfusion.errors import DomainFusionError, printable
+from domainfusion.errors import DomainFusionError, printable, suggestion
 from domainfusion.interruption import Stop, stopping_on_signals
 
 if TYPE_CHECKING:
@@ -58,11 +59,39 @@ _EPILOG = """exit codes:
 Whatever stopped a run, what it had finished is kept: the same command resumes from there."""
 
 
+# Of argparse's message: the word that it does not know, and the words that it does.
+_UNKNOWN_CHOICE = re.compile(r"invalid choice: '(?P<word>.*)' \(choose from (?P<choices>.*)\)")
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages repeat no control character that it was given."""
+    """A parser that proposes the word that was meant, and whose messages repeat no control
+    character that it was given.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses options that it does not know, so that the verb's own usage is shown."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [word for word in self._option_string_actions if word.startswith("--")]
+            words = " ".join(unknown)
+            self.error(f"unrecognized arguments: {words}{_meant(unknown[0], options)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with the message and, where a choice is misspelled, with the one that was meant."""
+        unknown = _UNKNOWN_CHOICE.search(message)
+        if unknown is not None:
+            choices = [word.strip("' ") for word in unknown["choices"].split(",")]
+            message += _meant(unknown["word"], choices)
+        super().error(message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message), file)
+
+
+def _meant(word: str, choices: Sequence[str]) -> str:
+    advice = suggestion(word.partition("=")[0], choices)
+    return f"; {advice}" if advice else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -135,6 +135,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
         arguments.misused("argument --expert: not allowed with a run, which has its own")
     if not is_run and not arguments.expert:
         arguments.misused("the following arguments are required: --expert")
+    if arguments.method == "regmean" and not (is_run or arguments.prompts):
+        arguments.misused("argument --method: regmean reads questions; give --prompts FILE")
     domains = [one.domain for one in arguments.expert]
     if twice := next((name for name in domains if domains.count(name) > 1), None):
         arguments.misused(f"argument --expert: {twice} is given twice")

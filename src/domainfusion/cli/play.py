@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainfusion.cli.ask import Panel, add_sampling_options, open_panel, sampling_of
-from domainfusion.errors import DataError, DomainFusionError, printable
+from domainfusion.errors import ConfigurationError, DataError, DomainFusionError, printable
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Open a page on which a question goes to the student, the base, the experts and their ensemble side by side, with how the
 experts' answers were integrated. The page is for this machine alone."""
+
+HIGHEST_PORT = 65_535
 
 MOST_BYTES = 100_000
 """The largest body of a request."""
@@ -42,7 +44,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("directory", type=Path, metavar="RUN", help="the directory of a run")
     parser.add_argument(
-        "--port", type=int, default=0, metavar="N", help="the port (default: one that is free)"
+        "--port", type=_port, default=0, metavar="N", help="the port (default: one that is free)"
     )
     parser.add_argument(
         "--review",
@@ -54,14 +56,27 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= HIGHEST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
 def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Serves the page until it is stopped."""
     from domainfusion.cli.runs import check_run
 
     directory = check_run(arguments.directory)
+    if arguments.review is not None and arguments.review.is_dir():
+        raise ConfigurationError(
+            "The review is a CSV file, and this is a folder",
+            received=str(arguments.review),
+            fix=f"give --review {arguments.review / 'review.csv'}",
+        )
+    sampling = sampling_of(arguments)
     panel = open_panel(str(directory), system=arguments.system, progress=terminal.progress)
     review = arguments.review or directory / "review.csv"
-    room = Playroom(panel=panel, sampling=sampling_of(arguments), review=review)
+    room = Playroom(panel=panel, sampling=sampling, review=review)
     with serve(room, port=arguments.port) as server:
         terminal.print(f"Open {server.url} in a browser on this machine. Ctrl-C ends it.")
         server.serve_forever()

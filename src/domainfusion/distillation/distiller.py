@@ -36,7 +36,7 @@ from domainfusion.distillation.measuring import (
     measure_savings,
     merge_of,
 )
-from domainfusion.distillation.parts import Parts, check_teachers
+from domainfusion.distillation.parts import Parts, check_items, check_teachers
 from domainfusion.distillation.refinement import (
     Refiner,
     Stages,
@@ -60,7 +60,7 @@ from domainfusion.distillation.targets import (
     warn_of_refusals,
 )
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.errors import RunError
+from domainfusion.errors import ConfigurationError, RunError
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress, doing
@@ -160,6 +160,10 @@ class Distiller:
         self.student: TrainableModel | None = None
         self._is_refined = False
         self.report: EvaluationReport | None = None
+        if not isinstance(output_dir, str | Path | None):
+            raise ConfigurationError(
+                "output_dir is not a path", received=output_dir, allowed="a path, or None"
+            )
         path = None if output_dir is None else Path(output_dir)
         self._run = RunDirectory(
             path,
@@ -270,6 +274,7 @@ class Distiller:
         """Asks the expert of each of an example's domains: its sub-question if there is one, else
         the whole query.
         """
+        check_items("examples", examples, Example, "generate()")
         check_teachers(examples, self.teacher_models)
         with self._run.open(), self._run.stage("collect") as tell:
             tasks = self._experts().answer(examples)
@@ -291,6 +296,7 @@ class Distiller:
 
     def train(self, records: Sequence[TrainingRecord]) -> TrainableModel:
         """Trains the student on the records and returns it."""
+        check_items("records", records, TrainingRecord, "integrate()")
         with self._run.open(), self._run.stage("train") as tell:
             self.student, self._is_refined = self._train(records, self._run), False
             tell(outcomes.trained(records, self._run))
@@ -305,7 +311,11 @@ class Distiller:
             RunError: There is no student yet, or `refinement_rounds` is 0.
         """
         if self.student is None or not self.settings.refinement_rounds:
-            fix = "train first" if self.settings.refinement_rounds else "give refinement_rounds=..."
+            fix = (
+                "call distill() or train() first"
+                if self.settings.refinement_rounds
+                else "give refinement_rounds=..."
+            )
             raise RunError(
                 "There is nothing to refine",
                 received=f"refinement_rounds={self.settings.refinement_rounds}",
@@ -347,6 +357,7 @@ class Distiller:
 
         Raises:
             RunError: There is no student, no evaluator, or no test set yet.
+            ConfigurationError: An example needs a domain that has no teacher.
             DataError: Examples were trained on, and the evaluator refuses such.
         """
         student = student or self.student
@@ -354,11 +365,13 @@ class Distiller:
             missing = "student" if student is None else "evaluator"
             raise RunError(
                 f"There is no {missing} to evaluate with",
-                fix="train first" if student is None else "give evaluator=...",
+                fix="call distill() or train() first" if student is None else "give evaluator=...",
             )
         if examples is not None:
+            others = list(read_examples(examples))
+            check_teachers(others, self.teacher_models)
             with self._run.open():
-                return self._measure(self.evaluator, student, list(read_examples(examples)))
+                return self._measure(self.evaluator, student, others)
         if not self._run.test_examples.is_file():
             raise RunError("There is no test set yet", fix="call generate() first")
         with self._run.open():

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from domainfusion.checks import check_count, check_number
+from domainfusion.checks import check_count, check_number, is_number
 from domainfusion.distillation.examples import ExampleLike, query_key, read_examples
 from domainfusion.distillation.metrics import normalize
 from domainfusion.distillation.results import Overlap
@@ -58,9 +58,9 @@ class Duplicates:
     """
 
     def __init__(self, threshold: float = NEAR) -> None:
-        if not 0.5 <= threshold <= 1:
+        if not is_number(threshold) or not 0.5 <= threshold <= 1:
             raise ConfigurationError(
-                "The threshold of near-duplicates is out of range",
+                "duplicate_threshold is out of range",
                 received=threshold,
                 allowed="0.5 to 1",
             )

@@ -65,6 +65,12 @@ def read_entries(source: EntrySource) -> Iterator[Entry]:
             allowed=allowed,
             fix='choose one: data["train"]',
         )
+    elif not isinstance(source, Iterable):
+        raise DataError(
+            "The examples can't be read",
+            received=source,
+            allowed="a path, a list of examples or texts, a DataFrame or a data set",
+        )
     else:
         items, columns = _rows_of(source)
         names = tuple(map(str, columns)) if columns else None

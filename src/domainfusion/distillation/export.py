@@ -72,12 +72,15 @@ def export_messages(
 def _answer_of(item: TrainingRecord | Example) -> tuple[str, str]:
     """Returns the answer, and why there is none to export."""
     if isinstance(item, Example):
-        return item.reference or "", "" if item.reference else "has no reference"
+        return item.reference or "", "" if item.reference else "without a reference"
     if item.verification == "rejected":
         return "", "rejected"
     if not item.target.strip():
-        return "", "has no answer"
-    return item.target, "was cut" if item.integration.finish_reason == "length" else ""
+        return "", "without an answer"
+    return (
+        item.target,
+        "cut at the token limit" if item.integration.finish_reason == "length" else "",
+    )
 
 
 def _messages(conversation: Conversation, answer: str) -> dict[str, Any]:

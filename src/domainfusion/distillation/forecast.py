@@ -108,7 +108,7 @@ class Forecast:
         self._stages = tuple(stages)
         self._stage = stage
         self._clock = clock
-        self._place = 0
+        self._place, self._has_begun = 0, False
         self._coming: dict[str, list[Piece]] = {}
         self._kinds: dict[str, str] = {}
         self._open: list[_Open] = []
@@ -191,8 +191,12 @@ class Forecast:
         return watching(self._shown, whole or self.words)
 
     def words(self) -> str:
-        """Says at which stage of how many the run is, and how long all of it takes from now on."""
+        """Says at which stage of how many the run is, and how long all of it takes from now on;
+        nothing before its first stage, as an evaluation begins with another.
+        """
         place = self._now()
+        if not self._has_begun:
+            return ""
         where = f"stage {place + 1} of {len(self._stages)}, {self._stages[place]}"
         left = self.seconds_left()
         return where if left is None else f"{where}, {in_words(left)} left"
@@ -236,7 +240,7 @@ class Forecast:
         """Returns the place of the stage that is under way, or was last."""
         stage = self._stage()
         if stage in self._stages:
-            self._place = self._stages.index(stage)
+            self._place, self._has_begun = self._stages.index(stage), True
         return self._place
 
     def _kind(self, label: str) -> str:

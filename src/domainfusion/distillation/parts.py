@@ -22,7 +22,7 @@ from domainfusion.distillation.integration import ResponseIntegrator
 from domainfusion.distillation.run import pin_dates
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import Trainer
-from domainfusion.errors import CapabilityError, ConfigurationError, DataError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError, suggestion
 from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, TrainableModel
 from domainfusion.models.loading import choose_speech
 from domainfusion.training import distributed
@@ -255,6 +255,7 @@ def check_parts(
             "The student can't be trained",
             received=student,
             allowed="a local model, such as LlamaModel(...)",
+            fix=_model_of(student),
         )
     if not teachers:
         raise ConfigurationError(
@@ -274,6 +275,7 @@ def check_parts(
                 f"The teacher of {domain!r} can't answer",
                 received=teacher,
                 allowed="a model with generate(...)",
+                fix=_model_of(teacher),
             )
     if not generators:
         raise ConfigurationError(
@@ -294,6 +296,31 @@ def check_parts(
                 allowed="objects of DataGenerator's subclasses, such as CuratedDataGenerator(...)",
             )
     check_coverage(teachers, generators)
+
+
+def check_items(name: str, items: object, kind: type, source: str) -> None:
+    """Refuses what a stage was not made for.
+
+    Args:
+        name: The parameter.
+        items: What was given for it.
+        kind: What its entries have to be.
+        source: What returns such.
+
+    Raises:
+        ConfigurationError: It is not a list of these.
+    """
+    if not isinstance(items, list | tuple) or not all(isinstance(item, kind) for item in items):
+        raise ConfigurationError(
+            f"{name} are not a list of {kind.__name__}",
+            received=items,
+            allowed=f"what {source} returned",
+        )
+
+
+def _model_of(given: object) -> str:
+    """Returns how to write a model where its path was given."""
+    return f"write LlamaModel({str(given)!r})" if isinstance(given, str | Path) else ""
 
 
 def check_part(name: str, given: object, kind: type) -> None:
@@ -352,7 +379,7 @@ def check_coverage(
         raise ConfigurationError(
             f"A generator makes examples of {homeless[0]!r}, which has no teacher",
             allowed=", ".join(teachers),
-            fix="add its expert",
+            fix=suggestion(homeless[0], teachers) or "add its expert",
         )
     idle = [name for name in teachers if name not in wanted]
     if idle and len(known) == len(generators):
@@ -374,8 +401,8 @@ def check_refinement(
         has_validation: Whether there are, or will be, validation examples.
 
     Raises:
-        ConfigurationError: The number is negative, there is no validation, no generator can make
-            more, or several processes train.
+        ConfigurationError: There is no validation, no generator can make more, or several processes
+            train.
     """
     check_count("refinement_rounds", rounds, 0)
     if rounds == 0:
@@ -414,7 +441,7 @@ def check_teachers(examples: Sequence[Example], teachers: Mapping[str, LanguageM
         raise ConfigurationError(
             f"Examples need the domain {strange[0]!r}, which has no teacher",
             allowed=", ".join(teachers),
-            fix="add its expert",
+            fix=suggestion(strange[0], teachers) or "add its expert",
         )
 
 

@@ -82,7 +82,8 @@ class RunSettings:
             default `domainfusion.reports`.
 
     Raises:
-        ConfigurationError: on_teacher_failure is not known, or `samples` is out of range.
+        ConfigurationError: on_teacher_failure is not known, a number is out of range, or one of the
+            others is of another kind.
     """
 
     title: str = "Distillation"
@@ -97,6 +98,25 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_word("on_teacher_failure", self.on_teacher_failure, get_args(OnTeacherFailure))
         check_samples(self.samples)
+        check_count("refinement_rounds", self.refinement_rounds, 0)
+        if not isinstance(self.response_sampling, Sampling):
+            raise ConfigurationError(
+                "response_sampling is not a Sampling",
+                received=self.response_sampling,
+                allowed="an object of Sampling",
+                fix="write Sampling(max_new_tokens=...)",
+            )
+        if not callable(self.verifier):
+            raise ConfigurationError(
+                "verifier is not a function",
+                received=self.verifier,
+                allowed="a function of an example and a text that returns a Score",
+                fix="write metric_named('exact'), or give a function of your own",
+            )
+        if not isinstance(self.answers, str | Path):
+            raise ConfigurationError(
+                "answers is not a path", received=self.answers, allowed=f"a path, {BESIDE} or {OFF}"
+            )
 
     def answers_for(self, run: Path) -> Path | None:
         """Returns the file of the shared answers of a run; None where it shares none."""

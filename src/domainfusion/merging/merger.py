@@ -208,6 +208,13 @@ def merge(
         merged.save("merged-model")
         ```
     """
+    if not isinstance(experts, Mapping):
+        raise ConfigurationError(
+            "experts names no domains",
+            received=experts,
+            allowed="a dict from each domain to its expert",
+            fix='write {"domain": model}',
+        )
     _check(method, weight)
     read, validation = (
         held_apart(conversations or {})

@@ -43,7 +43,14 @@ from domainfusion.models.shared_base import (
     SharedBase,
     in_evaluation,
 )
-from domainfusion.types import Conversation, Generation, Message, Sampling, fingerprint
+from domainfusion.types import (
+    Conversation,
+    Generation,
+    Message,
+    Sampling,
+    check_conversations,
+    fingerprint,
+)
 
 TOKENS_IN_BATCH = 16_384
 """Tokens, of prompts and of answers at their limit, up to which rows are added to a batch."""
@@ -335,6 +342,7 @@ class AnsweringModel(LocalModel):
         Rows of similar length share a batch. A conversation that is longer than the model's context
         is an error, never cut.
         """
+        check_conversations(conversations, sampling)
         if self._pool is not None and not self._trainable:
             return self._pool.answer(self, conversations, sampling, on_result)
         prompts = self._prompts(conversations, sampling)

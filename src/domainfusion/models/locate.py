@@ -217,7 +217,10 @@ def read_whole_config(files: Path) -> Any:
                 fix="upgrade transformers, which may know it by now, or serve it and use APIModel",
             ) from error
         raise ModelError(
-            f"The configuration can't be read: {error}", received=str(files)
+            f"The configuration can't be read: {str(error).rstrip('. ')}",
+            received=str(files),
+            allowed="a model of a kind that Transformers knows, or a GGUF file",
+            fix="check that the path is the model's, and that its files were copied whole",
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -118,6 +119,21 @@ def write_vllm_adapter(adapter: str | Path, folder: str | Path) -> ServedAdapter
     return ServedAdapter(folder, largest, str(config.base_model_name_or_path))
 
 
+def check_hub_name(repository: str) -> None:
+    """Raises a `ConfigurationError` where this is not `owner/name`, before anything is written."""
+    try:
+        validate_repo_id(repository)
+        is_whole = "/" in repository
+    except HFValidationError:
+        is_whole = False
+    if not is_whole:
+        raise ConfigurationError(
+            "This is not the name of a repository on the hub",
+            received=repository,
+            allowed="owner/name, of letters, digits, dots, dashes and underscores",
+        )
+
+
 def push_to_hub(
     folder: str | Path, repository: str, *, public: bool = False, token: str | None = None
 ) -> str:
@@ -136,13 +152,7 @@ def push_to_hub(
             stay offline.
         RunError: The hub refused it, or can't be reached.
     """
-    owner, separator, name = repository.partition("/")
-    if not (owner and separator and name) or "/" in name:
-        raise ConfigurationError(
-            "The name of a repository on the hub has two parts",
-            received=repository,
-            allowed="owner/name",
-        )
+    check_hub_name(repository)
     api = HfApi(token=token, library_name="domainfusion")
     was_silent = are_progress_bars_disabled()
     disable_progress_bars()
@@ -151,10 +161,6 @@ def push_to_hub(
         api.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="Upload by domainfusion"
         )
-    except HFValidationError as error:
-        raise ConfigurationError(
-            "The hub has no repositories of this name", received=repository, allowed="owner/name"
-        ) from error
     except OfflineModeIsEnabled as error:
         raise ConfigurationError("HF_HUB_OFFLINE is set", fix="unset HF_HUB_OFFLINE") from error
     except Exception as error:  # of the hub's client, of what it sends by, or of the disk

@@ -19,7 +19,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from domainfusion.errors import ConfigurationError, MissingDependencyError, ModelError
+from domainfusion.checks import check_count, check_number
+from domainfusion.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    ModelError,
+)
 from domainfusion.models.base import LanguageModel, OnResult, SpreadModel, sample_seeds
 from domainfusion.types import Conversation, Generation, Sampling
 
@@ -77,12 +82,10 @@ class RayPool:
                 allowed="two whole numbers from 1, the smaller first, such as (1, 8)",
                 field="replicas",
             )
-        if gpus < 0 or cpus < 0 or batch_size < 1 or not start_seconds > 0:
-            raise ConfigurationError(
-                "A number of the pool is out of range",
-                received={"gpus": gpus, "cpus": cpus, "batch_size": batch_size},
-                allowed="gpus and cpus from 0, batch_size from 1, start_seconds above 0",
-            )
+        check_number("gpus", gpus, "[0, inf)")
+        check_number("cpus", cpus, "[0, inf)")
+        check_count("batch_size", batch_size)
+        check_number("start_seconds", start_seconds, "(0, inf)")
         # Read when Ray starts: nothing is reported to anybody.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         try:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from domainfusion.errors import ModelError
+from domainfusion.errors import ConfigurationError, ModelError
 from domainfusion.models.base import OnResult
-from domainfusion.types import Conversation, Generation, Sampling, fingerprint
+from domainfusion.types import Conversation, Generation, Sampling, check_conversations, fingerprint
 
 Script = Mapping[str, str] | Callable[[str], str] | str
 
@@ -26,6 +26,7 @@ class ScriptedModel:
         calls: Every conversation that it was asked, in order.
 
     Raises:
+        ConfigurationError: The script is none of these.
         ModelError: A question is not in the script.
 
     Example:
@@ -35,6 +36,12 @@ class ScriptedModel:
     """
 
     def __init__(self, script: Script, *, name: str = "scripted", version: str = "1") -> None:
+        if not (isinstance(script, str | Mapping) or callable(script)):
+            raise ConfigurationError(
+                "The script can't answer",
+                received=script,
+                allowed="a text, a dict from question to answer, or a function of a question",
+            )
         self.name = name
         self.calls: list[Conversation] = []
         self._script = script
@@ -57,6 +64,7 @@ class ScriptedModel:
         on_result: OnResult | None = None,
     ) -> list[Generation]:
         """Answers each conversation; see `LanguageModel.generate`."""
+        check_conversations(conversations, sampling)
         generations = []
         for index, conversation in enumerate(conversations):
             self.calls.append(conversation)

@@ -24,6 +24,7 @@ from domainfusion.errors import (
     ConfigurationError,
     DomainFusionError,
     MissingDependencyError,
+    suggestion,
 )
 from domainfusion.recipe.building import (
     STUDENT,
@@ -48,7 +49,7 @@ from domainfusion.recipe.sections import (
     SequentialSection,
     StudentSection,
 )
-from domainfusion.recipe.values import base_of, is_adapter, is_hub_id, suggestion
+from domainfusion.recipe.values import base_of, is_adapter, is_hub_id
 from domainfusion.records import write_text
 from domainfusion.types import Example
 
@@ -193,7 +194,13 @@ def examples_in(
         yield problem_at(at, f"an example can't be read: {error}".removesuffix("."))
         return
     if not found:
-        yield problem_at(at, "the file holds no examples", received=file)
+        yield problem_at(
+            at,
+            "the file holds no examples",
+            received=file,
+            allowed="one example a line, such as"
+            """ {"query": "…", "domain": "law", "answers": {"law": "…"}}""",
+        )
     yield from domains_needed(recipe, at, found)
     twice = [name for name, count in Counter(item.id for item in found).items() if count > 1]
     if twice and are_unique:

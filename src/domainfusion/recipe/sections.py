@@ -38,7 +38,7 @@ from pydantic import (
 from domainfusion.distillation.data_generation.writing import QUESTION_SAMPLING
 from domainfusion.distillation.integration.integrator import ANSWER_TOKENS
 from domainfusion.distillation.metrics.grading import METRICS, metric_named
-from domainfusion.errors import ConfigurationError, DomainFusionError
+from domainfusion.errors import ConfigurationError, DomainFusionError, suggestion
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.models.engine import Engine
@@ -59,7 +59,6 @@ from domainfusion.recipe.values import (
     one_of,
     problem,
     settings_of,
-    suggestion,
 )
 from domainfusion.types import Sampling
 
@@ -687,9 +686,11 @@ def _metric(given: Any) -> Any:
     try:
         metric_named(given)
     except DomainFusionError as error:
-        what, known = f"is not a metric: {str(error).removesuffix('.')}", (*METRICS, JUDGE)
+        if name in METRICS:
+            raise problem(f"is not a metric: {str(error).removesuffix('.')}") from error
+        known = (*METRICS, JUDGE)
         raise problem(
-            what, received=given, allowed=", ".join(known), fix=suggestion(name, known)
+            "is not a metric", received=name, allowed=", ".join(known), fix=suggestion(name, known)
         ) from error
     return given
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import ast
 import datetime
-import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
@@ -42,19 +41,6 @@ def problem(
         "{what}",
         {"what": what, "key": key, "received": received, "allowed": allowed, "fix": fix},
     )
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Returns the advice to write the nearest of the known names; empty where none is near.
-
-    Example:
-        >>> suggestion("epoks", ["epochs", "seed"]), suggestion("batch", ["path", "batch_size"]), suggestion("x", ["seed"])
-        ('write epochs', 'write batch_size', '')
-    """
-    names = list(known)
-    nearest = [other for other in names if name and other.startswith(name)]
-    nearest = nearest or difflib.get_close_matches(name, names, n=1)
-    return f"write {nearest[0]}" if nearest else ""
 
 
 # Texts, days and devices

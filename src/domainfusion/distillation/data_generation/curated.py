@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from domainfusion.checks import check_count
+from domainfusion.checks import check_count, check_seed
 from domainfusion.distillation.data_generation.generator import DataGenerator, Focus, Generated
 from domainfusion.distillation.entries import Entry, read_entries
 from domainfusion.distillation.examples import ExampleSource, read_examples
@@ -282,6 +282,7 @@ class CuratedDataGenerator(DataGenerator):
         num_examples: int | None = None,
         seed: int = 0,
     ) -> None:
+        check_seed(seed)
         self.examples = tuple(read_examples(examples, domain=domain, fields=fields))
         self.left_out: Mapping[str, int] = {}
         if not self.examples:

@@ -149,7 +149,7 @@ class SyntheticDataGenerator(WrittenByModel):
             if isinstance(domains_per_example, int)
             else tuple(domains_per_example)
         )
-        if not sizes or min(sizes) < 2:
+        if not sizes or not all(isinstance(size, int) and size >= 2 for size in sizes):
             raise ConfigurationError(
                 "domains_per_example is out of range",
                 received=domains_per_example,

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from domainfusion.checks import check_count, check_word
+from domainfusion.checks import check_count, check_seed, check_word
 from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
     Focus,
@@ -270,6 +270,7 @@ class WrittenByModel(DataGenerator):
                 allowed="a function of one argument",
             )
         check_count("num_examples", num_examples)
+        check_seed(seed)
         writes_json = writing.reply_format == "json" or (
             writing.reply_format == "auto" and isinstance(generation_model, SchemaModel)
         )

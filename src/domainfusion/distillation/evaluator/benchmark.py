@@ -263,6 +263,13 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             on_overlap=on_overlap,
         )
         check_number("tolerance", tolerance, "[0, 1)")
+        if not isinstance(benchmarks, Mapping):
+            raise ConfigurationError(
+                "benchmarks names no domains",
+                received=benchmarks,
+                allowed="a dict from each domain to its benchmarks",
+                fix='write {"domain": [...]}',
+            )
         self.benchmarks = {
             domain: normalized(sources, domain) for domain, sources in benchmarks.items()
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import get_args
 
-from domainfusion.checks import check_count, check_word
+from domainfusion.checks import check_count, check_seed, check_word
 from domainfusion.distillation.duplicates import OnOverlap
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import (
@@ -35,7 +35,7 @@ from domainfusion.distillation.results import (
     SliceScore,
 )
 from domainfusion.distillation.statistics import Bootstrap, Resampling, share
-from domainfusion.errors import DataError
+from domainfusion.errors import DataError, suggestion
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Conversation, Example, Generation, Sampling
@@ -113,8 +113,9 @@ def check_examples(
         strange = [domain for domain in item.domains if domain not in teachers]
         if strange:
             raise DataError(
-                f"The example {item.id} needs {strange[0]!r}, which has no expert",
+                f"The example {item.query!r:.80} needs {strange[0]!r}, which has no expert",
                 allowed=", ".join(teachers),
+                fix=suggestion(strange[0], teachers) or "add its expert, or leave the example out",
             )
     refuse_shared_ids(items)
     return items
@@ -143,6 +144,7 @@ class MeasuringEvaluator(Evaluator):
         on_overlap: OnOverlap,
     ) -> None:
         check_count("resamples", resamples, FEWEST_RESAMPLES)
+        check_seed(seed)
         check_metric(metric)
         check_word("on_overlap", on_overlap, get_args(OnOverlap))
         self.metric = metric

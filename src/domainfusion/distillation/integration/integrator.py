@@ -258,6 +258,8 @@ class ResponseIntegrator:
                 is neither text nor response, or none is of the primary domain.
             TemplateError: The template has no place for a response.
         """
+        if not isinstance(query, str):
+            raise DataError("The query is not a text", received=query, allowed="a text")
         if not isinstance(responses, Mapping):
             raise DataError(
                 "The responses have no domains",

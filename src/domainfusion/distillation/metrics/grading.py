@@ -20,7 +20,7 @@ from domainfusion.distillation.metrics.accuracy import (
     ModelMetric,
     stated_parts,
 )
-from domainfusion.errors import ConfigurationError
+from domainfusion.errors import ConfigurationError, suggestion
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Sampling, Score
@@ -201,7 +201,10 @@ def metric_named(wanted: str | Mapping[str, Any]) -> Metric:
     name = str(given.pop("name", ""))
     if name not in METRICS:
         raise ConfigurationError(
-            "There is no metric of this name", received=name, allowed=", ".join(METRICS)
+            "There is no metric of this name",
+            received=name,
+            allowed=", ".join(METRICS),
+            fix=suggestion(name, METRICS),
         )
     found = getattr(importlib.import_module(str(__package__)), METRICS[name])
     try:

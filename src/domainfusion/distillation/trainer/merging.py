@@ -261,12 +261,15 @@ def choose_merge(
         on_measured=keep,
     )
     if choices is not None:
-        choices.settle(
-            CHOICE, {"start": _as_json(choice.start), "product": _as_json(choice.product)}
-        )
+        keep_choice(choices, choice)
         if choice.candidates:
             _tell(choice, choices)
     return choice
+
+
+def keep_choice(choices: Choices, choice: MergeChoice) -> None:
+    """Keeps which merges were chosen; `made_choice` returns them."""
+    choices.settle(CHOICE, {"start": _as_json(choice.start), "product": _as_json(choice.product)})
 
 
 def made_choice(choices: Choices) -> MergeChoice | None:

@@ -24,16 +24,22 @@ from domainfusion.distillation.trainer.merging import (
     Choices,
     MergeSettings,
     choose_merge,
+    keep_choice,
     made_choice,
     material_of,
     merging,
 )
 from domainfusion.distillation.trainer.training import (
     CHOICES,
+    PRODUCT,
     Phase,
     Training,
 )
-from domainfusion.errors import CapabilityError, ConfigurationError, TrainingError
+from domainfusion.errors import (
+    CapabilityError,
+    ConfigurationError,
+    TrainingError,
+)
 from domainfusion.merging import Candidate, MergeMethod
 from domainfusion.models.base import (
     Adaptation,
@@ -317,7 +323,10 @@ class Trainer(ABC):
             model = student.trainable_copy(start)
             return model, replace(chosen, seconds=time.perf_counter() - began)
         material = material_of(teachers, records, self._merge_settings)
-        earlier = made_choice(Choices(directory / CHOICES))
+        # Kept apart from the training's own choices, as nothing is trained from this one.
+        kept = Choices(directory / PRODUCT)
+        known = made_choice(kept)
+        earlier = made_choice(Choices(directory / CHOICES)) or known
         searched = sum(one.seconds for one in earlier.candidates) if earlier else 0.0
         with merging(
             start, student, teachers, material.read, progress, directory=directory
@@ -326,8 +335,13 @@ class Trainer(ABC):
             merged = merger.merge(choice.product.method, choice.product.weight)
             # Where candidates were measured, making the merge was a part of it.
             before = searched or merger.seconds_before
+        if known is not None:
+            return merged, known.product
         seconds = before + time.perf_counter() - began
-        return merged, replace(choice.product, seconds=round(seconds, 1))
+        product = replace(choice.product, seconds=round(seconds, 1))
+        if directory.is_dir():
+            keep_choice(kept, replace(choice, product=product))
+        return merged, product
 
     def start_of(self, student: TrainableModel, teachers: Mapping[str, LanguageModel]) -> Start:
         """Returns which weights are trained and where they start, without loading any.

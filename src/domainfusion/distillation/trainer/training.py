@@ -72,6 +72,9 @@ FINISHED = "finished.safetensors"
 OBJECTIVE = "objective"
 """The folder in which an objective keeps files; it goes when the training is finished."""
 
+PRODUCT = "merge_as_model.json"
+"""The choice of the merge that the student is compared with, where the training made none."""
+
 USUAL_PATIENCE = 3
 """Validations without a better mean score after which a phase ends, where nothing else is said."""
 

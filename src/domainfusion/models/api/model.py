@@ -32,7 +32,14 @@ from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed, CantSco
 from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
 from domainfusion.models.base import OnPieces, OnResult, OnScores, TokenScorer, sample_seeds
 from domainfusion.models.books import Books
-from domainfusion.types import Conversation, Generation, Sampling, fingerprint, user
+from domainfusion.types import (
+    Conversation,
+    Generation,
+    Sampling,
+    check_conversations,
+    fingerprint,
+    user,
+)
 
 _RETRIES_OF_EMPTY = 2
 """How often a question is asked again whose answer was empty: each of them may have to be paid
@@ -394,7 +401,7 @@ class APIModel:
         scores: bool = False,
         allow_insecure_http: bool = False,
     ) -> None:
-        if not model.strip():
+        if not isinstance(model, str) or not model.strip():
             raise ConfigurationError(
                 "The model has no name", received=model, allowed="its name on the server"
             )
@@ -501,6 +508,7 @@ class APIModel:
             ModelError: Some conversations were left unanswered; its `unanswered` says which, and
                 why.
         """
+        check_conversations(conversations, sampling)
         if not conversations:
             return []
         questions = [
