@@ -27,7 +27,12 @@ from domainfusion.types import Message, user
 MODEL = ScriptedModel("x")
 DOMAINS = {"law": "Laws", "tax": "Taxes"}
 TEST = {"law": [{"query": "Q?", "domain": "law", "answers": {"law": "x"}}]}
-ANY: Any = None
+
+
+def wrong(given: object) -> Any:
+    """Returns what a checker of types would not let through."""
+    return given
+
 
 REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "APIModel": ("name",),
@@ -96,24 +101,24 @@ def test_a_number_as_text_is_refused_with_its_name(number: Number) -> None:
 @pytest.mark.parametrize(
     ("build", "error", "said"),
     [
-        (lambda: MODEL.generate(ANY or "Hi"), ConfigurationError, "received 'Hi'; allowed: a list of tuples of messages"),
-        (lambda: MODEL.generate(ANY or ["Hi"]), ConfigurationError, "conversations are not conversations; received ['Hi']"),
-        (lambda: MODEL.generate(ANY), ConfigurationError, "conversations are not conversations"),
-        (lambda: MODEL.generate([user("Hi")], ANY or {"top_p": 1}), ConfigurationError, "not a Sampling; received {'top_p': 1}"),
-        (lambda: APIModel("m", base_url="http://127.0.0.1:1/v1").generate(ANY or "Hi"), ConfigurationError, "received 'Hi'"),
-        (lambda: user(ANY), DataError, "not a text"),
-        (lambda: Message("user", ANY or ["a"]), DataError, "received ['a']; allowed: a text"),
-        (lambda: APIModel(ANY), ConfigurationError, "model"),
-        (lambda: ScriptedModel(ANY), ConfigurationError, "The script can't answer"),
-        (lambda: CuratedDataGenerator(ANY), DataError, "allowed: a path, a list of examples"),
-        (lambda: CuratedDataGenerator(ANY or 5), DataError, "received 5; allowed: a path"),
-        (lambda: BenchmarkEvaluator(benchmarks=ANY or ["mmlu"]), ConfigurationError, "benchmarks names no domains; received ['mmlu']"),
-        (lambda: ResponseIntegrator().integrate(ANY, {"law": "x"}), DataError, "The query is not a text"),
-        (lambda: merge(ANY, ANY or [MODEL]), ConfigurationError, "experts names no domains"),
+        (lambda: MODEL.generate(wrong("Hi")), ConfigurationError, "received 'Hi'; allowed: a list of tuples of messages"),
+        (lambda: MODEL.generate(wrong(["Hi"])), ConfigurationError, "conversations are not conversations; received ['Hi']"),
+        (lambda: MODEL.generate(wrong(None)), ConfigurationError, "conversations are not conversations"),
+        (lambda: MODEL.generate([user("Hi")], wrong({"top_p": 1})), ConfigurationError, "not a Sampling; received {'top_p': 1}"),
+        (lambda: APIModel("m", base_url="http://127.0.0.1:1/v1").generate(wrong("Hi")), ConfigurationError, "received 'Hi'"),
+        (lambda: user(wrong(None)), DataError, "not a text"),
+        (lambda: Message("user", wrong(["a"])), DataError, "received ['a']; allowed: a text"),
+        (lambda: APIModel(wrong(None)), ConfigurationError, "model"),
+        (lambda: ScriptedModel(wrong(None)), ConfigurationError, "The script can't answer"),
+        (lambda: CuratedDataGenerator(wrong(None)), DataError, "allowed: a path, a list of examples"),
+        (lambda: CuratedDataGenerator(wrong(5)), DataError, "received 5; allowed: a path"),
+        (lambda: BenchmarkEvaluator(benchmarks=wrong(["mmlu"])), ConfigurationError, "benchmarks names no domains; received ['mmlu']"),
+        (lambda: ResponseIntegrator().integrate(wrong(None), {"law": "x"}), DataError, "The query is not a text"),
+        (lambda: merge(wrong(None), wrong([MODEL])), ConfigurationError, "experts names no domains"),
         (lambda: DomainRetentionEvaluator(metric="acuracy"), ConfigurationError, "received 'acuracy'"),
-        (lambda: RunSettings(response_sampling=ANY or {"top_p": 1}), ConfigurationError, "write Sampling("),
-        (lambda: RunSettings(verifier=ANY or "exact"), ConfigurationError, "verifier is not a function; received 'exact'"),
-        (lambda: RunSettings(answers=ANY or 3), ConfigurationError, "answers is not a path; received 3"),
+        (lambda: RunSettings(response_sampling=wrong({"top_p": 1})), ConfigurationError, "write Sampling("),
+        (lambda: RunSettings(verifier=wrong("exact")), ConfigurationError, "verifier is not a function; received 'exact'"),
+        (lambda: RunSettings(answers=wrong(3)), ConfigurationError, "answers is not a path; received 3"),
     ],
 )  # fmt: skip
 def test_what_is_of_the_wrong_kind_is_named(

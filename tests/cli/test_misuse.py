@@ -20,7 +20,7 @@ from domainfusion.cli.main import main
         (["compare", "RUN"], "arguments are required: RUN"),
         (["compare", "RUN", "RUN"], "a run is named twice"),
         (["ask", "RUN", "Hi", "--temperature", "-1"], "temperature is out of range; received -1.0"),
-        (["ask", "RUN", "Hi", "--max-new-tokens", "0"], "max_new_tokens is not positive; received 0"),
+        (["ask", "RUN", "Hi", "--max-new-tokens", "0"], "max_new_tokens is out of range; received 0"),
         (["chat", "RUN", "--top-p", "2"], "top_p is out of range; received 2.0"),
         (["play", "RUN", "--port", "99999"], "'99999' is not a port, a number from 0 to 65535"),
         (["play", "RUN", "--port", "web"], "'web' is not a port"),

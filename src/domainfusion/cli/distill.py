@@ -114,11 +114,11 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
             [replace(one, text=one.text.removeprefix("seed="), option="--seed") for one in found]
         )
     keys = [values[0].at for values in choices]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        given = [text for text, key in zip(words, keys, strict=True) if key == twice]
+    repeated = next((key for key in keys if keys.count(key) > 1), None)
+    if repeated is not None:
+        given = [text for text, key in zip(words, keys, strict=True) if key == repeated]
         raise ConfigurationError(
-            f"{'.'.join(map(str, twice))} is set twice",
+            f"{'.'.join(map(str, repeated))} is set twice",
             received=given,
             fix="give it once; several values with commas between them make a run each",
         )

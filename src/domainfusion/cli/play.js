@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const { token, experts } = JSON.parse(document.getElementById("data").textContent);
-  const [ask, question, send, state, answers, integration, ledger, review, domains] = [
-    "ask", "question", "send", "state", "answers", "integration", "ledger", "review", "domains",
+  const [ask, question, send, state, answers, integration, ledger, review, domains, kept] = [
+    "ask", "question", "send", "state", "answers", "integration", "ledger", "review", "domains", "kept",
   ].map((id) => document.getElementById(id));
   let asked = "";
 
@@ -41,10 +41,16 @@
     label.prepend(box);
     domains.append(label);
   }
+  question.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!send.disabled) ask.requestSubmit();
+  });
   ask.addEventListener("submit", async (event) => {
     event.preventDefault();
     send.disabled = true;
     state.textContent = "Asking …";
+    kept.textContent = "";
     try {
       const found = await post("/ask", { question: question.value });
       asked = question.value;
@@ -62,9 +68,9 @@
     event.preventDefault();
     const chosen = [...domains.querySelectorAll("input:checked")].map((box) => box.value);
     try {
-      state.textContent = (await post("/review", { question: asked, domains: chosen })).done;
+      kept.textContent = (await post("/review", { question: asked, domains: chosen })).done;
     } catch (error) {
-      state.textContent = error.message;
+      kept.textContent = error.message;
     }
   });
 })();
