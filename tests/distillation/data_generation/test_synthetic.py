@@ -724,6 +724,13 @@ def test_variety_is_made_of_several_texts() -> None:
         synthetic(variety="topics")
 
 
+@pytest.mark.parametrize("name", ["sampling", "variety"])
+def test_none_stands_for_no_setting_of_how_a_model_writes(name: str) -> None:
+    options: dict[str, Any] = {name: None}
+    with pytest.raises(ConfigurationError, match=f"{name} is not known"):
+        WritingSettings(**options)
+
+
 # Coverage
 
 

@@ -202,6 +202,10 @@ class WritingSettings:
     check: Check | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sampling, Sampling):
+            raise ConfigurationError(
+                "sampling is not known", received=self.sampling, allowed="Sampling(...)"
+            )
         if not isinstance(self.variety, Variety):
             raise ConfigurationError(
                 "variety is not known", received=self.variety, allowed="Variety(...)"
