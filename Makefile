@@ -45,7 +45,7 @@ test-portable: setup  ## Run the unit tests that pass on every system.
 
 test-newest: setup  ## Upgrade Transformers, PEFT, TRL and Accelerate, and test what builds on them.
 	$(PIP) --upgrade accelerate peft transformers trl
-	$(BIN)/python -m pytest tests/models tests/training
+	$(BIN)/python -m pytest $(SHARED) tests/models tests/training
 
 # PyTorch is the tested one here too: older builds for the device may not be there.
 test-lowest:  ## Test with the lowest versions that pyproject.toml allows, in an environment of its own.

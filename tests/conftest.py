@@ -9,6 +9,7 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # read once, when torch is imported; on tiny matrices threads wait for each other
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,11 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would every process that a test
+# starts; tests that stop a run need Python's own handler.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow, not wrong; and a run that fails fails again.
 hypothesis.settings.register_profile("domainfusion", deadline=None, derandomize=True)

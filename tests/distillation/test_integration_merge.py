@@ -293,7 +293,7 @@ def test_a_cut_answer_by_itself_stays_as_it_is() -> None:
 def test_a_response_of_two_hundred_thousand_characters_is_merged_in_bounded_time(text: str) -> None:
     started = time.process_time()
     answer = integrate({"a": text, "b": "Tin melts at 232 °C. It rusts."})
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # two, and room for coverage and a busy machine
     assert "Tin melts at 232 °C." in answer.text
 
 
