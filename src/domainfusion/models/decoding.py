@@ -273,6 +273,7 @@ class Rows:
         tree = _tree_of(rows, module.device)
         count = len(DynamicCache(config=module.config).layers)
         self._cache = Cache(layers=[_RowLayer(tree.nodes) for _ in range(count)])
+        self._name_of_cache = _name_of_cache(module)
         self._positions = (~tree.padding).sum(-1)
         self._padding = tree.padding if bool(tree.padding.any()) else None
         with _reading(module, tree):
@@ -313,8 +314,15 @@ class Rows:
             self._padding = self._padding[chosen]
 
     def _compute(self, module: PreTrainedModel, **inputs: Any) -> torch.Tensor:
-        found = cast(Any, module)(**inputs, past_key_values=self._cache, use_cache=True)
+        inputs[self._name_of_cache] = self._cache
+        found = cast(Any, module)(**inputs, use_cache=True)
         return cast(torch.Tensor, found.logits)
+
+
+def _name_of_cache(module: PreTrainedModel) -> str:
+    """Returns the argument that takes the cache, which Transformers renamed in 5.24."""
+    names = inspect.signature(module.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _causal(padding: torch.Tensor) -> torch.Tensor:
