@@ -38,7 +38,7 @@ def test_the_demo_saves_its_student_and_tells_how_to_ask_it(
     assert main(["demo", "--small", "--output-dir", str(directory), "--quiet"]) == 0
     shown = capsys.readouterr().out
     for part in (
-        "has no verdict",
+        "can't be judged",
         f"{directory / 'model'}",
         f"domainfusion ask {directory}",
     ):

@@ -180,7 +180,7 @@ def test_until_ends_after_a_stage_and_the_rest_comes_later(
     assert (directory / "model" / "config.json").is_file()
     assert not (directory / "evaluation.json").exists()
     assert main(["evaluate", str(directory)]) == 0
-    assert "has no verdict" in capsys.readouterr().out
+    assert "can't be judged" in capsys.readouterr().out
 
 
 def test_a_model_that_can_not_be_fetched_is_one_error(

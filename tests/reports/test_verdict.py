@@ -151,7 +151,7 @@ def test_an_undefined_retention_gives_its_reason() -> None:
         "A: whether the student keeps its expert is undefined, because the expert got nothing"
         " right." in found.conclusions
     )
-    assert found.headline == "The student has no verdict in a."
+    assert found.headline == "The student can't be judged in a."
 
 
 def test_a_base_that_keeps_as_much_is_told() -> None:

@@ -165,6 +165,8 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
         ("evaluation", "holdout"): None,
         ("refinement_rounds",): 0,
     }
+    if is_new:
+        values["title",] = f"{recipe.title}, and {domain}"
     if is_new or arguments.about:
         values["domains", domain] = arguments.about or domain
     if recipe.trainer.initialization == "merge":

@@ -201,7 +201,7 @@ class EvaluationReport:
                 if len(undefined) <= MOST_NAMED
                 else f"{len(undefined)} of {total} domains"
             )
-            claims.append(f"has no verdict in {names}")
+            claims.append(f"can't be judged in {names}")
         return claims
 
     def _agreement_headline(self) -> str:

@@ -250,13 +250,14 @@ def _domain_parts(
         wrong = [
             item for item in found if slice_of(item.example) == row.domain and item.grade == "wrong"
         ]
-        kept = "undefined" if row.retention.value is None else percent(row.retention.value)
+        value = row.retention.value
+        kept = "can't be judged" if value is None else f"keeps {percent(value)} of its expert"
         parts.append(
             PagePart(
                 id=f"domain-{number}",
                 title=row.domain,
                 short=row.domain,
-                gist=f"keeps {kept} of its expert, {counted(row.items, 'question')}",
+                gist=f"{kept}, {counted(row.items, 'question')}",
                 domain={
                     "name": row.domain,
                     "asked": row.items if found else 0,

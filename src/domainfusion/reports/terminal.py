@@ -176,20 +176,14 @@ def _bullet(sentence: str) -> RenderableType:
     return grid
 
 
-def _table(found: Table) -> RichTable:
-    shown = RichTable(
-        title=_text(found.caption),
-        title_justify="left",
-        title_style="italic",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
+def _table(found: Table) -> RenderableType:
+    # The caption stands apart: a title of rich's is wrapped to the width of the table.
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title, side in zip(found.header, found.align, strict=True):
         shown.add_column(_text(title), justify="right" if side == "r" else "left", overflow="fold")
     for row in found.rows:
         shown.add_row(*map(_cell, row), style="bold" if row[0].text == "student" else "")
-    return shown
+    return Group(_text(found.caption, "italic"), shown)
 
 
 def _cell(cell: Cell) -> Text:
