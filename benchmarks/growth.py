@@ -1,6 +1,6 @@
 """How time, memory and files grow with the number of examples, with scripted experts, so that all of
 it is the library's own: near-duplicates and contamination of questions made by one template; the
-stages of a run up to its report; the store of answers; domains.
+stages of a run up to its report, and the report in a browser; the store of answers; domains.
 
 CPU seconds of a process of its own for each measurement, with its peak memory; a second measurement
 in the same table, four times as many examples or more, says whether a step is linear.
@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,11 +41,11 @@ HERE = Path(__file__).parent
 COMMAND = "python benchmarks/growth.py --write"
 SEED = 0
 SIZES = {
-    "duplicates": (1_000, 5_000, 10_000, 50_000),
-    "contamination": (1_000, 5_000, 10_000, 50_000),
-    "run": (1_000, 5_000, 10_000),
+    "duplicates": (1_000, 5_000, 10_000, 50_000, 100_000),
+    "contamination": (1_000, 5_000, 10_000, 50_000, 100_000),
+    "run": (1_000, 5_000, 10_000, 100_000),
     "domains": (2, 5, 20),
-    "store": (10_000, 100_000),
+    "store": (10_000, 100_000, 1_000_000),
 }
 """Examples; of `domains` the domains of a run with 1,000 examples, of `store` answers."""
 SYLLABLES = ("ka", "ro", "mi", "ten", "sul", "var", "pel", "on", "dri", "esk")
@@ -150,6 +151,24 @@ def measure_run(count: int, folder: Path, note: Callable[..., None], domains: in
         distiller.evaluate(student)  # type: ignore[arg-type]
     for name in ("records.jsonl", "responses.sqlite", "evaluation.json", "report.html"):
         note(f"{name}, MB", round((folder / "run" / name).stat().st_size / 1e6, 2))
+    note("report in Chromium, s", opened(folder / "run" / "report.html"))
+
+
+def opened(page: Path) -> float:
+    """Returns the CPU seconds that Chromium's main thread takes to parse, lay out and show a page."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        tab = browser.new_page()
+        session = tab.context.new_cdp_session(tab)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        tab.goto(page.as_uri(), timeout=600_000)
+        tab.screenshot(timeout=600_000)  # waits for what is shown first
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        browser.close()
+    return round(next(each["value"] for each in metrics if each["name"] == "TaskDuration"), 2)
 
 
 def measure_domains(count: int, folder: Path, note: Callable[..., None]) -> None:

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import hashlib
 import json
 import mmap
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -409,92 +407,6 @@ def load_strikes(folder: Path) -> None:
     subprocess.run(build, check=True)
     os.environ["LD_PRELOAD"] = str(library)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-# What has to be equal
-
-_MEASURED = {
-    "seconds",
-    "peak_memory_bytes",
-    "date",
-    "command",
-    "created",
-    "seconds_per_answer",
-    "unknown_cost",
-    "cost",
-}
-"""Fields that a clock, the memory or the place of a run fills, in any file."""
-_SHOWN = {
-    "report.html",
-    "report.md",
-    "model/README.md",
-    "run.log",
-    "savings.json",
-    "lock",
-    "writer",
-}
-"""Files that show these, which must be there."""
-
-
-def state_of(run: Path) -> dict[str, str]:
-    """Returns each file of a run by its path, with the digest of all that has to be the same in two
-    runs: every byte, but for measured times and memory, and the place of the run.
-    """
-    found = {}
-    for path in sorted(run.rglob("*")):
-        name = path.relative_to(run).as_posix()
-        if path.is_dir():
-            found[f"{name}/"] = ""
-        elif name.endswith(("sqlite-wal", "sqlite-shm")):
-            continue  # parts of the database, which is compared by its rows
-        elif name in _SHOWN:
-            found[name] = "there" if path.stat().st_size or name in ("lock", "writer") else "empty"
-        elif name == "responses.sqlite":
-            found[name] = _digest(_rows(path))
-        elif path.name == "checksums.json":
-            found[name] = _digest(json.dumps(sorted(json.loads(path.read_text()))).encode())
-        elif path.suffix in (".json", ".jsonl"):
-            found[name] = _digest(_plain(path))
-        else:
-            found[name] = _digest(path.read_bytes().replace(str(run).encode(), b"RUN"))
-    return found
-
-
-def _rows(path: Path) -> bytes:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-    try:
-        answers = connection.execute("SELECT key, answer FROM answers ORDER BY key").fetchall()
-        calls = connection.execute(
-            "SELECT model, role, calls, prompt_tokens FROM calls ORDER BY model, role"
-        ).fetchall()
-        return repr((answers, calls)).encode()
-    finally:
-        connection.close()
-
-
-def _plain(path: Path) -> bytes:
-    text = path.read_text()
-    lines = text.split("\n") if path.suffix == ".jsonl" else [text]
-    values = [_without_measured(json.loads(line)) for line in lines if line.strip()]
-    return json.dumps(values).encode()
-
-
-def _without_measured(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        kept = {name: each for name, each in value.items() if name not in _MEASURED}
-        return {name: _without_measured(each) for name, each in kept.items()}
-    if isinstance(value, list):
-        return [_without_measured(each) for each in value]
-    return value
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Returns the files in which two runs differ."""
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 # A journal

@@ -203,6 +203,7 @@ _ADVICE: Mapping[int, str] = MappingProxyType(
         errno.EROFS: "the file system is mounted read-only: mount it for writing",
         errno.EIO: _CHECK_DISK,
         errno.ENAMETOOLONG: "choose a shorter path",
+        errno.ELOOP: "check the links in the path: one leads back to itself",
         errno.ENOENT: "check the path",
         errno.EISDIR: "this is a folder: name a file",
         errno.EEXIST: "there is a file of this name: name a folder, or move the file away",

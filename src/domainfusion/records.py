@@ -59,6 +59,17 @@ def write_text(path: Path, text: str, *, listed: bool = False) -> None:
         ) from error
 
 
+def whole_characters(text: str) -> str:
+    r"""Returns a text with half characters (lone surrogates), which JSON can spell and no file can
+    hold, replaced.
+
+    Example:
+        >>> whole_characters("a\ud83d\ude00b\ud800") == "a\N{GRINNING FACE}b\N{REPLACEMENT CHARACTER}"
+        True
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def expect(path: Path, checksum: str) -> None:
     """Adds to the list of the file's folder what the file will be, before it is put in its place.
 

@@ -65,7 +65,7 @@ def fingerprint(value: object, *, length: int = 16) -> str:
     canonical = json.dumps(
         _canonical(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")
     )
-    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:length]
 
 
 def _canonical(value: object) -> object:

@@ -20,6 +20,7 @@ from domainfusion.cli.main import main
 from domainfusion.models import HuggingFaceModel
 from domainfusion.recipe import read_recipe
 from domainfusion.types import Conversation, Generation
+from run_folders import differences, state_of
 
 from .conftest import start
 
@@ -102,6 +103,7 @@ def test_a_run_that_is_stopped_continues_and_ends_as_one_that_was_not(
     )
     assert stopped.keys() == whole.keys()
     assert all(torch.equal(stopped[name], whole[name]) for name in whole)
+    assert differences(state_of(directory), state_of(finished_run)) == []
     # The answers that were stored before the stop were not asked for again.
     assert "asking animals" not in capsys.readouterr().err
 

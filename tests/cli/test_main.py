@@ -187,6 +187,40 @@ sys.exit(main(["init"]))
 """
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "LONG"],
+        ["report", "LONG"],
+        ["compare", "LONG", "LONG"],
+        ["evaluate", "LONG"],
+        ["ask", "LONG", "Why?"],
+        ["init", "LONG"],
+        ["distill", "LONG"],
+        ["distill", "recipe.yaml", "--dry-run"],
+        ["merge", "LONG", "--expert", "a=LONG", "--output", "new"],
+        ["export", "LONG", "--format", "gguf", "--output", "new"],
+        ["extend", "LONG", "--expert", "a=LONG"],
+    ],
+)
+def test_a_path_that_no_file_system_can_have_is_one_clear_error(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "x" * 300
+    (tmp_path / "recipe.yaml").write_text(
+        f"domains: {{a: A}}\nstudent: {long}\nteachers: {{a: {long}/y}}\n"
+        f"generators: [{{type: curated, file: {long}}}]\nevaluation: {{test_examples: {long}}}\n"
+    )
+    assert main([word.replace("LONG", long) for word in words]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Error: ") and "Unexpected" not in told
+    assert "too long" in told or "not" in told or "no model" in told
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_second_signal_while_the_first_is_told_ends_the_process_without_a_traceback(

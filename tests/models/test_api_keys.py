@@ -1,6 +1,7 @@
 """The key and the address: what is never shown, written or sent elsewhere."""
 
 import base64
+import html
 import json
 import logging
 import time
@@ -89,6 +90,8 @@ def test_a_key_that_the_server_echoes_is_not_shown(
 
 SLASHED = "sk-test/0123456789+abcdef\\ghijkl"
 """A key whose characters JSON, URLs and HTML escape."""
+MARKED = 'sk-"proj"&<test>\'=%3d~.0123456789'
+"""A key with the characters that HTML has names for, and some that look like escapes."""
 
 
 def in_json(text: str, escape: Callable[[str], str]) -> bytes:
@@ -113,7 +116,7 @@ def in_pieces(text: str) -> bytes:
 ECHOES_IN_ANSWERS = {
     "plain": lambda key: in_json(key, lambda character: json.dumps(character)[1:-1]),
     "slashes": lambda key: in_json(
-        key, lambda character: {"/": "\\/", "\\": "\\\\"}.get(character, character)
+        key, lambda character: json.dumps(character)[1:-1].replace("/", "\\/")
     ),
     "code points": lambda key: in_json(key, lambda character: f"\\u{ord(character):04x}"),
     "in parts": lambda key: json.dumps(faulty.completion({"content": list(key)})).encode(),
@@ -141,13 +144,36 @@ ECHOES_IN_ANSWERS = {
             faulty.completion({"content": base64.b64encode(key.encode()).decode()})
         ).encode()
     ),
+    "code points in braces": (
+        lambda key: json.dumps(
+            faulty.completion({"content": "".join(f"\\u{{{ord(c):x}}}" for c in key)})
+        ).encode()
+    ),
+    "octal": (
+        lambda key: json.dumps(
+            faulty.completion({"content": "".join(f"\\{ord(c):03o}" for c in key)})
+        ).encode()
+    ),
+    "names of HTML": (
+        lambda key: json.dumps(faulty.completion({"content": html.escape(key)})).encode()
+    ),
+    "quoted-printable": (
+        lambda key: json.dumps(
+            faulty.completion({"content": "".join(f"={ord(c):02X}" for c in key)})
+        ).encode()
+    ),
+    "base64 in lines": (
+        lambda key: json.dumps(
+            faulty.completion({"content": base64.encodebytes(b"x" * 50 + key.encode()).decode()})
+        ).encode()
+    ),
     "base64, with a name": lambda key: in_json(
         base64.b64encode(f"me:{key}!".encode()).decode(), str
     ),
 }
 
 
-@pytest.mark.parametrize("key", [KEY, SLASHED])
+@pytest.mark.parametrize("key", [KEY, SLASHED, MARKED])
 @pytest.mark.parametrize("echo", ECHOES_IN_ANSWERS.values(), ids=ECHOES_IN_ANSWERS.keys())
 def test_a_key_in_an_answer_reaches_no_file(
     echo: Callable[[str], bytes], key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -171,7 +197,13 @@ def test_a_key_in_an_answer_reaches_no_file(
 def test_no_text_makes_hiding_a_key_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
     started = time.monotonic()
-    for text in ("\\" * 50_000, "%25" * 20_000, KEY[:-1] * 2_000, "&#0" * 20_000):
+    for text in (
+        "\\" * 50_000,
+        "%25" * 20_000,
+        KEY[:-1] * 2_000,
+        "&#0" * 20_000,
+        "c2st\n" * 20_000,
+    ):
         assert Key("TEACHER_KEY").hide(text) == text
     assert time.monotonic() - started < 5
 

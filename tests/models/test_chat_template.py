@@ -5,12 +5,14 @@ used says so, soon.
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,7 +236,13 @@ WRONG = {
     ),
     "power": "{{ 9 ** 9 ** 9 ** 9 }}{{ messages[0]['content'] }}",
     "product": "{{ 'a' * 99999999999 }}{{ messages[0]['content'] }}",
+    "doubling": (
+        "{% set all = namespace(text='a') %}{% for n in range(40) %}{% set all.text = all.text ~"
+        " all.text %}{% endfor %}{{ messages[0]['content'] }}"
+    ),
+    "length": "{{ 'a'.center(99999999) }}{{ messages[0]['content'] }}",
     "random": "{{ ['a', 'b'] | random }}{{ messages[0]['content'] }}",
+    "a comment": "{# nothing #}",
     "refuses all": "{{ raise_exception('not today') }}",
 }
 
@@ -244,6 +252,7 @@ def test_a_template_that_cant_be_used_says_so_soon(
     load: Callable[..., HuggingFaceModel], template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("domainfusion.models.chat_template.RENDERING_SECONDS", 0.5)
+    monkeypatch.setattr("domainfusion.models.chat_template.RENDERING_BYTES", 1 << 27)
     begin = time.perf_counter()
     with pytest.raises(ModelError, match="chat template of model"):
         _ = load(template).fingerprint
@@ -263,6 +272,19 @@ def test_a_call_that_never_ends_is_given_up_and_ended() -> None:
     with pytest.raises(ModelError, match=r"after 0\.2 seconds"):
         within_time(never, "the model", 0.2)
     assert ended == [1]
+
+
+def test_a_call_that_fills_the_memory_is_given_up_and_its_memory_is_free_again() -> None:
+    def fill() -> None:
+        text = "a"
+        while True:
+            text += text
+
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(ModelError, match="the model took more than 1 GB of memory"):
+        within_time(fill, "the model", 60)
+    gc.collect()
+    assert psutil.Process().memory_info().rss - before < 1 << 30
 
 
 # --- Tokens that a model lacks

@@ -130,6 +130,22 @@ def test_an_answer_comes_back_as_the_model_gave_it(
         {"sampling": Sampling(temperature=0.5, top_p=0.5)},
     ],
 )
+def test_half_a_character_is_replaced_and_its_question_asked_once(tmp_path: Path) -> None:
+    """A lone surrogate, which no file can hold: JSON can spell it, and Linux has it in names."""
+    half = "a\ud800\x00\udfffb"
+    model = ScriptedModel(half, name=f"model {half}")
+    asked = [user(f"Why {half}?"), user("Why?")]
+    with ResponseStore(tmp_path / "shared.sqlite") as shared:
+        with ResponseStore(tmp_path / "s.sqlite", shared=shared) as store:
+            answers = store.ask(model, asked)
+            assert [answer.text for answer in answers] == ["a\ufffd\x00\ufffdb"] * 2
+            assert store.ask(model, asked) == answers and store.asked == 2
+            [usage] = store.usage()
+            assert usage.calls == 2 and usage.name.encode()
+        with ResponseStore(tmp_path / "other.sqlite", shared=shared) as other:
+            assert other.ask(model, asked) == answers and other.asked == 0
+
+
 def test_another_model_question_or_sampling_is_another_answer(
     tmp_path: Path, other: dict[str, object]
 ) -> None:

@@ -203,7 +203,7 @@ def _one(text: str, option: str) -> Change:
 
 def _absolute(expert: Any) -> Any:
     """Returns the expert with a path that holds in any folder."""
-    if isinstance(expert, str) and Path(expert).expanduser().exists():
+    if isinstance(expert, str) and os.path.exists(Path(expert).expanduser()):
         return os.path.abspath(Path(expert).expanduser())
     return expert
 

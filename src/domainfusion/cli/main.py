@@ -27,7 +27,7 @@ from domainfusion.cli import (
     report,
     status,
 )
-from domainfusion.errors import DomainFusionError, printable, suggestion
+from domainfusion.errors import DomainFusionError, RunError, advice_on, printable, suggestion
 from domainfusion.interruption import Stop, stopping_on_signals
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ def _failed(error: BaseException, terminal: Terminal) -> int:
             "The disk is full. What was finished is kept; free some space and run the same command"
             " to resume."
         )
+    elif isinstance(error, OSError) and error.filename is not None:
+        # A path that is too long, a loop of links, a folder that may not be read: whatever met it.
+        what = f"A file or folder can't be used: {error.strerror or error}"
+        message = str(RunError(what, received=str(error.filename), fix=advice_on(error)))
     else:
         message = f"Unexpected {type(error).__name__}: {error}"
     terminal.fail(f"Error: {message}", details="".join(traceback.format_exception(error)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def _named(text: str) -> _Named:
 
 def _perhaps_named(text: str) -> _Named:
     # A path that is there is meant as it is, whatever characters it has.
-    return _Named("", text) if "=" not in text or Path(text).exists() else _named(text)
+    return _Named("", text) if "=" not in text or os.path.exists(text) else _named(text)
 
 
 def _scale(text: str) -> float | str:

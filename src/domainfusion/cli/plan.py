@@ -12,11 +12,11 @@ import itertools
 import json
 import logging
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
@@ -291,7 +291,7 @@ def _to_time(section: StudentSection | APISection) -> HuggingFaceModel | None:
     if isinstance(section, APISection) or section.engine is not None:
         return None
     places = [section.path, *([section.base_model] if section.base_model else [])]
-    if not all(Path(place).exists() for place in places):
+    if not all(os.path.exists(place) for place in places):
         return None  # it would be downloaded
     model = build_model(section)
     if not isinstance(model, HuggingFaceModel) or model.parameter_count > MOST_WEIGHTS:

@@ -4,6 +4,7 @@ whether it can stand on a shared one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def base_of(adapter: Path) -> str:
     said = read_settings(adapter).get("base_model_name_or_path")
     if not isinstance(said, str) or not said:
         return ""
-    if not Path(said).exists() and (adapter / said).exists():
+    if not os.path.exists(said) and os.path.exists(adapter / said):
         return str((adapter / said).resolve())
     return said
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import ctypes
 import datetime
+import itertools
 import json
+import time
 from collections.abc import Callable, Mapping
 from threading import Thread
 from typing import Any, TypeVar
 
+import psutil
 from jinja2 import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -29,6 +32,11 @@ CHATML_TEMPLATE = (
 
 RENDERING_SECONDS = 5.0
 """The time that rendering one conversation may take. A sound template takes a thousandth of it."""
+
+RENDERING_BYTES = 1 << 30
+"""The memory that it may take; it is looked at every `_GLANCE_SECONDS`."""
+
+_GLANCE_SECONDS = 0.05
 
 _GIVEN_BY_THE_RENDERER = frozenset(
     {"messages", "add_generation_prompt", "tools", "documents", "strftime_now", "raise_exception"}
@@ -212,7 +220,7 @@ def check_template(template: str, name: str) -> None:
         raise ModelError(
             f"The chat template of {name} is not valid Jinja: {error}", fix="give chat_template=..."
         ) from error
-    for (kind, value), (_, following) in zip(tokens, [*tokens[1:], ("", "")], strict=True):
+    for (kind, value), (_, following) in itertools.pairwise([*tokens, ("", "")]):
         is_random = (kind, value, following) == ("operator", "|", "random") or (kind, value) == (
             "name",
             "lipsum",
@@ -233,14 +241,35 @@ def check_template(template: str, name: str) -> None:
             )
 
 
-class _OutOfTime(BaseException):
-    """Ends a rendering that takes too long; not an Exception, so that no handler stops it."""
+def check_length(text: str, words: int, name: str) -> None:
+    """Refuses a rendered text that is out of all proportion to the words of its conversation.
+
+    Args:
+        text: The rendered text.
+        words: The characters of the conversation.
+        name: What an error calls the model.
+
+    Raises:
+        ModelError: It is longer than a million characters and ten for each that was said.
+    """
+    if len(text) > 1_000_000 + 10 * words:
+        raise ModelError(
+            f"The chat template of {name} writes {len(text):,} characters for a conversation of"
+            f" {words:,}",
+            fix="give chat_template=...",
+        )
+
+
+class _Ended(BaseException):
+    """Ends a rendering that takes too much; not an Exception, so that no handler stops it."""
 
 
 def within_time(call: Callable[[], Result], name: str, seconds: float | None = None) -> Result:
-    """Returns what `call` returns, or gives up: nested loops in a template could run for days.
+    """Returns what `call` returns, or gives up: nested loops in a template could run for days, and a
+    text that is doubled again and again fills any memory.
 
-    The call runs in a thread of its own, in which an exception is raised when its time is over.
+    The call runs in a thread of its own, in which an exception is raised when its time is over, or
+    the process has grown too much.
 
     Args:
         call: What to call.
@@ -248,7 +277,7 @@ def within_time(call: Callable[[], Result], name: str, seconds: float | None = N
         seconds: The time that it may take; `RENDERING_SECONDS` by default.
 
     Raises:
-        ModelError: It took longer.
+        ModelError: It took longer, or more than `RENDERING_BYTES`.
     """
     limit = RENDERING_SECONDS if seconds is None else seconds
     found: list[Result] = []
@@ -262,20 +291,35 @@ def within_time(call: Callable[[], Result], name: str, seconds: float | None = N
 
     thread = Thread(target=work, name="chat-template", daemon=True)
     thread.start()
-    thread.join(limit)
+    thread.join(_GLANCE_SECONDS)
     if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OutOfTime)
-        )
-        thread.join(1)
-        raise ModelError(
-            f"The chat template of {name} was not done with one conversation after {limit:g}"
-            " seconds",
-            fix="give chat_template=..., or shorten the conversation",
-        )
+        too_much = _watch(thread, limit - _GLANCE_SECONDS)
+        if too_much:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ended)
+            )
+            thread.join(1)
+            raise ModelError(
+                f"The chat template of {name} {too_much}",
+                fix="give chat_template=..., or shorten the conversation",
+            )
     if raised:
         raise raised[0]
     return found[0]
+
+
+def _watch(thread: Thread, seconds: float) -> str:
+    """Waits for a rendering; returns what it took too much of, or nothing where it ended."""
+    process, until = psutil.Process(), time.monotonic() + seconds
+    before = process.memory_info().rss
+    while thread.is_alive():
+        if process.memory_info().rss - before > RENDERING_BYTES:
+            return f"took more than {RENDERING_BYTES / 2**30:g} GB of memory for one conversation"
+        if time.monotonic() > until:
+            limit = seconds + _GLANCE_SECONDS
+            return f"was not done with one conversation after {limit:g} seconds"
+        thread.join(_GLANCE_SECONDS)
+    return ""
 
 
 def literal_template(pieces: list[str | int]) -> str:

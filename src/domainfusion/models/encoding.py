@@ -13,7 +13,12 @@ from jinja2 import TemplateError as JinjaError
 from transformers import PreTrainedTokenizerBase
 
 from domainfusion.errors import ModelError
-from domainfusion.models.chat_template import check_template, literal_template, within_time
+from domainfusion.models.chat_template import (
+    check_length,
+    check_template,
+    literal_template,
+    within_time,
+)
 from domainfusion.models.reasoning import is_channel_marker, is_marker, lead_after_thought
 from domainfusion.types import Conversation, Message
 
@@ -291,12 +296,14 @@ def _render(
     tokenizer: Any, conversation: Sequence[Message], reply: bool, takes_parts: bool, name: str
 ) -> str:
     messages = _messages(conversation, takes_parts)
-    return within_time(
+    text = within_time(
         lambda: str(
             tokenizer.apply_chat_template(messages, add_generation_prompt=reply, tokenize=False)
         ),
         name,
     )
+    check_length(text, sum(len(message.content) for message in conversation), name)
+    return text
 
 
 def _encode_with(

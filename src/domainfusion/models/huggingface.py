@@ -4,6 +4,7 @@ file or a PEFT adapter.
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -591,7 +592,9 @@ class HuggingFaceModel(AnsweringModel):
     def _save_adapter(self, folder: Path) -> None:
         config = copy(self._load().adapter_config(self._adapter))
         base = self._files.base_path
-        config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).exists() else base
+        config.base_model_name_or_path = (
+            str(Path(base).absolute()) if os.path.exists(base) else base
+        )
         if not isinstance(config.target_modules, str):
             config.target_modules = sorted(
                 config.target_modules

@@ -5,6 +5,7 @@ is loaded.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from domainfusion.errors import ConfigurationError, ModelError
+from domainfusion.errors import ConfigurationError, ModelError, advice_on
 from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, base_of, read_settings
 from domainfusion.progress import doing
 from domainfusion.records import from_json
@@ -101,24 +102,25 @@ def locate(path: str, revision: str | None = None) -> Path:
         ConfigurationError: A revision is given for a local path.
     """
     local = Path(path)
-    if local.exists() and revision is not None:
+    is_there = os.path.exists(local)  # which a path that no file system can have is not
+    if is_there and revision is not None:
         raise ConfigurationError(
             "revision goes with a hub id, and this is on the disk",
             received=path,
             fix="leave revision out",
         )
-    if local.suffix == ".gguf" and local.is_file():
+    if local.suffix == ".gguf" and os.path.isfile(local):
         return local.parent.resolve() / local.name
-    if local.is_dir():
+    if os.path.isdir(local):
         return local.resolve()
-    if local.is_file() and local.suffix in PICKLES:
+    if is_there and local.suffix in PICKLES:
         raise ModelError(
             f"{local.name} is a pickle, which can run code",
             received=path,
             allowed="a folder with *.safetensors, a .gguf file or a hub id",
             fix="convert the weights to safetensors with save_pretrained and give their folder",
         )
-    if local.exists() or local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+    if is_there or local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
         raise ModelError(
             "There is no model here",
             received=path,
@@ -205,6 +207,7 @@ def read_whole_config(files: Path) -> Any:
     source, options = (
         (files.parent, {"gguf_file": files.name}) if files.suffix == ".gguf" else (files, {})
     )
+    _refuse_many_layers(files)
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # readers of damaged files raise whatever they stumble over
@@ -222,6 +225,29 @@ def read_whole_config(files: Path) -> Any:
             allowed="a model of a kind that Transformers knows, or a GGUF file",
             fix="check that the path is the model's, and that its files were copied whole",
         ) from error
+
+
+_MOST_LAYERS = 10_000
+"""Far more than any model has; Transformers makes all that a configuration names, for hours."""
+
+
+def _refuse_many_layers(folder: Path) -> None:
+    try:
+        settings = from_json((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return  # whoever reads it next says what is wrong; a GGUF file has none
+    if not isinstance(settings, dict):
+        return
+    inner = [value for value in settings.values() if isinstance(value, dict)]
+    for found in (settings, *inner):
+        layers = found.get("num_hidden_layers")
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise ModelError(
+                "The configuration names more layers than any model has",
+                received=layers,
+                allowed=f"up to {_MOST_LAYERS:,}",
+                fix=f"copy {folder / 'config.json'} again",
+            )
 
 
 def _brings_code(files: Path) -> bool:
@@ -278,7 +304,7 @@ def _base_of(adapter: Path, base_model: str | Path | None) -> tuple[str, str | N
             received=str(adapter),
             fix="give base_model=...",
         )
-    return base, None if Path(base).exists() else read_settings(adapter).get("revision")
+    return base, None if os.path.exists(base) else read_settings(adapter).get("revision")
 
 
 DECISIVE = (".safetensors", ".json", ".gguf", ".jinja", ".model", ".txt")
@@ -300,12 +326,26 @@ def hash_files(path: Path) -> str:
 
 
 def hash_file(file: Path) -> str:
-    """Returns the SHA-256 of a file; one that did not change is not read twice."""
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _hashes:
-        with file.open("rb") as stream, doing(f"reading {file.name}, to know it by its contents"):
-            _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    """Returns the SHA-256 of a file; one that did not change is not read twice.
+
+    Raises:
+        ModelError: It can't be read.
+    """
+    try:
+        stat = file.stat()
+        key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
+        if key not in _hashes:
+            with (
+                file.open("rb") as stream,
+                doing(f"reading {file.name}, to know it by its contents"),
+            ):
+                _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"A file of the model can't be read: {error.strerror or error}",
+            received=str(file),
+            fix=advice_on(error),
+        ) from error
     return _hashes[key]
 
 

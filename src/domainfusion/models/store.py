@@ -23,7 +23,7 @@ from domainfusion.files import network_file_system
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
 from domainfusion.models.books import PaidModel, StoredBooks, transaction
 from domainfusion.progress import Advance, Progress, silent
-from domainfusion.records import from_json
+from domainfusion.records import from_json, whole_characters
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 logger = logging.getLogger("domainfusion")
@@ -297,7 +297,7 @@ class ResponseStore:
             for request in requests
             if (found := self._read(request.key)) is not None
         }
-        writer = _Writer(model.name, model.fingerprint, role, is_shared)
+        writer = _Writer(whole_characters(model.name), model.fingerprint, role, is_shared)
         if is_shared:
             self._take_over(writer, requests, sampling, answers)
         missing = list(
@@ -385,7 +385,7 @@ class ResponseStore:
         row = (
             key,
             name,
-            json.dumps(asked, ensure_ascii=False),
+            whole_characters(json.dumps(asked, ensure_ascii=False)),
             json.dumps(answer, ensure_ascii=False),
         )
         insert = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)"
@@ -407,6 +407,11 @@ class ResponseStore:
         def keep(position: int, generation: Generation) -> None:
             nonlocal waited_since
             request, now = batch[position], time.monotonic()
+            generation = replace(
+                generation,
+                text=whole_characters(generation.text),
+                reasoning=whole_characters(generation.reasoning),
+            )
             if request.key not in answers:
                 answers[request.key] = self._write(
                     request, writer, sampling, generation, now - waited_since

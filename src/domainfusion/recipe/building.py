@@ -149,10 +149,10 @@ def _local(section: StudentSection, pools: Pools) -> HuggingFaceModel:
         # An adapter may name its base by another path than the student's; in the same words they
         # share one base in memory.
         base = section.base_model or base_of(section.path)
-        if Path(base).exists():
+        if os.path.exists(base):
             settings["base_model"] = os.path.abspath(base)
     for path in (section.path, settings.get("base_model") or ""):
-        if is_hub_id(path) and not Path(path).exists():
+        if is_hub_id(path) and not os.path.exists(path):
             logger.info("Looking for %s among the downloaded models, else on the hub.", path)
     model = models.HuggingFaceModel(section.path, **settings)
     if not isinstance(section.engine, RaySection):

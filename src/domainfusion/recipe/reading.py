@@ -9,6 +9,7 @@ distiller asks of its parts together.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -124,7 +125,7 @@ def _models(recipe: Recipe) -> Iterator[Problem]:
             if model.base_model is not None:
                 what = "base_model goes with an adapter, and the path is none"
                 yield problem_at((*at, "base_model"), what, received=model.path)
-        elif not base or not (Path(base).exists() or is_hub_id(base)):
+        elif not base or not (os.path.exists(base) or is_hub_id(base)):
             what = "the base of this adapter is not there"
             fix = "say where it is with base_model: ..."
             yield problem_at(at, what, received=base or None, fix=fix)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from domainfusion.distillation.text.digits import _FOREIGN_VALUES, _PORTIONS, SCALES
 from domainfusion.distillation.text.quantities import Stated, read_quantities
 from domainfusion.distillation.text.units import base_units_of, parse_unit, unit_at
 from domainfusion.distillation.text.words import render
@@ -154,6 +155,31 @@ def test_bounds_and_roughness_are_an_interval(
     assert interval.dimension == "[length]"
     assert all(interval.low <= metres <= interval.high for metres in inside)
     assert not any(interval.low <= metres <= interval.high for metres in outside)
+
+
+LOOKALIKES = {"i": "ıİ", "s": "ſ", "k": "\u212a", "µ": "μ"}
+"""Letters that patterns take for another one when case does not matter."""
+
+
+@pytest.mark.parametrize("space", ["\n", "\x0b", "\x1c", "\x85", "\u2009", "\u3000", "-", ""])
+def test_a_word_for_a_number_or_a_scale_may_stand_on_the_next_line(space: str) -> None:
+    """As where an answer's lines are wrapped."""
+    for word in (*SCALES, *_FOREIGN_VALUES, *_PORTIONS):
+        for text in (f"It is 5{space}{word} now.", f"five{space}{word}", f"one{space}{word} km"):
+            read_quantities(text)
+    assert only(f"It has 5{space}million people.").first == 5e6
+
+
+def test_letters_that_patterns_take_for_others_are_read() -> None:
+    for word in (*SCALES, *_FOREIGN_VALUES, *_PORTIONS):
+        for letter, others in LOOKALIKES.items():
+            for other in others:
+                changed = word.replace(letter, other)
+                for text in ("It is 5 {} km.", "It is {} km.", "one {} of it"):
+                    read_quantities(text.format(changed))
+    for text in ("It has 5 mıllion people.", "It has 5 MİLLION people."):
+        assert only(text).first == 5e6
+    assert only("Es sind vıer km.").first == 4.0
 
 
 FULL_WIDTH = str.maketrans("0123456789", "０１２３４５６７８９")

@@ -29,6 +29,7 @@ from domainfusion.models.base import LanguageModel, SchemaModel, TokenScorer
 from domainfusion.models.reasoning import split_reasoning
 from domainfusion.models.store import Ask
 from domainfusion.prompts import READING_PROMPT, RELATING_PROMPT, fenced, fill
+from domainfusion.records import whole_characters
 from domainfusion.types import (
     Conversation,
     Example,
@@ -153,14 +154,14 @@ def text_of(entry: dict[str, Any], name: str) -> str:
     """Returns the text that an object has under a name; a number as text, and anything else as an
     empty text.
 
-    JSON can spell half a character (a lone surrogate), which no file can hold: it is replaced.
+    Half characters (lone surrogates) are replaced.
     """
     value = entry.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         return ""
-    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").strip()
+    return whole_characters(value).strip()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from domainfusion.prompts import (
     fields_of,
     fill,
 )
+from domainfusion.records import whole_characters
 from domainfusion.types import (
     Contribution,
     Conversation,
@@ -415,11 +416,9 @@ def _sentences_in(written: str, plan: Plan) -> Iterator[DraftSentence]:
                 if isinstance(listed, list)
                 else []
             )
-            # Half a character (a lone surrogate), which JSON can spell and no file can hold, is
-            # replaced.
-            whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             yield DraftSentence(
-                whole, tuple(dict.fromkeys(name for name in named if name in known))
+                whole_characters(text),
+                tuple(dict.fromkeys(name for name in named if name in known)),
             )
 
 

@@ -17,6 +17,7 @@ from domainfusion.distillation.metrics.accuracy import (
     parts_unknown,
 )
 from domainfusion.distillation.text.denial import MOST_SPANS, is_denied, is_one_of_guesses
+from domainfusion.distillation.text.digits import as_listed
 from domainfusion.distillation.text.quantities import (
     Quantity,
     Stated,
@@ -190,7 +191,7 @@ def _portions(seen: str, stated: Sequence[Stated]) -> list[Stated]:
     for match in islice(_PORTION.finditer(seen), _MOST_NUMBERS):
         if any(number.start < match.end() and match.start() < number.end for number in stated):
             continue
-        value = 1 / _PORTIONS[match["name"].lower()]
+        value = 1 / _PORTIONS[as_listed(match["name"])]
         quantity = Quantity(value, value, value, "")
         found.append(Stated(match.start(), match.end(), value, value, "", quantity, in_words=True))
     return found

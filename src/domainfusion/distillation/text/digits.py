@@ -171,6 +171,19 @@ NUMBER_WORDS = re.compile(
 """A number in words."""
 
 
+def as_listed(word: str) -> str:
+    """Returns a word that a pattern found whatever its case, as the tables here list it.
+
+    To Python's patterns the two further letters i of Turkish are that letter, too, and stay other
+    ones when case is folded.
+
+    Example:
+        >>> [as_listed(word) for word in ("MİLLION", "mıllion", "Hundert", "ſeis")]
+        ['million', 'million', 'hundert', 'seis']
+    """
+    return word.casefold().replace("i\u0307", "i").replace("ı", "i")
+
+
 class NumberInWords(NamedTuple):
     """A number that is written in words.
 
@@ -200,27 +213,27 @@ def number_in_words(match: re.Match[str]) -> NumberInWords | None:
     if match["single"]:
         return NumberInWords(1.0, True, needs_unit=True)
     if match["russian"]:
-        words = match["russian"].casefold().split()
+        words = as_listed(match["russian"]).split()
         value = _russian(words)
         return NumberInWords(value, value < 10_000, needs_unit=value == 1)
     if match["foreign"]:
-        return NumberInWords(_FOREIGN_VALUES[match["foreign"].casefold()], True, needs_unit=True)
+        return NumberInWords(_FOREIGN_VALUES[as_listed(match["foreign"])], True, needs_unit=True)
     if match["dozen"]:
         return NumberInWords(12.0, False, needs_unit=False)
     if match["half"]:
         return NumberInWords(0.5, True, needs_unit=True)
-    words = re.findall(r"[a-z]+", match["english"].casefold())
+    words = re.findall(r"[a-z]+", as_listed(match["english"]))
     value = _english(words)
     if match["and_half"]:
         return NumberInWords(value + 0.5, False, needs_unit=False)
     if match["portion"]:
         return NumberInWords(
-            value / _PORTIONS[match["portion"].casefold()], False, needs_unit=False
+            value / _PORTIONS[as_listed(match["portion"])], False, needs_unit=False
         )
     if match["point"]:
         digits = "".join(
             "0" if word == "zero" else str(_VALUES[word])
-            for word in match["point"].casefold().split()[1:]
+            for word in as_listed(match["point"]).split()[1:]
         )
         return NumberInWords(float(f"{value:.0f}.{digits}"), False, needs_unit=False)
     return NumberInWords(value, words[0] != "a" and value < 10_000, needs_unit=words == ["one"])

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import NamedTuple
 
-from domainfusion.distillation.text.digits import LETTER, SCALES, Kind, Number, numbers_in
+from domainfusion.distillation.text.digits import (
+    LETTER,
+    SCALES,
+    Kind,
+    Number,
+    as_listed,
+    numbers_in,
+)
 from domainfusion.distillation.text.units import (
     HOUR,
     NO_UNIT,
@@ -357,7 +364,7 @@ def _scaled(text: str, number: Number, *, is_money: bool) -> Number:
     money = _MONEY_SCALE.match(text, number.end) if is_money else None
     found = _SCALE.match(text, number.end)
     if money is not None:
-        scale, end = _MONEY_SCALES[money[1].casefold()], money.end()
+        scale, end = _MONEY_SCALES[as_listed(money[1])], money.end()
     elif found is not None and not (number.in_words and found["kilo"]):
         scale, end = _scale_of(found), found.end()
     else:
@@ -368,7 +375,7 @@ def _scaled(text: str, number: Number, *, is_money: bool) -> Number:
 
 
 def _scale_of(match: re.Match[str]) -> float:
-    return 1e3 if match["kilo"] else SCALES[match["word"].strip(" -\t").casefold()]
+    return 1e3 if match["kilo"] else SCALES[as_listed(match["word"].lstrip("-").strip())]
 
 
 def _unit_after(text: str, number: Number, is_money: bool) -> Unit | None:

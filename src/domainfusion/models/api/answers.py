@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.reasoning import read_content, split_reasoning
-from domainfusion.records import from_json
+from domainfusion.records import from_json, whole_characters
 from domainfusion.types import FinishReason, Generation
 
 
@@ -370,11 +370,6 @@ def _texts(message: dict[str, Any]) -> _Texts:
             "".join(refusal for refusal in refusals if isinstance(refusal, str))
         ),
     )
-
-
-def whole_characters(text: str) -> str:
-    """Returns `text` with half characters (lone surrogates), which no file can hold, replaced."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 # The count

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from domainfusion.checks import check_count, check_word
 from domainfusion.errors import ConfigurationError
-from domainfusion.models.api.answers import whole_characters
 from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed
 from domainfusion.prompts import fill
+from domainfusion.records import whole_characters
 from domainfusion.types import Conversation, Message, Sampling
 
 logger = logging.getLogger("domainfusion")

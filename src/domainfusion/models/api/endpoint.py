@@ -5,6 +5,7 @@ is told without the key.
 from __future__ import annotations
 
 import asyncio
+import html
 import ipaddress
 import logging
 import os
@@ -120,21 +121,37 @@ def _pattern(key: str) -> re.Pattern[str] | None:
         around = "[A-Za-z0-9+/_=-]{0,4}"
         forms += [
             key.encode().hex(),
-            *(around + re.escape(form) + around for form in _in_base64(key)),
+            *(around + _WRAP.join(map(re.escape, form)) + around for form in _in_base64(key)),
         ]
     return re.compile("|".join(forms), re.IGNORECASE)
 
 
+# Base64 in mails and certificates has a line break after 64 or 76 characters, which JSON escapes.
+_WRAP = r"(?:[\r\n]|\\{1,9}[rn]){0,2}"
+
+
 def _spellings(character: str) -> str:
-    r"""Returns a pattern of one character in JSON (`\/`, `\u002f`), in a URL (`%2F`) and in HTML
-    (`&#47;`).
+    r"""Returns a pattern of one character in JSON (`\/`, `\u002f`) and languages like it (`\u{2f}`,
+    `\057`), in a URL (`%2F`), in HTML (`&#47;`, `&amp;`) and in quoted-printable (`=2F`).
 
     What is escaped twice has several backslashes. Their number is bounded, so that no text makes
     this slow.
     """
     code = ord(character)
     plain = re.escape(character)
-    return rf"(?:\\{{0,9}}{plain}|\\{{1,9}}(?:u00|x){code:02x}|%(?:25){{0,3}}{code:02x}|&\#0{{0,6}}{code};|&\#x0{{0,6}}{code:x};)"
+    named = html.escape(character)
+    spellings = (
+        rf"\\{{0,9}}{plain}",
+        rf"\\{{1,9}}(?:u00|x|U000000){code:02x}",
+        rf"\\{{1,9}}u\{{0{{0,4}}{code:x}\}}",
+        rf"\\{{1,9}}{code:03o}",
+        rf"%(?:25){{0,3}}{code:02x}",
+        rf"={code:02x}",
+        rf"&\#0{{0,6}}{code};",
+        rf"&\#x0{{0,6}}{code:x};",
+        *([re.escape(named)] if named != character else []),
+    )
+    return f"(?:{'|'.join(spellings)})"
 
 
 def _in_base64(key: str) -> list[str]:
