@@ -226,18 +226,24 @@ def from_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None 
         raise ValueError("it is nested too deeply") from error
 
 
-def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
+def read_json(
+    path: Path,
+    kind: type[dict[str, Any]] | type[list[Any]] | None = None,
+    *,
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Any:
     """Reads one JSON document.
 
     Args:
         path: The file.
+        kind: What it has to hold: an object, `dict`, or a `list`; None for anything.
         parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
 
     Raises:
-        DataError: The file is not there, can't be read or is not JSON.
+        DataError: The file is not there, can't be read, is not JSON or holds another kind.
     """
     try:
-        return from_json(read_text(path), parse_constant=parse_constant)
+        found = from_json(read_text(path), parse_constant=parse_constant)
     except ValueError as error:
         if isinstance(error, DataError):
             raise
@@ -246,6 +252,13 @@ def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None)
             received=str(path),
             fix="correct it there, or restore it from a copy",
         ) from error
+    if kind is not None and not isinstance(found, kind):
+        raise DataError(
+            f"The file holds no {'object' if kind is dict else 'list'}",
+            received=str(path),
+            fix="correct it, or restore it from a copy",
+        )
+    return found
 
 
 def read_text(path: Path) -> str:

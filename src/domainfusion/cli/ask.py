@@ -137,7 +137,7 @@ def student_of(model: str) -> ModelToAsk:
     run = RunFiles(Path(model))
     if not run.description.is_file():
         return ModelToAsk(model, None)
-    about = read_json(run.description).get("student", {})
+    about = read_json(run.description, dict).get("student", {})
     return ModelToAsk(str(saved_student(run.path)), about.get("system_prompt"))
 
 

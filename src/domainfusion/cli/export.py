@@ -220,7 +220,7 @@ def _saved_model(directory: Path) -> tuple[Path, str | None]:
             received=str(directory),
             fix="name the directory that the run printed",
         )
-    about = read_json(run.description).get("student", {})
+    about = read_json(run.description, dict).get("student", {})
     return saved_student(directory), about.get("system_prompt")
 
 

@@ -76,7 +76,7 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
         )
     from domainfusion.demo.run import build_demo
 
-    demo = read_json(file)
+    demo = read_json(file, dict)
     return build_demo(
         run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
     )

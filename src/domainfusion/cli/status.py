@@ -129,7 +129,7 @@ def status_of(directory: Path) -> RunStatus:
     from domainfusion.records import read_json
 
     files = RunFiles(directory)
-    description = read_json(files.description)
+    description = read_json(files.description, dict)
     needed, missing = _answers(files, description.get("inputs", {}))
     found = {
         "generate": _generated(files),
@@ -143,7 +143,7 @@ def status_of(directory: Path) -> RunStatus:
         ),
         "evaluate": (files.evaluation.is_file(), ""),
     }
-    entries = read_json(files.stages) if files.stages.is_file() else []
+    entries = read_json(files.stages, list) if files.stages.is_file() else []
     timed = {entry["stage"]: entry for entry in entries}
     stages = []
     for name, (done, made) in found.items():
@@ -306,7 +306,7 @@ def _refined(files: RunFiles) -> tuple[bool, str]:
     from domainfusion.reports.tables import counted
 
     file = files.refinement
-    found = read_json(file) if file.is_file() else {}
+    found = read_json(file, dict) if file.is_file() else {}
     kept, rounds = (
         sum(entry["is_kept"] is True for entry in found.get("rounds", ())),
         len(found.get("rounds", ())),

@@ -443,7 +443,7 @@ def read_held_out(run: RunDirectory, name: str) -> list[Example]:
     """
     path = run.test_examples if name == "test" else run.validation_examples
     examples = read_records(path, Example)
-    frozen = read_json(run.description).get("held_out", {}).get(name)
+    frozen = read_json(run.description, dict).get("held_out", {}).get(name)
     if frozen is not None and frozen != fingerprint(examples):
         raise DataError(
             f"The {name} examples were changed after they were frozen, before training",

@@ -262,7 +262,7 @@ def _entries_of_folder(path: Path) -> Iterator[Entry]:
     `state.json`.
     """
     if (path / "dataset_dict.json").is_file():
-        splits = read_json(path / "dataset_dict.json").get("splits", [])
+        splits = read_json(path / "dataset_dict.json", dict).get("splits", [])
         raise DataError(
             "The folder holds several splits of a dataset",
             received=str(path),
@@ -282,7 +282,7 @@ def _entries_of_folder(path: Path) -> Iterator[Entry]:
     except ImportError as error:
         raise _missing_pyarrow("A dataset on disk", path) from error
     position = 0
-    for part in read_json(path / "state.json").get("_data_files", []):
+    for part in read_json(path / "state.json", dict).get("_data_files", []):
         file = path / part["filename"]
         try:
             with pyarrow.memory_map(str(file)) as stream:

@@ -23,7 +23,7 @@ def generated(run: RunFiles) -> str:
         if count := _lines_in(run, file.name):
             parts.append(f"{count:,} {use}")
     reasons: Counter[str] = Counter()
-    for generator in read_json(run.generation):
+    for generator in read_json(run.generation, list):
         reasons.update(generator["rejected"])
     return ", ".join(parts) + _left_out(reasons, "rejected")
 

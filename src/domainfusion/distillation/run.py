@@ -406,7 +406,7 @@ class RunDirectory(RunFiles):
         if not self.description.is_file():
             self._write_description()
             return
-        stored = read_json(self.description).get("inputs", {})
+        stored = read_json(self.description, dict).get("inputs", {})
         found = differences(stored, self._inputs)
         if not found:
             return
@@ -449,7 +449,7 @@ class RunDirectory(RunFiles):
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""
-        content = read_json(self.description)
+        content = read_json(self.description, dict)
         content[key] = {**content.get(key, {}), **fields}
         write_json(self.description, content, listed=True)
 
@@ -483,7 +483,7 @@ class RunDirectory(RunFiles):
 
     def _list_stage(self, name: str, seconds: float, *, finished: bool) -> bool:
         """Adds to what a stage took; returns whether it was not finished before."""
-        listed = read_json(self.stages) if self.stages.is_file() else []
+        listed = read_json(self.stages, list) if self.stages.is_file() else []
         entries = {entry["stage"]: entry for entry in listed}
         known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False})
         if known["finished"]:

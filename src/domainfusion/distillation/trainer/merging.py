@@ -50,7 +50,7 @@ class Choices:
     ) -> None:
         self._path = path
         self.log = log
-        self._entries: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
+        self._entries: dict[str, dict[str, Any]] = read_json(path, dict) if path.is_file() else {}
 
     def made(self, name: str) -> Any:
         """Returns the choice; None where none was made."""
