@@ -123,7 +123,8 @@ def test_a_new_run_replaces_no_file_of_somebody_else(name: str, tmp_path: Path) 
     ):
         pass
     assert {path.name for path in tmp_path.iterdir()} - {"lock", "writer"} == before
-    with run_in(tmp_path / "in a folder").open():
+    (tmp_path / "mine" / "mine").mkdir(parents=True)  # a folder of the directory's own name
+    with run_in(tmp_path / "mine").open():
         pass
 
 

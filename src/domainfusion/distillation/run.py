@@ -393,7 +393,7 @@ class RunDirectory(RunFiles):
         """Makes sure that a new run replaces nothing: its directory may be one that a user keeps
         files in.
         """
-        outputs = {file.name for file in vars(RunFiles(self.path)).values()} - _NOT_REPLACED
+        outputs = _NAMES - _NOT_REPLACED
         if found := sorted(name for name in outputs if os.path.lexists(self.path / name)):
             raise RunError(
                 "The output directory holds files that are not of a run, and that a run would"
