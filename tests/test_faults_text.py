@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from domainfusion.distillation.duplicates import Duplicates, EvaluationSets
 from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.integration import ResponseIntegrator, contradict
-from domainfusion.distillation.metrics import metric_named, sentences, states
+from domainfusion.distillation.metrics import sentences, states
+from domainfusion.distillation.metrics.grading import metric_named
 from domainfusion.distillation.text.digits import _FOREIGN_VALUES, SCALES
 from domainfusion.distillation.text.quantities import read_quantities
 from domainfusion.distillation.text.refusals import is_refusal, without_chatter

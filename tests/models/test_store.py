@@ -118,18 +118,6 @@ def test_an_answer_comes_back_as_the_model_gave_it(
         assert store.ask(SeededModel(fail_after=0), [user(text)]) == [answer]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"model": ScriptedModel(str.upper, version="2")},
-        {"conversation": user("question 1")},
-        {"conversation": (Message("system", "Be brief."), Message("user", "question 0"))},
-        {"sampling": Sampling(max_new_tokens=9)},
-        {"sampling": Sampling(temperature=0.5)},
-        {"sampling": Sampling(temperature=0.5, seed=1)},
-        {"sampling": Sampling(temperature=0.5, top_p=0.5)},
-    ],
-)
 def test_half_a_character_is_replaced_and_its_question_asked_once(tmp_path: Path) -> None:
     """A lone surrogate, which no file can hold: JSON can spell it, and Linux has it in names."""
     half = "a\ud800\x00\udfffb"
@@ -146,6 +134,18 @@ def test_half_a_character_is_replaced_and_its_question_asked_once(tmp_path: Path
             assert other.ask(model, asked) == answers and other.asked == 0
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": ScriptedModel(str.upper, version="2")},
+        {"conversation": user("question 1")},
+        {"conversation": (Message("system", "Be brief."), Message("user", "question 0"))},
+        {"sampling": Sampling(max_new_tokens=9)},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(temperature=0.5, seed=1)},
+        {"sampling": Sampling(temperature=0.5, top_p=0.5)},
+    ],
+)
 def test_another_model_question_or_sampling_is_another_answer(
     tmp_path: Path, other: dict[str, object]
 ) -> None:
