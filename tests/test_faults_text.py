@@ -78,8 +78,10 @@ def example_of(query: str, answer: str, other: str) -> Example:
 
 
 def graded_by(name: str) -> Callable[[str, str, str], Any]:
+    metric: Any = metric_named(name)
+
     def grade(text: str, answer: str, query: str) -> None:
-        score = metric_named(name)(example_of(query, answer, "4 km"), text)
+        score = metric(example_of(query, answer, "4 km"), text)
         assert score.value is None or 0 <= score.value <= 1
 
     return grade
