@@ -89,9 +89,7 @@ def questions_of(directory: Path) -> list[dict[str, str]]:
     [
         (["--expert", "tools=nowhere"], "has no examples to train on"),
         (["--expert", "animals=./nowhere"], "extend --expert animals=./nowhere"),
-        (["--expert", "animals"], "there is no key with a value"),
         (["--expert", "animals=x,y"], "--expert takes one value here"),
-        (["--expert", "animals=x", "--replay", "2"], "replay is out of range"),
         (["--expert", "animals=x", "--test", "nowhere.jsonl"], "a file that is not there"),
     ],
 )

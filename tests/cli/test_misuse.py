@@ -18,7 +18,6 @@ from domainfusion.cli.main import main
         (["distill", "RECIPE", "--dryrun"], "unrecognized arguments: --dryrun; write --dry-run"),
         (["status", "RUN", "--wath"], "write --watch"),
         (["compare", "RUN"], "arguments are required: RUN"),
-        (["compare", "RUN", "RUN"], "a run is named twice"),
         (["ask", "RUN", "Hi", "--temperature", "-1"], "temperature is out of range; received -1.0"),
         (["ask", "RUN", "Hi", "--max-new-tokens", "0"], "max_new_tokens is out of range; received 0"),
         (["chat", "RUN", "--top-p", "2"], "top_p is out of range; received 2.0"),

@@ -40,7 +40,7 @@ def add_to(verbs: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("first", type=Path, metavar="RUN", help="the run to compare with")
     parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help="the other runs")
-    parser.set_defaults(run=compare, misused=parser.error)
+    parser.set_defaults(run=compare)
 
 
 def report(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -59,8 +59,6 @@ def compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from domainfusion.reports.terminal import compare_runs, render_tables
 
     directories = [arguments.first, *arguments.others]
-    if len({path.resolve() for path in directories}) < len(directories):
-        arguments.misused("argument RUN: a run is named twice")
     summaries = [RunSummary.read(check_run(path)) for path in directories]
     runs = dict(zip(_names(directories), summaries, strict=True))
     terminal.print(render_tables(compare_runs(runs)))
