@@ -413,17 +413,16 @@ def test_no_more_requests_are_in_flight_than_allowed(most: int) -> None:
 
 
 def test_sixty_four_requests_in_flight_take_little_longer_than_the_server() -> None:
-    with FaultyServer(seconds=0.5, slots=64) as server:
+    with FaultyServer(seconds=1, slots=64) as server:
         model = model_at(server, max_concurrency=64)
-        started = time.monotonic()
+        started, computed = time.monotonic(), time.process_time()
         assert texts(model.generate(questions(128))) == right_texts(128)
-        seconds = time.monotonic() - started
+        seconds, computing = time.monotonic() - started, time.process_time() - computed
         assert server.most_in_flight == 64
-    assert (
-        seconds < 3 * 1.0
-        # two rounds of half a second are the server's own limit; server and client may share one core
-        # here
-    )
+    # Two rounds of a second are the server's own limit. It computes in this process too, and waits
+    # for its turn where other processes are busy.
+    assert computing < 2
+    assert seconds < 12
 
 
 def test_the_server_sees_no_more_requests_in_a_minute_than_allowed(

@@ -66,7 +66,7 @@ def test_a_long_run_through_all_faults_at_once_ends_complete_and_right() -> None
     faults = list(PASSING.values())
     script = {f"question {n}": [faults[n % len(faults)]] * (n % 3) for n in range(100)}
     with FaultyServer(script) as server:
-        model = model_at(server, max_concurrency=16, timeout_seconds=0.3, max_failures_in_a_row=50)
+        model = model_at(server, max_concurrency=16, timeout_seconds=2, max_failures_in_a_row=50)
         assert texts(model.generate(questions(100))) == right_texts(100)
 
 
