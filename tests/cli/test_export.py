@@ -37,7 +37,8 @@ def test_what_a_run_trains_on_is_written(
     cut = sum(record["integration"]["finish_reason"] == "length" for record in records)
     assert len(written) == len(records) - cut
     assert capsys.readouterr().out.startswith(
-        f"{len(written)} rows in {file}" + (f"; left out: {cut} was cut" if cut else "")
+        f"{len(written)} rows in {file}"
+        + (f"; left out: {cut} cut at the token limit" if cut else "")
     )
 
 

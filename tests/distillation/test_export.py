@@ -41,7 +41,10 @@ def rows(path: Path) -> list[Any]:
 def test_messages_hold_the_whole_dialogue(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     done = export_messages([PLAIN, *LEFT_OUT, TALK], path, system_prompt="Be brief.")
-    assert (done.written, done.left_out) == (2, {"rejected": 1, "has no answer": 1, "was cut": 1})
+    assert (done.written, done.left_out) == (
+        2,
+        {"rejected": 1, "without an answer": 1, "cut at the token limit": 1},
+    )
     system = {"role": "system", "content": "Be brief."}
     turns = [
         {"role": "user", "content": "Where is CDG?"},
@@ -108,7 +111,7 @@ def test_examples_are_exported_with_their_references(tmp_path: Path) -> None:
         ],
         path,
     )
-    assert (done.written, done.left_out) == (1, {"has no reference": 1})
+    assert (done.written, done.left_out) == (1, {"without a reference": 1})
     assert rows(path)[0]["messages"][-1] == {"role": "assistant", "content": "There."}
 
 
