@@ -204,7 +204,6 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         ("objective", "sequences"),
         ("replay", 1.1),
         ("replay", -0.1),
-        *[("lora_layers", value) for value in (0, 1.1, float("nan"), "half")],
         ("known_share", 1.1),
         ("known_share", float("nan")),
         *[("merge_weight", value) for value in ("best", [], [0.5, "1"], float("nan"), True)],

@@ -97,46 +97,6 @@ def test_a_merge_that_is_kept_stays_to_the_bit_while_what_is_added_learns(
     assert all(learned), "an adapter that is added begins at 0, and each layer's has moved"
 
 
-@pytest.mark.parametrize("keep_merge", [True, False])
-@pytest.mark.parametrize("share, trained", [(0.5, {1}), (0.01, {1}), (1.0, {0, 1})])
-def test_layers_below_the_trained_ones_stay_as_they_start(
-    base: LlamaModel,
-    experts: dict[str, LlamaModel],
-    keep_merge: bool,
-    share: float,
-    trained: set[int],
-) -> None:
-    settings = {**KEPT, "keep_merge": keep_merge, "lora_layers": share}
-    torch.manual_seed(0)
-    start, _ = IntegrationTrainer(**settings).adapt(base, experts)
-    before = start.trained_state()
-    student = IntegrationTrainer(**settings).train(base, RECORDS, teachers=experts)
-    moved = {
-        int(name.split("layers.")[1].split(".")[0])
-        for name, state in student.trained_state().items()
-        if not torch.equal(state, before[name])
-    }
-    assert moved == trained
-
-
-def test_an_adapter_on_the_last_layers_alone_is_saved_and_loaded(
-    base: LlamaModel, tmp_path: Path
-) -> None:
-    trainer = IntegrationTrainer(**QUICK, adaptation="lora", initialization="base", lora_layers=0.5)
-    student = trainer.train(base, RECORDS)
-    assert isinstance(student, LlamaModel)
-    assert all("layers.1." in name for name in student.trained_state())
-    student.save(tmp_path / "adapter", merge=False)
-    loaded = LlamaModel(tmp_path / "adapter", base_model=base.model_path)
-    asked = [student.encode(user("Where is NRT?"))]
-    assert torch.equal(student.hidden_states(asked)[0], loaded.hidden_states(asked)[0])
-
-
-def test_no_layer_is_left_out_of_a_full_training() -> None:
-    with pytest.raises(ConfigurationError, match="lora_layers"):
-        IntegrationTrainer(adaptation="full", lora_layers=0.5)
-
-
 @pytest.mark.parametrize("method", ["sum", "tsv", "regmean"])
 def test_a_kept_merge_begins_where_a_trained_one_does(
     base: LlamaModel, experts: dict[str, LlamaModel], method: Any

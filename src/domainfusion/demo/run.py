@@ -38,7 +38,6 @@ DEMO: Mapping[str, Any] = {
     "batch_size": 8,
     "evaluation_steps": 10_000,
     "adaptation": "lora",
-    "lora_layers": 0.6,
     "initialization": "merge",
     "merge_method": "regmean",
     "merge_weight": 1.0,

@@ -374,8 +374,6 @@ class Adaptation:
         rank: Rank of the adapter, where it starts from nothing.
         alpha: Its scale: the update is multiplied by alpha / rank.
         dropout: Share of its inputs that are dropped in training.
-        layers: Share of the transformer layers, counted from the last, whose adapters are trained;
-            the others stay as they start.
         start_from: Experts whose weighted sum it starts as, a task-arithmetic merge (Ilharco et
             al., 2022, arXiv 2212.04089). Where they are adapters on the student's base, the adapter
             is that sum and has the ranks of all of them together. Whole fine-tunes of the base are
@@ -388,7 +386,6 @@ class Adaptation:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    layers: float = 1.0
     start_from: tuple[LanguageModel, ...] = ()
     merge_weight: float = 1.0
     keeps_start: bool = False

@@ -5,7 +5,6 @@ file or a PEFT adapter.
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -295,8 +294,7 @@ class HuggingFaceModel(AnsweringModel):
     def _create_adapter(self, adaptation: Adaptation, parts: Mapping[str, float]) -> None:
         base = self._base = SharedBase.get(self._key)
         is_fresh = not adaptation.start_from or bool(self._key.owner) or adaptation.keeps_start
-        self._untrained = _layers_below(base.module, adaptation.layers)
-        config = _fresh_adapter(adaptation, self._untrained)
+        config = _fresh_adapter(adaptation)
         if not parts:
             base.create_adapter(self._adapter, config)
         elif not is_fresh:
@@ -331,7 +329,7 @@ class HuggingFaceModel(AnsweringModel):
         return {
             name: by_parameter[id(parameter)]
             for name, parameter in self.trainable_module().named_parameters()
-            if parameter.requires_grad and id(parameter) in by_parameter
+            if id(parameter) in by_parameter
         }
 
     # Merging
@@ -459,11 +457,8 @@ class HuggingFaceModel(AnsweringModel):
             id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)
         }
         module = base.training_view(self._adapter)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(
-                (not self._adapter or id(parameter) in own)
-                and not re.fullmatch(self._untrained, name)
-            )
+        for parameter in module.parameters():
+            parameter.requires_grad_(not self._adapter or id(parameter) in own)
         return module
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -647,46 +642,14 @@ def _placed(model: object) -> object:
     return f"{model!r}, an adapter on {key.path} in {key.dtype} on {key.device}"
 
 
-def _fresh_adapter(adaptation: Adaptation, untrained: str = "") -> LoraConfig:
-    """Returns the settings of an adapter on every linear layer but those whose names match."""
+def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:
     return LoraConfig(
         r=adaptation.rank,
         lora_alpha=adaptation.alpha,
         lora_dropout=adaptation.dropout,
         target_modules="all-linear",
-        exclude_modules=untrained or None,
         task_type="CAUSAL_LM",
     )
-
-
-def _layers_below(module: PreTrainedModel, share: float) -> str:
-    """Returns a pattern of the names of all that is in the transformer layers below the trained
-    ones; empty where all are trained.
-
-    Args:
-        module: The model.
-        share: Share of the layers, counted from the last, that are trained: one at least.
-
-    Raises:
-        CapabilityError: The layers are in no list.
-    """
-    if share == 1:
-        return ""
-    count = getattr(cast(Any, module.config).get_text_config(), "num_hidden_layers", 0)
-    lists = [
-        name
-        for name, part in module.named_modules()
-        if isinstance(part, torch.nn.ModuleList) and len(part) == count
-    ]
-    if not lists:
-        raise CapabilityError(
-            "The layers of this model are in no list, so none of them can be left out of training",
-            received=type(module).__name__,
-            fix="leave lora_layers out",
-        )
-    below = "|".join(map(str, range(count - max(1, round(share * count)))))
-    # model.layers.0.mlp.up_proj and all else in the layers of these numbers
-    return rf"{re.escape(lists[0])}\.(?:{below})\..*" if below else ""
 
 
 def _skeleton_of(module: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

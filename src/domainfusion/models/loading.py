@@ -133,7 +133,6 @@ class LocalModel:
         self._held: Adapter | None = None
         self._pool: AnswersForModels | None = None
         self._kept_ranks: dict[str, int] = {}
-        self._untrained = ""  # a pattern of the names in layers that are not trained
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
         self.merged_as: tuple[str, float] | None = None

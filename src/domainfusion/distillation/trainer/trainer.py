@@ -108,9 +108,6 @@ class Trainer(ABC):
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million
             parameters on, and for a quantized student.
         lora_rank: Rank of the adapter where it starts from nothing.
-        lora_layers: Share of the transformer layers, counted from the last, whose adapters are
-            trained. Those below stay as they start, and no gradient is computed in them, which takes
-            less time.
         initialization: `merge` starts from a merge of the experts (which have to be LoRA adapters
             on the student's base, or whole fine-tunes of it), `base` from the student as it is;
             `auto` merges for a LoRA student where that is possible.
@@ -156,7 +153,6 @@ class Trainer(ABC):
         early_stopping_patience: int | None = None,
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
-        lora_layers: float = 1.0,
         initialization: Literal["auto", "base", "merge"] = "auto",
         merge_method: MergeMethod | Literal["auto"] = "auto",
         merge_weight: float | Sequence[float] | Literal["auto"] = "auto",
@@ -188,7 +184,6 @@ class Trainer(ABC):
                 allowed=f"a divisor of {batch_size}",
             )
         check_number("learning_rate", learning_rate, "(0, 1)")
-        check_number("lora_layers", lora_layers, "(0, 1]")
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_word("initialization", initialization, ("auto", "base", "merge"))
         check_word("merge_method", merge_method, ("auto", *get_args(MergeMethod)))
@@ -199,13 +194,6 @@ class Trainer(ABC):
         self.early_stopping_patience = early_stopping_patience
         self.adaptation = adaptation
         self.lora_rank = lora_rank
-        if lora_layers < 1 and adaptation == "full":
-            raise ConfigurationError(
-                "lora_layers is about an adapter, and adaptation='full' trains none",
-                received=lora_layers,
-                fix="leave lora_layers out, or set adaptation='lora'",
-            )
-        self.lora_layers = lora_layers
         self.initialization = initialization
         self.merge_method: MergeMethod | Literal["auto"] = merge_method
         self.merge_weight = _merge_weight(merge_weight, initialization)
@@ -352,12 +340,7 @@ class Trainer(ABC):
         """
         _refuse_untrainable(student)
         all_weights = self._trains_all_weights(student)
-        plain = Adaptation(
-            rank=self.lora_rank,
-            alpha=2 * self.lora_rank,
-            layers=self.lora_layers,
-            all_weights=all_weights,
-        )
+        plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank, all_weights=all_weights)
         if isinstance(student, StartChecker):
             student.check_start(plain)
         may_merge = self.initialization == "merge" or (
