@@ -192,7 +192,6 @@ sys.exit(main(["init"]))
     [
         ["status", "LONG"],
         ["report", "LONG"],
-        ["compare", "LONG", "LONG"],
         ["evaluate", "LONG"],
         ["ask", "LONG", "Why?"],
         ["init", "LONG"],

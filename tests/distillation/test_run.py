@@ -271,7 +271,7 @@ def test_the_lock_is_let_go_whatever_happens(tmp_path: Path, inputs: dict[str, A
 def test_a_path_that_can_t_be_a_directory_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(RunError, match=r"can't be written to: .*file.*check the path"),
+        pytest.raises(RunError, match=r"can't be written to: .*file.*name a folder"),
         run_in(tmp_path / "file").open(),
     ):
         pass
