@@ -42,6 +42,24 @@ def questions(count: int) -> list[Conversation]:
 amounts = st.integers(0, 50).map(float)
 
 
+def test_requests_that_cost_nothing_count_no_other_twice() -> None:
+    """Some are lost, some in flight while others are paid, and one is canceled in the end."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.execute(f"CREATE TABLE payments ({StoredBooks.COLUMNS})")
+        for books in (MemoryBooks(), StoredBooks(database, model="m", role="r")):
+            free = [books.reserve("a", 0.0, None) for _ in range(6)]
+            for cost in (5.0, 7.0):
+                number = books.reserve("a", 9.0, None)
+                assert number is not None
+                books.settle(number, cost)
+            for number in free[:2]:
+                assert number is not None
+                books.settle(number, 0.0)
+            assert free[2] is not None
+            books.cancel(free[2])
+            assert books.spent("a") == 12.0
+
+
 @given(
     st.lists(
         st.tuples(

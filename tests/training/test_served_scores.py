@@ -467,5 +467,8 @@ def test_a_run_counts_what_scores_cost_killed_or_not(
     lost = scored - 4
     assert usage["calls"] == len(spent) - lost
     assert (read - usage["prompt_tokens"] > 0) == bool(lost)
-    assert usage["cost"] + usage["unknown_cost"] >= (read * 2e3 + written * 5e3) / 1e6 - 1e-9
+    cost = (read * 2e3 + written * 5e3) / 1e6
+    assert usage["cost"] + usage["unknown_cost"] >= cost - 1e-9
+    counted = usage["prompt_tokens"] * 2e3 + usage["completion_tokens"] * 5e3
+    assert usage["cost"] == pytest.approx(counted / 1e6)
     assert (usage["unknown_cost"] > 0) == bool(lost)

@@ -156,18 +156,25 @@ class StoredBooks:
         """See `Books`."""
         with self._changing() as database:
             added = database.execute(
-                "UPDATE payments SET paid = paid + ? WHERE noted = 0 AND (account, model, role) = "
-                "(SELECT account, model, role FROM payments WHERE number = ?) AND number != ?",
-                (cost, number, number),
+                # One row alone: requests that cost nothing at most have rows that look like it.
+                "UPDATE payments SET paid = paid + ? + (SELECT paid FROM payments WHERE number = ?)"
+                " WHERE number = (SELECT min(number) FROM payments WHERE noted = 0 AND (account,"
+                " model, role) = (SELECT account, model, role FROM payments WHERE number = ?) AND"
+                " number != ?)",
+                (cost, number, number, number),
             ).rowcount
             if added:
                 database.execute("DELETE FROM payments WHERE number = ?", (number,))
             else:
                 database.execute(
-                    "UPDATE payments SET paid = ?, noted = 0 WHERE number = ?", (cost, number)
+                    "UPDATE payments SET paid = paid + ?, noted = 0 WHERE number = ?",
+                    (cost, number),
                 )
 
     def cancel(self, number: int) -> None:
         """See `Books`."""
         with self._changing() as database:
-            database.execute("DELETE FROM payments WHERE number = ?", (number,))
+            # What another request paid may have been added to the row of one that costs nothing.
+            row = (number,)
+            database.execute("UPDATE payments SET noted = 0 WHERE number = ?", row)
+            database.execute("DELETE FROM payments WHERE number = ? AND paid = 0", row)
