@@ -56,6 +56,7 @@ def test_an_evaluation_finds_the_world_of_a_demo_again(
     directory = copy_of(finished_run, tmp_path)
     (directory / "recipe.yaml").unlink()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "world").mkdir()
     assert main(["demo", "--data", "world", "--output-dir", str(directory), "--quiet"]) == 0
     assert main(["evaluate", str(directory), "--quiet"]) == 0
     assert [Path(call["data"]).resolve() for call in calls] == [tmp_path / "world"] * 2
@@ -82,9 +83,19 @@ def test_a_demo_has_a_directory_of_its_own(
 
     monkeypatch.setattr(domainfusion.demo.run, "build_demo", build)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "stars").mkdir(parents=True)
     assert main(words) == 1
     assert (
         capsys.readouterr().err
         == f"Error: not installed, for runs/{name}. To fix it: run: pip install it.\n"
     )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_world_that_is_not_there_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--data", "my/stars"]) == 1
+    assert "The folder of the world is not there; received 'my/stars'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -310,7 +310,7 @@ def test_training_starts_from_the_student_of_another_run(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("trainer.epochs=0", "--set trainer.epochs=0: trainer.epochs is not"),
+        ("trainer.epochs=0", "--set trainer.epochs=0: trainer.epochs is out of range"),
         ("trainer.epochs=many", "--set trainer.epochs=many: trainer.epochs is of the wrong kind"),
         ("trainer.epoks=3", "--set trainer.epoks=3: trainer.epoks is not a key of a recipe"),
         ("generators[4].seed=1", "generators has no 4; received"),

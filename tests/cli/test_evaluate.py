@@ -60,7 +60,7 @@ def test_the_student_is_evaluated_against_other_examples(
             {"query": "What does a cow eat?", "domain": "animals"},
             "1 of 1 test queries were trained on",
         ),
-        ({"query": "What is a quark?", "domain": "physics"}, "'physics', which has no expert"),
+        ({"query": "What is a quark?", "domain": "physics"}, "'physics', which has no teacher"),
         ({"query": ""}, "has no query"),
         (None, "can't be read"),
     ],

@@ -73,7 +73,7 @@ class Run:
 
 def test_time_of_the_whole_run_is_within_a_factor_of_two() -> None:
     run = Run()
-    assert run.forecast.seconds_left() is None and run.forecast.words() == ""
+    assert run.forecast.seconds_left() is None and run.forecast.words() == "stage 1 of 5, generate"
     run.plan()
     assert run.forecast.seconds_left() is None, "nothing was timed yet"
     run.forecast.time(STEP, 4.0)

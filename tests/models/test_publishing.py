@@ -51,5 +51,5 @@ def test_what_vllm_can_not_serve_is_refused(
 
 @pytest.mark.parametrize("name", ["model", "me/", "/model", "a/b/c"])
 def test_a_name_that_is_not_a_repository_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="two parts"):
+    with pytest.raises(ConfigurationError, match="owner/name"):
         push_to_hub(tmp_path, name)

@@ -65,14 +65,14 @@ def read_entries(source: EntrySource) -> Iterator[Entry]:
             allowed=allowed,
             fix='choose one: data["train"]',
         )
-    elif not isinstance(source, Iterable):
-        raise DataError(
-            "The examples can't be read",
-            received=source,
-            allowed="a path, a list of examples or texts, a DataFrame or a data set",
-        )
     else:
         items, columns = _rows_of(source)
+        if not isinstance(items, Iterable):
+            raise DataError(
+                "The examples can't be read",
+                received=source,
+                allowed="a path, a list of examples or texts, a DataFrame or a data set",
+            )
         names = tuple(map(str, columns)) if columns else None
         for position, item in enumerate(items):
             yield Entry(f"example {position}", without_missing(item), names)
