@@ -88,6 +88,8 @@ def test_a_question_is_added_to_the_review_file_which_keeps_what_was_decided(
     file = server.room.review
     file.write_text(file.read_text("utf-8").replace('\n"",', '\n"accept",'), "utf-8")
     assert post(server, "/review", {"question": "Two?"})[0] == 200
+    status, found = post(server, "/review", {"question": "Two?"})
+    assert status == 200 and found["done"] == f"It is in {file} already"
     reviewed = read_review(file)
     assert [(example.query, example.domains) for example in reviewed.examples] == [
         ("=1+1?", ("sleep",))

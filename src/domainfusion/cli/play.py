@@ -174,8 +174,8 @@ class Playroom:
             )
         example = Example(query=question, domains=tuple(domains or self.panel.experts))
         with self._lock:
-            add_to_review(example, self.review)
-        return f"Kept in {self.review}"
+            is_new = add_to_review(example, self.review)
+        return f"Kept in {self.review}" if is_new else f"It is in {self.review} already"
 
 
 class PlayServer(ThreadingHTTPServer):

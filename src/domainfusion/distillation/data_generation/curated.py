@@ -71,13 +71,16 @@ def write_review(examples: Iterable[Example], path: str | Path) -> None:
     write_text(Path(path), f"\ufeff{header}{rows}")  # the mark by which spreadsheets know UTF-8
 
 
-def add_to_review(example: Example, path: str | Path) -> None:
-    """Adds an example to the end of a review file, and makes the file if it is not there. What an
-    expert wrote into it stays as it is.
+def add_to_review(example: Example, path: str | Path) -> bool:
+    """Adds an example to the end of a review file, unless it is in it, and makes the file if it is
+    not there. What an expert wrote into it stays as it is.
 
     Args:
         example: What is to be reviewed.
         path: The file.
+
+    Returns:
+        Whether it was added.
 
     Raises:
         DataError: The file is not one of `write_review`, or can't be read or written.
@@ -85,7 +88,7 @@ def add_to_review(example: Example, path: str | Path) -> None:
     file = Path(path)
     if not file.exists():
         write_review([example], file)
-        return
+        return True
     for entry in read_entries(file):
         missing = [name for name in _COLUMNS if name not in (entry.columns or ())]
         if missing:
@@ -95,8 +98,11 @@ def add_to_review(example: Example, path: str | Path) -> None:
                 allowed=", ".join(_COLUMNS),
                 fix="choose another name",
             )
+        if entry.value["example"] == _whole(example):
+            return False
     text = file.read_bytes().decode("utf-8")
     write_text(file, text + ("" if text.endswith("\n") else "\n") + _row(example))
+    return True
 
 
 def _row(example: Example) -> str:
@@ -104,8 +110,13 @@ def _row(example: Example) -> str:
     writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     before = transcript(example.history) if example.history else ""
     shown = {name: _cell(text) for name, text in {"before": before, **_shown(example)}.items()}
-    writer.writerow({**shown, "example": json.dumps(asdict(example), ensure_ascii=False)})
+    writer.writerow({**shown, "example": _whole(example)})
     return table.getvalue()
+
+
+def _whole(example: Example) -> str:
+    """Returns all of an example, as a review file keeps it."""
+    return json.dumps(asdict(example), ensure_ascii=False)
 
 
 def read_review(path: str | Path) -> Reviewed:
