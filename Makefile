@@ -20,8 +20,11 @@ SHARED := --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
 # Tests that need neither Unix nor a real model.
 PORTABLE := tests/test_platforms.py tests/test_interruption.py tests/test_types.py tests/test_errors.py tests/test_records.py tests/training/test_losses.py
 
-# Threads that wait by spinning halve the speed beside one busy process; see docs/guides/local_teachers.md.
-export OMP_WAIT_POLICY ?= passive
+# Threads that spin long while they wait halve the speed beside one busy process; see docs/guides/local_teachers.md.
+ifeq ($(origin OMP_WAIT_POLICY), undefined)
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT ?= 1000
+endif
 
 .PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu test-engines coverage check format reference docs setup setup-demo lock dist experts clean
 

@@ -60,20 +60,33 @@ def test_a_command_that_is_written_wrongly_exits_with_2(words: list[str]) -> Non
     assert end.value.code == 2
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_asleep_unless_the_user_says_otherwise(given: str | None, found: str) -> None:
-    """OpenMP reads the variable when torch is loaded, so torch must not be there yet."""
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "passive 1000"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+        ({"GOMP_SPINCOUNT": "7"}, "passive 7"),
+    ],
+)
+def test_threads_spin_little_while_they_wait_unless_the_user_says_otherwise(
+    given: dict[str, str], found: str
+) -> None:
+    """OpenMP reads the variables when torch is loaded, so torch must not be there yet."""
     code = (
         "import os, sys\nfrom domainfusion.cli.main import main\nassert main(['status', 'nowhere'])"
-        "\nprint('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+        "\nprint('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'],"
+        " os.environ.get('GOMP_SPINCOUNT'))"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    inherited = {key: value for key, value in os.environ.items() if key not in names}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**inherited, **given},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.split() == ["False", found]
+    assert done.stdout.split() == ["False", *found.split()]
 
 
 @pytest.fixture

@@ -131,9 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With 2, the command was written wrongly; with 0, help or version was asked for.
     """
     arguments = build_parser().parse_args(argv)
-    # Read when torch is loaded, which no verb has done yet. Threads that wait by spinning take the
-    # cores from others, and from their own team where another process is busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when torch is loaded, which no verb has done yet. Threads that spin long while they wait
+    # take the cores from others, and from their own team where another process is busy.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     is_main = (
         os.environ.get("RANK", "0") == "0"
     )  # of several processes, which torchrun starts, only the main one prints
