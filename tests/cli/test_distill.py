@@ -109,18 +109,61 @@ def test_a_run_that_is_stopped_continues_and_ends_as_one_that_was_not(
 
 
 def test_a_finished_run_is_not_done_again(
+    finished_run: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(model: HuggingFaceModel) -> None:
+        raise AssertionError(f"{model.name} is loaded")
+
+    directory = copy_of(finished_run, tmp_path)
+    before = state_of(directory)
+    monkeypatch.setattr(HuggingFaceModel, "weights", refuse)
+    monkeypatch.setattr(HuggingFaceModel, "generate", refuse)
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+    captured = capsys.readouterr()
+    assert "The run is finished: nothing is asked, trained or measured again." in captured.err
+    assert f"Student:  {directory / 'model'}" in captured.out
+    assert "Ask it:   domainfusion ask" in captured.out
+    assert differences(before, state_of(directory)) == []
+
+
+@pytest.mark.parametrize("lost", ["evaluation.json", "model", "training", "records.jsonl"])
+def test_what_is_lost_of_a_finished_run_is_made_again(
+    lost: str,
+    finished_run: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    if (directory / lost).is_dir():
+        shutil.rmtree(directory / lost)
+    else:
+        (directory / lost).unlink()
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+    assert "The run is finished" not in capsys.readouterr().err
+    assert differences(state_of(directory), state_of(finished_run)) == []
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+    assert "The run is finished" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_measured_again_by_another_evaluator(
     finished_run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = copy_of(finished_run, tmp_path)
     steps = steps_of(directory)
-    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
-    captured = capsys.readouterr()
+    words = ["distill", str(recipe_file), "--output-dir", str(directory)]
+    another = [*words, "--set", "evaluation.metric=exact"]
+    for _ in range(2):  # there and back
+        for command in (another, words):
+            assert main(command) == 0
+            assert "The run is finished" not in capsys.readouterr().err
+            assert main(command) == 0
+            assert "The run is finished" in capsys.readouterr().err
     assert steps_of(directory) == steps
-    # Progress is written as "asking law: 3 of 40 in 0:05". The merge to compare with is made anew.
-    worked = set(re.findall(r"^(.+): \d+ of \d", captured.err, re.MULTILINE))
-    assert worked <= {"trying merges"}, "a model was asked or trained"
-    assert f"Student:  {directory / 'model'}" in captured.out
-    assert "Ask it:   domainfusion ask" in captured.out
 
 
 def test_a_lock_whose_process_was_killed_holds_nobody_up(
@@ -197,6 +240,25 @@ def test_a_model_that_can_not_be_fetched_is_one_error(
     assert error.startswith("Error: ") and "'someone/something'" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--until", "generate"]])
+def test_an_engine_that_is_not_there_is_one_error_before_anything_is_done(
+    words: list[str], recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_file.with_name("engine.yaml")
+    animals = re.search(r"animals: (/.+)", recipe_file.read_text())
+    assert animals is not None
+    served = f"{{path: {animals[1]}, engine: {{kind: vllm, command: [no-such-vllm, serve]}}}}"
+    recipe.write_text(recipe_file.read_text().replace(animals[1], served))
+    command = ["distill", str(recipe), "--output-dir", str(tmp_path / "run"), "--quiet", *words]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "Error: The command of the engine vllm is not there; received 'no-such-vllm'"
+    )
+    assert "install vLLM" in error and error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json*"))
 
 
 def test_a_dry_run_writes_nothing(

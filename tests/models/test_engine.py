@@ -115,9 +115,23 @@ def test_a_model_that_is_released_stops_its_server(tiny_llama: Path) -> None:
     assert not lives(pid)
 
 
-def test_a_command_that_is_missing(tiny_llama: Path) -> None:
-    model = served(tiny_llama, Engine(command=("no-such-engine", "serve")))
-    with pytest.raises(ModelError, match=r"no-such-engine.*install vLLM"):
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no-such-engine", r"is not there.*no-such-engine.*install vLLM"),
+        ("{folder}/no-such-engine", r"is not there.*no-such-engine.*install vLLM"),
+        ("{folder}/engine", r"may not be run.*engine.*chmod \+x \S*engine"),
+        ("{folder}", r"is a folder.*install vLLM"),
+    ],
+)
+def test_a_command_that_can_not_be_run(
+    tiny_llama: Path, tmp_path: Path, command: str, message: str
+) -> None:
+    (tmp_path / "engine").write_text("#!/bin/sh\n")
+    model = served(tiny_llama, Engine(command=(command.format(folder=tmp_path), "serve")))
+    with pytest.raises(ModelError, match=message):
+        model.check_command()
+    with pytest.raises(ModelError, match=message):
         model.ask("Why?")
 
 

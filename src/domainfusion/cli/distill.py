@@ -243,13 +243,14 @@ def run_recipe(
     from domainfusion.progress import doing
 
     with doing("starting"):
-        from domainfusion.cli.preflight import notes_on
+        from domainfusion.cli.preflight import check_commands, notes_on
         from domainfusion.models.store import ResponseStore
         from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
         from domainfusion.cli.plan import plan_of, render_plan, render_times, time_plan
 
+        check_commands(recipe)
         with doing("counting the work"):
             plan = plan_of(recipe)
         terminal.print(render_plan(plan))
@@ -285,8 +286,10 @@ def run_recipe(
         if answers_of is not None:
             with ResponseStore(RunFiles(directory).responses) as store:
                 store.copy_from(answers_of)
-        run_stages(distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe))
-        if distiller.student is not None:
+        has_student = run_stages(
+            distiller, arguments.until, on_start=lambda: remember_recipe(directory, recipe)
+        )
+        if has_student:
             publish(directory, terminal)
-    if distiller.student is None:
+    if not has_student:
         terminal.print(render_status(status_of(directory)))

@@ -122,7 +122,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         )
     with distiller.hold():
         if examples is None:
-            report = distiller.evaluate(student)
+            distiller.student = student
+            report = distiller.evaluate()
             publish(directory, terminal)
         else:
             report = _evaluate_against(distiller, student, examples, arguments.against, terminal)

@@ -21,6 +21,7 @@ from domainfusion.recipe.sections import (
     JUDGE,
     APISection,
     CuratedSection,
+    EngineSection,
     EvaluationSection,
     ModelSection,
     Recipe,
@@ -39,6 +40,18 @@ def notes_on(recipe: Recipe) -> list[str]:
     The files of a recipe that was read are known to be readable.
     """
     return [*_keys(recipe), *_tests(recipe), *_without_effect(recipe)]
+
+
+def check_commands(recipe: Recipe) -> None:
+    """Looks for the commands of the recipe's engines.
+
+    Raises:
+        ModelError: One is not there, or can't be run.
+        MissingDependencyError: The client that asks them is not installed.
+    """
+    for _, section in recipe.models():
+        if isinstance(section, ModelSection) and isinstance(section.engine, EngineSection):
+            section.engine.engine().check()
 
 
 def _keys(recipe: Recipe) -> Iterator[str]:

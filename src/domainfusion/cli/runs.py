@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domainfusion.cli.distill import STAGES
 from domainfusion.distillation.run import RunFiles
-from domainfusion.errors import DataError, RunError
+from domainfusion.errors import DataError, DomainFusionError, RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
 from domainfusion.records import read_json, refuse_changed, write_json
@@ -97,22 +97,29 @@ def check_run(run_directory: Path) -> Path:
     return run_directory
 
 
-def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> None:
+def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]) -> bool:
     """Runs the stages of a distiller up to `until`; those that are done are not done again. The
-    student is saved before it is measured.
+    student is saved before it is measured. Of a run that is finished no model is loaded.
 
     Args:
         distiller: The distiller.
         until: The last stage to run, one of `STAGES`.
         on_start: Called as soon as the run's directory is known to be this distiller's.
+
+    Returns:
+        Whether the run has a student now.
     """
     wanted = STAGES[: STAGES.index(until) + 1]
+    if _is_whole(distiller):
+        on_start()
+        logger.info("The run is finished: nothing is asked, trained or measured again.")
+        return True
     examples = distiller.generate()
     on_start()
     if wanted == STAGES:
         # This holds the directory from the first stage to the last.
         distiller.distill(on_trained=lambda: save_student(distiller))
-        return
+        return True
     if "collect" in wanted:
         collected = distiller.collect(examples)
     if "integrate" in wanted:
@@ -124,8 +131,22 @@ def run_stages(distiller: Distiller, until: str, *, on_start: Callable[[], None]
     ):
         # where it is over, this loads the student of the run: no other may take its place
         distiller.refine()
-    if distiller.student is not None:
-        save_student(distiller)
+    if distiller.student is None:
+        return False
+    save_student(distiller)
+    return True
+
+
+def _is_whole(distiller: Distiller) -> bool:
+    """Whether a run is finished, and its student saved as it was."""
+    if not distiller.is_finished():
+        return False
+    try:
+        saved_student(distiller.output_dir)
+    except DomainFusionError as error:
+        logger.info("The student is saved anew: %s", error)
+        return False
+    return True
 
 
 def _is_refined(distiller: Distiller) -> bool:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
+from domainfusion.description import describe, models_in
 from domainfusion.distillation import outcomes
 from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk, ask_first
 from domainfusion.distillation.data_generation import DataGenerator, Focus
@@ -45,6 +47,7 @@ from domainfusion.distillation.refinement import (
 )
 from domainfusion.distillation.results import listed
 from domainfusion.distillation.run import (
+    EVALUATED,
     RunDirectory,
     StageFiles,
     about_student,
@@ -61,15 +64,16 @@ from domainfusion.distillation.targets import (
 )
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import ConfigurationError, RunError
-from domainfusion.models.base import LanguageModel, TrainableModel
+from domainfusion.models.base import LanguageModel, ServedByCommand, TrainableModel
 from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress, doing
-from domainfusion.records import read_records, write_json, write_records
+from domainfusion.records import read_json, read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
     Response,
     TrainingRecord,
+    fingerprint,
 )
 
 __all__ = ["Distiller", "ResponseIntegrator"]
@@ -208,7 +212,7 @@ class Distiller:
             distributed.barrier()
             self.student = self._train(read_records(self._run.records, TrainingRecord), self._run)
             return self.student
-        with self._run.open():
+        with self.hold():
             examples = self.generate()
             time_a_step(self._forecast, self._parts, self._run, examples)
             responses = self.collect(examples)
@@ -231,9 +235,11 @@ class Distiller:
         stages hold it no second time.
 
         Raises:
+            ModelError: The command of an engine is missing, or can't be run.
             RunError: Another process holds it, it belongs to other inputs, or it can't be written
                 to.
         """
+        self._check_commands()
         with self._run.open():
             yield
 
@@ -254,10 +260,42 @@ class Distiller:
                 stops=self.settings.on_teacher_failure == "stop",
             )
 
+    def _check_commands(self) -> None:
+        """Looks for the commands of engines before anything is asked or written; where the records
+        are there, the experts have answered.
+        """
+        if self._run.records.is_file():
+            return
+        for model in models_in(self._parts):
+            if isinstance(model, ServedByCommand):
+                model.check_command()
+
+    def is_finished(self) -> bool:
+        """Whether the run was evaluated by this evaluator, and nothing that the evaluation follows
+        from was deleted or changed since: then `distill()` would find the same again.
+
+        It loads no model. Where an expert may leave questions unanswered, the answer is no: they
+        may be answered now.
+        """
+        if self.evaluator is None or self.settings.on_teacher_failure == "continue":
+            return False
+        with self._run.open():
+            done = read_json(self._run.description, dict).get(EVALUATED)
+            return self._run.evaluation.is_file() and done == self._evaluation_of()
+
+    def _evaluation_of(self) -> dict[str, object]:
+        """Returns what an evaluation of the run's student is made of."""
+        return {
+            "by": fingerprint(describe(self.evaluator)),
+            "version": version("domainfusion"),
+            "of": self._run.sources_of_evaluation(),
+        }
+
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to
         train on.
         """
+        self._check_commands()
         with self._run.open():
             self._run.announce()
             if self._run.examples.is_file():
@@ -377,9 +415,12 @@ class Distiller:
         with self._run.open():
             with self._run.stage("evaluate") as tell:
                 held_out = read_held_out(self._run, "test")
+                self._run.note_evaluation({})  # until it is there again, whatever ends this process
                 self.report = self._measure(self.evaluator, student, held_out)
                 write_json(self._run.evaluation, self.report, listed=True)
                 self._measure_savings(student, held_out)
+                of = self._evaluation_of() if student is self.student else {}
+                self._run.note_evaluation(of)
                 tell(self.report.headline)
             with doing("writing the report"):
                 self.publisher.write_reports(self.output_dir)

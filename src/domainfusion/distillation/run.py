@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from domainfusion.description import differences, models_in
 from domainfusion.errors import DataError, RunError, advice_on
-from domainfusion.files import remove_unfinished
+from domainfusion.files import checksum_of, remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
 from domainfusion.records import CHECKSUMS, from_json, read_json, refuse_changed, write_json
 from domainfusion.types import fingerprint
@@ -161,6 +161,20 @@ _NOT_REPLACED = frozenset({"", "lock", "writer", "run.log", "responses.sqlite", 
 """Of these, what a new run may find in its directory: it adds to a log, answers may be copied there,
 and whatever lies in `model/` is kept.
 """
+
+EVALUATED = "evaluated"
+"""The key of `run.json` under which stands what the evaluation was made of."""
+
+_EVALUATION_FOLLOWS_FROM = frozenset(
+    {
+        "examples.jsonl",
+        "test_examples.jsonl",
+        "validation_examples.jsonl",
+        "records.jsonl",
+        "refinement.json",
+        "finished.safetensors",  # the weights after a phase of the training
+    }
+)
 
 
 def date_of_run(path: Path) -> date | None:
@@ -446,6 +460,24 @@ class RunDirectory(RunFiles):
             },
             listed=True,
         )
+
+    def sources_of_evaluation(self) -> dict[str, str]:
+        """Returns the SHA-256 of each file that the evaluation of the run's student follows from:
+        where one of them is deleted, edited or made anew, there is another student to measure.
+        """
+        places = [
+            *self.path.glob("*"),
+            *self.training.rglob("*"),
+            *self.path.glob("refinement/*/*"),
+            *self.path.glob("refinement/*/training/*/*"),
+        ]
+        files = [path for path in places if path.name in _EVALUATION_FOLLOWS_FROM]
+        return {path.relative_to(self.path).as_posix(): checksum_of(path) for path in sorted(files)}
+
+    def note_evaluation(self, of: Mapping[str, Any]) -> None:
+        """Notes in `run.json` what the evaluation is made of."""
+        content = read_json(self.description, dict)
+        write_json(self.description, {**content, EVALUATED: dict(of)}, listed=True)
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""

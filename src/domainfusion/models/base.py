@@ -480,3 +480,12 @@ class StartChecker(Protocol):
     def check_start(self, adaptation: Adaptation) -> None:
         """Raises a `CapabilityError` where it can't."""
         ...
+
+
+@runtime_checkable
+class ServedByCommand(Protocol):
+    """May be answered for by a server that a command on this machine starts."""
+
+    def check_command(self) -> None:
+        """Raises a `ModelError` where the command can't be run; none is run."""
+        ...

@@ -5,9 +5,11 @@ on this machine, started when it is first asked and stopped when its memory is n
 from __future__ import annotations
 
 import atexit
+import importlib
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -148,7 +150,7 @@ class Engine:
         """Returns the command line without its arguments.
 
         Raises:
-            ModelError: There is no such command.
+            ModelError: There is no such command, or it can't be run.
         """
         words = list(self.command or _COMMANDS[self.kind])
         if (
@@ -160,12 +162,25 @@ class Engine:
             return [sys.executable, "-c", _XLLAMACPP]
         found = shutil.which(words[0])
         if found is None:
+            is_file = os.path.isfile(words[0])
+            is_there = is_file or os.path.isdir(words[0])
+            what = "may not be run" if is_file else "is a folder" if is_there else "is not there"
             raise ModelError(
-                f"The command of the engine {self.kind} is not there",
+                f"The command of the engine {self.kind} {what}",
                 received=words[0],
-                fix=_INSTALL[self.kind],
+                fix=f"run: chmod +x {shlex.quote(words[0])}" if is_file else _INSTALL[self.kind],
             )
         return [found, *words[1:]]
+
+    def check(self) -> None:
+        """Looks at whether this machine has what a server needs; none is started.
+
+        Raises:
+            ModelError: There is no such command, or it can't be run.
+            MissingDependencyError: The client that asks it is not installed.
+        """
+        self.program()
+        importlib.import_module("domainfusion.models.api")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -365,6 +365,16 @@ class LocalModel:
         self._base = None
         give_memory_back()
 
+    def check_command(self) -> None:
+        """Looks at whether the command of its engine can be run; without an engine it needs none.
+
+        Raises:
+            ModelError: It can't.
+            MissingDependencyError: The client that asks the engine is not installed.
+        """
+        if self.engine is not None and not self._trainable:
+            self.engine.check()
+
     def _server(self) -> Server:
         """Returns the server that its engine answers from."""
         assert self.engine is not None
