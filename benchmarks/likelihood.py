@@ -38,7 +38,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from domainfusion.distillation import LikelihoodObjective, MultiTaskTrainer, Objective
+from domainfusion.distillation import (
+    ExecutionSettings,
+    LikelihoodObjective,
+    MultiTaskTrainer,
+    Objective,
+)
 from domainfusion.models import LlamaModel
 from domainfusion.records import write_text
 from domainfusion.types import Example, Integration, Message, Sampling, TrainingRecord, user
@@ -207,7 +212,7 @@ def trained(
         adaptation="full",
         initialization="base",
         objective=objective,
-        checkpoint_steps=10_000,
+        execution=ExecutionSettings(checkpoint_steps=10_000),
     )
     teachers = {} if teacher is None else {"people": teacher}
     found = trainer.train(start, records, teachers=teachers, seed=seed)

@@ -40,7 +40,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from domainfusion.distillation import DataSettings, Distiller, MultiTaskTrainer, RunSettings
+from domainfusion.distillation import (
+    DataSettings,
+    Distiller,
+    ExecutionSettings,
+    MultiTaskTrainer,
+    RunSettings,
+)
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import Hygiene
 from domainfusion.distillation.refinement import read_refinement
@@ -248,7 +254,7 @@ def trial(
         adaptation="full",
         initialization="base",
         evaluation_steps=10_000,
-        checkpoint_steps=10_000,
+        execution=ExecutionSettings(checkpoint_steps=10_000),
     )
     distiller = Distiller(
         LlamaModel(base, dtype="float32"),

@@ -231,7 +231,7 @@ def test_every_setting_against_forgetting_has_a_row_in_the_guide() -> None:
     own = inspect.signature(SequentialTrainer).parameters.keys() - {"settings"}
     assert all(
         re.search(rf"^\| `{name}=", text, re.MULTILINE)
-        for name in (*own, "early_stopping_patience", "merge_weight")
+        for name in (*own, "early_stopping_patience", "merge")
     )
     assert f"{WEIGHTS[0]:g}, {WEIGHTS[1]:g} … {WEIGHTS[-1]:g}" in text
 

@@ -27,8 +27,9 @@ PUBLIC = {
     "domainfusion.distillation": """
         AdversarialDataGenerator BenchmarkEvaluator CrossEncoderVerifier
         CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
-        DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike Focus
-        Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective ModelResult
+        DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike
+        ExecutionSettings Focus
+        Generated HarnessTask Hygiene IntegrationTrainer LikelihoodObjective MergeSettings ModelResult
         MultiTaskTrainer Objective Phase Publisher Requirement ResponseIntegrator
         RunSettings Screening SequenceObjective SequentialTrainer SliceScore
         SyntheticDataGenerator Trainer Variety WritingSettings check_examples check_requirements
@@ -56,8 +57,8 @@ PUBLIC = {
         token_f1 validate_coherence
     """,
     "domainfusion.distillation.trainer": """
-        DistributionObjective IntegrationTrainer LikelihoodObjective MultiTaskTrainer
-        Objective Phase SequenceObjective SequentialTrainer Trainer
+        DistributionObjective ExecutionSettings IntegrationTrainer LikelihoodObjective
+        MergeSettings MultiTaskTrainer Objective Phase SequenceObjective SequentialTrainer Trainer
     """,
     "domainfusion.errors": """
         CapabilityError ConfigurationError DataError DomainFusionError

@@ -21,7 +21,7 @@ from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.settings import DataSettings, RunSettings
-from domainfusion.distillation.trainer import IntegrationTrainer
+from domainfusion.distillation.trainer import IntegrationTrainer, MergeSettings
 from domainfusion.models.base import Adaptation
 from domainfusion.models.placement import DataType
 
@@ -57,7 +57,11 @@ def race(
         "batch_size": 16,
         "evaluation_steps": every,
     }
-    settings |= {"adaptation": "lora", "initialization": "merge", "merge_weight": 1.0}
+    settings |= {
+        "adaptation": "lora",
+        "initialization": "merge",
+        "merge": MergeSettings(weight=1.0),
+    }
     trainer = IntegrationTrainer(**settings)
     run = Distiller(
         base,

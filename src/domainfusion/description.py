@@ -20,7 +20,8 @@ def describe(value: object) -> Any:
     """Returns plain JSON data: numbers and texts as they are, models by fingerprint, functions by
     name, other objects by their fields.
 
-    Fields whose names begin with an underscore are left out.
+    Fields whose names begin with an underscore are left out, and those of a dataclass that don't
+    count in a comparison.
 
     Example:
         >>> describe({"path": Path("a"), "call": len})
@@ -37,7 +38,7 @@ def describe(value: object) -> Any:
         return {
             item.name: describe(getattr(value, item.name))
             for item in fields(value)
-            if not item.name.startswith("_")
+            if item.compare and not item.name.startswith("_")
         }
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}

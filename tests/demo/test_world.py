@@ -23,6 +23,7 @@ from domainfusion.demo.run import build_demo, build_distiller, build_small_quest
 from domainfusion.demo.train_experts import BATCH_SIZE, FEWEST_STEPS, epochs_for, records_of
 from domainfusion.demo.train_experts import main as train_experts
 from domainfusion.demo.world import World, load_world, world_folder
+from domainfusion.distillation import MergeSettings
 from domainfusion.distillation.examples import slice_of
 from domainfusion.distillation.metrics import states
 from domainfusion.errors import ConfigurationError, DataError, DomainFusionError
@@ -118,7 +119,7 @@ def test_another_world_runs_from_facts_to_report(
         output_dir=tmp_path / "run",
         small=True,
         initialization="base",
-        keep_merge=False,
+        merge=MergeSettings(),
     )
     distiller.distill()
     report = distiller.report

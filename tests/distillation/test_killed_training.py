@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 TRAINING = """
 import json, sys
 from pathlib import Path
-from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer, SequentialTrainer
+from domainfusion.distillation import ExecutionSettings, IntegrationTrainer, MergeSettings, MultiTaskTrainer, SequentialTrainer
 from domainfusion.models import LlamaModel
 from domainfusion.types import Example, Integration, TrainingRecord
 
@@ -41,13 +41,18 @@ def validate(student):
     return {"aviation": -sizes, "chemistry": 0.5}
 
 teachers = {f"expert{n}": LlamaModel(path, base_model=base, dtype="float32") for n, path in enumerate(experts)}
-trainer = kind(learning_rate=2e-3, epochs=4, batch_size=4, evaluation_steps=3, checkpoint_steps=1, **settings)
+merge, execution = MergeSettings(**settings.pop("merge", {})), ExecutionSettings(checkpoint_steps=1)
+trainer = kind(learning_rate=2e-3, epochs=4, batch_size=4, evaluation_steps=3, merge=merge, execution=execution, **settings)
 trainer.train(LlamaModel(base, dtype="float32"), records, teachers=teachers, validate=validate, directory=directory, seed=3)
 (Path(directory) / "done").touch()
 """
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "integration": {"type": "integration", "adaptation": "lora", "merge_weight": [0.3, 0.6, 1.0]},
+    "integration": {
+        "type": "integration",
+        "adaptation": "lora",
+        "merge": {"weight": [0.3, 0.6, 1.0]},
+    },
     "multi-task": {"type": "multi_task", "adaptation": "full", "early_stopping_patience": 2},
     "sequential": {"type": "sequential", "adaptation": "lora", "replay": 0.5},
 }

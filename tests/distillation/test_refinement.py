@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from distillation.builders import Writer, example, grouped, record
-from domainfusion.distillation import Distiller, MultiTaskTrainer, RunSettings, Trainer
+from domainfusion.distillation import (
+    Distiller,
+    ExecutionSettings,
+    MultiTaskTrainer,
+    RunSettings,
+    Trainer,
+)
 from domainfusion.distillation.data_generation import (
     AdversarialDataGenerator,
     CuratedDataGenerator,
@@ -97,7 +103,9 @@ def form(given: Example, text: str) -> Score:
 
 def learning(rate: float) -> Trainer:
     """At 0.005 each round improves how answers begin, and at 1e-6 none does anything."""
-    return MultiTaskTrainer(learning_rate=rate, epochs=4, batch_size=4, checkpoint_steps=1)
+    return MultiTaskTrainer(
+        learning_rate=rate, epochs=4, batch_size=4, execution=ExecutionSettings(checkpoint_steps=1)
+    )
 
 
 class Pool(DataGenerator):

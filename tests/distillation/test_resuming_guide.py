@@ -23,8 +23,9 @@ PROGRAM, *BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 def with_real_paths(code: str, base: Path, make_adapter: Callable[..., Path]) -> str:
     code = code.replace("max_new_tokens=128", "max_new_tokens=4").replace(
-        "checkpoint_steps=20", "batch_size=2, checkpoint_steps=1"
+        "checkpoint_steps=20", "checkpoint_steps=1"
     )
+    code = code.replace("epochs=1,", "epochs=1, batch_size=2,")
     code = code.replace(
         'LlamaModel("path/to/base-model")', f'LlamaModel({str(base)!r}, dtype="float32")'
     )

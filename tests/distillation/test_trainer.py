@@ -23,7 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from distillation.builders import record
 from domainfusion.description import describe
 from domainfusion.distillation.trainer import (
+    ExecutionSettings,
     IntegrationTrainer,
+    MergeSettings,
     MultiTaskTrainer,
     Phase,
     SequentialTrainer,
@@ -190,14 +192,10 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
                 "batch_size",
                 "evaluation_steps",
                 "lora_rank",
-                "checkpoint_steps",
             )
             for value in (0, 1.5)
         ],
         ("epochs", True),
-        ("device_batch_size", 0),
-        ("device_batch_size", 5),
-        ("device_batch_size", 32),
         *[("learning_rate", value) for value in (0, -1e-3, 1, float("nan"))],
         ("adaptation", "lorra"),
         ("initialization", "merged"),
@@ -206,12 +204,42 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         ("replay", -0.1),
         ("known_share", 1.1),
         ("known_share", float("nan")),
-        *[("merge_weight", value) for value in ("best", [], [0.5, "1"], float("nan"), True)],
     ],
 )
 def test_an_argument_out_of_range_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         IntegrationTrainer(**{name: value})
+
+
+@pytest.mark.parametrize("weight", ["best", [], [0.5, "1"], float("nan"), True])
+def test_a_weight_of_a_merge_is_a_number_a_list_or_auto(weight: Any) -> None:
+    with pytest.raises(ConfigurationError, match="merge_weight is not a number"):
+        MergeSettings(weight=weight)
+
+
+def test_one_weight_in_a_list_leaves_nothing_to_choose() -> None:
+    assert MergeSettings("sum", weight=[0.5]) == MergeSettings("sum", weight=0.5)
+    assert not MergeSettings("sum", weight=[0.5]).is_open
+    assert MergeSettings("sum", weight=[0.5, 1]).weights == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"checkpoint_steps": 0}, {"checkpoint_steps": 1.5}, {"device_batch_size": 0}]
+)
+def test_how_a_training_is_run_is_a_matter_of_whole_numbers(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        ExecutionSettings(**settings)
+
+
+@pytest.mark.parametrize("rows", [5, 32])
+def test_what_a_device_holds_at_once_divides_the_batch(rows: int) -> None:
+    with pytest.raises(ConfigurationError, match="does not divide batch_size"):
+        IntegrationTrainer(execution=ExecutionSettings(device_batch_size=rows))
+
+
+def test_trackers_decide_nothing_that_a_resumed_training_is_compared_by() -> None:
+    told = IntegrationTrainer(execution=ExecutionSettings(report_to="tensorboard"))
+    assert describe(told) == describe(IntegrationTrainer())
 
 
 @pytest.mark.parametrize(
@@ -431,7 +459,7 @@ def test_only_the_last_phase_goes_back_to_its_best_state(base: LlamaModel, tmp_p
 
 def test_a_phase_that_is_done_keeps_its_outcome_alone(base: LlamaModel, tmp_path: Path) -> None:
     """What a process left that was killed before it removed the rest goes when it is resumed."""
-    trainer = IntegrationTrainer(**{**QUICK, "checkpoint_steps": 1})
+    trainer = IntegrationTrainer(**{**QUICK, "execution": ExecutionSettings(checkpoint_steps=1)})
 
     def train() -> set[str]:
         trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
@@ -684,7 +712,9 @@ def test_a_phase_without_some_records_keeps_the_others_and_what_it_replays(
 def test_a_tracker_receives_every_figure_of_the_log_on_one_axis_of_steps(
     base: LlamaModel, tmp_path: Path
 ) -> None:
-    trainer = IntegrationTrainer(**QUICK, report_to="tensorboard")
+    trainer = IntegrationTrainer(
+        **{**QUICK, "execution": ExecutionSettings(report_to="tensorboard")}
+    )
     trainer.train(base, RECORDS, directory=tmp_path, validate=lambda _: {"a": 0.5})
     logged = [line for line in log_of(tmp_path) if "loss" in line]
     events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*")).parent))
@@ -703,4 +733,4 @@ def test_a_tracker_receives_every_figure_of_the_log_on_one_axis_of_steps(
 )
 def test_a_tracker_that_is_unknown_or_missing_is_refused_at_once(name: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        MultiTaskTrainer(report_to=["tensorboard", name])
+        ExecutionSettings(report_to=["tensorboard", name])

@@ -12,6 +12,7 @@ import torch
 
 from domainfusion.distillation.trainer import (
     IntegrationTrainer,
+    MergeSettings,
     MultiTaskTrainer,
     SequentialTrainer,
 )
@@ -220,7 +221,7 @@ def test_the_weight_of_a_merge_is_not_chosen_anew_for_a_start_that_has_one(
     base: LlamaModel, experts: dict[str, LlamaModel], tmp_path: Path
 ) -> None:
     trainer = MultiTaskTrainer(
-        **QUICK, adaptation="lora", merge_method="sum", merge_weight=[0.3, 1.0]
+        **QUICK, adaptation="lora", merge=MergeSettings("sum", weight=[0.3, 1.0])
     )
     first = trainer.train(
         base,

@@ -14,10 +14,11 @@ import torch
 
 from domainfusion.distillation.trainer import (
     IntegrationTrainer,
+    MergeSettings,
     MultiTaskTrainer,
     SequentialTrainer,
 )
-from domainfusion.distillation.trainer.merging import MergeSettings, material_of
+from domainfusion.distillation.trainer.merging import material_of
 from domainfusion.errors import (
     CapabilityError,
     ConfigurationError,
@@ -61,7 +62,7 @@ def test_experts_on_the_student_s_base_are_merged_into_its_start(
     base: LlamaModel, experts: dict[str, LlamaModel]
 ) -> None:
     trainer = IntegrationTrainer(
-        learning_rate=1e-3, adaptation="lora", merge_method="sum", merge_weight=0.5
+        learning_rate=1e-3, adaptation="lora", merge=MergeSettings("sum", weight=0.5)
     )
     student, adaptation = trainer.adapt(base, experts)
     assert adaptation is not None
@@ -70,18 +71,18 @@ def test_experts_on_the_student_s_base_are_merged_into_its_start(
     assert student.fingerprint != base.fingerprint
 
 
-KEPT: dict[str, Any] = {**QUICK, "adaptation": "lora", "keep_merge": True, "lora_rank": 3}
+KEPT: dict[str, Any] = {**QUICK, "adaptation": "lora", "lora_rank": 3}
 
 
 def test_a_merge_that_is_kept_stays_to_the_bit_while_what_is_added_learns(
     base: LlamaModel, experts: dict[str, LlamaModel]
 ) -> None:
-    trainer = IntegrationTrainer(**KEPT)
+    trainer = IntegrationTrainer(**KEPT, merge=MergeSettings(keep=True))
     torch.manual_seed(0)
     start, _ = trainer.adapt(base, experts)
     before = start.trained_state()
     after = trainer.train(base, RECORDS, teachers=experts).trained_state()
-    merged, _ = IntegrationTrainer(**{**KEPT, "keep_merge": False}).adapt(base, experts)
+    merged, _ = IntegrationTrainer(**KEPT).adapt(base, experts)
     ranks = {name: min(state.shape) for name, state in merged.trained_state().items()}
     learned = []
     for name, state in after.items():
@@ -103,8 +104,8 @@ def test_a_kept_merge_begins_where_a_trained_one_does(
 ) -> None:
     told = [replace_responses(own, experts) for own in RECORDS]
     logits = []
-    for keep_merge in (True, False):
-        trainer = IntegrationTrainer(**{**KEPT, "keep_merge": keep_merge}, merge_method=method)
+    for keep in (True, False):
+        trainer = IntegrationTrainer(**KEPT, merge=MergeSettings(method, keep=keep))
         student, _ = trainer.adapt(base, experts, told)
         assert isinstance(student, LlamaModel)
         [states] = student.hidden_states([student.encode(user("Where is NRT?"))])
@@ -120,7 +121,7 @@ def test_a_merge_by_reading_is_made_once_for_training_resume_and_evaluation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = [replace_responses(own, experts) for own in RECORDS]
-    trainer = IntegrationTrainer(**KEPT, merge_method="regmean", merge_weight=0.7)
+    trainer = IntegrationTrainer(**KEPT, merge=MergeSettings("regmean", weight=0.7, keep=True))
     alone, _ = trainer.merged(base, experts, told, tmp_path / "nothing is kept here")
     read: list[str] = []
     real = merger.read_layers
@@ -160,7 +161,7 @@ def replace_responses(own: TrainingRecord, experts: dict[str, LlamaModel]) -> Tr
 @pytest.mark.parametrize("settings", [{"adaptation": "full"}, {"initialization": "base"}])
 def test_a_merge_that_there_is_not_can_t_be_kept(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="keep_merge"):
-        IntegrationTrainer(keep_merge=True, **settings)
+        IntegrationTrainer(merge=MergeSettings(keep=True), **settings)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -271,8 +272,7 @@ def test_an_order_that_is_given_is_not_measured(base: LlamaModel, tmp_path: Path
 SWEPT: dict[str, Any] = {
     **QUICK,
     "adaptation": "lora",
-    "merge_method": "sum",
-    "merge_weight": [0.2, 0.9, 0.5],
+    "merge": MergeSettings("sum", weight=[0.2, 0.9, 0.5]),
 }
 
 
@@ -288,8 +288,7 @@ def test_the_start_is_the_merge_of_lowest_loss_on_the_targets(
     }
     assert set(losses) == {0.2, 0.5, 0.9}
     assert made["value"]["start"]["weight"] == min(losses, key=losses.__getitem__)
-    settings = trainer._merge_settings
-    compared = material_of(experts, RECORDS, settings).compared
+    compared = material_of(experts, RECORDS, trainer.merge).compared
     for weight, loss in losses.items():
         merge = base.trainable_copy(
             Adaptation(start_from=tuple(experts.values()), merge_weight=weight)
@@ -358,7 +357,7 @@ def test_a_weight_to_be_chosen_needs_a_merge(
     base: LlamaModel, experts: dict[str, LlamaModel]
 ) -> None:
     with pytest.raises(ConfigurationError, match="initialization='base'"):
-        IntegrationTrainer(merge_weight=[0.5, 1.0], initialization="base")
+        IntegrationTrainer(merge=MergeSettings(weight=[0.5, 1.0]), initialization="base")
     with pytest.raises(CapabilityError, match="own base"):
         IntegrationTrainer(**SWEPT, initialization="merge").train(
             base,
@@ -376,10 +375,10 @@ def test_targets_to_compare_by_are_not_read_for_the_merge() -> None:
         )
         for n in range(200)
     ]
-    found = material_of(["law"], records, MergeSettings("auto", None))
+    found = material_of(["law"], records, MergeSettings())
     assert len(found.read["law"]) == 64 and len(found.compared["law"]) == 16
     read = {conversation[-1].content for conversation in found.read["law"]}
     assert read.isdisjoint(conversation[-1].content for conversation in found.compared["law"])
-    few = material_of(["law"], records[:3], MergeSettings("auto", None))
+    few = material_of(["law"], records[:3], MergeSettings())
     assert (len(few.read["law"]), len(few.compared["law"])) == (2, 1)
-    assert not material_of(["law"], records, MergeSettings("sum", (1.0,))).compared
+    assert not material_of(["law"], records, MergeSettings("sum", weight=1.0)).compared

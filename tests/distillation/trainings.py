@@ -12,6 +12,7 @@ import torch
 
 from distillation.builders import record
 from domainfusion.distillation.trainer import (
+    ExecutionSettings,
     IntegrationTrainer,
     MultiTaskTrainer,
     SequentialTrainer,
@@ -29,7 +30,12 @@ FACTS = {
     "Where is NRT, and the symbol of gold?": ("Japan. Au.", ("aviation", "chemistry")),
 }
 RECORDS = [record(query, target, domains) for query, (target, domains) in FACTS.items()]
-QUICK: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 2, "checkpoint_steps": 2}
+QUICK: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "epochs": 2,
+    "batch_size": 2,
+    "execution": ExecutionSettings(checkpoint_steps=2),
+}
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from typing import Any
 from distillation.builders import example, grouped
 from domainfusion.distillation import (
     Distiller,
+    ExecutionSettings,
     IntegrationTrainer,
 )
 from domainfusion.distillation.data_generation import (
@@ -78,7 +79,10 @@ class World:
             "teacher_models": self.teachers(),
             "data_generators": [CuratedDataGenerator([*SINGLES, *PAIRS])],
             "trainer": IntegrationTrainer(
-                learning_rate=3e-3, epochs=1, batch_size=4, checkpoint_steps=1
+                learning_rate=3e-3,
+                epochs=1,
+                batch_size=4,
+                execution=ExecutionSettings(checkpoint_steps=1),
             ),
             "output_dir": self.directory,
             "response_sampling": SHORT,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from domainfusion.distillation import MultiTaskTrainer
+from domainfusion.distillation import MergeSettings, MultiTaskTrainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, ModelError
 from domainfusion.merging import Candidate, MergeChoice, MergeMethod, Merger, fit, merge, methods
 from domainfusion.merging.merger import LONGEST_READ, TOKENS_READ, DialogueBatch, read_layers
@@ -695,11 +695,11 @@ def test_a_trainer_starts_from_the_merge_of_its_method(
         for domain, own in READ.items()
         for conversation in own
     ]
-    settings: dict[str, Any] = {"learning_rate": 1e-3, "adaptation": "lora", "merge_weight": 1.3}
+    settings: dict[str, Any] = {"learning_rate": 1e-3, "adaptation": "lora"}
     for method in METHODS:
-        student, adaptation = MultiTaskTrainer(**settings, merge_method=method).adapt(
-            base, experts, records
-        )
+        student, adaptation = MultiTaskTrainer(
+            **settings, merge=MergeSettings(method, weight=1.3)
+        ).adapt(base, experts, records)
         assert adaptation is not None and isinstance(student, LlamaModel)
         expected = merge(base, experts, method=method, weight=1.3, conversations=READ)
         for name, found in state(student).items():

@@ -24,7 +24,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 TRAINING = """
 import json, sys, torch
 torch.cpu._is_avx512_bf16_supported = lambda: False  # in float32, that the order of sums is all that differs
-from domainfusion.distillation import IntegrationTrainer, MultiTaskTrainer, SequentialTrainer
+from domainfusion.distillation import ExecutionSettings, IntegrationTrainer, MergeSettings, MultiTaskTrainer, SequentialTrainer
 from domainfusion.models import LlamaModel
 from domainfusion.types import Example, Integration, TrainingRecord
 
@@ -39,7 +39,9 @@ kind = {"integration": IntegrationTrainer, "sequential": SequentialTrainer, "mul
 base = LlamaModel(folder, dtype="float32")
 experts = zip(("aviation", "chemistry"), settings.pop("experts", ()))
 teachers = {domain: LlamaModel(expert, dtype="float32") for domain, expert in experts}
-trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, **settings)
+merge = MergeSettings(**settings.pop("merge", {}))
+execution = ExecutionSettings(checkpoint_steps=2, **settings.pop("execution", {}))
+trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, merge=merge, execution=execution, **settings)
 calls = iter(range(99))
 student = trainer.train(base, records, teachers=teachers, directory=sys.argv[3], validate=lambda _: {"a": next(calls) / 10}, seed=3)
 """
@@ -72,8 +74,12 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
 SETTINGS: dict[str, dict[str, Any]] = {
     "integration": {"type": "integration", "adaptation": "full"},
     "mixed": {"type": "multi_task", "adaptation": "lora", "known_share": 0.0},
-    "sequential": {"type": "sequential", "adaptation": "lora", "device_batch_size": 1},
-    "kept": {"type": "integration", "adaptation": "lora", "keep_merge": True},
+    "sequential": {
+        "type": "sequential",
+        "adaptation": "lora",
+        "execution": {"device_batch_size": 1},
+    },
+    "kept": {"type": "integration", "adaptation": "lora", "merge": {"keep": True}},
 }
 
 

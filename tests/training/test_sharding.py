@@ -56,7 +56,7 @@ def measured(self, *arguments, **options):
     return result
 torch.optim.AdamW.step = measured
 
-from domainfusion.distillation import MultiTaskTrainer, SequentialTrainer
+from domainfusion.distillation import ExecutionSettings, MultiTaskTrainer, SequentialTrainer
 from domainfusion.models import LlamaModel
 from domainfusion.training import distributed
 from domainfusion.types import Example, Integration, TrainingRecord
@@ -87,7 +87,8 @@ teachers = {}
 if "teacher" in settings:
     teachers = dict.fromkeys(("aviation", "chemistry"), LlamaModel(settings.pop("teacher"), dtype="float32"))
 base = LlamaModel(folder, dtype="float32")
-trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, checkpoint_steps=2, evaluation_steps=2, **{"adaptation": "full", **settings})
+execution = ExecutionSettings(checkpoint_steps=2, **settings.pop("execution", {}))
+trainer = kind(learning_rate=1e-3, epochs=2, batch_size=4, execution=execution, evaluation_steps=2, **{"adaptation": "full", **settings})
 student = trainer.train(base, records, teachers=teachers, directory=directory, validate=validate, progress=progress, seed=3)
 wrote = sorted(written)
 parameters = list(student.trainable_module().parameters())
@@ -109,9 +110,12 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 SETTINGS: dict[str, dict[str, Any]] = {
     # Rows that go through one by one, domain by domain: in a step one process has two of them, or
     # none, where the other has one.
-    "mixed": {"type": "multi_task", "device_batch_size": 1, "activation_checkpointing": True},
-    "sequential": {"type": "sequential", "device_batch_size": 2},
-    "lora": {"type": "multi_task", "adaptation": "lora", "device_batch_size": 2},
+    "mixed": {
+        "type": "multi_task",
+        "execution": {"device_batch_size": 1, "activation_checkpointing": True},
+    },
+    "sequential": {"type": "sequential", "execution": {"device_batch_size": 2}},
+    "lora": {"type": "multi_task", "adaptation": "lora", "execution": {"device_batch_size": 2}},
     "distribution": {"type": "multi_task", "objective": "distribution"},
 }
 

@@ -295,9 +295,7 @@ def _from_run(directory: Path, terminal: Terminal) -> _Given:
             received=str(directory),
             fix="run it until `integrate` at least, or give the experts' paths",
         )
-    material = material_of(
-        local, read_records(records, TrainingRecord), MergeSettings("auto", None)
-    )
+    material = material_of(local, read_records(records, TrainingRecord), MergeSettings())
     return _Given(base, local, material.read, material.compared)
 
 

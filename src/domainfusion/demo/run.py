@@ -22,7 +22,7 @@ from domainfusion.distillation.data_generation import (
 from domainfusion.distillation.distiller import Distiller
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.settings import DataSettings, RunSettings
-from domainfusion.distillation.trainer import IntegrationTrainer
+from domainfusion.distillation.trainer import IntegrationTrainer, MergeSettings
 from domainfusion.errors import DataError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.base import LanguageModel, TrainableModel
@@ -39,9 +39,7 @@ DEMO: Mapping[str, Any] = {
     "evaluation_steps": 10_000,
     "adaptation": "lora",
     "initialization": "merge",
-    "merge_method": "regmean",
-    "merge_weight": 1.0,
-    "keep_merge": True,
+    "merge": MergeSettings("regmean", weight=1.0, keep=True),
     "known_share": 0.0,
     "replay": 0.25,
 }

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from domainfusion.demo.world import World, base_folder, load_world, world_folder
 from domainfusion.distillation.metrics import states
-from domainfusion.distillation.trainer import Phase, Trainer
+from domainfusion.distillation.trainer import ExecutionSettings, Phase, Trainer
 from domainfusion.errors import ConfigurationError, DomainFusionError
 from domainfusion.models import LlamaModel
 from domainfusion.types import Example, Integration, Part, Sampling, TrainingRecord, user
@@ -76,7 +76,7 @@ def train_expert(world: World, domain: str) -> float:
         adaptation="lora",
         lora_rank=16,
         initialization="base",
-        checkpoint_steps=1000,
+        execution=ExecutionSettings(checkpoint_steps=1000),
     )
     expert = trainer.train(LlamaModel(base_folder()), records, seed=SEED)
     expert.save(folder, merge=False)

@@ -447,7 +447,7 @@ def seconds_of_a_step(
         learning_rate=trainer.learning_rate,
         batch_size=max(1, min(trainer.batch_size, len(chosen) // 2)),
         device_batch_size=trainer.device_batch_size,
-        activation_checkpointing=trainer.activation_checkpointing,
+        activation_checkpointing=trainer.execution.activation_checkpointing,
     )
     ends: list[float] = []
     began = time.perf_counter()

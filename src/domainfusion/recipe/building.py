@@ -135,10 +135,14 @@ def _remote(section: APISection) -> LanguageModel:
         "prices": models.Prices,
     }
     for name, group in groups.items():
-        own = [field.name for field in fields(group) if field.name in settings]
-        if own:
-            settings[name] = group(**{key: settings.pop(key) for key in own})
+        settings[name] = group(**_taken(settings, group))
     return models.APIModel(**settings)
+
+
+def _taken(settings: dict[str, Any], group: type) -> dict[str, Any]:
+    """Takes out of `settings` what a settings class is made of, and returns it."""
+    own = [field.name for field in fields(group) if field.name in settings]
+    return {name: settings.pop(name) for name in own}
 
 
 def _local(section: StudentSection, pools: Pools) -> HuggingFaceModel:
@@ -191,11 +195,10 @@ def build_generator(recipe: Recipe, position: int, model: ModelOf) -> distillati
         if is_adversarial
         else distillation.SyntheticDataGenerator
     )
-    own = {field.name for field in fields(WritingSettings)} & settings.keys()
     writing = WritingSettings(
         variety=variety_of(section),
         sampling=section.sampling.sampling(0),
-        **{name: settings.pop(name) for name in own},
+        **_taken(settings, WritingSettings),
     )
     return build(
         model(section.model), recipe.domains, **{**settings, "writing": writing, "seed": seed}
@@ -240,6 +243,14 @@ def build_trainer(section: TrainerSection) -> distillation.Trainer:
     """Builds the trainer."""
     settings = section.arguments(without=("type", "objective"))
     settings["objective"] = _objective(section.objective)
+    settings["execution"] = distillation.ExecutionSettings(
+        **_taken(settings, distillation.ExecutionSettings)
+    )
+    settings["merge"] = distillation.MergeSettings(
+        method=settings.pop("merge_method"),
+        weight=settings.pop("merge_weight"),
+        keep=settings.pop("keep_merge"),
+    )
     if isinstance(section, MultiTaskSection):
         return distillation.MultiTaskTrainer(**settings)
     if isinstance(section, SequentialSection):

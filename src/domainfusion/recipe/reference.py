@@ -45,8 +45,8 @@ def _rows(name: str) -> dict[str, str]:
     section = getattr(sections, name)
     about: dict[str, str] = {}
     for place in section.places:
-        for setting in settings_of(place):
-            about.setdefault(setting.name, setting.about)
+        for setting in settings_of(place.name):
+            about.setdefault(place.keys.get(setting.name, setting.name), setting.about)
     for base in reversed(section.__mro__):
         about |= entries_of(vars(base).get("__doc__") or "", "Keys")
     rows = {}

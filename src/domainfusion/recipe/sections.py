@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
     ClassVar,
     Literal,
+    NamedTuple,
     TypeVar,
     Union,
     get_args,
@@ -66,12 +68,24 @@ Location = tuple[Any, ...]
 """The keys and positions that lead to a value, from the top."""
 
 
+class Place(NamedTuple):
+    """A class whose constructor's arguments are keys.
+
+    Attributes:
+        name: The class; see `settings_of`.
+        keys: The keys of arguments that a recipe calls otherwise, by argument.
+    """
+
+    name: str
+    keys: Mapping[str, str]
+
+
 class Section(BaseModel):
     """A mapping of the recipe: it has the keys named here and no others, each of its exact type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    places: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[tuple[Place, ...]] = ()
     """The classes whose constructors the keys are derived from."""
 
     if TYPE_CHECKING:
@@ -128,7 +142,11 @@ Derived = TypeVar("Derived", bound=Section)
 
 
 def derived_from(
-    place: str, *, only: Collection[str] = (), without: Collection[str] = ()
+    place: str,
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    keys: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[type[Derived]], type[Derived]]:
     """Returns a decorator that adds the arguments of a constructor to a section's keys.
 
@@ -139,34 +157,36 @@ def derived_from(
         place: The class; see `settings_of`.
         only: The arguments to add; by default all.
         without: Arguments that are not keys.
+        keys: The keys of arguments that a recipe calls otherwise.
     """
 
     def add(section: type[Derived]) -> type[Derived]:
-        keys: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for setting in settings_of(place):
+            key = keys.get(setting.name, setting.name)
             wanted = setting.name in only if only else setting.name not in without
-            if not wanted or setting.name in section.model_fields:
+            if not wanted or key in section.model_fields:
                 continue
             kind = plain_type(setting.annotation)
             if kind is None:
                 continue
             if setting.default is Default.NONE_GIVEN:
-                keys[setting.name] = (kind, ...)
+                fields[key] = (kind, ...)
             elif setting.default is None or setting.default is Default.ITS_OWN:
-                keys[setting.name] = (kind | None, None)
+                fields[key] = (kind | None, None)
             else:
                 default = setting.default
                 is_optional = type(None) in get_args(setting.annotation)
                 default = list(default) if isinstance(default, tuple) else default
-                keys[setting.name] = (kind | None if is_optional else kind, default)
+                fields[key] = (kind | None if is_optional else kind, default)
         made = create_model(
             section.__name__,
             __base__=section,
             __module__=section.__module__,
             __doc__=section.__doc__,
-            **keys,
+            **fields,
         )
-        made.places = (place, *section.places)
+        made.places = (Place(place, keys), *section.places)
         return made
 
     return add
@@ -602,6 +622,12 @@ ObjectiveSection = Annotated[
 ]
 
 
+@derived_from("distillation.trainer.trainer:ExecutionSettings")
+@derived_from(
+    "distillation.trainer.merging:MergeSettings",
+    keys={"method": "merge_method", "weight": "merge_weight", "keep": "keep_merge"},
+)
+@derived_from("distillation.trainer.trainer:Trainer")
 class TrainerSection(Section):
     """Keys of every trainer.
 

@@ -1,6 +1,8 @@
 """Trainers: what the student sees, and when. A trainer is a list of phases over one loop."""
 
+from domainfusion.distillation.trainer.merging import MergeSettings
 from domainfusion.distillation.trainer.trainer import (
+    ExecutionSettings,
     IntegrationTrainer,
     MultiTaskTrainer,
     SequentialTrainer,
@@ -13,8 +15,10 @@ from domainfusion.training.objectives import Objective, SequenceObjective
 
 __all__ = [
     "DistributionObjective",
+    "ExecutionSettings",
     "IntegrationTrainer",
     "LikelihoodObjective",
+    "MergeSettings",
     "MultiTaskTrainer",
     "Objective",
     "Phase",

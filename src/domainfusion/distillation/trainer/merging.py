@@ -5,16 +5,20 @@ make of targets that none of them has read.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 
 import torch
 from safetensors.torch import load_file
 
+from domainfusion.checks import check_word, is_number
 from domainfusion.distillation.examples import CROSS_DOMAIN
+from domainfusion.errors import ConfigurationError
 from domainfusion.merging import Candidate, Dialogues, MergeChoice, MergeMethod, Merger
 from domainfusion.models.base import Adaptation, LanguageModel
 from domainfusion.models.huggingface import HuggingFaceModel
@@ -105,21 +109,63 @@ COMPARED = 16
 """Targets of each domain, and across domains, by which merges are compared."""
 
 
-class MergeSettings(NamedTuple):
-    """How experts are merged, as a trainer's settings say it.
+@dataclass(frozen=True)
+class MergeSettings:
+    """How the experts are merged for a student that starts from their merge.
 
     Attributes:
-        method: How.
-        weights: The weights λ to choose from, or one; None leaves them to the search.
+        method: How the experts are merged for that start: `sum`, `tsv` (their directions made
+            orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
+            questions and answers, which experts and merge read once more); see
+            `domainfusion.merging`. `auto` starts from the merge of lowest loss on some of the
+            targets, which no expert read for it.
+        weight: Weight λ of the experts in that merge; several weights, or `auto` (0.4, 0.7 … 1.6),
+            choose the one of lowest loss too.
+        keep: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank` that is
+            added to it: what the merge knows and no record asks about is forgotten less.
+
+    Raises:
+        ConfigurationError: The method is not known, or the weight is not a number.
     """
 
-    method: MergeMethod | Literal["auto"]
-    weights: tuple[float, ...] | None
+    method: MergeMethod | Literal["auto"] = "auto"
+    weight: float | Sequence[float] | Literal["auto"] = "auto"
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        check_word("merge_method", self.method, ("auto", *get_args(MergeMethod)))
+        if self.weight == "auto":
+            return
+        given = self.weight if isinstance(self.weight, list | tuple) else [self.weight]
+        if not given or not all(map(_is_finite, given)):
+            raise ConfigurationError(
+                "merge_weight is not a number",
+                received=self.weight,
+                allowed="a number, a list of numbers, or auto",
+            )
+        weights = tuple(map(float, given))
+        object.__setattr__(self, "weight", weights[0] if len(weights) == 1 else weights)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weights to choose from, or the one; None leaves them to the search."""
+        if isinstance(self.weight, float):
+            return (self.weight,)
+        return self.weight if isinstance(self.weight, tuple) else None
+
+    @property
+    def usual_weight(self) -> float:
+        """The weight where one is given; 1 where it is still to be chosen."""
+        return self.weight if isinstance(self.weight, float) else 1.0
 
     @property
     def is_open(self) -> bool:
         """Whether there is something to choose."""
-        return self.method == "auto" or self.weights is None or len(self.weights) > 1
+        return self.method == "auto" or not isinstance(self.weight, float)
+
+
+def _is_finite(given: object) -> TypeGuard[float]:
+    return is_number(given) and math.isfinite(given)
 
 
 class Material(NamedTuple):

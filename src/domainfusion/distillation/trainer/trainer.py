@@ -4,7 +4,6 @@ their phases.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 import warnings
@@ -12,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, Self, TypeGuard, cast, get_args
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from domainfusion.checks import check_count, check_number, check_seed, check_word, is_number
+from domainfusion.checks import check_count, check_number, check_seed, check_word
 from domainfusion.distillation.trainer.merging import (
     Choices,
     MergeSettings,
@@ -78,6 +77,60 @@ Regret", 2025).
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """How a training is run: what the device holds at once, when it is saved, and who follows it.
+    What is learned does not depend on it, but for the rounding of sums.
+
+    Attributes:
+        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by
+            default `batch_size` itself.
+        activation_checkpointing: Computes activations again in the backward pass instead of keeping
+            them: less memory, more time.
+        checkpoint_steps: Optimizer steps between two checkpoints.
+        report_to: Trackers that receive every figure of the training log as it is made, by name:
+            `tensorboard` (written to `directory`), `wandb`, `trackio`, `mlflow` and whatever else
+            Accelerate knows. Their packages have to be installed. A resumed training may have
+            others.
+
+    Raises:
+        ConfigurationError: A number is not positive, or a tracker is unknown or not installed.
+    """
+
+    device_batch_size: int | None = None
+    activation_checkpointing: bool = False
+    checkpoint_steps: int = 50
+    report_to: str | Sequence[str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        check_count("device_batch_size", self.device_batch_size, optional=True)
+        check_count("checkpoint_steps", self.checkpoint_steps)
+        for name in self.trackers:
+            check_word("report_to", name, sorted(LOGGER_TYPE_TO_CLASS))
+        installed = [str(tracker) for tracker in get_available_trackers()] if self.trackers else []
+        if missing := [name for name in self.trackers if name not in installed]:
+            raise ConfigurationError(
+                f"The tracker {missing[0]!r} is not installed",
+                received=self.trackers,
+                fix=f"pip install {missing[0]}, or leave it out",
+            )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of the trackers."""
+        given = self.report_to
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    def check_rows(self, batch_size: int) -> None:
+        """Refuses a `device_batch_size` that does not divide `batch_size`."""
+        if batch_size % (self.device_batch_size or batch_size):
+            raise ConfigurationError(
+                "device_batch_size does not divide batch_size",
+                received=self.device_batch_size,
+                allowed=f"a divisor of {batch_size}",
+            )
+
+
 class Start(NamedTuple):
     """Where a student starts.
 
@@ -111,33 +164,18 @@ class Trainer(ABC):
         initialization: `merge` starts from a merge of the experts (which have to be LoRA adapters
             on the student's base, or whole fine-tunes of it), `base` from the student as it is;
             `auto` merges for a LoRA student where that is possible.
-        merge_method: How the experts are merged for that start: `sum`, `tsv` (their directions made
-            orthogonal first; needs no data), or `regmean` (nearest to each expert on its own
-            questions and answers, which experts and merge read once more); see
-            `domainfusion.merging`. `auto` starts from the merge of lowest loss on some of the
-            targets, which no expert read for it.
-        merge_weight: Weight λ of the experts in that merge; several weights, or `auto` (0.4, 0.7 …
-            1.6), choose the one of lowest loss too.
-        keep_merge: Keeps the merge of LoRA experts as it is, and trains an adapter of `lora_rank`
-            that is added to it: what the merge knows and no record asks about is forgotten less.
+        merge: How the experts are merged for that start, and whether the merge is kept.
         known_share: Share of the records whose target the student would already write at its start
             that phases show anyway; the others are skipped. Before the first step the start
             reads the targets in one forward pass. Only slices of which it knows 95 % lose records:
             one that is known in part is learned whole. A phase to which less than one step is left
             joins the next. 1 shows every record, and asks nothing. Replay is not touched by it, nor
             a training that continues an earlier student.
-        device_batch_size: Rows that go through the model at once, a divisor of `batch_size`; by
-            default `batch_size` itself.
-        checkpoint_steps: Optimizer steps between two checkpoints.
         objective: The training objective: `sequence` (cross-entropy on the targets), `distribution`
             (what the teachers find probable at every token), or an `Objective` with settings.
             `auto` takes the richest one that the teachers allow and that a benchmark of ours has
             shown to win, which so far is `sequence`.
-        activation_checkpointing: Computes activations again in the backward pass instead of keeping
-            them: less memory, more time.
-        report_to: Trackers that receive every figure of the training log as it is made, by name:
-            `tensorboard` (written to `directory`), `wandb`, `trackio`, `mlflow` and whatever else
-            Accelerate knows. Their packages have to be installed.
+        execution: How the training is run, which decides nothing about what is learned.
 
     Raises:
         ConfigurationError: A number is not positive or a word is not known.
@@ -154,39 +192,22 @@ class Trainer(ABC):
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
         initialization: Literal["auto", "base", "merge"] = "auto",
-        merge_method: MergeMethod | Literal["auto"] = "auto",
-        merge_weight: float | Sequence[float] | Literal["auto"] = "auto",
-        keep_merge: bool = False,
+        merge: MergeSettings = MergeSettings(),
         known_share: float = 1.0,
-        device_batch_size: int | None = None,
-        checkpoint_steps: int = 50,
         objective: str | Objective = "sequence",
-        activation_checkpointing: bool = False,
-        report_to: str | Sequence[str] | None = None,
+        execution: ExecutionSettings = ExecutionSettings(),
     ) -> None:
-        counts = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "evaluation_steps": 1 if evaluation_steps is None else evaluation_steps,
-            "lora_rank": lora_rank,
-            "device_batch_size": batch_size if device_batch_size is None else device_batch_size,
-            "checkpoint_steps": checkpoint_steps,
-            "early_stopping_patience": (
-                1 if early_stopping_patience is None else early_stopping_patience
-            ),
-        }
-        for name, count in counts.items():
-            check_count(name, count, most=MOST.get(name))
-        if batch_size % counts["device_batch_size"]:
-            raise ConfigurationError(
-                "device_batch_size does not divide batch_size",
-                received=device_batch_size,
-                allowed=f"a divisor of {batch_size}",
-            )
         check_number("learning_rate", learning_rate, "(0, 1)")
+        check_count("epochs", epochs, most=MOST["epochs"])
+        check_count("batch_size", batch_size)
+        check_count("evaluation_steps", evaluation_steps, optional=True)
+        check_count("early_stopping_patience", early_stopping_patience, optional=True)
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
+        check_count("lora_rank", lora_rank, most=MOST["lora_rank"])
         check_word("initialization", initialization, ("auto", "base", "merge"))
-        check_word("merge_method", merge_method, ("auto", *get_args(MergeMethod)))
+        check_number("known_share", known_share, "[0, 1]")
+        _check_merge(merge, adaptation, initialization)
+        execution.check_rows(batch_size)
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
@@ -195,31 +216,15 @@ class Trainer(ABC):
         self.adaptation = adaptation
         self.lora_rank = lora_rank
         self.initialization = initialization
-        self.merge_method: MergeMethod | Literal["auto"] = merge_method
-        self.merge_weight = _merge_weight(merge_weight, initialization)
-        if keep_merge and (adaptation == "full" or initialization == "base"):
-            raise ConfigurationError(
-                "keep_merge adds an adapter to the merge of LoRA experts",
-                received=f"adaptation={adaptation!r}, initialization={initialization!r}",
-                fix="leave keep_merge out, or set adaptation='lora', initialization='merge'",
-            )
-        self.keep_merge = keep_merge
-        check_number("known_share", known_share, "[0, 1]")
+        self.merge = merge
         self.known_share = known_share
-        self.device_batch_size = counts["device_batch_size"]
-        self.checkpoint_steps = checkpoint_steps
         self.objective = objective if isinstance(objective, Objective) else _objective(objective)
-        self.activation_checkpointing = activation_checkpointing
-        self._report_to = _trackers(
-            (report_to,) if isinstance(report_to, str) else tuple(report_to or ())
-        )
+        self.execution = execution
 
     @property
-    def report_to(self) -> tuple[str, ...]:
-        """Trackers that receive the training log; they decide nothing, so a resumed training may
-        have others.
-        """
-        return self._report_to
+    def device_batch_size(self) -> int:
+        """Rows that go through the model at once."""
+        return self.execution.device_batch_size or self.batch_size
 
     @abstractmethod
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
@@ -259,25 +264,12 @@ class Trainer(ABC):
             return student.trainable_copy(None), None
         if not (start.start_from and isinstance(student, HuggingFaceModel)):
             return student.trainable_copy(start), start
-        settings = self._merge_settings
-        material = material_of(teachers, records, settings)
+        material = material_of(teachers, records, self.merge)
         with merging(
             start, student, teachers, material.read, progress, directory=directory
         ) as merger:
-            chosen = choose_merge(merger, settings, material.compared).start
+            chosen = choose_merge(merger, self.merge, material.compared).start
             return merger.merge(chosen.method, chosen.weight), start
-
-    @property
-    def _usual_weight(self) -> float:
-        return self.merge_weight if isinstance(self.merge_weight, float) else 1.0
-
-    @property
-    def _merge_settings(self) -> MergeSettings:
-        if isinstance(self.merge_weight, float):
-            return MergeSettings(self.merge_method, (self.merge_weight,))
-        return MergeSettings(
-            self.merge_method, self.merge_weight if isinstance(self.merge_weight, tuple) else None
-        )
 
     def merged(
         self,
@@ -301,7 +293,9 @@ class Trainer(ABC):
         Raises:
             CapabilityError: The experts can't be merged.
         """
-        start = Adaptation(start_from=tuple(teachers.values()), merge_weight=self._usual_weight)
+        start = Adaptation(
+            start_from=tuple(teachers.values()), merge_weight=self.merge.usual_weight
+        )
         if not isinstance(student, StartChecker) or not teachers:
             raise CapabilityError("The experts can't be merged", received=list(teachers.values()))
         student.check_start(start)
@@ -310,7 +304,7 @@ class Trainer(ABC):
             chosen = Candidate(method="sum", weight=start.merge_weight)
             model = student.trainable_copy(start)
             return model, replace(chosen, seconds=time.perf_counter() - began)
-        material = material_of(teachers, records, self._merge_settings)
+        material = material_of(teachers, records, self.merge)
         # Kept apart from the training's own choices, as nothing is trained from this one.
         kept = Choices(directory / PRODUCT)
         known = made_choice(kept)
@@ -319,7 +313,7 @@ class Trainer(ABC):
         with merging(
             start, student, teachers, material.read, progress, directory=directory
         ) as merger:
-            choice = earlier or choose_merge(merger, self._merge_settings, material.compared)
+            choice = earlier or choose_merge(merger, self.merge, material.compared)
             merged = merger.merge(choice.product.method, choice.product.weight)
             # Where candidates were measured, making the merge was a part of it.
             before = searched or merger.seconds_before
@@ -351,8 +345,8 @@ class Trainer(ABC):
         merged = replace(
             plain,
             start_from=tuple(teachers.values()),
-            merge_weight=self._usual_weight,
-            keeps_start=self.keep_merge and not all_weights,
+            merge_weight=self.merge.usual_weight,
+            keeps_start=self.merge.keep and not all_weights,
         )
         try:
             if not isinstance(student, StartChecker):
@@ -469,21 +463,20 @@ class Trainer(ABC):
         Args:
             training: What there is to measure; what is chosen is kept in its `choices`.
         """
-        if not self._merge_settings.is_open:
+        if not self.merge.is_open:
             return self
         decided = copy(self)
         if training.start is not None:
             # What was trained replaces all but the weights below an adapter: those it was on.
-            decided.merge_method, decided.merge_weight = "sum", 1.0
+            method, weight = "sum", 1.0
             if isinstance(training.start, HuggingFaceModel) and training.start.merged_as:
-                method, weight = training.start.merged_as
-                decided.merge_method = cast(MergeMethod, method)  # as it was given to the merge
-                decided.merge_weight = weight
+                method, weight = training.start.merged_as  # as they were given to the merge
+            decided.merge = replace(self.merge, method=cast(MergeMethod, method), weight=weight)
             return decided
         start = self.start_of(training.student, training.teachers).adaptation
         if not (start.start_from and isinstance(training.student, HuggingFaceModel)):
             return self
-        material = material_of(training.teachers, training.records, self._merge_settings)
+        material = material_of(training.teachers, training.records, self.merge)
         with merging(
             start,
             training.student,
@@ -492,51 +485,24 @@ class Trainer(ABC):
             training.progress,
             training.directory,
         ) as merger:
-            chosen = choose_merge(
-                merger, self._merge_settings, material.compared, training.choices
-            ).start
-        decided.merge_method, decided.merge_weight = chosen.method, chosen.weight
+            chosen = choose_merge(merger, self.merge, material.compared, training.choices).start
+        decided.merge = replace(self.merge, method=chosen.method, weight=chosen.weight)
         return decided
 
 
-def _merge_weight(
-    given: object, initialization: str
-) -> float | tuple[float, ...] | Literal["auto"]:
-    """Returns the weight, the weights to choose from, or `auto`."""
-    if _is_finite(given):
-        return float(given)
-    several = isinstance(given, list | tuple) and bool(given) and all(map(_is_finite, given))
-    if given != "auto" and not several:
-        raise ConfigurationError(
-            "merge_weight is not a number",
-            received=given,
-            allowed="a number, a list of numbers, or auto",
-        )
-    if initialization == "base" and several:
+def _check_merge(merge: MergeSettings, adaptation: str, initialization: str) -> None:
+    if isinstance(merge.weight, tuple) and initialization == "base":
         raise ConfigurationError(
             "merge_weight applies only to a start from the merge",
             received="initialization='base'",
             fix="set initialization='auto'",
         )
-    return tuple(map(float, given)) if isinstance(given, list | tuple) else "auto"
-
-
-def _is_finite(given: object) -> TypeGuard[float]:
-    return is_number(given) and math.isfinite(given)
-
-
-def _trackers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names of trackers, or refuses those that are unknown or not installed."""
-    for name in names:
-        check_word("report_to", name, sorted(LOGGER_TYPE_TO_CLASS))
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    if missing := [name for name in names if name not in installed]:
+    if merge.keep and (adaptation == "full" or initialization == "base"):
         raise ConfigurationError(
-            f"The tracker {missing[0]!r} is not installed",
-            received=names,
-            fix=f"pip install {missing[0]}, or leave it out",
+            "keep_merge adds an adapter to the merge of LoRA experts",
+            received=f"adaptation={adaptation!r}, initialization={initialization!r}",
+            fix="leave keep_merge out, or set adaptation='lora', initialization='merge'",
         )
-    return names
 
 
 def _objective(name: str) -> Objective:

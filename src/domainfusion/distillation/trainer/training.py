@@ -265,10 +265,10 @@ class Training:
             self.progress.expect(self._pieces(turns))
         accelerator = make_accelerator(
             student.device,
-            log_with=list(self.trainer.report_to) or None,
+            log_with=list(self.trainer.execution.trackers) or None,
             project_dir=self.directory,
         )
-        if self.trainer.report_to:
+        if self.trainer.execution.trackers:
             accelerator.init_trackers("domainfusion", config=_settings_of(self.trainer))
         steps_before = 0
         for turn in turns:
@@ -470,7 +470,7 @@ class Training:
 
         def log(line: Mapping[str, Any]) -> None:
             self.log(line)
-            if self.trainer.report_to and "step" in line:
+            if self.trainer.execution.trackers and "step" in line:
                 accelerator.log(dict(_figures(line)), step=steps_before + line["step"])
 
         return log
@@ -494,8 +494,8 @@ class Training:
             device_batch_size=trainer.device_batch_size,
             evaluation_steps=trainer.evaluation_steps or epoch,
             patience=trainer.early_stopping_patience or USUAL_PATIENCE,
-            checkpoint_steps=trainer.checkpoint_steps,
-            activation_checkpointing=trainer.activation_checkpointing,
+            checkpoint_steps=trainer.execution.checkpoint_steps,
+            activation_checkpointing=trainer.execution.activation_checkpointing,
             seed=self.seed,
         )
         end = train_phase(
@@ -567,9 +567,8 @@ def _figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 def _settings_of(trainer: Trainer) -> dict[str, Any]:
     """Returns the settings of a trainer that trackers can show: numbers and words."""
-    return {
-        name: value for name, value in vars(trainer).items() if isinstance(value, int | float | str)
-    }
+    settings = vars(trainer) | vars(trainer.merge) | vars(trainer.execution)
+    return {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
 
 
 def validations(trainer: Trainer, rows: int) -> int:
