@@ -25,7 +25,7 @@ PUBLIC = {
         SyntheticDataGenerator __version__
     """,
     "domainfusion.distillation": """
-        AdversarialDataGenerator BenchmarkEvaluator CrossEncoderVerifier
+        AdversarialDataGenerator AgreementSettings BenchmarkEvaluator CrossEncoderVerifier
         CuratedDataGenerator DataGenerator DataSettings Distiller DistributionObjective
         DomainRetentionEvaluator Estimate EvaluationReport Evaluator ExampleLike
         ExecutionSettings Focus
@@ -41,8 +41,8 @@ PUBLIC = {
         WritingSettings
     """,
     "domainfusion.distillation.evaluator": """
-        BenchmarkEvaluator DomainRetentionEvaluator Ensemble Evaluator HarnessTask OnOverlap
-        check_examples consistency hold_apart
+        AgreementSettings BenchmarkEvaluator DomainRetentionEvaluator Ensemble Evaluator
+        HarnessTask OnOverlap check_examples consistency hold_apart
     """,
     "domainfusion.distillation.integration": """
         CrossEncoderVerifier Experts OnDisagreement OnUnverified ResponseIntegrator Strategy
@@ -52,7 +52,7 @@ PUBLIC = {
         AccuracyMetric AnswerPair BatchCoherence BatchMetric CoherenceMetric Contains
         EmbeddingSimilarity Exact Graded Judge JudgeAgreement JudgedCoherence
         JudgedConsistency LikelyChoice Metric MetricChoice ModelCoherence ModelMetric
-        NamedChoice Numeric PairVerdict Passage RougeL TokenF1 grade judge_agreement
+        NamedChoice Numeric PairVerdict Passage RougeL TokenF1 ValidatedCoherence grade judge_agreement
         measures_overlap normalize read_passages rouge_l sentences stated_parts states
         token_f1 validate_coherence
     """,

@@ -174,7 +174,7 @@ def test_what_is_left_out_is_what_the_classes_take(folder: Path, tiny_llama: Pat
     assert distiller.settings.response_sampling == Sampling(seed=3)
     evaluator = distillation.DomainRetentionEvaluator()
     assert isinstance(distiller.evaluator, distillation.DomainRetentionEvaluator)
-    for name in ("sampling", "weights", "margin", "resamples", "second_temperature"):
+    for name in ("sampling", "weights", "margin", "resamples", "agreement"):
         assert getattr(distiller.evaluator, name) == getattr(evaluator, name)
     assert (distiller.data.holdout, distiller.data.group_by) == (0.1, "group")
 
@@ -374,7 +374,7 @@ def test_how_the_student_is_measured_is_said_in_a_recipe(tiny_llama: Path, folde
         {"DER": 1},
         "report",
     )
-    assert evaluator.agreement_judge is not None
+    assert evaluator.agreement.judge is not None
     assert evaluator.benchmarks is not None
     assert evaluator.benchmarks.benchmarks == {"biomechanics": (folder / "test.jsonl",)}
     assert evaluator.benchmarks.general == (distillation.HarnessTask(name="arc_easy", limit=10),)

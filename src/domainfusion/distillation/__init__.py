@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.distiller import Distiller
     from domainfusion.distillation.evaluation_report import EvaluationReport
     from domainfusion.distillation.evaluator import (
+        AgreementSettings,
         BenchmarkEvaluator,
         DomainRetentionEvaluator,
         Evaluator,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdversarialDataGenerator",
+    "AgreementSettings",
     "BenchmarkEvaluator",
     "CrossEncoderVerifier",
     "CuratedDataGenerator",

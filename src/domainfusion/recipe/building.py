@@ -287,10 +287,14 @@ def build_evaluator(recipe: Recipe, model: ModelOf) -> distillation.DomainRetent
             tolerance=section.tolerance,
             **shared,
         )
-    own = ("margin", "weights", "notes", "agreement_judge", "second_temperature")
+    own = ("margin", "weights", "notes")
     settings = _with_models(section, model)
     return distillation.DomainRetentionEvaluator(
         coherence_metric=coherence_of(section, model),
+        agreement=distillation.AgreementSettings(
+            judge=settings.get("agreement_judge"),
+            second_temperature=settings["second_temperature"],
+        ),
         benchmarks=benchmarks,
         **{name: settings[name] for name in own if name in settings},
         **shared,

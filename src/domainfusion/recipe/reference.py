@@ -44,9 +44,9 @@ def _rows(name: str) -> dict[str, str]:
     """Returns the rows of a section by key; what is required comes first."""
     section = getattr(sections, name)
     about: dict[str, str] = {}
-    for place in section.places:
-        for setting in settings_of(place.name):
-            about.setdefault(place.keys.get(setting.name, setting.name), setting.about)
+    for source in section.sources:
+        for setting in settings_of(source.place):
+            about.setdefault(source.keys.get(setting.name, setting.name), setting.about)
     for base in reversed(section.__mro__):
         about |= entries_of(vars(base).get("__doc__") or "", "Keys")
     rows = {}

@@ -68,15 +68,15 @@ Location = tuple[Any, ...]
 """The keys and positions that lead to a value, from the top."""
 
 
-class Place(NamedTuple):
+class KeySource(NamedTuple):
     """A class whose constructor's arguments are keys.
 
     Attributes:
-        name: The class; see `settings_of`.
+        place: The class; see `settings_of`.
         keys: The keys of arguments that a recipe calls otherwise, by argument.
     """
 
-    name: str
+    place: str
     keys: Mapping[str, str]
 
 
@@ -85,7 +85,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    places: ClassVar[tuple[Place, ...]] = ()
+    sources: ClassVar[tuple[KeySource, ...]] = ()
     """The classes whose constructors the keys are derived from."""
 
     if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def derived_from(
             __doc__=section.__doc__,
             **fields,
         )
-        made.places = (Place(place, keys), *section.places)
+        made.sources = (KeySource(place, keys), *section.sources)
         return made
 
     return add
@@ -729,6 +729,9 @@ MetricSpec = Annotated[Any, AfterValidator(_metric), "a name or a mapping"]
     "distillation.evaluator.benchmark:BenchmarkEvaluator", only=("baseline_scores", "tolerance")
 )
 @derived_from("distillation.settings:DataSettings", only=("group_by",))
+@derived_from(
+    "distillation.evaluator.agreement:AgreementSettings", keys={"judge": "agreement_judge"}
+)
 @derived_from(
     "distillation.evaluator.retention:DomainRetentionEvaluator", without=("baselines", "seed")
 )

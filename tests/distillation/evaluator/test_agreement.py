@@ -11,7 +11,7 @@ import pytest
 from distillation.builders import example
 from distillation.evaluator.facts import EXPERTS, IGNORANT, PERFECT, TEST
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.evaluator import DomainRetentionEvaluator
+from domainfusion.distillation.evaluator import AgreementSettings, DomainRetentionEvaluator
 from domainfusion.distillation.evaluator.agreement import claim_coverage
 from domainfusion.distillation.results import AgreementScore
 from domainfusion.models import LanguageModel, ScriptedModel
@@ -95,8 +95,14 @@ def test_a_similarity_of_one_s_own_is_named_and_may_not_leave_its_range() -> Non
     def half(text: str, expert: str) -> float:
         return 0.5
 
-    assert row(measured(PERFECT, similarity=half), "similarity (half)").student.value == 0.5
-    assert row(measured(PERFECT, similarity=lambda text, expert: 1.5), "similarity").items == 0
+    assert (
+        row(
+            measured(PERFECT, agreement=AgreementSettings(similarity=half)), "similarity (half)"
+        ).student.value
+        == 0.5
+    )
+    beyond = AgreementSettings(similarity=lambda text, expert: 1.5)
+    assert row(measured(PERFECT, agreement=beyond), "similarity").items == 0
 
 
 @pytest.mark.parametrize(
@@ -113,17 +119,14 @@ def test_the_two_orders_are_averaged(replies: tuple[str, str], value: float) -> 
             else "yes"
         )
 
-    found = row(
-        measured(IGNORANT, OPEN[:1], agreement_judge=ScriptedModel(reply, name="j")), "judge (j)"
-    )
+    judged = AgreementSettings(judge=ScriptedModel(reply, name="j"))
+    found = row(measured(IGNORANT, OPEN[:1], agreement=judged), "judge (j)")
     assert (found.expert.value, found.student.value) == (1, value)
 
 
 def test_a_judge_that_answers_nonsense_gives_no_grade() -> None:
-    found = row(
-        measured(PERFECT, agreement_judge=ScriptedModel("As a judge, I like both.", name="j")),
-        "judge (j)",
-    )
+    judged = AgreementSettings(judge=ScriptedModel("As a judge, I like both.", name="j"))
+    found = row(measured(PERFECT, agreement=judged), "judge (j)")
     assert (found.items, found.unscored) == (0, 2)
     assert found.student.value is None
 

@@ -25,8 +25,9 @@ from distillation.evaluator.facts import (
     knowing,
 )
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.evaluator import DomainRetentionEvaluator
+from domainfusion.distillation.evaluator import AgreementSettings, DomainRetentionEvaluator
 from domainfusion.distillation.evaluator.agreement import consistency
+from domainfusion.distillation.metrics.coherence import ValidatedCoherence
 from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
@@ -477,14 +478,14 @@ def test_a_looping_answer_is_counted() -> None:
 
 def test_the_overall_score_is_the_weighted_mean_of_its_components() -> None:
     student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
-    options: dict[str, Any] = {
-        "coherence_metric": lambda text: Score(0.8),
-        "weights": {"DER": 2, "CDA": 1, "IC": 1},
-    }
     seen = CoherenceValidation(
         metric="m", auroc={"contradicted": Estimate(value=0.95)}, texts=81, text_set="t"
     )
-    found = evaluate(student, coherence_validation=seen, **options).overall
+    found = evaluate(
+        student,
+        coherence_metric=ValidatedCoherence(lambda text: Score(0.8), seen),
+        weights={"DER": 2, "CDA": 1, "IC": 1},
+    ).overall
     assert found is not None
     assert {part.name: (part.weight, part.score.value) for part in found.components} == {
         "DER": (0.5, 0.75),
@@ -500,9 +501,12 @@ def test_a_coherence_that_is_not_validated_has_no_weight(auroc: float | None) ->
         metric="m", auroc={"contradicted": Estimate(value=auroc)}, texts=81, text_set="t"
     )
     student = knowing(dict(list(AIRPORTS.items())[:2]), SYMBOLS)
-    found = evaluate(
-        student, coherence_metric=lambda text: Score(0.8), coherence_validation=seen or None
-    ).overall
+
+    def metric(text: str) -> Score:
+        return Score(0.8)
+
+    coherence = ValidatedCoherence(metric, seen) if seen else metric
+    found = evaluate(student, coherence_metric=coherence).overall
     assert found is not None
     assert [part.weight for part in found.components] == [
         pytest.approx(0.5 / 0.8),
@@ -543,12 +547,15 @@ def test_weights_that_make_no_mean_are_refused(weights: dict[str, float]) -> Non
         DomainRetentionEvaluator(weights=weights)
 
 
-@pytest.mark.parametrize(
-    "options", [{"margin": 0}, {"margin": 1.5}, {"second_temperature": 0}, {"on_overlap": "ignore"}]
-)
+@pytest.mark.parametrize("options", [{"margin": 0}, {"margin": 1.5}, {"on_overlap": "ignore"}])
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"margin|second_temperature|on_overlap"):
+    with pytest.raises(ConfigurationError, match=r"margin|on_overlap"):
         DomainRetentionEvaluator(**options)
+
+
+def test_a_second_answer_is_drawn_at_a_temperature() -> None:
+    with pytest.raises(ConfigurationError, match="second_temperature"):
+        AgreementSettings(second_temperature=0)
 
 
 # What was trained on

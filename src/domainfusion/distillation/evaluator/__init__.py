@@ -3,7 +3,7 @@ answers hold together.
 """
 
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart
-from domainfusion.distillation.evaluator.agreement import consistency
+from domainfusion.distillation.evaluator.agreement import AgreementSettings, consistency
 from domainfusion.distillation.evaluator.benchmark import BenchmarkEvaluator
 from domainfusion.distillation.evaluator.ensemble import Ensemble
 from domainfusion.distillation.evaluator.evaluator import Evaluator, check_examples
@@ -11,6 +11,7 @@ from domainfusion.distillation.evaluator.harness import HarnessTask
 from domainfusion.distillation.evaluator.retention import DomainRetentionEvaluator
 
 __all__ = [
+    "AgreementSettings",
     "BenchmarkEvaluator",
     "DomainRetentionEvaluator",
     "Ensemble",

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
+from domainfusion.checks import check_number
 from domainfusion.distillation.evaluator.evaluator import by_slice
 from domainfusion.distillation.integration import Task, contradict
-from domainfusion.distillation.metrics import Graded, measures_overlap
+from domainfusion.distillation.metrics import Graded, measures_overlap, token_f1
 from domainfusion.distillation.metrics.accuracy import MetricChoice
 from domainfusion.distillation.results import (
     AgreementScore,
@@ -36,6 +37,28 @@ AGREEMENT_TOKENS = 8
 """As long as the judge's yes, partly or no may be."""
 
 _GRADES = {"yes": 1.0, "partly": 0.5, "no": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementSettings:
+    """How a student's agreement with the experts is measured on examples without a reference.
+
+    Attributes:
+        similarity: How like an answer is to the expert's, 0 to 1; by default the F1 of their words.
+        judge: A model that says whether an answer agrees with the expert's; None asks none.
+        second_temperature: Temperature of the experts' second answers, which show how far an expert
+            agrees with itself.
+
+    Raises:
+        ConfigurationError: The temperature is not above 0.
+    """
+
+    similarity: Similarity = token_f1
+    judge: LanguageModel | None = None
+    second_temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_number("second_temperature", self.second_temperature, "(0, inf)")
 
 
 class ExpertPair(NamedTuple):

@@ -19,8 +19,8 @@ from domainfusion.distillation.evaluation_report import (
     overall,
 )
 from domainfusion.distillation.evaluator.agreement import (
+    AgreementSettings,
     Sides,
-    Similarity,
     ask_again,
     by_coverage,
     by_judge,
@@ -50,9 +50,8 @@ from domainfusion.distillation.metrics import (
     MetricChoice,
     normalize,
     stated_parts,
-    token_f1,
 )
-from domainfusion.distillation.metrics.coherence import known_validation
+from domainfusion.distillation.metrics.coherence import ValidatedCoherence, known_validation
 from domainfusion.distillation.metrics.grading import check_metric, grade_coherence, name_of
 from domainfusion.distillation.results import (
     AgreementScore,
@@ -95,9 +94,8 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             share of the example's parts that it states. An example may name its own in
             `metadata["metric"]`.
         coherence_metric: Grades how a text holds together; by default whether its sentences
-            contradict each other, by the rules.
-        coherence_validation: What was measured of that metric, by `validate_coherence`; by default
-            what is known of it. The report says it.
+            contradict each other, by the rules. A `ValidatedCoherence` brings what was measured of
+            it by `validate_coherence`, which the report says; else it says what is known of it.
         baselines: Further models to measure beside.
         sampling: How the models answer; by default greedily, up to 256 tokens.
         resamples: Bootstrap resamples behind the 95 % intervals.
@@ -107,11 +105,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         weights: What DER, CDA and IC weigh in the overall score; a weight of 0 leaves one out.
         on_overlap: What to do with test queries that were trained on: `refuse` to evaluate, or
             leave them out and `report` them.
-        similarity: How like an answer is to the expert's, 0 to 1, where there is no reference; by
-            default the F1 of their words.
-        agreement_judge: A model that says whether an answer agrees with the expert's; None asks
-            none.
-        second_temperature: Temperature of the experts' second answers.
+        agreement: How agreement with the experts is measured where there is no reference.
         benchmarks: Measures benchmarks beside the test set; what it finds is in the same report, in
             slices of their own.
 
@@ -123,8 +117,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         self,
         *,
         metric: MetricChoice = stated_parts,
-        coherence_metric: CoherenceMetric | BatchCoherence = consistency,
-        coherence_validation: CoherenceValidation | None = None,
+        coherence_metric: CoherenceMetric | BatchCoherence | ValidatedCoherence = consistency,
         baselines: Mapping[str, LanguageModel] | None = None,
         sampling: Sampling = Sampling(),
         resamples: int = 10_000,
@@ -133,9 +126,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         margin: float = 0.95,
         weights: Mapping[str, float] = WEIGHTS,
         on_overlap: OnOverlap = "refuse",
-        similarity: Similarity = token_f1,
-        agreement_judge: LanguageModel | None = None,
-        second_temperature: float = 0.7,
+        agreement: AgreementSettings = AgreementSettings(),
         benchmarks: BenchmarkEvaluator | None = None,
     ) -> None:
         super().__init__(
@@ -147,15 +138,15 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             on_overlap=on_overlap,
         )
         check_number("margin", margin, "(0, 1]")
-        check_number("second_temperature", second_temperature, "(0, inf)")
+        self.coherence_validation: CoherenceValidation | None = None
+        if isinstance(coherence_metric, ValidatedCoherence):
+            self.coherence_validation = coherence_metric.validation
+            coherence_metric = coherence_metric.metric
         self.coherence_metric = coherence_metric
-        self.coherence_validation = coherence_validation
         self.notes = tuple(notes)
         self.margin = margin
         self.weights = check_weights(weights)
-        self.similarity = similarity
-        self.agreement_judge = agreement_judge
-        self.second_temperature = second_temperature
+        self.agreement = agreement
         self.benchmarks = benchmarks
 
     @property
@@ -450,14 +441,15 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         if not places:
             return ()
         chosen = [examples[place] for place in places]
-        again = replace(self.sampling, temperature=self.second_temperature, seed=self.seed + 1)
+        how = self.agreement
+        again = replace(self.sampling, temperature=how.second_temperature, seed=self.seed + 1)
         second = ask_again(chosen, teachers, again, ask)
         measures = {
-            f"similarity ({name_of(self.similarity)})": by_similarity(self.similarity),
+            f"similarity ({name_of(how.similarity)})": by_similarity(how.similarity),
             "claim coverage": by_coverage,
         }
-        if self.agreement_judge is not None:
-            measures[f"judge ({self.agreement_judge.name})"] = by_judge(self.agreement_judge, ask)
+        if how.judge is not None:
+            measures[f"judge ({how.judge.name})"] = by_judge(how.judge, ask)
 
         def answers_of(side: Sequence[Graded]) -> list[Generation]:
             return [side[place].generation for place in places]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from domainfusion.distillation.metrics.coherence import (
         ModelCoherence,
         Passage,
+        ValidatedCoherence,
         read_passages,
         validate_coherence,
     )
@@ -72,6 +73,7 @@ __all__ = [
     "Passage",
     "RougeL",
     "TokenF1",
+    "ValidatedCoherence",
     "grade",
     "judge_agreement",
     "measures_overlap",

@@ -529,6 +529,19 @@ def validate_coherence(
     )
 
 
+@dataclass(frozen=True)
+class ValidatedCoherence:
+    """A coherence metric with what was measured of it.
+
+    Attributes:
+        metric: The metric.
+        validation: What `validate_coherence` found.
+    """
+
+    metric: CoherenceMetric | BatchCoherence
+    validation: CoherenceValidation
+
+
 def known_validation(metric: CoherenceMetric | BatchCoherence) -> CoherenceValidation | None:
     """Returns the measured validation of a metric of this package, as `benchmarks/coherence.py`
     keeps it; None for any other.
