@@ -103,6 +103,7 @@ class RayPool:
         self._members: list[LanguageModel] = []
         self._actors: list[_Actor] = []
         self._started_for: tuple[str, ...] = ()
+        self._failed_starts = 0
         _pools.add(self)
 
     def spread(self, model: Spread) -> Spread:
@@ -145,14 +146,15 @@ class RayPool:
         answers: dict[int, Generation] = {}
         given_up: dict[int, str] = {}
         self._start()
-        began = time.monotonic()
+        idle_since = time.monotonic()
         while waiting or any(actor.batches for actor in self._actors):
             self._grow(len(waiting))
             self._hand_out(waiting, place, conversations, seeds, sampling)
             flying = [ref for actor in self._actors for ref in actor.batches]
             if not flying:
-                self._wait_for_an_actor(began)
+                self._wait_for_an_actor(idle_since)
                 continue
+            idle_since = time.monotonic()
             done, _ = self._ray.wait(flying, num_returns=1, timeout=1.0)
             for ref in done:
                 for index, generation in self._collect(ref, waiting, given_up).items():
@@ -227,16 +229,30 @@ class RayPool:
                 self._ray.get(actor.ready)
             except Exception as error:
                 self._lose(actor)
+                self._failed_starts += 1
+                is_lost = (
+                    isinstance(error, self._ray.exceptions.RayActorError)
+                    and not error.actor_init_failed
+                )
+                if is_lost and self._failed_starts < MOST_DEATHS:
+                    logger.warning("An actor died while it started: %s", _first_line(error))
+                    return False
                 raise ModelError(
                     f"An actor could not be started: {_first_line(error)}",
                     fix="check that domainfusion and the models' files are on every machine",
                 ) from error
-            actor.is_ready = True
+            actor.is_ready, self._failed_starts = True, 0
         return True
 
-    def _wait_for_an_actor(self, began: float) -> None:
-        self._ray.wait([actor.ready for actor in self._actors], num_returns=1, timeout=1.0)
-        if time.monotonic() - began > self._start_seconds and not any(
+    def _wait_for_an_actor(self, idle_since: float) -> None:
+        """Waits a second for an actor to be ready; with none for too long, gives up.
+
+        Args:
+            idle_since: When an actor last had a question, or the first of them was started.
+        """
+        if starting := [actor.ready for actor in self._actors]:
+            self._ray.wait(starting, num_returns=1, timeout=1.0)
+        if time.monotonic() - idle_since > self._start_seconds and not any(
             actor.is_ready for actor in self._actors
         ):
             self.stop()
@@ -244,6 +260,7 @@ class RayPool:
                 f"The cluster gave no actor within {self._start_seconds:g} seconds",
                 received={"gpus": self.gpus, "cpus": self._cpus},
                 allowed="what `ray status` shows as free",
+                fix="whatever was answered is kept; run again once the cluster has room",
             )
 
     def _collect(
