@@ -72,7 +72,7 @@ def _rows(path: Path) -> bytes:
 
 
 # A measured time in a sentence, as in "Choosing and making it took 54 seconds".
-_SECONDS = re.compile(r"took [\d,.]+ seconds")
+_SECONDS = re.compile(r"took [\d,.]+ seconds?")
 
 
 def _plain(path: Path) -> bytes:

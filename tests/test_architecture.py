@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
-    ("errors", "checks", "types", "progress", "interruption", "lazy"),
+    ("errors", "checks", "types", "progress", "interruption", "lazy", "wording"),
     ("files",),
     ("prompts", "records", "distillation.text"),
     ("models",),

@@ -11,6 +11,7 @@ from typing import Any
 
 from domainfusion.models.base import LanguageModel
 from domainfusion.types import fingerprint
+from domainfusion.wording import counted
 
 LONGEST_LIST = 20
 """A longer list, such as one of examples, is described by its length and fingerprint."""
@@ -114,6 +115,6 @@ def _changes(stored: object, given: object, at: str) -> Iterator[str]:
         for index, (before, now) in enumerate(zip(stored, given, strict=True)):
             yield from _changes(before, now, f"{at}[{index}]")
     elif isinstance(stored, list) and isinstance(given, list):
-        yield f"{at} had {len(stored)} entries, has {len(given)}".strip()
+        yield f"{at} had {counted(len(stored), 'entry', 'entries')}, has {len(given)}".strip()
     else:
         yield f"{at} was {stored!r:.150}, is {given!r:.150}".strip()

@@ -31,6 +31,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from domainfusion.errors import ConfigurationError, printable
+from domainfusion.wording import clock_time
 
 Advance = Callable[[int], None]
 """Called with the number of items finished since the last call."""
@@ -613,15 +614,3 @@ def _speed(pace: Pace, remaining: int, now: float) -> str:
         return ""
     rate = pace.rate(now)
     return f"{rate:,.{1 if rate < 10 else 0}f}/s, {clock_time(left)} left"
-
-
-def clock_time(seconds: float) -> str:
-    """Returns a time as minutes and seconds, with hours where there are any.
-
-    Example:
-        >>> clock_time(75), clock_time(3700)
-        ('1:15', '1:01:40')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -60,7 +60,7 @@ def test_an_answer_that_is_cut_says_so_on_stderr(
     tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ask", str(tiny_llama), QUESTION, "--max-new-tokens", "1"]) == 0
-    assert "cut after 1 tokens" in capsys.readouterr().err
+    assert "cut after 1 token;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from domainfusion.cli.main import main
 from domainfusion.cli.plan import RunPlan, Timed, plan_of, render_times, time_plan
 from domainfusion.cli.preflight import _gguf_shapes, memory_of
-from domainfusion.distillation.forecast import in_words
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,
     MOST_CALLS,
@@ -25,6 +24,7 @@ from domainfusion.recipe import read_recipe
 from domainfusion.records import read_records
 from domainfusion.reports.tables import money
 from domainfusion.types import TrainingRecord
+from domainfusion.wording import in_words
 
 
 def with_(recipe_file: Path, old: str, new: str) -> Path:

@@ -176,6 +176,6 @@ def test_without_pandas_the_error_names_the_command(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_report_shows_itself_shortly_and_in_a_notebook_as_its_tables() -> None:
-    assert repr(REPORT) == f"EvaluationReport(2 models, 1 examples; {REPORT.headline})"
+    assert repr(REPORT) == f"EvaluationReport(2 models, 1 example; {REPORT.headline})"
     shown = REPORT._repr_html_()
     assert "&lt;b&gt;art" in shown and "<b>" not in shown and "0.750" in shown

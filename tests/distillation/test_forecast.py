@@ -14,7 +14,6 @@ from domainfusion.distillation.forecast import (
     STEP,
     Forecast,
     Piece,
-    in_words,
     kind_of,
     seconds_of_a_step,
     seconds_of_an_answer,
@@ -24,6 +23,7 @@ from domainfusion.distillation.forecast import (
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.progress import Advance, Foresees, Lines, silent
 from domainfusion.types import Example, Sampling
+from domainfusion.wording import in_words
 
 STAGES = ("generate", "collect", "integrate", "train", "evaluate")
 

@@ -402,8 +402,8 @@ def test_what_a_refusal_advises_gives_the_expert(
 @pytest.mark.parametrize(
     ("pattern", "told"),
     [
-        (r"(.*.*.*.*)*(a+)+X", "not done after 1 seconds"),
-        (r"(model+|layers+|[a-z.0-9]+)+X", "not done after 1 seconds"),
+        (r"(.*.*.*.*)*(a+)+X", "not done after 1 s"),
+        (r"(model+|layers+|[a-z.0-9]+)+X", "not done after 1 s"),
         ("*proj", "hold no pattern: .*nothing to repeat"),
     ],
 )

@@ -215,7 +215,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
 
 
 def test_a_model_for_each_conversation_has_to_be_given(experts: list[HuggingFaceModel]) -> None:
-    with pytest.raises(ConfigurationError, match="received 5; allowed: 1 models"):
+    with pytest.raises(ConfigurationError, match="received 5; allowed: 1 model"):
         generate_with(experts, [user("Why?")])
 
 

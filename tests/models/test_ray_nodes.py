@@ -134,7 +134,7 @@ def test_the_last_node_that_is_lost_is_one_error_and_a_new_one_is_asked_the_rest
     def lose_it(index: int, _: Generation) -> None:
         told.append(index)
         if len(told) == 2 * BATCH:
-            model.pool._start_seconds = 5  # type: ignore[union-attr]
+            model.pool._start_seconds = 5
             cluster.remove_node(only, allow_graceful=False)
 
     class Watched(Echo):
@@ -153,7 +153,7 @@ def test_the_last_node_that_is_lost_is_one_error_and_a_new_one_is_asked_the_rest
         kept = [QUESTIONS[index][-1].content for index in told]
         assert len(kept) >= 2 * BATCH
         add_node(cluster)
-        model.pool._start_seconds = 600  # type: ignore[union-attr]
+        model.pool._start_seconds = 600
         found = store.ask(model, QUESTIONS)
     assert [one.text for one in found] == [each[-1].content for each in QUESTIONS]
     counts = asked.read_text().splitlines()

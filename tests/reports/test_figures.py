@@ -11,8 +11,6 @@ from domainfusion.errors import printable
 from domainfusion.reports.tables import (
     clipped,
     command_line,
-    counted,
-    duration,
     flattened,
     interval,
     money,
@@ -20,6 +18,7 @@ from domainfusion.reports.tables import (
     points,
     size,
 )
+from domainfusion.wording import counted, duration
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 

@@ -17,7 +17,7 @@ from domainfusion.distillation.results import CoherenceValidation, Estimate, Mod
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
 from domainfusion.reports.summary import LeftOut, Shipped
-from domainfusion.reports.tables import duration
+from domainfusion.wording import duration
 from reports.pages import HOSTILE, Element, Page, page
 
 # What the page may do

@@ -206,6 +206,6 @@ def test_a_row_beyond_the_context_is_refused_and_never_cut() -> None:
     refuse_overlong([fitting], 8)
     with pytest.raises(
         TrainingError,
-        match=r"1 records are longer .* first too long; received 9; allowed: 8 tokens",
+        match=r"1 record is longer .* first too long; received 9; allowed: 8 tokens",
     ):
         refuse_overlong([fitting, longer], 8)

@@ -287,7 +287,7 @@ def test_a_prompt_that_does_not_fit_its_teacher_is_counted_and_named(
     long = cross_domain(base, user("one two " * 600))
     with pytest.raises(
         TrainingError,
-        match=f"1 records are longer than the context of the teacher .*first {long.example.id}",
+        match=f"1 record is longer than the context of the teacher .*first {long.example.id}",
     ):
         begun(DistributionObjective(), base, experts, [long, *some_records(base)[:3]], tmp_path)
 

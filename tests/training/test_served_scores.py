@@ -318,7 +318,7 @@ def status(code: int, where: str) -> Fault:
                 lambda listed: [place and dict(list(place.items())[-1:]) for place in listed]
             ),
             CapabilityError,
-            r"has 1 log-probabilities, and 20 were asked for|scored other tokens",
+            r"has 1 log-probability, and 20 were asked for|scored other tokens",
         ),
         (status(500, "/v1/completions"), ModelError, r"scored 0 of 2.*given up.*500.*kept"),
         (status(500, "/tokenize"), ModelError, r"scored 0 of 6 texts.*500"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domainfusion.errors import DomainFusionError
+from domainfusion.wording import counted
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
@@ -215,7 +216,7 @@ def ask(arguments: argparse.Namespace, terminal: Terminal) -> None:
     if cut:
         subject = "The answer was" if len(answers) == 1 else f"{cut} of {len(answers)} answers were"
         terminal.say(
-            f"{subject} cut after {sampling.max_new_tokens} tokens; --max-new-tokens allows more."
+            f"{subject} cut after {counted(sampling.max_new_tokens, 'token')}; --max-new-tokens allows more."
         )
 
 
@@ -378,5 +379,5 @@ class Chat:
             self._terminal.say(f"{name} gives no answer: {error}")
             return None
         if found.finish_reason == "length":
-            self._terminal.say(f"Cut after {self._sampling.max_new_tokens} tokens.")
+            self._terminal.say(f"Cut after {counted(self._sampling.max_new_tokens, 'token')}.")
         return found.text

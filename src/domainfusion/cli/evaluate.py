@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainfusion.wording import counted
+
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation import Distiller
@@ -277,7 +279,7 @@ def _validations(validations: Sequence[CoherenceValidation]) -> str:
     lines = []
     for found in validations:
         lines.append(
-            f"{found.metric}, on {found.texts} texts: AUROC [95 %], each kind of corruption against"
+            f"{found.metric}, on {counted(found.texts, 'text')}: AUROC [95 %], each kind of corruption against"
             " the sound texts"
         )
         lines += [
@@ -285,6 +287,6 @@ def _validations(validations: Sequence[CoherenceValidation]) -> str:
             for name, estimate in found.auroc.items()
         ]
         if found.unscored:
-            lines.append(f"  {found.unscored} texts had no grade")
+            lines.append(f"  {counted(found.unscored, 'text')} had no grade")
         lines.append("")
     return "\n".join(line.rstrip() for line in lines).rstrip()

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainfusion.wording import counted
+
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
@@ -127,7 +129,8 @@ def _write_data(kind: Any, arguments: argparse.Namespace, terminal: Terminal) ->
     )
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in exported.left_out.items())
     terminal.print(
-        f"{exported.written:,} rows in {output}" + (f"; left out: {left_out}" if left_out else "")
+        f"{counted(exported.written, 'row')} in {output}"
+        + (f"; left out: {left_out}" if left_out else "")
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from domainfusion.wording import counted
+
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.merging import Dialogues, MergeChoice
@@ -341,7 +343,7 @@ def _write_card(
     experts = "\n".join(f"- {domain}: `{one.model_path}`" for domain, one in given.experts.items())
     write_text(
         folder / "README.md",
-        f"---\ntags:\n- merge\n---\n\n# Merge of {len(given.experts)} experts\n\n"
+        f"---\ntags:\n- merge\n---\n\n# Merge of {counted(len(given.experts), 'expert')}\n\n"
         f"Merged by domainfusion ({method}, λ = {weight:g}) on `{given.base.model_path}`, without"
         f" training, from:\n\n{experts}\n\nWhat was tried is in `merge.json`.\n",
     )

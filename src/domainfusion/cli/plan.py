@@ -33,7 +33,6 @@ from domainfusion.distillation.examples import read_examples
 from domainfusion.distillation.forecast import (
     MOST_WEIGHTS,
     QUESTIONS_TIMED,
-    in_words,
     seconds_of_a_step,
     seconds_of_an_answer,
     unwritten_records,
@@ -75,6 +74,7 @@ from domainfusion.types import (
     fingerprint,
     transcript,
 )
+from domainfusion.wording import counted, in_words
 
 CHARACTERS_PER_TOKEN = 4
 QUESTION_WORDS = 20
@@ -173,8 +173,8 @@ def render_plan(plan: RunPlan) -> RenderableType:
 
 def _closing(plan: RunPlan) -> Iterator[str]:
     yield (
-        f"Training:  up to {plan.train:,} examples, about {plan.steps:,} steps; {plan.test:,}"
-        " examples to test on"
+        f"Training:  up to {counted(plan.train, 'example')}, about {counted(plan.steps, 'step')};"
+        f" {counted(plan.test, 'example')} to test on"
     )
     if any(call.stage == "refine" for call in plan.calls):
         yield (
@@ -314,7 +314,7 @@ def render_times(plan: RunPlan, timed: Timed) -> str:
     lines[0] += " on this machine"
     if timed.step is not None:
         lines.append(
-            f"           {plan.steps:,} steps: {in_words(steps)}, at {timed.step:.2g} s each, as the"
+            f"           {counted(plan.steps, 'step')}: {in_words(steps)}, at {timed.step:.2g} s each, as the"
             " second of two steps took"
         )
     if timed.answers:

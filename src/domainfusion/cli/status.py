@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainfusion.wording import clock_time, counted, duration
+
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation.run import RunFiles
@@ -108,7 +110,7 @@ class _Watched:
 
 def _time_left(status: RunStatus, watched: dict[str, _Watched]) -> Iterator[str]:
     """Yields how long the stage under way takes at the pace at which it was watched."""
-    from domainfusion.progress import Pace, clock_time
+    from domainfusion.progress import Pace
 
     now = time.monotonic()
     stage = next((stage for stage in status.stages if stage.state != "done"), None)
@@ -166,8 +168,6 @@ def status_of(directory: Path) -> RunStatus:
 
 def render_status(status: RunStatus) -> str:
     """Returns the status as plain lines."""
-    from domainfusion.reports.tables import duration
-
     lines = [f"{status.directory}: {status.title}"]
     for stage in status.stages:
         took = "" if stage.seconds is None else duration(stage.seconds)
@@ -204,14 +204,14 @@ def _usage(files: RunFiles) -> tuple[ModelUsage, ...]:
 
 def _usage_line(usage: Sequence[ModelUsage]) -> str:
     from domainfusion.models.store import total_cost
-    from domainfusion.reports.tables import counted, money
+    from domainfusion.reports.tables import money
 
     calls, read, written = (
         sum(getattr(model, name) for model in usage)
         for name in ("calls", "prompt_tokens", "completion_tokens")
     )
     line = (
-        f"{counted(calls, 'answer')} of {counted(len(usage), 'model')}: {read:,} tokens read,"
+        f"{counted(calls, 'answer')} of {counted(len(usage), 'model')}: {counted(read, 'token')} read,"
         f" {written:,} written"
     )
     cost, unknown = total_cost(usage), sum(model.unknown_cost for model in usage)
@@ -229,7 +229,7 @@ def _generated(files: RunFiles) -> tuple[bool, str]:
         _count_lines, (files.examples, files.validation_examples, files.test_examples)
     )
     between = f", {validation:,} to choose checkpoints by" if validation else ""
-    return True, f"{train:,} examples to train on{between}, {test:,} to test on"
+    return True, f"{counted(train, 'example')} to train on{between}, {test:,} to test on"
 
 
 def _count_lines(file: Path) -> int:
@@ -243,7 +243,7 @@ def _collected(needed: int | None, missing: int) -> tuple[bool, str]:
         return False, ""
     if missing == needed:
         return needed == 0, ""
-    return missing == 0, f"{needed - missing:,} of {needed:,} answers of the experts"
+    return missing == 0, f"{needed - missing:,} of {counted(needed, 'answer')} of the experts"
 
 
 def _answers(files: RunFiles, inputs: dict[str, Any]) -> tuple[int | None, int]:
@@ -279,7 +279,7 @@ def _integrated(files: RunFiles) -> tuple[bool, str]:
     if not files.records.is_file():
         return False, ""
     kinds = Counter(str(record.get("verification")) for _, record in read_lines(files.records))
-    return True, f"{kinds.total():,} records: " + ", ".join(
+    return True, f"{counted(kinds.total(), 'record')}: " + ", ".join(
         f"{count:,} {kind}" for kind, count in kinds.most_common()
     )
 
@@ -292,9 +292,8 @@ def _trained(files: RunFiles, description: dict[str, Any]) -> tuple[bool, str]:
 
     log = files.training_log
     steps = [fields for _, fields in read_lines(log) if "step" in fields] if log.is_file() else []
-    made = (
-        f"{len({(fields['phase'], fields['step']) for fields in steps}):,} steps" if steps else ""
-    )
+    trained = {(fields["phase"], fields["step"]) for fields in steps}
+    made = counted(len(trained), "step") if trained else ""
     done = "parameters" in description.get("student", {})
     if steps and not done:
         made += f", now at step {steps[-1]['step']:,} of the phase {steps[-1]['phase']}"
@@ -303,7 +302,6 @@ def _trained(files: RunFiles, description: dict[str, Any]) -> tuple[bool, str]:
 
 def _refined(files: RunFiles) -> tuple[bool, str]:
     from domainfusion.records import read_json
-    from domainfusion.reports.tables import counted
 
     file = files.refinement
     found = read_json(file, dict) if file.is_file() else {}

@@ -30,6 +30,7 @@ from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress
 from domainfusion.records import write_json
 from domainfusion.types import Conversation, Generation, Sampling, user
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -272,9 +273,7 @@ class Gap(NamedTuple):
     asked: int
 
     def __str__(self) -> str:
-        return (
-            f"The expert of {self.domain} left {self.missing} of {self.asked} questions unanswered"
-        )
+        return f"The expert of {self.domain} left {self.missing} of {counted(self.asked, 'question')} unanswered"
 
 
 class AskOverGaps:

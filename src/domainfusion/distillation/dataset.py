@@ -29,6 +29,7 @@ from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask
 from domainfusion.records import read_json, read_records, write_json, write_records
 from domainfusion.types import Example, domains_of, fingerprint
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -388,7 +389,7 @@ class Dataset:
         if not self.test:
             raise DataError(
                 "No example is held out to evaluate on",
-                received=f"{len(self.train)} examples, holdout={holdout:g}",
+                received=f"{counted(len(self.train), 'example')}, holdout={holdout:g}",
                 fix="give test_examples, or make more examples",
             )
         if accuracy is stated_parts and not any(example.has_reference for example in self.test):
@@ -408,7 +409,7 @@ class Dataset:
             raise DataError(
                 "No validation example has a reference answer, so a refinement can't tell where the"
                 " student is weak",
-                received=f"{len(self.validation)} validation examples",
+                received=f"{counted(len(self.validation), 'validation example')}",
                 fix="give validation_examples with `answers`, or leave refinement_rounds out",
             )
 

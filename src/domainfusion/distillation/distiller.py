@@ -45,7 +45,6 @@ from domainfusion.distillation.refinement import (
     Validation,
     read_refinement,
 )
-from domainfusion.distillation.results import listed
 from domainfusion.distillation.run import (
     EVALUATED,
     RunDirectory,
@@ -75,6 +74,7 @@ from domainfusion.types import (
     TrainingRecord,
     fingerprint,
 )
+from domainfusion.wording import listed
 
 __all__ = ["Distiller", "ResponseIntegrator"]
 

@@ -24,11 +24,11 @@ from domainfusion.distillation.results import (
     OverallScore,
     Overlap,
     Regression,
-    listed,
     percent,
 )
 from domainfusion.errors import ConfigurationError
 from domainfusion.types import SCHEMA_VERSION, Example
+from domainfusion.wording import counted, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,8 @@ class EvaluationReport:
                 " and shared words are not accuracy. Give `answers`, or let a judge grade."
             )
         measured = [
-            f"{score.items:,} {name} questions" for name, score in self.student.slices.items()
+            f"{counted(score.items, f'{name} question')}"
+            for name, score in self.student.slices.items()
         ]
         return f"The student was measured on {listed(measured or ['no questions'])}."
 
@@ -146,9 +147,7 @@ class EvaluationReport:
         asked = [bool(answer.correct) for answer in graded if answer.example_id in known]
         others = [bool(answer.correct) for answer in graded if answer.example_id not in known]
         total = len(self.student.answers)
-        told = (
-            f"{len(known):,} of {total:,} test questions ask for what was trained on in other words"
-        )
+        told = f"{len(known):,} of {counted(total, 'test question')} ask for what was trained on in other words"
         if not asked:
             return [f"{told}."]
         right = percent(sum(asked) / len(asked))
@@ -199,7 +198,7 @@ class EvaluationReport:
             names = (
                 listed(row.domain for row in undefined)
                 if len(undefined) <= MOST_NAMED
-                else f"{len(undefined)} of {total} domains"
+                else f"{len(undefined)} of {counted(total, 'domain')}"
             )
             claims.append(f"can't be judged in {names}")
         return claims
@@ -262,9 +261,7 @@ class EvaluationReport:
     def __repr__(self) -> str:
         told = any(model.role == "student" for model in self.models)
         headline = f"; {self.headline}" if told else ""
-        return (
-            f"EvaluationReport({len(self.models)} models, {len(self.examples)} examples{headline})"
-        )
+        return f"EvaluationReport({counted(len(self.models), 'model')}, {counted(len(self.examples), 'example')}{headline})"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -377,7 +374,7 @@ class EvaluationReport:
             "repetitive": sum(answer.repetitive for answer in answers),
         }
         found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        lines = [f"Of the student's {len(answers)} answers: {found}"] if found else []
+        lines = [f"Of the student's {counted(len(answers), 'answer')}: {found}"] if found else []
         if self.overlap is not None and (self.overlap.same or self.overlap.near):
             lines.append(
                 f"Trained on: {len(self.overlap.same)} of the test queries as they are,"
@@ -390,7 +387,7 @@ def _experts(rows: Sequence[DomainRetention], total: int) -> str:
     if len(rows) > 1 and len(rows) == total:
         return f"each of its {total} experts"
     if total > MOST_NAMED and len(rows) > 1:
-        return f"{len(rows)} of its {total} experts"
+        return f"{len(rows)} of its {counted(total, 'expert')}"
     names = listed(row.domain for row in rows)
     return f"the {names} expert{'s' if len(rows) > 1 else ''}"
 

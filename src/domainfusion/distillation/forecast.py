@@ -41,6 +41,7 @@ from domainfusion.training import distributed
 from domainfusion.training.batching import encode_record
 from domainfusion.training.loop import LoopSettings, phase_label, train_phase
 from domainfusion.types import Example, Integration, Sampling, TrainingRecord
+from domainfusion.wording import in_words
 
 logger = logging.getLogger("domainfusion")
 
@@ -255,22 +256,6 @@ class Forecast:
             return 1 / rates[-1]
         seconds, items = self._took.get(kind, (0.0, 0))
         return seconds / items if items else self._timed.get(kind)
-
-
-def in_words(seconds: float) -> str:
-    """Returns a time as people say it.
-
-    Example:
-        >>> in_words(20), in_words(70), in_words(200), in_words(9000)
-        ('less than a minute', 'about a minute', 'about 3 minutes', 'about 2.5 hours')
-    """
-    if seconds < 45:
-        return "less than a minute"
-    if seconds < 90:
-        return "about a minute"
-    if seconds < 5400:
-        return f"about {seconds / 60:.0f} minutes"
-    return f"about {seconds / 3600:.{1 if seconds < 36_000 else 0}f} hours"
 
 
 def kind_of(model: LanguageModel) -> str:

@@ -24,6 +24,7 @@ from domainfusion.models.store import Ask
 from domainfusion.progress import Progress, doing, silent
 from domainfusion.records import read_records
 from domainfusion.types import Conversation, Example, Generation, Sampling, TrainingRecord
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -60,7 +61,7 @@ def merge_of(
         return None
     note = (
         f"The merge of the experts is {how.name}. Choosing and making it took"
-        f" {how.seconds:,.0f} seconds, and no part of it is trained."
+        f" {counted(round(how.seconds), 'second')}, and no part of it is trained."
     )
     return UntrainedMerge(model, note)
 

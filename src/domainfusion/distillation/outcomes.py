@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from domainfusion.distillation.integration.reading import CHATTER
 from domainfusion.distillation.refinement import Refinement
-from domainfusion.distillation.results import counted
 from domainfusion.distillation.run import RunFiles, StageFiles
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.records import from_json, read_json
 from domainfusion.types import Response, TrainingRecord
+from domainfusion.wording import counted
 
 _REASONS_SHOWN = 3
 
 
 def generated(run: RunFiles) -> str:
     """Says how many examples there are, and why others were left out."""
-    parts = [f"{_lines_in(run, run.examples.name):,} examples to train on"]
+    parts = [f"{counted(_lines_in(run, run.examples.name), 'example')} to train on"]
     for file, use in ((run.validation_examples, "to validate"), (run.test_examples, "to test")):
         if count := _lines_in(run, file.name):
             parts.append(f"{count:,} {use}")
@@ -71,7 +71,7 @@ def integrated(records: Sequence[TrainingRecord], sampled: Sequence[SampledTarge
 def saved(sampled: Sequence[SampledTarget]) -> str:
     """Says how many rejected targets a further answer of an expert saved."""
     number = sum(target.is_saved for target in sampled)
-    return f"{number:,} of {len(sampled):,} rejected targets saved by further answers"
+    return f"{number:,} of {counted(len(sampled), 'rejected target')} saved by further answers"
 
 
 def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:

@@ -27,6 +27,7 @@ from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, T
 from domainfusion.models.loading import choose_speech
 from domainfusion.training import distributed
 from domainfusion.types import Conversation, Example, Sampling, domains_of, fingerprint, user
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -556,7 +557,7 @@ class Lengths:
             for reader, conversation in [*readers, (student, example.conversation)]:
                 if excess := reader.excess(conversation):
                     found[example.id] = (
-                        f"does not fit the context of {reader.whose}, by {excess:,} tokens"
+                        f"does not fit the context of {reader.whose}, by {counted(excess, 'token')}"
                     )
                     break
         return found

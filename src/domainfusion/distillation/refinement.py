@@ -21,6 +21,7 @@ from domainfusion.models.store import Ask, ask_directly
 from domainfusion.progress import VALIDATING, Advance, Progress, silent
 from domainfusion.records import read_json, read_records, write_json
 from domainfusion.types import Conversation, Example, Generation, Sampling, TrainingRecord
+from domainfusion.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +302,7 @@ class Refiner:
             what = (
                 "no new example was made"
                 if not examples
-                else f"none of {len(examples)} new examples has a target to learn"
+                else f"none of {counted(len(examples), 'new example')} has a target to learn"
             )
             self._close(replace(entry, is_kept=False), what)
             return student

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from domainfusion.types import FinishReason
+from domainfusion.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,27 +60,6 @@ def percent(share: float) -> str:
 
 MOST_NAMED = 3
 """Domains that a headline names; of more it gives the number."""
-
-
-def listed(items: Iterable[str]) -> str:
-    """Joins items as a sentence does.
-
-    Example:
-        >>> listed(["aviation", "chemistry", "geography"])
-        'aviation, chemistry and geography'
-    """
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Writes a number with its noun.
-
-    Example:
-        >>> counted(1, "query", "queries"), counted(1200, "question")
-        ('1 query', '1,200 questions')
-    """
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 Role = Literal["student", "base", "expert", "merge", "oracle", "ensemble", "baseline"]
@@ -244,7 +224,7 @@ class NonInferiority:
         if self.verdict == "undefined" and self.reason:
             return f"undefined, because {self.reason}"
         if self.verdict == "not enough data" and self.more_items:
-            return f"not enough data, about {self.more_items:,} more items needed"
+            return f"not enough data, about {counted(self.more_items, 'more item')} needed"
         return self.verdict
 
 

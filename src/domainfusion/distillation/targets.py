@@ -29,6 +29,7 @@ from domainfusion.types import (
     TrainingRecord,
     Verification,
 )
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -155,7 +156,7 @@ def read_records_of(collected: Collected, files: StageFiles) -> list[TrainingRec
     if given != stored:
         raise RunError(
             "This run has records of other responses",
-            received=f"{len(given)} examples where the run has {len(stored)}",
+            received=f"{counted(len(given), 'example')} where the run has {len(stored)}",
             fix=f"use another output_dir, or delete {files.records}",
         )
     return records

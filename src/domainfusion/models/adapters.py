@@ -166,7 +166,7 @@ def refuse_slow_patterns(settings: Mapping[str, Any], layers: Sequence[str], ada
     except subprocess.TimeoutExpired as error:
         raise ModelError(
             "The patterns by which the adapter chooses its layers were not done after"
-            f" {PATTERN_SECONDS:g} seconds",
+            f" {PATTERN_SECONDS:g} s",
             received=", ".join(repeating)[:200],
             fix=f"write the layers as a list in {adapter / 'adapter_config.json'}",
         ) from error

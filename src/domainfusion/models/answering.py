@@ -51,6 +51,7 @@ from domainfusion.types import (
     check_conversations,
     fingerprint,
 )
+from domainfusion.wording import counted
 
 TOKENS_IN_BATCH = 16_384
 """Tokens, of prompts and of answers at their limit, up to which rows are added to a batch."""
@@ -376,8 +377,8 @@ class AnsweringModel(LocalModel):
         if limit is not None and longest + new_tokens > limit:
             answer = f" and an answer of up to {new_tokens:,} do" if new_tokens else " does"
             raise ModelError(
-                f"A prompt of {longest:,} tokens{answer} not fit {self.name}",
-                allowed=f"{limit:,} tokens together",
+                f"A prompt of {counted(longest, 'token')}{answer} not fit {self.name}",
+                allowed=f"{counted(limit, 'token')} together",
                 fix="shorten the prompt or lower max_new_tokens",
             )
 
@@ -612,7 +613,7 @@ def generate_with(
         raise ConfigurationError(
             "There is not one model for each conversation",
             received=len(models),
-            allowed=f"{len(conversations)} models",
+            allowed=counted(len(conversations), "model"),
         )
     answers: dict[int, Generation] = {}
 

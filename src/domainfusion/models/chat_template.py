@@ -353,7 +353,7 @@ def _watch(thread: Thread, seconds: float) -> str:
             return _TOO_MUCH_MEMORY
         if time.monotonic() > until:
             limit = seconds + _GLANCE_SECONDS
-            return f"was not done with one conversation after {limit:g} seconds"
+            return f"was not done with one conversation after {limit:g} s"
         thread.join(_GLANCE_SECONDS)
     return ""
 

@@ -60,6 +60,7 @@ from domainfusion.models.shared_base import (
 )
 from domainfusion.models.tokenizer import has_own_template, shared_tokenizer, tokenizer_of
 from domainfusion.types import Conversation, Message, fingerprint
+from domainfusion.wording import counted
 
 FEWEST_ROWS = 32
 """Rows in a batch where `batch_size` is open, if it holds no more: fewer waste the products."""
@@ -318,7 +319,7 @@ class LocalModel:
                     f"{self.tokenizer.convert_ids_to_tokens(token)} is {token}"
                     for token in unknown[:3]
                 ],
-                allowed=f"{size:,} tokens",
+                allowed=counted(size, "token"),
                 fix=(
                     "give a chat_template without them, or resize the model's embedding and"
                     " train it"

@@ -21,6 +21,7 @@ from domainfusion.models.adapter_settings import SETTINGS_FILE, WEIGHTS_FILE, ba
 from domainfusion.progress import doing
 from domainfusion.records import from_json
 from domainfusion.types import fingerprint
+from domainfusion.wording import counted
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 """What is fetched from the hub: no pickles and no code."""
@@ -184,7 +185,7 @@ def check_model(files: Path) -> None:
         )
     if absent := _absent_parts(files):
         raise ModelError(
-            f"{absent[0]} and {len(absent) - 1} more files of weights are missing",
+            f"{absent[0]} and {counted(len(absent) - 1, 'more file')} of weights are missing",
             received=str(files),
             fix="copy them too",
         )

@@ -27,6 +27,7 @@ from domainfusion.errors import (
 )
 from domainfusion.models.base import LanguageModel, OnResult, SpreadModel, sample_seeds
 from domainfusion.types import Conversation, Generation, Sampling
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -163,7 +164,7 @@ class RayPool:
                         on_result(index, generation)
         if given_up:
             error = ModelError(
-                f"{len(given_up)} of {len(conversations)} questions to {model.name} were given up,"
+                f"{len(given_up)} of {counted(len(conversations), 'question')} to {model.name} were given up,"
                 f" as each ended {MOST_DEATHS} actors: {next(iter(given_up.values()))}",
                 fix="give the actors more memory, a smaller batch_size, or leave the questions out",
             )
@@ -257,7 +258,7 @@ class RayPool:
         ):
             self.stop()
             raise ModelError(
-                f"The cluster gave no actor within {self._start_seconds:g} seconds",
+                f"The cluster gave no actor within {self._start_seconds:g} s",
                 received={"gpus": self.gpus, "cpus": self._cpus},
                 allowed="what `ray status` shows as free",
                 fix="whatever was answered is kept; run again once the cluster has room",

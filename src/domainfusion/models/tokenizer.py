@@ -22,6 +22,7 @@ from domainfusion.models.chat_template import (
 from domainfusion.models.encoding import control_tokens, encode_conversation, encode_text, turn_end
 from domainfusion.records import from_json
 from domainfusion.types import Conversation, Message, user
+from domainfusion.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -269,7 +270,7 @@ class TokenMatch:
 
     def __str__(self) -> str:
         lines = [
-            f"teacher {self.teacher} ({self.teacher_size:,} tokens wide), student {self.student}"
+            f"teacher {self.teacher} ({counted(self.teacher_size, 'token')} wide), student {self.student}"
             f" ({self.student_size:,} wide)"
         ]
         lines += [f"- {difference}" for difference in self.differences] or [
@@ -285,7 +286,7 @@ class TokenMatch:
         if self.use == "truncate":
             return (
                 "the student can learn the teacher's distributions, both cut to the"
-                f" {self.shared_size:,} tokens that they share"
+                f" {counted(self.shared_size, 'token')} that they share"
             )
         return "the student can learn the teacher's distributions as they are"
 

@@ -15,8 +15,9 @@ from domainfusion.distillation.results import Answer, ModelResult
 from domainfusion.errors import printable
 from domainfusion.reports.evaluation_tables import label_of
 from domainfusion.reports.summary import GenerationCount
-from domainfusion.reports.tables import clipped, counted, percent
+from domainfusion.reports.tables import clipped, percent
 from domainfusion.types import Conflict, Example, TrainingRecord
+from domainfusion.wording import counted
 
 ORDER = ("wrong", "not graded", "right")
 """Grades in the order in which a reader wants to see them."""

@@ -18,17 +18,9 @@ from domainfusion.distillation.results import (
     SliceScore,
 )
 from domainfusion.distillation.statistics import PairedComparison
-from domainfusion.reports.tables import (
-    Cell,
-    Table,
-    bare,
-    counted,
-    figure,
-    pairs_table,
-    percent,
-    share,
-)
+from domainfusion.reports.tables import Cell, Table, bare, figure, pairs_table, percent, share
 from domainfusion.types import Example
+from domainfusion.wording import counted
 
 RETENTION_GOAL = 0.95
 """The share of an expert that is marked where no share was tested."""

@@ -36,7 +36,7 @@ from domainfusion.reports.answers import Comparison, Item, comparisons
 from domainfusion.reports.markdown import render_markdown, render_model_card
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import capitalised, clipped, command_line, counted, percent
+from domainfusion.reports.tables import capitalised, clipped, command_line, percent
 from domainfusion.reports.verdict import (
     cross_domain_sentence,
     introduction,
@@ -44,6 +44,7 @@ from domainfusion.reports.verdict import (
     savings_sentence,
     verdict,
 )
+from domainfusion.wording import counted
 
 MOST_QUESTIONS = 1000
 """Questions of a list to page through; a browser searches this many at once without a pause."""

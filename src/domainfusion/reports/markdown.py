@@ -16,8 +16,9 @@ from domainfusion.reports.answers import Comparison, comparisons
 from domainfusion.reports.charts import training_curves
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import Cell, Table, clipped, command_line, counted, listed
+from domainfusion.reports.tables import Cell, Table, clipped, command_line
 from domainfusion.reports.verdict import Verdict, verdict
+from domainfusion.wording import counted, listed
 
 MOST_WRONG_ANSWERS = 10
 LONGEST_TEXT = 300

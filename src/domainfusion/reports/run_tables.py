@@ -20,11 +20,8 @@ from domainfusion.reports.tables import (
     Table,
     capitalised,
     command_line,
-    counted,
     descending,
-    duration,
     flattened,
-    listed,
     money,
     pairs_table,
     percent,
@@ -32,6 +29,7 @@ from domainfusion.reports.tables import (
     size,
 )
 from domainfusion.types import TrainingRecord, Verification
+from domainfusion.wording import counted, duration, listed
 
 Number = TypeVar("Number", int, float)
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from domainfusion.distillation.results import Estimate, counted, listed, percent, points
+from domainfusion.distillation.results import Estimate, percent, points
 from domainfusion.errors import clipped
 
 __all__ = [
-    "capitalised", "clipped", "command_line", "counted", "duration", "flattened", "interval", "listed", "money", "percent", "points",
+    "capitalised", "clipped", "command_line", "flattened", "interval", "money", "percent", "points",
     "size",
 ]  # fmt: skip
 
@@ -32,23 +32,6 @@ def interval(estimate: Estimate) -> str:
     if estimate.low == estimate.value == estimate.high:
         return ""
     return f"{points(estimate.low)} to {points(estimate.high)}"
-
-
-def duration(seconds: float) -> str:
-    """Writes a time as a person says it.
-
-    Example:
-        >>> duration(0.24), duration(42), duration(185), duration(4000)
-        ('0.2 s', '42 s', '3 min 05 s', '1 h 07 min')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    if seconds < 3599.5:
-        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def size(count: int) -> str:

@@ -16,23 +16,14 @@ from domainfusion.reports import evaluation_tables, run_tables
 from domainfusion.reports.evaluation_tables import paired_difference
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import (
-    Cell,
-    Table,
-    clipped,
-    counted,
-    duration,
-    flattened,
-    interval,
-    percent,
-    points,
-)
+from domainfusion.reports.tables import Cell, Table, clipped, flattened, interval, percent, points
 from domainfusion.reports.verdict import (
     cross_domain_sentence,
     merge_sentence,
     savings_sentence,
     verdict,
 )
+from domainfusion.wording import counted, duration
 
 MOST_LINES = 16
 """Lines of the verdict; with those about files and the next command, twenty end a run."""

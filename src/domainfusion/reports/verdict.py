@@ -20,7 +20,8 @@ from domainfusion.distillation.results import (
 )
 from domainfusion.reports.evaluation_tables import gains, label_of
 from domainfusion.reports.summary import RunSummary
-from domainfusion.reports.tables import capitalised, counted, interval, listed, percent, size
+from domainfusion.reports.tables import capitalised, interval, percent, size
+from domainfusion.wording import counted, listed
 
 MOST_LISTED = 5
 """Domains or kinds of questions that a sentence lists; of more it has the first, or the range."""
@@ -288,8 +289,12 @@ def _wrong_answers(report: EvaluationReport) -> str:
         worst = listed(
             f"{wrong:,} of {answers:,} {name}" for wrong, answers, name in found[:MOST_NAMED]
         )
-        return f"It gets {together:,} questions wrong, at least in part; the most on {worst}."
-    kinds = listed(f"{wrong:,} of {answers:,} {name} questions" for wrong, answers, name in found)
+        return (
+            f"It gets {counted(together, 'question')} wrong, at least in part; the most on {worst}."
+        )
+    kinds = listed(
+        f"{wrong:,} of {counted(answers, f'{name} question')}" for wrong, answers, name in found
+    )
     return f"It gets {kinds} wrong, at least in part."
 
 

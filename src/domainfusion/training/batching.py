@@ -11,6 +11,7 @@ import torch
 from domainfusion.errors import TrainingError
 from domainfusion.models.base import TrainableModel
 from domainfusion.types import TrainingRecord
+from domainfusion.wording import counted
 
 IGNORED = -100
 """Label of a token that is not trained on."""
@@ -90,12 +91,15 @@ def refuse_overlong(rows: Sequence[Row], limit: int | None, whose: str = "the st
         limit: The tokens that it can read; None where there is no limit.
         whose: Who reads them, for the message.
     """
-    overlong = [row.record_id for row in rows if limit is not None and len(row.tokens) > limit]
+    if limit is None:
+        return
+    overlong = [row.record_id for row in rows if len(row.tokens) > limit]
     if overlong:
         raise TrainingError(
-            f"{len(overlong)} records are longer than the context of {whose}, first {overlong[0]}",
+            f"{counted(len(overlong), 'record')} {'is' if len(overlong) == 1 else 'are'} longer than"
+            f" the context of {whose}, first {overlong[0]}",
             received=max(len(row.tokens) for row in rows),
-            allowed=f"{limit:,} tokens",
+            allowed=counted(limit, "token"),
             fix="shorten the targets with a lower max_new_tokens, or leave these records out",
         )
 

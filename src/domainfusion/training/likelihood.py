@@ -36,6 +36,7 @@ from domainfusion.training.reading import (
     rows_together,
 )
 from domainfusion.types import Conversation, Message, TrainingRecord, fingerprint
+from domainfusion.wording import counted
 
 logger = logging.getLogger("domainfusion")
 
@@ -326,7 +327,7 @@ class _KeptChunks:
         if not aligned:
             raise CapabilityError(
                 "No target is spelled by its teacher's tokens as by the student's",
-                received=f"{len(kept)} records",
+                received=f"{counted(len(kept), 'record')}",
                 fix="use objective='sequence'",
             )
         return {

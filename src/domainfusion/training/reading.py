@@ -40,6 +40,7 @@ from domainfusion.training.batching import Row, refuse_overlong
 from domainfusion.training.losses import Taught, TaughtTop
 from domainfusion.training.objectives import Setting
 from domainfusion.types import Conversation, TrainingRecord, fingerprint
+from domainfusion.wording import counted
 
 ROWS_TOGETHER = 32
 """Rows that a teacher reads at once, where it does not say how many."""
@@ -601,7 +602,7 @@ def ask_for_scores(
             store.flush()
     if failed and len(failed) == len(rows):
         raise CapabilityError(
-            f"{name} could score none of {len(rows)} records: {next(iter(failed.values()))}",
+            f"{name} could score none of {counted(len(rows), 'record')}: {next(iter(failed.values()))}",
             fix="look at what its server says, or use objective='sequence'",
         )
     for index, reason in failed.items():

@@ -74,6 +74,7 @@ from domainfusion.distillation.statistics import (
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.types import Example, Generation, Sampling, fingerprint
+from domainfusion.wording import counted
 
 
 class DomainRetentionEvaluator(MeasuringEvaluator):
@@ -386,7 +387,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
         name = domain[:1].upper() + domain[1:]
         return (
             (
-                f"{name}: {asked - graded:,} of {asked:,} questions could not be graded as right or"
+                f"{name}: {asked - graded:,} of {counted(asked, 'question')} could not be graded as right or"
                 " wrong, and are in no figure of it."
             ),
         )

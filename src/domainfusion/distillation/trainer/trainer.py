@@ -57,6 +57,7 @@ from domainfusion.training.loop import Validate
 from domainfusion.training.mixtures import check_shares, natural_shares
 from domainfusion.training.objectives import Objective, SequenceObjective
 from domainfusion.types import Message, TrainingRecord
+from domainfusion.wording import counted
 
 LORA_FROM_PARAMETERS = 100_000_000
 """From this size on, `adaptation="auto"` trains a LoRA adapter instead of all weights."""
@@ -413,7 +414,7 @@ class Trainer(ABC):
                 record.reason or "there is no answer" for record in records
             ).most_common(3)
             raise TrainingError(
-                f"There is nothing to train on: none of {len(records)} records is usable",
+                f"There is nothing to train on: none of {counted(len(records), 'record')} is usable",
                 received=dict(reasons) or None,
                 fix="look at what the experts answered",
             )

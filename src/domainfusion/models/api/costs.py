@@ -13,6 +13,7 @@ from domainfusion.checks import check_number
 from domainfusion.errors import ConfigurationError
 from domainfusion.models.books import Books, MemoryBooks
 from domainfusion.types import Conversation, FinishReason
+from domainfusion.wording import counted
 
 _BYTES_PER_TOKEN = 4
 """Of usual English text; other scripts take fewer bytes a token."""
@@ -106,7 +107,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         text = (
-            f"{self.requests:,} requests, about {self.prompt_tokens:,} prompt tokens, at most"
+            f"{counted(self.requests, 'request')}, about {counted(self.prompt_tokens, 'prompt token')}, at most"
             f" {self.max_completion_tokens:,} to write"
         )
         return text if self.cost is None else f"{text}: at most about {self.cost:.4f}"
@@ -146,11 +147,11 @@ class Usage:
 
     def __str__(self) -> str:
         text = (
-            f"{self.answers:,} answers in {self.requests:,} requests ({self.failed:,} failed),"
+            f"{counted(self.answers, 'answer')} in {counted(self.requests, 'request')} ({self.failed:,} failed),"
             f" {self.refused:,} refused, "
         )
         text += (
-            f"{self.filtered:,} filtered; {self.prompt_tokens:,} tokens read"
+            f"{self.filtered:,} filtered; {counted(self.prompt_tokens, 'token')} read"
             f" ({self.cached_tokens:,} cached), "
         )
         text += f"{self.completion_tokens:,} written ({self.reasoning_tokens:,} reasoning)"

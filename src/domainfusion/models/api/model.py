@@ -40,6 +40,7 @@ from domainfusion.types import (
     fingerprint,
     user,
 )
+from domainfusion.wording import counted
 
 _RETRIES_OF_EMPTY = 2
 """How often a question is asked again whose answer was empty: each of them may have to be paid
@@ -254,7 +255,7 @@ class _Question:
 
 def _cut_prompt(conversation: Conversation, tokens: TokenCount) -> AttemptFailed:
     return AttemptFailed(
-        f"the server read {tokens.prompt:,} tokens of a prompt that has at least"
+        f"the server read {counted(tokens.prompt, 'token')} of a prompt that has at least"
         f" {least_prompt_tokens(conversation):,}: its context window cut the prompt, and the answer"
         " is to the rest",
         "request",
@@ -632,13 +633,13 @@ class APIModel:
         if outcome.stop is not None:
             rest, fix = outcome.stop.reason, outcome.stop.fix
             what = (
-                f"{where} answered {len(outcome.replies)} of {len(conversations)} questions before"
+                f"{where} answered {len(outcome.replies)} of {counted(len(conversations), 'question')} before"
                 f" it was given up: {rest}"
             )
         else:
             first = outcome.failures[missing[0]]
             what = (
-                f"{where} left {len(missing)} of {len(conversations)} questions unanswered, the"
+                f"{where} left {len(missing)} of {counted(len(conversations), 'question')} unanswered, the"
                 f" first for this reason: {first.reason}"
             )
             again = (

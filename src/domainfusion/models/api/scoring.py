@@ -23,6 +23,7 @@ from domainfusion.models.base import PieceScores, TokenScorer, TopScores
 from domainfusion.models.encoding import encode_text
 from domainfusion.models.tokenizer import PROBE_TEXTS
 from domainfusion.types import Conversation, Generation
+from domainfusion.wording import counted
 
 _ROUNDING = 1e-2
 """By how much probabilities may exceed 1 together: servers compute in bfloat16."""
@@ -411,7 +412,9 @@ def _vllm_rows(payload: dict[str, Any], length: int, count: int) -> list[_Row]:
     if not isinstance(listed, list):
         raise CantScore("its completion has no prompt_logprobs")
     if len(listed) != length:
-        raise _unusable(f"it has {len(listed):,} log-probabilities for {length:,} tokens")
+        raise _unusable(
+            f"it has {counted(len(listed), 'log-probability', 'log-probabilities')} for {counted(length, 'token')}"
+        )
     found: list[_Row] = []
     for place in listed[-count:]:
         if not isinstance(place, dict):
@@ -429,7 +432,8 @@ def _sglang_rows(payload: dict[str, Any], count: int) -> list[_Row]:
         raise CantScore("its reply has no input_top_logprobs")
     if min(len(own), len(top)) < count:
         raise _unusable(
-            f"it has {min(len(own), len(top)):,} log-probabilities for {count:,} tokens"
+            f"it has {counted(min(len(own), len(top)), 'log-probability', 'log-probabilities')} for"
+            f" {counted(count, 'token')}"
         )
     found: list[_Row] = []
     for mine, best in zip(own[-count:], top[-count:], strict=True):
@@ -479,7 +483,7 @@ def _checked(rows: list[_Row], answer: list[int], count: int, vocabulary: int) -
             )
         if len(row) < wanted:
             raise _unusable(
-                f"a token has {len(row)} log-probabilities, and {wanted} were asked for"
+                f"a token has {counted(len(row), 'log-probability', 'log-probabilities')}, and {wanted} were asked for"
             )
         mass = sum(math.exp(min(value, 1.0)) for value in row.values())
         # The most probable of V tokens has at least a V-th.
