@@ -3,7 +3,13 @@
 in common, and whoever ends first.
 """
 
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from domainfusion.models import HuggingFaceModel, answering
 from domainfusion.models.answering import batches, continue_batch
-from domainfusion.models.decoding import Decoding, Prompt, Rows, can_decode
+from domainfusion.models.decoding import Decoding, Pause, Prompt, Rows, can_decode
 from domainfusion.models.placement import computing_with, pack
 from domainfusion.models.shared_base import decodes_alike
 from domainfusion.types import Sampling, user
@@ -78,7 +84,7 @@ def test_it_writes_what_transformers_writes(
     decoding = Decoding(prompts, sampling, ends)
     written: dict[int, list[int]] = {}
     while not decoding.is_over:
-        ended = decoding.run(module, 0.0)
+        ended = decoding.run(module, Pause(0.0))
         assert ended and not {row for row, _ in ended} & set(written)
         written |= dict(ended)
     expected = continue_batch(module, prompts, sampling, ends)
@@ -153,6 +159,108 @@ def test_the_base_can_be_used_otherwise_whenever_an_answer_is_reported(
     assert found == expected and len(set(asked)) == 1 and len(asked) == len(questions)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+MANY = [user(f"What is {number} and {number % 7}?") for number in range(36)]
+
+
+@pytest.mark.parametrize("warm", [0.0, 1.0])
+def test_threads_with_batches_of_their_own_write_what_one_writes(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None, warm: float
+) -> None:
+    monkeypatch.setattr(answering, "SECONDS_BETWEEN_ANSWERS", 0.0)
+    names: set[str] = set()
+    decoding = answering.Decoding
+
+    def noted(*arguments: Any) -> Decoding:
+        names.add(threading.current_thread().name)
+        return decoding(*arguments)
+
+    monkeypatch.setattr(answering, "Decoding", noted)
+    model = HuggingFaceModel(tiny_llama, dtype="float32")
+    sampling = Sampling(max_new_tokens=12, temperature=warm)
+    found = model.generate(MANY, sampling)
+    assert len(names) == 2 and all(name.startswith("answers") for name in names)
+    assert torch.get_num_threads() == 2
+    assert model._load().module.config._attn_implementation == "sdpa"
+    monkeypatch.setattr(model._load(), "allows_threads", False)
+    assert model.generate(MANY, sampling) == found
+    assert "MainThread" in names
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()])
+def test_what_fails_in_one_thread_stops_the_others_and_changes_nothing(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None, error: BaseException
+) -> None:
+    model = HuggingFaceModel(tiny_llama, dtype="float32")
+    sampling = Sampling(max_new_tokens=400)
+    expected = model.generate(MANY, Sampling(max_new_tokens=8))
+    step, steps = Decoding._step, []
+
+    def failing(self: Decoding, module: torch.nn.Module) -> list[int]:
+        steps.append(threading.current_thread().name)
+        if len(steps) == 5:
+            raise error
+        return step(self, module)
+
+    with monkeypatch.context() as context, pytest.raises(type(error)):
+        context.setattr(Decoding, "_step", failing)
+        model.generate(MANY, sampling)
+    assert len(steps) < 20
+    assert not [one for one in threading.enumerate() if one.name.startswith("answers")]
+    assert model.generate(MANY, Sampling(max_new_tokens=8)) == expected
+
+
+def test_a_stop_by_the_user_ends_all_threads(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    step, steps = Decoding._step, []
+
+    def slow(self: Decoding, module: torch.nn.Module) -> list[int]:
+        steps.append(0)
+        if len(steps) == 6:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.02)
+        return step(self, module)
+
+    monkeypatch.setattr(Decoding, "_step", slow)
+    with pytest.raises(KeyboardInterrupt):
+        HuggingFaceModel(tiny_llama, dtype="float32").generate(MANY, Sampling(max_new_tokens=400))
+    assert len(steps) < 50
+    assert not [one for one in threading.enumerate() if one.name.startswith("answers")]
+
+
+def test_a_thread_that_reads_changes_nothing_for_one_that_writes(module: torch.nn.Module) -> None:
+    def write() -> torch.Tensor:
+        with torch.no_grad():
+            rows = Rows(module, PROMPTS)
+            for token in range(20, 40):
+                rows.append(module, torch.full((len(PROMPTS),), token))
+        return rows.logits
+
+    expected = write()
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: write(), range(30)):
+            torch.testing.assert_close(found, expected)
+    assert module.config._attn_implementation == "sdpa"
+
+
+def test_positions_that_change_with_the_text_are_for_one_thread(
+    make_llama: Callable[..., Path],
+) -> None:
+    changing = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    plain = HuggingFaceModel(make_llama("plain"), dtype="float32")._load()
+    dynamic = make_llama("dynamic", rope_parameters=changing)
+    assert plain.allows_threads
+    assert not HuggingFaceModel(dynamic, dtype="float32")._load().allows_threads
+
+
 def test_equal_questions_are_answered_once(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +294,9 @@ def test_a_batch_is_filled_up_to_its_tokens() -> None:
     assert [len(batch) for batch in batches([1] * 600, 1)] == [256, 256, 88]
     assert [len(batch) for batch in batches(lengths, 100, 200)] == [200, 140]
     assert list(batches([], 5)) == []
+    assert [len(batch) for batch in batches([1] * 600, 1, threads=2)] == [75] * 8
+    assert [len(batch) for batch in batches([1] * 40, 1, threads=2)] == [20, 20]
+    assert [len(batch) for batch in batches([1000] * 40, 24, threads=2)] == [20, 20]
 
 
 def test_packed_weights_compute_what_the_plain_ones_do(module: torch.nn.Module) -> None:

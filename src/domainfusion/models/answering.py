@@ -4,10 +4,14 @@ finds the tokens of others.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -29,7 +33,7 @@ from domainfusion.models.base import (
     TokenScores,
     sample_seeds,
 )
-from domainfusion.models.decoding import Decoding, Prompt, RowSampler
+from domainfusion.models.decoding import Decoding, Pause, Prompt, RowSampler
 from domainfusion.models.encoding import (
     answer_form,
     decode_answer,
@@ -54,10 +58,21 @@ from domainfusion.types import (
 from domainfusion.wording import counted
 
 TOKENS_IN_BATCH = 16_384
-"""Tokens, of prompts and of answers at their limit, up to which rows are added to a batch."""
+"""Tokens, of prompts and of answers at their limit, up to which rows are added to the batches that
+are answered at once.
+"""
 
 MOST_ROWS = 256
 """The most rows in a batch where `batch_size` is open: more no longer speed it up."""
+
+_MOST_ROWS_OF_A_THREAD = 96
+"""The same where threads answer batches of their own."""
+
+_FEWEST_ROWS_OF_A_THREAD = 16
+"""The fewest rows for which another thread is begun."""
+
+_MOST_THREADS = 4
+"""The most threads that answer at once: they take turns at Python's own part of the work."""
 
 
 def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -74,7 +89,7 @@ def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def batches(
-    lengths: Sequence[int], new_tokens: int, size: int | None = None
+    lengths: Sequence[int], new_tokens: int, size: int | None = None, threads: int = 1
 ) -> Iterator[list[int]]:
     """Yields the indices of prompts in the batches in which they are answered, those of similar
     length together.
@@ -84,22 +99,31 @@ def batches(
         new_tokens: Tokens that an answer may have.
         size: Rows in a batch; None for as many as `TOKENS_IN_BATCH` hold, from `FEWEST_ROWS` to
             `MOST_ROWS`.
+        threads: How many batches are answered at once; they share these tokens, and each thread
+            gets about as many rows.
 
     Example:
         >>> [len(batch) for batch in batches([100] * 200, 100)]
         [81, 81, 38]
+        >>> [len(batch) for batch in batches([10] * 200, 10, threads=2)]
+        [50, 50, 50, 50]
     """
     if size is not None:
         yield from buckets(lengths, size)
         return
+    fewest, most = FEWEST_ROWS, MOST_ROWS
+    if threads > 1:
+        own = math.ceil(len(lengths) / threads)
+        most = math.ceil(own / math.ceil(own / _MOST_ROWS_OF_A_THREAD))
+        fewest = min(fewest, most)
     left = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     while left:
         fitting = sum(
             1
-            for count, index in enumerate(left[:MOST_ROWS], start=1)
-            if count * (lengths[index] + new_tokens) <= TOKENS_IN_BATCH
+            for count, index in enumerate(left[:most], start=1)
+            if threads * count * (lengths[index] + new_tokens) <= TOKENS_IN_BATCH
         )
-        count = max(FEWEST_ROWS, fitting)
+        count = max(fewest, fitting)
         yield left[:count]
         left = left[count:]
 
@@ -163,14 +187,119 @@ def continue_rows(
                 written = continue_batch(module, chosen, sampling, [ends] * len(batch))
             yield from zip(batch, written, strict=True)
         return
-    for batch in batches(lengths, sampling.max_new_tokens, batch_size):
-        chosen = [prompts[index] for index in batch]
-        decoding = Decoding(chosen, sampling, [ends] * len(batch))
-        while not decoding.is_over:
-            with base.writing(adapter) as module:
-                ended = decoding.run(module, SECONDS_BETWEEN_ANSWERS)
-            for row, tokens in ended:
-                yield batch[row], tokens
+    threads = 1
+    if base.allows_threads:
+        wanted = len(prompts) // _FEWEST_ROWS_OF_A_THREAD
+        threads = max(1, min(torch.get_num_threads(), _MOST_THREADS, wanted))
+    waiting = deque(batches(lengths, sampling.max_new_tokens, batch_size, threads))
+    writers = [_BatchWriter(prompts, sampling, ends, waiting) for _ in range(threads)]
+    with _side_by_side(threads) as call_all:
+        while not all(writer.is_over for writer in writers):
+            pause = Pause(SECONDS_BETWEEN_ANSWERS)
+            failure: BaseException | None = None
+            try:
+                with base.writing(adapter) as module:
+                    call_all([partial(writer.run, module, pause) for writer in writers], pause)
+            except BaseException as error:  # what ended before is told first
+                failure = error
+            for writer in writers:
+                yield from writer.take()
+            if failure is not None:
+                raise failure
+
+
+class _BatchWriter:
+    """Writes the answers of batch after batch, in one of several threads.
+
+    Args:
+        prompts: All prompts.
+        sampling: How to write the answers.
+        ends: Every token that ends an answer.
+        waiting: Indices of prompts by batch, which all threads take their batches from.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        ends: set[int],
+        waiting: deque[list[int]],
+    ) -> None:
+        self._prompts, self._sampling, self._ends = prompts, sampling, ends
+        self._waiting = waiting
+        self._batch: list[int] = []
+        self._decoding: Decoding | None = None
+        self._ended: list[tuple[int, list[int]]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to write."""
+        return not self._waiting and (self._decoding is None or self._decoding.is_over)
+
+    def run(self, module: PreTrainedModel, pause: Pause) -> None:
+        """Writes on until nothing is left or the pause is due."""
+        while not pause.is_due:
+            if self._decoding is None or self._decoding.is_over:
+                try:
+                    self._batch = self._waiting.popleft()
+                except IndexError:
+                    break
+                chosen = [self._prompts[index] for index in self._batch]
+                self._decoding = Decoding(chosen, self._sampling, [self._ends] * len(chosen))
+            for row, tokens in self._decoding.run(module, pause):
+                self._ended.append((self._batch[row], tokens))
+
+    def take(self) -> list[tuple[int, list[int]]]:
+        """Returns the answers that ended since the last call, each with the index of its prompt."""
+        ended, self._ended = self._ended, []
+        return ended
+
+
+@contextmanager
+def _side_by_side(
+    count: int,
+) -> Iterator[Callable[[Sequence[Callable[[], None]], Pause], None]]:
+    """Gives a function that calls others at once and waits for them, each in a thread of its own
+    with its share of PyTorch's threads; one alone is called in this thread.
+
+    Small products gain little from several threads of PyTorch, which wait for each other after each
+    of them; threads with batches of their own never wait.
+
+    Args:
+        count: How many functions there are at most.
+    """
+    if count == 1:
+        yield lambda calls, _: calls[0]()
+        return
+    all_threads = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.get_num_threads()  # PyTorch sets a new thread's number when it is first asked for
+        torch.set_num_threads(all_threads // count)
+
+    def forced(call: Callable[[], None], pause: Pause) -> None:
+        try:
+            call()
+        except BaseException:
+            pause.is_forced = True
+            raise
+
+    with ThreadPoolExecutor(count, "answers", begin) as pool:
+
+        def call_all(calls: Sequence[Callable[[], None]], pause: Pause) -> None:
+            running = [pool.submit(forced, call, pause) for call in calls]
+            try:
+                for one in running:
+                    one.result()
+            except BaseException:  # a stop by the user too
+                pause.is_forced = True
+                wait(running)
+                raise
+
+        try:
+            yield call_all
+        finally:
+            torch.set_num_threads(all_threads)  # of threads to come
 
 
 @torch.inference_mode()

@@ -11,9 +11,11 @@ from __future__ import annotations
 import inspect
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -161,7 +163,13 @@ def _tree_of(rows: Sequence[Sequence[int]], device: torch.device) -> _Tree:
 _TREE_ATTENTION = "domainfusion_tree"
 """The name of `_attend_by_row` among the attention functions of Transformers."""
 
-_tree_being_read: ContextVar[_Tree] = ContextVar("_tree_being_read")
+_tree_being_read: ContextVar[_Tree | None] = ContextVar("_tree_being_read", default=None)
+"""What this thread reads: threads share a model, and each writes answers of its own."""
+
+_readers: Counter[int] = Counter()
+"""How many threads read a tree with a model, by the id of its configuration."""
+
+_counting_readers = Lock()
 
 
 def _attend_by_row(
@@ -183,11 +191,15 @@ def _attend_by_row(
         settings: What PyTorch's attention takes.
 
     Returns:
-        What was found, by node, of shape (1, nodes, heads, size).
+        What was found, by node, of shape (1, nodes, heads, size); in a thread that reads no tree
+        what PyTorch's attention finds.
     """
-    tree = _tree_being_read.get()
+    tree, attend = _tree_being_read.get(), ALL_ATTENTION_FUNCTIONS["sdpa"]
+    if tree is None:  # another thread reads a tree, this one writes
+        return cast(
+            tuple[torch.Tensor, None], attend(module, query, key, value, attention_mask, **settings)
+        )
     by_row = _by_row(query, tree.nodes)
-    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
     found, _ = attend(module, by_row, key, value, attention_mask, **settings)
     return found.flatten(0, 1)[tree.places][None], None
 
@@ -206,11 +218,17 @@ def _by_row(states: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
 def _reading(module: PreTrainedModel, tree: _Tree) -> Iterator[None]:
     config = cast(Any, module.config)
     token = _tree_being_read.set(tree)
-    config._attn_implementation = _TREE_ATTENTION
+    with _counting_readers:
+        _readers[id(config)] += 1
+        config._attn_implementation = _TREE_ATTENTION
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        with _counting_readers:
+            _readers[id(config)] -= 1
+            if not _readers[id(config)]:
+                del _readers[id(config)]
+                config._attn_implementation = "sdpa"
         _tree_being_read.reset(token)
 
 
@@ -352,6 +370,29 @@ def can_decode(module: PreTrainedModel) -> bool:
     )
 
 
+class Pause:
+    """When all threads that write at once stop, to give what has ended to who asked: some answer
+    has, and a time is over.
+
+    Args:
+        seconds: The time.
+
+    Attributes:
+        has_news: Whether an answer has ended.
+        is_forced: Whether to stop at once, as another thread failed or the user stops it all.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        self.has_news = False
+        self.is_forced = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to stop."""
+        return self.is_forced or (self.has_news and time.monotonic() >= self._until)
+
+
 class Decoding:
     """Answers to the prompts of one batch, written token by token.
 
@@ -382,22 +423,24 @@ class Decoding:
 
     @torch.inference_mode()
     def run(
-        self, module: PreTrainedModel, seconds: float = math.inf
+        self, module: PreTrainedModel, pause: Pause | None = None
     ) -> list[tuple[int, list[int]]]:
-        """Writes on, until all answers have ended, or some have and a time is over.
+        """Writes on, until all answers have ended or a pause is due.
 
         Args:
             module: The model, as it is to compute: the same in every call.
-            seconds: The time.
+            pause: When to stop; None for the end.
 
         Returns:
             The answers that ended, each by its row and with the token that ended it; one that was
             cut has none.
         """
-        until = time.monotonic() + seconds
+        pause = pause or Pause(math.inf)
         ended: list[tuple[int, list[int]]] = []
-        while self._left and not (ended and time.monotonic() >= until):
-            ended += [(row, self._written[row]) for row in self._step(module)]
+        while self._left and not pause.is_due:
+            found = [(row, self._written[row]) for row in self._step(module)]
+            pause.has_news |= bool(found)
+            ended += found
         return ended
 
     def _step(self, module: PreTrainedModel) -> list[int]:

@@ -88,6 +88,14 @@ def masks_padding(module: PreTrainedModel, received: str) -> bool:
     return not _differ(module, _logits(module, received, **padded)[0, -1], alone[0, -1])
 
 
+def _changes_while_reading(module: PreTrainedModel) -> bool:
+    """Whether a model keeps something of the text that it reads: frequencies of its positions, which
+    some kinds change with the length.
+    """
+    kinds = [str(part.rope_type) for part in module.modules() if hasattr(part, "rope_type")]
+    return any("dynamic" in kind or kind == "longrope" for kind in kinds)
+
+
 @torch.no_grad()
 def decodes_alike(module: PreTrainedModel) -> bool:
     """Whether the decoding loop finds for a model what the model finds by itself: in rows that
@@ -200,6 +208,12 @@ class SharedBase:
         check_order(self.module, key.path)
         self.masks_padding = masks_padding(self.module, key.path)
         self.decodes = key.device_map is None and decodes_alike(self.module)
+        self.allows_threads = (
+            self.decodes
+            and key.quantization is None
+            and self.module.device.type == "cpu"
+            and not _changes_while_reading(self.module)
+        )
         self.peft: PeftModel | None = None
         self._copies: dict[str, torch.nn.Parameter] = {}
         self._replaced: list[_Replaced] = []
