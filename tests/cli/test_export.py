@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from domainfusion.cli.main import main
-from domainfusion.models import HuggingFaceModel
+from domainfusion.models import APIModel, Dialect, HuggingFaceModel
 from domainfusion.types import Sampling, user
 
-from .conftest import command
+from .conftest import RECIPE, TEST, command
 from .test_distill import copy_of
 
 
@@ -105,6 +110,78 @@ def test_the_adapter_that_was_trained(
     ]
     assert answers[0] == answers[1]
     assert (directory / "usage.json").read_text() == usage
+
+
+@contextmanager
+def started(words: list[str], log: Path) -> Iterator[str]:
+    """Starts real vLLM by a command line, and yields its address once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    options += ["--max-model-len", "256", "--enforce-eager"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*words, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        while True:
+            assert server.poll() is None, log.read_text(errors="replace")[-3_000:]
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(3_600)
+@pytest.mark.skipif("VLLM" not in os.environ, reason="VLLM names no command")
+def test_vllm_serves_the_adapter_by_the_line_that_is_printed_and_it_answers_as_here(
+    make_llama: Callable[..., Path],
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # vLLM's attention has no heads of fewer than 32 numbers on a CPU.
+    base = make_llama("served", seed=3, head_dim=32)
+    # Of different ranks: the student is their sum.
+    experts = {
+        "animals": make_adapter("animals", 1, base=base, r=4),
+        "colours": make_adapter("colours", 2, base=base, r=6),
+    }
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(each) + "\n" for each in TEST))
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "a run"
+    recipe.write_text(RECIPE.format(student=base, **experts))
+    words = ["distill", str(recipe), "--output-dir", str(run), "--quiet"]
+    words += ["--set", "trainer.adaptation=lora", "--until", "train"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["export", str(run), "--format", "adapter"]) == 0
+    [line] = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("vLLM:  vllm serve")
+    ]
+    asked = [user(f"What does a {animal} eat?") for animal in ("cow", "fox", "hen", "dog", "bee")]
+    sampling = Sampling(max_new_tokens=16)
+    command = [os.environ["VLLM"], *shlex.split(line)[2:]]
+    with started(command, tmp_path / "vllm.log") as address:
+        served = APIModel("student", base_url=address, dialect=Dialect(accept_empty=True))
+        found = [answer.text for answer in served.generate(asked, sampling)]
+    here = HuggingFaceModel(run / "model", dtype="float32", device="cpu")
+    assert found == [answer.text for answer in here.generate(asked, sampling)]
+    untrained = HuggingFaceModel(base, dtype="float32", device="cpu").generate(asked, sampling)
+    assert found != [answer.text for answer in untrained]
 
 
 def test_a_student_whose_weights_were_all_trained_is_not_an_adapter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -42,8 +43,8 @@ class ServedAdapter(NamedTuple):
         # The sizes that vLLM reserves room for.
         room = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= self.rank)
         return (
-            f"vllm serve {self.base} --enable-lora --max-lora-rank {room}"
-            f" --lora-modules {name}={self.folder}"
+            f"vllm serve {shlex.quote(self.base)} --enable-lora --max-lora-rank {room}"
+            f" --lora-modules {shlex.quote(f'{name}={self.folder}')}"
         )
 
 
