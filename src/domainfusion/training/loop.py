@@ -7,13 +7,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -153,7 +154,6 @@ def train_phase(
     """
     directory.mkdir(parents=True, exist_ok=True)
     accelerator = accelerator or make_accelerator(student.device)
-    objective = objective or SequenceObjective()
     best = BestState(
         directory, patience=settings.patience, evaluation_steps=settings.evaluation_steps
     )
@@ -166,59 +166,18 @@ def train_phase(
         if best.is_exhausted(start):
             return PhaseEnd(is_early=True, scores=None)
 
-    module = student.trainable_module()
-    if settings.activation_checkpointing:
-        module.activation_checkpointing_enable()
-    trained = {
-        key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad
-    }
-    broadcast_parameters(trained.values())
-    loss_module = _LossModule(module, objective)
-    optimizer = torch.optim.AdamW(
-        trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
-    )
-    model, optimizer = accelerator.prepare(loss_module, optimizer)
-    masks = student.gradient_masks() if isinstance(student, PartlyTrained) else {}
-    weights = TrainedWeights(trained, module, masks)
+    engine = _Engine.prepared(student, objective or SequenceObjective(), accelerator, settings)
     if checkpoint is not None:
-        set_optimizer_state_dict(
-            model, optimizer.optimizer, checkpoint.optimizer, options=FULL_STATE
-        )
+        engine.load_optimizer(checkpoint.optimizer)
 
-    started, done, is_early, scores = time.perf_counter(), start, False, None
+    started, is_early, scores = time.perf_counter(), False, None
     with progress(phase_label(name), steps, start) as advance, DeferredSignals() as signals:
         for step in range(start, steps):
-            # What is random in a step follows from its number, so a resumed phase draws what an
-            # undisturbed one does.
-            torch.manual_seed(settings.seed * 1_000_003 + step * world_size() + rank())
-            planned = [
-                rows[index]
-                for index in order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            ]
-            own = shard(planned)
-            answer_tokens = sum(all_gather(sum(len(row.answer) for row in own)))
-
-            tally, loss = Tally(), 0.0
-            for rows_of_pass, is_last in _passes(own, settings.device_batch_size, student.device):
-                with _gradients_stay_here(accelerator, model, is_last):
-                    loss += _backward(
-                        accelerator,
-                        model,
-                        rows_of_pass,
-                        answer_tokens,
-                        tally,
-                        filler=rows[0],
-                        step=step,
-                    )
-            loss = sum(all_gather(loss))
-
+            planned = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             learning_rate = settings.learning_rate * scheduled(step, steps, settings.warmup_share)
-            weights.mask_gradients()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            accelerator.clip_grad_norm_(weights.parameters, settings.max_gradient_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            loss, tally = engine.step(
+                step, [rows[index] for index in planned], learning_rate, filler=rows[0]
+            )
 
             done = step + 1
             figures = {
@@ -226,12 +185,12 @@ def train_phase(
                 "learning_rate": learning_rate,
                 "seconds": round(time.perf_counter() - started, 2),
             }
-            log({"phase": name, "step": done, **figures, **Tally.over(all_gather(tally)).take()})
+            log({"phase": name, "step": done, **figures, **tally.take()})
             advance(1)
             if isinstance(progress, Notes):
                 progress.note(f"loss {loss:.3f}")
             if validate is not None and (done % settings.evaluation_steps == 0 or done == steps):
-                with weights.whole():
+                with engine.weights.whole():
                     # Every process validates, so that none waits for the others; the main one's
                     # scores count.
                     scores = broadcast(dict(validate(student)))
@@ -242,11 +201,10 @@ def train_phase(
             is_stopped = any(received is not None for received in all_gather(signals.received))
             if done % settings.checkpoint_steps == 0 or done == steps or is_early or is_stopped:
                 before_checkpoint()
-                _save(directory, done, student, weights, model, optimizer)
+                engine.save(directory, done, student)
             if is_early or is_stopped:
                 break
-    weights.gather()
-    accelerator.free_memory()
+    engine.release()
     return PhaseEnd(is_early=is_early, scores=scores)
 
 
@@ -301,6 +259,152 @@ class _LossModule(torch.nn.Module):
         return losses.total, losses.terms
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Engine:
+    """The student as Accelerate trains it: what a step, a checkpoint and the end of a phase need.
+
+    Attributes:
+        accelerator: Accelerate.
+        model: The prepared `_LossModule`.
+        optimizer: The prepared optimizer.
+        weights: The weights that are trained.
+        settings: How they are trained.
+    """
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: AcceleratedOptimizer
+    weights: TrainedWeights
+    settings: LoopSettings
+
+    @classmethod
+    def prepared(
+        cls,
+        student: TrainableModel,
+        objective: Objective,
+        accelerator: Accelerator,
+        settings: LoopSettings,
+    ) -> _Engine:
+        """Returns the student with its optimizer, wrapped as the launch configures it."""
+        module = student.trainable_module()
+        if settings.activation_checkpointing:
+            module.activation_checkpointing_enable()
+        trained = {
+            key: parameter
+            for key, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        broadcast_parameters(trained.values())
+        optimizer = torch.optim.AdamW(
+            trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+        )
+        model, optimizer = accelerator.prepare(_LossModule(module, objective), optimizer)
+        masks = student.gradient_masks() if isinstance(student, PartlyTrained) else {}
+        weights = TrainedWeights(trained, module, masks)
+        return cls(
+            accelerator=accelerator,
+            model=model,
+            optimizer=optimizer,
+            weights=weights,
+            settings=settings,
+        )
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Continues with an optimizer's state, as `save` keeps it."""
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=FULL_STATE)
+
+    def step(
+        self, number: int, rows: Sequence[Row], learning_rate: float, *, filler: Row
+    ) -> tuple[float, Tally]:
+        """Makes one optimizer step, and returns its loss and the terms of it.
+
+        Args:
+            number: The step's number in its phase, from 0.
+            rows: The rows of the step, over all processes.
+            learning_rate: Of this step.
+            filler: Any row; see `_backward`.
+        """
+        # What is random in a step follows from its number, so a resumed phase draws what an
+        # undisturbed one does.
+        torch.manual_seed(self.settings.seed * 1_000_003 + number * world_size() + rank())
+        own = shard(rows)
+        answer_tokens = sum(all_gather(sum(len(row.answer) for row in own)))
+        tally, loss = Tally(), 0.0
+        device = self.accelerator.device
+        for rows_of_pass, is_last in _passes(own, self.settings.device_batch_size, device):
+            with self._gradients_stay_here(is_last):
+                loss += self._backward(number, rows_of_pass, answer_tokens, tally, filler)
+        loss = sum(all_gather(loss))
+
+        self.weights.mask_gradients()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.accelerator.clip_grad_norm_(self.weights.parameters, self.settings.max_gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss, Tally.over(all_gather(tally))
+
+    @contextmanager
+    def _gradients_stay_here(self, is_last: bool) -> Iterator[None]:
+        """Keeps DDP from averaging gradients before the last pass; FSDP reduces them in each, as no
+        process can hold them all.
+        """
+        waits = not is_last and not self.accelerator.is_fsdp2
+        with self.accelerator.no_sync(self.model) if waits else nullcontext():
+            yield
+
+    def _backward(
+        self, number: int, rows: Sequence[Row], answer_tokens: int, tally: Tally, filler: Row
+    ) -> float:
+        """Adds the gradient of a pass, and returns its part of the step's loss: the mean over the
+        step's answer tokens.
+
+        Args:
+            number: The step's, for the message of a loss that is not finite.
+            rows: The rows of the pass; a process without any computes with `filler`, which counts
+                nothing.
+            answer_tokens: Answer tokens of the whole step, over all processes.
+            tally: Counts the terms of the loss.
+            filler: Any row.
+        """
+        device = self.accelerator.device
+        padded = collate(rows or [filler], pad_token=0)
+        count = sum(len(row.answer) for row in rows)
+        with attention_to_train(device, padded["input_ids"].shape[1]):
+            loss, terms = self.model(
+                input_ids=padded["input_ids"].to(device),
+                labels=padded["labels"].to(device),
+                weights=torch.full((count,), 1 / max(answer_tokens, 1), device=device),
+                rows=tuple(rows),
+            )
+            if not torch.isfinite(loss):
+                named = ", ".join(row.record_id for row in rows)
+                raise TrainingError(
+                    f"The loss is {loss.item()} at step {number}, in a batch with the records"
+                    f" {named}",
+                    fix=(
+                        "lower the learning rate, or look at these records; the last checkpoint is"
+                        " kept"
+                    ),
+                )
+            # DDP and FSDP average over the processes; the loss is a sum over them.
+            self.accelerator.backward(loss * world_size())
+        tally.add(rows, terms)
+        return float(loss.detach())
+
+    def save(self, directory: Path, step: int, student: TrainableModel) -> None:
+        """Writes a checkpoint from the main process; every process has to call it."""
+        state = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=FULL_STATE)
+        with self.weights.whole(), main_process_first():
+            if is_main_process():
+                save_checkpoint(directory, Checkpoint(step, student.trained_state(), state))
+
+    def release(self) -> None:
+        """Gathers the weights in every process, and lets Accelerate forget the student."""
+        self.weights.gather()
+        self.accelerator.free_memory()
+
+
 def _passes(
     rows: Sequence[Row], most: int, device: torch.device
 ) -> Iterator[tuple[list[Row], bool]]:
@@ -313,79 +417,3 @@ def _passes(
     for number in range(count):
         chosen = passes[number] if number < len(passes) else []
         yield [rows[index] for index in chosen], number == count - 1
-
-
-@contextmanager
-def _gradients_stay_here(
-    accelerator: Accelerator, model: torch.nn.Module, is_last: bool
-) -> Iterator[None]:
-    """Keeps DDP from averaging gradients before the last pass; FSDP reduces them in each, as no
-    process can hold them all.
-    """
-    waits = not is_last and not accelerator.is_fsdp2
-    context: AbstractContextManager[Any] = accelerator.no_sync(model) if waits else nullcontext()
-    with context:
-        yield
-
-
-def _backward(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    rows: Sequence[Row],
-    answer_tokens: int,
-    tally: Tally,
-    *,
-    filler: Row,
-    step: int,
-) -> float:
-    """Adds the gradient of a pass, and returns its part of the step's loss: the mean over the
-    step's answer tokens.
-
-    Args:
-        accelerator: The engine.
-        model: The prepared `_LossModule`.
-        rows: The rows of the pass; a process without any computes with `filler`, which counts
-            nothing.
-        answer_tokens: Answer tokens of the whole step, over all processes.
-        tally: Counts the terms of the loss.
-        filler: Any row.
-        step: For the message of a loss that is not finite.
-    """
-    device = accelerator.device
-    padded = collate(rows or [filler], pad_token=0)
-    count = sum(len(row.answer) for row in rows)
-    with attention_to_train(device, padded["input_ids"].shape[1]):
-        loss, terms = model(
-            input_ids=padded["input_ids"].to(device),
-            labels=padded["labels"].to(device),
-            weights=torch.full((count,), 1 / max(answer_tokens, 1), device=device),
-            rows=tuple(rows),
-        )
-        if not torch.isfinite(loss):
-            named = ", ".join(row.record_id for row in rows)
-            raise TrainingError(
-                f"The loss is {loss.item()} at step {step}, in a batch with the records {named}",
-                fix=(
-                    "lower the learning rate, or look at these records; the last checkpoint is kept"
-                ),
-            )
-        accelerator.backward(
-            loss * world_size()
-        )  # DDP and FSDP average over the processes; the loss is a sum over them
-    tally.add(rows, terms)
-    return float(loss.detach())
-
-
-def _save(
-    directory: Path,
-    step: int,
-    student: TrainableModel,
-    weights: TrainedWeights,
-    model: torch.nn.Module,
-    optimizer: Any,
-) -> None:
-    """Writes a checkpoint from the main process; every process has to call it."""
-    state = get_optimizer_state_dict(model, optimizer.optimizer, options=FULL_STATE)
-    with weights.whole(), main_process_first():
-        if is_main_process():
-            save_checkpoint(directory, Checkpoint(step, student.trained_state(), state))
