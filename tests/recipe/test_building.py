@@ -32,9 +32,9 @@ from domainfusion.models import (
 )
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, sections, write_recipe
 from domainfusion.recipe.building import build_trainer, coherence_of, metrics_of
+from domainfusion.recipe.derivation import Default, settings_of
 from domainfusion.recipe.reference import with_tables
 from domainfusion.recipe.sections import ModelSection
-from domainfusion.recipe.values import Default, settings_of
 from domainfusion.types import Sampling
 
 from .recipes import RECIPE, write

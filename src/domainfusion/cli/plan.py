@@ -53,6 +53,7 @@ from domainfusion.recipe.building import (
     build_trainer,
     stand_ins,
 )
+from domainfusion.recipe.derivation import settings_of
 from domainfusion.recipe.sections import (
     APISection,
     Benchmarks,
@@ -62,7 +63,6 @@ from domainfusion.recipe.sections import (
     Recipe,
     StudentSection,
 )
-from domainfusion.recipe.values import settings_of
 from domainfusion.reports.tables import money, size
 from domainfusion.types import (
     Conversation,

@@ -17,6 +17,7 @@ from domainfusion.distillation.evaluator import consistency
 from domainfusion.distillation.metrics.grading import metric_named
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.progress import Progress, silent
+from domainfusion.recipe.derivation import Section
 from domainfusion.recipe.sections import (
     JUDGE,
     AdversarialSection,
@@ -34,7 +35,6 @@ from domainfusion.recipe.sections import (
     MultiTaskSection,
     RaySection,
     Recipe,
-    Section,
     SequentialSection,
     StudentSection,
     TrainerSection,

@@ -37,16 +37,15 @@ from domainfusion.recipe.building import (
     build_trainer,
     stand_ins,
 )
+from domainfusion.recipe.derivation import Location, Section
 from domainfusion.recipe.document import Change, Document, changed, read_document, to_yaml
 from domainfusion.recipe.sections import (
     APISection,
     CuratedSection,
-    Location,
     ModelName,
     MultiTaskSection,
     RaySection,
     Recipe,
-    Section,
     SequentialSection,
     StudentSection,
 )

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from domainfusion.recipe import sections
-from domainfusion.recipe.values import entries_of, in_words, settings_of
+from domainfusion.recipe.derivation import Section, entries_of, settings_of
+from domainfusion.recipe.values import in_words
 from domainfusion.records import write_text
 
 # <!-- keys: Section --> or <!-- keys: Section beside Other -->, the table, and <!-- end -->.
@@ -69,7 +70,7 @@ def _value(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
-    if value in (None, PydanticUndefined, {}, []) or isinstance(value, sections.Section):
+    if value in (None, PydanticUndefined, {}, []) or isinstance(value, Section):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

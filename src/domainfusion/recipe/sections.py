@@ -8,31 +8,20 @@ paths, models, and the kinds of a part. Whether a value is in range is the const
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
-    ClassVar,
     Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
 )
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PlainSerializer,
     Tag,
-    create_model,
     field_validator,
     model_validator,
 )
@@ -41,15 +30,14 @@ from domainfusion.distillation.data_generation.writing import QUESTION_SAMPLING
 from domainfusion.distillation.integration.integrator import ANSWER_TOKENS
 from domainfusion.distillation.metrics.grading import METRICS, metric_named
 from domainfusion.errors import ConfigurationError, DomainFusionError, suggestion
-from domainfusion.models.base import LanguageModel
 from domainfusion.models.chat_template import with_arguments
 from domainfusion.models.engine import Engine
 from domainfusion.models.ray_pool import RayPool
+from domainfusion.recipe.derivation import Location, Section, derived_from
 from domainfusion.recipe.values import (
     BESIDE,
     AnswersPath,
     Day,
-    Default,
     Device,
     ExistingFile,
     ExistingFolder,
@@ -58,166 +46,9 @@ from domainfusion.recipe.values import (
     NewPath,
     Text,
     is_adapter,
-    one_of,
     problem,
-    settings_of,
 )
 from domainfusion.types import Sampling
-
-Location = tuple[Any, ...]
-"""The keys and positions that lead to a value, from the top."""
-
-
-class KeySource(NamedTuple):
-    """A class whose constructor's arguments are keys.
-
-    Attributes:
-        place: The class; see `settings_of`.
-        keys: The keys of arguments that a recipe calls otherwise, by argument.
-    """
-
-    place: str
-    keys: Mapping[str, str]
-
-
-class Section(BaseModel):
-    """A mapping of the recipe: it has the keys named here and no others, each of its exact type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    sources: ClassVar[tuple[KeySource, ...]] = ()
-    """The classes whose constructors the keys are derived from."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...  # keys that are derived from a constructor
-
-    @model_validator(mode="before")
-    @classmethod
-    def _prepare(cls, given: Any) -> Any:
-        if isinstance(given, str) and "path" in cls.model_fields:
-            return {"path": given}
-        if isinstance(given, dict):
-            known = list(cls.model_fields)
-            for key in given:
-                if key not in cls.model_fields:
-                    raise problem(
-                        "is not a key of a recipe",
-                        key=key,
-                        allowed=", ".join(known),
-                        fix=suggestion(str(key), known),
-                    )
-        return given
-
-    def arguments(self, *, without: Collection[str] = ("type",)) -> dict[str, Any]:
-        """Returns the values as they are given to a constructor; where nothing was given and the
-        recipe has no default, the constructor's own holds.
-        """
-        found = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name not in without and not (value is None and field.default is None):
-                found[name] = value
-        return found
-
-    def inner(self, at: Location = ()) -> Iterator[tuple[Location, Any]]:
-        """Yields every value in the section with its place, sections themselves included."""
-        for name in type(self).model_fields:
-            yield from _inner((*at, name), getattr(self, name))
-
-
-def _inner(at: Location, value: Any) -> Iterator[tuple[Location, Any]]:
-    yield at, value
-    if isinstance(value, Section):
-        yield from value.inner(at)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _inner((*at, key), item)
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _inner((*at, position), item)
-
-
-Derived = TypeVar("Derived", bound=Section)
-
-
-def derived_from(
-    place: str,
-    *,
-    only: Collection[str] = (),
-    without: Collection[str] = (),
-    keys: Mapping[str, str] = MappingProxyType({}),
-) -> Callable[[type[Derived]], type[Derived]]:
-    """Returns a decorator that adds the arguments of a constructor to a section's keys.
-
-    Keys that the section has itself stay as they are there. Arguments that YAML can't express, such
-    as functions, are not keys.
-
-    Args:
-        place: The class; see `settings_of`.
-        only: The arguments to add; by default all.
-        without: Arguments that are not keys.
-        keys: The keys of arguments that a recipe calls otherwise.
-    """
-
-    def add(section: type[Derived]) -> type[Derived]:
-        fields: dict[str, Any] = {}
-        for setting in settings_of(place):
-            key = keys.get(setting.name, setting.name)
-            wanted = setting.name in only if only else setting.name not in without
-            if not wanted or key in section.model_fields:
-                continue
-            kind = plain_type(setting.annotation)
-            if kind is None:
-                continue
-            if setting.default is Default.NONE_GIVEN:
-                fields[key] = (kind, ...)
-            elif setting.default is None or setting.default is Default.ITS_OWN:
-                fields[key] = (kind | None, None)
-            else:
-                default = setting.default
-                is_optional = type(None) in get_args(setting.annotation)
-                default = list(default) if isinstance(default, tuple) else default
-                fields[key] = (kind | None if is_optional else kind, default)
-        made = create_model(
-            section.__name__,
-            __base__=section,
-            __module__=section.__module__,
-            __doc__=section.__doc__,
-            **fields,
-        )
-        made.sources = (KeySource(place, keys), *section.sources)
-        return made
-
-    return add
-
-
-def plain_type(annotation: Any) -> Any | None:
-    """Returns what a recipe may hold for an argument of this type, None left out; None where YAML
-    can't express it.
-    """
-    if annotation in (str, int, float, bool, Any):
-        return annotation
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is LanguageModel:
-        return ModelChoice
-    if origin is Literal:
-        return annotation
-    if origin is tuple or (isinstance(origin, type) and issubclass(origin, Sequence | Collection)):
-        if issubclass(origin, Mapping):
-            key, value = map(plain_type, arguments)
-            return None if key is None or value is None else dict[key, value]  # type: ignore[valid-type]
-        item = plain_type(arguments[0])
-        return None if item is None else list[item]  # type: ignore[valid-type]
-    if arguments and origin is not Callable and (origin is Union or _is_union(annotation)):
-        kinds = [kind for kind in map(plain_type, arguments) if kind is not None]
-        return (one_of(tuple(kinds)) if len(kinds) > 1 else kinds[0]) if kinds else None
-    return None
-
-
-def _is_union(annotation: Any) -> bool:
-    return isinstance(annotation, type(int | str))
-
 
 # Models
 
@@ -460,7 +291,11 @@ _NOT_WRITTEN = ("generation_model", "domains")
 
 
 @derived_from("distillation.data_generation.writing:WritingSettings")
-@derived_from("distillation.data_generation.synthetic:SyntheticDataGenerator", without=_NOT_WRITTEN)
+@derived_from(
+    "distillation.data_generation.synthetic:SyntheticDataGenerator",
+    without=_NOT_WRITTEN,
+    models=ModelChoice,
+)
 class SyntheticSection(WritingSection):
     """A `SyntheticDataGenerator`."""
 
@@ -469,7 +304,9 @@ class SyntheticSection(WritingSection):
 
 @derived_from("distillation.data_generation.writing:WritingSettings")
 @derived_from(
-    "distillation.data_generation.synthetic:AdversarialDataGenerator", without=_NOT_WRITTEN
+    "distillation.data_generation.synthetic:AdversarialDataGenerator",
+    without=_NOT_WRITTEN,
+    models=ModelChoice,
 )
 class AdversarialSection(WritingSection):
     """An `AdversarialDataGenerator`."""
@@ -545,6 +382,7 @@ class MergeSection(Section):
 @derived_from(
     "distillation.integration.integrator:ResponseIntegrator",
     without=("integration_model", "sampling"),
+    models=ModelChoice,
 )
 class ModelIntegratorSection(Section):
     """A `ResponseIntegrator` that lets a model write.
@@ -730,7 +568,9 @@ MetricSpec = Annotated[Any, AfterValidator(_metric), "a name or a mapping"]
 )
 @derived_from("distillation.settings:DataSettings", only=("group_by",))
 @derived_from(
-    "distillation.evaluator.agreement:AgreementSettings", keys={"judge": "agreement_judge"}
+    "distillation.evaluator.agreement:AgreementSettings",
+    models=ModelChoice,
+    keys={"judge": "agreement_judge"},
 )
 @derived_from(
     "distillation.evaluator.retention:DomainRetentionEvaluator", without=("baselines", "seed")
