@@ -82,11 +82,6 @@ TINY = Size(64, 2, 128, 4, 2, 16, 1_024, True)
 """For trying the run itself."""
 RANK = 16
 EXPERTS_RUN = 3
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ ('<q>' if message.role == 'user' else '<a>') + message.content + '</s>' }}"
-    "{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-)
 
 
 def shapes_of(size: Size) -> dict[str, tuple[int, ...]]:
@@ -345,23 +340,13 @@ def write_random_models(folder: Path, size: Size) -> None:
     """Writes a base in bfloat16 and LoRA experts on it, of random weights."""
     import torch
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    special = ["<s>", "</s>", "<q>", "<a>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [f"\u0120w{number}" for number in range(size.vocabulary - len(special) - 256)]
-    vocabulary = {token: place for place, token in enumerate([*special, *alphabet, *words])}
-    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<q>", "<a>"],
-        chat_template=TEMPLATE,
-    )
+    from tiny_llama import byte_tokenizer
+
+    others = len(byte_tokenizer())
+    words = [f"\u0120w{number}" for number in range(size.vocabulary - others)]
+    tokenizer = byte_tokenizer(entries=words)
     config = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,

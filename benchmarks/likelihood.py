@@ -35,8 +35,6 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from domainfusion.distillation import (
     ExecutionSettings,
@@ -47,6 +45,7 @@ from domainfusion.distillation import (
 from domainfusion.models import LlamaModel
 from domainfusion.records import write_text
 from domainfusion.types import Example, Integration, Message, Sampling, TrainingRecord, user
+from tiny_llama import learned_tokenizer, write_llama
 
 HERE = Path(__file__).parent
 COMMAND = "python benchmarks/likelihood.py --write"
@@ -85,12 +84,6 @@ CONDITIONS: Mapping[str, float | None] = {
     "likelihood": 0.5,
 }
 """The share of the divergence in the loss; None is `sequence`."""
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ ('<q>' if message.role == 'user' else '<a>') + message.content + '</s>' }}"
-    "{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-)
-SPECIAL = ["<s>", "</s>", "<q>", "<a>"]
 SHORT = Sampling(max_new_tokens=32)
 
 
@@ -148,42 +141,6 @@ class World:
     def corpus(self) -> list[str]:
         """Returns texts to learn a tokenizer from: all questions that are trained on, answered."""
         return [f"{asked} {self.right_answer(fact)}" for fact, asked in self.questions(TAUGHT)]
-
-
-def write_model(folder: Path, corpus: Sequence[str], tokens: int, width: int, seed: int) -> None:
-    """Writes a Llama of random weights with a tokenizer that is learned from `corpus`."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    learning = trainers.BpeTrainer(
-        vocab_size=tokens,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(corpus, learning)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<q>", "<a>"],
-        chat_template=TEMPLATE,
-    )
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=128,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-    )
-    torch.manual_seed(seed)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def record(query: str, target: str) -> TrainingRecord:
@@ -255,9 +212,10 @@ def of_seed(seed: int) -> list[dict[str, Any]]:
 def _outcomes(seed: int, folder: Path) -> list[dict[str, Any]]:
     world = World(seed)
     corpus = world.corpus()
-    write_model(folder / "teacher", corpus, TEACHER_TOKENS, 128, seed)
+    write_llama(folder / "teacher", learned_tokenizer(corpus, TEACHER_TOKENS), 128, seed)
     # Other merges: from other texts, and fewer.
-    write_model(folder / "student", [text[::-1] for text in corpus], STUDENT_TOKENS, 128, seed)
+    turned = [text[::-1] for text in corpus]
+    write_llama(folder / "student", learned_tokenizer(turned, STUDENT_TOKENS), 128, seed)
     began = time.process_time()
     gold = [record(asked, world.right_answer(fact)) for fact, asked in world.questions(TAUGHT)]
     blank = LlamaModel(folder / "teacher", dtype="float32")

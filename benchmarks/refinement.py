@@ -37,8 +37,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from domainfusion.distillation import (
     DataSettings,
@@ -55,6 +53,7 @@ from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.records import read_records, write_text
 from domainfusion.types import Example, Part, Sampling, TrainingRecord, user
+from tiny_llama import byte_tokenizer, write_llama
 
 HERE = Path(__file__).parent
 COMMAND = "python benchmarks/refinement.py --write"
@@ -81,11 +80,6 @@ PHRASINGS = (
     "say {}",
 )
 VALUES = 32
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<q>' if message.role == 'user' else '<a>' }}{{ message.content }}</s>"
-    "{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-)
 SHORT = Sampling(max_new_tokens=4)
 NO_HYGIENE = Hygiene(duplicate_threshold=1.0, ngram_words=0)
 """Questions differ by one word, the entity: only equal ones are duplicates."""
@@ -196,37 +190,8 @@ class Pool(DataGenerator):
 
 def write_student(folder: Path, entities: Sequence[str], seed: int) -> None:
     """Writes a Llama of random weights whose tokens are the bytes, the entities and the values."""
-    special = ["<s>", "</s>", "<q>", "<a>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: place for place, token in enumerate([*special, *alphabet])}
-    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<q>", "<a>"],
-    )
-    # Longest first: no entity's token may begin another's.
-    words = sorted([*entities, *(f"v{n}" for n in range(VALUES))], key=len, reverse=True)
-    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
-    tokenizer.chat_template = TEMPLATE
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=128,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-    )
-    torch.manual_seed(seed)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    values = [f"v{n}" for n in range(VALUES)]
+    write_llama(folder, byte_tokenizer([*entities, *values]), 64, seed)
 
 
 def trial(
