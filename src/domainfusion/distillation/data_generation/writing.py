@@ -224,6 +224,28 @@ class WritingSettings:
         Duplicates(self.duplicate_threshold)
 
 
+def _check_kinds(model: object, judge: object, classifier: object, writing: object) -> None:
+    """Refuses an argument that can't do what it is for."""
+    for who, given, what in (
+        ("generation model", model, "write"),
+        ("judge", judge, "answer"),
+    ):
+        if given is not None and not isinstance(given, LanguageModel):
+            raise CapabilityError(
+                f"The {who} can't {what}", received=given, allowed="a model with generate(...)"
+            )
+    if classifier is not None and not callable(classifier):
+        raise ConfigurationError(
+            "The classifier is not a function",
+            received=classifier,
+            allowed="a function of one argument",
+        )
+    if not isinstance(writing, WritingSettings):
+        raise ConfigurationError(
+            "writing is not known", received=writing, allowed="WritingSettings(...)"
+        )
+
+
 class WrittenByModel(DataGenerator):
     """Base of the generators that ask a model."""
 
@@ -246,32 +268,13 @@ class WrittenByModel(DataGenerator):
         seed: int,
         sub_questions: bool = False,
     ) -> None:
-        if generation_model is not None and not isinstance(generation_model, LanguageModel):
-            raise CapabilityError(
-                "The generation model can't write",
-                received=generation_model,
-                allowed="a model with generate(...)",
-            )
-        if not isinstance(writing, WritingSettings):
-            raise ConfigurationError(
-                "writing is not known", received=writing, allowed="WritingSettings(...)"
-            )
+        _check_kinds(generation_model, judge, classifier, writing)
         if not verify and (judge is not None or classifier is not None):
             raise ConfigurationError(
                 "Judge and classifier need verify",
                 received="verify=False",
                 fix="leave out judge and classifier, or verify",
                 field="classifier" if judge is None else "judge",
-            )
-        if judge is not None and not isinstance(judge, LanguageModel):
-            raise CapabilityError(
-                "The judge can't answer", received=judge, allowed="a model with generate(...)"
-            )
-        if classifier is not None and not callable(classifier):
-            raise ConfigurationError(
-                "The classifier is not a function",
-                received=classifier,
-                allowed="a function of one argument",
             )
         check_count("num_examples", num_examples)
         check_seed(seed)

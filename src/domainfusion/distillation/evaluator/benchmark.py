@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from domainfusion.checks import check_number
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
@@ -202,14 +201,6 @@ def in_slice(example: Example, name: str) -> Example:
     return replace(example, metadata={**example.metadata, "slice": name}, id=f"{name}/{example.id}")
 
 
-class _Measured(NamedTuple):
-    """A model's answers to all items, with their grades."""
-
-    name: str
-    role: Role
-    graded: Sequence[Graded]
-
-
 class BenchmarkEvaluator(MeasuringEvaluator):
     """Measures the student, its experts and baselines on benchmarks of each domain, side by side.
 
@@ -337,39 +328,22 @@ class BenchmarkEvaluator(MeasuringEvaluator):
         items, overlap = hold_apart(items, trained_on, self.on_overlap)
         test_set = fingerprint(items)
         items = with_groups(items)
-        ask = Remembering(ask)
-
-        def measured(name: str, role: Role, model: LanguageModel) -> _Measured:
-            return _Measured(name, role, self._grade_all(model, items, ask, name))
-
-        rows = [measured("student", "student", student_model)]
-        for name, model in {**(baselines or {}), **self.baselines}.items():
-            rows.append(measured(name, role_of(name), model))
-        rows += [measured(domain, "expert", one) for domain, one in teacher_models.items()]
-        models = [self._result(row.name, row.role, items, row.graded) for row in rows]
-        experts = {row.name: row.graded for row in rows if row.role == "expert"}
-        if experts:
-            models.append(
-                replace(
-                    self._result(
-                        "oracle", "oracle", items, self._oracle(items, teacher_models, experts, ask)
-                    ),
-                    answers=(),
-                )
-            )
-        models += [self._given(name, scores) for name, scores in self.baseline_scores.items()]
+        rows = self._rows(
+            student_model,
+            {**(baselines or {}), **self.baselines},
+            teacher_models,
+            items,
+            Remembering(ask),
+        )
         places = by_slice(items)
-        base = next((model for model in models if model.role == "base"), None)
         return EvaluationReport(
-            models=tuple(models),
+            models=rows,
             benchmarks=tuple(
                 self._about(benchmark, len(places.get(benchmark.slice, ())))
                 for benchmark in self._loaded
             ),
             regressions=tuple(
-                self._regression(
-                    benchmark.slice, places.get(benchmark.slice, ()), items, models[0], base
-                )
+                self._regression(benchmark.slice, places.get(benchmark.slice, ()), items, rows)
                 for benchmark in self._loaded
                 if not benchmark.domain
             ),
@@ -381,14 +355,44 @@ class BenchmarkEvaluator(MeasuringEvaluator):
             metric=name_of(self.metric),
         )
 
+    def _rows(
+        self,
+        student: LanguageModel,
+        baselines: Mapping[str, LanguageModel],
+        teachers: Mapping[str, LanguageModel],
+        items: Sequence[Example],
+        ask: Ask,
+    ) -> tuple[ModelResult, ...]:
+        """Asks every model, and returns the rows of the report: the student, what it is compared
+        with, the experts, these together, and the scores that were given.
+        """
+        found: list[ModelResult] = []
+
+        def measure(name: str, role: Role, model: LanguageModel) -> list[Graded]:
+            graded = self._grade_all(model, items, ask, name)
+            found.append(self._result(name, role, items, graded))
+            return graded
+
+        measure("student", "student", student)
+        for name, model in baselines.items():
+            measure(name, role_of(name), model)
+        experts = {domain: measure(domain, "expert", model) for domain, model in teachers.items()}
+        if experts:
+            graded = self._oracle(items, teachers, experts, ask)
+            found.append(replace(self._result("oracle", "oracle", items, graded), answers=()))
+        given = [self._given(name, scores) for name, scores in self.baseline_scores.items()]
+        return (*found, *given)
+
     def _regression(
         self,
         name: str,
         places: Sequence[int],
         items: Sequence[Example],
-        student: ModelResult,
-        base: ModelResult | None,
+        rows: Sequence[ModelResult],
     ) -> Regression:
+        """Compares the student, the first of the rows, with its base."""
+        student = rows[0]
+        base = next((row for row in rows if row.role == "base"), None)
         before = None if base is None else [base.answers[place].score for place in places]
         return regression(
             name,

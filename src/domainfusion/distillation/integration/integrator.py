@@ -167,65 +167,17 @@ class ResponseIntegrator:
         sampling: Sampling = Sampling(max_new_tokens=ANSWER_TOKENS),
         screening: Screening = Screening(),
     ) -> None:
-        if integration_model is not None and not isinstance(integration_model, LanguageModel):
-            raise CapabilityError(
-                "The integration model can't answer",
-                received=integration_model,
-                allowed="a model with generate(...)",
-            )
-        if verifier is not None and not isinstance(verifier, LanguageModel | Verifier):
-            raise CapabilityError(
-                "The verifier can't verify",
-                received=verifier,
-                allowed="a model, or an object with verify(...)",
-            )
-        if strategy is not None and not callable(strategy):
-            raise ConfigurationError(
-                "The strategy is not a function",
-                received=strategy,
-                allowed="a function of query and responses",
-            )
-        if strategy is not None and integration_model is not None:
-            raise ConfigurationError(
-                "Give an integration model or a strategy, not both", received=strategy
-            )
-        if prompt_template is not None and integration_model is None:
-            raise ConfigurationError(
-                "A prompt template needs an integration_model to read it", received=prompt_template
-            )
-        if verifier is not None and (integration_model is None or not verify):
-            fix = (
-                "set verify=True"
-                if integration_model is not None
-                else "give an integration_model, or leave the verifier out"
-            )
-            raise ConfigurationError(
-                "There is nothing for the verifier to verify",
-                received=verifier,
-                fix=fix,
-                field="verifier",
-            )
+        _check_kinds(integration_model, strategy, verifier, screening)
+        _check_combination(integration_model, prompt_template, strategy, verifier, verify=verify)
         check_word("on_disagreement", on_disagreement, get_args(OnDisagreement))
         check_word("on_unverified", on_unverified, get_args(OnUnverified))
-        template = unindent(INTEGRATION_PROMPT if prompt_template is None else prompt_template)
-        if "query" not in fields_of(template):
-            raise TemplateError(
-                "The prompt template has no place for the query",
-                received=template,
-                fix="write {query} where it belongs",
-                field="prompt_template",
-            )
         self.integration_model = integration_model
-        self.prompt_template = template
+        self.prompt_template = _template(prompt_template)
         self.strategy = strategy
         self.on_disagreement = on_disagreement
         self.verify = verify
         self.verifier = verifier
         self.on_unverified = on_unverified
-        if not isinstance(screening, Screening):
-            raise ConfigurationError(
-                "screening is not known", received=screening, allowed="Screening(...)"
-            )
         self.sampling = sampling
         self.screening = screening
 
@@ -549,6 +501,75 @@ def _abstained(plan: Plan) -> Integration:
     return Integration(text="", method="merge", ledger=ledger_of(replace(plan, left_out=left_out)))
 
 
+def _check_kinds(model: object, strategy: object, verifier: object, screening: object) -> None:
+    """Refuses an argument that can't do what it is for."""
+    if model is not None and not isinstance(model, LanguageModel):
+        raise CapabilityError(
+            "The integration model can't answer",
+            received=model,
+            allowed="a model with generate(...)",
+        )
+    if verifier is not None and not isinstance(verifier, LanguageModel | Verifier):
+        raise CapabilityError(
+            "The verifier can't verify",
+            received=verifier,
+            allowed="a model, or an object with verify(...)",
+        )
+    if strategy is not None and not callable(strategy):
+        raise ConfigurationError(
+            "The strategy is not a function",
+            received=strategy,
+            allowed="a function of query and responses",
+        )
+    if not isinstance(screening, Screening):
+        raise ConfigurationError(
+            "screening is not known", received=screening, allowed="Screening(...)"
+        )
+
+
+def _check_combination(
+    model: LanguageModel | None,
+    template: str | None,
+    strategy: Strategy | None,
+    verifier: LanguageModel | Verifier | None,
+    *,
+    verify: bool,
+) -> None:
+    """Refuses arguments that do not go together."""
+    if strategy is not None and model is not None:
+        raise ConfigurationError(
+            "Give an integration model or a strategy, not both", received=strategy
+        )
+    if template is not None and model is None:
+        raise ConfigurationError(
+            "A prompt template needs an integration_model to read it", received=template
+        )
+    if verifier is not None and (model is None or not verify):
+        raise ConfigurationError(
+            "There is nothing for the verifier to verify",
+            received=verifier,
+            fix=(
+                "give an integration_model, or leave the verifier out"
+                if model is None
+                else "set verify=True"
+            ),
+            field="verifier",
+        )
+
+
+def _template(given: str | None) -> str:
+    """Returns the prompt template without indentation; it has a place for the query."""
+    template = unindent(INTEGRATION_PROMPT if given is None else given)
+    if "query" not in fields_of(template):
+        raise TemplateError(
+            "The prompt template has no place for the query",
+            received=template,
+            fix="write {query} where it belongs",
+            field="prompt_template",
+        )
+    return template
+
+
 def _from_strategy(
     strategy: Strategy, query: str, responses: Mapping[str, Response]
 ) -> Integration:
@@ -559,4 +580,5 @@ def _from_strategy(
         raise DataError(
             "The integration strategy returned neither text nor Integration", received=outcome
         )
+    # A function has a name; an object that is called is known by its class.
     return Integration(text=outcome, method=getattr(strategy, "__name__", type(strategy).__name__))

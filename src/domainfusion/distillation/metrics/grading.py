@@ -250,11 +250,10 @@ def name_of(metric: object) -> str:
         return metric
     if isinstance(metric, Mapping):
         return ", ".join(f"{domain}: {name_of(own)}" for domain, own in metric.items())
-    return (
-        repr(metric)
-        if is_dataclass(metric)
-        else str(getattr(metric, "__name__", type(metric).__name__))
-    )
+    if is_dataclass(metric):
+        return repr(metric)
+    # A function has a name; any other object is known by its class.
+    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def _pieces(metric: MetricChoice, example: Example) -> list[tuple[Metric, Example]]:
