@@ -53,12 +53,15 @@ def describe(value: object) -> Any:
         )
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    settings = {
-        name: describe(item)
-        for name, item in getattr(value, "__dict__", {}).items()
-        if not name.startswith("_")
-    }
+    settings = {name: describe(item) for name, item in _fields_of(value)}
     return {"class": type(value).__qualname__, **settings}
+
+
+def _fields_of(value: object) -> Iterator[tuple[str, object]]:
+    """Yields the public fields of any object; one whose class has `__slots__` shows none."""
+    for name, item in getattr(value, "__dict__", {}).items():
+        if not name.startswith("_"):
+            yield name, item
 
 
 def models_in(value: object) -> Iterator[LanguageModel]:
@@ -77,9 +80,8 @@ def models_in(value: object) -> Iterator[LanguageModel]:
         for item in fields(value):
             yield from models_in(getattr(value, item.name))
     elif not isinstance(value, str | bytes | Path | type):
-        for name, item in getattr(value, "__dict__", {}).items():
-            if not name.startswith("_"):
-                yield from models_in(item)
+        for _, item in _fields_of(value):
+            yield from models_in(item)
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:

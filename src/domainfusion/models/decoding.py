@@ -361,6 +361,7 @@ def can_decode(module: PreTrainedModel) -> bool:
     config = cast(Any, module.config)
     takes = set(inspect.signature(module.forward).parameters)
     layers = DynamicCache(config=config).layers
+    # Architectures whose attention Transformers has not rewritten, such as BLOOM, lack the mark.
     return (
         config._attn_implementation == "sdpa"
         and bool(getattr(module, "_supports_attention_backend", False))

@@ -114,14 +114,14 @@ def write_gguf(
 
 
 def _architecture(config: Any) -> MODEL_ARCH:
+    # Settings with a default here are those of some architectures: Llama has no window, GPT-NeoX
+    # names its activation otherwise.
     name = next(iter(config.architectures or ["none"]))
     arch = ARCHITECTURES.get(name)
+    activation = getattr(config, "hidden_act", None)
     reasons = {
         f"its layers are {name}": arch is None,
-        f"its activation is {getattr(config, 'hidden_act', None)}": getattr(
-            config, "hidden_act", None
-        )
-        != "silu",
+        f"its activation is {activation}": activation != "silu",
         "it looks back over a sliding window": bool(
             getattr(config, "sliding_window", None)
             # Qwen's files name a window that is switched off.
@@ -154,6 +154,7 @@ def _rope(config: Any) -> dict[str, Any]:
 
 
 def _head_size(config: Any) -> int:
+    # Only where heads are not the hidden size divided among them do files have to name their size.
     size = getattr(config, "head_dim", None)
     return int(size or config.hidden_size // config.num_attention_heads)
 

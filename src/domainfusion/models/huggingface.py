@@ -367,7 +367,7 @@ class HuggingFaceModel(AnsweringModel):
         module = self._load().module
         users: dict[int, list[tuple[str, torch.nn.Module]]] = {}
         for name, layer in module.named_modules():
-            weight = getattr(layer, "weight", None)
+            weight = getattr(layer, "weight", None)  # of any module of PyTorch: most have none
             if isinstance(weight, torch.Tensor):
                 users.setdefault(id(weight), []).append((name.removesuffix(".base_layer"), layer))
         found = {}
@@ -388,6 +388,7 @@ class HuggingFaceModel(AnsweringModel):
         """
         if self.is_whole:
             return TaskVector(base._files.base, self._files.base).change
+        # PEFT's wrapper of a bare parameter names it; what it adapts otherwise is called `weight`.
         layers = {
             f"{name.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}": layer
             for name, layer in self._load().tuner_layers()
@@ -564,6 +565,7 @@ class HuggingFaceModel(AnsweringModel):
             skeleton = _skeleton_of(module, dtype)
             skeleton.generation_config = settings
             # Training switches the cache off for the process, and a resumed one may not train.
+            # Some remote configurations do not name it; Transformers then takes it to be on.
             skeleton.config.use_cache = bool(getattr(self._read_config(), "use_cache", True))
             skeleton.save_pretrained(folder, state_dict=state)
 

@@ -225,6 +225,7 @@ class LocalModel:
         """The tokens that question and answer may have together; None where the model sets no
         limit.
         """
+        # BLOOM, MPT and others whose positions are relative name no limit.
         limit = getattr(self._read_config(), "max_position_embeddings", None)
         return None if limit is None else int(limit)
 

@@ -67,6 +67,8 @@ def head_of(module: PreTrainedModel) -> Head:
         for adapter in set(layer.active_adapters) & set(cast(Any, layer).lora_A):
             weight = weight + cast(Any, layer).get_delta_weight(adapter).to(weight.dtype)
     config = cast(Any, module.config).get_text_config()
+    # Each of these is a setting of few architectures: Cohere scales by one name, Granite by the
+    # other, Gemma caps; and heads without a bias have no such attribute where they are quantized.
     scale = (getattr(config, "logit_scale", None) or 1.0) / (
         getattr(config, "logits_scaling", None) or 1.0
     )
@@ -81,6 +83,7 @@ def head_of(module: PreTrainedModel) -> Head:
 def _weight_of(layer: Any) -> torch.Tensor:
     """Returns the weight of a layer, also where Accelerate keeps it elsewhere until it is used."""
     weight = cast(torch.Tensor, layer.weight)
+    # Accelerate's own attribute, on layers that it hooks and no others.
     hook = getattr(layer, "_hf_hook", None)
     if not weight.is_meta or hook is None:
         return weight

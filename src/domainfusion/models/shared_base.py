@@ -130,6 +130,7 @@ def _logits(module: PreTrainedModel, received: str, **inputs: torch.Tensor) -> t
 
 
 def _differ(module: PreTrainedModel, one: torch.Tensor, other: torch.Tensor) -> bool:
+    # Transformers sets `is_quantized` on quantized models alone.
     is_narrow = module.dtype != torch.float32 or getattr(module, "is_quantized", False)
     allowed = (5e-2 if is_narrow else 1e-4) * float(other.abs().max())
     return not float((one - other).abs().max()) <= allowed

@@ -706,7 +706,8 @@ def _advice(error: Exception) -> str:
     if isinstance(error, OSError):
         return advice_on(error)
     if isinstance(error, sqlite3.Error):
-        # The lowest byte of an extended code is the primary one.
+        # The lowest byte of an extended code is the primary one. Errors that Python's own module
+        # raises, such as that of a closed connection, have no code.
         code = getattr(error, "sqlite_errorcode", None)
         return _ADVICE.get(
             -1 if code is None else code & 0xFF,

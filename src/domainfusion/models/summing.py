@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora.layer import Embedding, ParamWrapper
+from peft.tuners.lora.layer import Embedding, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from transformers import PreTrainedModel
@@ -89,7 +89,9 @@ def adapted_layers(module: PreTrainedModel, adapters: Sequence[str]) -> dict[str
     """
     layers: dict[str, list[str]] = {}
     for name, layer in module.named_modules():
-        own = [adapter for adapter in adapters if adapter in getattr(layer, "r", ())]
+        if not isinstance(layer, LoraLayer):
+            continue
+        own = [adapter for adapter in adapters if adapter in layer.r]
         if scaled := [adapter for adapter in own if cast(Any, layer).use_dora.get(adapter)]:
             raise CapabilityError(
                 "A DoRA adapter can't be summed with others",
