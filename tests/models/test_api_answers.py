@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domainfusion.models.api.answers import Reply, UnreadableAnswer, brief, parse_body, read_reply
-from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.api.failures import error_in, error_of_body
+from domainfusion.models.costs import TokenCount
 from models.faulty_server import completion
 
 json_values = st.recursive(

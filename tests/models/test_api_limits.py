@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import Account, Prices, TokenCount
 from domainfusion.models.api.failures import AttemptFailed, retry_after_seconds, scope_of
 from domainfusion.models.api.limits import (
     LONGEST_BACKOFF_SECONDS,
@@ -26,6 +25,7 @@ from domainfusion.models.api.limits import (
     Stopped,
     Traffic,
 )
+from domainfusion.models.costs import Account, Prices, TokenCount
 from domainfusion.types import Generation
 from models.api_settings import grouped
 from models.fake_time import run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from domainfusion.errors import ModelError
 from domainfusion.models import APIModel, ResponseStore, ScriptedModel
-from domainfusion.models.books import MemoryBooks, PaidModel, StoredBooks
+from domainfusion.models.costs import MemoryBooks, PaidModel, StoredBooks
 from domainfusion.types import Conversation, Sampling, user
 from models.api_settings import api_model
 from models.faulty_server import FaultyServer, hang

@@ -91,7 +91,7 @@ DERIVED = {
     "models.api.dialect:Dialect": (sections.APISection, Dialect),
     "models.api.limits:Limits": (sections.APISection, Limits),
     "models.api.limits:Retries": (sections.APISection, Retries),
-    "models.api.costs:Prices": (sections.APISection, Prices),
+    "models.costs:Prices": (sections.APISection, Prices),
     "models.engine:Engine": (sections.EngineSection, Engine),
     "models.ray_pool:RayPool": (sections.RaySection, RayPool),
     "types:Sampling": (sections.SamplingSection, Sampling),

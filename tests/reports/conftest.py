@@ -31,7 +31,7 @@ from domainfusion.distillation.results import (
     Savings,
     SliceScore,
 )
-from domainfusion.models.store import ModelUsage
+from domainfusion.models.costs import ModelUsage
 from domainfusion.reports import GenerationCount, RunSummary, StageTime
 from domainfusion.types import (
     Conflict,

@@ -15,7 +15,7 @@ from domainfusion.wording import clock_time, counted, duration
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
     from domainfusion.distillation.run import RunFiles
-    from domainfusion.models.store import ModelUsage
+    from domainfusion.models.costs import ModelUsage
     from domainfusion.progress import Pace
     from domainfusion.types import Example
 
@@ -203,7 +203,7 @@ def _usage(files: RunFiles) -> tuple[ModelUsage, ...]:
 
 
 def _usage_line(usage: Sequence[ModelUsage]) -> str:
-    from domainfusion.models.store import total_cost
+    from domainfusion.models.costs import total_cost
     from domainfusion.reports.tables import money
 
     calls, read, written = (

@@ -25,7 +25,7 @@ from domainfusion.models.base import (
     TokenScorer,
     TopScores,
 )
-from domainfusion.models.books import PaidModel
+from domainfusion.models.costs import PaidModel
 from domainfusion.models.store import Ask, ResponseStore
 from domainfusion.progress import Progress
 from domainfusion.records import write_json

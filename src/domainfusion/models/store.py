@@ -21,45 +21,12 @@ from typing import Any, Protocol, Self
 from domainfusion.errors import StoreError, advice_on
 from domainfusion.files import network_file_system
 from domainfusion.models.base import SAMPLE_STRIDE, LanguageModel
-from domainfusion.models.books import PaidModel, StoredBooks, transaction
+from domainfusion.models.costs import ModelUsage, PaidModel, StoredBooks, transaction
 from domainfusion.progress import Advance, Progress, silent
 from domainfusion.records import from_json, whole_characters
 from domainfusion.types import Conversation, Generation, Sampling, fingerprint
 
 logger = logging.getLogger("domainfusion")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUsage:
-    """What one model wrote for a run since the run began, whichever process asked.
-
-    Attributes:
-        name: What people call the model.
-        roles: What it was asked as: `generation`, `judge`, `expert of …`, `integration`, `base`,
-            `merge`, `student`; `scoring for …` where its server scored targets for a training.
-        calls: Answers that it wrote or scored; what the run had already is not counted again.
-        prompt_tokens: Tokens read for them.
-        completion_tokens: Tokens written.
-        seconds: Wall-clock time in which the run waited for them.
-        cost: What is known to be paid, retries included; None where its prices are not known.
-        unknown_cost: At most this much more: for requests whose answer was lost, or came without a
-            count of tokens.
-    """
-
-    name: str
-    roles: tuple[str, ...] = ()
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    cost: float | None = None
-    unknown_cost: float = 0.0
-
-
-def total_cost(usage: Sequence[ModelUsage]) -> float | None:
-    """Returns what all of the models are known to have cost; None where no price is known."""
-    known = [model.cost for model in usage if model.cost is not None]
-    return sum(known) if known else None
 
 
 STORE_VERSION = 1

@@ -156,7 +156,7 @@ class ModelSection(StudentSection):
     """Any other model on this machine: it may be spread over several devices."""
 
 
-@derived_from("models.api.costs:Prices")
+@derived_from("models.costs:Prices")
 @derived_from("models.api.limits:Retries")
 @derived_from("models.api.limits:Limits")
 @derived_from("models.api.dialect:Dialect")

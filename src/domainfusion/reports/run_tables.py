@@ -12,7 +12,7 @@ from domainfusion.distillation.outcomes import saved
 from domainfusion.distillation.refinement import Refinement
 from domainfusion.distillation.results import Savings
 from domainfusion.distillation.targets import SampledTarget
-from domainfusion.models.store import ModelUsage, total_cost
+from domainfusion.models.costs import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves
 from domainfusion.reports.summary import GenerationCount, RunSummary, Shipped, StageTime
 from domainfusion.reports.tables import (

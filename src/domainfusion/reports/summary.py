@@ -18,7 +18,7 @@ from domainfusion.distillation.results import Savings
 from domainfusion.distillation.run import RunFiles
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.errors import DataError
-from domainfusion.models.store import ModelUsage
+from domainfusion.models.costs import ModelUsage
 from domainfusion.records import from_json, read_json, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
 

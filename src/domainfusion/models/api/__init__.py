@@ -4,9 +4,9 @@ Studio.
 
 from __future__ import annotations
 
-from domainfusion.models.api.costs import CostEstimate, Prices, Usage
 from domainfusion.models.api.dialect import Dialect
 from domainfusion.models.api.limits import Limits, Retries
 from domainfusion.models.api.model import APIModel
+from domainfusion.models.costs import CostEstimate, Prices, Usage
 
 __all__ = ["APIModel", "CostEstimate", "Dialect", "Limits", "Prices", "Retries", "Usage"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from domainfusion.models.api.costs import TokenCount
+from domainfusion.models.costs import TokenCount
 from domainfusion.models.reasoning import read_content, split_reasoning
 from domainfusion.records import from_json, whole_characters
 from domainfusion.types import FinishReason, Generation

@@ -28,7 +28,6 @@ from domainfusion.models.api.answers import (
     parse_body,
     read_reply,
 )
-from domainfusion.models.api.costs import TokenCount
 from domainfusion.models.api.failures import (
     AttemptFailed,
     ServerError,
@@ -36,6 +35,7 @@ from domainfusion.models.api.failures import (
     error_of_body,
     from_error,
 )
+from domainfusion.models.costs import TokenCount
 from domainfusion.types import Generation
 
 _SHORTEST_SECRET = 16

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from domainfusion.models.api.costs import TokenCount
+from domainfusion.models.costs import TokenCount
 from domainfusion.records import from_json
 
 Scope = Literal["attempt", "request", "endpoint"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from domainfusion.checks import check_count, check_number
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import Account, Payment
 from domainfusion.models.api.failures import AttemptFailed
+from domainfusion.models.costs import Account, Payment
 
 WINDOW_SECONDS = 60.5
 """A minute, and a margin: a request may be half a second longer on its way than a later one."""

@@ -16,8 +16,14 @@ from urllib.parse import urlsplit
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models.api.answers import Reply
-from domainfusion.models.api.costs import (
+from domainfusion.models.api.dialect import Dialect, RequestWriter
+from domainfusion.models.api.endpoint import OPENAI_URL, Endpoint, Endpoints, Key, check_url
+from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed, CantScore
+from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
+from domainfusion.models.base import OnPieces, OnResult, OnScores, TokenScorer, sample_seeds
+from domainfusion.models.costs import (
     Account,
+    Books,
     CostEstimate,
     Prices,
     TokenCount,
@@ -26,12 +32,6 @@ from domainfusion.models.api.costs import (
     most_prompt_tokens,
     was_cut,
 )
-from domainfusion.models.api.dialect import Dialect, RequestWriter
-from domainfusion.models.api.endpoint import OPENAI_URL, Endpoint, Endpoints, Key, check_url
-from domainfusion.models.api.failures import CONTEXT_FIX, AttemptFailed, CantScore
-from domainfusion.models.api.limits import Gate, Limits, Retries, Stopped, StopReason, Traffic
-from domainfusion.models.base import OnPieces, OnResult, OnScores, TokenScorer, sample_seeds
-from domainfusion.models.books import Books
 from domainfusion.types import (
     Conversation,
     Generation,

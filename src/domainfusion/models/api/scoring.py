@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from domainfusion.models.api.answers import Reply, brief, count_tokens
-from domainfusion.models.api.costs import Account, most_prompt_tokens
 from domainfusion.models.api.dialect import RequestWriter
 from domainfusion.models.api.endpoint import Endpoint, Endpoints
 from domainfusion.models.api.failures import AttemptFailed, CantScore
 from domainfusion.models.base import PieceScores, TokenScorer, TopScores
+from domainfusion.models.costs import Account, most_prompt_tokens
 from domainfusion.models.encoding import encode_text
 from domainfusion.models.tokenizer import PROBE_TEXTS
 from domainfusion.types import Conversation, Generation

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domainfusion.models.api.costs import (
+from domainfusion.models.costs import (
     Account,
     Payment,
     Prices,
