@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from domainfusion.cli.dry_run import Timed, render_times, time_plan
 from domainfusion.cli.main import main
-from domainfusion.cli.plan import RunPlan, Timed, plan_of, render_times, time_plan
+from domainfusion.cli.plan import RunPlan, plan_of
 from domainfusion.cli.preflight import _gguf_shapes, memory_of
 from domainfusion.distillation.integration.integrator import (
     CALLS_UNVERIFIED,

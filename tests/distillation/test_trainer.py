@@ -31,7 +31,6 @@ from domainfusion.distillation.trainer import (
     SequentialTrainer,
     Trainer,
 )
-from domainfusion.distillation.trainer.training import divergence_from
 from domainfusion.errors import (
     ConfigurationError,
     TrainingError,
@@ -39,6 +38,7 @@ from domainfusion.errors import (
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel
 from domainfusion.training.batching import encode_record
+from domainfusion.training.losses import divergence_from
 from domainfusion.training.mixtures import interleaved_order
 from domainfusion.training.objectives import SequenceObjective
 from domainfusion.types import (

@@ -248,7 +248,8 @@ def run_recipe(
         from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
-        from domainfusion.cli.plan import plan_of, render_plan, render_times, time_plan
+        from domainfusion.cli.dry_run import render_plan, render_times, time_plan
+        from domainfusion.cli.plan import plan_of
 
         check_commands(recipe)
         with doing("counting the work"):
