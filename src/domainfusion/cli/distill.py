@@ -223,6 +223,22 @@ def _sweep(variants: Sequence[Variant], arguments: argparse.Namespace, terminal:
         )
 
 
+def _show_plan(recipe: Recipe, terminal: Terminal) -> None:
+    """Shows what a recipe would take, and what to know before it is run."""
+    from domainfusion.cli.dry_run import render_plan, render_times, time_plan
+    from domainfusion.cli.plan import plan_of
+    from domainfusion.cli.preflight import check_commands, notes_on
+    from domainfusion.progress import doing
+
+    check_commands(recipe)
+    with doing("counting the work"):
+        plan = plan_of(recipe)
+    terminal.print(render_plan(plan))
+    terminal.print(render_times(plan, time_plan(recipe, plan)))
+    for note in notes_on(recipe):
+        terminal.print(f"Note: {note}")
+
+
 def run_recipe(
     recipe: Recipe,
     output_dir: Path | None,
@@ -231,7 +247,7 @@ def run_recipe(
     *,
     answers_of: Path | None = None,
 ) -> None:
-    """Runs a recipe, or prints what it would take.
+    """Runs a recipe, or shows what it would take.
 
     Args:
         recipe: The recipe.
@@ -243,21 +259,12 @@ def run_recipe(
     from domainfusion.progress import doing
 
     with doing("starting"):
-        from domainfusion.cli.preflight import check_commands, notes_on
+        from domainfusion.cli.preflight import notes_on
         from domainfusion.models.store import ResponseStore
         from domainfusion.recipe import build_distiller
 
     if arguments.dry_run:
-        from domainfusion.cli.dry_run import render_plan, render_times, time_plan
-        from domainfusion.cli.plan import plan_of
-
-        check_commands(recipe)
-        with doing("counting the work"):
-            plan = plan_of(recipe)
-        terminal.print(render_plan(plan))
-        terminal.print(render_times(plan, time_plan(recipe, plan)))
-        for note in notes_on(recipe):
-            terminal.print(f"Note: {note}")
+        _show_plan(recipe, terminal)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments.until != STAGES[-1]:
         raise ConfigurationError(

@@ -140,19 +140,8 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
             received=str(files.path),
             fix="distill a recipe in which the new expert stands, with --from this run",
         )
+    _check_files(recipe, domain, arguments)
     is_new = domain not in recipe.domains
-    for option, use in (("examples", "train"), ("test", "measure")):
-        given = getattr(arguments, option)
-        if given is None and is_new:
-            raise ConfigurationError(
-                f"The new domain {domain!r} has no examples to {use} on",
-                allowed=f"a file of examples, or one of: {', '.join(recipe.domains)}",
-                fix=f"give --{option} FILE",
-            )
-        if given is not None and not given.is_file():
-            raise ConfigurationError(
-                f"--{option} names a file that is not there", received=str(given)
-            )
     student = student_of(files.path, recipe)
     expert = _one(f"expert.{arguments.expert.strip()}", "--expert")
     values: dict[tuple[str | int, ...], Any] = {
@@ -183,6 +172,22 @@ def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Na
     return read_recipe(files.recipe, changes).model_copy(
         update={"output_dir": str(folder.resolve())}
     )
+
+
+def _check_files(recipe: Recipe, domain: str, arguments: argparse.Namespace) -> None:
+    """Refuses a new domain without examples, and files that are not there."""
+    for option, use in (("examples", "train"), ("test", "measure")):
+        given = getattr(arguments, option)
+        if given is None and domain not in recipe.domains:
+            raise ConfigurationError(
+                f"The new domain {domain!r} has no examples to {use} on",
+                allowed=f"a file of examples, or one of: {', '.join(recipe.domains)}",
+                fix=f"give --{option} FILE",
+            )
+        if given is not None and not given.is_file():
+            raise ConfigurationError(
+                f"--{option} names a file that is not there", received=str(given)
+            )
 
 
 def _one(text: str, option: str) -> Change:

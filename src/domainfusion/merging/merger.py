@@ -560,25 +560,7 @@ class Merger:
                 for place, key in enumerate(self._experts)
                 for number, layer in enumerate(layers)
             }
-            for place, (key, expert) in enumerate(self._experts.items(), start=1):
-                part = batch.part(key)
-                is_token = part.tokens_of(key)
-
-                def keep_outputs(
-                    layer: str,
-                    inputs: torch.Tensor,
-                    key: str = key,
-                    is_token: torch.Tensor = is_token,
-                ) -> None:
-                    if (own := update(key, layer)) is not None:
-                        read = inputs[is_token.to(inputs.device)].float()
-                        outputs = (read @ own.to(read).T).cpu()
-                        save_file({"outputs": outputs.contiguous()}, file_of[key, layer])
-
-                label = f"reading for the merge, expert {place} of {len(self._experts)}"
-                with released_after(expert):
-                    read_layers(expert, part, layers, keep_outputs, self._progress, label)
-
+            self._keep_outputs(batch, layers, update, file_of)
             owned = {key: batch.tokens_of(key) for key in self._experts}
             latest: torch.Tensor | None = None
             read: dict[str, torch.Tensor] = {}
@@ -605,6 +587,41 @@ class Merger:
                     merge_layer(layer, Grams(total, weighted))
 
             read_layers(merged, batch, layers, see, self._progress, "merging layer by layer")
+
+    def _keep_outputs(
+        self,
+        batch: DialogueBatch,
+        layers: Collection[str],
+        update: Callable[[str, str], torch.Tensor | None],
+        file_of: Mapping[tuple[str, str], Path],
+    ) -> None:
+        """Lets each expert read its own dialogues, and keeps what its update makes of the inputs of
+        each layer.
+
+        Args:
+            batch: The dialogues of all experts.
+            layers: Names of linear layers.
+            update: Returns an expert's Aₖ or Δₖ, by the expert's key and the layer's name.
+            file_of: Where outputs are kept, by expert and layer.
+        """
+        for place, (key, expert) in enumerate(self._experts.items(), start=1):
+            part = batch.part(key)
+            is_token = part.tokens_of(key)
+
+            def keep_outputs(
+                layer: str,
+                inputs: torch.Tensor,
+                key: str = key,
+                is_token: torch.Tensor = is_token,
+            ) -> None:
+                if (own := update(key, layer)) is not None:
+                    read = inputs[is_token.to(inputs.device)].float()
+                    outputs = (read @ own.to(read).T).cpu()
+                    save_file({"outputs": outputs.contiguous()}, file_of[key, layer])
+
+            label = f"reading for the merge, expert {place} of {len(self._experts)}"
+            with released_after(expert):
+                read_layers(expert, part, layers, keep_outputs, self._progress, label)
 
 
 def check_experts(base: HuggingFaceModel, experts: Mapping[str, object], start: Adaptation) -> None:

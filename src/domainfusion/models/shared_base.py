@@ -10,7 +10,7 @@ import gc
 import inspect
 import itertools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -584,14 +584,47 @@ def _keep_only(layer: Any, adapter: str) -> None:
 
 
 def _load_weights(key: BaseKey) -> PreTrainedModel:
-    path, loader = Path(key.path), cast(Any, AutoModelForCausalLM)
+    """Loads a model, checks that it is whole, and sets what Transformers leaves open."""
+    loader, is_gguf = cast(Any, AutoModelForCausalLM), key.path.endswith(".gguf")
+    source = str(Path(key.path).parent) if is_gguf else key.path
+    try:
+        with silent_transformers():
+            model, loading = loader.from_pretrained(
+                source, output_loading_info=True, **_loading_options(key)
+            )
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
+        raise ModelError(
+            f"The model could not be loaded: {error}",
+            received=key.path,
+            allowed="a folder with config.json and safetensors weights, a .gguf file, or a hub id",
+            fix="check the path, or convert other weights to safetensors",
+        ) from error
+    _check_loaded(key, model, loading["missing_keys"])
+    if is_gguf:
+        model = _as_plain_model(model).to(key.dtype)
+    _check_finite(key, model)
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # On some CPUs bitsandbytes would repack 4-bit weights when they are first used, with
+            # other constants, and no gradient would flow through them from then on.
+            layer.support_avx512bf16_for_cpu = False
+    # How an answer is written is Sampling's business alone: a repetition penalty that a model ships
+    # with would bend it.
+    model.generation_config = cast(Any, GenerationConfig)(
+        eos_token_id=model.generation_config.eos_token_id
+    )
+    return cast(
+        PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device)
+    )
+
+
+def _loading_options(key: BaseKey) -> dict[str, Any]:
+    """Returns the arguments with which Transformers loads a model."""
     options: dict[str, Any] = {"dtype": key.dtype, "trust_remote_code": False}
-    if path.suffix == ".gguf":
-        options |= {"gguf_file": path.name, "dtype": torch.float32}
-        source = str(path.parent)
+    if key.path.endswith(".gguf"):
+        options |= {"gguf_file": Path(key.path).name, "dtype": torch.float32}
     else:
         options |= {"use_safetensors": True}
-        source = key.path
     if key.quantization is not None:
         options |= {
             "quantization_config": quantization_settings(key.quantization, key.dtype),
@@ -601,17 +634,12 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
         options["device_map"] = (
             key.device_map if isinstance(key.device_map, str) else dict(key.device_map)
         )
-    try:
-        with silent_transformers():
-            model, loading = loader.from_pretrained(source, output_loading_info=True, **options)
-    except Exception as error:  # readers of damaged files raise whatever they stumble over
-        raise ModelError(
-            f"The model could not be loaded: {error}",
-            received=key.path,
-            allowed="a folder with config.json and safetensors weights, a .gguf file, or a hub id",
-            fix="check the path, or convert other weights to safetensors",
-        ) from error
-    if missing := sorted(loading["missing_keys"]):
+    return options
+
+
+def _check_loaded(key: BaseKey, model: Any, missing_keys: Collection[str]) -> None:
+    """Refuses a model that lacks weights, or whose first layer is on no device."""
+    if missing := sorted(missing_keys):
         raise ModelError(
             f"Weights are missing: {missing[0]} and {len(missing) - 1} more",
             received=key.path,
@@ -623,8 +651,9 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
             received=key.device_map,
             fix="give the input embedding a device in device_map",
         )
-    if path.suffix == ".gguf":
-        model = _as_plain_model(model).to(key.dtype)
+
+
+def _check_finite(key: BaseKey, model: Any) -> None:
     if bad := first_not_finite(model.named_parameters()):
         raise ModelError(
             f"The model holds numbers that are not finite, in {bad}",
@@ -634,20 +663,6 @@ def _load_weights(key: BaseKey) -> PreTrainedModel:
                 f" {key.dtype}"
             ),
         )
-    for layer in model.modules():
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            # On some CPUs bitsandbytes would repack 4-bit weights when they are first used, with
-            # other constants, and no gradient would
-            # flow through them from then on.
-            layer.support_avx512bf16_for_cpu = False
-    # How an answer is written is Sampling's business alone: a repetition penalty that a model ships
-    # with would bend it.
-    model.generation_config = cast(Any, GenerationConfig)(
-        eos_token_id=model.generation_config.eos_token_id
-    )
-    return cast(
-        PreTrainedModel, model if key.quantization or key.device_map else model.to(key.device)
-    )
 
 
 def _as_plain_model(model: Any) -> Any:
