@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
-from domainfusion.description import describe, models_in
 from domainfusion.distillation import outcomes
 from domainfusion.distillation.asking import AskOverGaps, Roles, RunAsk, ask_first
 from domainfusion.distillation.data_generation import DataGenerator, Focus
@@ -46,7 +44,6 @@ from domainfusion.distillation.refinement import (
     read_refinement,
 )
 from domainfusion.distillation.run import (
-    EVALUATED,
     RunDirectory,
     StageFiles,
     about_student,
@@ -63,16 +60,15 @@ from domainfusion.distillation.targets import (
 )
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import ConfigurationError, RunError
-from domainfusion.models.base import LanguageModel, ServedByCommand, TrainableModel
+from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.placement import DataType
 from domainfusion.progress import ProgressChoice, Speaks, choose_progress, doing
-from domainfusion.records import read_json, read_records, write_json, write_records
+from domainfusion.records import read_records, write_json, write_records
 from domainfusion.training import distributed
 from domainfusion.types import (
     Example,
     Response,
     TrainingRecord,
-    fingerprint,
 )
 from domainfusion.wording import listed
 
@@ -264,11 +260,8 @@ class Distiller:
         """Looks for the commands of engines before anything is asked or written; where the records
         are there, the experts have answered.
         """
-        if self._run.records.is_file():
-            return
-        for model in models_in(self._parts):
-            if isinstance(model, ServedByCommand):
-                model.check_command()
+        if not self._run.records.is_file():
+            self._parts.check_commands()
 
     def is_finished(self) -> bool:
         """Whether the run was evaluated by this evaluator, and nothing that the evaluation follows
@@ -280,16 +273,7 @@ class Distiller:
         if self.evaluator is None or self.settings.on_teacher_failure == "continue":
             return False
         with self._run.open():
-            done = read_json(self._run.description, dict).get(EVALUATED)
-            return self._run.evaluation.is_file() and done == self._evaluation_of()
-
-    def _evaluation_of(self) -> dict[str, object]:
-        """Returns what an evaluation of the run's student is made of."""
-        return {
-            "by": fingerprint(describe(self.evaluator)),
-            "version": version("domainfusion"),
-            "of": self._run.sources_of_evaluation(),
-        }
+            return self._run.is_evaluated_by(self.evaluator)
 
     def generate(self) -> list[Example]:
         """Lets every generator make its examples, freezes the test set, and returns the examples to
@@ -419,8 +403,8 @@ class Distiller:
                 self.report = self._measure(self.evaluator, student, held_out)
                 write_json(self._run.evaluation, self.report, listed=True)
                 self._measure_savings(student, held_out)
-                of = self._evaluation_of() if student is self.student else {}
-                self._run.note_evaluation(of)
+                if student is self.student:
+                    self._run.note_evaluation(self._run.evaluation_by(self.evaluator))
                 tell(self.report.headline)
             with doing("writing the report"):
                 self.publisher.write_reports(self.output_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from domainfusion.checks import check_count, check_seed
-from domainfusion.description import describe
+from domainfusion.description import describe, models_in
 from domainfusion.distillation.data_generation import DataGenerator
 from domainfusion.distillation.data_generation.generator import check_names
 from domainfusion.distillation.data_generation.writing import WrittenByModel
@@ -23,7 +23,13 @@ from domainfusion.distillation.run import pin_dates
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import Trainer
 from domainfusion.errors import CapabilityError, ConfigurationError, DataError, suggestion
-from domainfusion.models.base import AdapterModel, LanguageModel, TokenScorer, TrainableModel
+from domainfusion.models.base import (
+    AdapterModel,
+    LanguageModel,
+    ServedByCommand,
+    TokenScorer,
+    TrainableModel,
+)
 from domainfusion.models.loading import choose_speech
 from domainfusion.training import distributed
 from domainfusion.types import Conversation, Example, Sampling, domains_of, fingerprint, user
@@ -206,6 +212,16 @@ class Parts:
         if self.settings.samples > 1:
             inputs["samples"] = self.settings.samples
         return inputs
+
+    def check_commands(self) -> None:
+        """Looks for the commands of the engines that answer for models.
+
+        Raises:
+            ModelError: One is missing, or can't be run.
+        """
+        for model in models_in(self):
+            if isinstance(model, ServedByCommand):
+                model.check_command()
 
     def note_start(self) -> None:
         """Logs why the student does not start from the merge of its experts, where it does not: as

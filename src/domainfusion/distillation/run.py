@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import psutil
 from filelock import FileLock, Timeout
 
-from domainfusion.description import differences, models_in
+from domainfusion.description import describe, differences, models_in
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import checksum_of, remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
@@ -474,10 +474,25 @@ class RunDirectory(RunFiles):
         files = [path for path in places if path.name in _EVALUATION_FOLLOWS_FROM]
         return {path.relative_to(self.path).as_posix(): checksum_of(path) for path in sorted(files)}
 
+    def evaluation_by(self, evaluator: object) -> dict[str, Any]:
+        """Returns what an evaluation of the run's student by this evaluator is made of."""
+        return {
+            "by": fingerprint(describe(evaluator)),
+            "version": version("domainfusion"),
+            "of": self.sources_of_evaluation(),
+        }
+
     def note_evaluation(self, of: Mapping[str, Any]) -> None:
         """Notes in `run.json` what the evaluation is made of."""
         content = read_json(self.description, dict)
         write_json(self.description, {**content, EVALUATED: dict(of)}, listed=True)
+
+    def is_evaluated_by(self, evaluator: object) -> bool:
+        """Whether the evaluation is this evaluator's, and nothing that it follows from has changed
+        since.
+        """
+        noted = read_json(self.description, dict).get(EVALUATED)
+        return self.evaluation.is_file() and noted == self.evaluation_by(evaluator)
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""
