@@ -302,7 +302,7 @@ class SyntheticSection(WritingSection):
     type: Literal["synthetic"]
 
 
-@derived_from("distillation.data_generation.writing:WritingSettings")
+@derived_from("distillation.data_generation.writing:WritingSettings", without=("sub_questions",))
 @derived_from(
     "distillation.data_generation.synthetic:AdversarialDataGenerator",
     without=_NOT_WRITTEN,

@@ -157,3 +157,8 @@ def test_a_judge_that_can_not_answer_is_refused_at_once() -> None:
 def test_a_placeholder_that_nothing_fills_is_refused_at_once() -> None:
     with pytest.raises(TemplateError, match=r"\{aparent\}, which nothing fills"):
         adversarial(1, prompt_template="Write {count} on {aparent}.")
+
+
+def test_sub_questions_which_it_has_none_of_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="have no sub-questions"):
+        adversarial(1, reply_format="json", sub_questions=True)

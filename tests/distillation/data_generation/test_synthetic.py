@@ -417,10 +417,11 @@ def test_sub_questions_are_kept_for_the_domains_of_an_example() -> None:
         "max_rounds": 1,
     }
     domains = {name: DOMAINS[name] for name in ("physiology", "nutrition")}
+    divided = replace(PLAIN, sub_questions=True)
     (example,) = SyntheticDataGenerator(
-        writer, domains, 1, 1.0, writing=PLAIN, sub_questions=True, verify=False
+        writer, domains, 1, 1.0, writing=divided, verify=False
     ).generate()
-    bare: dict[str, Any] = {"writing": PLAIN, "sub_questions": True, "verify": False}
+    bare: dict[str, Any] = {"writing": divided, "verify": False}
     single = SyntheticDataGenerator(SchemaScribe(writer._reply), domains, 1, 0.0, **bare).generate()
     assert single.examples[0].sub_questions == {}, (
         "an expert is asked all of a question in its own domain"

@@ -97,8 +97,6 @@ class SyntheticDataGenerator(WrittenByModel):
             are filled.
         cross_domain_template: Asks for questions across domains; `{count}`, `{domains}` and
             `{subjects}` are filled.
-        sub_questions: Let the model also write, in JSON, what the expert of each domain of a
-            cross-domain question is asked.
         judge: The model that says which domains a question needs; by default the generation model.
         classifier: Tells instead of the judge which domains a question needs: a function from its
             text to a name or several.
@@ -125,7 +123,6 @@ class SyntheticDataGenerator(WrittenByModel):
         domains_per_example: int | Sequence[int] = 2,
         prompt_template: str = QUESTION_PROMPT,
         cross_domain_template: str = CROSS_DOMAIN_PROMPT,
-        sub_questions: bool = False,
         judge: LanguageModel | None = None,
         classifier: DomainClassifier | None = None,
         verify: bool = True,
@@ -141,7 +138,6 @@ class SyntheticDataGenerator(WrittenByModel):
             verify=verify,
             writing=writing,
             seed=seed,
-            sub_questions=sub_questions,
         )
         check_number("cross_domain_ratio", cross_domain_ratio, "[0, 1]")
         sizes = (
@@ -309,6 +305,13 @@ class AdversarialDataGenerator(WrittenByModel):
             writing=writing,
             seed=seed,
         )
+        if writing.sub_questions:
+            raise ConfigurationError(
+                "Adversarial questions need one expert each, and have no sub-questions",
+                received="sub_questions=True",
+                fix="leave sub_questions out",
+                field="sub_questions",
+            )
         if len(self.domains) < 2:
             raise ConfigurationError(
                 "Adversarial examples need two domains",

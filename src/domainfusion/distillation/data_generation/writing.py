@@ -176,6 +176,8 @@ class WritingSettings:
             temperature 0.8.
         reply_format: `json` or `lines`, one question a line; by default JSON where the model can be
             held to a schema (`SchemaModel`).
+        sub_questions: Let the model also write, in JSON, what the expert of each domain of a
+            cross-domain question is asked.
         questions_per_reply: How many questions of one kind a prompt asks for at most; by default 5
             in JSON and 1 in lines. What a reply holds beyond that is not read.
         variety: What the prompts differ in; by default topics, personas, difficulties and forms.
@@ -194,6 +196,7 @@ class WritingSettings:
 
     sampling: Sampling = QUESTION_SAMPLING
     reply_format: ReplyFormat = "auto"
+    sub_questions: bool = False
     questions_per_reply: int | None = None
     variety: Variety = field(default_factory=Variety)
     max_rounds: int = 5
@@ -266,7 +269,6 @@ class WrittenByModel(DataGenerator):
         verify: bool,
         writing: WritingSettings,
         seed: int,
-        sub_questions: bool = False,
     ) -> None:
         _check_kinds(generation_model, judge, classifier, writing)
         if not verify and (judge is not None or classifier is not None):
@@ -281,7 +283,7 @@ class WrittenByModel(DataGenerator):
         writes_json = writing.reply_format == "json" or (
             writing.reply_format == "auto" and isinstance(generation_model, SchemaModel)
         )
-        if sub_questions and not writes_json:
+        if writing.sub_questions and not writes_json:
             raise ConfigurationError(
                 "Sub-questions need replies in JSON",
                 received=f"reply_format={writing.reply_format!r}",
@@ -296,7 +298,7 @@ class WrittenByModel(DataGenerator):
         self.questions_per_reply = writing.questions_per_reply or (
             QUESTIONS_PER_JSON_REPLY if writes_json else 1
         )
-        self.sub_questions = sub_questions
+        self.sub_questions = writing.sub_questions
         self.variety = writing.variety
         self.variety.check_topics(self.domains)
         self.max_rounds = writing.max_rounds
