@@ -1,5 +1,5 @@
-"""Checks of arguments: a number in a range, a whole number, a word of a list. Each rule has one
-message, so that the same mistake is told in the same words everywhere.
+"""Checks of arguments: a number in a range, a whole number, a word of a list, an object of a class.
+Each rule has one message, so that the same mistake is told in the same words everywhere.
 """
 
 from __future__ import annotations
@@ -104,6 +104,22 @@ def check_seed(seed: object) -> None:
         ConfigurationError: It is not a whole number from 0, below 2³².
     """
     check_count("seed", seed, 0, LARGEST_SEED)
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuses what is not an object of a class, such as settings.
+
+    Args:
+        name: What the message calls it, the argument's name.
+        value: What was given.
+        kind: The class.
+
+    Raises:
+        ConfigurationError: It is of another kind.
+    """
+    if not isinstance(value, kind):
+        allowed = "True or False" if kind is bool else f"{kind.__name__}(...)"
+        raise ConfigurationError(f"{name} is not known", received=value, allowed=allowed)
 
 
 def check_word(name: str, word: object, allowed: Iterable[str]) -> None:

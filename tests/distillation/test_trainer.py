@@ -217,6 +217,19 @@ def test_a_weight_of_a_merge_is_a_number_a_list_or_auto(weight: Any) -> None:
         MergeSettings(weight=weight)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"merge": "tsv"}, r"merge is not known; received 'tsv'; allowed: MergeSettings"),
+        ({"merge": None}, r"merge is not known; .*MergeSettings"),
+        ({"execution": 4}, r"execution is not known; received 4; allowed: ExecutionSettings"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        IntegrationTrainer(**settings)
+
+
 def test_one_weight_in_a_list_leaves_nothing_to_choose() -> None:
     assert MergeSettings("sum", weight=[0.5]) == MergeSettings("sum", weight=0.5)
     assert not MergeSettings("sum", weight=[0.5]).is_open
@@ -224,9 +237,16 @@ def test_one_weight_in_a_list_leaves_nothing_to_choose() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"checkpoint_steps": 0}, {"checkpoint_steps": 1.5}, {"device_batch_size": 0}]
+    "settings",
+    [
+        {"checkpoint_steps": 0},
+        {"checkpoint_steps": 1.5},
+        {"device_batch_size": 0},
+        {"activation_checkpointing": "no"},
+        {"report_to": 3},
+    ],
 )
-def test_how_a_training_is_run_is_a_matter_of_whole_numbers(settings: dict[str, Any]) -> None:
+def test_how_a_training_is_run_is_checked_at_once(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         ExecutionSettings(**settings)
 

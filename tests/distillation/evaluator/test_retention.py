@@ -29,7 +29,7 @@ from domainfusion.distillation.evaluator import AgreementSettings, DomainRetenti
 from domainfusion.distillation.evaluator.agreement import consistency
 from domainfusion.distillation.metrics.coherence import ValidatedCoherence
 from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
-from domainfusion.errors import ConfigurationError, DataError
+from domainfusion.errors import CapabilityError, ConfigurationError, DataError
 from domainfusion.models import LanguageModel, ScriptedModel
 from domainfusion.types import Example, Score
 
@@ -556,6 +556,16 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 def test_a_second_answer_is_drawn_at_a_temperature() -> None:
     with pytest.raises(ConfigurationError, match="second_temperature"):
         AgreementSettings(second_temperature=0)
+
+
+def test_agreement_needs_a_function_and_a_model() -> None:
+    wrong: Any = 0.9
+    with pytest.raises(ConfigurationError, match="The similarity is not a function"):
+        AgreementSettings(similarity=wrong)
+    with pytest.raises(CapabilityError, match="The judge can't answer"):
+        AgreementSettings(judge=wrong)
+    with pytest.raises(ConfigurationError, match=r"agreement is not known; .*AgreementSettings"):
+        DomainRetentionEvaluator(agreement=wrong)
 
 
 # What was trained on

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from domainfusion.checks import check_count, check_seed, check_word
+from domainfusion.checks import check_count, check_kind, check_seed, check_word
 from domainfusion.distillation.data_generation.generator import (
     DataGenerator,
     Focus,
@@ -205,14 +205,8 @@ class WritingSettings:
     check: Check | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sampling, Sampling):
-            raise ConfigurationError(
-                "sampling is not known", received=self.sampling, allowed="Sampling(...)"
-            )
-        if not isinstance(self.variety, Variety):
-            raise ConfigurationError(
-                "variety is not known", received=self.variety, allowed="Variety(...)"
-            )
+        check_kind("sampling", self.sampling, Sampling)
+        check_kind("variety", self.variety, Variety)
         if self.check is not None and not callable(self.check):
             raise ConfigurationError(
                 "The check is not a function",
@@ -243,10 +237,7 @@ def _check_kinds(model: object, judge: object, classifier: object, writing: obje
             received=classifier,
             allowed="a function of one argument",
         )
-    if not isinstance(writing, WritingSettings):
-        raise ConfigurationError(
-            "writing is not known", received=writing, allowed="WritingSettings(...)"
-        )
+    check_kind("writing", writing, WritingSettings)
 
 
 class WrittenByModel(DataGenerator):

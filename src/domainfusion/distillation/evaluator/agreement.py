@@ -22,6 +22,7 @@ from domainfusion.distillation.results import (
 from domainfusion.distillation.statistics import Bootstrap, Resampling
 from domainfusion.distillation.text.sentences import sentences
 from domainfusion.distillation.text.words import content_words, words_of
+from domainfusion.errors import CapabilityError, ConfigurationError
 from domainfusion.models.base import LanguageModel
 from domainfusion.models.store import Ask
 from domainfusion.prompts import AGREEMENT_PROMPT, fill
@@ -50,7 +51,8 @@ class AgreementSettings:
             agrees with itself.
 
     Raises:
-        ConfigurationError: The temperature is not above 0.
+        ConfigurationError: The temperature is not above 0, or the similarity is not a function.
+        CapabilityError: The judge can't answer.
     """
 
     similarity: Similarity = token_f1
@@ -58,6 +60,19 @@ class AgreementSettings:
     second_temperature: float = 0.7
 
     def __post_init__(self) -> None:
+        if not callable(self.similarity):
+            raise ConfigurationError(
+                "The similarity is not a function",
+                received=self.similarity,
+                allowed="a function of two texts",
+                field="similarity",
+            )
+        if self.judge is not None and not isinstance(self.judge, LanguageModel):
+            raise CapabilityError(
+                "The judge can't answer",
+                received=self.judge,
+                allowed="a model with generate(...)",
+            )
         check_number("second_temperature", self.second_temperature, "(0, inf)")
 
 

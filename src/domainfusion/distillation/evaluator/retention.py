@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from domainfusion.checks import check_number
+from domainfusion.checks import check_kind, check_number
 from domainfusion.distillation.duplicates import OnOverlap, hold_apart, with_groups
 from domainfusion.distillation.evaluation_report import (
     WEIGHTS,
@@ -139,6 +139,7 @@ class DomainRetentionEvaluator(MeasuringEvaluator):
             on_overlap=on_overlap,
         )
         check_number("margin", margin, "(0, 1]")
+        check_kind("agreement", agreement, AgreementSettings)
         self.coherence_validation: CoherenceValidation | None = None
         if isinstance(coherence_metric, ValidatedCoherence):
             self.coherence_validation = coherence_metric.validation

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from domainfusion.checks import check_word
+from domainfusion.checks import check_kind, check_word
 from domainfusion.distillation.integration.conflicts import rule_claims, rule_limits, rule_relations
 from domainfusion.distillation.integration.merge import render
 from domainfusion.distillation.integration.model_reading import ModelReader, ModelRelater
@@ -521,10 +521,7 @@ def _check_kinds(model: object, strategy: object, verifier: object, screening: o
             received=strategy,
             allowed="a function of query and responses",
         )
-    if not isinstance(screening, Screening):
-        raise ConfigurationError(
-            "screening is not known", received=screening, allowed="Screening(...)"
-        )
+    check_kind("screening", screening, Screening)
 
 
 def _check_combination(

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 import torch
 from safetensors.torch import load_file
 
-from domainfusion.checks import check_word, is_number
+from domainfusion.checks import check_kind, check_word, is_number
 from domainfusion.distillation.examples import CROSS_DOMAIN
 from domainfusion.errors import ConfigurationError
 from domainfusion.merging import Candidate, Dialogues, MergeChoice, MergeMethod, Merger
@@ -134,6 +134,7 @@ class MergeSettings:
 
     def __post_init__(self) -> None:
         check_word("merge_method", self.method, ("auto", *get_args(MergeMethod)))
+        check_kind("keep_merge", self.keep, bool)
         if self.weight == "auto":
             return
         given = self.weight if isinstance(self.weight, list | tuple) else [self.weight]

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from domainfusion.checks import check_count, check_number, check_seed, check_word
+from domainfusion.checks import check_count, check_kind, check_number, check_seed, check_word
 from domainfusion.distillation.trainer.merging import (
     Choices,
     MergeSettings,
@@ -105,7 +105,14 @@ class ExecutionSettings:
 
     def __post_init__(self) -> None:
         check_count("device_batch_size", self.device_batch_size, optional=True)
+        check_kind("activation_checkpointing", self.activation_checkpointing, bool)
         check_count("checkpoint_steps", self.checkpoint_steps)
+        if not isinstance(self.report_to, str | list | tuple | None):
+            raise ConfigurationError(
+                "report_to is not known",
+                received=self.report_to,
+                allowed="the name of a tracker, or a list of names",
+            )
         for name in self.trackers:
             check_word("report_to", name, sorted(LOGGER_TYPE_TO_CLASS))
         installed = [str(tracker) for tracker in get_available_trackers()] if self.trackers else []
@@ -207,6 +214,8 @@ class Trainer(ABC):
         check_count("lora_rank", lora_rank, most=MOST["lora_rank"])
         check_word("initialization", initialization, ("auto", "base", "merge"))
         check_number("known_share", known_share, "[0, 1]")
+        check_kind("merge", merge, MergeSettings)
+        check_kind("execution", execution, ExecutionSettings)
         _check_merge(merge, adaptation, initialization)
         execution.check_rows(batch_size)
         self.learning_rate = learning_rate
@@ -246,7 +255,7 @@ class Trainer(ABC):
         Args:
             student: Where training starts.
             teachers: The experts.
-            records: What they answered, which `merge_method="regmean"` has them read.
+            records: What they answered, which `MergeSettings("regmean")` has them read.
             directory: The training's; see `merging`.
             progress: Shows how far a merge is.
 
