@@ -17,9 +17,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from domainfusion.models import HuggingFaceModel, answering
 from domainfusion.models.answering import batches, continue_batch
-from domainfusion.models.decoding import Decoding, Pause, Prompt, Rows, can_decode
+from domainfusion.models.decoding import Decoding, Pause, Prompt, Rows, can_decode, decodes_alike
 from domainfusion.models.placement import computing_with, pack
-from domainfusion.models.shared_base import decodes_alike
 from domainfusion.types import Sampling, user
 
 PROMPTS = [

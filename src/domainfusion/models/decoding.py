@@ -23,6 +23,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from domainfusion.errors import ModelError
 from domainfusion.types import Sampling
 
 _ROOM = 32
@@ -471,3 +472,96 @@ class Decoding:
             self._in_batch = [self._in_batch[place] for place in places]
             self._tokens = drawn[torch.tensor(places, device=drawn.device)]
         return ended
+
+
+# Whether a model can be decoded so
+
+_ROW = (1, 2, 3)
+"""Tokens that every vocabulary has; what comes after them, or stands before them as padding, must
+not matter.
+"""
+
+
+@torch.no_grad()
+def check_order(module: PreTrainedModel, received: str) -> None:
+    """Looks at whether a model reads from left to right: no token may change what was found at
+    those before it.
+
+    Raises:
+        ModelError: It looks ahead, as encoders such as BERT do; or it can't be run at all.
+    """
+    tokens = torch.tensor([[*_ROW, 0], [*_ROW, 1]])
+    logits = _logits(module, received, input_ids=tokens)
+    if _differ(module, logits[0, : len(_ROW)], logits[1, : len(_ROW)]):
+        raise ModelError(
+            f"{type(module).__name__} looks at tokens that come later, so it does not write text"
+            " from left to right",
+            received=received,
+            allowed="a causal language model",
+        )
+
+
+@torch.no_grad()
+def masks_padding(module: PreTrainedModel, received: str) -> bool:
+    """Whether padding before a row changes nothing in it: some recurrent models read it as they
+    read words.
+    """
+    mask = torch.tensor([[0, 0, *(1 for _ in _ROW)]])
+    padded = {"input_ids": torch.tensor([[0, 0, *_ROW]]), "attention_mask": mask}
+    if "position_ids" in inspect.signature(module.forward).parameters:
+        padded["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)  # as generation numbers them
+    alone = _logits(
+        module,
+        received,
+        input_ids=torch.tensor([_ROW]),
+        attention_mask=torch.ones(1, len(_ROW), dtype=torch.long),
+    )
+    return not _differ(module, _logits(module, received, **padded)[0, -1], alone[0, -1])
+
+
+def changes_while_reading(module: PreTrainedModel) -> bool:
+    """Whether a model keeps something of the text that it reads: frequencies of its positions, which
+    some kinds change with the length.
+    """
+    kinds = [str(part.rope_type) for part in module.modules() if hasattr(part, "rope_type")]
+    return any("dynamic" in kind or kind == "longrope" for kind in kinds)
+
+
+@torch.no_grad()
+def decodes_alike(module: PreTrainedModel) -> bool:
+    """Whether the decoding loop finds for a model what the model finds by itself: in rows that
+    begin alike, that are padded, and of which one ends before the others.
+    """
+    rows, last = (_ROW, (*_ROW[:2], 0), (0,)), 3
+    try:
+        if not can_decode(module):
+            return False
+        batch = Rows(module, rows)
+        read = batch.logits
+        batch.keep([1, 2])
+        batch.append(module, torch.tensor([last, last], device=module.device))
+        alone = [_logits(module, "", input_ids=torch.tensor([[*row, last]]))[0] for row in rows]
+    except Exception:  # whatever a model of a strange kind stumbles over
+        return False
+    pairs = [
+        *((read[place], found[-2]) for place, found in enumerate(alone)),
+        *((written, found[-1]) for written, found in zip(batch.logits, alone[1:], strict=True)),
+    ]
+    return not any(_differ(module, found.float(), expected) for found, expected in pairs)
+
+
+def _logits(module: PreTrainedModel, received: str, **inputs: torch.Tensor) -> torch.Tensor:
+    try:
+        on_device = {name: tensor.to(module.device) for name, tensor in inputs.items()}
+        return cast(torch.Tensor, cast(Any, module)(**on_device, use_cache=False).logits.float())
+    except Exception as error:  # whatever a model of a strange kind stumbles over
+        raise ModelError(
+            f"The model can't be run: {type(error).__name__}: {error}", received=received
+        ) from error
+
+
+def _differ(module: PreTrainedModel, one: torch.Tensor, other: torch.Tensor) -> bool:
+    # Transformers sets `is_quantized` on quantized models alone.
+    is_narrow = module.dtype != torch.float32 or getattr(module, "is_quantized", False)
+    allowed = (5e-2 if is_narrow else 1e-4) * float(other.abs().max())
+    return not float((one - other).abs().max()) <= allowed
