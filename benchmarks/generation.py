@@ -40,20 +40,20 @@ CASES: dict[str, dict[str, Any]] = {
 
 def work() -> None:
     """Answers what stdin asks, one JSON object a line."""
-    from domainfusion.demo.world import base_folder, load_world, world_folder
     from domainfusion.models import LlamaModel
     from domainfusion.types import Sampling, user
 
-    world = load_world(world_folder())
     models: dict[Any, LlamaModel] = {}
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         key = asked["dtype"], asked["expert"]
         if key not in models:
-            place = base_folder() if asked["expert"] is None else world.adapter(asked["expert"])
-            base = None if asked["expert"] is None else base_folder()
-            models[key] = LlamaModel(place, base_model=base, dtype=asked["dtype"])
+            models[key] = LlamaModel(
+                asked["expert"] or asked["base"],
+                base_model=asked["base"] if asked["expert"] else None,
+                dtype=asked["dtype"],
+            )
             models[key].ask("Which country is JNB airport in?")
         sampling = Sampling(
             max_new_tokens=32, temperature=asked["temperature"], top_p=asked["top_p"], seed=SEED
@@ -109,17 +109,16 @@ class Worker:
         self.process.wait()
 
 
-def questions(count: int) -> dict[str, list[str]]:
-    """Returns test questions of the demo by the expert that is asked; the base is asked those of
-    all.
-    """
+def questions(count: int) -> dict[str, Any]:
+    """Returns test questions of the demo, and the folders of an expert and of its base."""
     from domainfusion.demo.questions import build_questions
-    from domainfusion.demo.world import load_world, world_folder
+    from domainfusion.demo.world import base_folder, load_world, world_folder
 
     world = load_world(world_folder())
     queries = [example.query for example in build_questions(world).test]
     chosen = random.Random(SEED).sample(queries, min(count, len(queries)))
-    return {"expert": list(world.domains)[:1], "queries": chosen}
+    expert = world.adapter(next(iter(world.domains)))
+    return {"expert": str(expert), "base": str(base_folder()), "queries": chosen}
 
 
 def unpack(commit: str, folder: Path) -> Path:
@@ -203,8 +202,8 @@ def main() -> None:
             stack.callback(worker.stop)
         for case in arguments.cases:
             settings = {"temperature": 0.0, "top_p": 1.0, **CASES[case]}
-            expert = None if settings.pop("base", False) else chosen["expert"][0]
-            asked = {**settings, "expert": expert, "queries": chosen["queries"]}
+            expert = None if settings.pop("base", False) else chosen["expert"]
+            asked = {**chosen, **settings, "expert": expert}
             report["cases"][case] = compare(workers, asked, arguments.rounds)
             print(case, json.dumps(report["cases"][case], indent=1), flush=True)
             if arguments.json:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from distillation.builders import record
+from domainfusion.distillation.trainer import ExecutionSettings
 from domainfusion.models import LlamaModel
 from domainfusion.models.base import LanguageModel, TrainableModel
 from domainfusion.models.projection import head_of
@@ -27,7 +28,7 @@ QUICK: dict[str, Any] = {
     "learning_rate": 3e-3,
     "epochs": 2,
     "batch_size": 2,
-    "checkpoint_steps": 2,
+    "execution": ExecutionSettings(checkpoint_steps=2),
     "adaptation": "lora",
 }
 SHOWN = user("The experts say: Japan. Au. What is the answer?")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from domainfusion.progress import Advance
 from domainfusion.training import checkpoints as states
 from domainfusion.training.batching import Row, encode_record
 from domainfusion.training.checkpoints import save_state, write_errors
-from domainfusion.training.loop import LoopSettings, train_phase
+from domainfusion.training.loop import LoopSettings, deal, train_phase
 from domainfusion.training.objectives import Answers, Losses, Objective, SequenceObjective
 from domainfusion.types import Sampling, user
 
@@ -205,6 +206,113 @@ def test_the_rows_on_the_device_at_once_do_not_matter(
     assert (
         apart < 0.05 * moved
     )  # not equal: the processor may round products to 8 bits, in another order
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_threads_with_rows_of_their_own_learn_what_one_learns(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, two_threads: None, size: int
+) -> None:
+    class Watched(SequenceObjective):
+        allows_threads = True
+
+        def losses(self, answers: Answers) -> Losses:
+            seen.append((threading.current_thread().name, answers.rows))
+            return super().losses(answers)
+
+    class InOneThread(Watched):
+        pass
+
+    settings = replace(SETTINGS, learning_rate=1e-3, device_batch_size=size, batch_size=4)
+    states, logs = [], []
+    for objective in (Watched(), InOneThread()):
+        seen: list[tuple[str, tuple[Row, ...]]] = []
+        log: list[Mapping[str, Any]] = []
+        states.append(
+            trained(
+                student_of(base, "adapter"),
+                rows,
+                tmp_path / type(objective).__name__,
+                settings=settings,
+                objective=objective,
+                log=log.append,
+            )
+        )
+        logs.append(log)
+        names = {name for name, _ in seen}
+        assert len(names) == (2 if type(objective) is Watched else 1)
+        shown = [row.record_id for _, some in seen for row in some]
+        assert sorted(shown) == sorted(rows[index].record_id for index in ORDER)
+        assert max(len(some) for _, some in seen) <= size
+    start = student_of(base, "adapter").trained_state()
+    moved = sum((states[1][name] - start[name]).norm() for name in start)
+    apart = sum((states[0][name] - states[1][name]).norm() for name in start)
+    assert apart < 0.05 * moved  # sums are rounded in another order
+    for first, second in zip(*logs, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-3)
+        assert first["domains"].keys() == second["domains"].keys()
+        for domain, figures in first["domains"].items():
+            assert figures == pytest.approx(second["domains"][domain], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["full", "dropout"])
+def test_what_is_drawn_or_large_is_trained_in_one_thread(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, two_threads: None, kind: str
+) -> None:
+    class Watched(SequenceObjective):
+        allows_threads = True
+
+        def losses(self, answers: Answers) -> Losses:
+            names.add(threading.current_thread().name)
+            return super().losses(answers)
+
+    names: set[str] = set()
+    trained(student_of(base, kind), rows, tmp_path, objective=Watched(), order=ORDER[:4])
+    assert names == {"MainThread"}
+
+
+def test_threads_killed_and_continued_end_as_threads_that_were_not(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, two_threads: None
+) -> None:
+    whole = trained(student_of(base, "adapter"), rows, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(student_of(base, "adapter"), rows, tmp_path / "parts", progress=dying_at(3))
+    assert same(trained(student_of(base, "adapter"), rows, tmp_path / "parts"), whole)
+
+
+def test_rows_are_dealt_to_hands_of_about_as_many_tokens(rows: list[Row]) -> None:
+    for count in range(1, 9):
+        for hands in range(1, 5):
+            dealt = deal(rows[:count], hands)
+            assert len(dealt) == min(count, hands)
+            assert sorted(row.record_id for hand in dealt for row in hand) == sorted(
+                row.record_id for row in rows[:count]
+            )
+            sizes = [len(hand) for hand in dealt]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_loss_that_is_not_a_number_is_named_by_a_thread_too(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, two_threads: None
+) -> None:
+    class Poisoned(SequenceObjective):
+        allows_threads = True
+
+        def losses(self, answers: Answers) -> Losses:
+            found = super().losses(answers)
+            broken = float("nan") if rows[6] in answers.rows else 1.0
+            return Losses(found.total * broken, found.terms)
+
+    with pytest.raises(TrainingError, match=r"The loss is nan at step 1, .*seven"):
+        trained(student_of(base, "adapter"), rows, tmp_path, objective=Poisoned())
 
 
 def test_computing_activations_again_changes_nothing_and_is_over_with_the_phase(

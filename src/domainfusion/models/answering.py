@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -47,6 +46,7 @@ from domainfusion.models.shared_base import (
     SharedBase,
     in_evaluation,
 )
+from domainfusion.models.threads import MOST_THREADS, SideBySide
 from domainfusion.types import (
     Conversation,
     Generation,
@@ -70,9 +70,6 @@ _MOST_ROWS_OF_A_THREAD = 96
 
 _FEWEST_ROWS_OF_A_THREAD = 16
 """The fewest rows for which another thread is begun."""
-
-_MOST_THREADS = 4
-"""The most threads that answer at once: they take turns at Python's own part of the work."""
 
 
 def buckets(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -190,16 +187,18 @@ def continue_rows(
     threads = 1
     if base.allows_threads:
         wanted = len(prompts) // _FEWEST_ROWS_OF_A_THREAD
-        threads = max(1, min(torch.get_num_threads(), _MOST_THREADS, wanted))
+        threads = max(1, min(torch.get_num_threads(), MOST_THREADS, wanted))
     waiting = deque(batches(lengths, sampling.max_new_tokens, batch_size, threads))
     writers = [_BatchWriter(prompts, sampling, ends, waiting) for _ in range(threads)]
-    with _side_by_side(threads) as call_all:
+    with SideBySide(threads, "answers") as side_by_side:
         while not all(writer.is_over for writer in writers):
             pause = Pause(SECONDS_BETWEEN_ANSWERS)
             failure: BaseException | None = None
             try:
                 with base.writing(adapter) as module:
-                    call_all([partial(writer.run, module, pause) for writer in writers], pause)
+                    side_by_side.call(
+                        [partial(writer.run, module, pause) for writer in writers], pause.force
+                    )
             except BaseException as error:  # what ended before is told first
                 failure = error
             for writer in writers:
@@ -253,53 +252,6 @@ class _BatchWriter:
         """Returns the answers that ended since the last call, each with the index of its prompt."""
         ended, self._ended = self._ended, []
         return ended
-
-
-@contextmanager
-def _side_by_side(
-    count: int,
-) -> Iterator[Callable[[Sequence[Callable[[], None]], Pause], None]]:
-    """Gives a function that calls others at once and waits for them, each in a thread of its own
-    with its share of PyTorch's threads; one alone is called in this thread.
-
-    Small products gain little from several threads of PyTorch, which wait for each other after each
-    of them; threads with batches of their own never wait.
-
-    Args:
-        count: How many functions there are at most.
-    """
-    if count == 1:
-        yield lambda calls, _: calls[0]()
-        return
-    all_threads = torch.get_num_threads()
-
-    def begin() -> None:
-        torch.get_num_threads()  # PyTorch sets a new thread's number when it is first asked for
-        torch.set_num_threads(all_threads // count)
-
-    def forced(call: Callable[[], None], pause: Pause) -> None:
-        try:
-            call()
-        except BaseException:
-            pause.is_forced = True
-            raise
-
-    with ThreadPoolExecutor(count, "answers", begin) as pool:
-
-        def call_all(calls: Sequence[Callable[[], None]], pause: Pause) -> None:
-            running = [pool.submit(forced, call, pause) for call in calls]
-            try:
-                for one in running:
-                    one.result()
-            except BaseException:  # a stop by the user too
-                pause.is_forced = True
-                wait(running)
-                raise
-
-        try:
-            yield call_all
-        finally:
-            torch.set_num_threads(all_threads)  # of threads to come
 
 
 @torch.inference_mode()

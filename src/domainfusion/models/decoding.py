@@ -381,18 +381,21 @@ class Pause:
 
     Attributes:
         has_news: Whether an answer has ended.
-        is_forced: Whether to stop at once, as another thread failed or the user stops it all.
     """
 
     def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
+        self._is_forced = False
         self.has_news = False
-        self.is_forced = False
 
     @property
     def is_due(self) -> bool:
         """Whether to stop."""
-        return self.is_forced or (self.has_news and time.monotonic() >= self._until)
+        return self._is_forced or (self.has_news and time.monotonic() >= self._until)
+
+    def force(self) -> None:
+        """Makes it due at once, as another thread failed or the user stops it all."""
+        self._is_forced = True
 
 
 class Decoding:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from domainfusion.errors import TrainingError
 from domainfusion.interruption import DeferredSignals
 from domainfusion.models.base import PartlyTrained, TrainableModel
 from domainfusion.models.projection import head_of
+from domainfusion.models.threads import MOST_THREADS, SideBySide
 from domainfusion.progress import Notes, Progress, silent
 from domainfusion.training.batching import Row, collate, passes_of
 from domainfusion.training.checkpoints import (
@@ -171,7 +173,11 @@ def train_phase(
         engine.load_optimizer(checkpoint.optimizer)
 
     started, is_early, scores = time.perf_counter(), False, None
-    with progress(phase_label(name), steps, start) as advance, DeferredSignals() as signals:
+    with (
+        progress(phase_label(name), steps, start) as advance,
+        engine.threads,
+        DeferredSignals() as signals,
+    ):
         for step in range(start, steps):
             planned = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             learning_rate = settings.learning_rate * scheduled(step, steps, settings.warmup_share)
@@ -269,6 +275,7 @@ class _Engine:
         optimizer: The prepared optimizer.
         weights: The weights that are trained.
         settings: How they are trained.
+        threads: What computes the gradients of a step.
     """
 
     accelerator: Accelerator
@@ -276,6 +283,7 @@ class _Engine:
     optimizer: AcceleratedOptimizer
     weights: TrainedWeights
     settings: LoopSettings
+    threads: SideBySide
 
     @classmethod
     def prepared(
@@ -307,6 +315,7 @@ class _Engine:
             optimizer=optimizer,
             weights=weights,
             settings=settings,
+            threads=SideBySide(_threads(module, objective, settings), "training"),
         )
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
@@ -329,11 +338,14 @@ class _Engine:
         torch.manual_seed(self.settings.seed * 1_000_003 + number * world_size() + rank())
         own = shard(rows)
         answer_tokens = sum(all_gather(sum(len(row.answer) for row in own)))
-        tally, loss = Tally(), 0.0
-        device = self.accelerator.device
-        for rows_of_pass, is_last in _passes(own, self.settings.device_batch_size, device):
-            with self._gradients_stay_here(is_last):
-                loss += self._backward(number, rows_of_pass, answer_tokens, tally, filler)
+        if self.threads.count > 1:
+            loss, tally = self._backward_side_by_side(number, own, answer_tokens)
+        else:
+            loss, tally = 0.0, Tally()
+            device = self.accelerator.device
+            for rows_of_pass, is_last in _passes(own, self.settings.device_batch_size, device):
+                with self._gradients_stay_here(is_last):
+                    loss += self._backward(number, rows_of_pass, answer_tokens, tally, filler)
         loss = sum(all_gather(loss))
 
         self.weights.mask_gradients()
@@ -367,30 +379,67 @@ class _Engine:
             tally: Counts the terms of the loss.
             filler: Any row.
         """
-        device = self.accelerator.device
-        padded = collate(rows or [filler], pad_token=0)
-        count = sum(len(row.answer) for row in rows)
-        with attention_to_train(device, padded["input_ids"].shape[1]):
-            loss, terms = self.model(
-                input_ids=padded["input_ids"].to(device),
-                labels=padded["labels"].to(device),
-                weights=torch.full((count,), 1 / max(answer_tokens, 1), device=device),
-                rows=tuple(rows),
-            )
-            if not torch.isfinite(loss):
-                named = ", ".join(row.record_id for row in rows)
-                raise TrainingError(
-                    f"The loss is {loss.item()} at step {number}, in a batch with the records"
-                    f" {named}",
-                    fix=(
-                        "lower the learning rate, or look at these records; the last checkpoint is"
-                        " kept"
-                    ),
-                )
+        longest = max(len(row.tokens) for row in rows or [filler])
+        with attention_to_train(self.accelerator.device, longest):
+            loss, terms = self._loss(number, rows, answer_tokens, filler)
             # DDP and FSDP average over the processes; the loss is a sum over them.
             self.accelerator.backward(loss * world_size())
         tally.add(rows, terms)
         return float(loss.detach())
+
+    def _backward_side_by_side(
+        self, number: int, rows: Sequence[Row], answer_tokens: int
+    ) -> tuple[float, Tally]:
+        """Adds the gradients of a step whose rows are dealt to threads; returns the step's loss and
+        the terms of it. The gradients are added in the order of the hands.
+        """
+        trained = self.weights.parameters
+        most = max(1, self.settings.device_batch_size // self.threads.count)
+
+        def compute(hand: list[Row]) -> tuple[float, Tally, list[torch.Tensor]]:
+            tally, total, sums = Tally(), 0.0, list[torch.Tensor]()
+            for places in passes_of([len(row.tokens) for row in hand], most, PASS_OVERHEAD["cpu"]):
+                chosen = [hand[place] for place in places]
+                loss, terms = self._loss(number, chosen, answer_tokens, chosen[0])
+                gradients = torch.autograd.grad(loss, trained, materialize_grads=True)
+                if sums:
+                    torch._foreach_add_(sums, gradients)
+                else:
+                    sums = list(gradients)
+                tally.add(chosen, terms)
+                total += float(loss.detach())
+            return total, tally, sums
+
+        with attention_to_train(self.accelerator.device, max(len(row.tokens) for row in rows)):
+            hands = deal(rows, self.threads.count)
+            found = self.threads.call([partial(compute, hand) for hand in hands])
+        sums = found[0][2]
+        for _, _, others in found[1:]:
+            torch._foreach_add_(sums, others)
+        for parameter, gradient in zip(trained, sums, strict=True):
+            parameter.grad = gradient
+        return sum(loss for loss, _, _ in found), Tally.over([tally for _, tally, _ in found])
+
+    def _loss(
+        self, number: int, rows: Sequence[Row], answer_tokens: int, filler: Row
+    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Returns the part of a step's loss that a pass makes, and its terms; see `_backward`."""
+        device = self.accelerator.device
+        padded = collate(rows or [filler], pad_token=0)
+        count = sum(len(row.answer) for row in rows)
+        loss, terms = self.model(
+            input_ids=padded["input_ids"].to(device),
+            labels=padded["labels"].to(device),
+            weights=torch.full((count,), 1 / max(answer_tokens, 1), device=device),
+            rows=tuple(rows),
+        )
+        if not torch.isfinite(loss):
+            named = ", ".join(row.record_id for row in rows)
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {number}, in a batch with the records {named}",
+                fix="lower the learning rate, or look at these records; the last checkpoint is kept",
+            )
+        return loss, terms
 
     def save(self, directory: Path, step: int, student: TrainableModel) -> None:
         """Writes a checkpoint from the main process; every process has to call it."""
@@ -403,6 +452,49 @@ class _Engine:
         """Gathers the weights in every process, and lets Accelerate forget the student."""
         self.weights.gather()
         self.accelerator.free_memory()
+
+
+# Threads with rows of their own
+
+_LARGEST_TRAINED_SHARE = 0.25
+"""The share of the weights up to which each thread may hold gradients of its own."""
+
+
+def _threads(module: PreTrainedModel, objective: Objective, settings: LoopSettings) -> int:
+    """Returns how many threads compute gradients of their own: on a CPU, where one process trains a
+    small share of the weights, without anything drawn.
+    """
+    parameters = list(module.parameters())
+    trained = sum(each.numel() for each in parameters if each.requires_grad)
+    is_drawn = any(
+        isinstance(part, torch.nn.Dropout) and part.p > 0 for part in module.modules()
+    ) or any(
+        isinstance(value, float) and value > 0
+        for name, value in vars(module.config).items()
+        if "drop" in name
+    )
+    allowed = (
+        # A class that inherits it may keep something of its own between calls.
+        vars(type(objective)).get("allows_threads", False)
+        and world_size() == 1
+        and all(each.device.type == "cpu" for each in parameters)
+        and not settings.activation_checkpointing
+        and not is_drawn
+        and trained <= _LARGEST_TRAINED_SHARE * sum(each.numel() for each in parameters)
+    )
+    return min(torch.get_num_threads(), MOST_THREADS, settings.batch_size) if allowed else 1
+
+
+def deal(rows: Sequence[Row], hands: int) -> list[list[Row]]:
+    """Returns the rows in hands of about as many tokens: the longest are dealt first, there and
+    back.
+    """
+    longest_first = sorted(rows, key=lambda row: -len(row.tokens))
+    dealt: list[list[Row]] = [[] for _ in range(hands)]
+    for place, row in enumerate(longest_first):
+        around, hand = divmod(place, hands)
+        dealt[hand if around % 2 == 0 else hands - 1 - hand].append(row)
+    return [hand for hand in dealt if hand]
 
 
 def _passes(

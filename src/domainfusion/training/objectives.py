@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -87,6 +87,10 @@ class Objective(ABC):
 
     A trainer calls `begin` once, and in each optimizer step `losses`, once for each of its passes.
 
+    Attributes:
+        allows_threads: Whether `losses` may be called by several threads at once. A class says so
+            of itself; it is not inherited.
+
     Example:
         ```python
         class Smoothed(Objective):
@@ -99,6 +103,8 @@ class Objective(ABC):
         trainer = IntegrationTrainer(objective=Smoothed())
         ```
     """
+
+    allows_threads: ClassVar[bool] = False
 
     def begin(self, setting: Setting) -> Mapping[str, Any]:
         """Makes ready what is needed before the first step; what it returns goes into the
@@ -115,6 +121,8 @@ class SequenceObjective(Objective):
     """Cross-entropy on the targets (sequence-level distillation, Kim and Rush, 2016, arXiv
     1606.07947).
     """
+
+    allows_threads = True
 
     def losses(self, answers: Answers) -> Losses:
         """Returns the cross-entropy of the batch's answer tokens."""
