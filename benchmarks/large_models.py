@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 from domainfusion.cli.preflight import memory_of
 from domainfusion.recipe import read_recipe
 from domainfusion.records import write_text
+from domainfusion.wording import counted
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "examples" / "large_models"
@@ -82,6 +83,8 @@ TINY = Size(64, 2, 128, 4, 2, 16, 1_024, True)
 """For trying the run itself."""
 RANK = 16
 EXPERTS_RUN = 3
+ANSWER_RUN = 4
+"""Tokens of an answer: enough to pass through every stage."""
 
 
 def shapes_of(size: Size) -> dict[str, tuple[int, ...]]:
@@ -256,6 +259,7 @@ def run(name: str, size: Size) -> dict[str, Any]:
         RunSettings,
     )
     from domainfusion.distillation.run import peak_memory_bytes
+    from domainfusion.distillation.trainer import MergeSettings
     from domainfusion.models import LlamaModel
     from domainfusion.types import Example, Sampling
 
@@ -284,7 +288,7 @@ def run(name: str, size: Size) -> dict[str, Any]:
         examples.append(Example(query="Question of two?", domains=tuple(domains[:2])))
         # Drawn nearly evenly: the most probable token of random weights is the last one again,
         # which is a special one, and no text.
-        drawn = Sampling(max_new_tokens=16, temperature=20.0)
+        drawn = Sampling(max_new_tokens=ANSWER_RUN, temperature=20.0)
         distiller = Distiller(
             base,
             experts,
@@ -292,6 +296,8 @@ def run(name: str, size: Size) -> dict[str, Any]:
             IntegrationTrainer(
                 adaptation="lora",
                 initialization="merge",
+                # Other methods solve for the merge in every layer; `auto` tries several.
+                merge=MergeSettings("sum", weight=1.0),
                 learning_rate=1e-4,
                 epochs=1,
                 batch_size=4,
@@ -301,13 +307,13 @@ def run(name: str, size: Size) -> dict[str, Any]:
             settings=RunSettings(response_sampling=drawn),
         )
         collected = distiller.collect(distiller.generate())
-        done("load, and collect 5 answers of 16 tokens")
+        done(f"load, and collect 5 answers of {ANSWER_RUN} tokens")
         records = distiller.integrate(collected)
         done("integrate")
         student = distiller.train(records)
         log = (folder / "run" / "training" / "log.jsonl").read_text(encoding="utf-8")
         steps = sum("loss" in json.loads(line) for line in log.splitlines())
-        done(f"merge the experts, and train {steps} step{'s' if steps > 1 else ''}")
+        done(f"sum the experts, and train {counted(steps, 'step')}")
         student.save(folder / "student")
         done("save, the adapter merged into the weights")
         size_on_disk = sum(file.stat().st_size for file in (folder / "student").iterdir())
@@ -319,10 +325,17 @@ def run(name: str, size: Size) -> dict[str, Any]:
         "student_gb": round(size_on_disk / 1e9, 2),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": f"{os.cpu_count()} cores ({platform.system()} {platform.machine()})",
+        "machine": f"{os.cpu_count()} cores{_bfloat16_units()} ({platform.system()} {platform.machine()})",
         "load": round(os.getloadavg()[0], 1),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
+
+
+def _bfloat16_units() -> str:
+    """Names the units for bfloat16 that the processor has, as Linux lists them."""
+    listed = Path("/proc/cpuinfo")
+    words = listed.read_text(encoding="utf-8").split() if listed.is_file() else []
+    return " with AVX-512 and its bfloat16" if "avx512_bf16" in words else ""
 
 
 def _in_a_process_of_its_own(function: Any, *arguments: Any) -> None:
@@ -397,7 +410,7 @@ def _measured_lines() -> Iterator[str]:
         f"A Llama of {found['parameters'] / 1e9:.2f} billion random weights in bfloat16 with"
         f" {found['experts']} random LoRA experts of rank 16, on the CPU"
         f" (`python benchmarks/large_models.py --run {found['size']}`, {found['date']},"
-        f" {found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}, torch"
+        f" {found['machine']}, {counted(found['threads'], 'thread')}, torch"
         f" {found['torch']}; beside other work, at a load of {found['load']:g}: the memory is this"
         " process's own, the seconds are not what a free machine takes). The student on disk has"
         f" {found['student_gb']:g} GB."
