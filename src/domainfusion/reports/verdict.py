@@ -326,12 +326,11 @@ def _lost_in(report: EvaluationReport, domain: str) -> int:
 def _edge_cases(report: EvaluationReport) -> str:
     if not report.edge_cases:
         return ""
-    wrong = counted(len(report.edge_cases), "adversarial question")
+    missed = len(report.edge_cases)
     known = sum(case.experts_know is True for case in report.edge_cases)
-    return (
-        f"Between the domains it misses {wrong}; of"
-        f" {'it' if len(report.edge_cases) == 1 else 'them'} the experts know {known:,}."
-    )
+    answers = "its answer" if missed == 1 else f"the answers of {known:,}"
+    who = f"the experts know {answers if known else 'none of the answers'}"
+    return f"Between the domains it misses {counted(missed, 'adversarial question')}; {who}."
 
 
 def _regressions(report: EvaluationReport, *, lost: bool) -> list[str]:
