@@ -47,8 +47,7 @@ from domainfusion.distillation import (
 )
 from domainfusion.distillation.data_generation import DataGenerator, Focus
 from domainfusion.distillation.dataset import Hygiene
-from domainfusion.distillation.refinement import read_refinement
-from domainfusion.distillation.run import StageFiles
+from domainfusion.distillation.run import StageFiles, read_refinement
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ask_directly
 from domainfusion.records import read_records, write_text

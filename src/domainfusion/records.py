@@ -5,17 +5,19 @@ with line-numbered errors.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
 from domainfusion.errors import DataError, advice_on
 from domainfusion.files import checksum_of, replacing
-from domainfusion.types import SCHEMA_VERSION, fingerprint
+from domainfusion.types import SCHEMA_VERSION, Example, fingerprint
 
 T = TypeVar("T")
 
@@ -129,22 +131,26 @@ def _checksums_in(folder: Path) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     try:
-        found = from_json(path.read_bytes())
-    except ValueError:
-        found = None
+        return {
+            name: [sums] if isinstance(sums, str) else sums
+            for name, sums in _CHECKSUMS.validate_json(path.read_bytes(), strict=True).items()
+        }
     except OSError as error:
         raise DataError(
             f"The file can't be read: {error.strerror or error}",
             received=str(path),
             fix=advice_on(error),
         ) from error
-    if not isinstance(found, dict):
+    except ValidationError as error:
         raise DataError(
             "The list of checksums is damaged",
             received=str(path),
             fix="restore it from a copy, or delete it: then the files beside it are not checked",
-        )
-    return {name: sums if isinstance(sums, list) else [sums] for name, sums in found.items()}
+        ) from error
+
+
+_CHECKSUMS = TypeAdapter(dict[str, list[str] | str])
+"""What a list of checksums holds; a single one is how an earlier version wrote it."""
 
 
 def file_name(name: str) -> str:
@@ -212,7 +218,7 @@ def from_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None 
         parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
 
     Raises:
-        ValueError: It is not JSON, or not UTF-8, or is nested more deeply than Python reads.
+        ValueError: It is not JSON, or not UTF-8, or is nested more deeply than `DEEPEST`.
 
     Example:
         >>> from_json("[" * 100_000)
@@ -221,44 +227,129 @@ def from_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None 
         ValueError: it is nested too deeply
     """
     try:
-        return json.loads(text, parse_constant=parse_constant)
+        found = json.loads(text, parse_constant=parse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    opening = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    # Few brackets can't be nested deeply, and nearly all texts have few.
+    if sum(map(text.count, opening)) > DEEPEST and _is_deep(found):  # type: ignore[arg-type]
+        raise ValueError("it is nested too deeply")
+    return found
+
+
+DEEPEST = 100
+"""How deeply lists and objects may be nested in JSON. What Python just manages to read would stop
+whatever walks through it, such as `repr`, from further down the stack.
+"""
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                below.extend(each.values())
+            elif isinstance(each, list):
+                below.extend(each)
+        level = [each for each in below if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+@overload
+def read_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any: ...
+
+
+@overload
+def read_json(path: Path, kind: type[T]) -> T: ...
 
 
 def read_json(
-    path: Path,
-    kind: type[dict[str, Any]] | type[list[Any]] | None = None,
-    *,
-    parse_constant: Callable[[str], Any] | None = None,
+    path: Path, kind: Any = None, *, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
     """Reads one JSON document.
 
     Args:
         path: The file.
-        kind: What it has to hold: an object, `dict`, or a `list`; None for anything.
-        parse_constant: What `NaN`, `Infinity` and `-Infinity` are; by default the float.
+        kind: What it has to hold, to its innermost field: a dataclass, a pydantic model, or a type
+            of them such as `list[StageTime]`. Fields that it does not know are left out. With a
+            kind, a number that is none (`NaN`, `1e999`) is refused. None returns the plain value.
+        parse_constant: What `NaN`, `Infinity` and `-Infinity` are without a kind; by default the
+            float.
 
     Raises:
         DataError: The file is not there, can't be read, is not JSON or holds another kind.
     """
+    text = read_text(path)
     try:
-        found = from_json(read_text(path), parse_constant=parse_constant)
+        if kind is None:
+            return from_json(text, parse_constant=parse_constant)
+        plain = from_json(text, parse_constant=_refuse_constant)
+        # From the text: JSON has no tuples, which a strict reader of Python values asks for.
+        found = TypeAdapter(kind).validate_json(text, strict=True)
+        refuse_immense(found, "")
+    except ValidationError as error:
+        raise of_another_kind(str(path), error, _FIX_DOCUMENT) from error
     except ValueError as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"The file is not JSON: {error}",
             received=str(path),
             fix="correct it there, or restore it from a copy",
         ) from error
-    if kind is not None and not isinstance(found, kind):
-        raise DataError(
-            f"The file holds no {'object' if kind is dict else 'list'}",
-            received=str(path),
-            fix="correct it, or restore it from a copy",
-        )
-    return found
+    return plain if kind in (dict, list) else found
+
+
+_FIX_DOCUMENT = (
+    "restore the file from a copy, or remove it and run the command that writes it again"
+)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number in JSON")
+
+
+def refuse_immense(value: object, place: str) -> None:
+    """Raises where a field of a dataclass is a number that no float holds, which JSON can spell.
+
+    Raises:
+        ValueError: The number, with its place.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place} is {value}, which is not a number in JSON")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(f"{place} is a number of more than 308 digits")
+    if isinstance(value, list | tuple):
+        for each in value:
+            refuse_immense(each, place)
+    elif is_dataclass(value) and not isinstance(value, Example):  # which holds what users write
+        for each in fields(value):
+            refuse_immense(getattr(value, each.name), f"{place}.{each.name}".removeprefix("."))
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            refuse_immense(each, f"{place}.{name}".removeprefix("."))
+
+
+def of_another_kind(place: str, error: ValidationError, fix: str) -> DataError:
+    """Returns the error for a value that is not what a file has to hold there.
+
+    Args:
+        place: The file, and its line if it has lines.
+        error: What pydantic says of it.
+        fix: What to do about it.
+    """
+    problem = error.errors(include_url=False)[0]
+    if problem["type"] == "json_invalid":  # which Python reads: half a character
+        what = problem["msg"].removeprefix("Invalid JSON: ")
+        return DataError(f"The file is not JSON: {what}", received=place, fix=fix)
+    where = ".".join(str(step) for step in problem["loc"]) or "the whole of it"
+    return DataError(
+        f"{place}: {where} is not what belongs there",
+        received=problem["input"],
+        allowed=problem["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
+        fix=fix,
+    )
 
 
 def read_text(path: Path) -> str:
@@ -361,7 +452,7 @@ def read_lines(
             ) from error
         if not isinstance(record, dict):
             raise DataError(
-                f"{place} is not a JSON object", received=record, fix="write one object a line"
+                f"{place} is not a JSON object", received=line, fix="write one object a line"
             )
         yield place, record
 
@@ -373,7 +464,7 @@ def _to_record(
     if not isinstance(version, int):
         raise DataError(
             f"{place}: schema is not a number",
-            received=version,
+            received="null" if version is None else version,
             allowed=f"a whole number up to {SCHEMA_VERSION}",
         )
     if version > SCHEMA_VERSION:
@@ -392,8 +483,4 @@ def _to_record(
     try:
         return adapter.validate_python(line)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(step) for step in problem["loc"])
-        raise DataError(
-            f"{place}: {where or 'the record'}: {problem['msg']}", received=problem["input"]
-        ) from error
+        raise of_another_kind(place, error, "correct or remove the line") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from distillation.builders import example
 from domainfusion.distillation import outcomes
-from domainfusion.distillation.refinement import Refinement, RefinementRound
+from domainfusion.distillation.results import GenerationCount, Refinement, RefinementRound
 from domainfusion.distillation.run import RunFiles
 from domainfusion.records import write_json, write_records
 from domainfusion.types import FinishReason, Integration, Response, TrainingRecord
@@ -32,7 +32,10 @@ def test_generation_counts_examples_and_the_most_frequent_reasons(tmp_path: Path
     write_records(run.test_examples, EXAMPLES[4:])
     write_records(run.validation_examples, [])
     rejected = [{"a near-duplicate": 2, "no question": 1}, {"a near-duplicate": 3, "b": 1, "c": 1}]
-    write_json(run.generation, [{"rejected": counts} for counts in rejected])
+    write_json(
+        run.generation,
+        [asdict(GenerationCount("questions", "synthetic", 9, 3, counts)) for counts in rejected],
+    )
     assert outcomes.generated(run) == (
         "4 examples to train on, 2 to test; 8 rejected (5 × a near-duplicate, 1 × no question,"
         " 1 × b, …)"

@@ -36,14 +36,12 @@ from domainfusion.distillation.data_generation import (
 from domainfusion.distillation.dataset import HeldOut, assemble_more, run_generator
 from domainfusion.distillation.evaluator import DomainRetentionEvaluator
 from domainfusion.distillation.refinement import (
-    Refinement,
-    RefinementRound,
-    read_refinement,
     replayed,
     shortfalls_of,
     trained_records,
 )
-from domainfusion.distillation.run import StageFiles
+from domainfusion.distillation.results import Refinement, RefinementRound
+from domainfusion.distillation.run import StageFiles, read_refinement
 from domainfusion.errors import ConfigurationError, DataError, RunError, TrainingError
 from domainfusion.models import LlamaModel, ScriptedModel
 from domainfusion.models.store import Ask, ask_directly

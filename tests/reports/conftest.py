@@ -12,7 +12,6 @@ import pytest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.refinement import Refinement, RefinementRound, Shortfall
 from domainfusion.distillation.results import (
     Answer,
     Benchmark,
@@ -26,9 +25,12 @@ from domainfusion.distillation.results import (
     NonInferiority,
     OverallScore,
     Overlap,
+    Refinement,
+    RefinementRound,
     Regression,
     Role,
     Savings,
+    Shortfall,
     SliceScore,
 )
 from domainfusion.models.costs import ModelUsage

@@ -13,10 +13,10 @@ import pytest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import CoherenceValidation, Estimate, ModelResult
+from domainfusion.distillation.results import CoherenceValidation, Estimate, LeftOut, ModelResult
 from domainfusion.reports import RunSummary, html, render_html
 from domainfusion.reports.evaluation_tables import HEAT_STEPS
-from domainfusion.reports.summary import LeftOut, Shipped
+from domainfusion.reports.summary import Shipped
 from domainfusion.wording import duration
 from reports.pages import HOSTILE, Element, Page, page
 

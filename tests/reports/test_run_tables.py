@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from domainfusion.distillation.refinement import Refinement, RefinementRound
+from domainfusion.distillation.results import Refinement, RefinementRound
 from domainfusion.reports import RunSummary, render_html, render_markdown, render_terminal
 from domainfusion.reports.run_tables import refinement_sentence, refinement_tables
 from reports.pages import Page

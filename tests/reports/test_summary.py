@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.refinement import Refinement, RefinementRound
+from domainfusion.distillation.results import Refinement, RefinementRound
 from domainfusion.errors import DataError
 from domainfusion.records import write_json, write_records, write_text
 from domainfusion.reports import RunSummary

@@ -132,14 +132,13 @@ def student_of(model: str) -> ModelToAsk:
         RunError: The run has no student yet.
     """
     from domainfusion.cli.runs import saved_student
-    from domainfusion.distillation.run import RunFiles
-    from domainfusion.records import read_json
+    from domainfusion.distillation.run import RunFiles, read_description
 
     run = RunFiles(Path(model))
     if not run.description.is_file():
         return ModelToAsk(model, None)
-    about = read_json(run.description, dict).get("student", {})
-    return ModelToAsk(str(saved_student(run.path)), about.get("system_prompt"))
+    system_prompt = read_description(run).student.system_prompt
+    return ModelToAsk(str(saved_student(run.path)), system_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)

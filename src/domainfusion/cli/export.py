@@ -210,9 +210,8 @@ def _write_adapter(arguments: argparse.Namespace, terminal: Terminal) -> Path:
 def _saved_model(directory: Path) -> tuple[Path, str | None]:
     """Returns the folder of the student that a run saved, or of a model, and its system prompt."""
     from domainfusion.cli.runs import saved_student
-    from domainfusion.distillation.run import RunFiles
+    from domainfusion.distillation.run import RunFiles, read_description
     from domainfusion.errors import RunError
-    from domainfusion.records import read_json
 
     run = RunFiles(directory)
     if not run.description.is_file():
@@ -223,8 +222,7 @@ def _saved_model(directory: Path) -> tuple[Path, str | None]:
             received=str(directory),
             fix="name the directory that the run printed",
         )
-    about = read_json(run.description, dict).get("student", {})
-    return saved_student(directory), about.get("system_prompt")
+    return saved_student(directory), read_description(run).student.system_prompt
 
 
 def _name_of(directory: Path) -> str:

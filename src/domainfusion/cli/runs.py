@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 
 from domainfusion.cli.distill import STAGES
-from domainfusion.distillation.run import RunFiles
+from domainfusion.distillation.run import RunFiles, read_refinement
 from domainfusion.errors import DataError, DomainFusionError, RunError
 from domainfusion.files import flush_names, flush_to_disk, unfinished
 from domainfusion.recipe import Recipe, build_distiller, read_recipe, write_recipe
@@ -42,6 +42,13 @@ def remember_demo(run_directory: Path, *, data: Path | None, small: bool) -> Non
         RunFiles(run_directory).demo,
         {"small": small, "data": None if data is None else str(data.resolve())},
     )
+
+
+class _Demo(BaseModel):
+    """What `demo.json` says: the data of the world, by default the demo's own, and its size."""
+
+    data: str | None
+    small: bool
 
 
 def recipe_of(run_directory: Path) -> Recipe | None:
@@ -76,10 +83,8 @@ def rebuild(run_directory: Path, *, progress: Progress) -> Distiller:
         )
     from domainfusion.demo.run import build_demo
 
-    demo = read_json(file, dict)
-    return build_demo(
-        run_directory, data=demo["data"], progress=progress, small=bool(demo["small"])
-    )
+    demo = read_json(file, _Demo)
+    return build_demo(run_directory, data=demo.data, progress=progress, small=demo.small)
 
 
 def check_run(run_directory: Path) -> Path:
@@ -150,8 +155,6 @@ def _is_whole(distiller: Distiller) -> bool:
 
 
 def _is_refined(distiller: Distiller) -> bool:
-    from domainfusion.distillation.refinement import read_refinement  # which loads torch
-
     return bool(read_refinement(RunFiles(distiller.output_dir)).stopped)
 
 
@@ -230,7 +233,8 @@ def check_student(run_directory: Path) -> None:
     run = RunFiles(run_directory)
     for name, sums in _known_checksums(run.student_files).items():
         file = run.student / name
-        if file.is_file() and hash_file(file) not in sums:
+        is_whole = file.is_file() and hash_file(file) in sums
+        if os.path.lexists(file) and not is_whole:
             raise DataError(
                 "A file of the student is damaged, or was changed after the run wrote it",
                 received=str(file),
@@ -268,7 +272,6 @@ class _Ledger(BaseModel):
         checksums: The SHA-256 that each file may have.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore")
     written: list[str] = []
     next: list[str] = []
     checksums: dict[str, list[str]] = {}
@@ -287,14 +290,10 @@ def _read_ledger(ledger: Path) -> _Ledger:
         " is kept beside the files of the next student"
     )
     try:
-        return _Ledger.model_validate(read_json(ledger))
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        return read_json(ledger, _Ledger)
     except DataError as error:
-        reason = str(error.__cause__ or error)
-    raise DataError(
-        f"The list of the student's files is damaged: {reason}", received=str(ledger), fix=fix
-    )
+        reason = str(error).partition(". To fix it")[0]
+        raise DataError(f"The list of the student's files is damaged: {reason}", fix=fix) from error
 
 
 def _old_student(run: RunFiles) -> Path:
@@ -317,8 +316,9 @@ def _finish_replacing(run: RunFiles) -> None:
         return
     known = _read_ledger(ledger)
     for name in _inside(known.written):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            (old / name).unlink()
+        if (old / name).is_symlink() or not (old / name).is_dir():  # which no run wrote
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (old / name).unlink()
     for name in _files_in(old):
         place = folder / name
         if (

@@ -14,7 +14,7 @@ from domainfusion.wording import clock_time, counted, duration
 
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
-    from domainfusion.distillation.run import RunFiles
+    from domainfusion.distillation.run import DescribedInputs, RunDescription, RunFiles
     from domainfusion.models.costs import ModelUsage
     from domainfusion.progress import Pace
     from domainfusion.types import Example
@@ -127,39 +127,40 @@ def _time_left(status: RunStatus, watched: dict[str, _Watched]) -> Iterator[str]
 
 def status_of(directory: Path) -> RunStatus:
     """Reads how far a run is from the files in its directory."""
-    from domainfusion.distillation.run import RunFiles, writer_of
-    from domainfusion.records import read_json
+    from domainfusion.distillation.run import (
+        RunFiles,
+        read_description,
+        read_inputs,
+        read_stages,
+        writer_of,
+    )
 
     files = RunFiles(directory)
-    description = read_json(files.description, dict)
-    needed, missing = _answers(files, description.get("inputs", {}))
+    description, inputs = read_description(files), read_inputs(files)
+    needed, missing = _answers(files, inputs)
     found = {
         "generate": _generated(files),
         "collect": _collected(needed, missing),
         "integrate": _integrated(files),
         "train": _trained(files, description),
-        **(
-            {"refine": _refined(files)}
-            if description.get("inputs", {}).get("refinement_rounds")
-            else {}
-        ),
+        **({"refine": _refined(files)} if inputs.refinement_rounds else {}),
         "evaluate": (files.evaluation.is_file(), ""),
     }
-    entries = read_json(files.stages, list) if files.stages.is_file() else []
-    timed = {entry["stage"]: entry for entry in entries}
+    timed = {entry.stage: entry for entry in read_stages(files)}
     stages = []
     for name, (done, made) in found.items():
-        entry = timed.get(name, {})
+        entry = timed.get(name)
         # A process that was killed could not note its last stage as finished, but the stage's file
         # is there.
-        state = "done" if done or entry.get("finished") else "begun" if made or entry else "to do"
-        stage = StageStatus(name, state, entry.get("seconds"), made)
+        is_over = done or (entry is not None and entry.finished)
+        state = "done" if is_over else "begun" if made or entry else "to do"
+        stage = StageStatus(name, state, None if entry is None else entry.seconds, made)
         if name == "collect" and needed is not None:
             stage = replace(stage, done=needed - missing, total=needed)
         stages.append(stage)
     return RunStatus(
         directory,
-        str(description.get("title", "")),
+        description.title,
         tuple(stages),
         _usage(files),
         writer_of(directory),
@@ -246,26 +247,25 @@ def _collected(needed: int | None, missing: int) -> tuple[bool, str]:
     return missing == 0, f"{needed - missing:,} of {counted(needed, 'answer')} of the experts"
 
 
-def _answers(files: RunFiles, inputs: dict[str, Any]) -> tuple[int | None, int]:
+def _answers(files: RunFiles, inputs: DescribedInputs) -> tuple[int | None, int]:
     """Counts the answers that the examples need, and those of them that are not stored; None where
     there are no examples yet.
     """
     from domainfusion.models.store import ResponseStore
     from domainfusion.records import read_records
-    from domainfusion.types import Example, Sampling
+    from domainfusion.types import Example
 
     if not files.examples.is_file() or not files.responses.is_file():
         return None, 0
     examples = read_records(files.examples, Example)
-    sampling = Sampling(**inputs.get("response_sampling", {}))
     missing = needed = 0
     with ResponseStore(files.responses, read_only=True) as store:
-        for domain, teacher in inputs.get("teachers", {}).items():
+        for domain, teacher in inputs.teachers.items():
             questions = [
                 example.conversation_for(domain) for example in _of_domain(examples, domain)
             ]
             needed += len(questions)
-            missing += store.missing(teacher["fingerprint"], questions, sampling)
+            missing += store.missing(teacher.fingerprint, questions, inputs.response_sampling)
     return needed, missing
 
 
@@ -284,34 +284,28 @@ def _integrated(files: RunFiles) -> tuple[bool, str]:
     )
 
 
-def _trained(files: RunFiles, description: dict[str, Any]) -> tuple[bool, str]:
+def _trained(files: RunFiles, description: RunDescription) -> tuple[bool, str]:
     """A student is described in `run.json` once it is trained; before that, the log tells how far
     it is.
     """
-    from domainfusion.records import read_lines
+    from domainfusion.distillation.run import read_training_log
 
-    log = files.training_log
-    steps = [fields for _, fields in read_lines(log) if "step" in fields] if log.is_file() else []
+    lines = read_training_log(files.training_log)
+    steps = [fields for fields in lines if "step" in fields and "phase" in fields]
     trained = {(fields["phase"], fields["step"]) for fields in steps}
     made = counted(len(trained), "step") if trained else ""
-    done = "parameters" in description.get("student", {})
+    done = "parameters" in description.student.model_fields_set
     if steps and not done:
         made += f", now at step {steps[-1]['step']:,} of the phase {steps[-1]['phase']}"
     return done, made
 
 
 def _refined(files: RunFiles) -> tuple[bool, str]:
-    from domainfusion.records import read_json
+    from domainfusion.distillation.run import read_refinement
 
-    file = files.refinement
-    found = read_json(file, dict) if file.is_file() else {}
-    kept, rounds = (
-        sum(entry["is_kept"] is True for entry in found.get("rounds", ())),
-        len(found.get("rounds", ())),
-    )
-    stopped = str(found.get("stopped", ""))
-    return bool(stopped), (
-        f"{counted(rounds, 'round')}, {kept} kept" + (f": {stopped}" if stopped else "")
-        if found
-        else ""
-    )
+    if not files.refinement.is_file():
+        return False, ""
+    found = read_refinement(files)
+    rounds = counted(len(found.rounds), "round")
+    why = f": {found.stopped}" if found.stopped else ""
+    return bool(found.stopped), f"{rounds}, {len(found.kept)} kept{why}"

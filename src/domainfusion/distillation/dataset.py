@@ -24,10 +24,10 @@ from domainfusion.distillation.examples import (
     refuse_shared_ids,
 )
 from domainfusion.distillation.metrics import stated_parts
-from domainfusion.distillation.run import RunDirectory
+from domainfusion.distillation.run import RunDirectory, read_description
 from domainfusion.errors import ConfigurationError, DataError
 from domainfusion.models.store import Ask
-from domainfusion.records import read_json, read_records, write_json, write_records
+from domainfusion.records import read_records, write_json, write_records
 from domainfusion.types import Example, domains_of, fingerprint
 from domainfusion.wording import counted
 
@@ -444,7 +444,7 @@ def read_held_out(run: RunDirectory, name: str) -> list[Example]:
     """
     path = run.test_examples if name == "test" else run.validation_examples
     examples = read_records(path, Example)
-    frozen = read_json(run.description, dict).get("held_out", {}).get(name)
+    frozen = read_description(run).held_out.get(name)
     if frozen is not None and frozen != fingerprint(examples):
         raise DataError(
             f"The {name} examples were changed after they were frozen, before training",

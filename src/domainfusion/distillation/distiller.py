@@ -41,13 +41,13 @@ from domainfusion.distillation.refinement import (
     Refiner,
     Stages,
     Validation,
-    read_refinement,
 )
 from domainfusion.distillation.run import (
     RunDirectory,
     StageFiles,
     about_student,
     default_publisher,
+    read_refinement,
 )
 from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.targets import (

@@ -31,7 +31,7 @@ from domainfusion.distillation.entries import (
 )
 from domainfusion.distillation.text.words import identity
 from domainfusion.errors import ConfigurationError, DataError
-from domainfusion.records import from_json
+from domainfusion.records import from_json, of_another_kind
 from domainfusion.types import Example, transcript
 
 ExampleLike = Example | Mapping[str, Any] | tuple[str, ...] | str
@@ -299,11 +299,7 @@ def _to_example(
     try:
         example = _READER.validate_python({"source": "curated", **values})
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise DataError(
-            f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}",
-            received=problem["input"],
-        ) from error
+        raise of_another_kind(place, error, "correct or remove the entry") from error
     strange = sorted({example.primary_domain, *example.sub_questions} - set(example.domains))
     if strange:
         raise DataError(

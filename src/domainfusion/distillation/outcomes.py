@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from domainfusion.distillation.integration.reading import CHATTER
-from domainfusion.distillation.refinement import Refinement
-from domainfusion.distillation.run import RunFiles, StageFiles
+from domainfusion.distillation.results import Refinement
+from domainfusion.distillation.run import (
+    RunFiles,
+    StageFiles,
+    read_generation,
+    read_training_log,
+)
 from domainfusion.distillation.targets import SampledTarget
-from domainfusion.records import from_json, read_json
 from domainfusion.types import Response, TrainingRecord
 from domainfusion.wording import counted
 
@@ -23,8 +27,8 @@ def generated(run: RunFiles) -> str:
         if count := _lines_in(run, file.name):
             parts.append(f"{count:,} {use}")
     reasons: Counter[str] = Counter()
-    for generator in read_json(run.generation, list):
-        reasons.update(generator["rejected"])
+    for generator in read_generation(run):
+        reasons.update(generator.rejected)
     return ", ".join(parts) + _left_out(reasons, "rejected")
 
 
@@ -78,12 +82,8 @@ def trained(records: Iterable[TrainingRecord], files: StageFiles) -> str:
     """Says on how many records the student was trained, in how many steps, and the last loss."""
     usable = sum(record.is_usable for record in records)
     told = counted(usable, "record")
-    losses = []
-    if files.training_log.is_file():
-        for line in files.training_log.read_text(encoding="utf-8").splitlines():
-            entry = from_json(line)
-            if "loss" in entry:
-                losses.append(entry["loss"])
+    lines = read_training_log(files.training_log)
+    losses = [fields["loss"] for fields in lines if fields.get("loss") is not None]
     if not losses:
         return told
     return f"{told} in {counted(len(losses), 'step')}, loss {losses[0]:.3f} → {losses[-1]:.3f}"

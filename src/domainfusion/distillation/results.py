@@ -623,3 +623,140 @@ class Savings:
     experts: Footprint
     integrated: bool = False
     adapters: Footprint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """What is missing of a domain's retention, or of the accuracy across a combination of domains,
+    on validation.
+
+    Attributes:
+        domains: The domain, or the domains that the examples need together.
+        items: Validation examples that were graded.
+        student: Accuracy of the student.
+        expert: Accuracy of the domain's expert on the same examples; None for several domains, as
+            no expert knows them all.
+        missing: What is missing: of one domain 1 − student / expert, not below 0; of several 1 −
+            student.
+    """
+
+    domains: tuple[str, ...]
+    items: int
+    student: float
+    expert: float | None
+    missing: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinementRound:
+    """One round: where the student was weak, what was made there, and whether training on it
+    helped.
+
+    Attributes:
+        number: Which round, from 1.
+        shortfalls: What was missing, of every domain and combination that validation tells about.
+        before: The student's accuracy on validation by slice, before the round.
+        examples: New examples that the round trains on, after what the hygiene removes.
+        records: How many of these have a target to learn.
+        replayed: Earlier records that were seen again.
+        after: The accuracy by slice after it; None where nothing was trained, or the round is not
+            over.
+        is_kept: Whether the run continues with the student of this round; None while the round is
+            not over.
+    """
+
+    number: int
+    shortfalls: tuple[Shortfall, ...]
+    before: Mapping[str, float]
+    examples: int = 0
+    records: int = 0
+    replayed: int = 0
+    after: Mapping[str, float] | None = None
+    is_kept: bool | None = None
+
+    @property
+    def means(self) -> tuple[float, float] | None:
+        """The mean over slices before and after it, of slices that could be graded both times; None
+        where there is none.
+        """
+        shared = (
+            [(grade, self.after[name]) for name, grade in self.before.items() if name in self.after]
+            if self.after
+            else []
+        )
+        return (
+            (
+                sum(old for old, _ in shared) / len(shared),
+                sum(new for _, new in shared) / len(shared),
+            )
+            if shared
+            else None
+        )
+
+    @property
+    def improves(self) -> bool:
+        """Whether the mean rises."""
+        return self.means is not None and self.means[1] > self.means[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement:
+    """All rounds, and why there are no more.
+
+    Attributes:
+        rounds: The rounds, in order; each starts from the student of those before it that were
+            kept.
+        stopped: Why there is no further round; empty while the refinement continues.
+    """
+
+    rounds: tuple[RefinementRound, ...] = field(default=())
+    stopped: str = ""
+
+    @property
+    def kept(self) -> tuple[RefinementRound, ...]:
+        """The rounds whose student was kept."""
+        return tuple(entry for entry in self.rounds if entry.is_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A question that was made and left out.
+
+    Attributes:
+        query: The question.
+        reason: Why it was left out.
+        contained: The other question that stands in it, or that it repeats; empty for none.
+    """
+
+    query: str
+    reason: str
+    contained: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationCount:
+    """The outcome of the examples that one generator was asked for.
+
+    Attributes:
+        generator: Its name.
+        kind: The source of its examples: `synthetic`, `adversarial`, `curated` or `custom`.
+        asked: Examples asked for, or candidates looked at.
+        accepted: Examples that entered the run.
+        rejected: Candidates left out, by reason.
+        wanted: Examples that were wanted; None where no number was.
+        acceptance_rate: Share of the judged questions that agree with the domains that they were
+            written for; None where none was judged.
+        cross_domain: How many of the examples need several domains: `wanted` (None where no number
+            was) and `accepted`.
+        removed: The questions left out whose words were kept.
+    """
+
+    generator: str
+    kind: str
+    asked: int
+    accepted: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    wanted: int | None = None
+    acceptance_rate: float | None = None
+    cross_domain: Mapping[str, int | None] = field(default_factory=dict)
+    removed: tuple[LeftOut, ...] = ()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,13 +20,22 @@ from typing import Any, Protocol
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from domainfusion.description import describe, differences, models_in
+from domainfusion.distillation.results import GenerationCount, Refinement
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import checksum_of, remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
-from domainfusion.records import CHECKSUMS, from_json, read_json, refuse_changed, write_json
-from domainfusion.types import fingerprint
+from domainfusion.records import (
+    CHECKSUMS,
+    from_json,
+    read_json,
+    refuse_changed,
+    refuse_immense,
+    write_json,
+)
+from domainfusion.types import Sampling, fingerprint
 
 try:
     import resource
@@ -151,6 +161,157 @@ class RunFiles(StageFiles):
             "a report": self.html_report.is_file(),
         }
         return [name for name, is_there in found.items() if is_there]
+
+
+class DescribedStudent(BaseModel):
+    """What `run.json` says of the student, and whatever else stands there."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str | None = None
+    base_model: str | None = None
+    parameters: int | None = None
+    system_prompt: str | None = None
+    chat_template: str | None = None
+    license: str | None = None
+    library_name: str | None = None
+
+
+class RunDescription(BaseModel):
+    """What `run.json` holds.
+
+    Attributes:
+        title: What reports call the run.
+        student: The student; `parameters` is there once it is trained.
+        teachers: The name of each domain's expert.
+        settings: What is needed to repeat the run.
+        inputs: All that decides its outcome.
+        held_out: The fingerprints of the examples that were frozen, by use.
+    """
+
+    title: str = ""
+    student: DescribedStudent = DescribedStudent()
+    teachers: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    held_out: dict[str, str] = {}
+
+
+class DescribedTeacher(BaseModel):
+    """What the inputs of a run say of an expert: the fingerprint by which its answers are found."""
+
+    fingerprint: str
+
+
+class DescribedInputs(BaseModel):
+    """Of the inputs of a run, those that show how far it is."""
+
+    teachers: dict[str, DescribedTeacher] = {}
+    response_sampling: Sampling = Sampling()
+    refinement_rounds: int = 0
+
+
+class _Described(BaseModel):
+    inputs: DescribedInputs = DescribedInputs()
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """The time and memory of one stage of the run.
+
+    Attributes:
+        stage: Its name.
+        seconds: Wall-clock time.
+        peak_memory_bytes: The most memory that was resident while it ran; None where it was not
+            measured.
+        finished: Whether it is over.
+    """
+
+    stage: str
+    seconds: float
+    peak_memory_bytes: int | None = None
+    finished: bool = True
+
+
+def read_description(files: RunFiles) -> RunDescription:
+    """Returns what `run.json` holds.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    return read_json(files.description, RunDescription)
+
+
+def read_inputs(files: RunFiles) -> DescribedInputs:
+    """Returns the inputs that show how far a run is.
+
+    Raises:
+        DataError: `run.json` is missing or damaged.
+    """
+    return read_json(files.description, _Described).inputs
+
+
+def read_stages(files: RunFiles) -> tuple[StageTime, ...]:
+    """Returns what each stage took so far, in order.
+
+    Raises:
+        DataError: `stages.json` is damaged.
+    """
+    return read_json(files.stages, tuple[StageTime, ...]) if files.stages.is_file() else ()
+
+
+def read_refinement(files: StageFiles) -> Refinement:
+    """Returns the refinement of a run so far; an empty one before it begins.
+
+    Raises:
+        DataError: `refinement.json` is damaged.
+    """
+    return read_json(files.refinement, Refinement) if files.refinement.is_file() else Refinement()
+
+
+def read_generation(files: StageFiles) -> tuple[GenerationCount, ...]:
+    """Returns what each generator was asked for, and what came of it.
+
+    Raises:
+        DataError: `generation.json` is missing or damaged.
+    """
+    return read_json(files.generation, tuple[GenerationCount, ...])
+
+
+def read_training_log(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a training's log: dicts with `phase`, `step` and figures, or a note.
+
+    Lines that are damaged or not yet whole are left out, with a warning unless it is the last one:
+    nothing but reports reads them.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    except OSError as error:
+        logger.warning("%s can't be read (%s), and is left out.", path, error.strerror or error)
+        return found
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = from_json(line)
+            _LINE.validate_python(fields)
+            refuse_immense(fields, "")
+        except ValueError:
+            if number < len(lines):
+                logger.warning("%s:%d is damaged and left out.", path, number)
+            continue
+        found.append(fields)
+    return found
+
+
+class _LogLine(BaseModel):
+    """The fields of a line that its readers count on."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    phase: str = ""
+    step: int = 0
+    loss: float | None = None
+
+
+_LINE = TypeAdapter(_LogLine)
 
 
 _NAMES = frozenset(file.name for file in vars(RunFiles(Path())).values())
@@ -420,7 +581,7 @@ class RunDirectory(RunFiles):
         if not self.description.is_file():
             self._write_description()
             return
-        stored = read_json(self.description, dict).get("inputs", {})
+        stored = read_description(self).inputs
         found = differences(stored, self._inputs)
         if not found:
             return
@@ -497,7 +658,7 @@ class RunDirectory(RunFiles):
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""
         content = read_json(self.description, dict)
-        content[key] = {**content.get(key, {}), **fields}
+        content[key] = {**(content.get(key) or {}), **fields}
         write_json(self.description, content, listed=True)
 
     @contextmanager
@@ -530,19 +691,14 @@ class RunDirectory(RunFiles):
 
     def _list_stage(self, name: str, seconds: float, *, finished: bool) -> bool:
         """Adds to what a stage took; returns whether it was not finished before."""
-        listed = read_json(self.stages, list) if self.stages.is_file() else []
-        entries = {entry["stage"]: entry for entry in listed}
-        known = entries.get(name, {"seconds": 0.0, "peak_memory_bytes": None, "finished": False})
-        if known["finished"]:
+        entries = {entry.stage: entry for entry in read_stages(self)}
+        known = entries.get(name, StageTime(name, 0.0, finished=False))
+        if known.finished:
             return False
-        measured = (known["peak_memory_bytes"], peak_memory_bytes())
-        entries[name] = {
-            "stage": name,
-            "seconds": round(known["seconds"] + seconds, 2),
-            "peak_memory_bytes": max((peak for peak in measured if peak is not None), default=None),
-            "finished": finished,
-        }
-        write_json(self.stages, list(entries.values()), listed=True)
+        measured = (known.peak_memory_bytes, peak_memory_bytes())
+        peak = max((found for found in measured if found is not None), default=None)
+        entries[name] = StageTime(name, round(known.seconds + seconds, 2), peak, finished)
+        write_json(self.stages, [asdict(entry) for entry in entries.values()], listed=True)
         return True
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
-from pydantic import TypeAdapter
-
 from domainfusion.distillation.integration import Experts, Task
 from domainfusion.distillation.integration.reading import primary_first
 from domainfusion.distillation.metrics import AccuracyMetric, stated_parts
@@ -69,7 +67,7 @@ def read_samples(files: StageFiles) -> list[SampledTarget]:
     """
     if not files.samples.is_file():
         return []
-    return TypeAdapter(list[SampledTarget]).validate_python(read_json(files.samples))
+    return read_json(files.samples, list[SampledTarget])
 
 
 def to_record(task: Task, integration: Integration, verifier: AccuracyMetric) -> TrainingRecord:

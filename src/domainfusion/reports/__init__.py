@@ -4,9 +4,11 @@ student's folder.
 
 from __future__ import annotations
 
+from domainfusion.distillation.results import GenerationCount
+from domainfusion.distillation.run import StageTime
 from domainfusion.reports.html import render_html, write_model_card, write_reports
 from domainfusion.reports.markdown import render_markdown, render_model_card
-from domainfusion.reports.summary import GenerationCount, RunSummary, StageTime
+from domainfusion.reports.summary import RunSummary
 from domainfusion.reports.terminal import render_terminal
 
 __all__ = [

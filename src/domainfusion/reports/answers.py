@@ -11,10 +11,9 @@ from itertools import chain, zip_longest
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
-from domainfusion.distillation.results import Answer, ModelResult
+from domainfusion.distillation.results import Answer, GenerationCount, ModelResult
 from domainfusion.errors import printable
 from domainfusion.reports.evaluation_tables import label_of
-from domainfusion.reports.summary import GenerationCount
 from domainfusion.reports.tables import clipped, percent
 from domainfusion.types import Conflict, Example, TrainingRecord
 from domainfusion.wording import counted

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from domainfusion.distillation.outcomes import saved
-from domainfusion.distillation.refinement import Refinement
-from domainfusion.distillation.results import Savings
+from domainfusion.distillation.results import GenerationCount, Refinement, Savings
+from domainfusion.distillation.run import StageTime
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.models.costs import ModelUsage, total_cost
 from domainfusion.reports.charts import TrainingCurves
-from domainfusion.reports.summary import GenerationCount, RunSummary, Shipped, StageTime
+from domainfusion.reports.summary import RunSummary, Shipped
 from domainfusion.reports.tables import (
     Cell,
     Table,

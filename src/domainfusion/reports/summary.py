@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
-from domainfusion.distillation.refinement import Refinement
-from domainfusion.distillation.results import Savings
-from domainfusion.distillation.run import RunFiles
+from domainfusion.distillation.results import GenerationCount, Refinement, Savings
+from domainfusion.distillation.run import (
+    RunDescription,
+    RunFiles,
+    StageTime,
+    read_stages,
+    read_training_log,
+)
 from domainfusion.distillation.targets import SampledTarget
 from domainfusion.errors import DataError
 from domainfusion.models.costs import ModelUsage
-from domainfusion.records import from_json, read_json, read_records
+from domainfusion.records import read_json, read_records
 from domainfusion.types import SCHEMA_VERSION, TrainingRecord
 
 logger = logging.getLogger("domainfusion")
@@ -29,66 +33,6 @@ T = TypeVar("T")
 
 def _nothing() -> dict[str, Any]:
     return {}
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A question that was made and left out.
-
-    Attributes:
-        query: The question.
-        reason: Why it was left out.
-        contained: The other question that stands in it, or that it repeats; empty for none.
-    """
-
-    query: str
-    reason: str
-    contained: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationCount:
-    """The outcome of the examples that one generator was asked for.
-
-    Attributes:
-        generator: Its name.
-        kind: The source of its examples: `synthetic`, `adversarial`, `curated` or `custom`.
-        asked: Examples asked for, or candidates looked at.
-        accepted: Examples that entered the run.
-        rejected: Candidates left out, by reason.
-        wanted: Examples that were wanted; None where no number was.
-        acceptance_rate: Share of the judged questions that agree with the domains that they were
-            written for; None where none was judged.
-        cross_domain: How many of the examples need several domains: `wanted` (None where no number
-            was) and `accepted`.
-        removed: The questions left out whose words were kept.
-    """
-
-    generator: str
-    kind: str
-    asked: int
-    accepted: int
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    wanted: int | None = None
-    acceptance_rate: float | None = None
-    cross_domain: Mapping[str, int | None] = field(default_factory=dict)
-    removed: tuple[LeftOut, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """The time and memory of one stage of the run.
-
-    Attributes:
-        stage: Its name.
-        seconds: Wall-clock time.
-        peak_memory_bytes: The most memory that was resident while it ran; None where it was not
-            measured.
-    """
-
-    stage: str
-    seconds: float
-    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +117,8 @@ class RunSummary:
                 fix="name the directory that the run printed",
             )
         files = RunFiles(run_directory)
-        run = _read(files.description, _Run) or _Run()
-        stages = _read(files.stages, tuple[StageTime, ...]) or ()
+        run = _read(files.description, RunDescription) or RunDescription()
+        stages = read_stages(files)
         refinement = _read(files.refinement, Refinement)
         return cls(
             title=run.title,
@@ -188,7 +132,7 @@ class RunSummary:
             savings=_read(files.savings, Savings),
             shipped=_read_shipped(files.student),
             training_log=_training_log(files, refinement),
-            student=run.student,
+            student=run.student.model_dump(exclude_unset=True),
             teachers=run.teachers,
             settings=run.settings,
             inputs=run.inputs,
@@ -218,19 +162,8 @@ class RunSummary:
         return self.title or "Distillation run"
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The content of `run.json`."""
-
-    title: str = ""
-    student: dict[str, Any] = field(default_factory=dict)
-    teachers: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
-
-
 def _read(path: Path, kind: type[T]) -> T | None:
-    return _validated(read_json(path), kind, path) if path.exists() else None
+    return read_json(path, kind) if path.exists() else None
 
 
 def _read_records(path: Path) -> tuple[TrainingRecord, ...]:
@@ -264,35 +197,19 @@ def _training_log(files: RunFiles, refinement: Refinement | None) -> tuple[Mappi
     """Returns the lines of the training, then those of each round of the refinement that was kept,
     whose phases are named after it.
     """
-    lines = _log_lines(files.training_log)
+    lines = read_training_log(files.training_log)
     for entry in refinement.kept if refinement else ():
-        for fields in _log_lines(files.round(entry.number).training_log):
+        for fields in read_training_log(files.round(entry.number).training_log):
             if "phase" in fields:
                 lines.append({**fields, "phase": f"round {entry.number}: {fields['phase']}"})
     return tuple(lines)
 
 
-def _log_lines(path: Path) -> list[Mapping[str, Any]]:
-    """Returns the lines of a training's log, without those that are damaged or not yet whole."""
-    found: list[Mapping[str, Any]] = []
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            fields = from_json(line)
-        except ValueError:
-            fields = None
-        if isinstance(fields, dict):
-            found.append(fields)
-        elif number < len(lines):
-            logger.warning("%s:%d is damaged and left out.", path, number)
-    return found
-
-
 def _read_evaluation(path: Path) -> EvaluationReport | None:
     if not path.exists():
         return None
-    plain = read_json(path)
-    version = plain.get("schema", SCHEMA_VERSION) if isinstance(plain, dict) else SCHEMA_VERSION
+    plain = read_json(path, dict)
+    version = plain.get("schema", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise DataError(
             f"{path} was written by a later version of domainfusion",
@@ -300,7 +217,7 @@ def _read_evaluation(path: Path) -> EvaluationReport | None:
             allowed=f"schema {SCHEMA_VERSION} or lower",
             fix="upgrade domainfusion",
         )
-    report = _validated(plain, EvaluationReport, path)
+    report = read_json(path, EvaluationReport)
     if not any(model.role == "student" for model in report.models):
         raise DataError(
             f"{path} has no student",
@@ -308,16 +225,3 @@ def _read_evaluation(path: Path) -> EvaluationReport | None:
             fix="evaluate the run again",
         )
     return report
-
-
-def _validated(plain: object, kind: type[T], path: Path) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(step) for step in problem["loc"]) or "the file"
-        raise DataError(
-            f"{path}: {where}: {problem['msg']}",
-            received=problem["input"],
-            fix="fix the file, or remove it and run the stage that writes it",
-        ) from error

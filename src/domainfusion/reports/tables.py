@@ -97,8 +97,10 @@ def _plain(value: Any) -> str:
 
 def command_line(settings: Mapping[str, Any]) -> str:
     """Returns the command that repeats the run, ready for a shell; empty where it is not known."""
-    command = settings.get("command", "")
-    return command if isinstance(command, str) else shlex.join(str(word) for word in command)
+    command = settings.get("command")
+    if isinstance(command, list | tuple):
+        return shlex.join(map(str, command))
+    return command if isinstance(command, str) else ""
 
 
 class Cell(NamedTuple):

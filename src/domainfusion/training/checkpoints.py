@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,6 +177,23 @@ def write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """What `best.json` says of the best state.
+
+    Attributes:
+        step: The step at which it was measured.
+        since: The first step that reached its mean.
+        mean: The mean of its scores.
+        scores: Each score, by slice.
+    """
+
+    step: int
+    since: int
+    mean: float
+    scores: dict[str, float]
+
+
 class BestState:
     """Keeps the state with the highest mean score, of equals the latest, in the directory of a
     phase.
@@ -195,24 +213,24 @@ class BestState:
         self._evaluation_steps = evaluation_steps
 
     @property
-    def _about(self) -> dict[str, Any] | None:
+    def _about(self) -> _Scores | None:
         path = self._directory / BEST_SCORES
-        return read_json(path) if path.is_file() else None
+        return read_json(path, _Scores) if path.is_file() else None
 
     @staticmethod
     def scores_in(directory: Path) -> dict[str, float]:
         """Returns the scores of the best state of a phase."""
-        return dict(read_json(directory / BEST_SCORES)["scores"])
+        return read_json(directory / BEST_SCORES, _Scores).scores
 
     def consider(self, student: TrainableModel, step: int, scores: Mapping[str, float]) -> None:
         """Keeps the student's state where its mean score is at least that of the kept one."""
         mean = sum(scores.values()) / max(len(scores), 1)
         known = self._about
-        if known is not None and mean < known["mean"]:
+        if known is not None and mean < known.mean:
             return
-        since = min(step, known["since"]) if known is not None and mean == known["mean"] else step
+        since = min(step, known.since) if known is not None and mean == known.mean else step
         save_state(student.trained_state(), self._directory / BEST)
-        about = {"step": step, "since": since, "mean": mean, "scores": dict(scores)}
+        about = _Scores(step, since, mean, dict(scores))
         write_json(self._directory / BEST_SCORES, about, listed=True)
 
     def is_exhausted(self, step: int) -> bool:
@@ -222,6 +240,6 @@ class BestState:
         known = self._about
         if self._patience is None or known is None:
             return False
-        if known["scores"] and min(known["scores"].values()) >= 1:
+        if known.scores and min(known.scores.values()) >= 1:
             return True
-        return bool(step - known["since"] >= self._patience * self._evaluation_steps)
+        return bool(step - known.since >= self._patience * self._evaluation_steps)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from domainfusion.checks import check_kind, check_word, is_number
@@ -54,7 +55,7 @@ class Choices:
     ) -> None:
         self._path = path
         self.log = log
-        self._entries: dict[str, dict[str, Any]] = read_json(path, dict) if path.is_file() else {}
+        self._entries = _read_choices(path) if path.is_file() else {}
 
     def made(self, name: str) -> Any:
         """Returns the choice; None where none was made."""
@@ -98,6 +99,42 @@ class Choices:
             self.log({"chosen": name, **entry})
             logger.info("%s: chose %s, from %s", name, entry["value"], entry["measured"])
         return entry["value"]
+
+
+class _Merges(BaseModel):
+    """The merges that were chosen: that which training starts from, and that which is compared."""
+
+    start: Candidate
+    product: Candidate
+
+
+class _ChoiceOfMerge(BaseModel):
+    measured: dict[str, Candidate] = {}
+    value: _Merges | None = None
+
+
+class _ChoiceOfOrder(BaseModel):
+    measured: dict[str, float] = {}
+    value: list[str] | None = None
+
+
+class _Choice(BaseModel):
+    measured: dict[str, Any] = {}
+    value: Any = None
+
+
+class _Choices(BaseModel):
+    """What a file of choices holds; a custom trainer may have made others than these two."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Choice]
+    merge: _ChoiceOfMerge = _ChoiceOfMerge()
+    order: _ChoiceOfOrder = _ChoiceOfOrder()
+
+
+def _read_choices(path: Path) -> dict[str, dict[str, Any]]:
+    read_json(path, _Choices)  # which refuses what is not one
+    return read_json(path, dict)
 
 
 CHOICE = "merge"

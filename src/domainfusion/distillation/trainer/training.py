@@ -172,6 +172,13 @@ class Turn(NamedTuple):
         return (self.folder / FINISHED).is_file()
 
 
+@dataclass(frozen=True)
+class _KnownRecords:
+    """What `known.json` says: the ids of the examples that no phase shows."""
+
+    skipped: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """The arguments of one training, and its directory; see `Trainer.train`."""
@@ -361,7 +368,7 @@ class Training:
         if self.trainer.known_share == 1 or self.start is not None:
             return ()
         path = self.directory / KNOWN
-        return read_json(path)["skipped"] if path.is_file() else None
+        return read_json(path, _KnownRecords).skipped if path.is_file() else None
 
     def _skipped(self, student: TrainableModel) -> Collection[str]:
         """Returns the ids of the examples that no phase shows, as the start knows their answers; it
@@ -434,7 +441,7 @@ class Training:
         }
         if not note.is_file():
             write_json(note, inputs, listed=True)
-        elif found := differences(read_json(note), inputs):
+        elif found := differences(read_json(note, dict), inputs):
             raise RunError(
                 f"This directory holds a training with other inputs ({found})",
                 received=str(self.directory),
