@@ -2,6 +2,7 @@
 makes of the hidden states what it is.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,10 +296,12 @@ def test_an_architecture_that_does_something_else_is_refused(
 
 @pytest.mark.parametrize("targets", ["all-linear", ["lm_head", "q_proj"]], ids=["layers", "head"])
 def test_the_head_is_the_one_that_the_model_projects_with(
-    tiny_llama: Path, make_adapter: Callable[..., Path], targets: str | list[str]
+    tiny_llama: Path, make_adapter: Callable[..., Path], tmp_path: Path, targets: str | list[str]
 ) -> None:
-    plain = load(tiny_llama)
-    expert = load(make_adapter("expert", 3, target_modules=targets))
+    # A base of its own: on one that other tests hold, their adapters may stand on the head.
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    plain = load(base)
+    expert = load(make_adapter("expert", 3, target_modules=targets), base_model=base)
     head, states = expert.head(), expert.hidden_states([[5, 6, 7]])[0]
     expected = expert.project(states)
     plain.score(CONVERSATIONS[:1])  # the base is as it was again
