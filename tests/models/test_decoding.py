@@ -15,10 +15,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from domainfusion.models import HuggingFaceModel, answering
-from domainfusion.models.answering import batches, continue_batch
+from domainfusion.models import HuggingFaceModel
+from domainfusion.models import rows as answered_rows
 from domainfusion.models.decoding import Decoding, Pause, Prompt, Rows, can_decode, decodes_alike
 from domainfusion.models.placement import computing_with, pack
+from domainfusion.models.rows import batches, continue_batch
 from domainfusion.types import Sampling, user
 
 PROMPTS = [
@@ -147,7 +148,7 @@ def test_answers_are_the_same_by_either_way(
 def test_the_base_can_be_used_otherwise_whenever_an_answer_is_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "SECONDS_BETWEEN_ANSWERS", 0.0)
+    monkeypatch.setattr(answered_rows, "SECONDS_BETWEEN_ANSWERS", 0.0)
     model = HuggingFaceModel(tiny_llama, dtype="float32")
     questions = [user(question) for question in ("Why?", "Why not?", "Who?", "Where?")]
     expected = model.generate(questions, Sampling(max_new_tokens=12))
@@ -173,15 +174,15 @@ MANY = [user(f"What is {number} and {number % 7}?") for number in range(36)]
 def test_threads_with_batches_of_their_own_write_what_one_writes(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None, warm: float
 ) -> None:
-    monkeypatch.setattr(answering, "SECONDS_BETWEEN_ANSWERS", 0.0)
+    monkeypatch.setattr(answered_rows, "SECONDS_BETWEEN_ANSWERS", 0.0)
     names: set[str] = set()
-    decoding = answering.Decoding
+    decoding = answered_rows.Decoding
 
     def noted(*arguments: Any) -> Decoding:
         names.add(threading.current_thread().name)
         return decoding(*arguments)
 
-    monkeypatch.setattr(answering, "Decoding", noted)
+    monkeypatch.setattr(answered_rows, "Decoding", noted)
     model = HuggingFaceModel(tiny_llama, dtype="float32")
     sampling = Sampling(max_new_tokens=12, temperature=warm)
     found = model.generate(MANY, sampling)
@@ -264,9 +265,9 @@ def test_equal_questions_are_answered_once(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    decoding = answering.Decoding
+    decoding = answered_rows.Decoding
     monkeypatch.setattr(
-        answering,
+        answered_rows,
         "Decoding",
         lambda prompts, *rest: rows.append(len(prompts)) or decoding(prompts, *rest),
     )
@@ -289,7 +290,7 @@ def test_a_batch_is_filled_up_to_its_tokens() -> None:
     assert [len(batch) for batch in found] == [148, 148, 32, 12]
     for batch in found:
         held = max(lengths[index] for index in batch) + 100
-        assert len(batch) <= 32 or len(batch) * held <= answering.TOKENS_IN_BATCH
+        assert len(batch) <= 32 or len(batch) * held <= answered_rows.TOKENS_IN_BATCH
     assert [len(batch) for batch in batches([1] * 600, 1)] == [256, 256, 88]
     assert [len(batch) for batch in batches(lengths, 100, 200)] == [200, 140]
     assert list(batches([], 5)) == []

@@ -22,8 +22,8 @@ from domainfusion.models import (
     HuggingFaceModel,
     LanguageModel,
     TrainableModel,
-    answering,
     generate_with,
+    rows,
 )
 from domainfusion.models.chat_template import CHATML_TEMPLATE
 from domainfusion.types import Conversation, Generation, Message, Sampling, user
@@ -356,13 +356,13 @@ def test_rows_of_similar_length_share_a_batch(
 ) -> None:
     model = load(tiny_llama, batch_size=4)
     batches: list[list[int]] = []
-    decoding = answering.Decoding  # type: ignore[attr-defined]
+    decoding = rows.Decoding  # type: ignore[attr-defined]
 
     def watched(prompts: Any, *rest: Any) -> Any:
         batches.append([len(prompt.tokens) for prompt in prompts])
         return decoding(prompts, *rest)
 
-    monkeypatch.setattr(answering, "Decoding", watched)
+    monkeypatch.setattr(rows, "Decoding", watched)
     model.generate(
         [user("word " * (7 * number % 12)) for number in range(12)], Sampling(max_new_tokens=1)
     )
@@ -394,7 +394,7 @@ def test_answers_that_were_there_before_an_error_were_reported(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, seen = load(tiny_llama, batch_size=3), []
-    decoding, calls = answering.Decoding, []  # type: ignore[attr-defined]
+    decoding, calls = rows.Decoding, []  # type: ignore[attr-defined]
 
     def fails_later(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -402,7 +402,7 @@ def test_answers_that_were_there_before_an_error_were_reported(
             raise RuntimeError("out of memory")
         return decoding(*arguments)
 
-    monkeypatch.setattr(answering, "Decoding", fails_later)
+    monkeypatch.setattr(rows, "Decoding", fails_later)
     with pytest.raises(RuntimeError):
         model.generate(CONVERSATIONS, SHORT, lambda index, _: seen.append(index))
     assert len(seen) == 3

@@ -17,6 +17,7 @@ from domainfusion.models import (
     ScriptedModel,
     answering,
     generate_with,
+    rows,
 )
 from domainfusion.models.shared_base import SharedBase
 from domainfusion.types import Conversation, Generation, Sampling, user
@@ -53,13 +54,14 @@ def experts(tiny_llama: Path, make_adapter: MakeAdapter) -> list[HuggingFaceMode
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the mixed batches that are answered."""
     sizes: list[int] = []
-    continue_batch = answering.continue_batch
+    continue_batch = rows.continue_batch
 
     def counted(module: Any, prompts: Sequence[Any], *rest: Any) -> list[list[int]]:
         sizes.append(len(prompts))
         return continue_batch(module, prompts, *rest)
 
-    monkeypatch.setattr(answering, "continue_batch", counted)
+    for module in (answering, rows):
+        monkeypatch.setattr(module, "continue_batch", counted)
     return sizes
 
 

@@ -21,9 +21,9 @@ from transformers import (
 
 from domainfusion.errors import CapabilityError, ModelError
 from domainfusion.models import Adaptation, HuggingFaceModel, TokenScorer
-from domainfusion.models.answering import TOKENS_AT_ONCE, token_log_probabilities
 from domainfusion.models.base import TokenScores
 from domainfusion.models.projection import check_projection, head_of, project
+from domainfusion.models.rows import TOKENS_AT_ONCE, token_log_probabilities
 from domainfusion.types import Conversation, Message, user
 
 EXACT = 1e-5

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from domainfusion.checks import check_number
 from domainfusion.errors import CapabilityError
-from domainfusion.models.answering import buckets
 from domainfusion.models.base import PieceScores, ServedScorer, TokenScorer
+from domainfusion.models.rows import buckets
 from domainfusion.progress import Progress
 from domainfusion.training.batching import Row
 from domainfusion.training.losses import token_losses

@@ -21,7 +21,6 @@ from safetensors.torch import save, save_file
 
 from domainfusion.errors import CapabilityError, TrainingError, advice_on
 from domainfusion.files import checksum_of, replacing
-from domainfusion.models.answering import buckets
 from domainfusion.models.base import (
     AdapterModel,
     BatchedModel,
@@ -33,6 +32,7 @@ from domainfusion.models.base import (
 )
 from domainfusion.models.locate import hash_tensors
 from domainfusion.models.projection import Head
+from domainfusion.models.rows import buckets
 from domainfusion.models.tokenizer import compare_tokenizers
 from domainfusion.progress import Progress
 from domainfusion.records import from_json
