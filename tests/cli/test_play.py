@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import shutil
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +107,32 @@ def test_who_does_not_come_from_the_page_is_turned_away(server: PlayServer) -> N
     status, page = request(server, "GET", "/", Host=f"e.org:{server.server_port}")
     assert status == 403 and server.token not in str(page)
     assert not server.room.review.exists()
+
+
+def test_a_page_that_is_closed_before_its_answer_is_passed_over(
+    server: PlayServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def wait(question: str) -> str:
+        asked.set()
+        gone.wait(20)
+        return "x" * 1_000_000
+
+    server.room.panel.models["base"] = ScriptedModel(wait, name="base")  # type: ignore[index]
+    body = json.dumps({"question": "Why?"})
+    head = (
+        f"POST /ask HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\nX-Token: {server.token}\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.server_port)) as page:
+        page.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert asked.wait(20)
+        # Closed at once, without waiting for what was sent.
+        page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.set()
+    status, answered = post(server, "/ask", {"question": "And now?"})
+    assert status == 200 and answered["answers"]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_server_listens_on_this_machine_alone(server: PlayServer) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import sys
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -199,6 +200,11 @@ class PlayServer(ThreadingHTTPServer):
         self.room = room
         self.token = secrets.token_urlsafe(24)
         self.page, self.policy = _page(room.panel, self.token)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Passes over a page that was closed before its answer came."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
