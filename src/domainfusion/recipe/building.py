@@ -135,7 +135,11 @@ def _remote(section: APISection) -> LanguageModel:
         "prices": models.Prices,
     }
     for name, group in groups.items():
-        settings[name] = group(**_taken(settings, group))
+        own = _taken(settings, group)
+        if (
+            own
+        ):  # else the group's default: a model without prices has none, not two that are missing
+            settings[name] = group(**own)
     return models.APIModel(**settings)
 
 
