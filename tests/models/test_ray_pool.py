@@ -214,7 +214,7 @@ def test_a_cluster_without_room_is_one_clear_error(
     tmp_path: Path, pool: Callable[..., RayPool]
 ) -> None:
     model = pool(cpus=64, start_seconds=2).spread(Deadly(tmp_path / "never"))
-    with pytest.raises(ModelError, match="no actor within 2 seconds"):
+    with pytest.raises(ModelError, match="no actor within 2 s"):
         model.generate(QUESTIONS, SHORT)
 
 
