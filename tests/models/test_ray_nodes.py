@@ -148,7 +148,7 @@ def test_the_last_node_that_is_lost_is_one_error_and_a_new_one_is_asked_the_rest
             return model.generate(conversations, sampling, tell)
 
     with ResponseStore(tmp_path / "answers.sqlite") as store:
-        with pytest.raises(ModelError, match=r"gave no actor within 5 seconds.*is kept; run again"):
+        with pytest.raises(ModelError, match=r"gave no actor within 5 s.*is kept; run again"):
             store.ask(Watched(asked), QUESTIONS)
         kept = [QUESTIONS[index][-1].content for index in told]
         assert len(kept) >= 2 * BATCH
