@@ -16,7 +16,7 @@ import pytest
 from domainfusion.errors import ModelError
 from domainfusion.models import ResponseStore
 from domainfusion.models.base import AnswersForModels, OnResult
-from domainfusion.models.ray_pool import RayPool
+from domainfusion.models.ray_pool import RayPool, stop_pools
 from domainfusion.types import Conversation, Generation, Sampling, user
 
 ray = pytest.importorskip("ray")
@@ -41,6 +41,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Actors know this file's class from what they are sent, not from a module that they can't find.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield made
+    stop_pools()  # their actors are of this session alone
     ray.shutdown()
     made.shutdown()
     # Ray does not wait for its processes, and their handles warn when they are collected.
