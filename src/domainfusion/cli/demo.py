@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from domainfusion.cli.terminal import Terminal
 
-MINUTES = 12
+MINUTES = 9
 """How long the run took whose report is published (benchmarks/demo/report.md), on two cores; the
 README names the same number.
 """
 
 _DESCRIPTION = f"""Distill three experts (airports, chemical elements, countries) on SmolLM2-135M into one student, and measure it.
-No GPU and no network is needed; the published run took {MINUTES} minutes on two cores, other work beside it for a part of them.
+No GPU and no network is needed; the published run took {MINUTES} minutes on two cores.
 A demo that was stopped resumes where it was."""
 
 
