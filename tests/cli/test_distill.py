@@ -150,6 +150,21 @@ def test_what_is_lost_of_a_finished_run_is_made_again(
     assert "The run is finished" in capsys.readouterr().err
 
 
+def test_what_a_power_cut_brought_back_into_a_finished_run_is_deleted_again(
+    finished_run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    [phase, *_] = sorted((directory / "training").glob("phase-*"))
+    (phase / "checkpoint-1").mkdir()
+    (phase / "checkpoint-1" / "student.safetensors").write_bytes(b"old")
+    (phase / ".finished.safetensors.unfinished-99999999").write_bytes(b"half")
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+    assert "The run is finished" not in capsys.readouterr().err
+    assert differences(state_of(directory), state_of(finished_run)) == []
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+    assert "The run is finished" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_measured_again_by_another_evaluator(
     finished_run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

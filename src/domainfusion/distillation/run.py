@@ -636,11 +636,15 @@ class RunDirectory(RunFiles):
         return {path.relative_to(self.path).as_posix(): checksum_of(path) for path in sorted(files)}
 
     def evaluation_by(self, evaluator: object) -> dict[str, Any]:
-        """Returns what an evaluation of the run's student by this evaluator is made of."""
+        """Returns what an evaluation of the run's student by this evaluator is made of, and which
+        files the training has left: a power cut can bring deleted ones back, to be deleted anew.
+        """
+        left = (path.relative_to(self.training).as_posix() for path in self.training.rglob("*"))
         return {
             "by": fingerprint(describe(evaluator)),
             "version": version("domainfusion"),
             "of": self.sources_of_evaluation(),
+            "training": sorted(left),
         }
 
     def note_evaluation(self, of: Mapping[str, Any]) -> None:
