@@ -165,6 +165,17 @@ def test_what_a_power_cut_brought_back_into_a_finished_run_is_deleted_again(
     assert "The run is finished" in capsys.readouterr().err
 
 
+def test_a_finished_run_with_a_damaged_list_of_its_training_is_not_taken_for_whole(
+    finished_run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    (directory / "training" / "checksums.json").write_text("")
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 1
+    assert "The list of checksums is damaged" in capsys.readouterr().err
+    (directory / "training" / "checksums.json").unlink()
+    assert main(["distill", str(recipe_file), "--output-dir", str(directory)]) == 0
+
+
 def test_a_finished_run_is_measured_again_by_another_evaluator(
     finished_run: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -657,7 +657,14 @@ class RunDirectory(RunFiles):
         since.
         """
         noted = read_json(self.description, dict).get(EVALUATED)
-        return self.evaluation.is_file() and noted == self.evaluation_by(evaluator)
+        if not self.evaluation.is_file() or noted != self.evaluation_by(evaluator):
+            return False
+        try:
+            for listed in self.training.rglob(CHECKSUMS):
+                refuse_changed(listed.parent)
+        except DataError:  # the stage that reads the file says so, or makes it again
+            return False
+        return True
 
     def add_to_description(self, key: str, fields: Mapping[str, Any]) -> None:
         """Adds to one of the objects in `run.json`."""
