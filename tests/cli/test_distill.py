@@ -130,7 +130,9 @@ def test_a_finished_run_is_not_done_again(
     assert differences(before, state_of(directory)) == []
 
 
-@pytest.mark.parametrize("lost", ["evaluation.json", "model", "training", "records.jsonl"])
+@pytest.mark.parametrize(
+    "lost", ["evaluation.json", "model", "training", "records.jsonl", "stages.json"]
+)
 def test_what_is_lost_of_a_finished_run_is_made_again(
     lost: str,
     finished_run: Path,

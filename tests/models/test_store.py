@@ -253,6 +253,16 @@ def test_an_error_is_never_an_answer(tmp_path: Path) -> None:
         assert store.ask(SeededModel(), questions(1)) == SeededModel().generate(questions(1))
 
 
+def test_what_is_flushed_is_in_the_file_itself_and_not_in_its_journal(tmp_path: Path) -> None:
+    with ResponseStore(tmp_path / "s.sqlite") as store:
+        asked = store.ask(SeededModel(), questions(5))
+        store.flush()
+        shutil.copy(tmp_path / "s.sqlite", tmp_path / "copy.sqlite")  # without its journal
+    with ResponseStore(tmp_path / "copy.sqlite") as copy:
+        assert len(copy) == 5
+        assert copy.ask(SeededModel(fail_after=0), questions(5)) == asked
+
+
 KILLED = """
 import os, sys
 from domainfusion.models import ResponseStore, ScriptedModel

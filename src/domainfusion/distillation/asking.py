@@ -168,6 +168,10 @@ class RunAsk:
         roles = [role for model in self._open_store().usage() for role in model.roles]
         return any(role.startswith("expert of ") for role in roles)
 
+    def flush(self) -> None:
+        """Has all answers on the disk; see `ResponseStore.flush`."""
+        self._open_store().flush()
+
     def _note(self, store: ResponseStore) -> None:
         write_json(self._run.usage, list(store.usage()), listed=True)
 

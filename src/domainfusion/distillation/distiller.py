@@ -404,6 +404,7 @@ class Distiller:
                 write_json(self._run.evaluation, self.report, listed=True)
                 self._measure_savings(student, held_out)
                 if student is self.student:
+                    self._ask.flush()  # a finished run asks nothing again
                     self._run.note_evaluation(self._run.evaluation_by(self.evaluator))
                 tell(self.report.headline)
             with doing("writing the report"):

@@ -639,7 +639,11 @@ class RunDirectory(RunFiles):
         """Returns what an evaluation of the run's student by this evaluator is made of, and which
         files the training has left: a power cut can bring deleted ones back, to be deleted anew.
         """
-        left = (path.relative_to(self.training).as_posix() for path in self.training.rglob("*"))
+        left = (
+            path.relative_to(self.training).as_posix()
+            for path in self.training.rglob("*")
+            if path.name != CHECKSUMS  # one that is deleted is made again only where it is needed
+        )
         return {
             "by": fingerprint(describe(evaluator)),
             "version": version("domainfusion"),
@@ -657,7 +661,9 @@ class RunDirectory(RunFiles):
         since.
         """
         noted = read_json(self.description, dict).get(EVALUATED)
-        if not self.evaluation.is_file() or noted != self.evaluation_by(evaluator):
+        is_listed = any(stage.stage == "evaluate" for stage in read_stages(self))
+        is_there = self.evaluation.is_file() and is_listed
+        if not is_there or noted != self.evaluation_by(evaluator):
             return False
         try:
             for listed in self.training.rglob(CHECKSUMS):

@@ -209,6 +209,15 @@ class ResponseStore:
                     "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows
                 )
 
+    def flush(self) -> None:
+        """Has all that is stored on the disk, so that a power cut takes none of it back.
+
+        Raises:
+            StoreError: It can't be written.
+        """
+        with _write_errors(self.path):
+            self._connection.execute("PRAGMA wal_checkpoint").fetchall()
+
     def usage(self) -> tuple[ModelUsage, ...]:
         """Returns what each model was asked since the store was made, and what that took, in the
         order in which they were first asked.
