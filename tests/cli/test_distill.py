@@ -131,7 +131,11 @@ def test_a_finished_run_is_not_done_again(
 
 
 @pytest.mark.parametrize(
-    "lost", ["evaluation.json", "model", "training", "records.jsonl", "stages.json"]
+    "lost",
+    [
+        *("evaluation.json", "model", "training", "records.jsonl", "stages.json", "usage.json"),
+        *("model/tokenizer.json", "model/README.md"),
+    ],
 )
 def test_what_is_lost_of_a_finished_run_is_made_again(
     lost: str,

@@ -151,7 +151,8 @@ def _is_whole(distiller: Distiller) -> bool:
     except DomainFusionError as error:
         logger.info("The student is saved anew: %s", error)
         return False
-    return True
+    run = RunFiles(distiller.output_dir)
+    return all((run.student / name).is_file() for name in _read_ledger(run.student_files).written)
 
 
 def _is_refined(distiller: Distiller) -> bool:

@@ -662,8 +662,8 @@ class RunDirectory(RunFiles):
         """
         noted = read_json(self.description, dict).get(EVALUATED)
         is_listed = any(stage.stage == "evaluate" for stage in read_stages(self))
-        is_there = self.evaluation.is_file() and is_listed
-        if not is_there or noted != self.evaluation_by(evaluator):
+        is_there = all(file.is_file() for file in (self.evaluation, self.usage, self.generation))
+        if not is_listed or not is_there or noted != self.evaluation_by(evaluator):
             return False
         try:
             for listed in self.training.rglob(CHECKSUMS):
