@@ -658,7 +658,8 @@ class RunDirectory(RunFiles):
 
     def is_evaluated_by(self, evaluator: object) -> bool:
         """Whether the evaluation is this evaluator's, and nothing that it follows from has changed
-        since.
+        since; usage, stages and counts are there, and every list of checksums of the training
+        holds.
         """
         noted = read_json(self.description, dict).get(EVALUATED)
         is_listed = any(stage.stage == "evaluate" for stage in read_stages(self))
