@@ -204,10 +204,20 @@ def to_json(value: object, *, indent: int | None = None) -> str:
         '{"loss": null, "step": 1}'
     """
     try:
-        return json.dumps(value, indent=indent, ensure_ascii=False, default=asdict, allow_nan=False)
+        return json.dumps(
+            value, indent=indent, ensure_ascii=False, default=_fields_of, allow_nan=False
+        )
     except ValueError:  # seldom: so the way without a copy comes first
-        plain = from_json(json.dumps(value, default=asdict), parse_constant=lambda constant: None)
+        text = json.dumps(value, default=_fields_of)
+        plain = from_json(text, parse_constant=lambda constant: None)
         return json.dumps(plain, indent=indent, ensure_ascii=False)
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass as they are; `asdict` copies all that is in them."""
+    if isinstance(value, type):
+        raise TypeError(f"A class has no JSON: {value}")
+    return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
 def from_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -410,7 +420,7 @@ def write_records(path: Path, records: Iterable[Any], *, listed: bool = False) -
     """Writes dataclasses as JSON Lines, each with its schema version. `listed` is that of
     `write_text`.
     """
-    lines = (to_json({"schema": SCHEMA_VERSION, **asdict(record)}) for record in records)
+    lines = (to_json({"schema": SCHEMA_VERSION, **_fields_of(record)}) for record in records)
     write_text(path, "".join(f"{line}\n" for line in lines), listed=listed)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from distillation.builders import example
 from domainfusion.distillation import DomainRetentionEvaluator
@@ -277,6 +278,19 @@ def test_a_reference_without_a_number_is_nothing_to_hold_a_number_against() -> N
 def test_rouge_is_a_share_that_knows_every_alphabet(text: str, reference: str) -> None:
     assert 0 <= rouge_l(text, reference) <= 1
     assert rouge_l(reference, reference) == pytest.approx(1)
+
+
+@given(text=st.lists(st.sampled_from("abcde")), reference=st.lists(st.sampled_from("abcde")))
+def test_rouge_is_that_of_the_package_of_its_name(text: list[str], reference: list[str]) -> None:
+    # The letter a is an article.
+    said, wanted = (" ".join(f"{letter}x" for letter in each) for each in (text, reference))
+    peer = RougeScorer(["rougeL"]).score(wanted, said)["rougeL"].fmeasure
+    assert rouge_l(said, wanted) == peer
+
+
+@pytest.mark.parametrize("words", [["corn"] * 200_000, [f"w{n}" for n in range(200_000)]])
+def test_rouge_of_a_megabyte_is_that_of_its_first_words(words: list[str]) -> None:
+    assert rouge_l(" ".join(words), " ".join(words[1:])) == pytest.approx(1, abs=1e-3)
 
 
 def test_rouge_minds_the_order_that_f1_ignores() -> None:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domainfusion.distillation.text.digits import _FOREIGN_VALUES, _PORTIONS, SCALES
+from domainfusion.distillation.text.digits import (
+    _DIGITS,
+    _FOREIGN_VALUES,
+    _PORTIONS,
+    _RUSSIAN_VALUES,
+    NUMBER_WORDS,
+    SCALES,
+    _runs_of_digits,
+    matches_in_words,
+)
 from domainfusion.distillation.text.quantities import Stated, read_quantities
 from domainfusion.distillation.text.units import base_units_of, parse_unit, unit_at
 from domainfusion.distillation.text.words import render
@@ -270,6 +279,45 @@ def test_200_kilobytes_are_read_in_a_few_seconds(piece: str) -> None:
     began = time.process_time()
     read_quantities(text)
     assert time.process_time() - began < 15  # a text that took quadratic time would take hours
+
+
+number_words = st.sampled_from(
+    [
+        *_FOREIGN_VALUES,
+        *_RUSSIAN_VALUES,
+        *("a", "an", "half", "dozen", "hundred", "one", "seventeen", "ninety", "million", "and"),
+        *(
+            "third",
+            "point",
+            "zero",
+            "TWO",
+            "ſeis",
+            "MİL",
+            "vıngt",
+            "SIX",
+            "дᲀа",
+            "百万",
+            "三",
+            "tên",
+        ),
+    ]
+)
+between = st.sampled_from([" ", "-", ", ", "", ".", "_", "\u0301", " and ", " a half "])
+numerals = st.lists(
+    st.one_of(number_words, st.text("0123456789.,'- ^/–+:xaé٣", max_size=8), st.text(max_size=3)),
+    max_size=8,
+)
+
+
+@given(words=numerals, joints=st.lists(between, min_size=8, max_size=8))
+def test_looking_where_a_number_may_begin_finds_what_the_whole_pattern_finds(
+    words: list[str], joints: list[str]
+) -> None:
+    text = "".join(map("".join, zip(words, joints, strict=False)))
+    for quick, pattern in ((matches_in_words, NUMBER_WORDS), (_runs_of_digits, _DIGITS)):
+        assert [found.span() for found in quick(text)] == [
+            found.span() for found in pattern.finditer(text)
+        ]
 
 
 def test_units_are_read_to_where_they_end() -> None:

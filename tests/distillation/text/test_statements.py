@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from domainfusion.distillation.metrics.grading import grade_texts
 from domainfusion.distillation.text.denial import is_one_of_guesses
 from domainfusion.distillation.text.statements import spans_of, states
-from domainfusion.distillation.text.words import fold, identity, normalize, render, words_of
+from domainfusion.distillation.text.words import (
+    Rendered,
+    fold,
+    fold_character,
+    folded,
+    identity,
+    normalize,
+    render,
+    words_of,
+)
 from domainfusion.types import Example, Part
 
 SAID = [
@@ -341,6 +350,50 @@ def test_folding_keeps_letters_that_are_letters_of_their_own(
 ) -> None:
     assert (normalize(one) == normalize(other)) is same
     assert (normalize(unicodedata.normalize("NFD", one)) == normalize(other)) is same
+
+
+@given(
+    text=st.text(st.one_of(st.characters(), st.sampled_from("ab)^ \t\nßİ\u0591ёé")), max_size=30)
+)
+@case("x^2 \u0591 ^3 a\n\n^ b")
+def test_a_text_is_folded_as_its_characters_are(text: str) -> None:
+    pieces: list[str] = []
+    places: list[int] = []
+    last = " "
+    for place, character in enumerate(text):
+        if character.isspace():
+            new = "" if last == " " else " "
+        elif character == "^" and (last.isalpha() or last == ")"):
+            new = ""
+        else:
+            new = fold_character(character)
+        pieces.append(new)
+        places += [place] * len(new)
+        last = new[-1:] or last
+    found = folded(Rendered(text, range(len(text) + 1)))
+    assert (found.text, list(found.places)) == ("".join(pieces), [*places, len(text)])
+
+
+PROSE = "The mill grinds 3 kg of corn per day. It is not red, said Anna of the Lima. "
+
+
+@pytest.mark.parametrize("piece", [PROSE, "- a, b\n", "corn ", "x"], ids=repr)
+def test_an_accepted_answer_of_a_megabyte_is_graded_in_seconds(piece: str) -> None:
+    gold = piece * (1_000_000 // len(piece)) + "end"
+    began = time.process_time()
+    assert graded("stated_parts", gold, "It is corn, 3 kg.") == 0
+    assert graded("stated_parts", gold, f"Well: {gold}") == 1
+    assert time.process_time() - began < 20  # two to four; it was more than a minute
+
+
+def test_a_long_accepted_answer_is_looked_for_as_a_short_one_is() -> None:
+    for times in (1, 30, 3_000):
+        gold = f"Run it with -a. {PROSE * times}end"
+        assert graded("contains", gold, f"Well. **{gold}**, I think.") == 1
+        assert graded("contains", gold, f"Well. {gold}ing.") == 0
+        assert graded("contains", gold, f"Well. {gold.replace('-a', '-A')}.") == 0
+        assert graded("contains", gold, f"Well. {gold[:-9]}.") == 0
+        assert graded("contains", gold, f"It is not {gold}.") == 0
 
 
 @given(text=st.text(max_size=60))

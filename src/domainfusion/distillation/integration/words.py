@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from domainfusion.distillation.text.quantities import Quantity as Quantity
@@ -109,6 +110,7 @@ _DATES = tuple(
     )
 )
 
+_DIGIT = re.compile(r"\d")  # which every date has
 _LEAST_STEM = 5
 # A word; marks such as an apostrophe, a hyphen or a point may stand inside.
 _WORD = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
@@ -223,6 +225,8 @@ def _allows(wide: Quantity, narrow: Quantity) -> bool:
 
 
 def _find_dates(sentence: str) -> Iterator[Found]:
+    if not _DIGIT.search(sentence):
+        return
     taken: list[tuple[int, int]] = []
     for pattern in _DATES:
         for match in pattern.finditer(sentence):
@@ -562,6 +566,11 @@ def _ends(text: str) -> dict[tuple[str, int], int]:
     return {end: times for end, times in found.items() if times}
 
 
+_MOST_WORDS = 10_000
+"""Words whose stems, or ends of oppositions, are kept: answers use the same ones again and again."""
+
+
+@lru_cache(maxsize=_MOST_WORDS)
 def _end_of(word: str) -> tuple[str, int] | None:
     """Returns the end of an opposition that a word names."""
     if word in _WORDS:
@@ -616,6 +625,7 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(fold(text))
 
 
+@lru_cache(maxsize=_MOST_WORDS)
 def stem(word: str) -> str:
     """Returns a word without the ending that grammar gives it; the same for `melts`, `melted` and
     `melting`.
@@ -658,21 +668,30 @@ def topic(text: str) -> frozenset[str]:
     """
     found: set[str] = set()
     for token in tokens(text):
-        for run in _HAN.findall(token):
-            found.update(run[place : place + 2] for place in range(len(run) - 1))
-        for word in _HAN.sub("-", token).removesuffix("'s").split("-"):
-            if (
-                len(word) < 2
-                or word in EMPTY
-                or word in EMPTY_ELSEWHERE
-                or word in NEGATIONS
-                or _NEGATION.fullmatch(word)
-                or word.endswith("n't")
-            ):
-                continue
-            if not is_opposing_word(word) and not word.isdigit():
-                found.add(stem(IRREGULAR.get(word, word)))
-    return frozenset(found)
+        if not token.isascii():
+            for run in _HAN.findall(token):
+                found.update(run[place : place + 2] for place in range(len(run) - 1))
+            token = _HAN.sub("-", token)
+        for word in token.removesuffix("'s").split("-"):
+            found.add(_topic_stem(word))
+    return frozenset(found - {""})
+
+
+@lru_cache(maxsize=_MOST_WORDS)
+def _topic_stem(word: str) -> str:
+    """Returns the stem of a word; empty where it tells nothing of what a text is about."""
+    if (
+        len(word) < 2
+        or word in EMPTY
+        or word in EMPTY_ELSEWHERE
+        or word in NEGATIONS
+        or _NEGATION.fullmatch(word)
+        or word.endswith("n't")
+        or is_opposing_word(word)
+        or word.isdigit()
+    ):
+        return ""
+    return stem(IRREGULAR.get(word, word))
 
 
 def denies(text: str) -> bool:

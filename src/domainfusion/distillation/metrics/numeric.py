@@ -39,6 +39,8 @@ from domainfusion.models.base import LanguageModel, TokenScorer
 from domainfusion.models.store import Ask
 from domainfusion.types import Conversation, Example, Generation, Message, Sampling, Score
 
+_LONGEST_WANTED = 10_000
+"""Characters of an accepted answer in which its number is looked for."""
 _MOST_NUMBERS = 200
 """Numbers that are looked at for what is said of them."""
 
@@ -131,7 +133,7 @@ class Numeric:
         """Returns what an accepted answer gives: its first quantity, in the unit of the metric
         where it names none.
         """
-        found = read_quantities(answer)
+        found = read_quantities(answer[:_LONGEST_WANTED])
         if not found:
             return None
         unit = parse_unit(self.unit)

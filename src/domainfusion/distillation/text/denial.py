@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from domainfusion.distillation.text.quantities import Stated, read_quantities
 from domainfusion.distillation.text.sentences import Span
@@ -168,7 +169,7 @@ def _is_outdated(seen: str, span: Span, before: str, after: str, query: str) -> 
     nothing of the past was asked for: it used to be Lima, but it is Quito now.
     """
     query = fold(query)
-    if _ASKS_FOR_THE_PAST.search(query) or not _NOW.search(rest := fold(seen)):
+    if _ASKS_FOR_THE_PAST.search(query) or not _speaks_of_now(seen):
         return bool(
             query
             and not _ASKS_FOR_THE_PAST.search(query)
@@ -188,7 +189,15 @@ def _is_outdated(seen: str, span: Span, before: str, after: str, query: str) -> 
         return not _CALLED.search(between) and not re.search(r"\b(?:but|now|sondern)\b", between)
     if _ONCE_AFTER.match(tail):
         return True
-    return bool(_WAS.search(start) and (_UNTIL.match(tail) or _IS_INSTEAD.search(rest)))
+    return bool(_WAS.search(start) and (_UNTIL.match(tail) or _IS_INSTEAD.search(fold(seen))))
+
+
+@lru_cache(maxsize=4)
+def _speaks_of_now(seen: str) -> bool:
+    """Whether a text says of something that it is so at present; it is asked for each place at which
+    an answer stands in one text.
+    """
+    return _NOW.search(fold(seen)) is not None
 
 
 def denies_something(text: str) -> bool:

@@ -169,6 +169,28 @@ NUMBER_WORDS = re.compile(
     re.IGNORECASE,
 )
 """A number in words."""
+_HAN_NUMERAL = re.compile(f"[{''.join((*_HAN_DIGITS, *_HAN_TENS, *_HAN_BIG))}]")
+_RUN = re.compile(r"\w+")
+
+
+def matches_in_words(text: str) -> Iterator[re.Match[str]]:
+    """Yields what `NUMBER_WORDS` finds in a text, in order.
+
+    Trying the pattern at each letter is slow, so it is only tried at words that it may begin with.
+    No such word goes on in letters or digits, so looking up whole runs of them misses none; but
+    Chinese numerals stand anywhere.
+    """
+    if _HAN_NUMERAL.search(text):
+        yield from NUMBER_WORDS.finditer(text)
+        return
+    end = 0
+    for run in _RUN.finditer(text):
+        if run.start() < end or as_listed(run[0]) not in _FIRST_WORDS:
+            continue
+        match = NUMBER_WORDS.match(text, run.start())
+        if match is not None:
+            yield match
+            end = match.end()
 
 
 def as_listed(word: str) -> str:
@@ -182,6 +204,12 @@ def as_listed(word: str) -> str:
         ['million', 'million', 'hundert', 'seis']
     """
     return word.casefold().replace("i\u0307", "i").replace("ı", "i")
+
+
+_FIRST_WORDS = frozenset(
+    map(as_listed, ("a", "an", "half", *_VALUES, *_FOREIGN_VALUES, *_RUSSIAN_VALUES))
+)
+"""The words that a number in words begins with."""
 
 
 class NumberInWords(NamedTuple):
@@ -383,7 +411,9 @@ _FOREIGN = re.compile(
 )
 # Function words of English, which writes them after a point.
 _ENGLISH = re.compile(r"\b(?:is|are|the|of|about|and|it|its|at|with|has|was)\b", re.IGNORECASE)
-_AMBIGUOUS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}[.,]\d{3}(?![\d.,]\d|\d)")
+# The look behind comes after the first digit, which it therefore takes in: so the engine can skip to
+# digits.
+_AMBIGUOUS = re.compile(r"[1-9](?<![\d.,].)\d{0,2}[.,]\d{3}(?![\d.,]\d|\d)")
 """1.064 or 1,064: which of the two has decimals is for the rest of the text to say."""
 
 
@@ -400,9 +430,24 @@ def _writes_decimal_commas(text: str) -> bool:
     return len(_FOREIGN.findall(text)) > len(_ENGLISH.findall(text))
 
 
+# What a number in digits begins with. A search for it is fast; one for the whole pattern tries each
+# character.
+_FIRST_OF_DIGITS = re.compile(r"[-+–.\d]")
+
+
+def _runs_of_digits(text: str) -> Iterator[re.Match[str]]:
+    """Yields what `_DIGITS` finds in a text, in order."""
+    first = _FIRST_OF_DIGITS.search(text)
+    while first is not None:
+        match = _DIGITS.match(text, first.start())
+        if match is not None:
+            yield match
+        first = _FIRST_OF_DIGITS.search(text, match.end() if match else first.end())
+
+
 def _in_digits(text: str, has_decimal_comma: bool) -> Iterator[Number]:
     skip_to = 0
-    for match in _DIGITS.finditer(text):
+    for match in _runs_of_digits(text):
         if match.start() < skip_to:
             continue
         if locant := _LOCANT.match(text, match.end("digits")):
@@ -559,7 +604,7 @@ def _hours(hour: int, clock: re.Match[str]) -> float:
 
 
 def _in_words(text: str) -> Iterator[Number]:
-    for match in NUMBER_WORDS.finditer(text):
+    for match in matches_in_words(text):
         read = number_in_words(match)
         if read is None:
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -166,11 +167,28 @@ def read_quantities(text: str) -> list[Stated]:
         >>> [stated.quantity for stated in read_quantities("at least 100 km")]
         [Quantity(low=95000.0, high=inf, middle=100000.0, dimension='[length]')]
     """
+    return list(_kept(text) if len(text) <= _LONGEST_KEPT else _read(text))
+
+
+_MOST_KEPT, _LONGEST_KEPT = 2_048, 500
+"""How many texts are kept with their quantities at most, and of how many characters: a sentence is
+read for what it claims, for its conflicts and for each accepted answer.
+"""
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _kept(text: str) -> tuple[Stated, ...]:
+    return tuple(_read(text))
+
+
+def _read(text: str) -> list[Stated]:
     seen = render(text)
     found: list[Stated] = []
     for stated in _statements(seen.text):
         start, end = seen.places[stated.start], seen.places[stated.end]
-        found.append(replace(stated, start=max(start, found[-1].end) if found else start, end=end))
+        start = max(start, found[-1].end) if found else start
+        is_in_place = (start, end) == (stated.start, stated.end)
+        found.append(stated if is_in_place else replace(stated, start=start, end=end))
     return [stated for stated in found if stated.start < stated.end]
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from domainfusion.distillation.text.denial import MOST_SPANS, is_denied
 from domainfusion.distillation.text.quantities import Stated, read_quantities
@@ -16,6 +18,7 @@ from domainfusion.distillation.text.words import (
     ARTICLES,
     MARKS,
     MONTHS,
+    Rendered,
     fold,
     folded,
     render,
@@ -59,26 +62,14 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
     if not words:
         return
     found = False
-    plain = folded(render(seen))
-    if len(words) == 1 and (words[0] in ARTICLES or is_symbol(wanted)):
-        # Without the caret before a raised symbol: m^2 as m2.
-        bare, pattern = (
-            re.sub(r"(?<=[^\W\d_)])\^", "", seen),
-            re.escape(re.sub(r"(?<=[^\W\d_)])\^", "", wanted)),
-        )
-        places = [place for place in range(len(seen) + 1) if not _is_power(seen, place)]
-    else:
-        folded_words = folded(render(wanted)).text.split()
-        kept = [word for word in folded_words[:-1] if word not in ARTICLES] + folded_words[-1:]
-        forms = [_forms_of_word(kept, place) for place in range(len(kept))]
-        bare, pattern = plain.text, r" (?:(?:a|an|the) )*".join(forms)
-        places = list(plain.places)
+    plain = _folded(seen)
     flags = _FLAG.findall(wanted)
-    for match in re.finditer(_bounded(pattern, wanted), bare):
+    for span in _spans_in_its_words(seen, plain, wanted, words):
         found = True
-        span = Span(places[match.start()], places[match.end() - 1] + 1)
         if not flags or _FLAG.findall(seen[span.start : span.end]) == flags:
             yield span
+    if len(wanted) > _LONGEST_PATTERN:
+        return
     others = "" if found else _forms_of_date(fold(wanted)) or _forms_of_world_war(fold(wanted))
     if others:
         # Not inside of a longer number, path or word.
@@ -89,6 +80,67 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
         yield from _same_quantity(seen, wanted)
 
 
+@lru_cache(maxsize=4)
+def _folded(text: str) -> Rendered:
+    """Returns a text as it is compared; one answer is looked at for several others in a row."""
+    return folded(render(text))
+
+
+_LONGEST_PATTERN = 2_000
+"""Characters of an answer from which on only its own words are looked for, with its articles and in
+the forms that it has them in.
+"""
+
+
+def _spans_in_its_words(
+    seen: str, plain: Rendered, wanted: str, words: Sequence[str]
+) -> Iterator[Span]:
+    """Yields where an answer stands in a text in its own words, or in forms of these.
+
+    Args:
+        seen: The rendered text.
+        plain: The same, folded.
+        wanted: The rendered answer.
+        words: Its words, folded.
+    """
+    bounds = _bounds_of(wanted, is_ascii=seen.isascii())
+    if len(wanted) > _LONGEST_PATTERN:
+        yield from _long_spans(plain, _folded(wanted).text, bounds)
+        return
+    text, places = plain.text, plain.places
+    if len(words) == 1 and (words[0] in ARTICLES or is_symbol(wanted)):
+        # Without the caret before a raised symbol: m^2 as m2.
+        text, pattern = _CARET.sub("", seen), re.escape(_CARET.sub("", wanted))
+        places = [place for place in range(len(seen) + 1) if not _is_power(seen, place)]
+    else:
+        folded_words = _folded(wanted).text.split()
+        kept = [word for word in folded_words[:-1] if word not in ARTICLES] + folded_words[-1:]
+        forms = _forms_of_words(kept)
+        if any(
+            word not in text and form == re.escape(word)
+            for word, form in zip(kept, forms, strict=True)
+        ):
+            return  # to compile a pattern takes longer than all else
+        pattern = r" (?:(?:a|an|the) )*".join(forms)
+    for match in re.finditer(f"{bounds.begins}(?:{pattern}){bounds.ends}", text):
+        yield Span(places[match.start()], places[match.end() - 1] + 1)
+
+
+def _long_spans(plain: Rendered, wanted: str, bounds: _Bounds) -> Iterator[Span]:
+    """Yields where a long answer stands in a text; both are folded."""
+    begins, ends = re.compile(bounds.begins), re.compile(bounds.ends)
+    start = plain.text.find(wanted)
+    for _ in range(MOST_SPANS):
+        if start < 0:
+            return
+        end = start + len(wanted)
+        if begins.match(plain.text, start) and ends.match(plain.text, end):
+            yield Span(plain.places[start], plain.places[end - 1] + 1)
+        start = plain.text.find(wanted, start + 1)
+
+
+# The caret before a raised symbol.
+_CARET = re.compile(r"(?<=[^\W\d_)])\^")
 _FLAG = re.compile(r"(?<!\S)-{1,2}[A-Za-z][\w-]*")
 """A flag of a command, which has a case of its own: -a is not -A."""
 
@@ -138,15 +190,32 @@ _NUMBERED = [tuple(line.split()) for line in _NUMBERINGS.strip().splitlines()]
 _SHORT_TITLES = {"mount": r"mt\.?", "saint": r"st\.?", "doctor": r"dr\.?", "professor": r"prof\.?"}
 
 
-def _forms_of_word(words: Sequence[str], place: int) -> str:
+def _forms_of_words(words: Sequence[str]) -> list[str]:
+    """Returns a pattern for each word of an answer."""
+    last = len(words) - 1
+    return [
+        _forms_of_word(
+            word,
+            is_alone=last == 0,
+            is_numbering=0 < place == last and words[place - 1].isalpha(),
+        )
+        for place, word in enumerate(words)
+    ]
+
+
+@lru_cache(maxsize=4_096)
+def _forms_of_word(word: str, *, is_alone: bool, is_numbering: bool) -> str:
     """Returns a pattern of the forms in which people write one word of an answer: Mt. for Mount, 1st
     for first, and after a name 2 or two for II, and the Eighth for VIII.
+
+    Args:
+        word: The word, folded.
+        is_alone: Whether it is the whole answer.
+        is_numbering: Whether it is the last word, and follows a name.
     """
-    word = words[place]
     forms = [re.escape(word)]
-    is_numbering = place > 0 and place == len(words) - 1 and words[place - 1].isalpha()
     for long, short in _SHORT_TITLES.items():
-        if len(words) > 1 and re.fullmatch(rf"{long}|{short}", word):
+        if not is_alone and re.fullmatch(rf"{long}|{short}", word):
             forms += [long, short]
     for number, cardinal, ordinal, roman in _NUMBERED:
         nth = rf"{number}(?:st|nd|rd|th)"
@@ -268,36 +337,53 @@ def _is_power(seen: str, place: int) -> bool:
     )
 
 
-def _bounded(pattern: str, wanted: str) -> str:
-    """Returns a pattern with what may not stand beside it, so that it matches whole words and whole
-    numbers.
+class _Bounds(NamedTuple):
+    """Patterns of what may stand before and after an answer."""
+
+    begins: str
+    ends: str
+
+
+_IS_SPACED = re.compile(_SPACED)
+_IS_KATAKANA = re.compile(f"[{_KATAKANA}]+")
+_IS_HANGUL = re.compile(f"[{_HANGUL}]")
+
+
+def _bounds_of(wanted: str, *, is_ascii: bool) -> _Bounds:
+    """Returns what has to hold around an answer, so that whole words and whole numbers are found.
+
+    Args:
+        wanted: The answer.
+        is_ascii: Whether the text is ASCII, in which the classes of other letters and of marks, that
+            take long to compile, find nothing.
     """
     first, last = wanted[0], wanted[-1]
+    letter, mark = (r"\w", "") if is_ascii else (_SPACED, f"[{MARKS}]")
     begins = ends = ""
-    if re.match(_SPACED, first):
+    if _IS_SPACED.match(first):
         # prefixes that Arabic and Hebrew write as one with the word: and, in, to, the
         glued = {"\u0600": r"(?:(?<![^\W])[\u0648\u0641]?[\u0628\u0643\u0644]?(?:\u0627\u0644)?)",
                  "\u0590": r"(?:(?<![^\W])[\u05d1\u05dc\u05de\u05d4\u05d5\u05e9\u05db]{1,2})"}  # fmt: skip
         prefix = next(
             (glued[block] for block in glued if block <= first <= chr(ord(block) + 0xFF)), ""
         )
-        begins = f"(?:(?<!{_SPACED})|{prefix})" if prefix else f"(?<!{_SPACED})"
+        begins = f"(?:(?<!{letter})|{prefix})" if prefix else f"(?<!{letter})"
     if first.isdecimal():
         # no part of a longer number, no negative one, and not the second group of 1 064
         begins += r"(?<!\d[.,'/:^])(?<!\^-)(?<![^\w)][-–])(?<!\A[-–])(?<!minus )(?<!negative )"
         if re.match(r"\d{3}(?!\d)", wanted):
             begins += r"(?<!\d )"
-    if re.match(_SPACED, last):
-        ends = f"(?!{_SPACED}|[{MARKS}])"
-    elif re.match(r"\w", last):
-        ends = f"(?![{MARKS}])"
+    if _IS_SPACED.match(last):
+        ends = f"(?!{letter}|{mark})" if mark else f"(?!{letter})"
+    elif mark and re.match(r"\w", last):
+        ends = f"(?!{mark})"
     if last.isdecimal():
         ends += r"(?![.,'/:]\d|\^[-\d]| \d{3}(?!\d)|\s?[×·*x]\s?10\^|e[-+]?\d)"
-    if re.fullmatch(f"[{_KATAKANA}]+", wanted):
+    if _IS_KATAKANA.fullmatch(wanted):
         begins, ends = f"(?<![{_KATAKANA}])", f"(?![{_KATAKANA}])"
-    if re.match(f"[{_HANGUL}]", first):
+    if _IS_HANGUL.match(first):
         begins = f"(?<![{_HANGUL}])"
-    return f"{begins}(?:{pattern}){ends}"
+    return _Bounds(begins, ends)
 
 
 def _same_quantity(seen: str, wanted: str) -> Iterator[Span]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -458,23 +458,41 @@ def _same_case(word: str) -> str:
     return word if is_symbol else word.casefold()
 
 
+# White space that is more than a space between words, and marks of powers.
+_NOT_FOLDED = re.compile(r"\A\s+|\s{2,}|[^\S ]|\^+")
+
+
+def _without_space_and_caret(match: re.Match[str]) -> str:
+    if match[0][0] != "^":
+        return " " if match.start() else ""
+    before = match.string[match.start() - 1 : match.start()]
+    # x^2 and x2, Ca^2+ and Ca2+
+    return "" if before.isalpha() or before == ")" else match[0]
+
+
 def folded(seen: Rendered) -> Rendered:
     """Returns a rendered text folded, with single spaces and without the marks of powers, and the
     place of each character.
     """
-    pieces: list[str] = []
+    text = seen.text
+    if text.isascii():
+        alike = Rendered(text.lower(), seen.places)
+        return _substituted(alike, _NOT_FOLDED, _without_space_and_caret)
+    table = {character: fold_character(character) for character in set(text)}
+    if all(len(folds) == 1 for folds in table.values()):
+        alike = Rendered(
+            text.translate({ord(each): folds for each, folds in table.items()}), seen.places
+        )
+    else:
+        alike = _folded_one_by_one(seen, table)
+    return _substituted(alike, _NOT_FOLDED, _without_space_and_caret)
+
+
+def _folded_one_by_one(seen: Rendered, table: Mapping[str, str]) -> Rendered:
+    """Folds a text in which a character is folded to none or to several."""
+    pieces = [table[character] for character in seen.text]
     places: list[int] = []
-    last = " "
-    for character, place in zip(seen.text, seen.places, strict=False):
-        if character.isspace():
-            new = "" if last == " " else " "
-        elif character == "^" and (last.isalpha() or last == ")"):
-            new = ""  # x^2 and x2, Ca^2+ and Ca2+
-        else:
-            new = fold_character(character)
-        if new:
-            pieces.append(new)
-            places += [place] * len(new)
-            last = new[-1]
+    for piece, place in zip(pieces, seen.places, strict=False):
+        places += [place] * len(piece)
     places.append(seen.places[len(seen.text)])
     return Rendered("".join(pieces), places)
