@@ -114,12 +114,18 @@ class RequirementOutcome:
         slice: The domain or slice that was looked at; empty for figures of the whole.
         met: Whether it holds. What is undefined or unknown does not hold.
         found: The figure with its 95 % interval, or the verdict, in words.
+        value: The figure as a share; None where it is undefined, or the requirement has none.
+        low: The lower bound of its interval, if there is one.
+        high: The upper bound.
     """
 
     requirement: str
     slice: str
     met: bool
     found: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def name(self) -> str:
@@ -166,7 +172,13 @@ def _compared(report: EvaluationReport, requirement: Requirement) -> Iterator[Re
         value = getattr(estimate, requirement.bound or "value")
         met = value is not None and _OPERATORS[requirement.operator](value, requirement.limit)
         yield RequirementOutcome(
-            requirement=requirement.text, slice=name, met=met, found=_in_words(estimate)
+            requirement=requirement.text,
+            slice=name,
+            met=met,
+            found=_in_words(estimate),
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
         )
 
 
