@@ -84,6 +84,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
 
 
+@pytest.fixture
+def own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allows connections to this machine by the address that Ray gives it."""
+    from ray.util import get_node_ip_address
+
+    monkeypatch.setattr("conftest.LOOPBACK", LOOPBACK | {get_node_ip_address()})
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real Llama of some 130,000 weights with its tokenizer and ChatML template."""

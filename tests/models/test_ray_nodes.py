@@ -1,98 +1,109 @@
-"""Answers from a pool of Ray actors on a cluster of two nodes, one of which is lost."""
+"""Answers from a pool of Ray actors on a cluster that loses a node, its head, or its driver."""
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from domainfusion.errors import ModelError
-from domainfusion.models import ResponseStore
-from domainfusion.models.base import AnswersForModels, OnResult
+from domainfusion.models import ResponseStore, ray_pool
+from domainfusion.models.base import OnResult
 from domainfusion.models.ray_pool import RayPool, stop_pools
-from domainfusion.types import Conversation, Generation, Sampling, user
+from domainfusion.types import Generation, Sampling, user
+from models.ray_actors import MARKS, Spreadable, leave_ray, send_classes_of
 
 ray = pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.timeout(1_800),  # an actor imports torch, which takes a minute on a busy machine
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MARKS
 
 QUESTIONS = [user(f"What is {number} plus one?") for number in range(24)]
+TEXTS = [question[-1].content for question in QUESTIONS]
 BATCH = 2
+
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_log_monitor": False}
+HEAD = {**NODE, "num_cpus": 0, "include_dashboard": False}
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose head has no room for actors; tests add the nodes that have."""
+def start_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """Starts clusters whose head has no room for actors; tests add the nodes that have."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    # Actors know this file's class from what they are sent, not from a module that they can't find.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield made
+    made: list[Any] = []
+
+    def start() -> Any:
+        made.append(Cluster(initialize_head=True, head_node_args=HEAD))
+        return made[-1]
+
+    send_classes_of(__name__)
+    yield start
     stop_pools()  # their actors are of this session alone
-    ray.shutdown()
-    made.shutdown()
-    # Ray does not wait for its processes, and their handles warn when they are collected.
-    for one in gc.get_objects():
-        if type(one) is subprocess.Popen:  # others warn when they are asked for their class
-            one.wait(120)
+    leave_ray(*made)
+
+
+@pytest.fixture
+def cluster(start_cluster: Callable[[], Any]) -> Any:
+    return start_cluster()
 
 
 def add_node(cluster: Any) -> Any:
     """Adds a node with room for one actor."""
-    return cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    return cluster.add_node(**NODE)
 
 
-class Echo:
+class Echo(Spreadable):
     """Answers with the question, slowly, and notes in a file what it was asked."""
 
     def __init__(self, asked: Path) -> None:
-        self.name = self.fingerprint = "echo"
+        super().__init__("echo")
         self.asked = asked
-        self.pool: AnswersForModels | None = None
+
+    def reply(self, text: str, sampling: Sampling) -> str:
+        with self.asked.open("a") as file:
+            file.write(f"{text}\n")
+        time.sleep(0.2)
+        return text
+
+
+class Watched:
+    """A model whose user does something after a number of answers.
+
+    Args:
+        model: The model.
+        after: The number of answers.
+        act: What is done.
+    """
+
+    def __init__(self, model: Echo, after: int, act: Callable[[], object]) -> None:
+        self.name, self.fingerprint = model.name, model.fingerprint
+        self.model, self.after, self.act = model, after, act
+        self.told: list[int] = []
 
     def generate(
         self,
-        conversations: Sequence[Conversation],
+        conversations: Any,
         sampling: Sampling = Sampling(),
         on_result: OnResult | None = None,
     ) -> list[Generation]:
-        if self.pool is not None:
-            return self.pool.answer(self, conversations, sampling, on_result)
-        found = []
-        for conversation in conversations:
-            text = conversation[-1].content
-            with self.asked.open("a") as file:
-                file.write(f"{text}\n")
-            time.sleep(0.2)
-            found.append(Generation(text=text))
-        return found
+        def tell(index: int, generation: Generation) -> None:
+            if on_result is not None:
+                on_result(index, generation)
+            self.told.append(index)
+            if len(self.told) == self.after:
+                self.act()
 
-    def answered_by(self, pool: AnswersForModels) -> Echo:
-        spread = copy(self)
-        spread.pool = pool
-        pool.add(spread)
-        return spread
+        return self.model.generate(conversations, sampling, tell)
 
-    def unloaded(self) -> Echo:
-        sent = copy(self)
-        sent.pool = None
-        return sent
-
-    def on_this_machine(self) -> Echo:
-        return self
+    def kept(self) -> list[str]:
+        """Returns the questions whose answers were told."""
+        return [TEXTS[index] for index in self.told]
 
 
 def make_pool(cluster: Any, **settings: Any) -> RayPool:
@@ -104,19 +115,16 @@ def test_a_node_that_is_lost_while_answers_come_costs_what_it_worked_at(
 ) -> None:
     lost, asked = add_node(cluster), tmp_path / "asked"
     add_node(cluster)
-    model = make_pool(cluster).spread(Echo(asked))
-    told: list[int] = []
     before: list[str] = []
 
-    def lose_it_after_a_third(index: int, _: Generation) -> None:
-        told.append(index)
-        if len(told) == len(QUESTIONS) // 3:
-            before.extend(QUESTIONS[one][-1].content for one in told)
-            cluster.remove_node(lost, allow_graceful=False)
+    def lose_it() -> None:
+        before.extend(model.kept())
+        cluster.remove_node(lost, allow_graceful=False)
 
-    found = model.generate(QUESTIONS, Sampling(), lose_it_after_a_third)
-    assert [one.text for one in found] == [each[-1].content for each in QUESTIONS]
-    assert sorted(told) == list(range(len(QUESTIONS)))
+    model = Watched(make_pool(cluster).spread(Echo(asked)), len(QUESTIONS) // 3, lose_it)
+    found = model.generate(QUESTIONS)
+    assert [one.text for one in found] == TEXTS
+    assert sorted(model.told) == list(range(len(QUESTIONS)))
     assert "An actor died, and its questions are asked again" in caplog.text
     counts = asked.read_text().splitlines()
     again = {text for text in counts if counts.count(text) > 1}
@@ -129,33 +137,106 @@ def test_the_last_node_that_is_lost_is_one_error_and_a_new_one_is_asked_the_rest
     cluster: Any, tmp_path: Path
 ) -> None:
     only, asked = add_node(cluster), tmp_path / "asked"
-    model = make_pool(cluster, start_seconds=60).spread(Echo(asked))
-    told: list[int] = []
+    pool = make_pool(cluster, start_seconds=60)
+    spread = pool.spread(Echo(asked))
 
-    def lose_it(index: int, _: Generation) -> None:
-        told.append(index)
-        if len(told) == 2 * BATCH:
-            model.pool._start_seconds = 5
-            cluster.remove_node(only, allow_graceful=False)
+    def lose_it() -> None:
+        pool._start_seconds = 5
+        cluster.remove_node(only, allow_graceful=False)
 
-    class Watched(Echo):
-        def generate(
-            self, conversations: Any, sampling: Any = Sampling(), on_result: Any = None
-        ) -> Any:
-            def tell(index: int, generation: Generation) -> None:
-                on_result(index, generation)
-                lose_it(index, generation)
-
-            return model.generate(conversations, sampling, tell)
-
+    model = Watched(spread, 2 * BATCH, lose_it)
     with ResponseStore(tmp_path / "answers.sqlite") as store:
         with pytest.raises(ModelError, match=r"gave no actor within 5 s.*is kept; run again"):
-            store.ask(Watched(asked), QUESTIONS)
-        kept = [QUESTIONS[index][-1].content for index in told]
-        assert len(kept) >= 2 * BATCH
+            store.ask(model, QUESTIONS)
+        assert len(model.told) >= 2 * BATCH
         add_node(cluster)
-        model.pool._start_seconds = 600
-        found = store.ask(model, QUESTIONS)
-    assert [one.text for one in found] == [each[-1].content for each in QUESTIONS]
+        pool._start_seconds = 600
+        found = store.ask(spread, QUESTIONS)
+    assert [one.text for one in found] == TEXTS
     counts = asked.read_text().splitlines()
-    assert all(counts.count(text) == 1 for text in kept)
+    assert all(counts.count(text) == 1 for text in model.kept())
+
+
+CLUSTER = f"""
+import sys
+from ray.cluster_utils import Cluster
+made = Cluster(initialize_head=True, head_node_args={HEAD})
+made.add_node(**{NODE})
+print(made.address, flush=True)
+for one in [made.head_node, *made.worker_nodes]:
+    sys.stdin.readline()
+    one.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+"""
+"""A cluster in a process of its own, which Ray ends when the head is gone. Each line that it reads
+is the end of a node, the head first.
+"""
+
+
+def test_the_head_node_that_is_lost_is_one_error_and_another_cluster_is_asked_the_rest(
+    start_cluster: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "HEAD_SECONDS", 2.0)
+    asked = tmp_path / "asked"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        ) as cluster,
+        ResponseStore(tmp_path / "answers.sqlite") as store,
+    ):
+        address = cluster.stdout.readline().strip()
+        pool = RayPool(address=address, batch_size=BATCH)
+        lose_the_head = partial(cluster.stdin.write, "\n")
+        model = Watched(pool.spread(Echo(asked)), BATCH, lose_the_head)
+        said = rf"head node .* not answered for \d+ s.*{address}.*run the same command"
+        with pytest.raises(ModelError, match=said):
+            store.ask(model, QUESTIONS)
+        # Ray ends a process that stays in a cluster without a head.
+        assert not ray.is_initialized()
+        cluster.stdin.write("\n")
+        kept = model.kept()
+        assert BATCH <= len(kept) < len(QUESTIONS)
+        asked.unlink()
+        other = start_cluster()
+        add_node(other)
+        found = store.ask(make_pool(other).spread(Echo(asked)), QUESTIONS)
+    assert [one.text for one in found] == TEXTS
+    assert sorted(asked.read_text().splitlines()) == sorted(set(TEXTS) - set(kept))
+
+
+def test_an_address_where_no_cluster_is_is_refused_at_once(tmp_path: Path) -> None:
+    pool = RayPool(address="127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=r"can't be reached.*127\.0\.0\.1:1.*check the address"):
+        pool.spread(Echo(tmp_path / "asked")).generate(QUESTIONS)
+    # Ray itself would try for two minutes, and end this process.
+    assert time.monotonic() - started < 20
+
+
+def test_a_user_who_leaves_ray_may_stop_and_ask_again(cluster: Any, tmp_path: Path) -> None:
+    add_node(cluster)
+    pool = make_pool(cluster)
+    model = pool.spread(Echo(tmp_path / "asked"))
+    two = QUESTIONS[:2]
+    first = model.generate(two)
+    ray.shutdown()
+    stop_pools()
+    assert not ray.is_initialized(), "stopping began Ray"
+    assert model.generate(two) == first
+    ray.shutdown()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    # The actors of the session before are gone.
+    assert model.generate(two) == first
+    stop_pools()
+    assert ray.is_initialized(), "the user's session was closed"
+
+
+def test_a_cluster_that_a_pool_joined_is_left_when_pools_stop(cluster: Any, tmp_path: Path) -> None:
+    add_node(cluster)
+    make_pool(cluster).spread(Echo(tmp_path / "asked")).generate(QUESTIONS[:2])
+    assert ray.is_initialized()
+    stop_pools()
+    assert not ray.is_initialized()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,14 @@ import pytest
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.models import HuggingFaceModel, ResponseStore
-from domainfusion.models.base import Adaptation, AnswersForModels, OnResult
+from domainfusion.models.base import Adaptation
 from domainfusion.models.ray_pool import RayPool
 from domainfusion.recipe import build_distiller, read_recipe
-from domainfusion.types import Conversation, Generation, Sampling, user
+from domainfusion.types import Generation, Sampling, user
+from models.ray_actors import MARKS, Spreadable, leave_ray, send_classes_of
 
 ray = pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.timeout(1_800),  # an actor imports torch, which takes a minute on a busy machine
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = MARKS
 
 SHORT = Sampling(max_new_tokens=8)
 QUESTIONS = [user(f"What is {number} plus one?") for number in range(12)]
@@ -44,17 +37,12 @@ def cluster() -> Iterator[None]:
         logging_level="ERROR",
         object_store_memory=100_000_000,
     )
-    # Actors know this file's class from what they are sent, not from a module that they can't find.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    send_classes_of(__name__)
     yield
-    ray.shutdown()
-    # Ray does not wait for its processes, and their handles warn when they are collected.
-    for one in gc.get_objects():
-        if type(one) is subprocess.Popen:  # others warn when they are asked for their class
-            one.wait(120)
+    leave_ray()
 
 
-class Deadly:
+class Deadly(Spreadable):
     """Answers with the question, and ends its process at some of them.
 
     Args:
@@ -73,30 +61,18 @@ class Deadly:
         seconds: float = 0.0,
         by: str = "exit",
     ) -> None:
-        self.name = self.fingerprint = "deadly"
+        super().__init__("deadly")
         self.flag, self.once, self.ever, self.seconds = flag, once, ever, seconds
         self.by = by
-        self.pool: AnswersForModels | None = None
 
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        sampling: Sampling = Sampling(),
-        on_result: OnResult | None = None,
-    ) -> list[Generation]:
-        if self.pool is not None:
-            return self.pool.answer(self, conversations, sampling, on_result)
-        found = []
-        for conversation in conversations:
-            text = conversation[-1].content
-            time.sleep(self.seconds)
-            if self.ever and self.ever in text:
-                self.end()
-            if self.once and self.once in text and not self.flag.exists():
-                self.flag.touch()
-                self.end()
-            found.append(Generation(text=f"{text} {sampling.seed}"))
-        return found
+    def reply(self, text: str, sampling: Sampling) -> str:
+        time.sleep(self.seconds)
+        if self.ever and self.ever in text:
+            self.end()
+        if self.once and self.once in text and not self.flag.exists():
+            self.flag.touch()
+            self.end()
+        return f"{text} {sampling.seed}"
 
     def end(self) -> None:
         if self.by == "memory":
@@ -104,20 +80,6 @@ class Deadly:
         elif self.by == "kernel":
             os.kill(os.getpid(), signal.SIGKILL)
         os._exit(1)
-
-    def answered_by(self, pool: AnswersForModels) -> Deadly:
-        spread = copy(self)
-        spread.pool = pool
-        pool.add(spread)
-        return spread
-
-    def unloaded(self) -> Deadly:
-        sent = copy(self)
-        sent.pool = None
-        return sent
-
-    def on_this_machine(self) -> Deadly:
-        return self
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,11 @@ logger = logging.getLogger("domainfusion")
 
 MOST_DEATHS = 3
 """Actors that one question may take with it before it is given up."""
+
+HEAD_SECONDS = 30.0
+"""The longest that a cluster's head node may be away: Ray ends this process without a Python error,
+after 60 s where it was loaded before a pool was made.
+"""
 
 _IN_FLIGHT = 2
 """Batches that an actor has at once: the next one lies there when one is done."""
@@ -87,8 +93,10 @@ class RayPool:
         check_number("cpus", cpus, "[0, inf)")
         check_count("batch_size", batch_size)
         check_number("start_seconds", start_seconds, "(0, inf)")
-        # Read when Ray starts: nothing is reported to anybody.
+        # Read when Ray is loaded or starts: nothing is reported to anybody, and a process whose
+        # cluster has lost its head node has time to end by itself.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "300")
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -103,6 +111,7 @@ class RayPool:
         self._start_seconds = start_seconds
         self._members: list[LanguageModel] = []
         self._actors: list[_Actor] = []
+        self._session: _Session | None = None
         self._started_for: tuple[str, ...] = ()
         self._failed_starts = 0
         _pools.add(self)
@@ -130,8 +139,9 @@ class RayPool:
         """Answers for a model of the pool; see `LanguageModel.generate`.
 
         Raises:
-            ModelError: No actor could be started, or some questions were given up; then every
-                other one was answered and told to `on_result`.
+            ModelError: The cluster can't be reached, or has lost its head node; no actor could be
+                started; or some questions were given up: then every other one was answered and
+                told to `on_result`.
         """
         if not any(one is model for one in self._members):
             self.add(model)  # a copy that was changed since
@@ -149,7 +159,8 @@ class RayPool:
         self._start()
         idle_since = time.monotonic()
         while waiting or any(actor.batches for actor in self._actors):
-            self._grow(len(waiting))
+            if self._has_head():
+                self._grow(len(waiting))
             self._hand_out(waiting, place, conversations, seeds, sampling)
             flying = [ref for actor in self._actors for ref in actor.batches]
             if not flying:
@@ -174,25 +185,65 @@ class RayPool:
 
     def stop(self) -> None:
         """Ends the actors, which frees their memory; they are started again on the next question."""
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
+        # Those of a session that the user has closed ended with it.
+        if self._session is not None and self._session.is_open():
+            for actor in self._actors:
+                self._ray.kill(actor.handle)
         self._actors.clear()
 
-    # Actors
+    # The cluster
 
     def _start(self) -> None:
         fingerprints = tuple(model.fingerprint for model in self._members)
-        if fingerprints != self._started_for:
+        is_open = self._session is not None and self._session.is_open()
+        if fingerprints != self._started_for or not is_open:
             self.stop()
         self._started_for = fingerprints
         if not self._ray.is_initialized():
-            local = {"include_dashboard": False} if self._is_local() else {}
+            self._join()
+        if not is_open:
+            self._session = _Session(self._ray)
+
+    def _join(self) -> None:
+        address = self._address or os.environ.get("RAY_ADDRESS", "")
+        # Ray itself tries for two minutes, and ends this process then.
+        if _is_host_and_port(address) and not _listens(address):
+            raise _not_reached(address, "nothing listens there")
+        local = {"include_dashboard": False} if self._is_local() else {}
+        try:
             self._ray.init(
                 address=self._address, log_to_driver=False, logging_level="ERROR", **local
             )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise _not_reached(address, _first_line(error)) from error
+        _joined.append(_Session(self._ray))
 
     def _is_local(self) -> bool:
         return self._address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+
+    def _has_head(self) -> bool:
+        """Whether the cluster's head node answers: without it, actors answer, and none is started.
+
+        Raises:
+            ModelError: It has been away for `HEAD_SECONDS`.
+        """
+        session = self._session
+        assert session is not None
+        away = session.seconds_without_head()
+        if away < HEAD_SECONDS:
+            return away == 0
+        # Ray would end this process, whatever it does by then.
+        self._actors.clear()
+        session.close()
+        raise ModelError(
+            f"The head node of the Ray cluster has not answered for {away:.0f} s",
+            received=session.address,
+            allowed="a cluster whose head node lives as long as the run",
+            fix="start the cluster again and run the same command: whatever was answered is kept,"
+            " and only the rest is asked",
+        )
+
+    # Actors
 
     def _grow(self, waiting: int) -> None:
         fewest, most = self.replicas
@@ -310,6 +361,46 @@ class RayPool:
         self._actors.remove(actor)
 
 
+class _Session:
+    """The connection of this process to a cluster, from when Ray was initialized to its shutdown.
+
+    Args:
+        ray: Ray's module.
+
+    Attributes:
+        address: Host and port of the control service on the head node.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        context = ray.get_runtime_context()
+        self.address: str = context.gcs_address
+        self._job: str = context.get_job_id()
+        # Ray's client reaches a cluster through another port; then this one says nothing.
+        self._is_watched = _listens(self.address)
+        self._looked = self._answered = time.monotonic()
+
+    def is_open(self) -> bool:
+        """Whether the process is still connected so: actors of an earlier session are gone."""
+        if not self._ray.is_initialized():
+            return False
+        context = self._ray.get_runtime_context()
+        return bool((context.gcs_address, context.get_job_id()) == (self.address, self._job))
+
+    def close(self) -> None:
+        """Leaves the cluster; one that was started by this process ends."""
+        self._ray.shutdown()
+
+    def seconds_without_head(self) -> float:
+        """Returns how long the head node has not answered, 0 if it does; asks once a second."""
+        now = time.monotonic()
+        if self._is_watched and now - self._looked >= 1:
+            self._looked = now
+            if _listens(self.address):
+                self._answered = now
+        return self._looked - self._answered if self._is_watched else 0.0
+
+
 @dataclass
 class _Batch:
     """Questions that are asked together.
@@ -376,10 +467,41 @@ def _first_line(error: Exception) -> str:
     return lines.get(0, type(error).__name__)[:300]
 
 
+def _not_reached(address: str, why: str) -> ModelError:
+    return ModelError(
+        f"The Ray cluster can't be reached: {why}",
+        received=address,
+        fix="check the address, and that the cluster runs: `ray status` shows it on its machines",
+    )
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and "/" not in host and port.isdigit()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 _pools: WeakSet[RayPool] = WeakSet()
+
+_joined: list[_Session] = []
+"""The sessions that pools began; those of the user are left to the user."""
 
 
 def stop_pools() -> None:
-    """Ends the actors of every pool: their memory is needed for something else."""
+    """Ends the actors of every pool, as their memory is needed for something else, and leaves a
+    cluster that a pool joined: Ray would end a student's training with the cluster's head node.
+    """
     for pool in list(_pools):
         pool.stop()
+    while _joined:
+        session = _joined.pop()
+        if session.is_open():
+            session.close()
