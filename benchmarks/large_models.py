@@ -12,7 +12,7 @@ writes `large_models.md` beside this file.
     python benchmarks/large_models.py --run 1b
 
 makes a Llama of that size from random weights in bfloat16 and three random LoRA experts, has them
-answer four questions, merges them, trains one step and saves the student, all on the CPU, and
+write five answers, sums them, trains two steps and saves the student, all on the CPU, and
 writes seconds and peak memory of each stage to `large_models.json`, which the page then shows.
 `--run tiny` tries the same on a model of a tenth of a million weights, and prints.
 """
@@ -407,7 +407,7 @@ def _measured_lines() -> Iterator[str]:
     yield "## One size measured"
     yield ""
     yield (
-        f"A Llama of {found['parameters'] / 1e9:.2f} billion random weights in bfloat16 with"
+        f"A Llama of {found['parameters'] / 1e9:.2f} billion random weights (seed 0) in bfloat16 with"
         f" {found['experts']} random LoRA experts of rank 16, on the CPU"
         f" (`python benchmarks/large_models.py --run {found['size']}`, {found['date']},"
         f" {found['machine']}, {counted(found['threads'], 'thread')}, torch"

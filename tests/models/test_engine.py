@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -194,6 +195,16 @@ def test_no_server_outlives_a_process_that_is_killed(tiny_llama: Path) -> None:
     wait_for_the_end_of(int(found.stdout))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_no_server_outlives_its_supervisor_which_ray_kills_with_an_actor(tiny_llama: Path) -> None:
+    model = served(tiny_llama, fake())
+    pid = said(model.ask("Why?"))["pid"]
+    supervisor = model._server()._process.pid
+    assert supervisor != pid
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for_the_end_of(pid)
+
+
 def test_what_an_engine_answers_is_stored_apart(tiny_llama: Path) -> None:
     plain = HuggingFaceModel(tiny_llama, dtype="float32", device="cpu")
     by_engine = served(tiny_llama, fake())
@@ -244,6 +255,15 @@ def test_a_recipe_describes_a_pool_of_ray(tiny_llama: Path, key: str) -> None:
     assert ModelSection.model_validate({"path": str(tiny_llama), "engine": "ray"}).engine == (
         RaySection(kind="ray")
     )
+
+
+@pytest.mark.parametrize("server", ["vllm", {"type": "vllm", "command": ["x", "serve"]}])
+def test_a_recipe_names_the_engine_of_a_pools_actors(tiny_llama: Path, server: Any) -> None:
+    described = {"kind": "ray", "gpus": 1, "server": server}
+    section = ModelSection.model_validate({"path": str(tiny_llama), "engine": described}).engine
+    assert isinstance(section, RaySection)
+    words = ("x", "serve") if isinstance(server, dict) else ()
+    assert section.server.engine() == Engine(command=words)
 
 
 @pytest.mark.parametrize("replicas", [[3, 2], [0, 1], [1], [1, 2, 3]])

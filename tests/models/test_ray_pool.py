@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
-from domainfusion.models import HuggingFaceModel, ResponseStore
+from domainfusion.models import Engine, HuggingFaceModel, ResponseStore
 from domainfusion.models.base import Adaptation
 from domainfusion.models.ray_pool import RayPool
 from domainfusion.recipe import build_distiller, read_recipe
 from domainfusion.types import Generation, Sampling, user
 from models.ray_actors import MARKS, Spreadable, leave_ray, send_classes_of
+from models.test_engine import FAKE, lives, wait_for_the_end_of
 
 ray = pytest.importorskip("ray")
 pytestmark = MARKS
@@ -155,6 +156,28 @@ def test_what_the_model_raises_is_raised_here(
     model = pool().spread(HuggingFaceModel(tiny_llama))
     with pytest.raises(ModelError, match="not fit"):
         model.generate([QUESTIONS[0], user("word " * 2_000)], SHORT)
+
+
+def test_an_actor_starts_one_server_for_all_experts_and_it_ends_with_the_actor(
+    make_adapter: Callable[..., Path], pool: Callable[..., RayPool]
+) -> None:
+    engine = Engine(command=FAKE)
+    both = pool(replicas=(1, 1))
+    experts = [
+        both.spread(HuggingFaceModel(make_adapter(name, 7 + len(name)), engine=engine))
+        for name in ("a", "bb")
+    ]
+    said = [
+        json.loads(answer.text)
+        for expert in (*experts, *experts)
+        for answer in expert.generate(QUESTIONS[:3], SHORT)
+    ]
+    [pid] = {one["pid"] for one in said}
+    assert len({one["model"] for one in said}) == 2
+    assert lives(pid)
+    assert all(expert._server().starts == 0 for expert in experts)
+    both.stop()
+    wait_for_the_end_of(pid)
 
 
 def test_a_student_trained_here_is_refused_and_ends_the_actors(

@@ -81,8 +81,14 @@ threading.Event().wait()
 """The server of the package xllamacpp under the arguments of `llama-server`."""
 
 _SUPERVISOR = """
-import os, signal, subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+import ctypes, os, signal, subprocess, sys, threading
+follow = None
+if sys.platform == "linux":
+    prctl, on_parents_death = ctypes.CDLL(None).prctl, 1  # PR_SET_PDEATHSIG
+    follow = lambda: prctl(on_parents_death, signal.SIGTERM)
+server = subprocess.Popen(
+    sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=follow
+)
 def end(kind):
     try:
         os.killpg(server.pid, kind)
@@ -101,7 +107,8 @@ end(signal.SIGKILL)
 os._exit(code if code >= 0 else 128 - code)
 """
 """Runs a server, and ends it with all its processes once the pipe from this process closes: also
-where this process is killed, so that no server is left with the memory.
+where this process is killed, so that no server is left with the memory. Ray kills an actor with
+its children, so the kernel ends a server whose supervisor is killed.
 """
 
 

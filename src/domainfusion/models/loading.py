@@ -275,6 +275,12 @@ class LocalModel:
         """Where the weights are."""
         return torch.device(self._key.device)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Also in another process, where all on one base are one server too.
+        self.__dict__.update(state)
+        if self.engine is not None:
+            _on_engines.add(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_path!r})"
 
@@ -368,13 +374,14 @@ class LocalModel:
         give_memory_back()
 
     def check_command(self) -> None:
-        """Looks at whether the command of its engine can be run; without an engine it needs none.
+        """Looks at whether the command of its engine can be run on this machine; without an engine,
+        or with one in the actors of a pool, it needs none.
 
         Raises:
             ModelError: It can't.
             MissingDependencyError: The client that asks the engine is not installed.
         """
-        if self.engine is not None and not self._trainable:
+        if self.engine is not None and self._pool is None and not self._trainable:
             self.engine.check()
 
     def _server(self) -> Server:

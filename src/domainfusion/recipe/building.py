@@ -26,7 +26,6 @@ from domainfusion.recipe.sections import (
     Choice,
     CuratedSection,
     DistributionSection,
-    EngineSection,
     EvaluationSection,
     LikelihoodSection,
     ModelIntegratorSection,
@@ -151,8 +150,9 @@ def _taken(settings: dict[str, Any], group: type) -> dict[str, Any]:
 
 def _local(section: StudentSection, pools: Pools) -> HuggingFaceModel:
     settings = section.arguments(without=("path", "engine"))
-    if isinstance(section.engine, EngineSection):
-        settings["engine"] = section.engine.engine()
+    server = section.engine.server if isinstance(section.engine, RaySection) else section.engine
+    if server is not None:
+        settings["engine"] = server.engine()
     if section.is_adapter:
         # An adapter may name its base by another path than the student's; in the same words they
         # share one base in memory.

@@ -340,6 +340,9 @@ class _Trials:
                 engine = named.engine
                 trial = engine.pool if isinstance(engine, RaySection) else engine.engine
                 yield from self._said(engine, (*place, "engine"), trial)
+                if isinstance(engine, RaySection) and engine.server is not None:
+                    server = engine.server
+                    yield from self._said(server, (*place, "engine", "server"), server.engine)
         for position, section in enumerate(recipe.generators):
             at: Location = ("generators", position)
             if isinstance(section, CuratedSection):

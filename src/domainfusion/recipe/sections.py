@@ -81,14 +81,31 @@ class RaySection(Section):
         kind: `ray`.
         replicas: The fewest and the most actors, such as `[1, 8]`: more are started while questions
             wait.
+        server: An inference engine that each actor starts for itself, `vllm` or `llamacpp` by its
+            name or with the keys above; without it, actors answer with the weights. It has
+            `batch_size` questions at once.
     """
 
     kind: Literal["ray"]
+    server: Annotated[EngineSection, "a name or a mapping"] | None = None
+
+    @field_validator("server", mode="before")
+    @classmethod
+    def _server_by_name(cls, given: Any) -> Any:
+        return _described(given)
 
     def pool(self) -> RayPool:
         """Returns a new pool; Ray itself is started when it is first asked."""
-        given = self.arguments(without=("kind",))
+        given = self.arguments(without=("kind", "server"))
         return RayPool(**{**given, "replicas": tuple(given["replicas"])})
+
+
+def _described(given: Any) -> Any:
+    """Returns what describes an engine, where its name alone or `type` stands for `kind`."""
+    if isinstance(given, dict) and "type" in given and "kind" not in given:
+        # Most other parts of a recipe say so.
+        return {"kind" if key == "type" else key: value for key, value in given.items()}
+    return {"kind": given} if isinstance(given, str) else given
 
 
 def _kind_of_engine(given: object) -> str:
@@ -125,10 +142,7 @@ class StudentSection(Section):
     @field_validator("engine", mode="before")
     @classmethod
     def _engine_by_name(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "type" in given and "kind" not in given:
-            # Most other parts of a recipe say so.
-            given = {"kind" if key == "type" else key: value for key, value in given.items()}
-        return {"kind": given} if isinstance(given, str) else given
+        return _described(given)
 
     @field_validator("template_arguments", check_fields=False)
     @classmethod
