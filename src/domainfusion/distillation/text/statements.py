@@ -80,9 +80,19 @@ def spans_of(seen: str, answer: str) -> Iterator[Span]:
         yield from _same_quantity(seen, wanted)
 
 
-@lru_cache(maxsize=4)
+_LONGEST_KEPT = 20_000
+"""Characters of a text that is kept as it is compared: one answer is looked at for several others in a
+row, and the places of a long one take 40 bytes a character.
+"""
+
+
 def _folded(text: str) -> Rendered:
-    """Returns a text as it is compared; one answer is looked at for several others in a row."""
+    """Returns a text as it is compared."""
+    return _kept(text) if len(text) <= _LONGEST_KEPT else folded(render(text))
+
+
+@lru_cache(maxsize=8)
+def _kept(text: str) -> Rendered:
     return folded(render(text))
 
 
