@@ -126,9 +126,9 @@ def test_a_merge_by_reading_is_made_once_for_training_resume_and_evaluation(
     read: list[str] = []
     real = merger.read_layers
 
-    def counted(*given: Any) -> None:
+    def counted(*given: Any, is_fixed: bool) -> None:
         read.append(given[-1])
-        real(*given)
+        real(*given, is_fixed=is_fixed)
 
     monkeypatch.setattr(merger, "read_layers", counted)
     first = trainer.train(base, told, teachers=experts, directory=tmp_path)

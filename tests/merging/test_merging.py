@@ -216,9 +216,9 @@ def test_a_layer_that_an_expert_does_not_read_through_stays_the_mean(
 ) -> None:
     unread = "model.layers.0.mlp.down_proj"
 
-    def read(model: Any, batch: Any, layers: Any, see: Any, progress: Any, label: str) -> None:
+    def read(model: Any, batch: Any, layers: Any, *others: Any, is_fixed: bool) -> None:
         seen = [one for one in layers if one != unread or model is not experts["law"]]
-        read_layers(model, batch, seen, see, progress, label)
+        read_layers(model, batch, seen, *others, is_fixed=is_fixed)
 
     monkeypatch.setattr("domainfusion.merging.merger.read_layers", read)
     merged = state(merge(base, experts, method="regmean", weight=1.0, conversations=READ))

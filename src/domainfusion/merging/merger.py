@@ -109,6 +109,8 @@ def read_layers(
     see: Callable[[str, torch.Tensor], None],
     progress: Progress,
     label: str,
+    *,
+    is_fixed: bool,
 ) -> None:
     """Lets a model read a batch once, and shows the inputs of each layer before it computes.
 
@@ -123,6 +125,8 @@ def read_layers(
             layer.
         progress: Shows the layers.
         label: What they are called there.
+        is_fixed: Whether `see` leaves the layers as they are, so that an adapter may be merged into
+            the weights for the pass.
     """
     seen = set[str]()
     shape = (len(batch.rows), len(batch.rows[-1]))
@@ -138,7 +142,7 @@ def read_layers(
         progress(label, len(layers)) as advance,
         model.watching_inputs([layer for layer in layers if layer != head], show),
     ):
-        states = model.hidden_states(batch.rows, at_once=len(batch.rows), merge=False)
+        states = model.hidden_states(batch.rows, at_once=len(batch.rows), merge=is_fixed)
         if head in layers:
             show(head, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
 
@@ -586,7 +590,8 @@ class Merger:
                     ]
                     merge_layer(layer, Grams(total, weighted))
 
-            read_layers(merged, batch, layers, see, self._progress, "merging layer by layer")
+            label = "merging layer by layer"
+            read_layers(merged, batch, layers, see, self._progress, label, is_fixed=False)
 
     def _keep_outputs(
         self,
@@ -621,7 +626,9 @@ class Merger:
 
             label = f"reading for the merge, expert {place} of {len(self._experts)}"
             with released_after(expert):
-                read_layers(expert, part, layers, keep_outputs, self._progress, label)
+                read_layers(
+                    expert, part, layers, keep_outputs, self._progress, label, is_fixed=True
+                )
 
 
 def check_experts(base: HuggingFaceModel, experts: Mapping[str, object], start: Adaptation) -> None:

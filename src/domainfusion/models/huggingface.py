@@ -347,15 +347,15 @@ class HuggingFaceModel(AnsweringModel):
 
     def load_lora_factors(self, factors: Mapping[str, LoraFactors]) -> None:
         """Puts other updates in the place of a trainable copy's, layer by layer; ranks stay."""
-        if not self._trainable:
+        if not (self._trainable and self._adapter):
             raise CapabilityError(
                 "The weights of this model are not for changing",
                 received=self,
-                fix="use trainable_copy(...)",
+                fix="use trainable_copy(...) with an adapter",
             )
-        layers = self._linear_layers()
+        module = self._load().module
         for name, update in factors.items():
-            write_factors(layers[name], self._adapter, update)
+            write_factors(module.get_submodule(name), self._adapter, update)
 
     def matrices(self) -> dict[str, OwnWeight]:
         """Returns the model's own weights that can be merged, by their names in its files.
