@@ -202,6 +202,8 @@ def test_an_order_that_leaves_a_domain_out_is_an_error() -> None:
         ("objective", "sequences"),
         ("replay", 1.1),
         ("replay", -0.1),
+        ("frozen_share", 1.0),
+        ("frozen_share", -0.1),
         ("known_share", 1.1),
         ("known_share", float("nan")),
     ],

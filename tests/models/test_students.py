@@ -3,10 +3,13 @@ and goes whole.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from domainfusion.errors import CapabilityError, ModelError
 from domainfusion.models import (
@@ -80,6 +83,55 @@ def test_only_what_is_trained_requires_gradients(
     )
     with pytest.raises(CapabilityError, match="trainable_copy"):
         original.trainable_module()
+
+
+@pytest.mark.parametrize(
+    "adaptation",
+    [
+        Adaptation(rank=2, frozen_share=0.5),
+        Adaptation(rank=2, frozen_share=0.5, keeps_start=True),
+        Adaptation(all_weights=True, frozen_share=0.5),
+    ],
+    ids=["adapter", "beside a merge", "all weights"],
+)
+def test_the_lowest_layers_are_not_trained_where_a_share_of_them_is_frozen(
+    tiny_llama: Path, make_adapter: MakeAdapter, adaptation: Adaptation
+) -> None:
+    original = load(tiny_llama)
+    if adaptation.keeps_start:
+        experts = (load(make_adapter("one", 1)), load(make_adapter("two", 2)))
+        adaptation = replace(adaptation, start_from=experts)
+    student = original.trainable_copy(adaptation)
+    before = student.trained_state()
+    tokens = torch.tensor([student.encode(CONVERSATIONS[0])])
+    module = student.trainable_module()
+    optimizer = torch.optim.AdamW(_trained(student), lr=0.1, weight_decay=0.0)
+    module(input_ids=tokens, labels=tokens).loss.backward()
+    masks = student.gradient_masks()
+    for name, parameter in module.named_parameters():
+        if name in masks and parameter.grad is not None:
+            parameter.grad *= masks[name]
+    optimizer.step()
+    moved = {
+        name
+        for name, tensor in student.trained_state().items()
+        if not torch.equal(tensor, before[name])
+    }
+    first, last = "layers.0.", "layers.1."  # of the two that the tiny Llama has
+    assert any(last in name for name in moved)
+    assert not [name for name in moved if first in name or "embed_tokens" in name]
+    assert any(first in name for name in before)
+
+
+def test_a_model_without_a_list_of_layers_has_none_to_freeze(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = load(tiny_llama).trainable_copy(Adaptation(rank=2, frozen_share=0.5))
+    monkeypatch.setattr(
+        LlamaConfig, "get_text_config", lambda _: SimpleNamespace(num_hidden_layers=7)
+    )
+    with pytest.raises(CapabilityError, match="frozen_share=0"):
+        student.trainable_module()
 
 
 def test_a_gradient_step_moves_the_student_alone(

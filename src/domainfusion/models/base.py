@@ -381,6 +381,9 @@ class Adaptation:
         merge_weight: The weight λ of each expert in that sum.
         keeps_start: Keep the sum of adapters as it is, and train `rank` further ranks beside it.
         all_weights: Train a copy of all weights in place of an adapter.
+        frozen_share: Share of the layers, from the input on, that are not trained, in [0, 1): 0.3
+            leaves 9 of 30 layers as they are, and the embeddings with them. The backward pass ends
+            above them.
     """
 
     rank: int = 16
@@ -390,6 +393,7 @@ class Adaptation:
     merge_weight: float = 1.0
     keeps_start: bool = False
     all_weights: bool = False
+    frozen_share: float = 0.0
 
 
 @runtime_checkable

@@ -129,6 +129,7 @@ class HuggingFaceModel(AnsweringModel):
             self._load()  # the copy starts from this model's adapter
         student = copy(self)
         student._trainable, student.name, student._fingerprint = True, "student", ""
+        student._frozen_share = adaptation.frozen_share
         start = [self._adapter, self._fingerprints(adaptation), adaptation.merge_weight]
         student._start = fingerprint([*start, "kept"] if adaptation.keeps_start else start)
         owner = uuid.uuid4().hex
@@ -329,7 +330,7 @@ class HuggingFaceModel(AnsweringModel):
         return {
             name: by_parameter[id(parameter)]
             for name, parameter in self.trainable_module().named_parameters()
-            if id(parameter) in by_parameter
+            if parameter.requires_grad and id(parameter) in by_parameter
         }
 
     # Merging
@@ -458,8 +459,10 @@ class HuggingFaceModel(AnsweringModel):
             id(parameter) for name, parameter in base.module.named_parameters() if self._owns(name)
         }
         module = base.training_view(self._adapter)
+        frozen = {id(parameter) for parameter in _lowest_weights(module, self._frozen_share)}
         for parameter in module.parameters():
-            parameter.requires_grad_(not self._adapter or id(parameter) in own)
+            is_own = not self._adapter or id(parameter) in own
+            parameter.requires_grad_(is_own and id(parameter) not in frozen)
         return module
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -652,6 +655,29 @@ def _fresh_adapter(adaptation: Adaptation) -> LoraConfig:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+
+
+def _lowest_weights(module: PreTrainedModel, share: float) -> list[torch.nn.Parameter]:
+    """Returns the weights of the input embeddings and of the first layers of the decoder, of which
+    it is a share; none for a share of 0.
+
+    Raises:
+        CapabilityError: The model has no list of layers as long as its settings say.
+    """
+    if share == 0:
+        return []
+    count = int(module.config.get_text_config().num_hidden_layers)
+    parts = module.get_decoder().modules()
+    lists = (part for part in parts if isinstance(part, torch.nn.ModuleList))
+    layers = next((part for part in lists if len(part) == count), None)
+    if layers is None:
+        raise CapabilityError(
+            "The layers of this model are not found, so none of them can be left as they are",
+            received=type(module).__name__,
+            fix="set frozen_share=0",
+        )
+    lowest = [module.get_input_embeddings(), *layers[: int(share * count)]]
+    return [parameter for part in lowest for parameter in part.parameters()]
 
 
 def _skeleton_of(module: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

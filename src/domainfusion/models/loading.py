@@ -136,6 +136,7 @@ class LocalModel:
         self._kept_ranks: dict[str, int] = {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._trainable = False
+        self._frozen_share = 0.0
         self.merged_as: tuple[str, float] | None = None
         self._start = ""
         self._fingerprint = ""

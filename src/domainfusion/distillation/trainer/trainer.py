@@ -169,6 +169,9 @@ class Trainer(ABC):
         adaptation: `lora` trains an adapter, `full` all weights; `auto` takes LoRA from 100 million
             parameters on, and for a quantized student.
         lora_rank: Rank of the adapter where it starts from nothing.
+        frozen_share: Share of the layers, from the input on, that are not trained, in [0, 1): with
+            1/3 the first 10 of 30 stay as they are, and the embeddings. A step is faster, as the
+            backward pass ends above them.
         initialization: `merge` starts from a merge of the experts (which have to be LoRA adapters
             on the student's base, or whole fine-tunes of it), `base` from the student as it is;
             `auto` merges for a LoRA student where that is possible.
@@ -199,6 +202,7 @@ class Trainer(ABC):
         early_stopping_patience: int | None = None,
         adaptation: Literal["auto", "lora", "full"] = "auto",
         lora_rank: int = 16,
+        frozen_share: float = 0.0,
         initialization: Literal["auto", "base", "merge"] = "auto",
         merge: MergeSettings = MergeSettings(),
         known_share: float = 1.0,
@@ -212,6 +216,7 @@ class Trainer(ABC):
         check_count("early_stopping_patience", early_stopping_patience, optional=True)
         check_word("adaptation", adaptation, ("auto", "lora", "full"))
         check_count("lora_rank", lora_rank, most=MOST["lora_rank"])
+        check_number("frozen_share", frozen_share, "[0, 1)")
         check_word("initialization", initialization, ("auto", "base", "merge"))
         check_number("known_share", known_share, "[0, 1]")
         check_kind("merge", merge, MergeSettings)
@@ -225,6 +230,7 @@ class Trainer(ABC):
         self.early_stopping_patience = early_stopping_patience
         self.adaptation = adaptation
         self.lora_rank = lora_rank
+        self.frozen_share = frozen_share
         self.initialization = initialization
         self.merge = merge
         self.known_share = known_share
@@ -344,7 +350,12 @@ class Trainer(ABC):
         """
         _refuse_untrainable(student)
         all_weights = self._trains_all_weights(student)
-        plain = Adaptation(rank=self.lora_rank, alpha=2 * self.lora_rank, all_weights=all_weights)
+        plain = Adaptation(
+            rank=self.lora_rank,
+            alpha=2 * self.lora_rank,
+            all_weights=all_weights,
+            frozen_share=self.frozen_share,
+        )
         if isinstance(student, StartChecker):
             student.check_start(plain)
         may_merge = self.initialization == "merge" or (
