@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from setting import (
     GOAL,
-    SEED,
     Race,
     RaceOver,
     Referee,
@@ -17,6 +17,7 @@ from setting import (
     experts,
 )
 
+from domainfusion import merging
 from domainfusion.demo.run import ANSWER
 from domainfusion.distillation.data_generation import CuratedDataGenerator
 from domainfusion.distillation.distiller import Distiller
@@ -24,6 +25,10 @@ from domainfusion.distillation.settings import DataSettings, RunSettings
 from domainfusion.distillation.trainer import IntegrationTrainer, MergeSettings
 from domainfusion.models.base import Adaptation
 from domainfusion.models.placement import DataType
+from domainfusion.types import Message, user
+
+PROMPTS = 60
+"""Questions of each domain that the experts read for the RegMean merge."""
 
 
 def save_start(folder: Path) -> None:
@@ -43,9 +48,10 @@ def race(
     limit: float,
     every: int,
     epochs: int,
+    seed: int,
     directory: Path,
 ) -> dict[str, Any]:
-    """Trains from the experts' merge on their answers word for word, as the demo does."""
+    """Trains from the sum of the experts on their answers word for word, as the demo does."""
     base, teachers = base_model(dtype), experts(dtype)
     base._load()  # loading a model is on neither side's clock
     for teacher in teachers.values():
@@ -60,7 +66,7 @@ def race(
     settings |= {
         "adaptation": "lora",
         "initialization": "merge",
-        "merge": MergeSettings(weight=1.0),
+        "merge": MergeSettings("sum", weight=1.0),
     }
     trainer = IntegrationTrainer(**settings)
     run = Distiller(
@@ -95,9 +101,40 @@ def race(
             teachers=teachers,
             validate=validate,
             directory=directory / "training",
-            seed=SEED,
+            seed=seed,
             progress=progress,  # type: ignore[arg-type]
         )
     except RaceOver:
         ended = "stopped"
     return {**referee.outcome(), "minutes_collecting": collected, "ended": ended, "goal": GOAL}
+
+
+def race_of_merge(
+    *,
+    questions: Race,
+    of_experts: Mapping[str, float],
+    dtype: DataType,
+    limit: float,
+    seed: int,
+    directory: Path,
+) -> dict[str, Any]:
+    """Asks the experts some of their questions, merges them by RegMean, and trains nothing."""
+    base, teachers = base_model(dtype), experts(dtype)
+    base._load()
+    for teacher in teachers.values():
+        teacher._load()
+    referee = Referee(questions, of_experts, limit)
+    rng = random.Random(seed)
+    read = {}
+    for domain, teacher in teachers.items():
+        own = [one.query for one in questions.train if one.primary_domain == domain]
+        asked = rng.sample(own, PROMPTS)
+        answers = teacher.generate([user(query) for query in asked], ANSWER)
+        read[domain] = [
+            (*user(query), Message("assistant", answer.text))
+            for query, answer in zip(asked, answers, strict=True)
+        ]
+    merged = merging.merge(base, teachers, method="regmean", weight=1.0, conversations=read)
+    with suppress(RaceOver):
+        referee.score(merged, 0)
+    return {**referee.outcome(), "ended": "merged", "goal": GOAL}

@@ -20,7 +20,6 @@ from domainfusion.models.base import LanguageModel
 from domainfusion.models.placement import DataType
 from domainfusion.types import Example, user
 
-SEED = 0
 WORLD = load_world(world_folder())
 
 GOAL = 0.97

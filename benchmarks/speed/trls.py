@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from setting import (
     GOAL,
-    SEED,
     Race,
     RaceOver,
     Referee,
@@ -46,7 +45,9 @@ def prompts(queries: Sequence[str]) -> Dataset:
     )
 
 
-def configuration(directory: Path, dtype: DataType, **settings: Any) -> DistillationConfig:
+def configuration(
+    directory: Path, dtype: DataType, seed: int, **settings: Any
+) -> DistillationConfig:
     """Returns the settings with which TRL is fastest here: no activations computed twice, no
     bfloat16 where the processor lacks it.
     """
@@ -64,7 +65,7 @@ def configuration(directory: Path, dtype: DataType, **settings: Any) -> Distilla
         "beta": 1.0,  # the reverse KL, as ours
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "seed": SEED,
+        "seed": seed,
         **settings,
     }
     return DistillationConfig(**given)
@@ -141,20 +142,13 @@ def race(
     rate: float,
     limit: float,
     every: int,
-    start: Path | None,
+    seed: int,
+    start: Path,
     directory: Path,
 ) -> dict[str, Any]:
-    """Trains on-policy, the domains' experts in turn, from the merge or from an adapter that
-    changes nothing yet.
-    """
-    torch.manual_seed(SEED)
-    if start is not None:
-        student = load(dtype, start)
-    else:
-        student = get_peft_model(
-            load(dtype),
-            LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-        )
+    """Trains on-policy, the domains' experts in turn, from the sum of the experts."""
+    torch.manual_seed(seed)
+    student = load(dtype, start)
     domains = sorted({example.primary_domain for example in questions.train})
     teachers = [
         load(dtype, world_folder() / "adapters" / domain, merge=True).eval().requires_grad_(False)
@@ -164,6 +158,7 @@ def race(
     settings = configuration(
         directory,
         dtype,
+        seed,
         max_steps=100_000,
         per_device_train_batch_size=16,
         max_completion_length=32,
@@ -174,7 +169,7 @@ def race(
         base_folder(), dtype=dtype
     )  # the scored checkpoints' base, loaded off the clock and held to the end
     shared._load()
-    queries = batches_by_domain(questions, domains)
+    queries = batches_by_domain(questions, domains, seed)
     referee = Referee(questions, of_experts, limit)
     scored = Scored(student, referee, every, directory, dtype)
     trainer = build(student, teachers[0], queries, settings, callbacks=[routed, scored])
@@ -185,12 +180,12 @@ def race(
 
 
 def batches_by_domain(
-    questions: Race, domains: Sequence[str], batch: int = 16, passes: int = 16
+    questions: Race, domains: Sequence[str], seed: int, batch: int = 16, passes: int = 16
 ) -> list[str]:
     """Returns the questions of several passes in batches of one domain each, the domains in turn,
     each pass in a new order.
     """
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     by_domain = {}
     for domain in domains:
         own = [example.query for example in questions.train if example.primary_domain == domain]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class Sizes:
     phrasings: int = 1
 
 
-TRAIN = Sizes(singles=180, pairs=260, two_hop=30, borders=16, phrasings=2)
+TRAIN = Sizes(singles=180, pairs=200, two_hop=30, borders=32)
 VALIDATION = Sizes(singles=40, pairs=20, two_hop=6, borders=4)
 TEST = Sizes(singles=100, pairs=34, two_hop=15, borders=6)
 
@@ -185,19 +185,23 @@ def _pairs(
     used: set[frozenset[str]],
     rng: random.Random,
 ) -> list[Example]:
-    """Asks two facts of two domains at once; no two splits share a pairing."""
+    """Asks two facts of two domains at once; no two splits share a pairing. Training asks every
+    fact about as often as any other.
+    """
+    draw = _dealt if split == "train" else _chosen
     examples = []
     for domains in itertools.combinations(world.domains, 2):
         sides = [[fact for fact in facts if fact.domain == domain] for domain in domains]
         if not all(sides):
             continue
         made = 0
+        draws = [draw(side, rng) for side in sides]
         # A small world leaves pairs to the splits that come later.
         wanted = min(count, len(sides[0]) * len(sides[1]) // 3)
         for _ in range(_ATTEMPTS * wanted):
             if made == wanted:
                 break
-            pair = [rng.choice(side) for side in sides]
+            pair = [next(side) for side in draws]
             key = frozenset(fact.id for fact in pair)
             if key in used or any(fact.key in other.answers for fact, other in (pair, pair[::-1])):
                 continue
@@ -213,6 +217,18 @@ def _pairs(
             sub_questions = {fact.domain: text for fact, text in zip(pair, questions, strict=True)}
             examples.append(_example(query, pair, group=group, sub_questions=sub_questions))
     return examples
+
+
+def _chosen(facts: Sequence[Fact], rng: random.Random) -> Iterator[Fact]:
+    """Yields one fact after another, each drawn from all."""
+    while True:
+        yield rng.choice(facts)
+
+
+def _dealt(facts: Sequence[Fact], rng: random.Random) -> Iterator[Fact]:
+    """Yields all facts in random order, and again."""
+    while True:
+        yield from rng.sample(facts, len(facts))
 
 
 def _two_hops(

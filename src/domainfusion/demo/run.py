@@ -33,11 +33,12 @@ ANSWER = Sampling(max_new_tokens=32)
 SEED = 0
 
 DEMO: Mapping[str, Any] = {
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "epochs": 1,
     "batch_size": 8,
     "evaluation_steps": 10_000,
     "adaptation": "lora",
+    "frozen_share": 1 / 3,
     "initialization": "merge",
     "merge": MergeSettings("regmean", weight=1.0, keep=True),
     "known_share": 0.0,

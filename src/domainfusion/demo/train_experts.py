@@ -32,11 +32,14 @@ BATCH_SIZE = 32
 EPOCHS, FEWEST_STEPS = 5, 110
 """Passes over the facts, and the steps that there have to be: a small world takes more passes."""
 
+PHRASINGS = 6
+"""Of a fact's training phrasings an expert sees at most so many, the first."""
+
 logger = logging.getLogger("domainfusion")
 
 
 class ExpertTrainer(Trainer):
-    """Shows every fact in every training phrasing."""
+    """Shows every fact in each of its first training phrasings."""
 
     def phases(self, records: Sequence[TrainingRecord]) -> list[Phase]:
         """Returns the one phase, `facts`."""
@@ -44,14 +47,16 @@ class ExpertTrainer(Trainer):
 
 
 def records_of(world: World, domain: str) -> list[TrainingRecord]:
-    """Returns a record for each fact of the domain and each training phrasing."""
+    """Returns a record for each fact of the domain and each of its first training phrasings; the
+    others are for the student, whose questions vary more.
+    """
     records = []
     for fact in world.facts:
         if fact.domain != domain:
             continue
         part = Part(domain=domain, answers=fact.answers)
         target = Integration(text=fact.sentence(), method="reference")
-        for question in fact.questions("train"):
+        for question in fact.questions("train")[:PHRASINGS]:
             example = Example(query=question, domains=(domain,), parts=(part,), source="curated")
             record = TrainingRecord(
                 example=example, responses=(), integration=target, verification="verified"
