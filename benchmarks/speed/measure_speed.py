@@ -41,7 +41,7 @@ from setting import (
 
 from domainfusion.types import fingerprint
 
-RACE = {
+RACE: dict[str, Any] = {
     "limit": 10.0,
     "every": 10,
     "epochs": 2,
@@ -51,7 +51,7 @@ RACE = {
     "seeds": (0, 1, 2),
     "dtype": fastest_dtype(),
 }
-SMALL_RACE = RACE | {
+SMALL_RACE: dict[str, Any] = RACE | {
     "limit": 0.2,
     "every": 1,
     "epochs": 1,

@@ -38,7 +38,7 @@ DEMO: Mapping[str, Any] = {
     "batch_size": 8,
     "evaluation_steps": 10_000,
     "adaptation": "lora",
-    "frozen_share": 1 / 3,
+    "frozen_share": 1 / 6,
     "initialization": "merge",
     "merge": MergeSettings("regmean", weight=1.0, keep=True),
     "known_share": 0.0,

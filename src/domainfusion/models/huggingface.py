@@ -667,7 +667,7 @@ def _lowest_weights(module: PreTrainedModel, share: float) -> list[torch.nn.Para
     if share == 0:
         return []
     count = int(module.config.get_text_config().num_hidden_layers)
-    parts = module.get_decoder().modules()
+    parts = module.get_decoder().modules()  # type: ignore[no-untyped-call]
     lists = (part for part in parts if isinstance(part, torch.nn.ModuleList))
     layers = next((part for part in lists if len(part) == count), None)
     if layers is None:
