@@ -150,7 +150,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         "The demo's records and its test set, from its merge: means of three seeds, with the lowest"
         " and the highest. *DER*: the student's share of",
         "right answers over its expert's; the other slices are the share of answers with every part"
-        " right. *Seconds* are those of training, from the",
+        " right. *Seconds* are those of training, beside other work, from the",
         f"merge on, with what the start is asked. {report['date']}, {report['machine']}; made by"
         f" `{COMMAND}`.",
         "",
