@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
@@ -13,10 +13,12 @@ from typing import Any, Self
 import pytest
 
 from domainfusion.models.base import AnswersForModels, OnResult
+from domainfusion.models.ray_pool import outlive_the_cluster
 from domainfusion.types import Conversation, Generation, Sampling
 
-# As a pool sets it, but the test files load Ray first.
-os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "300")
+# As a pool does, but the test files load Ray first.
+outlive_the_cluster()
+START_SECONDS = 120
 
 MARKS = [
     pytest.mark.engines,
@@ -70,6 +72,27 @@ def send_classes_of(*modules: str) -> None:
         cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
+def wait_for_slow_nodes() -> None:
+    """Has Ray wait longer for a node to start: its 30 s are not a setting, and too short beside
+    other work.
+    """
+    from ray._private import services
+
+    ask = services.get_node
+
+    def ask_until_it_is_there(*address: Any) -> Any:
+        limit = time.monotonic() + START_SECONDS
+        while time.monotonic() < limit:
+            try:
+                return ask(*address)
+            except RuntimeError:
+                time.sleep(0.2)
+        return ask(*address)
+
+    if ask.__name__ != ask_until_it_is_there.__name__:
+        services.get_node = ask_until_it_is_there
+
+
 def leave_ray(*clusters: Any) -> None:
     """Leaves Ray, ends the clusters, and waits for their processes."""
     import ray
@@ -79,5 +102,14 @@ def leave_ray(*clusters: Any) -> None:
         cluster.shutdown()
     # Ray does not wait for its processes, and their handles warn when they are collected.
     for one in gc.get_objects():
-        if type(one) is subprocess.Popen:  # others warn when they are asked for their class
-            one.wait(120)
+        # Others warn when they are asked for their class.
+        if type(one) is subprocess.Popen and "/ray/" in str(one.args):
+            _end(one)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:  # a node that did not start leaves its processes
+        process.kill()
+        process.wait()

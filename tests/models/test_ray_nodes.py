@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,13 @@ from domainfusion.models import ResponseStore, ray_pool
 from domainfusion.models.base import OnResult
 from domainfusion.models.ray_pool import RayPool, stop_pools
 from domainfusion.types import Generation, Sampling, user
-from models.ray_actors import MARKS, Spreadable, leave_ray, send_classes_of
+from models.ray_actors import (
+    MARKS,
+    Spreadable,
+    leave_ray,
+    send_classes_of,
+    wait_for_slow_nodes,
+)
 
 ray = pytest.importorskip("ray")
 pytestmark = MARKS
@@ -36,6 +43,7 @@ def start_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    wait_for_slow_nodes()
     made: list[Any] = []
 
     def start() -> Any:
@@ -157,9 +165,14 @@ def test_the_last_node_that_is_lost_is_one_error_and_a_new_one_is_asked_the_rest
     assert all(counts.count(text) == 1 for text in model.kept())
 
 
+LOST = r"(head node .* not answered for \d+ s|node on this machine.*ended)"
+"""Either is found first: this process is in the cluster through its head node, or another."""
+
 CLUSTER = f"""
 import sys
 from ray.cluster_utils import Cluster
+from models.ray_actors import wait_for_slow_nodes
+wait_for_slow_nodes()
 made = Cluster(initialize_head=True, head_node_args={HEAD})
 made.add_node(**{NODE})
 print(made.address, flush=True)
@@ -180,6 +193,7 @@ def test_the_head_node_that_is_lost_is_one_error_and_another_cluster_is_asked_th
     with (
         subprocess.Popen(
             [sys.executable, "-c", CLUSTER],
+            cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -191,7 +205,7 @@ def test_the_head_node_that_is_lost_is_one_error_and_another_cluster_is_asked_th
         pool = RayPool(address=address, batch_size=BATCH)
         lose_the_head = partial(cluster.stdin.write, "\n")
         model = Watched(pool.spread(Echo(asked)), BATCH, lose_the_head)
-        said = rf"head node .* not answered for \d+ s.*{address}.*run the same command"
+        said = rf"{LOST}.*{address}.*run the same command"
         with pytest.raises(ModelError, match=said):
             store.ask(model, QUESTIONS)
         # Ray ends a process that stays in a cluster without a head.
@@ -205,6 +219,50 @@ def test_the_head_node_that_is_lost_is_one_error_and_another_cluster_is_asked_th
         found = store.ask(make_pool(other).spread(Echo(asked)), QUESTIONS)
     assert [one.text for one in found] == TEXTS
     assert sorted(asked.read_text().splitlines()) == sorted(set(TEXTS) - set(kept))
+
+
+ORPHAN = f"""
+import os, sys, time
+from pathlib import Path
+address, folder = sys.argv[1], Path(sys.argv[2])
+if os.fork():
+    os._exit(0)
+while os.getppid() != 1:
+    time.sleep(0.1)
+from domainfusion.models import ray_pool
+from domainfusion.types import user
+from models import test_ray_nodes as nodes
+from models.ray_actors import send_classes_of
+ray_pool.HEAD_SECONDS = 2.0
+send_classes_of(nodes.__name__)
+pool = ray_pool.RayPool(address=address, batch_size={BATCH})
+try:
+    pool.spread(nodes.Echo(folder / "asked")).generate(nodes.QUESTIONS * 20)
+except BaseException as error:
+    (folder / "new").write_text(f"{{type(error).__name__}}: {{error}}")
+(folder / "new").rename(folder / "said")
+"""
+"""A process whose parent has ended, and that is asked by a shell, systemd or `docker --init`."""
+
+
+def test_a_process_under_an_init_process_ends_with_the_error_too(
+    cluster: Any, tmp_path: Path
+) -> None:
+    """Ray takes such a process for one of a node that has died, and ends it without a word."""
+    add_node(cluster)
+    command = [sys.executable, "-c", ORPHAN, cluster.address, str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+    wait_until((tmp_path / "asked").exists, 600)
+    cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    wait_until((tmp_path / "said").exists, 60)
+    assert re.match(f"ModelError: .*{LOST}", (tmp_path / "said").read_text())
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < limit, f"not so within {seconds:g} s"
+        time.sleep(0.1)
 
 
 def test_an_address_where_no_cluster_is_is_refused_at_once(tmp_path: Path) -> None:

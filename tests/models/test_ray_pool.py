@@ -18,7 +18,13 @@ from domainfusion.models.base import Adaptation
 from domainfusion.models.ray_pool import RayPool
 from domainfusion.recipe import build_distiller, read_recipe
 from domainfusion.types import Generation, Sampling, user
-from models.ray_actors import MARKS, Spreadable, leave_ray, send_classes_of
+from models.ray_actors import (
+    MARKS,
+    Spreadable,
+    leave_ray,
+    send_classes_of,
+    wait_for_slow_nodes,
+)
 from models.test_engine import FAKE, lives, wait_for_the_end_of
 
 ray = pytest.importorskip("ray")
@@ -31,6 +37,7 @@ QUESTIONS = [user(f"What is {number} plus one?") for number in range(12)]
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    wait_for_slow_nodes()
     ray.init(
         num_cpus=2,
         include_dashboard=False,

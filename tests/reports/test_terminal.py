@@ -6,8 +6,11 @@ import pytest
 from rich.console import Console
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
+from domainfusion.distillation.examples import slice_of
+from domainfusion.distillation.results import Estimate
+from domainfusion.distillation.statistics import PairedComparison
 from domainfusion.reports import RunSummary, render_terminal
-from domainfusion.reports.evaluation_tables import paired_difference
+from domainfusion.reports.evaluation_tables import paired_difference, retention_before
 from domainfusion.reports.terminal import MOST_LINES, compare_runs
 
 
@@ -146,3 +149,26 @@ def test_a_run_that_was_not_evaluated_has_dashes(evaluation: EvaluationReport) -
     tables = compare_runs({"a": RunSummary(evaluation=evaluation), "b": RunSummary()})
     accuracies = next(table for table in tables if table.header[0] == "Slice")
     assert {row[2].text for row in accuracies.rows} == {"–"}
+
+
+def test_der_before_training_is_that_of_the_start_on_the_same_questions(
+    evaluation: EvaluationReport,
+) -> None:
+    by_name = {model.name: model for model in evaluation.models}
+    before = retention_before(evaluation, by_name["base"])
+    assert [row.domain for row in before] == [row.domain for row in evaluation.retention]
+    for row, after in zip(before, evaluation.retention, strict=True):
+        ids = {one.id for one in evaluation.examples if slice_of(one) == row.domain}
+        start, expert = (
+            [bool(answer.correct) for answer in by_name[name].answers if answer.example_id in ids]
+            for name in ("base", row.domain)
+        )
+        assert row.student == after.base
+        expected = PairedComparison(
+            start, expert, [one.group for one in evaluation.examples if one.id in ids]
+        ).ratio()
+        assert row.retention == expected
+        assert row.retention.value == pytest.approx(sum(start) / sum(expert))
+    nothing = replace(evaluation.retention[0], retention=Estimate(value=None, reason="unknown"))
+    (row,) = retention_before(replace(evaluation, retention=(nothing,)), by_name["base"])
+    assert row.retention == nothing.retention

@@ -117,8 +117,15 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 def _before(report: EvaluationReport) -> EvaluationReport:
     """Returns what the report says of the student that the training started from."""
+    from domainfusion.reports.evaluation_tables import retention_before
+
     base = next(model for model in report.models if model.role == "base")
-    return replace(report, models=(replace(base, role="student"),), retention=(), overall=None)
+    return replace(
+        report,
+        models=(replace(base, role="student"),),
+        retention=retention_before(report, base),
+        overall=None,
+    )
 
 
 def _extended(files: RunFiles, domain: str, folder: Path, arguments: argparse.Namespace) -> Recipe:

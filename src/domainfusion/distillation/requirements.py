@@ -223,11 +223,14 @@ def _loss_of(verdict: str) -> str:
 
 def _check_slice(requirement: Requirement, measured: Mapping[str, object]) -> None:
     if requirement.slice not in measured:
+        fix = "name one of them, or add test examples for it"
+        if requirement.slice == "general":
+            fix = "give benchmarks of general ability: `general` of the evaluator"
         raise ConfigurationError(
             "A requirement names a slice that was not measured",
             received=requirement.text,
             allowed=", ".join(filter(None, measured)) or "none: the evaluation has no such figure",
-            fix="name one of them, or add test examples for it",
+            fix=fix,
         )
 
 

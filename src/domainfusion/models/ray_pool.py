@@ -93,10 +93,9 @@ class RayPool:
         check_number("cpus", cpus, "[0, inf)")
         check_count("batch_size", batch_size)
         check_number("start_seconds", start_seconds, "(0, inf)")
-        # Read when Ray is loaded or starts: nothing is reported to anybody, and a process whose
-        # cluster has lost its head node has time to end by itself.
+        # Nothing is reported to anybody.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "300")
+        outlive_the_cluster()
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -214,7 +213,7 @@ class RayPool:
             self._ray.init(
                 address=self._address, log_to_driver=False, logging_level="ERROR", **local
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # also a bare one, where a node takes more than 30 s to start
             raise _not_reached(address, _first_line(error)) from error
         _joined.append(_Session(self._ray))
 
@@ -225,20 +224,23 @@ class RayPool:
         """Whether the cluster's head node answers: without it, actors answer, and none is started.
 
         Raises:
-            ModelError: It has been away for `HEAD_SECONDS`.
+            ModelError: It has been away for `HEAD_SECONDS`, or the node on this machine is gone.
         """
         session = self._session
         assert session is not None
         away = session.seconds_without_head()
-        if away < HEAD_SECONDS:
+        if session.has_node() and away < HEAD_SECONDS:
             return away == 0
+        lost = f"The head node of the Ray cluster has not answered for {away:.0f} s"
+        if not session.has_node():
+            lost = "Ray's node on this machine, through which the cluster is asked, has ended"
         # Ray would end this process, whatever it does by then.
         self._actors.clear()
         session.close()
         raise ModelError(
-            f"The head node of the Ray cluster has not answered for {away:.0f} s",
+            lost,
             received=session.address,
-            allowed="a cluster whose head node lives as long as the run",
+            allowed="a cluster whose head node, and node on this machine, live as long as the run",
             fix="start the cluster again and run the same command: whatever was answered is kept,"
             " and only the rest is asked",
         )
@@ -376,8 +378,11 @@ class _Session:
         context = ray.get_runtime_context()
         self.address: str = context.gcs_address
         self._job: str = context.get_job_id()
-        # Ray's client reaches a cluster through another port; then this one says nothing.
+        node = next(one for one in ray.nodes() if one["NodeID"] == context.get_node_id())
+        self._node = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        # Ray's client reaches a cluster through another port; then these say nothing.
         self._is_watched = _listens(self.address)
+        self._has_node = _listens(self._node)
         self._looked = self._answered = time.monotonic()
 
     def is_open(self) -> bool:
@@ -390,6 +395,12 @@ class _Session:
     def close(self) -> None:
         """Leaves the cluster; one that was started by this process ends."""
         self._ray.shutdown()
+
+    def has_node(self) -> bool:
+        """Whether the node on this machine lives: without it, Ray ends this process when it reads
+        an answer from that node's memory.
+        """
+        return not self._has_node or _listens(self._node)
 
     def seconds_without_head(self) -> float:
         """Returns how long the head node has not answered, 0 if it does; asks once a second."""
@@ -470,7 +481,7 @@ def _first_line(error: Exception) -> str:
 def _not_reached(address: str, why: str) -> ModelError:
     return ModelError(
         f"The Ray cluster can't be reached: {why}",
-        received=address,
+        received=address or "a cluster that is started on this machine",
         fix="check the address, and that the cluster runs: `ray status` shows it on its machines",
     )
 
@@ -487,6 +498,18 @@ def _listens(address: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def outlive_the_cluster() -> None:
+    """Keeps Ray from ending this process, without a Python error, when its cluster is lost. Ray
+    reads it where it is loaded or started.
+    """
+    # How long the head node may be away.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "300")
+    # When a node on this machine is gone, Ray looks whether the process lives that this names; in
+    # workers that is their node's. Without it Ray looks at the parent, and takes it for dead where
+    # it is process 1: under `docker run --init`, systemd, or after a shell that is gone.
+    os.environ.setdefault("RAY_RAYLET_PID", str(os.getpid()))
 
 
 _pools: WeakSet[RayPool] = WeakSet()

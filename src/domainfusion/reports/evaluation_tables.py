@@ -5,7 +5,7 @@ and how it was measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domainfusion.distillation.evaluation_report import EvaluationReport
 from domainfusion.distillation.examples import slice_of
@@ -503,15 +503,44 @@ def paired_difference(
     Returns:
         The second's accuracy less the first's, with its 95 % interval, and the number of questions.
     """
+    comparison = _paired(examples, before, after, name)
+    return comparison.difference(), comparison.items
+
+
+def retention_before(report: EvaluationReport, start: ModelResult) -> tuple[DomainRetention, ...]:
+    """Returns the rows of a report as they are of the model that its student was trained from.
+
+    Args:
+        report: The report.
+        start: That model's results in it.
+
+    Returns:
+        DER of the model where the report has the student's, on the same questions.
+    """
+    experts = {model.name: model for model in report.models if model.role == "expert"}
+    rows = []
+    for row in report.retention:
+        kept = row.retention
+        # What leaves it undefined, such as an expert that knows nothing, does so before too.
+        if kept.value is not None:
+            comparison = _paired(report.examples, experts[row.domain], start, row.domain)
+            is_whole = comparison.items == row.items
+            kept = comparison.ratio() if is_whole else Estimate(value=None)
+        rows.append(replace(row, student=row.base, retention=kept))
+    return tuple(rows)
+
+
+def _paired(
+    examples: Sequence[Example], before: ModelResult, after: ModelResult, name: str
+) -> PairedComparison:
     groups = {item.id: item.group for item in examples if slice_of(item) == name}
     first, second = _right(before), _right(after)
     shared = [item for item in groups if item in first and item in second]
-    comparison = PairedComparison(
+    return PairedComparison(
         [second[item] for item in shared],
         [first[item] for item in shared],
         [groups[item] for item in shared],
     )
-    return comparison.difference(), len(shared)
 
 
 def _right(model: ModelResult) -> dict[str, bool]:
