@@ -13,9 +13,11 @@ answers, with its children. Writes `engines.json` and `engines.md`.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
-import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,6 +34,7 @@ from domainfusion.demo.world import base_folder, load_world, world_folder
 from domainfusion.models import Engine, LlamaModel, write_gguf
 from domainfusion.models.engine import stop_engines
 from domainfusion.types import Conversation, Sampling, user
+from machine import machine
 
 HERE = Path(__file__).parent
 WARM_UP = 4
@@ -65,6 +68,25 @@ def models_in(folder: Path, domain: str) -> dict[str, LlamaModel]:
         )
         found["vLLM"] = LlamaModel(whole, engine=engine, **plain)
     return found
+
+
+def versions() -> str:
+    """Returns the versions of what answers, each of its own environment."""
+    parts = ["torch", "transformers", "xllamacpp"]
+    named = [f"{name} {importlib.metadata.version(name)}" for name in parts]
+    if command := os.environ.get("VLLM"):
+        asked = "from importlib.metadata import version as v; print(v('vllm'), v('torch'))"
+        python = Path(command).with_name("python")
+        given = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
+        vllm, torch = given.stdout.split()
+        named.append(f"vLLM {vllm} with torch {torch}")
+    return ", ".join(named)
+
+
+def command_line() -> str:
+    """Returns how this program was called."""
+    vllm = "VLLM=.venv-engines/bin/vllm " if "VLLM" in os.environ else ""
+    return " ".join([f"{vllm}python benchmarks/engines.py", *sys.argv[1:]])
 
 
 class Answered(NamedTuple):
@@ -156,7 +178,9 @@ def measure(domain: str, count: int, rounds: int, tokens: int) -> dict[str, Any]
             {"question": questions[place][-1].content, "answer": ours[place]} for place in range(3)
         ],
         "load": round(load, 1),
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        "machine": machine(),
+        "versions": versions(),
+        "command": command_line(),
         "threads": os.environ.get("OMP_NUM_THREADS", "as many as there are cores"),
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -198,9 +222,9 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# Answers a second, by engine",
         "",
-        f"Written by `python benchmarks/engines.py` on {found['date']}, {found['machine']};"
+        f"Written by `{found['command']}` on {found['date']}, {found['machine']};"
         f" `OMP_NUM_THREADS`: {found['threads']}; load of the machine at the start:"
-        f" {found['load']:g}.",
+        f" {found['load']:g}. Versions: {found['versions']}.",
         "",
         f"{found['questions']} questions of the demo's {found['domain']} test set, greedy, at most"
         f" {found['max_new_tokens']} tokens, to one expert merged into its base, in float32, in"

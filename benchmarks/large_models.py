@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import struct
 import tempfile
 import time
@@ -37,6 +36,7 @@ from domainfusion.cli.preflight import memory_of
 from domainfusion.recipe import read_recipe
 from domainfusion.records import write_text
 from domainfusion.wording import counted
+from machine import machine
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "examples" / "large_models"
@@ -325,17 +325,10 @@ def run(name: str, size: Size) -> dict[str, Any]:
         "student_gb": round(size_on_disk / 1e9, 2),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": f"{os.cpu_count()} cores{_bfloat16_units()} ({platform.system()} {platform.machine()})",
+        "machine": machine(),
         "load": round(os.getloadavg()[0], 1),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-
-
-def _bfloat16_units() -> str:
-    """Names the units for bfloat16 that the processor has, as Linux lists them."""
-    listed = Path("/proc/cpuinfo")
-    words = listed.read_text(encoding="utf-8").split() if listed.is_file() else []
-    return " with AVX-512 and its bfloat16" if "avx512_bf16" in words else ""
 
 
 def _in_a_process_of_its_own(function: Any, *arguments: Any) -> None:

@@ -15,72 +15,35 @@ import importlib
 import json
 import os
 import platform
-import sys
 import time
-from collections.abc import Sequence
-from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from domainfusion.models import RayPool
-from domainfusion.models.base import AnswersForModels, OnResult
-from domainfusion.types import Conversation, Generation, Sampling, user
+from domainfusion.models import RayPool, ScriptedModel
+from domainfusion.types import user
+from machine import machine
 
 HERE = Path(__file__).parent
 REPLICAS = (1, 2, 4)
 
 
-class Sleeper:
-    """Answers every question after a time.
-
-    Args:
-        seconds: The time.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.name = self.fingerprint = f"sleeper {seconds}"
-        self.seconds = seconds
-        self.pool: AnswersForModels | None = None
-
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        sampling: Sampling = Sampling(),
-        on_result: OnResult | None = None,
-    ) -> list[Generation]:
-        """Answers each conversation, or has the pool do it."""
-        if self.pool is not None:
-            return self.pool.answer(self, conversations, sampling, on_result)
-        found = []
-        for conversation in conversations:
-            time.sleep(self.seconds)
-            found.append(Generation(text=conversation[-1].content))
-        return found
-
-    def answered_by(self, pool: AnswersForModels) -> Sleeper:
-        """Returns this model as one for which a pool answers."""
-        spread = copy(self)
-        spread.pool = pool
-        pool.add(spread)
-        return spread
-
-    def unloaded(self) -> Sleeper:
-        """Returns what an actor gets."""
-        sent = copy(self)
-        sent.pool = None
-        return sent
-
-    def on_this_machine(self) -> Sleeper:
-        """Returns itself: it needs no GPU."""
-        return self
+def sleeper(seconds: float) -> ScriptedModel:
+    """Returns a model that answers every question with itself, after a time."""
+    return ScriptedModel(partial(_answer_after, seconds), name=f"sleeper {seconds}")
 
 
-def timed(model: Sleeper, count: int) -> float:
-    """Returns the seconds of so many questions, and checks the answers."""
+def _answer_after(seconds: float, question: str) -> str:
+    time.sleep(seconds)
+    return question
+
+
+def timed(pool: RayPool, model: ScriptedModel, count: int) -> float:
+    """Returns the seconds that so many questions take, and checks the answers."""
     asked = [user(f"question {number}") for number in range(count)]
     began = time.perf_counter()
-    found = model.generate(asked)
+    found = pool.answer(model, asked)
     seconds = time.perf_counter() - began
     assert [one.text for one in found] == [one[-1].content for one in asked]
     return seconds
@@ -90,23 +53,21 @@ def measure(count: int, slow: int, seconds: float) -> dict[str, Any]:
     """Returns all figures."""
     ray: Any = importlib.import_module("ray")
 
-    # An actor knows the class of this script from what it is sent.
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
     busy = os.getloadavg()[0]
     pool = RayPool(replicas=(1, 1), cpus=1)
-    quick = pool.spread(Sleeper(0.0))
+    quick = sleeper(0.0)
     began = time.perf_counter()
-    timed(quick, 1)
+    timed(pool, quick, 1)
     start = time.perf_counter() - began
-    overhead = min(timed(quick, count) for _ in range(3)) / count
+    overhead = min(timed(pool, quick, count) for _ in range(3)) / count
     pool.stop()
     spread = []
     for replicas in REPLICAS:
         pool = RayPool(replicas=(replicas, replicas), cpus=1, batch_size=4)
-        model = pool.spread(Sleeper(seconds))
-        timed(model, 4 * replicas)  # until every actor is there
-        spread.append({"replicas": replicas, "seconds": round(timed(model, slow), 2)})
+        model = sleeper(seconds)
+        timed(pool, model, 4 * replicas)  # until every actor is there
+        spread.append({"replicas": replicas, "seconds": round(timed(pool, model, slow), 2)})
         pool.stop()
     ray.shutdown()
     return {
@@ -117,8 +78,7 @@ def measure(count: int, slow: int, seconds: float) -> dict[str, Any]:
         "slow_questions": slow,
         "slow_seconds_an_answer": seconds,
         "spread": spread,
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "cores": os.cpu_count(),
+        "machine": f"{machine()}, Python {platform.python_version()}",
         "load": [round(busy, 1), round(os.getloadavg()[0], 1)],
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -131,7 +91,7 @@ def page(found: dict[str, Any]) -> str:
         "# Answers from Ray actors",
         "",
         f"Written by `python benchmarks/ray_pool.py` on {found['date']}, Ray {found['ray']},"
-        f" {found['machine']}, {found['cores']} cores, with a load of {found['load'][0]:g} before and"
+        f" {found['machine']}, with a load of {found['load'][0]:g} before and"
         f" {found['load'][1]:g} after.",
         "",
         f"- The first answer, Ray's start and that of an actor included, took"

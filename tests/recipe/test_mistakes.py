@@ -44,6 +44,12 @@ MISTAKES = {
         "sead: 3",
         ["sead is not a key", "write seed"],
     ),
+    "key of a section at the top": (
+        "seed: 3",
+        "test_examples: t.jsonl",
+        "test_examples: t.jsonl",
+        ["test_examples is not a key", "write it under evaluation"],
+    ),
     "unknown key of a teacher": (
         "{path: models/expert, sys",
         "{path: models/expert, batch: 1, sys",

@@ -79,9 +79,19 @@ class Section(BaseModel):
                         "is not a key of a recipe",
                         key=key,
                         allowed=", ".join(known),
-                        fix=suggestion(str(key), known),
+                        fix=cls._home_of(str(key)) or suggestion(str(key), known),
                     )
         return given
+
+    @classmethod
+    def _home_of(cls, key: str) -> str:
+        """Says under which sections of this one a key belongs; empty where under none."""
+        homes = [
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Section) and key in type(field.default).model_fields
+        ]
+        return f"write it under {' or '.join(homes)}" if homes else ""
 
     def arguments(self, *, without: Collection[str] = ("type",)) -> dict[str, Any]:
         """Returns the values as they are given to a constructor; where nothing was given and the
