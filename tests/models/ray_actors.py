@@ -18,7 +18,7 @@ from domainfusion.types import Conversation, Generation, Sampling
 
 # As a pool does, but the test files load Ray first.
 outlive_the_cluster()
-START_SECONDS = 120
+START_SECONDS = 60
 
 MARKS = [
     pytest.mark.engines,
