@@ -42,7 +42,9 @@ WAYS: dict[str, dict[str, str]] = {
 
 
 def work() -> None:
-    """Answers, or trains, as stdin asks, one word a line; tells the seconds that it took."""
+    """Answers, or trains, as stdin asks, one word a line; tells the seconds of all answers, or of
+    a step.
+    """
     from domainfusion.demo.questions import build_questions
     from domainfusion.demo.run import ANSWER
     from domainfusion.demo.world import base_folder, load_world, world_folder
@@ -95,16 +97,20 @@ def work() -> None:
 
 
 class Worker:
-    """A process whose threads wait in one way."""
+    """A process that measures as it is asked, with an environment of its own, such as of how its
+    threads wait.
+    """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], script: str = __file__, *arguments: str
+    ) -> None:
         inherited = {
             name: value
             for name, value in os.environ.items()
             if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
         }
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"],
+            [sys.executable, script, *(arguments or ["--worker"])],
             env={**inherited, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -120,12 +126,11 @@ class Worker:
             raise SystemExit("A worker died; run it with --worker to see why")
         return json.loads(line)
 
-    def measure(self, task: str) -> float:
-        """Returns the seconds of all answers, or of a step."""
+    def measure(self, task: str) -> Any:
+        """Returns what the process tells of a task."""
         assert self.process.stdin is not None
         print(task, file=self.process.stdin, flush=True)
-        seconds: float = self._read()
-        return seconds
+        return self._read()
 
     def stop(self) -> None:
         """Ends the process."""

@@ -8,7 +8,7 @@ import errno
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from distillation.builders import record
 from domainfusion import files
@@ -27,9 +28,11 @@ from domainfusion.models import Adaptation, LlamaModel
 from domainfusion.models.base import TrainableModel
 from domainfusion.progress import Advance
 from domainfusion.training import checkpoints as states
+from domainfusion.training import loop
 from domainfusion.training.batching import Row, encode_record
 from domainfusion.training.checkpoints import save_state, write_errors
 from domainfusion.training.loop import LoopSettings, deal, train_phase
+from domainfusion.training.losses import answer_hidden_states_of_tree
 from domainfusion.training.objectives import Answers, Losses, Objective, SequenceObjective
 from domainfusion.types import Sampling, user
 
@@ -286,6 +289,30 @@ def test_threads_killed_and_continued_end_as_threads_that_were_not(
     with pytest.raises(Killed):
         trained(student_of(base, "adapter"), rows, tmp_path / "parts", progress=dying_at(3))
     assert same(trained(student_of(base, "adapter"), rows, tmp_path / "parts"), whole)
+
+
+@pytest.mark.parametrize("kind", ["full", "adapter", "dropout"])
+def test_rows_as_a_tree_teach_what_padded_rows_teach(
+    base: LlamaModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With dropout they are padded either way: every row draws for itself."""
+    read: list[int] = []
+
+    def counted(module: PreTrainedModel, some: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        read.append(len(some))
+        return answer_hidden_states_of_tree(module, some)
+
+    monkeypatch.setattr(loop, "answer_hidden_states_of_tree", counted)
+    settings = replace(SETTINGS, learning_rate=1e-3)
+    by_tree = trained(student_of(base, kind), rows, tmp_path / "tree", settings=settings)
+    assert sum(read) == (0 if kind == "dropout" else len(ORDER))
+    monkeypatch.setattr(loop, "decodes_alike", lambda _: False)
+    padded = trained(student_of(base, kind), rows, tmp_path / "padded", settings=settings)
+    assert sum(read) == (0 if kind == "dropout" else len(ORDER))
+    start = student_of(base, kind).trained_state()
+    moved = sum((padded[name] - start[name]).norm() for name in start)
+    apart = sum((padded[name] - by_tree[name]).norm() for name in start)
+    assert apart < 0.05 * moved  # sums are rounded in another order
 
 
 def test_rows_are_dealt_to_hands_of_about_as_many_tokens(rows: list[Row]) -> None:

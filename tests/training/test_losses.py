@@ -28,6 +28,7 @@ from domainfusion.training.losses import (
     Taught,
     TokenLosses,
     answer_hidden_states,
+    answer_hidden_states_of_tree,
     token_losses,
 )
 
@@ -118,6 +119,24 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(module: PreTrainedModel,
     summed = gradients(module, *(loss_of(module, part, answers(ROWS)) for part in parts))
     for one, other in zip(whole, summed, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_read_as_a_tree_have_the_loss_and_the_gradient_of_the_padded_batch(
+    module: PreTrainedModel,
+) -> None:
+    # Two of them begin alike, and the answer of one begins in what they have in common.
+    rows = [*ROWS, Row("alike", (*range(10, 35), 80, 81), 11), ROWS[0]]
+    hidden, targets = answer_hidden_states(module, collate(rows, 0))
+    by_tree, targets_of_tree = answer_hidden_states_of_tree(module, rows)
+    assert torch.equal(targets, targets_of_tree)
+    torch.testing.assert_close(hidden, by_tree, rtol=0, atol=1e-5)
+    weights = torch.linspace(0.1, 1, len(targets))
+    whole, of_tree = (
+        gradients(module, token_losses(states, head_of(module), targets, weights).total)
+        for states in (hidden, by_tree)
+    )
+    for one, other in zip(whole, of_tree, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_without_an_answer_has_no_loss(module: PreTrainedModel) -> None:

@@ -142,7 +142,9 @@ def read_layers(
         progress(label, len(layers)) as advance,
         model.watching_inputs([layer for layer in layers if layer != head], show),
     ):
-        states = model.hidden_states(batch.rows, at_once=len(batch.rows), merge=is_fixed)
+        states = model.hidden_states(
+            batch.rows, at_once=len(batch.rows), merge=is_fixed, by_row=True
+        )
         if head in layers:
             show(head, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
 

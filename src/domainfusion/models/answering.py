@@ -212,7 +212,9 @@ class AnsweringModel(LocalModel):
         self._refuse_overlong(rows, 0)
         with self._scoring() as module:
             for batch in buckets([len(row) for row in rows], self.rows_read_at_once):
-                states = final_hidden_states(module, [rows[index] for index in batch], len(batch))
+                own = [rows[index] for index in batch]
+                as_tree = self._load().decodes
+                states = final_hidden_states(module, own, len(batch), as_tree=as_tree)
                 for index, hidden in zip(batch, states, strict=True):
                     found = token_log_probabilities(
                         module, hidden[len(prompts[index]) - 1 : -1], answers[index]
@@ -223,7 +225,12 @@ class AnsweringModel(LocalModel):
         return [scores[index] for index in range(len(rows))]
 
     def hidden_states(
-        self, rows: Sequence[Sequence[int]], *, at_once: int | None = None, merge: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        at_once: int | None = None,
+        merge: bool = True,
+        by_row: bool = False,
     ) -> list[torch.Tensor]:
         """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), on
         the model's device.
@@ -233,13 +240,20 @@ class AnsweringModel(LocalModel):
             at_once: How many are read together; by default `rows_read_at_once`.
             merge: Compute with the adapter merged into the weights, which is faster; with False,
                 its layers stand apart and may change while the rows are read.
+            by_row: Read every row whole, as `watching_inputs` shows them, also what several rows
+                begin with alike.
 
         Raises:
             ModelError: A row is longer than the model's context.
         """
         self._refuse_overlong(rows, 0)
         with self._scoring(merge=merge) as module:
-            return final_hidden_states(module, rows, at_once or self.rows_read_at_once)
+            return final_hidden_states(
+                module,
+                rows,
+                at_once or self.rows_read_at_once,
+                as_tree=self._load().decodes and not by_row,
+            )
 
     def head(self) -> Head:
         """Returns what turns final hidden states into logits: a view of the weights, or a copy
@@ -290,7 +304,8 @@ class AnsweringModel(LocalModel):
         Args:
             layers: The names. The head is among them only if it is called: `hidden_states` stops
                 before it, and returns what it would read.
-            see: Receives the name and the inputs, of shape (rows, tokens, in).
+            see: Receives the name and the inputs, of shape (rows, tokens, in) where `hidden_states`
+                reads `by_row`.
         """
         with self._scoring() as module:
             # The check of the projection, made once, is not what is watched.

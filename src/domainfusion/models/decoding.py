@@ -11,19 +11,15 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from threading import Lock
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from domainfusion.errors import ModelError
+from domainfusion.models.tree import Tree, by_row, reading
 from domainfusion.types import Sampling
 
 _ROOM = 32
@@ -117,122 +113,6 @@ def nucleus(shares: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Ten
         count = min(8 * count, size)
 
 
-# --- Reading prompts
-
-
-class _Tree(NamedTuple):
-    """Prompts as one tree, in which what they begin with alike stands once.
-
-    Attributes:
-        tokens: The token of each node, of shape (nodes,).
-        positions: How deep each node stands, of shape (nodes,).
-        nodes: The nodes of each row, padded on the left, of shape (rows, length).
-        padding: Where `nodes` is padding, of the same shape.
-        places: For each node one place among rows × length where it stands, of shape (nodes,).
-    """
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    nodes: torch.Tensor
-    padding: torch.Tensor
-    places: torch.Tensor
-
-
-def _tree_of(rows: Sequence[Sequence[int]], device: torch.device) -> _Tree:
-    length = max(map(len, rows))
-    children: dict[tuple[int, int], int] = {}
-    tokens, positions, places = list[int](), list[int](), list[int]()
-    nodes = torch.zeros((len(rows), length), dtype=torch.long)
-    padding = torch.ones((len(rows), length), dtype=torch.bool)
-    for number, row in enumerate(rows):
-        start, path, node = length - len(row), list[int](), -1
-        for position, token in enumerate(row):
-            node = children.setdefault((node, token), len(tokens))
-            if node == len(tokens):
-                tokens.append(token)
-                positions.append(position)
-                places.append(number * length + start + position)
-            path.append(node)
-        nodes[number, start:] = torch.tensor(path, dtype=torch.long)
-        padding[number, start:] = False
-    listed = [torch.tensor(values, dtype=torch.long) for values in (tokens, positions, places)]
-    return _Tree(
-        *(values.to(device) for values in (listed[0], listed[1], nodes, padding, listed[2]))
-    )
-
-
-_TREE_ATTENTION = "domainfusion_tree"
-"""The name of `_attend_by_row` among the attention functions of Transformers."""
-
-_tree_being_read: ContextVar[_Tree | None] = ContextVar("_tree_being_read", default=None)
-"""What this thread reads: threads share a model, and each writes answers of its own."""
-
-_readers: Counter[int] = Counter()
-"""How many threads read a tree with a model, by the id of its configuration."""
-
-_counting_readers = Lock()
-
-
-def _attend_by_row(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **settings: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attends from each row of a tree to itself, while everything else is computed by node.
-
-    Args:
-        module: The attention layer.
-        query: By node, of shape (1, heads, nodes, size).
-        key: By row, as the cache returns it, of shape (rows, heads, length, size).
-        value: The same.
-        attention_mask: Of shape (rows, 1, length, length); None where no row is padded.
-        settings: What PyTorch's attention takes.
-
-    Returns:
-        What was found, by node, of shape (1, nodes, heads, size); in a thread that reads no tree
-        what PyTorch's attention finds.
-    """
-    tree, attend = _tree_being_read.get(), ALL_ATTENTION_FUNCTIONS["sdpa"]
-    if tree is None:  # another thread reads a tree, this one writes
-        return cast(
-            tuple[torch.Tensor, None], attend(module, query, key, value, attention_mask, **settings)
-        )
-    by_row = _by_row(query, tree.nodes)
-    found, _ = attend(module, by_row, key, value, attention_mask, **settings)
-    return found.flatten(0, 1)[tree.places][None], None
-
-
-AttentionInterface.register(_TREE_ATTENTION, _attend_by_row)
-
-
-def _by_row(states: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
-    """Returns states by node, of shape (1, heads, nodes, size), by row: of shape (rows, heads,
-    length, size).
-    """
-    return states[0][:, nodes].transpose(0, 1)
-
-
-@contextmanager
-def _reading(module: PreTrainedModel, tree: _Tree) -> Iterator[None]:
-    config = cast(Any, module.config)
-    token = _tree_being_read.set(tree)
-    with _counting_readers:
-        _readers[id(config)] += 1
-        config._attn_implementation = _TREE_ATTENTION
-    try:
-        yield
-    finally:
-        with _counting_readers:
-            _readers[id(config)] -= 1
-            if not _readers[id(config)]:
-                del _readers[id(config)]
-                config._attn_implementation = "sdpa"
-        _tree_being_read.reset(token)
-
-
 # --- Rows in the course of being written
 
 
@@ -254,8 +134,8 @@ class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Adds keys and values, and returns all that there are, by row."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            key_states = _by_row(key_states, self._nodes)
-            value_states = _by_row(value_states, self._nodes)
+            key_states = by_row(key_states, self._nodes)
+            value_states = by_row(value_states, self._nodes)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         keys, values = cast(torch.Tensor, self.keys), cast(torch.Tensor, self.values)
         end = self._length + key_states.shape[-2]
@@ -289,13 +169,13 @@ class Rows:
     """
 
     def __init__(self, module: PreTrainedModel, rows: Sequence[Sequence[int]]) -> None:
-        tree = _tree_of(rows, module.device)
+        tree = Tree.of(rows, module.device, pads_left=True)
         count = len(DynamicCache(config=module.config).layers)
         self._cache = Cache(layers=[_RowLayer(tree.nodes) for _ in range(count)])
         self._name_of_cache = _name_of_cache(module)
         self._positions = (~tree.padding).sum(-1)
         self._padding = tree.padding if bool(tree.padding.any()) else None
-        with _reading(module, tree):
+        with reading(module, tree):
             self.logits = self._compute(
                 module,
                 input_ids=tree.tokens[None],

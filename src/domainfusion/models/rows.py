@@ -37,6 +37,7 @@ from domainfusion.models.shared_base import (
     in_evaluation,
 )
 from domainfusion.models.threads import MOST_THREADS, SideBySide
+from domainfusion.models.tree import read_tree
 from domainfusion.types import (
     Conversation,
     Generation,
@@ -345,16 +346,28 @@ TOKENS_AT_ONCE = 512
 
 
 def final_hidden_states(
-    module: PreTrainedModel, rows: Sequence[Sequence[int]], batch_size: int
+    module: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    batch_size: int,
+    *,
+    as_tree: bool = False,
 ) -> list[torch.Tensor]:
     """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), in the
     order of `rows`.
 
-    Rows of similar length share a batch. They are padded on the right, where causal attention never
-    looks.
+    Args:
+        module: The model.
+        rows: Rows of any lengths; those of similar length share a batch.
+        batch_size: Rows in a batch.
+        as_tree: Compute what the rows of a batch begin with alike once; see `models.tree`. Else
+            they are padded on the right, where causal attention never looks.
     """
     states: dict[int, torch.Tensor] = {}
     for batch in buckets([len(row) for row in rows], batch_size):
+        if as_tree and all(rows[index] for index in batch):
+            by_node, paths = read_tree(module, [rows[index] for index in batch])
+            states |= {index: by_node[path] for index, path in zip(batch, paths, strict=True)}
+            continue
         padded = torch.zeros(
             (len(batch), max(1, *(len(rows[index]) for index in batch))), dtype=torch.long
         )

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from domainfusion.errors import TrainingError
 from domainfusion.interruption import DeferredSignals
 from domainfusion.models.base import PartlyTrained, TrainableModel
+from domainfusion.models.decoding import decodes_alike
 from domainfusion.models.projection import head_of
 from domainfusion.models.threads import MOST_THREADS, SideBySide
 from domainfusion.progress import Notes, Progress, silent
@@ -37,6 +38,7 @@ from domainfusion.training.checkpoints import (
     save_checkpoint,
 )
 from domainfusion.training.distributed import (
+    SHORT_ROWS,
     TrainedWeights,
     all_gather,
     attention_to_train,
@@ -49,7 +51,11 @@ from domainfusion.training.distributed import (
     shard,
     world_size,
 )
-from domainfusion.training.losses import answer_hidden_states, token_losses
+from domainfusion.training.losses import (
+    answer_hidden_states,
+    answer_hidden_states_of_tree,
+    token_losses,
+)
 from domainfusion.training.objectives import Answers, Objective, SequenceObjective, Tally
 
 Validate = Callable[[TrainableModel], Mapping[str, float]]
@@ -242,10 +248,11 @@ class _LossModule(torch.nn.Module):
     precision wrap.
     """
 
-    def __init__(self, module: PreTrainedModel, objective: Objective) -> None:
+    def __init__(self, module: PreTrainedModel, objective: Objective, *, reads_trees: bool) -> None:
         super().__init__()
         self.module = module
         self._objective = objective
+        self._reads_trees = reads_trees
         self._no_split_modules = module._no_split_modules  # the layers that FSDP shards one by one
 
     def forward(
@@ -255,9 +262,12 @@ class _LossModule(torch.nn.Module):
         weights: torch.Tensor,
         rows: tuple[Row, ...],
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        hidden, targets = answer_hidden_states(
-            self.module, {"input_ids": input_ids, "labels": labels}
-        )
+        if self._reads_trees and rows:
+            hidden, targets = answer_hidden_states_of_tree(self.module, rows)
+        else:
+            hidden, targets = answer_hidden_states(
+                self.module, {"input_ids": input_ids, "labels": labels}
+            )
         head = head_of(self.module)
         if not rows:
             return token_losses(hidden, head, targets, hidden.new_zeros(len(targets))).total, {}
@@ -276,6 +286,7 @@ class _Engine:
         weights: The weights that are trained.
         settings: How they are trained.
         threads: What computes the gradients of a step.
+        reads_trees: Whether the rows of a pass are read as one tree; see `models.tree`.
     """
 
     accelerator: Accelerator
@@ -284,6 +295,7 @@ class _Engine:
     weights: TrainedWeights
     settings: LoopSettings
     threads: SideBySide
+    reads_trees: bool
 
     @classmethod
     def prepared(
@@ -306,7 +318,10 @@ class _Engine:
         optimizer = torch.optim.AdamW(
             trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
-        model, optimizer = accelerator.prepare(_LossModule(module, objective), optimizer)
+        reads_trees = _reads_trees(module, settings)
+        model, optimizer = accelerator.prepare(
+            _LossModule(module, objective, reads_trees=reads_trees), optimizer
+        )
         masks = student.gradient_masks() if isinstance(student, PartlyTrained) else {}
         weights = TrainedWeights(trained, module, masks)
         return cls(
@@ -316,6 +331,7 @@ class _Engine:
             weights=weights,
             settings=settings,
             threads=SideBySide(_threads(module, objective, settings), "training"),
+            reads_trees=reads_trees,
         )
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
@@ -342,8 +358,8 @@ class _Engine:
             loss, tally = self._backward_side_by_side(number, own, answer_tokens)
         else:
             loss, tally = 0.0, Tally()
-            device = self.accelerator.device
-            for rows_of_pass, is_last in _passes(own, self.settings.device_batch_size, device):
+            overhead = self._overhead_of_pass(own)
+            for rows_of_pass, is_last in _passes(own, self.settings.device_batch_size, overhead):
                 with self._gradients_stay_here(is_last):
                     loss += self._backward(number, rows_of_pass, answer_tokens, tally, filler)
         loss = sum(all_gather(loss))
@@ -398,7 +414,8 @@ class _Engine:
 
         def compute(hand: list[Row]) -> tuple[float, Tally, list[torch.Tensor]]:
             tally, total, sums = Tally(), 0.0, list[torch.Tensor]()
-            for places in passes_of([len(row.tokens) for row in hand], most, PASS_OVERHEAD["cpu"]):
+            overhead = self._overhead_of_pass(hand)
+            for places in passes_of([len(row.tokens) for row in hand], most, overhead):
                 chosen = [hand[place] for place in places]
                 loss, terms = self._loss(number, chosen, answer_tokens, chosen[0])
                 gradients = torch.autograd.grad(loss, trained, materialize_grads=True)
@@ -419,6 +436,14 @@ class _Engine:
         for parameter, gradient in zip(trained, sums, strict=True):
             parameter.grad = gradient
         return sum(loss for loss, _, _ in found), Tally.over([tally for _, tally, _ in found])
+
+    def _overhead_of_pass(self, rows: Sequence[Row]) -> int:
+        """Returns what one more pass over such rows costs, in tokens of padding. A tree has no
+        padding but in attention, which costs little where rows are short.
+        """
+        if self.reads_trees and all(len(row.tokens) <= SHORT_ROWS for row in rows):
+            return sum(len(row.tokens) for row in rows) * len(rows)
+        return PASS_OVERHEAD.get(self.accelerator.device.type, PASS_OVERHEAD["cuda"])
 
     def _loss(
         self, number: int, rows: Sequence[Row], answer_tokens: int, filler: Row
@@ -466,23 +491,43 @@ def _threads(module: PreTrainedModel, objective: Objective, settings: LoopSettin
     """
     parameters = list(module.parameters())
     trained = sum(each.numel() for each in parameters if each.requires_grad)
-    is_drawn = any(
+    allowed = (
+        # A class that inherits it may keep something of its own between calls.
+        vars(type(objective)).get("allows_threads", False)
+        and world_size() == 1
+        and _is_on_cpu(module)
+        and not settings.activation_checkpointing
+        and not _draws(module)
+        and trained <= _LARGEST_TRAINED_SHARE * sum(each.numel() for each in parameters)
+    )
+    return min(torch.get_num_threads(), MOST_THREADS, settings.batch_size) if allowed else 1
+
+
+def _reads_trees(module: PreTrainedModel, settings: LoopSettings) -> bool:
+    """Returns whether the rows of a pass are read as one tree: on a CPU, where nothing is drawn, as
+    every row draws its own, and nothing computed twice.
+    """
+    return (
+        _is_on_cpu(module)
+        and not settings.activation_checkpointing
+        and not _draws(module)
+        and decodes_alike(module)
+    )
+
+
+def _is_on_cpu(module: PreTrainedModel) -> bool:
+    return all(each.device.type == "cpu" for each in module.parameters())
+
+
+def _draws(module: PreTrainedModel) -> bool:
+    """Returns whether a training step draws something, as dropout does."""
+    return any(
         isinstance(part, torch.nn.Dropout) and part.p > 0 for part in module.modules()
     ) or any(
         isinstance(value, float) and value > 0
         for name, value in vars(module.config).items()
         if "drop" in name
     )
-    allowed = (
-        # A class that inherits it may keep something of its own between calls.
-        vars(type(objective)).get("allows_threads", False)
-        and world_size() == 1
-        and all(each.device.type == "cpu" for each in parameters)
-        and not settings.activation_checkpointing
-        and not is_drawn
-        and trained <= _LARGEST_TRAINED_SHARE * sum(each.numel() for each in parameters)
-    )
-    return min(torch.get_num_threads(), MOST_THREADS, settings.batch_size) if allowed else 1
 
 
 def deal(rows: Sequence[Row], hands: int) -> list[list[Row]]:
@@ -497,13 +542,10 @@ def deal(rows: Sequence[Row], hands: int) -> list[list[Row]]:
     return [hand for hand in dealt if hand]
 
 
-def _passes(
-    rows: Sequence[Row], most: int, device: torch.device
-) -> Iterator[tuple[list[Row], bool]]:
+def _passes(rows: Sequence[Row], most: int, overhead: int) -> Iterator[tuple[list[Row], bool]]:
     """Yields the rows of each pass of a step, and whether it is the last; each process makes as
     many passes as the busiest one.
     """
-    overhead = PASS_OVERHEAD.get(device.type, PASS_OVERHEAD["cuda"])
     passes = passes_of([len(row.tokens) for row in rows], most, overhead)
     count = max(all_gather(len(passes)))
     for number in range(count):

@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 from transformers import PreTrainedModel
 
 from domainfusion.models.base import TokenScorer, TrainableModel
 from domainfusion.models.projection import Head
+from domainfusion.models.tree import read_tree
 from domainfusion.progress import Progress, silent
 from domainfusion.training import liger
 from domainfusion.training.batching import IGNORED, Batch, Row
@@ -66,6 +67,18 @@ def answer_hidden_states(
     targets = batch["labels"][:, 1:]
     answers = targets != IGNORED
     return hidden[answers], targets[answers]
+
+
+def answer_hidden_states_of_tree(
+    module: PreTrainedModel, rows: Sequence[Row]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Does the same for rows that are read as one tree, in which what they begin with alike is
+    computed once; the model must be one that `decodes_alike`.
+    """
+    hidden, paths = read_tree(module, [row.tokens for row in rows])
+    predicting = [path[row.prompt_length - 1 : -1] for path, row in zip(paths, rows, strict=True)]
+    targets = torch.tensor([token for row in rows for token in row.answer], device=hidden.device)
+    return embedding(torch.cat(predicting), hidden), targets
 
 
 @dataclass(frozen=True, eq=False)
