@@ -13,6 +13,7 @@ import argparse
 import datetime
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -24,6 +25,13 @@ from typing import Any
 
 import torch
 
+from domainfusion.demo.questions import build_questions
+from domainfusion.demo.world import base_folder, load_world, world_folder
+from domainfusion.models import LlamaModel
+from domainfusion.models.base import Adaptation
+from domainfusion.training import loop
+from domainfusion.training.batching import Row, encode_record
+from domainfusion.types import Example, Integration, TrainingRecord
 from threads import WAYS, Worker
 
 SEED = 0
@@ -41,25 +49,20 @@ SIDES = {
 
 
 def lessons() -> list[tuple[str, str]]:
-    """Returns the demo's questions of two domains, drawn with the seed, and their right answers."""
-    import random
-
-    from domainfusion.demo.questions import build_questions
-    from domainfusion.demo.world import load_world, world_folder
-
-    questions = [
-        one for one in build_questions(load_world(world_folder())).train if one.is_cross_domain
-    ]
+    """Returns the demo's questions of two domains, drawn with the seed, and their answers in the
+    sentences that the experts were taught.
+    """
+    world = load_world(world_folder())
+    sentences = {fact.id: fact.sentence() for fact in world.facts}
+    questions = [one for one in build_questions(world).train if one.is_cross_domain]
     drawn = random.Random(SEED).sample(questions, BATCH * (STEPS + 1))
-    return [(one.query, one.reference or "") for one in drawn]
+    return [
+        (one.query, " ".join(sentences[fact] for fact in one.metadata["facts"])) for one in drawn
+    ]
 
 
 def student() -> Any:
     """Returns the student that all sides start from: the sum of the demo's experts, an adapter."""
-    from domainfusion.demo.world import base_folder, load_world, world_folder
-    from domainfusion.models import LlamaModel
-    from domainfusion.models.base import Adaptation
-
     world = load_world(world_folder())
     experts = [
         LlamaModel(world.adapter(name), base_model=base_folder(), name=name)
@@ -71,10 +74,6 @@ def student() -> Any:
 
 def our_side(*, as_tree: bool) -> Callable[[], dict[str, Any]]:
     """Returns what trains the steps by this library, and tells their seconds and first loss."""
-    from domainfusion.training import loop
-    from domainfusion.training.batching import encode_record
-    from domainfusion.types import Example, Integration, TrainingRecord
-
     if not as_tree:
         loop._reads_trees = lambda *_: False
     trained = student()
@@ -108,9 +107,39 @@ def our_side(*, as_tree: bool) -> Callable[[], dict[str, Any]]:
                 directory=Path(directory),
                 log=log,
             )
-        return {"seconds": (ends[STEPS] - ends[0]) / STEPS, "loss": losses[0]}
+        return {
+            "seconds": (ends[STEPS] - ends[0]) / STEPS,
+            "loss": losses[0],
+            "gigaflop": gigaflop_of_step(trained.trainable_module(), rows),
+        }
 
     return train
+
+
+def gigaflop_of_step(module: torch.nn.Module, rows: Sequence[Row]) -> float:
+    """Returns what the products of a step take: of every token forward and back to its inputs, of
+    an adapter's weights their gradient too, and of answer tokens the head.
+    """
+    shapes = [(name, each.numel()) for name, each in module.named_parameters() if each.ndim == 2]
+    adapter = sum(count for name, count in shapes if ".lora_" in name)
+    (embedding,) = (count for name, count in shapes if "embed_tokens" in name)
+    body = sum(count for _, count in shapes) - adapter - embedding
+    tokens = sum(len(row.tokens) for row in rows)
+    answered = sum(len(row.answer) for row in rows)
+    total = tokens * (4 * body + 6 * adapter) + answered * 4 * embedding
+    return total / (STEPS + 1) / 1e9
+
+
+def peak() -> float:
+    """Returns the GFLOP/s of large products in the data type in which steps are computed."""
+    dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    factor = torch.randn(4096, 4096, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        factor @ factor
+        seconds.append(time.perf_counter() - began)
+    return 2 * 4096**3 / min(seconds) / 1e9
 
 
 def their_side(folder: Path) -> Callable[[], dict[str, Any]]:
@@ -119,8 +148,6 @@ def their_side(folder: Path) -> Callable[[], dict[str, Any]]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
-
-    from domainfusion.demo.world import base_folder
 
     dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
     base = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=dtype)
@@ -214,6 +241,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """Returns the page of the results."""
     sides = report["sides"]
     tree = [round_["seconds"] for round_ in sides["tree"]]
+    work_of_step = sides["tree"][0]["gigaflop"]
     lines = [
         "# A training step",
         "",
@@ -221,13 +249,15 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         " demo's questions that span domains a step, cross-entropy on",
         f"the right answers: {STEPS} steps a round after one that is not timed, the sides in turn,"
         f" {report['rounds']} rounds. Median seconds a step, lowest and highest; how",
-        "many times as long as the tree, round by round. The first loss is of the same rows and"
-        " weights by everyone.",
+        "many times as long as the tree, round by round; share of the rate of a large matrix product"
+        f" ({report['peak']:.0f} GFLOP/s, all cores), every row counted by",
+        "itself and without padding. The first loss is of the same rows and weights; TRL counts the"
+        " line break after an answer's end too.",
         f"{report['date']}, seed {SEED}, {report['machine']}; made by"
         " `python benchmarks/step.py --write`.",
         "",
-        "| | seconds a step | times the tree's | first loss |",
-        "|---|---:|---:|---:|",
+        "| | seconds a step | times the tree's | share of the peak | first loss |",
+        "|---|---:|---:|---:|---:|",
     ]
     for side, rounds in sides.items():
         seconds = [round_["seconds"] for round_ in rounds]
@@ -235,7 +265,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines.append(
             f"| {SIDES[side]} | {statistics.median(seconds):.2f}"
             f" ({min(seconds):.2f}–{max(seconds):.2f}) | {statistics.median(times):.2f}"
-            f" ({min(times):.2f}–{max(times):.2f}) | {rounds[0]['loss']:.3f} |"
+            f" ({min(times):.2f}–{max(times):.2f}) |"
+            f" {work_of_step / statistics.median(seconds) / report['peak']:.0%} |"
+            f" {rounds[0]['loss']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -261,6 +293,7 @@ def main() -> None:
         f" {'built in' if torch.cpu._is_avx512_bf16_supported() else 'emulated'}),"
         f" {', '.join(versions)}",
         "rounds": arguments.rounds,
+        "peak": peak(),
         "sides": measure(arguments.sides, arguments.rounds),
     }
     page = to_markdown(report)
