@@ -28,7 +28,7 @@ from domainfusion.models.placement import DataType
 from domainfusion.types import Message, user
 
 PROMPTS = 60
-"""Questions of each domain that the experts read for the RegMean merge."""
+"""Questions of each domain that are answered for the merge."""
 
 
 def save_start(folder: Path) -> None:
@@ -118,7 +118,9 @@ def race_of_merge(
     seed: int,
     directory: Path,
 ) -> dict[str, Any]:
-    """Asks the experts some of their questions, merges them by RegMean, and trains nothing."""
+    """Asks the experts some of their questions, merges them as `merge` does by default, and trains
+    nothing.
+    """
     base, teachers = base_model(dtype), experts(dtype)
     base._load()
     for teacher in teachers.values():
@@ -134,7 +136,7 @@ def race_of_merge(
             (*user(query), Message("assistant", answer.text))
             for query, answer in zip(asked, answers, strict=True)
         ]
-    merged = merging.merge(base, teachers, method="regmean", weight=1.0, conversations=read)
+    merged = merging.merge(base, teachers, conversations=read)
     with suppress(RaceOver):
         referee.score(merged, 0)
     return {**referee.outcome(), "ended": "merged", "goal": GOAL}

@@ -9,7 +9,7 @@ from typing import Any
 NAMES = {
     "ours": "domainfusion, `sequence`, from the sum",
     "trl": "TRL, on-policy, from the sum",
-    "merge": "domainfusion, the RegMean merge, nothing trained",
+    "merge": "domainfusion, `merge()`, nothing trained",
 }
 
 
@@ -75,9 +75,9 @@ def _races(races: Mapping[str, Any]) -> list[str]:
         "constant rate, in the adapter of the sum as well. Each side had two rates on the first"
         " seed, and the faster one on the others.",
         "",
-        "The RegMean merge is made of 60 questions a domain that the experts answer, which is on its"
-        " clock, as is the merge. TRL may start",
-        "from it as well, and would have nothing left to do: the goal is its start.",
+        "`merge()` chooses method and λ by a quarter of 60 questions a domain, and reads the others; the"
+        " experts' answers to all of them, the",
+        "choice and the merge are on its clock.",
         "",
         "| | rate | seeds | minutes to the goal | each seed | lowest DER at its best |",
         "|---|---:|---:|---:|---:|---:|",
