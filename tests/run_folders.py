@@ -67,6 +67,8 @@ def _rows(path: Path) -> bytes:
             "SELECT model, role, calls, prompt_tokens FROM calls ORDER BY model, role"
         ).fetchall()
         return repr((answers, calls)).encode()
+    except sqlite3.DatabaseError as error:  # damage that the run did not notice, a difference
+        return f"unreadable: {error}".encode()
     finally:
         connection.close()
 

@@ -4,8 +4,11 @@ there is lost.
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -275,3 +278,79 @@ def test_a_linked_folder_or_a_file_is_told_before_anything_is_trained(tmp_path: 
     (tmp_path / "model").write_text("")
     with pytest.raises(RunError, match="is a file"):
         check_student_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("responses.sqlite", lambda path: path.write_bytes(b"")),
+        ("responses.sqlite", lambda path: path.write_bytes(path.read_bytes()[: 10 * 1024])),
+        ("responses.sqlite", Path.unlink),
+    ],
+    ids=["emptied", "cut", "deleted"],
+)
+def test_a_finished_run_whose_answers_are_lost_is_not_called_finished(
+    file: str,
+    damage: Callable[[Path], Any],
+    finished_run: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    monkeypatch.chdir(recipe_file.parent)
+    damage(run / file)
+    assert main(["distill", str(recipe_file), "--output-dir", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert "Error: The store of answers" in error and str(run / file) in error
+    assert "max_cost no longer knows" in error, "what would be lost is said"
+    shutil.copy(finished_run / file, run / file)
+    assert main(["distill", str(recipe_file), "--output-dir", str(run)]) == 0
+
+
+def test_a_damaged_checksum_is_not_kept_beside_that_of_the_student_saved_anew(
+    tmp_path: Path,
+) -> None:
+    save_student(distiller(tmp_path, NEW))
+    ledger = tmp_path / "student_files.json"
+    whole = json.loads(ledger.read_text())
+    (name,) = (name for name in whole["checksums"] if name.endswith(".safetensors"))
+    (sums,) = whole["checksums"][name]
+    damaged = {**whole["checksums"], name: [f"0{sums[1:]}" if sums[0] != "0" else f"1{sums[1:]}"]}
+    ledger.write_text(json.dumps({**whole, "checksums": damaged}))
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        check_student(tmp_path)
+    save_student(distiller(tmp_path, NEW))
+    assert json.loads(ledger.read_text()) == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names by /proc")
+def test_a_disk_that_fails_while_the_student_is_flushed_is_one_error(
+    finished_run: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "model")
+    monkeypatch.chdir(recipe_file.parent)
+    flushed, weights = os.fsync, unfinished(run / "model") / "model.safetensors"
+
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve() == weights:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flushed(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main(["distill", str(recipe_file), "--output-dir", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert "Error: A file or folder can't be used: Input/output error" in error
+    assert str(weights) in error and "before anything is deleted" in error
+    assert not (run / "model").exists() and hidden(run) == []
+    monkeypatch.setattr(os, "fsync", flushed)
+    assert main(["distill", str(recipe_file), "--output-dir", str(run)]) == 0
+    check_student(run)

@@ -5,11 +5,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from domainfusion.cli.main import main
 from domainfusion.cli.status import status_of
@@ -136,3 +138,31 @@ def test_a_report_is_made_while_a_process_writes_to_the_run(
     with FileLock(directory / "lock"):
         assert main(["report", str(directory)]) == 0
     assert (directory / "report.html").is_file()
+
+
+def test_a_writer_is_never_kept_out_by_those_who_look(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy_of(finished_run, tmp_path)
+    opened, over = [0], threading.Event()
+
+    def open_again_and_again() -> list[Timeout]:
+        refused = []
+        while not over.is_set():
+            try:
+                with FileLock(directory / "lock", timeout=0):
+                    opened[0] += 1
+            except Timeout as error:
+                refused.append(error)
+        return refused
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(open_again_and_again)
+        try:
+            for _ in range(20):
+                assert main(["status", str(directory)]) == 0
+            for _ in range(3):
+                assert main(["report", str(directory)]) == 0
+        finally:
+            over.set()
+        assert writer.result() == [] and opened[0] >= 100

@@ -179,10 +179,11 @@ def _failed(error: BaseException, terminal: Terminal) -> int:
             "The disk is full. What was finished is kept; free some space and run the same command"
             " to resume."
         )
-    elif isinstance(error, OSError) and error.filename is not None:
+    elif isinstance(error, OSError) and (error.filename is not None or error.errno == errno.EIO):
         # A path that is too long, a loop of links, a folder that may not be read: whatever met it.
         what = f"A file or folder can't be used: {error.strerror or error}"
-        message = str(RunError(what, received=str(error.filename), fix=advice_on(error)))
+        place = str(error.filename or "one that the system does not name")
+        message = str(RunError(what, received=place, fix=advice_on(error)))
     else:
         message = f"Unexpected {type(error).__name__}: {error}"
     terminal.fail(f"Error: {message}", details="".join(traceback.format_exception(error)))

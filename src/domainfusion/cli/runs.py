@@ -334,7 +334,8 @@ def _finish_replacing(run: RunFiles) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         (old / name).replace(place)
     written = _inside(known.next) or _inside(known.written)
-    write_json(ledger, {"written": written, "checksums": known.checksums})
+    sums = {name: found[:1] for name, found in known.checksums.items()}  # the old ones are gone
+    write_json(ledger, {"written": written, "checksums": sums})
     # What is left are folders without files.
     shutil.rmtree(old, ignore_errors=True)
 

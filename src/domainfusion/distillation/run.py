@@ -27,6 +27,7 @@ from domainfusion.distillation.results import GenerationCount, Refinement
 from domainfusion.errors import DataError, RunError, advice_on
 from domainfusion.files import checksum_of, remove_unfinished
 from domainfusion.models.base import DatedModel, PromptedModel, SizedModel, TrainableModel
+from domainfusion.models.store import ResponseStore
 from domainfusion.records import (
     CHECKSUMS,
     from_json,
@@ -521,6 +522,7 @@ class RunDirectory(RunFiles):
 
         Raises:
             DataError: A file was changed, or is missing where others were made with it.
+            StoreError: The store of answers is damaged.
         """
         refuse_changed(self.path)
         if not self.description.exists() and not self.checksums.is_file():
@@ -534,15 +536,18 @@ class RunDirectory(RunFiles):
                     " run is made again, of the answers that are stored"
                 ),
             )
-        if self.usage.is_file() and not self.responses.is_file():
+        is_stored = self.responses.is_file() and self.responses.stat().st_size > 0
+        if self.usage.is_file() and not is_stored:
             raise DataError(
-                "The store of answers is missing",
+                "The store of answers is missing, or empty",
                 received=str(self.responses),
                 fix=(
                     f"restore it from a copy; without one, delete {self.usage.name} too: the models"
                     " are asked again, and max_cost no longer knows what was spent"
                 ),
             )
+        if is_stored:  # of a finished run nothing else reads it
+            ResponseStore(self.responses, read_only=True).close()
         beside = (self.test_examples, self.validation_examples, self.generation)
         lost = [path for path in beside if not path.is_file()]
         if lost and self.examples.is_file():

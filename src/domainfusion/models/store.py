@@ -107,7 +107,8 @@ class ResponseStore:
         self.taken_over = 0
         self._shared = shared
         self._progress = progress
-        _warn_of_network(self.path)
+        if not read_only:
+            _warn_of_network(self.path)
         with _read_errors(self.path):
             if not read_only:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
