@@ -53,7 +53,9 @@ def measure(count: int, slow: int, seconds: float) -> dict[str, Any]:
     """Returns all figures."""
     ray: Any = importlib.import_module("ray")
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     busy = os.getloadavg()[0]
     pool = RayPool(replicas=(1, 1), cpus=1)
     quick = sleeper(0.0)

@@ -38,16 +38,19 @@ QUESTIONS = [user(f"What is {number} plus one?") for number in range(12)]
 def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     wait_for_slow_nodes()
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100_000_000,
-    )
-    send_classes_of(__name__)
-    yield
-    leave_ray()
+    try:
+        ray.init(
+            "local",  # and not what another cluster on this machine left
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100_000_000,
+        )
+        send_classes_of(__name__)
+        yield
+    finally:  # also of a node that did not start
+        leave_ray()
 
 
 class Deadly(Spreadable):
