@@ -259,7 +259,7 @@ class Campaign:
                 fault.kind,
                 first,
                 second,
-                " | ".join(filter(None, (message, later))),
+                " | ".join(filter(None, (message, later))).replace(str(run), "RUN"),
                 repeated,
                 round(struck.seconds + resumed.seconds, 2),
             )
