@@ -214,6 +214,8 @@ class Campaign:
         path = path.replace(f"{self.reference}/", "").replace(f"{self.reference.parent}/", "../")
         path = path.replace(str(self.reference), ".")
         path = re.sub(r"\.unfinished-\d+", ".unfinished", path)  # an id of a process
+        # The random name that Python gives a temporary folder.
+        path = re.sub(r"^/tmp/tmp\w{8}(?=/|$)", "../tmp", path)
         # The random name that safetensors gives a file until it is whole.
         return re.sub(r"/\.tmp\w{6}$", "/.tmp", path)
 
