@@ -123,5 +123,8 @@ def test_hidden_states_are_the_same_with_and_without_a_tree(module: PreTrainedMo
         for size in (1, 2, 6):
             plain = final_hidden_states(module, ROWS, size)
             tree = final_hidden_states(module, ROWS, size, as_tree=True)
-            for one, other in zip(plain, tree, strict=True):
-                torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+            side_by_side = final_hidden_states(module, ROWS, size, as_tree=True, threads=3)
+            assert not any(states.requires_grad for states in side_by_side)
+            for one, two, three in zip(plain, tree, side_by_side, strict=True):
+                torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+                torch.testing.assert_close(one, three, rtol=0, atol=1e-6)

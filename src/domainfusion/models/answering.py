@@ -253,6 +253,7 @@ class AnsweringModel(LocalModel):
                 rows,
                 at_once or self.rows_read_at_once,
                 as_tree=self._load().decodes and not by_row,
+                threads=self._load().most_threads,
             )
 
     def head(self) -> Head:

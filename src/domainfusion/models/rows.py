@@ -36,7 +36,7 @@ from domainfusion.models.shared_base import (
     SharedBase,
     in_evaluation,
 )
-from domainfusion.models.threads import MOST_THREADS, SideBySide
+from domainfusion.models.threads import SideBySide
 from domainfusion.models.tree import read_tree
 from domainfusion.types import (
     Conversation,
@@ -172,10 +172,7 @@ def continue_rows(
                 written = continue_batch(module, chosen, sampling, [ends] * len(batch))
             yield from zip(batch, written, strict=True)
         return
-    threads = 1
-    if base.allows_threads:
-        wanted = len(prompts) // _FEWEST_ROWS_OF_A_THREAD
-        threads = max(1, min(torch.get_num_threads(), MOST_THREADS, wanted))
+    threads = max(1, min(base.most_threads, len(prompts) // _FEWEST_ROWS_OF_A_THREAD))
     waiting = deque(batches(lengths, sampling.max_new_tokens, batch_size, threads))
     writers = [_BatchWriter(prompts, sampling, ends, waiting) for _ in range(threads)]
     with SideBySide(threads, "answers") as side_by_side:
@@ -351,6 +348,7 @@ def final_hidden_states(
     batch_size: int,
     *,
     as_tree: bool = False,
+    threads: int = 1,
 ) -> list[torch.Tensor]:
     """Returns for each row of token ids the final hidden states, of shape (tokens, hidden), in the
     order of `rows`.
@@ -361,25 +359,33 @@ def final_hidden_states(
         batch_size: Rows in a batch.
         as_tree: Compute what the rows of a batch begin with alike once; see `models.tree`. Else
             they are padded on the right, where causal attention never looks.
+        threads: How many batches are read at once, which share `batch_size`.
     """
-    states: dict[int, torch.Tensor] = {}
-    for batch in buckets([len(row) for row in rows], batch_size):
-        if as_tree and all(rows[index] for index in batch):
-            by_node, paths = read_tree(module, [rows[index] for index in batch])
-            states |= {index: by_node[path] for index, path in zip(batch, paths, strict=True)}
-            continue
-        padded = torch.zeros(
-            (len(batch), max(1, *(len(rows[index]) for index in batch))), dtype=torch.long
-        )
-        for place, index in enumerate(batch):
-            padded[place, : len(rows[index])] = torch.tensor(rows[index], dtype=torch.long)
-        hidden = cast(Any, module.base_model)(
-            input_ids=padded.to(module.device), use_cache=False
-        ).last_hidden_state
-        for place, index in enumerate(batch):
-            states[index] = hidden[
-                place, : len(rows[index])
-            ].clone()  # a view would keep the padding in memory
+    is_grad_enabled = torch.is_grad_enabled()  # which every thread is told by itself
+
+    def read(batch: list[int]) -> list[torch.Tensor]:
+        own = [rows[index] for index in batch]
+        with torch.set_grad_enabled(is_grad_enabled):
+            if as_tree and all(own):
+                by_node, paths = read_tree(module, own)
+                return [by_node[path] for path in paths]
+            padded = torch.zeros((len(own), max(1, *map(len, own))), dtype=torch.long)
+            for place, row in enumerate(own):
+                padded[place, : len(row)] = torch.tensor(row, dtype=torch.long)
+            hidden = cast(Any, module.base_model)(
+                input_ids=padded.to(module.device), use_cache=False
+            ).last_hidden_state
+            # a view would keep the padding in memory
+            return [hidden[place, : len(row)].clone() for place, row in enumerate(own)]
+
+    parts = list(buckets([len(row) for row in rows], math.ceil(batch_size / threads)))
+    with SideBySide(max(1, min(threads, len(parts))), "reading") as side_by_side:
+        found = side_by_side.call([partial(read, batch) for batch in parts])
+    states = {
+        index: own
+        for batch, some in zip(parts, found, strict=True)
+        for index, own in zip(batch, some, strict=True)
+    }
     return [states[index] for index in range(len(rows))]
 
 

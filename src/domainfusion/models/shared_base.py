@@ -47,6 +47,7 @@ from domainfusion.models.placement import (
     quantization_settings,
 )
 from domainfusion.models.summing import adapted_layers, sum_config, write_sum
+from domainfusion.models.threads import MOST_THREADS
 from domainfusion.progress import doing
 
 
@@ -135,6 +136,11 @@ class SharedBase:
         self._merged: str | None = None
         self._packed: Packed | None = None
         self._dropped: list[str] = []
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads may compute with it at once, from where this is asked."""
+        return min(torch.get_num_threads(), MOST_THREADS) if self.allows_threads else 1
 
     @classmethod
     def get(cls, key: BaseKey) -> SharedBase:

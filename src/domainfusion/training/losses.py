@@ -480,12 +480,16 @@ def find_known(
         for group in own:
             states = student.hidden_states([rows[place].tokens for place in group])
             head = student.head()
-            for place, hidden in zip(group, states, strict=True):
-                row = rows[place]
-                # The hidden state of a token predicts the token after it.
-                predicting = hidden[row.prompt_length - 1 : -1]
-                answer = torch.tensor(row.answer, device=hidden.device)
-                found[place] = bool((_most_probable(predicting, head) == answer).all())
+            # The hidden state of a token predicts the token after it.
+            predicting = [
+                hidden[rows[place].prompt_length - 1 : -1]
+                for place, hidden in zip(group, states, strict=True)
+            ]
+            lengths = [len(hidden) for hidden in predicting]
+            likeliest = _most_probable(torch.cat(predicting), head).tolist()
+            for place, length in zip(group, lengths, strict=True):
+                own, likeliest = likeliest[:length], likeliest[length:]
+                found[place] = own == list(rows[place].answer)
             advance(len(group))
     everywhere = {place: knows for part in all_gather(found) for place, knows in part.items()}
     return [everywhere[place] for place in range(len(rows))]
