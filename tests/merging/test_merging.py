@@ -211,6 +211,33 @@ def test_regmean_scales_with_its_weight(base: LlamaModel, experts: dict[str, Lla
         torch.testing.assert_close(found, 1.3 * one[layer], rtol=1e-4, atol=1e-6)
 
 
+def test_threads_change_no_merge(base: LlamaModel, experts: dict[str, LlamaModel]) -> None:
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            merged = merge(base, experts, method="regmean", weight=1.0, conversations=READ)
+        finally:
+            torch.set_num_threads(threads)
+        found.append(state(merged))
+    for layer, weight in found[0].items():
+        torch.testing.assert_close(found[1][layer], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_of_which_no_layer_can_be_read_is_one_clear_error(
+    base: LlamaModel, experts: dict[str, LlamaModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = LlamaModel.hidden_states
+
+    def one_by_one(model: LlamaModel, rows: Any, **how: Any) -> list[torch.Tensor]:
+        return at_once(model, rows, **{**how, "at_once": 1})
+
+    monkeypatch.setattr(LlamaModel, "hidden_states", one_by_one)
+    with pytest.raises(ModelError, match=r"No layer of .* reads the tokens"):
+        merge(base, experts, method="regmean", weight=1.0, conversations=READ)
+
+
 def test_a_layer_that_an_expert_does_not_read_through_stays_the_mean(
     base: LlamaModel, experts: dict[str, LlamaModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

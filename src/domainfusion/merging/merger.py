@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from domainfusion.checks import check_word, is_number
-from domainfusion.errors import CapabilityError, ConfigurationError
+from domainfusion.errors import CapabilityError, ConfigurationError, ModelError
 from domainfusion.merging.methods import (
     Candidate,
     Grams,
@@ -127,6 +127,9 @@ def read_layers(
         label: What they are called there.
         is_fixed: Whether `see` leaves the layers as they are, so that an adapter may be merged into
             the weights for the pass.
+
+    Raises:
+        ModelError: No layer at all was shown.
     """
     seen = set[str]()
     shape = (len(batch.rows), len(batch.rows[-1]))
@@ -147,6 +150,12 @@ def read_layers(
         )
         if head in layers:
             show(head, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
+    if not seen:
+        raise ModelError(
+            f"No layer of {model.name} reads the tokens of a batch in their places",
+            received=f"{len(layers)} layers that an expert changes",
+            fix="use method='tsv' or 'sum', which read nothing",
+        )
 
 
 @contextmanager

@@ -240,8 +240,8 @@ class AnsweringModel(LocalModel):
             at_once: How many are read together; by default `rows_read_at_once`.
             merge: Compute with the adapter merged into the weights, which is faster; with False,
                 its layers stand apart and may change while the rows are read.
-            by_row: Read every row whole, as `watching_inputs` shows them, also what several rows
-                begin with alike.
+            by_row: Read every row whole, `at_once` of them in one pass, as `watching_inputs` shows
+                them: also what several rows begin with alike.
 
         Raises:
             ModelError: A row is longer than the model's context.
@@ -253,7 +253,7 @@ class AnsweringModel(LocalModel):
                 rows,
                 at_once or self.rows_read_at_once,
                 as_tree=self._load().decodes and not by_row,
-                threads=self._load().most_threads,
+                threads=1 if by_row else self._load().most_threads,
             )
 
     def head(self) -> Head:
