@@ -27,7 +27,9 @@ from domainfusion.distillation import (
 from domainfusion.distillation.metrics import stated_parts
 from domainfusion.models import APIModel, Engine, Limits, LlamaModel, Prices, ResponseStore
 from domainfusion.models.engine import stop_engines
+from domainfusion.models.ray_pool import RayPool
 from domainfusion.types import Example, Sampling, TrainingRecord, user
+from models.ray_actors import leave_ray, wait_for_slow_nodes
 from training.lessons import begun, losses_of, tails_of
 
 pytestmark = [
@@ -54,14 +56,19 @@ def expert(domain: str, engine: Engine | None) -> LlamaModel:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[dict[str, LlamaModel]]:
-    """The experts on one server."""
-    engine = Engine(
+def engine() -> Engine:
+    """vLLM, as it runs on a CPU."""
+    return Engine(
         command=(os.environ["VLLM"], "serve"),
         options=("--max-model-len", "1024", "--enforce-eager"),
         environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"},
         start_seconds=1_800,
     )
+
+
+@pytest.fixture(scope="module")
+def served(engine: Engine) -> Iterator[dict[str, LlamaModel]]:
+    """The experts on one server."""
     yield {domain: expert(domain, engine) for domain in DOMAINS}
     stop_engines()
 
@@ -215,3 +222,28 @@ def test_the_pieces_that_it_scores_are_as_probable_as_they_are_here(
         losses_of(objective, base, records).terms["likelihood"] for objective in taught.likelihood
     )
     torch.testing.assert_close(found, expected, rtol=5e-3, atol=2e-3, equal_nan=True)
+
+
+@pytest.mark.usefixtures("own_address")
+def test_an_actor_of_ray_starts_vllm_and_answers_as_the_experts_do_here(
+    engine: Engine, local: dict[str, LlamaModel], questions: Sequence[Example]
+) -> None:
+    ray = pytest.importorskip("ray")
+    stop_engines()  # two servers would want twice the memory
+    wait_for_slow_nodes()
+    try:
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
+        pool = RayPool(replicas=1, gpus=0, cpus=1, start_seconds=1_800)
+        answered, same = 0, 0
+        for domain in DOMAINS:
+            own = [example for example in questions if example.domains == (domain,)][:PER_DOMAIN]
+            asked = [user(example.query) for example in own]
+            found = pool.spread(expert(domain, engine)).generate(asked, SHORT)
+            ours = local[domain].generate(asked, SHORT)
+            answered += len(found)
+            same += sum(a.text == b.text for a, b in zip(found, ours, strict=True))
+        assert answered == PER_DOMAIN * len(DOMAINS)
+        # A near tie between two tokens may fall otherwise.
+        assert same >= 0.9 * answered
+    finally:
+        leave_ray()
