@@ -233,7 +233,7 @@ def test_an_actor_of_ray_starts_vllm_and_answers_as_the_experts_do_here(
     wait_for_slow_nodes()
     try:
         ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
-        pool = RayPool(replicas=1, gpus=0, cpus=1, start_seconds=1_800)
+        pool = RayPool(replicas=(1, 1), gpus=0, cpus=1, start_seconds=1_800)
         answered, same = 0, 0
         for domain in DOMAINS:
             own = [example for example in questions if example.domains == (domain,)][:PER_DOMAIN]

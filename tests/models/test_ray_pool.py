@@ -214,7 +214,15 @@ def test_a_cluster_without_room_is_one_clear_error(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"replicas": (0, 1)}, {"replicas": (3, 2)}, {"gpus": -1}, {"batch_size": 0}]
+    "settings",
+    [
+        {"replicas": (0, 1)},
+        {"replicas": (3, 2)},
+        {"replicas": 1},
+        {"replicas": ("1", "8")},
+        {"gpus": -1},
+        {"batch_size": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

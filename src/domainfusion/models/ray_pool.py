@@ -82,7 +82,12 @@ class RayPool:
         address: str | None = None,
         start_seconds: float = 900.0,
     ) -> None:
-        if len(replicas) != 2 or not 1 <= replicas[0] <= replicas[1]:
+        is_pair = isinstance(replicas, tuple | list) and len(replicas) == 2
+        if (
+            not is_pair
+            or any(type(count) is not int for count in replicas)
+            or not 1 <= replicas[0] <= replicas[1]
+        ):
             raise ConfigurationError(
                 "replicas are not a range of actors",
                 received=replicas,
